@@ -1,0 +1,1 @@
+"""Backends: each applies a Recursion to one tile of sample pairs."""

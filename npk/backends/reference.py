@@ -1,0 +1,72 @@
+"""The recursion in NumPy, float64, on full fields of position pairs: plain, exact, and the measure of every other backend."""
+
+import numpy as np
+
+from npk.dual.gate_table import GateTable
+from npk.dual.masks import form_real
+from npk.dual.recursion import Collapse, Field, Recursion, Term
+
+
+def evaluate(recursion: Recursion, rows: GateTable, cols: GateTable, exponents: np.ndarray) -> np.ndarray:
+    """One tile of the kernel divided by 2**exponents[-1], ``(len(rows), len(cols))`` float64."""
+    return _walk(recursion, rows, cols, exponents)[:, :, 0, 0]
+
+
+def find_exponents(recursion: Recursion, table: GateTable) -> np.ndarray:
+    """Power of two of each step's largest value for the pairs (x, x) of the table; keeps deep products inside the range.
+
+    Scaling by powers of two is exact, so a kernel does not depend on which samples were taken; only its range does.
+    """
+    exponents = np.full((len(table), len(recursion.steps)), np.iinfo(np.int64).min)
+    for i in range(len(table)):
+        exponents[i] = 0
+        one = table.take(slice(i, i + 1))
+        _walk(recursion, one, one, exponents[i], find=True)
+    return exponents.max(0)
+
+
+def _walk(recursion: Recursion, rows: GateTable, cols: GateTable, exponents: np.ndarray, *, find: bool = False) -> np.ndarray:
+    left = [form_real(mask, rows) for mask in recursion.masks]
+    right = [form_real(mask, cols) for mask in recursion.masks]
+    values: list[np.ndarray] = []
+    last_use = {source: number for number, step in enumerate(recursion.steps) for source in step.sources}
+    for number, step in enumerate(recursion.steps):
+        shift = exponents[number] if not find else max((int(exponents[s]) for s in step.sources), default=0)
+        if isinstance(step, Field):
+            value = _field(step, values[step.collapse], exponents[step.collapse] - shift, shift)
+        else:
+            value = sum(_term(step, t, values, left, right, exponents, shift) for t in step.terms)
+            value = np.broadcast_to(value, (len(rows), len(cols), step.positions, step.positions))
+        if find:
+            grow = int(np.frexp(np.abs(value).max())[1])
+            exponents[number], value = shift + grow, np.ldexp(value, -grow)
+        values.append(value)
+        for source in [s for s, last in last_use.items() if last == number]:
+            values[source] = np.empty(0)
+    return values[-1]
+
+
+def _term(step: Collapse, term: Term, values: list, left: list, right: list, exponents: np.ndarray, shift: int) -> np.ndarray:
+    """Sum over the family of V times overlap: ``(n, m, positions, positions)``."""
+    cells, places, weights = (a.reshape(-1) for a in (term.cells, term.places, term.weights))
+    weights = np.where(cells >= 0, weights, 0.0)
+    product = np.outer(weights, weights)[None, None]
+    if term.field is None:
+        product = np.ldexp(product, -int(shift))
+    else:
+        product = product * np.ldexp(values[term.field][:, :, cells[:, None], cells], int(exponents[term.field] - shift))
+    if term.mask is None:
+        product = product * step.channels
+    else:
+        overlap = np.einsum("isc,jtc->ijst", left[term.mask], right[term.mask], optimize=True)
+        product = product * overlap[:, :, places[:, None], places]
+    family = term.cells.shape[1]
+    return product.reshape(*product.shape[:2], step.positions, family, step.positions, family).sum((3, 5))
+
+
+def _field(step: Field, collapsed: np.ndarray, grow: int, shift: int) -> np.ndarray:
+    total = np.zeros((*collapsed.shape[:2], step.positions, step.positions))
+    for tap in step.taps:
+        inside = tap >= 0
+        total += collapsed[:, :, tap[:, None], tap] * np.outer(inside, inside)
+    return np.ldexp(total * step.factor, int(grow)) + np.ldexp(step.bias, -int(shift))

@@ -1,0 +1,162 @@
+r"""The definition, by enumeration: every path, one by one. Slow and plain; the oracle of every test.
+
+A *monomial* is the sequence of parameters that a path multiplies. Concrete paths with the same monomial share it, so their features are added:
+
+.. math:: \phi_x[p] = \sum_{\text{concrete paths of } p} x[I_0] \prod \text{gates} \cdot \text{coefficients}, \qquad v[p] = \prod \text{weights}
+
+and :math:`f(x) = \langle \phi_x, v \rangle`, :math:`K(x, x') = \langle \phi_x, \phi_{x'} \rangle`. Source: arXiv 2006.10529, 2110.03403.
+"""
+
+import math
+
+from npk.dual.gate_table import GateTable
+from npk.dual.path_graph import (
+    Add,
+    AveragePool,
+    BatchNorm,
+    Convolution,
+    Gate,
+    Input,
+    MaxPool,
+    PathGraph,
+    PathNode,
+    average_weights,
+    fan_in,
+    window_taps,
+)
+from npk.dual.value_network import Weights, gate_values
+from npk.errors import ShapeError
+
+Monomial = tuple[tuple, ...]  # ((parameter name, index...), ...) from input to output
+Features = dict[Monomial, float]
+_MOST = 2_000_000
+
+
+def neural_path_feature(table: GateTable, sample: int, *, unit: int = 0, bias: str = "ignore", value_input: str = "auto") -> Features:
+    """Neural path feature of one sample for one output unit, by enumeration.
+
+    Args:
+        table: gates and samples.
+        sample: which row.
+        unit: which output unit.
+        bias: "ignore", or "paths": every bias starts paths with input 1.
+        value_input: "x", "ones" or "auto".
+
+    Returns:
+        Coefficient of each monomial.
+
+    Raises:
+        ShapeError: the network has too many paths to enumerate.
+    """
+    graph = table.graph
+    if graph.path_count() > _MOST:
+        message = f"the network has {graph.path_count():.1e} paths to each output unit; enumeration stops at {_MOST:.0e}. Use npk.kernel."
+        raise ShapeError(message)
+    cells: dict[str, dict[tuple[int, int], Features]] = {}
+    for node in graph.nodes:
+        cells[node.name] = _enumerate(table, sample, node, [cells[name] for name in node.inputs], bias == "paths", value_input)
+    return cells[graph.output.name][unit, 0]
+
+
+def path_kernel(rows: GateTable, cols: GateTable, *, scale: str = "fan_in", bias: str = "ignore", value_input: str = "auto") -> list[list[float]]:
+    """The neural path kernel by enumeration, ``len(rows)`` lists of ``len(cols)``: "count" or "fan_in" scale."""
+    variance = parameter_variances(rows.graph) if scale == "fan_in" else {}
+    left = [neural_path_feature(rows, i, bias=bias, value_input=value_input) for i in range(len(rows))]
+    right = [neural_path_feature(cols, i, bias=bias, value_input=value_input) for i in range(len(cols))]
+    return [[_inner(x, y, variance) for y in right] for x in left]
+
+
+def parameter_variances(graph: PathGraph) -> dict[str, float]:
+    """Variance 1 / fan-in of every parameter, by name; a bias has that of its layer."""
+    found = {}
+    for node in graph.nodes:
+        if isinstance(node.operator, Convolution):
+            found[node.operator.weight] = found[f"bias of {node.name}"] = 1.0 / fan_in(graph, node)
+    return found
+
+
+def neural_path_value(graph: PathGraph, monomial: Monomial, weights: Weights) -> float:
+    """Product of the weights that a monomial names."""
+    factor = 1.0
+    for name, *index in monomial:
+        factor *= _parameter(graph, name, tuple(index), weights)
+    return factor
+
+
+def _inner(x: Features, y: Features, variance: dict[str, float]) -> float:
+    shared = x.keys() & y.keys()
+    return math.fsum(x[p] * y[p] * math.prod(variance.get(step[0], 1.0) for step in p) for p in shared)
+
+
+def _enumerate(table: GateTable, sample: int, node: PathNode, inputs: list, bias: bool, value_input: str) -> dict[tuple[int, int], Features]:
+    """Features of every unit (channel, position) of a node from those of its inputs."""
+    units = [(c, s) for c in range(node.channels) for s in range(node.positions)]
+    match node.operator:
+        case Input(ones=ones):
+            x = table.inputs[sample].reshape(node.channels, node.positions)
+            all_ones = value_input == "ones" or (value_input == "auto" and ones)
+            return {(c, s): {(): 1.0 if all_ones else float(x[c, s])} for c, s in units}
+        case Gate():
+            gates = gate_values(table.take(slice(sample, sample + 1)), node)[0]
+            return {u: {p: value * float(gates[u]) for p, value in inputs[0][u].items()} if gates[u] else {} for u in units}
+        case Add():
+            return {u: _sum([(1.0, inputs[0][u]), (1.0, inputs[1][u])]) for u in units}
+        case BatchNorm(mean=mean):
+            scaled = {u: {(*p, (f"scale of {mean}", u[0])): value for p, value in inputs[0][u].items()} for u in units}
+            return {u: {**scaled[u], **({((f"shift of {mean}", u[0]),): 1.0} if bias else {})} for u in units}
+        case Convolution():
+            return {u: _through_weights(table.graph, node, u, inputs[0], bias) for u in units}
+        case _:
+            return {u: _through_window(table, sample, node, u, inputs[0]) for u in units}
+
+
+def _through_weights(graph: PathGraph, node: PathNode, unit: tuple[int, int], before: dict, bias: bool) -> Features:
+    out, position = unit
+    operator, found = node.operator, {}
+    if bias and operator.bias:
+        found[((f"bias of {node.name}", out),)] = 1.0
+    for offset, source in enumerate(window_taps(graph, node)[:, position]):
+        for c in range(graph.input_of(node).channels) if source >= 0 else ():
+            for p, value in before[c, int(source)].items():
+                found[(*p, (operator.weight, out, c, offset))] = value
+    return found
+
+
+def _through_window(table: GateTable, sample: int, node: PathNode, unit: tuple[int, int], before: dict) -> Features:
+    channel, position = unit
+    taps = window_taps(table.graph, node)
+    match node.operator:
+        case AveragePool() as pool:
+            weights = average_weights(pool, taps)[:, position]
+        case MaxPool(gate=gate):
+            weights = [float(k == table.entries[gate].data[sample, position, channel]) for k in range(len(taps))]
+        case _:
+            weights = [1.0] * len(taps)
+    return _sum([(float(w), before[channel, int(s)]) for w, s in zip(weights, taps[:, position], strict=True) if s >= 0 and w])
+
+
+def _sum(parts: list[tuple[float, Features]]) -> Features:
+    total: Features = {}
+    for weight, features in parts:
+        for p, value in features.items():
+            total[p] = total.get(p, 0.0) + weight * value
+    return total
+
+
+def _parameter(graph: PathGraph, name: str, index: tuple[int, ...], weights: Weights) -> float:
+    for node in graph.nodes:
+        match node.operator:
+            case Convolution(weight=weight) if weight == name:
+                out, c, offset = index
+                return float(weights[name].reshape(node.channels, graph.input_of(node).channels, -1)[out, c, offset])
+            case Convolution(bias=shift) if shift and name == f"bias of {node.name}":
+                return float(weights[shift][index])
+            case BatchNorm() as norm if name in (f"scale of {norm.mean}", f"shift of {norm.mean}"):
+                scale, shift = _norm_values(norm, index, weights)
+                return scale if name.startswith("scale") else shift
+    raise KeyError(name)
+
+
+def _norm_values(norm: BatchNorm, index: tuple[int, ...], weights: Weights) -> tuple[float, float]:
+    scale = float((weights[norm.variance][index] + norm.epsilon).rsqrt() * (weights[norm.weight][index] if norm.weight else 1.0))
+    return scale, float((weights[norm.bias][index] if norm.bias else 0.0) - weights[norm.mean][index] * scale)
