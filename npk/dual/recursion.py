@@ -21,6 +21,7 @@ from npk.dual.path_graph import (
     Gate,
     Input,
     MaxPool,
+    Pad,
     PathGraph,
     PathNode,
     average_weights,
@@ -166,14 +167,14 @@ class _Planner:
     masks: list[Mask] = field(default_factory=list)
     mask_numbers: dict[tuple, int] = field(default_factory=dict)
     collapses: dict[str, int] = field(default_factory=dict)
+    terms: dict[str, list[_Live]] = field(default_factory=dict)
 
     def run(self) -> Recursion:
-        terms: dict[str, list[_Live]] = {}
         for node in self.graph.nodes:
-            terms[node.name] = self.rule(node, [terms[name] for name in node.inputs])
+            self.terms[node.name] = self.rule(node, [self.terms[name] for name in node.inputs])
         output = self.graph.output
-        self.check_output(output, terms[output.name])
-        self.collapse(output, terms[output.name], channels=1)
+        self.check_output(output, self.terms[output.name])
+        self.collapse(output, channels=1)
         return Recursion(tuple(self.steps), tuple(self.masks))
 
     def rule(self, node: PathNode, inputs: list[list[_Live]]) -> list[_Live]:
@@ -185,7 +186,7 @@ class _Planner:
                 plain = self.value_input == "ones" or (self.value_input == "auto" and ones)
                 return [start if plain else start.times(Factor("input", node.name), here[:, None], np.array(0))]
             case Convolution():
-                return [_fresh(self.parametric(node, inputs[0]), here)]
+                return [_fresh(self.parametric(node), here)]
             case BatchNorm():
                 return inputs[0] + ([_fresh(None, np.zeros(node.positions, np.int64))] if self.bias else [])
             case Gate(gate=gate, slope=slope):
@@ -208,18 +209,21 @@ class _Planner:
         offsets = np.repeat(np.arange(len(taps)), family)[None, :]
         return moved.times(Factor("selection", gate), np.arange(node.positions)[:, None], offsets)
 
-    def parametric(self, node: PathNode, terms: list[_Live]) -> int:
-        before = self.graph.input_of(node)
+    def parametric(self, node: PathNode) -> int:
+        """The field of a layer. Pads before it only say where its window looks, so the collapse is on the grid before them."""
+        before, taps = self.graph.input_of(node), window_taps(self.graph, node)
+        while isinstance(before.operator, Pad):
+            taps = look_up(window_taps(self.graph, before)[0], taps)
+            before = self.graph.input_of(before)
         if before.name not in self.collapses:
-            self.collapses[before.name] = self.collapse(before, terms, before.channels)
+            self.collapses[before.name] = self.collapse(before, before.channels)
         factor = 1.0 / fan_in(self.graph, node) if self.divide else 1.0
         bias = factor if self.bias and node.operator.bias else 0.0
-        taps = window_taps(self.graph, node)
         self.steps.append(Field(node.name, self.collapses[before.name], taps, factor, bias, node.grid, node.positions))
         return len(self.steps) - 1
 
-    def collapse(self, node: PathNode, terms: list[_Live], channels: int) -> int:
-        made = tuple(self.term(term, channels) for term in terms)
+    def collapse(self, node: PathNode, channels: int) -> int:
+        made = tuple(self.term(term, channels) for term in self.terms[node.name])
         self.steps.append(Collapse(node.name, made, node.grid, node.positions, channels))
         return len(self.steps) - 1
 

@@ -1,0 +1,108 @@
+"""The CPU backend: a recursion compiled to operations on displacement planes, run by Numba with popcount overlaps."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from npk.backends.cpu.program import Program, compile_program
+from npk.dual.gate_table import GateTable
+from npk.dual.masks import form_bits, form_real
+from npk.dual.recursion import Recursion
+
+LANES = 16
+_BITS, _REAL, _ONES = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Side:
+    """Masks of the samples on one side of a tile, each kind in one array: ``bits (n, words)`` and ``reals (n, numbers)``."""
+
+    bits: np.ndarray
+    reals: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.bits)
+
+    def in_lanes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Sixteen samples side by side: ``(blocks, width * 16)``; the last block is filled with zeros."""
+        return _in_lanes(self.bits), _in_lanes(self.reals)
+
+
+def _in_lanes(values: np.ndarray) -> np.ndarray:
+    blocks = -(-len(values) // LANES)
+    padded = np.zeros((blocks * LANES, values.shape[1]), values.dtype)
+    padded[: len(values)] = values
+    return np.ascontiguousarray(padded.reshape(blocks, LANES, -1).swapaxes(1, 2)).reshape(blocks, -1)
+
+
+class CpuBackend:
+    """A recursion made ready for tiles of one kind of gates and one dtype.
+
+    Args:
+        recursion: what to compute.
+        table: any table of the gates that will come: tells hard masks from soft ones.
+        dtype: "float32" or "float64".
+    """
+
+    def __init__(self, recursion: Recursion, table: GateTable, dtype: str) -> None:
+        self.recursion, self.dtype = recursion, np.dtype(dtype)
+        self.program: Program = compile_program(recursion)
+        self.hard = [mask.is_hard(table) for mask in recursion.masks]
+        self.layout = self._layout()
+
+    def _layout(self) -> np.ndarray:
+        """Form, first word or number, and width of a position, a row a mask; the last row stands for ones."""
+        rows, ends = [], [0, 0]
+        for mask, hard in zip(self.recursion.masks, self.hard, strict=True):
+            width = -(-mask.channels // 64) if hard else -(-mask.channels // 4) * 4
+            rows.append((_BITS if hard else _REAL, ends[not hard], width))
+            ends[not hard] += width * mask.size
+        self.widths = tuple(ends)
+        return np.array([*rows, (_ONES, 0, 0)], np.int64)
+
+    @property
+    def bytes_a_sample(self) -> int:
+        """Bytes of one sample's masks, on one side."""
+        return self.widths[0] * 8 + self.widths[1] * self.dtype.itemsize
+
+    @property
+    def bytes_a_thread(self) -> int:
+        """Working memory of one thread."""
+        return (self.program.cells * self.dtype.itemsize + self.program.sums * 8) * LANES
+
+    def side(self, table: GateTable) -> Side:
+        """Form the masks of a table's samples."""
+        n = len(table)
+        bits, reals = np.zeros((n, self.widths[0]), np.uint64), np.zeros((n, self.widths[1]), self.dtype)
+        for mask, hard, (_, first, width) in zip(self.recursion.masks, self.hard, self.layout[:-1], strict=True):
+            where = slice(first, first + width * mask.size)
+            if hard:
+                bits[:, where] = form_bits(mask, table).reshape(n, -1)
+            else:
+                reals[:, where].reshape(n, mask.size, width)[...] = 0
+                padded = np.zeros((n, mask.size, width), self.dtype)
+                padded[..., : mask.channels] = form_real(mask, table)
+                reals[:, where] = padded.reshape(n, -1)
+        return Side(bits, reals)
+
+    def tile(self, rows: Side, cols: Side, exponents: np.ndarray, diagonal: int | None = None) -> np.ndarray:
+        """The kernel of all pairs divided by 2**exponents[-1], ``(rows, cols)``.
+
+        Args:
+            rows: masks of the row samples.
+            cols: masks of the column samples.
+            exponents: power of two of each step.
+            diagonal: in a symmetric kernel, number of the first column minus that of the first row: entries left of the diagonal may then stay uncomputed.
+        """
+        from npk.backends.cpu.tile import run_tile
+
+        program = self.program
+        lane_bits, lane_reals = cols.in_lanes()
+        out = np.zeros((len(rows), -(-len(cols) // LANES) * LANES), self.dtype)
+        scalars = np.ascontiguousarray(program.scalars(exponents).astype(self.dtype))
+        left = diagonal if diagonal is not None else len(rows)
+        run_tile(
+            program.operations, scalars, program.tables, program.weights.astype(self.dtype), self.layout, rows.bits, lane_bits, rows.reals, lane_reals,
+            np.array([program.cells, program.sums, program.result]), left, out,
+        )  # fmt: skip
+        return out[:, : len(cols)]
