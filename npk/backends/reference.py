@@ -70,3 +70,34 @@ def _field(step: Field, collapsed: np.ndarray, grow: int, shift: int) -> np.ndar
         inside = tap >= 0
         total += collapsed[:, :, tap[:, None], tap] * np.outer(inside, inside)
     return np.ldexp(total * step.factor, int(grow)) + np.ldexp(step.bias, -int(shift))
+
+
+class ReferenceBackend:
+    """The reference as a backend: see :class:`npk.backends.cpu.CpuBackend` for the meaning of each method."""
+
+    def __init__(self, recursion: Recursion, table: GateTable, dtype: str) -> None:
+        self.recursion, self.dtype = recursion, np.dtype(dtype)
+
+    @property
+    def bytes_a_sample(self) -> int:
+        """Bytes of one sample's masks, on one side."""
+        return sum(8 * mask.size * mask.channels for mask in self.recursion.masks)
+
+    @property
+    def bytes_a_pair(self) -> int:
+        """Bytes of the fields of one pair."""
+        widest = max([max(t.cells.size for t in s.terms) for s in self.recursion.steps if isinstance(s, Collapse)])
+        return 8 * 6 * max(widest, max(step.positions for step in self.recursion.steps)) ** 2
+
+    @property
+    def bytes_a_thread(self) -> int:
+        """Working memory beside the pairs."""
+        return 0
+
+    def side(self, table: GateTable) -> GateTable:
+        """The table itself: masks are formed in each tile."""
+        return table
+
+    def tile(self, rows: GateTable, cols: GateTable, exponents: np.ndarray, diagonal: int | None = None) -> np.ndarray:
+        """The kernel of all pairs divided by 2**exponents[-1]."""
+        return evaluate(self.recursion, rows, cols, exponents).astype(self.dtype)

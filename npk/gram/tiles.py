@@ -1,0 +1,103 @@
+"""TilePlan: how a kernel matrix is cut into tiles under a memory budget. The only loop over slices in npk."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from npk.errors import OptionError
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+_LANES = 16
+_LARGEST = 1024
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A rectangle of the matrix that is computed at once; ``row`` and ``col`` count tiles."""
+
+    row: int
+    col: int
+    rows: slice
+    cols: slice
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """Cut ``(n, m)`` into square tiles of ``side``, ragged at the ends; of a symmetric matrix only the upper triangle."""
+
+    n: int
+    m: int
+    side: int
+    symmetric: bool
+
+    def __iter__(self) -> Iterator[Tile]:
+        for row, start in enumerate(range(0, self.n, self.side)):
+            rows = slice(start, min(self.n, start + self.side))
+            for col, first in enumerate(range(0, self.m, self.side)):
+                if not self.symmetric or col >= row:
+                    yield Tile(row, col, rows, slice(first, min(self.m, first + self.side)))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Number of tiles down and across."""
+        return -(-self.n // self.side), -(-self.m // self.side)
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a call needs, in bytes: ``fixed`` (samples, gates, result, threads), and for a tile of side t: t * sample + t * t * pair."""
+
+    fixed: int
+    sample: int
+    pair: int
+
+    def bytes(self, side: int) -> int:
+        """Bytes of a call with tiles of this side."""
+        return self.fixed + side * self.sample + side * side * self.pair
+
+
+def plan_tiles(n: int, m: int, demand: Demand, *, budget: int | None, symmetric: bool, side: int | None = None) -> TilePlan:
+    """The largest tiles that keep the promise.
+
+    Args:
+        n: rows.
+        m: columns.
+        demand: bytes as a function of the tile's side.
+        budget: bytes for the whole call; ``None``: 2 GB for what a tile needs.
+        symmetric: only the upper triangle is computed.
+        side: take this side (a store that is resumed has one), checked against the budget.
+
+    Returns:
+        The plan.
+
+    Raises:
+        OptionError: not even the smallest tiles fit; the message names the smallest budget that does.
+    """
+    limit = budget if budget is not None else demand.fixed + 2 * 10**9
+    sides = [side] if side else [_LARGEST >> k for k in range(7) if _LARGEST >> k >= _LANES] + [4, 1]
+    fitting = next((s for s in sides if demand.bytes(min(s, max(n, m))) <= limit), None)
+    if fitting is None and budget is None:
+        fitting = sides[-1]
+    if fitting is None:
+        least = demand.bytes(min(sides[-1], max(n, m)))
+        raise OptionError(f"memory={limit} bytes is too little for {n} x {m} samples: the smallest that works is {least} bytes. Give that or more.")
+    return TilePlan(n, m, fitting, symmetric)
+
+
+def parse_bytes(memory: int | str | None) -> int | None:
+    """Bytes of "8GB", "512MiB", or a number.
+
+    Raises:
+        OptionError: not a size.
+    """
+    if memory is None or isinstance(memory, int):
+        if memory is not None and memory <= 0:
+            raise OptionError(f"memory={memory} is not a size. Give a number of bytes above 0, or text such as '8GB'.")
+        return memory
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?I?)B?\s*", memory.upper())
+    if not match or match[2] == "I" or float(match[1]) <= 0:
+        raise OptionError(f"memory={memory!r} is not a size. Give a number of bytes, or text such as '8GB' or '512MiB'.")
+    return int(float(match[1]) * _UNITS[match[2]])
