@@ -42,3 +42,7 @@ class BackendError(NpkError, RuntimeError):
 
 class MissingPackageError(NpkError, ImportError):
     """An optional package that is needed and not installed."""
+
+
+class KernelWarning(UserWarning):
+    """A kernel that is right and still not what one may think: inputs without an active path, entries that may have underflowed."""

@@ -4,6 +4,7 @@ The tie rule of npk lives here and nowhere else: a gate is on when its pre-activ
 """
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -283,7 +284,9 @@ def _run(trace: "Trace", recordings: "list[Recording]", batch: "torch.Tensor") -
                 raise DataError("the network gives NaN or infinite values. Are its weights finite, and X of the size it was trained on?")
             return result
 
-    Keep(trace.program).run(batch)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's remarks on the user's operators came when the user ran the network
+        Keep(trace.program).run(batch)
     return kept
 
 

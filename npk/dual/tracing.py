@@ -89,7 +89,8 @@ def _try_forward(net: torch.nn.Module, example: torch.Tensor, input_shape: tuple
             f"{type(net).__name__} is in train mode and has batch norm, whose statistics then depend on the batch. Call net.eval() first."
         )
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             net(example)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]

@@ -13,7 +13,7 @@ import numpy as np
 
 from npk.dual.gate_table import GateTable, as_samples, record_trace
 from npk.dual.recursion import Recursion, plan
-from npk.errors import BackendError, DataError, OptionError, ScaleError, ShapeError
+from npk.errors import BackendError, DataError, KernelWarning, OptionError, ScaleError, ShapeError
 from npk.gram.matrix import Gram, mirror, put
 from npk.gram.store import GramStore
 from npk.gram.tiles import Demand, TilePlan, parse_bytes, plan_tiles
@@ -227,7 +227,7 @@ class _Work:
             return
         dead = np.diagonal(result) == 0
         if dead.any():
-            warnings.warn(f"{int(dead.sum())} of {len(dead)} samples have no active path: K(x, x) = 0.", stacklevel=3)
+            warnings.warn(f"{int(dead.sum())} of {len(dead)} samples have no active path: K(x, x) = 0.", KernelWarning, stacklevel=4)
         smallest = least_share(self.backend.recursion)
         if smallest < np.log(np.finfo(self.kernel.dtype).tiny):
             lost = int(np.count_nonzero(result == 0) - (len(dead) ** 2 - int((~dead).sum()) ** 2))
@@ -235,7 +235,8 @@ class _Work:
                 warnings.warn(
                     f"{lost} of {result.size} entries are 0 between live samples; in a network this deep they may have underflowed. "
                     'Use dtype="float64" to tell.',
-                    stacklevel=3,
+                    KernelWarning,
+                    stacklevel=4,
                 )
 
 

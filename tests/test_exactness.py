@@ -1,0 +1,191 @@
+"""Every kernel against the definition by enumeration, and the definition against the network itself."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import assert_kernels_equal, kernel_deviation
+from tiny_networks import MANY_PATHS, NETWORKS, make, samples
+
+import npk
+from npk.dual.gate_table import record_gates
+from npk.dual.paths import neural_path_feature, neural_path_value, path_kernel
+from npk.dual.recursion import plan
+from npk.dual.value_network import evaluate, gate_values, own_weights, random_weights
+
+pytestmark = pytest.mark.filterwarnings("ignore::npk.errors.KernelWarning")  # tiny networks have dead inputs
+ENUMERABLE = [name for name in NETWORKS if name not in MANY_PATHS]
+_cache: dict = {}
+
+
+def case(name):
+    """Network, gate tables of 5 rows and 3 columns, recorded once a session."""
+    if name not in _cache:
+        rng = np.random.default_rng(len(name))
+        net, shape = make(name, rng)
+        table = record_gates(net, samples(shape, 5, rng))
+        _cache[name] = net, table, table.take(slice(0, 3))
+    return _cache[name]
+
+
+def definition(table, cols, **options):
+    return np.array(path_kernel(table, cols, **options))
+
+
+@pytest.mark.parametrize("bias", ["ignore", "paths"])
+@pytest.mark.parametrize("name", ENUMERABLE)
+def test_kernel_is_the_definition(name, bias):
+    _, table, cols = case(name)
+    for scale in ("count", "fan_in"):
+        square, expected = definition(table, table, scale=scale, bias=bias), None
+        for backend in ("reference", "cpu"):
+            for dtype in ("float32", "float64"):
+                options = {"scale": scale, "bias": bias, "backend": backend, "dtype": dtype, "progress": False}
+                diagonal = np.diagonal(square)
+                actual = npk.kernel(table, **options)
+                assert actual.dtype == dtype
+                assert np.array_equal(actual, actual.T)
+                assert_kernels_equal(actual, square, dtype, (diagonal, diagonal))
+                expected = square[:, :3]
+                assert_kernels_equal(npk.kernel(table, cols, **options), expected, dtype, (diagonal, diagonal[:3]))
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "vgg16" else n for n in MANY_PATHS])
+def test_backends_agree_where_paths_are_too_many(name):
+    _, table, cols = case(name)
+    exact = npk.kernel(table, cols, bias="paths", backend="reference", dtype="float64")
+    assert np.abs(exact).max() > 0
+    assert kernel_deviation(npk.kernel(table, cols, bias="paths", dtype="float64"), exact) < 1e-11
+    assert kernel_deviation(npk.kernel(table, cols, bias="paths"), exact) < 1e-5
+
+
+@pytest.mark.parametrize("name", ENUMERABLE)
+def test_path_sum_identity(name):
+    """f(x) = <npf, npv>: the enumerated paths give the network's own output."""
+    net, table, _ = case(name)
+    weights, output = own_weights(net), net(torch.as_tensor(table.inputs)).detach().numpy()
+    for sample in range(2):
+        for unit in range(2):
+            feature = neural_path_feature(table, sample, unit=unit, bias="paths")
+            value = sum(c * neural_path_value(table.graph, p, weights) for p, c in feature.items())
+            assert value == pytest.approx(output[sample, unit], rel=1e-10, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "vgg16" else n for n in NETWORKS])
+def test_value_network_with_own_weights_is_the_network(name):
+    net, table, _ = case(name)
+    output = net(torch.as_tensor(table.inputs)).detach().numpy()
+    np.testing.assert_allclose(evaluate(table, own_weights(net)).reshape(output.shape), output, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "bias"),
+    [
+        ("residual, gate after the sum", "ignore"),
+        ("residual, gate after the sum", "paths"),
+        ("max pool", "paths"),
+        ("conv dgn", "ignore"),
+        pytest.param("resnet110", "paths", marks=pytest.mark.slow),
+        pytest.param("residual dlgn, gated skips", "paths", marks=pytest.mark.slow),
+        pytest.param("vgg16", "ignore", marks=pytest.mark.slow),
+    ],
+)
+def test_moment_identity(name, bias, rng):
+    """E[f f'] = K over random weights with frozen gates: within 4.5 standard errors of 400 draws, every entry."""
+    _, table, _ = case(name)
+    draws = [evaluate(table, random_weights(table.graph, rng, bias=bias == "paths")).reshape(len(table), -1) for _ in range(400)]
+    outer = np.array([d[:, None, :] * d[None, :, :] for d in draws]).mean(-1)  # output units share one kernel
+    error = outer.std(0) / len(draws) ** 0.5
+    deviation = np.abs(outer.mean(0) - npk.kernel(table, bias=bias, dtype="float64"))
+    assert (deviation <= 4.5 * error + 1e-12).all(), (deviation / error).max()
+
+
+def test_overlaps_are_exact_integers(rng):
+    """A fully connected kernel is the input Gram times the overlaps, exactly where integers allow."""
+    net = torch.nn.Sequential(torch.nn.Linear(3, 70), torch.nn.ReLU(), torch.nn.Linear(70, 65), torch.nn.ReLU(), torch.nn.Linear(65, 1))
+    X = rng.integers(-3, 4, (9, 3)).astype(np.float32)
+    table = record_gates(net, X)
+    expected = (X @ X.T).astype(np.int64)
+    for gates in table:
+        expected = expected * (gates[:, None] & gates[None]).sum(-1)
+    actual = npk.kernel(table, scale="count", dtype="float64")
+    np.testing.assert_array_equal(actual, expected)
+    np.testing.assert_array_equal(npk.kernel(table, scale="count", dtype="float64", backend="reference"), expected)
+
+
+def test_closed_form_of_ungated_residual_blocks():
+    """No gate after the sum: K = first * prod(1 + H_k) * last, the sum over the 2^b sub-networks."""
+    _, table, _ = case("residual, no gate after the sum")
+    layers = [gate_values(table, node)[..., 0] for node in table.graph.gates]
+    first, *blocks = [layer @ layer.T for layer in layers]
+    expected = (table.inputs @ table.inputs.T) * first
+    for block in blocks:
+        expected = expected * (1 + block)
+    assert_kernels_equal(npk.kernel(table, scale="count", dtype="float64") / 3, expected / 3, "float64")
+
+
+def test_permuting_gates_of_a_dlgn_with_ones_changes_nothing(rng):
+    net = npk.networks.build("fc", "dlgn", input_shape=(4,), classes=2, hidden=[5, 5, 5], seed=0)
+    X = rng.standard_normal((6, 4))
+    before = npk.kernel(net.double(), X, dtype="float64")
+    npk.networks.permute_gates(net, [2, 0, 1])
+    np.testing.assert_allclose(npk.kernel(net, X, dtype="float64"), before, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["fc dgn, soft", "conv dgn"])
+def test_soft_gates_can_be_made_hard(name, rng):
+    net, table, _ = case(name)
+    hard = record_gates(net, table.inputs, gates="hard")
+    assert all((h == (s > 0.5 * 1.1 if name == "conv dgn" else s > 0.5)).all() for h, s in zip(hard, table, strict=True))
+    assert_kernels_equal(npk.kernel(net, table.inputs, gates="hard", dtype="float64"), npk.kernel(hard, dtype="float64"), "float64")
+
+
+def test_value_input_can_be_chosen(rng):
+    net = npk.networks.build("fc", "dlgn", input_shape=(4,), classes=2, hidden=[5], gates="hard", seed=0).double()
+    X = rng.standard_normal((6, 4))
+    overlap = npk.kernel(net, X, scale="count", dtype="float64") / 4
+    np.testing.assert_allclose(npk.kernel(net, X, scale="count", value_input="x", dtype="float64"), overlap * (X @ X.T), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_sixty_layers_neither_overflow_nor_underflow_silently(dtype, rng):
+    layers = [layer for _ in range(60) for layer in (torch.nn.Linear(16, 16), torch.nn.ReLU())]
+    net = torch.nn.Sequential(*layers, torch.nn.Linear(16, 1)).double()
+    for layer in net[::2]:
+        layer.weight.data *= 3
+    X = 0.5 + rng.random((5, 16))
+    cosine = npk.kernel(net, X, scale="cosine", dtype=dtype)
+    assert_kernels_equal(cosine, npk.kernel(net, X, scale="cosine", dtype="float64", backend="reference"), dtype)
+    if dtype == "float32":
+        with pytest.raises(npk.errors.ScaleError, match="outside the range of float32"):
+            npk.kernel(net, X, scale="count", dtype=dtype)
+    else:
+        counts = npk.kernel(net, X, scale="count", dtype=dtype)
+        gates = record_gates(net, X)
+        expected = X @ X.T
+        for gate in gates:
+            expected = expected * (gate[:, None] & gate[None]).sum(-1)
+        np.testing.assert_allclose(counts, expected, rtol=1e-11)
+
+
+def test_counts_beyond_float64_are_refused(rng):
+    layers = [layer for _ in range(10) for layer in (torch.nn.Linear(64, 64, bias=False), torch.nn.ReLU())]
+    net = torch.nn.Sequential(*layers, torch.nn.Linear(64, 1)).double()
+    X = 1e150 * rng.random((2, 64))
+    with pytest.raises(npk.errors.ScaleError, match='scale="count".*Use scale="cosine"'):
+        npk.kernel(net, X, scale="count", dtype="float64")
+    assert npk.kernel(net, X, scale="cosine", dtype="float64").min() > 0
+
+
+def test_a_tie_is_off():
+    net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1))
+    torch.nn.init.zeros_(net[0].bias)
+    table = record_gates(net, np.zeros((1, 2), np.float32))
+    assert not table[0].any()
+
+
+def test_plan_prints_its_steps():
+    _, table, _ = case("max pool")
+    text = str(plan(table.graph))
+    assert "masks a sample" in text
+    assert "conv2d" in text
+    assert str(table.graph).count("\n") == len(table.graph.nodes)
