@@ -1,0 +1,105 @@
+"""Invariance: circular shifts of the input leave the kernel alone if every layer is circular, of stride 1, and the read-out pools globally."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from npk.dual.gate_table import GateTable, as_samples
+from npk.errors import DataError, OptionError
+from npk.gram.kernel import NeuralPathKernel
+from npk.results import CheckResult
+
+if TYPE_CHECKING:
+    import torch
+
+_TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
+
+_ROUNDING = 1e-4  # share of gates that may flip because a pre-activation is within rounding of 0
+
+Shift = tuple[int, ...]
+
+
+def check_invariance(
+    net: "torch.nn.Module", X: np.ndarray, shifts: str | Sequence[Shift] = "all", *, gates: str = "auto", name: str = "network", label: str = ""
+) -> CheckResult:
+    r"""Measure :math:`K(\mathrm{rot}(x, r), x')` against :math:`K(x, x')` for circular shifts r ("rotations" in the papers).
+
+    Args:
+        net: a network in eval mode.
+        X: images ``(n, channels, *positions)``; a few suffice.
+        shifts: "all", or shifts as tuples with one number an axis.
+        gates: "hard", "soft" or "auto".
+        name: what the report calls the network.
+        label: what the figure calls the case; the name if empty.
+
+    Returns:
+        ``measured``: worst difference relative to the root of the diagonals. Shifted samples in which at most one gate in 10,000 flipped are left out of it and counted
+        apart (``rounding``): there a pre-activation lies within rounding of 0. ``details["cases"]``: for each shift the worst difference over all samples; ``flips``:
+        gates that are not the shifted gates. ``passed``: all shifts asked for leave the kernel alone.
+
+    Raises:
+        DataError: samples without positions.
+        OptionError: shifts that do not fit the samples.
+    """
+    import torch
+
+    X = as_samples(X)
+    if X.ndim < 3:
+        raise DataError(f"X has shape {X.shape}, which has no positions to shift. Give images (n, channels, height, width).")
+    chosen = _shifts(shifts, X.shape[2:])
+    dtype = next((p.dtype for p in net.parameters()), torch.float32)
+    kernel = NeuralPathKernel(net, dtype="float64", gates=gates, progress=False)
+    table = kernel.record(X)
+    axes = tuple(range(2, X.ndim))
+    moved = kernel.record(np.concatenate([np.roll(X, shift, axes) for shift in chosen]))
+    deviation = _deviations(kernel, table, moved)
+    flips = np.array([_flips(table, moved.take(slice(i * len(X), (i + 1) * len(X))), shift) for i, shift in enumerate(chosen)])
+    worst = deviation.reshape(len(chosen), len(X), len(X)).max(2)
+    gates_each = sum(int(np.prod(e.shape)) for e in table.entries.values())
+    rounding = (flips > 0) & (flips <= max(1, _ROUNDING * gates_each))
+    measured = float(worst[~rounding].max(initial=0.0))
+    tolerance = _TOLERANCE["float64" if dtype == torch.float64 else "float32"]
+    passed = bool(measured <= tolerance and not rounding.all())
+    case = {
+        "label": label or name, "deviation": [[*map(int, shift), float(w.max())] for shift, w in zip(chosen, worst, strict=True)], "flips": int(flips.sum()),
+        "rounding": int(rounding.sum()), "gates": gates_each * len(moved), "max": float(worst.max()), "expected": "invariant" if passed else "broken",
+    }  # fmt: skip
+    statement = f"K(rot(x, r), x') = K(x, x') for {len(chosen)} circular shifts r, relative to the root of the diagonals"
+    return CheckResult("invariance", name, statement, passed, measured, tolerance, {"cases": [case]})
+
+
+def _shifts(shifts: str | Sequence[Shift], grid: Shift) -> list[Shift]:
+    if isinstance(shifts, str):
+        if shifts != "all":
+            raise OptionError(f'shifts={shifts!r} is not known. Give "all", or a list of shifts such as [(0, 1), (2, 2)].')
+        return list(np.ndindex(*grid))
+    found = [tuple(int(side) for side in shift) for shift in shifts]
+    if not found or any(len(shift) != len(grid) for shift in found):
+        raise OptionError(f"shifts={shifts!r} does not fit positions {grid}. Give at least one shift with {len(grid)} numbers each.")
+    return found
+
+
+def _deviations(kernel: NeuralPathKernel, table: GateTable, moved: GateTable) -> np.ndarray:
+    """``(shifts * n, n)``: |K(rot x, x') - K(x, x')| / sqrt(K(x, x) K(x', x'))."""
+    base, root = kernel(table, table), np.sqrt(kernel.diagonal(table))
+    copies = len(moved) // len(table)
+    unit = np.tile(np.outer(root, root), (copies, 1))
+    difference = np.abs(kernel(moved, table) - np.tile(base, (copies, 1)))
+    return np.divide(difference, unit, out=np.zeros_like(difference), where=unit > 0)
+
+
+def _flips(table: GateTable, moved: GateTable, shift: Shift) -> np.ndarray:
+    """Gates of each shifted sample that differ from the shifted gates of the sample, ``(n,)``; layers without positions must stay the same."""
+    flips = np.zeros(len(table), np.int64)
+    grid = table.inputs.shape[2:]
+    for layer, there in zip(table, moved, strict=True):
+        sides = layer.shape[2:]
+        if len(sides) == len(grid) and layer[0, 0].size > 1:
+            steps = [r * side // n if r * side % n == 0 else None for r, side, n in zip(shift, sides, grid, strict=True)]
+            if None in steps:
+                continue  # a stride: the shifted image has no gates at whole positions to compare with
+            layer = np.roll(layer, steps, tuple(range(2, layer.ndim)))
+        differ = layer != there if layer.dtype == bool else np.abs(layer - there) > 1e-3
+        flips += differ.reshape(len(table), -1).sum(1)
+    return flips
