@@ -1,0 +1,76 @@
+"""What every kind of checkpoint file is checked for."""
+
+import contextlib
+import difflib
+import logging
+import os
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from npk.errors import CheckpointError
+
+WORKING = ".safetensors (weights and architecture), .pt2 (torch.export), .pt or .pth (state dict)"
+
+
+def known_suffix(path: Path) -> str:
+    """The suffix in lower case, if npk reads and writes such files."""
+    suffix = path.suffix.lower()
+    if suffix == ".onnx":
+        raise CheckpointError(f"{path}: this version of npk does not read or write ONNX. Use {WORKING}.")
+    if suffix not in (".safetensors", ".pt2", ".pt", ".pth"):
+        raise CheckpointError(f"{path}: {suffix or 'a name without suffix'} is no kind of checkpoint that npk knows. Use {WORKING}.")
+    return suffix
+
+
+def check_file(path: Path) -> None:
+    """Refuse what is no file or empty."""
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder. Name the checkpoint file inside it.")
+    if not path.is_file():
+        beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, beside, n=1)
+        raise CheckpointError(f"there is no file {path}. {f'Did you mean {near[0]}?' if near else 'Check its name and folder.'}")
+    if path.stat().st_size == 0:
+        raise CheckpointError(f"{path} is empty. Was the disk full when it was written? Save it again.")
+
+
+def check_archive(path: Path) -> None:
+    """Compare the check sums of a zip archive, which torch does not."""
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":
+            return  # torch's older format has none
+        file.seek(-min(22, path.stat().st_size), os.SEEK_END)
+        whole = file.read(4) == b"PK\x05\x06"  # the last record; zipfile forgives a cut in it, torch does not
+    if not whole:
+        raise CheckpointError(f"{path} is truncated: its table of contents is missing. Copy or save it again.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # a damaged archive raises nearly anything
+        raise CheckpointError(f"{path} is truncated or damaged ({first_line(error)}). Copy or save it again.") from error
+    if damaged:
+        raise CheckpointError(f"{path} was changed after it was saved: {damaged} in it is damaged. Copy it again from where it was made.")
+
+
+def first_line(error: Exception) -> str:
+    """The error in a line; torch writes pages."""
+    return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0][:200]}"
+
+
+@contextlib.contextmanager
+def quiet_torch() -> Iterator[None]:
+    """Hold back the warnings and tracebacks that torch shows for files which npk refuses in a sentence."""
+    log = logging.getLogger("torch.export")
+    log.addFilter(_nothing)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.removeFilter(_nothing)
+
+
+def _nothing(record: logging.LogRecord) -> bool:
+    return False
