@@ -1,0 +1,504 @@
+"""Figures and page of a run: the numbers are those of the run, nothing is loaded from elsewhere, missing parts are survived."""
+
+import dataclasses
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from npk.errors import StoreError
+from npk.report import write_figures, write_page
+from npk.results import Accuracy, CheckResult, KernelSummary, NetworkSummary, RunResult
+
+GROUPS = {"conv-gap": "shift-invariant", "conv-flat": "position-keeping"}
+DESCRIPTION = {
+    "conv-gap": "4 conv 3x3 x 96, circular, global average pool, linear",
+    "conv-flat": "3 conv 3x3 x 64, stride 2, flatten, linear 128",
+}
+NETWORK = {"conv-gap": {"dnn": 0.9333, "dgn": 0.9361, "dlgn": 0.9278}, "conv-flat": {"dnn": 0.9833, "dgn": 0.9778, "dlgn": 0.9694}}
+
+
+def _networks():
+    for group, family in GROUPS.items():
+        for kind in ("dnn", "dgn", "dlgn"):
+            epochs = np.arange(60)
+            speed = {"dnn": 7, "dgn": 9, "dlgn": 12}[kind]
+            loss = 2.3 * np.exp(-epochs / speed) + 0.02 + 0.004 * np.cos(epochs)
+            top = NETWORK[group][kind]
+            yield NetworkSummary(
+                name=f"{group} {kind}",
+                family=family,
+                kind=kind,
+                description=DESCRIPTION[group] + ("; a linear gating network beside it" if kind == "dlgn" else ""),
+                parameters=251_146 * (1 if kind == "dnn" else 2),
+                checkpoint=f"{group}-{kind}.safetensors",
+                curve_train=list(loss),
+                curve_validation=list(top - 0.8 * np.exp(-epochs / speed)),
+                reused=kind == "dgn",
+            )
+
+
+def _accuracies():
+    for group in GROUPS:
+        for kind, top in NETWORK[group].items():
+            name = f"{group} {kind}"
+            yield Accuracy(name, "network", top, 31.4, {"epochs": 60, "best_epoch": 52})
+            yield Accuracy(name, "NPK-SVM", top + 0.0056, 2.13, {"C": 10.0})
+            yield Accuracy(name, "NPK-ridge", top + 0.0028, 1.92, {"alpha": 0.001})
+            yield Accuracy(name, "NPK-SVM at random initialisation", top - 0.0211, 2.2, {"C": 10.0})
+    yield Accuracy("pixels", "logistic regression", 0.9556, 0.11, {"C": 1.0})
+    yield Accuracy("pixels", "RBF-SVM", 0.9917, 0.42, {"C": 10.0, "gamma": 0.01})
+
+
+def _kernels(rng):
+    for summary in _networks():
+        labels = np.repeat(np.arange(10), 12)
+        features = rng.normal(size=(10, 40))[labels] + 0.8 * rng.normal(size=(120, 40)) + 1.5
+        features /= np.linalg.norm(features, axis=1, keepdims=True)
+        spectrum = (
+            np.exp(-np.arange(300) / (60 if summary.family == "shift-invariant" else 200))
+            * np.arange(1, 301) ** -{"dnn": 1.1, "dgn": 1.2, "dlgn": 1.35}[summary.kind]
+        )
+        layers = len(DESCRIPTION[summary.name.split()[0]]) % 3 + 3
+        depth = np.arange(layers)
+        level = {"dnn": 0.31, "dgn": 0.39, "dlgn": 0.46}[summary.kind]
+        yield KernelSummary(
+            network=summary.name,
+            scale="fan_in",
+            samples=1437,
+            seconds=4.21,
+            heat=(features @ features.T).tolist(),
+            heat_labels=labels.tolist(),
+            spectrum=(spectrum / spectrum.sum()).tolist(),
+            effective_rank=31.7,
+            layers=[f"relu{i + 1}" for i in range(layers)],
+            overlap_same=list(level - 0.02 * depth),
+            overlap_different=list(level - 0.05 - 0.03 * depth),
+            dead_inputs=0,
+        )
+
+
+def _invariance(rng):
+    def case(label, expected, scale, flips):
+        shifts = [[dy, dx, 0.0 if dy == dx == 0 else float(scale * rng.uniform(0.3, 1))] for dy in range(8) for dx in range(8)]
+        return {
+            "label": label,
+            "expected": expected,
+            "deviation": shifts,
+            "flips": flips,
+            "gates": 393_216,
+            "max": max(s[2] for s in shifts),
+        }
+
+    cases = [
+        case("circular + global pool", "invariant", 6e-15, 3),
+        case("zero padding + global pool", "broken", 0.08, 20_113),
+        case("circular + flatten", "broken", 0.7, 0),
+        case("circular + global pool, DLGN", "invariant", 4e-15, 0),
+    ]
+    statement = "K(rot(x, r), x') equals K(x, x') for every circular shift r."
+    return CheckResult("invariance", "conv-gap dnn", statement, True, cases[0]["max"], 1e-12, {"cases": cases})
+
+
+def _checks(rng):
+    duality = {"cases": [{"label": "the network itself", "deviation": 3.2e-15}, {"label": "its value network", "deviation": 0.0}]}
+    yield CheckResult(
+        "duality", "conv-flat dnn", "f(x) is the inner product of path features and path values.", True, 3.2e-15, 1e-11, duality
+    )
+    yield _invariance(rng)
+    share = {
+        "label": "residual, 4 blocks",
+        "depth": [2, 4, 6, 8, 10],
+        "share": [0.082, 0.291, 0.364, 0.207, 0.056],
+        "blocks": [0.42, 0.38, 0.47, 0.51],
+    }
+    cases = [
+        {"label": "ungated skips: product form", "deviation": 1.1e-15},
+        {"label": "gated skips: product form", "deviation": 0.37},
+        {"label": "gated skips: cumulative masks", "deviation": 2.4e-15},
+    ]
+    details = {"shares": [share], "cases": cases}
+    yield CheckResult("ensemble", "residual dnn", "The kernels of all sub-networks add up to the kernel.", True, 2.4e-15, 1e-11, details)
+    tangent = {"ratio": list(1 + 0.02 * rng.normal(size=15)), "error": [0.02] * 15}
+    yield CheckResult("tangent", "fc dnn", "The mean tangent kernel of random value networks is dF/ds.", False, 3.4, 3.0, tangent)
+
+
+def build_run(seed=0, **changes):
+    rng = np.random.default_rng(seed)
+    run = RunResult(
+        version="0.1.0",
+        data="digits",
+        classes=[str(i) for i in range(10)],
+        samples_train=1437,
+        samples_test=360,
+        seed=7,
+        seconds=171.3,
+        machine="2 cores, x86_64, Linux; torch 2.13.0, numpy 2.3.1",
+        networks=tuple(_networks()),
+        accuracies=tuple(_accuracies()),
+        kernels=tuple(_kernels(rng)),
+        checks=tuple(_checks(rng)),
+    )
+    return dataclasses.replace(run, **changes)
+
+
+class _Page(HTMLParser):
+    """What a page says, what it loads, and its pictures."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.words, self.loads, self.pictures, self.ids, self.targets, self.tags = [], [], [], [], [], []
+        self._skip = 0
+        self.feed(text)
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.append(tag)
+        self._skip += tag in ("script", "style")
+        self.loads += [attrs[name] for name in ("src", "href", "xlink:href", "data", "action", "poster") if attrs.get(name)]
+        self.ids += [attrs["id"]] if "id" in attrs else []
+        self.targets += [attrs["href"][1:]] if tag == "a" else []
+        self.pictures += [attrs] if tag == "svg" else []
+
+    def handle_endtag(self, tag):
+        self._skip -= tag in ("script", "style")
+
+    def handle_data(self, data):
+        if not self._skip:
+            self.words.append(data)
+
+
+def page_of(run, tmp_path):
+    path = tmp_path / "report.html"
+    write_page(run, path)
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def run():
+    return build_run()
+
+
+@pytest.fixture(scope="module")
+def full_text(run, tmp_path_factory):
+    return page_of(run, tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture(scope="module")
+def full(full_text):
+    return _Page(full_text)
+
+
+@pytest.fixture(scope="module")
+def figures(run, tmp_path_factory):
+    return write_figures(run, tmp_path_factory.mktemp("run") / "figures")
+
+
+def one_network(**changes):
+    """A run of one network, without anything that is slow to draw."""
+    run = build_run()
+    first = run.networks[:1]
+    name = first[0].name
+    changes = {"kernels": (), "checks": (), **changes}
+    return dataclasses.replace(run, networks=first, accuracies=tuple(a for a in run.accuracies if a.network == name), **changes)
+
+
+def test_page_shows_every_accuracy_with_its_standard_error(run, full):
+    for accuracy in run.accuracies:
+        error = 100 * (accuracy.accuracy * (1 - accuracy.accuracy) / run.samples_test) ** 0.5
+        assert f"{100 * accuracy.accuracy:.1f} ± {error:.1f}".replace(" ", "") in full.text.replace("\xa0", " ").replace(" ", "")
+
+
+def test_summary_has_best_network_its_machine_the_ratios_and_the_verdict(full):
+    text = full.text.replace("\xa0", " ")
+    assert "the best of 6 networks, conv-flat dnn, classifies 98.3 % of the test samples" in text
+    assert "An NPK-SVM that is given nothing but the network's neural path kernel reaches 98.9 %, and 96.2 %" in text
+    assert "keeps 99.4 % (conv-gap) and 98.6 % (conv-flat) of the accuracy of its DNN; the paper reports at least 83.5 %" in text
+    assert "RBF-SVM 99.2 % and logistic regression 95.6 %" in text
+    assert "3 of 4 checks of the theory passed; not passed: tangent of fc dnn." in text
+
+
+def test_page_shows_checks_commands_and_how_it_was_made(run, full):
+    text = full.text.replace("\xa0", " ")
+    for check in run.checks:
+        assert check.statement in text
+    assert "3.2 \N{MULTIPLICATION SIGN} 10⁻¹⁵" in text
+    assert "1.0 \N{MULTIPLICATION SIGN} 10⁻¹¹" in text
+    assert text.count("✓ passed") == 3
+    assert text.count("✗ not passed") == 1
+    for network in run.networks:
+        stem = network.checkpoint.removesuffix(".safetensors")
+        assert f"npk kernel {network.checkpoint} --data digits --out {stem}.zarr" in text
+    assert "conv-gap dgn and conv-flat dgn, from an earlier run" in text
+    assert run.machine in text
+    assert "2 min 51 s" in text
+    assert "npk 0.1.0" in text
+    assert "digits, 10 classes" in text
+
+
+def test_glossary_keeps_apart_what_has_one_name(full):
+    assert "It is not a turn by an angle" in full.text
+    assert "logic" in full.text
+    assert "Domingos" in full.text
+
+
+def test_page_loads_nothing_from_elsewhere(full, full_text):
+    assert full.loads
+    assert not [address for address in full.loads if not address.startswith(("#", "data:"))]
+    css = "".join(re.findall(r"<style>(.*?)</style>", full_text, flags=re.DOTALL))
+    assert "http" not in css
+    assert "@import" not in css
+    assert "default-src 'none'" in full_text
+
+
+def test_page_is_accessible(full):
+    pictures = [p for p in full.pictures if "viewbox" in p]
+    assert len(pictures) == 18
+    assert all(p.get("role") == "img" and len(p["aria-label"]) > 20 for p in pictures)
+    assert set(full.targets) <= set(full.ids)
+    assert len(full.ids) == len(set(full.ids))
+    assert full.tags.count("table") == 6
+    assert full.tags.count("h1") == 1
+
+
+def test_plotly_is_inlined_once(full_text):
+    assert full_text.count("plotly.js v") == 1
+    assert full_text.count("</script>") == 3
+
+
+def test_interactive_plots_hold_the_kernels_and_spectra(run):
+    from npk.report.plots import interactive
+
+    plots = interactive(run)
+    assert [variant["name"] for variant in plots["heat"]] == [n.name for n in run.networks]
+    np.testing.assert_allclose(plots["heat"][2]["data"][0]["z"], run.kernels[2].heat, atol=5.1e-4)
+    np.testing.assert_allclose(plots["spectrum"][0]["data"][4]["y"], run.kernels[4].spectrum, rtol=1e-3)
+
+
+def test_names_are_escaped(tmp_path):
+    text = page_of(one_network(data="<script>alert('x')</script>", machine="a & b"), tmp_path)
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert" in text
+    assert "a &amp; b" in text
+
+
+def test_json_cannot_end_its_script():
+    from npk.report.plots import script_json
+
+    assert "<" not in script_json({"name": "</script>"})
+
+
+def test_every_figure_is_a_png_of_sensible_size(figures):
+    names = ["accuracy", "kernels", "spectra", "overlaps", "training", "duality", "invariance", "ensemble", "tangent"]
+    assert [path.name for path in figures] == [f"{name}.png" for name in names]
+    for path in figures:
+        content = path.read_bytes()
+        assert content[:8] == b"\x89PNG\r\n\x1a\n"
+        width, height = int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
+        assert 600 <= width <= 2000
+        assert 200 <= height <= 2500
+        assert 10_000 < len(content) < 1_000_000
+
+
+def test_drawing_leaves_no_global_state(run, tmp_path):
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    write_figures(one_network(), tmp_path)
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_empty_run_gives_a_page_and_no_figures(tmp_path):
+    empty = build_run(networks=(), accuracies=(), kernels=(), checks=())
+    page = _Page(page_of(empty, tmp_path))
+    assert "This run holds no accuracies and no checks yet." in page.text
+    assert "Glossary" in page.text
+    assert "Kernels" not in page.text
+    assert "table" not in page.tags
+    assert write_figures(empty, tmp_path) == ()
+
+
+def test_one_network_without_kernels_checks_and_baselines(tmp_path):
+    page = _Page(page_of(one_network(), tmp_path))
+    assert "the network conv-gap dnn classifies 93.3" in page.text
+    assert "DLGN" in page.text  # in the glossary
+    assert "keeps" not in page.text.split("Glossary")[0]
+    assert [p.name for p in write_figures(one_network(), tmp_path)] == ["accuracy.png", "training.png"]
+
+
+@pytest.mark.parametrize("part", ["networks", "accuracies"])
+def test_one_missing_part_is_survived(part, tmp_path):
+    changes = {part: (), "kernels": (), "checks": ()}
+    page = _Page(page_of(build_run(**changes), tmp_path))
+    assert "Glossary" in page.text
+    assert ("npk kernel" in page.text) == (part != "networks")
+    assert ("98.9" in page.text) == (part != "accuracies")
+
+
+def test_a_network_without_accuracies_has_no_panel(tmp_path):
+    full = build_run()
+    some = tuple(a for a in full.accuracies if a.network.startswith("conv-gap"))
+    assert "accuracy.png" in [p.name for p in write_figures(build_run(accuracies=some, kernels=(), checks=()), tmp_path)]
+
+
+def test_only_kernels_and_baselines(tmp_path):
+    full = build_run()
+    kernel = dataclasses.replace(full.kernels[0], layers=[], overlap_same=[], overlap_different=[], spectrum=[])
+    bare = build_run(networks=(), accuracies=full.accuracies[-2:], kernels=(kernel,), checks=())
+    page = _Page(page_of(bare, tmp_path))
+    assert "RBF-SVM" in page.text
+    assert [p.name for p in write_figures(bare, tmp_path)] == ["accuracy.png", "kernels.png"]
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        {},
+        {"cases": None, "shares": None, "ratio": None},
+        {"cases": "none", "shares": {"depth": 3}, "ratio": "x"},
+        {"cases": [{}, 3, {"label": None, "deviation": None, "max": None}], "shares": [{}, {"label": "x", "depth": [1]}], "ratio": [None]},
+        {"cases": [{"label": "a", "deviation": float("nan"), "max": float("inf"), "flips": "many"}], "ratio": [1.0], "error": [0.1, 0.2]},
+        {"cases": [{"deviation": [[0, 0], [1, 2, "x"], [0, 1, 1e-3]], "max": 1e-3}], "shares": [{"blocks": [0.5]}], "ratio": [1, 2]},
+        {"cases": [{"deviation": 0.0, "max": 0.0}, {"deviation": 1e7, "max": 1e7, "expected": "broken"}], "unknown": 1},
+        {"shares": [{"label": "deep", "depth": list(range(60)), "share": [1 / 60] * 60, "blocks": [0.0] * 30}]},
+    ],
+)
+def test_strange_details_never_crash(details, tmp_path):
+    names = ("duality", "invariance", "ensemble", "tangent", "something new")
+    checks = tuple(CheckResult(name, "a network", "Two things are equal.", False, float("nan"), 1e-9, details) for name in names)
+    page = _Page(page_of(build_run(networks=(), accuracies=(), kernels=(), checks=checks), tmp_path))
+    assert page.text.count("not passed") >= len(names)
+    assert "not finite" in page.text
+
+
+def test_a_failed_case_is_not_drawn_as_one_that_need_not_hold():
+    from npk.report.figures import FIGURES, house_style
+
+    details = {"cases": [{"label": "a", "deviation": 0.4}]}
+    fills = {}
+    for passed in (True, False):
+        check = CheckResult("ensemble", "a network", "Sums.", passed, 0.4, 1e-9, details)
+        with house_style():
+            figure = FIGURES["ensemble"](build_run(checks=(check,)), 2)
+        dots = [line for line in figure.subfigs[0].axes[0].lines if line.get_marker() == "o"]
+        fills[passed] = dots[0].get_markerfacecolor()
+    assert fills[True] != fills[False]
+
+
+def test_degenerate_kernels_are_drawn(tmp_path):
+    kernel = build_run().kernels[0]
+    kernels = (
+        dataclasses.replace(
+            kernel, network="one sample", heat=[[1.0]], heat_labels=[0], spectrum=[1.0], overlap_same=[0.2], overlap_different=[0.1]
+        ),
+        dataclasses.replace(kernel, network="constant dnn", heat=[[1.0] * 4] * 4, heat_labels=[0, 0, 99, 99], spectrum=[1.0, 0.0, -1e-17]),
+        dataclasses.replace(kernel, network="with gaps", heat=[[1.0, float("nan")], [float("nan"), 1.0]], heat_labels=[0, 1], spectrum=[]),
+    )
+    page = _Page(page_of(build_run(networks=(), accuracies=(), kernels=kernels, checks=()), tmp_path))
+    assert "one sample" in page.text
+
+
+def test_long_class_names_and_many_classes(tmp_path):
+    few = build_run(
+        classes=["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"], checks=(), accuracies=()
+    )
+    write_figures(dataclasses.replace(few, kernels=few.kernels[:1], networks=()), tmp_path)
+    labels = list(range(60))
+    many = dataclasses.replace(few.kernels[0], heat=np.eye(60).tolist(), heat_labels=labels)
+    assert len(write_figures(dataclasses.replace(few, kernels=(many,), networks=()), tmp_path)) == 3
+
+
+def test_comparison_of_families_follows_the_numbers():
+    from npk.report.words import families
+
+    run = build_run()
+    assert "position-keeping networks are ahead by 4.4 points" in " ".join(families(run))
+    swapped = {"conv-gap": "conv-flat", "conv-flat": "conv-gap"}
+    turned = [a if a.network == "pixels" else dataclasses.replace(a, network=_swap(a.network, swapped)) for a in run.accuracies]
+    text = " ".join(families(dataclasses.replace(run, accuracies=tuple(turned))))
+    assert "shift-invariant networks are ahead by 4.4 points" in text
+    assert "it helps to forget where a pattern lies" in text
+    assert "does not tell which is better" in " ".join(families(dataclasses.replace(run, samples_test=30)))
+
+
+def _swap(name, names):
+    group, kind = name.split()
+    return f"{names[group]} {kind}"
+
+
+def test_commands_quote_and_name_the_scale():
+    from npk.report.words import commands
+
+    run = one_network()
+    kernel = dataclasses.replace(build_run().kernels[0], scale="count")
+    network = dataclasses.replace(run.networks[0], checkpoint="my net.safetensors")
+    assert commands(dataclasses.replace(run, networks=(network,), kernels=(kernel,), data="idx:my data")) == (
+        "npk kernel 'my net.safetensors' --data 'idx:my data' --out 'my net.zarr' --scale count",
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (3.14e-15, "3.1 \N{MULTIPLICATION SIGN} 10⁻¹⁵"),
+        (0.0794, "0.0794"),
+        (12.0, "12"),
+        (1.5e6, "1.5 \N{MULTIPLICATION SIGN} 10⁶"),
+        (float("nan"), "not finite"),
+        (None, "not finite"),
+    ],
+)
+def test_scientific(value, text):
+    from npk.report.style import scientific
+
+    assert scientific(value).replace("\xa0", " ") == text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.42, "0.4 s"), (12.3, "12 s"), (171.3, "2 min 51 s"), (119.7, "2 min 0 s")])
+def test_duration(seconds, text):
+    from npk.report.style import duration
+
+    assert duration(seconds) == text
+
+
+def test_figures_into_a_file_are_refused(tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(StoreError, match=r"cannot make the folder .*taken for figures"):
+        write_figures(one_network(), tmp_path / "taken")
+
+
+def test_page_into_a_missing_folder_is_refused(tmp_path):
+    with pytest.raises(StoreError, match=r"cannot write .*report\.html"):
+        write_page(one_network(), tmp_path / "missing" / "report.html")
+
+
+def test_progress_counts_every_figure_and_section(tmp_path):
+    import contextlib
+
+    steps = {}
+
+    class Count:
+        @contextlib.contextmanager
+        def task(self, description, total):
+            steps[description] = [total, 0]
+
+            def advance(done):
+                steps[description][1] += done
+
+            yield advance
+
+    write_figures(one_network(), tmp_path, progress=Count())
+    write_page(one_network(), tmp_path / "report.html", progress=Count())
+    assert steps == {"figures": [9, 9], "page": [8, 8]}
+
+
+def test_report_needs_no_torch_and_loads_matplotlib_late():
+    import subprocess
+    import sys
+
+    code = "import sys, npk.report; sys.exit(any(name in sys.modules for name in ('torch', 'matplotlib', 'plotly', 'numpy')))"
+    if subprocess.run([sys.executable, "-c", "import sys, npk; sys.exit('numpy' in sys.modules)"]).returncode == 0:
+        assert subprocess.run([sys.executable, "-c", code]).returncode == 0
