@@ -1,0 +1,359 @@
+"""Scikit-learn estimators on the neural path kernel of a network: where network and matrix meet."""
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin, MultiOutputMixin, RegressorMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import nn
+
+from npk.errors import OptionError, ShapeError
+from npk.gram.kernel import kernel
+from npk.machines import ridge, svm
+from npk.progress import Progress
+
+Network = nn.Module | Callable[[tuple[int, ...]], nn.Module]
+Shape = tuple[int, ...]
+
+
+class _KernelMachine(BaseEstimator):
+    """From (network, X) to Gram matrices; what is done with them is the subclass's business."""
+
+    net: Network
+    input_shape: Shape | None
+
+    def _kernel(self, X: NDArray, Y: NDArray | None = None) -> NDArray:
+        options = ("scale", "dtype", "gates", "value_input", "bias", "backend", "memory", "progress")
+        K: Any = kernel(self.net_, X, Y, **{name: getattr(self, name) for name in options})
+        return K
+
+    def _learn_inputs(self, X: ArrayLike, y: ArrayLike, **checks: bool) -> tuple[NDArray, NDArray]:
+        """Check X and y, keep X and a copy of the network, give the Gram matrix and y."""
+        raw, shape = _flattened(X)
+        checked: Any = validate_data(self, raw, y, dtype=(np.float32, np.float64), **checks)
+        rows, targets = checked
+        self.input_shape_ = _resolved_shape(self.input_shape, self.net, shape, rows.shape[1])
+        self.net_ = _built(self.net, self.input_shape_)
+        self.X_fit_ = rows.reshape(len(rows), *self.input_shape_)
+        return self._kernel(self.X_fit_), targets
+
+    def _cross(self, X: ArrayLike) -> NDArray:
+        """Kernel of X (rows) with the samples of fit (columns)."""
+        check_is_fitted(self)
+        raw, shape = _flattened(X)
+        rows: Any = validate_data(self, raw, dtype=(np.float32, np.float64), reset=False)
+        _check_picture(shape, self.input_shape_)
+        return self._kernel(rows.reshape(len(rows), *self.input_shape_), self.X_fit_)
+
+
+class _RidgeMachine(_KernelMachine):
+    """What the two ridge estimators share."""
+
+    def __init__(
+        self,
+        net: Network,
+        *,
+        alpha: float | Literal["auto"] = "auto",
+        input_shape: Shape | None = None,
+        scale: str = "cosine",
+        dtype: str = "float32",
+        gates: str = "auto",
+        value_input: str = "auto",
+        bias: str = "ignore",
+        backend: str = "auto",
+        memory: int | str | None = None,
+        progress: bool | Progress = False,
+    ) -> None:
+        self.net = net
+        self.alpha: float | Literal["auto"] = alpha
+        self.input_shape = input_shape
+        self.scale = scale
+        self.dtype = dtype
+        self.gates = gates
+        self.value_input = value_input
+        self.bias = bias
+        self.backend = backend
+        self.memory = memory
+        self.progress = progress
+
+    def _fit_ridge(self, K: NDArray, targets: NDArray, criterion: ridge.Criterion) -> None:
+        machine = ridge.fit(K, targets, self.alpha, criterion=criterion)
+        self.alpha_, self.choice_, self.dual_coef_ = machine.alpha, machine.choice, machine.solution.coefficients
+
+
+class NPKRidge(MultiOutputMixin, RegressorMixin, _RidgeMachine):
+    r"""Kernel ridge regression on the neural path kernel of a network.
+
+    .. math:: f(x) = \sum_i c_i K(x, x_i), \qquad c = (K + \alpha \operatorname{mean}(\operatorname{diag} K)\, I)^{-1} y
+
+    There is no intercept: center y if its mean is far from zero.
+
+    Args:
+        net: a torch module, or a callable ``net(input_shape)`` that makes one in ``fit``. A copy is kept: training ``net`` later
+            does not change a fitted machine.
+        alpha: ridge in units of the mean diagonal of K, or ``"auto"``: by leave-one-out squared error.
+        input_shape: shape of one sample, to unflatten X; known already if X comes unflattened or the network has
+            ``architecture["input_shape"]``; (n_features,) otherwise.
+        scale: ``"cosine"``, ``"fan_in"`` or ``"count"``; this and all options below are those of ``npk.kernel``.
+        dtype: ``"float32"`` or ``"float64"``: arithmetic of the kernel. The solver works in float64.
+        gates: ``"auto"``, ``"hard"`` or ``"soft"``.
+        value_input: ``"auto"``, ``"x"`` or ``"ones"``.
+        bias: ``"ignore"`` or ``"paths"``.
+        backend: ``"auto"``, ``"reference"``, ``"cpu"`` or ``"cuda"``.
+        memory: bytes or ``"8GB"``: what the kernel may use; the solver needs about four float64 matrices (n, n) more.
+        progress: show the kernel's progress, or a Progress to tell it to.
+
+    Attributes:
+        alpha_: the ridge that was used.
+        choice_: leave-one-out figures of every alpha tried (``ridge.Choice``); None when alpha was given.
+        dual_coef_: (n,) or (n, outputs).
+        X_fit_: the training samples, ``(n, *input_shape_)``.
+        input_shape_: shape of one sample.
+        net_: the network, a copy.
+        n_features_in_: the product of ``input_shape_``.
+    """
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Compute the kernel of X and solve.
+
+        Args:
+            X: samples, ``(n, *input_shape)`` or ``(n, features)``.
+            y: targets, (n,) or (n, outputs).
+
+        Returns:
+            The estimator itself.
+
+        Raises:
+            ShapeError: X does not fit the input shape.
+            DataError: the kernel is zero on all samples, or not positive definite with this alpha.
+            OptionError: an option has no such value.
+            ValueError: X or y is refused by scikit-learn's checks (NaN, lengths).
+        """
+        K, y = self._learn_inputs(X, y, y_numeric=True, multi_output=True)
+        self._fit_ridge(K, y, "squared error")
+        return self
+
+    def predict(self, X: ArrayLike) -> NDArray:
+        """Values at X.
+
+        Args:
+            X: samples, ``(m, *input_shape)`` or ``(m, features)``.
+
+        Returns:
+            (m,) or (m, outputs), as y was in fit.
+
+        Raises:
+            NotFittedError: ``fit`` was not called.
+            ShapeError: X does not fit the input shape.
+        """
+        return self._cross(X) @ self.dual_coef_
+
+
+class NPKRidgeClassifier(ClassifierMixin, _RidgeMachine):
+    r"""Kernel ridge on -1 and +1 targets, one column a class; the largest score wins.
+
+    Args:
+        net: as in :class:`NPKRidge`, like all other parameters.
+        alpha: ridge in units of the mean diagonal of K, or ``"auto"``: by leave-one-out accuracy, then squared error.
+        input_shape: shape of one sample.
+        scale: scale of the kernel.
+        dtype: arithmetic of the kernel.
+        gates: hard or soft gates.
+        value_input: what the value network sees.
+        bias: paths from biases or not.
+        backend: what computes the kernel.
+        memory: budget of the kernel.
+        progress: progress of the kernel.
+
+    Attributes:
+        classes_: class labels, sorted.
+        alpha_: the ridge that was used.
+        choice_: leave-one-out figures of every alpha tried; None when alpha was given.
+        dual_coef_: (n,) for two classes, else (n, classes).
+        X_fit_: the training samples, ``(n, *input_shape_)``.
+        input_shape_: shape of one sample.
+        net_: the network, a copy.
+        n_features_in_: the product of ``input_shape_``.
+    """
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Compute the kernel of X and solve for every class.
+
+        Args:
+            X: samples, ``(n, *input_shape)`` or ``(n, features)``.
+            y: class labels, (n,).
+
+        Returns:
+            The estimator itself.
+
+        Raises:
+            ShapeError: X does not fit the input shape.
+            DataError: one class only, or the kernel is zero on all samples, or not positive definite with this alpha.
+            OptionError: an option has no such value.
+            ValueError: X or y is refused by scikit-learn's checks (NaN, lengths).
+        """
+        K, y = self._learn_inputs(X, y)
+        check_classification_targets(y)
+        targets, self.classes_ = ridge.signed_targets(y)
+        self._fit_ridge(K, targets, "accuracy")
+        return self
+
+    def decision_function(self, X: ArrayLike) -> NDArray:
+        """Scores: (m,) for two classes, positive for the second; else (m, classes).
+
+        Args:
+            X: samples, ``(m, *input_shape)`` or ``(m, features)``.
+
+        Returns:
+            The scores, float64.
+
+        Raises:
+            NotFittedError: ``fit`` was not called.
+            ShapeError: X does not fit the input shape.
+        """
+        return self._cross(X) @ self.dual_coef_
+
+    def predict(self, X: ArrayLike) -> NDArray:
+        """Class labels, (m,); arguments and errors as in :meth:`decision_function`."""
+        scores = self.decision_function(X)
+        return self.classes_[(scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)]
+
+
+class NPKSVC(ClassifierMixin, _KernelMachine):
+    r"""Support vector classification on the neural path kernel: ``SVC(kernel="precomputed")``, one machine a pair of classes.
+
+    Args:
+        net: as in :class:`NPKRidge`, like all parameters but C.
+        C: the cost of ``SVC``, or ``"auto"``: by stratified cross-validation on the training kernel, up to 5 folds.
+        input_shape: shape of one sample.
+        scale: scale of the kernel.
+        dtype: arithmetic of the kernel.
+        gates: hard or soft gates.
+        value_input: what the value network sees.
+        bias: paths from biases or not.
+        backend: what computes the kernel.
+        memory: budget of the kernel.
+        progress: progress of the kernel.
+
+    Attributes:
+        classes_: class labels, sorted.
+        C_: the cost that was used.
+        choice_: cross-validation figures of every C tried (``svm.Choice``); None when C was given.
+        machine_: the fitted ``SVC``.
+        support_: indices of the support vectors among the training samples.
+        dual_coef_: (classes - 1, support vectors), as in ``SVC``.
+        X_fit_: the training samples, ``(n, *input_shape_)``.
+        input_shape_: shape of one sample.
+        net_: the network, a copy.
+        n_features_in_: the product of ``input_shape_``.
+    """
+
+    def __init__(
+        self,
+        net: Network,
+        *,
+        C: float | Literal["auto"] = "auto",
+        input_shape: Shape | None = None,
+        scale: str = "cosine",
+        dtype: str = "float32",
+        gates: str = "auto",
+        value_input: str = "auto",
+        bias: str = "ignore",
+        backend: str = "auto",
+        memory: int | str | None = None,
+        progress: bool | Progress = False,
+    ) -> None:
+        self.net = net
+        self.C: float | Literal["auto"] = C
+        self.input_shape = input_shape
+        self.scale = scale
+        self.dtype = dtype
+        self.gates = gates
+        self.value_input = value_input
+        self.bias = bias
+        self.backend = backend
+        self.memory = memory
+        self.progress = progress
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Compute the kernel of X, choose C, and fit.
+
+        Args:
+            X: samples, ``(n, *input_shape)`` or ``(n, features)``.
+            y: class labels, (n,).
+
+        Returns:
+            The estimator itself.
+
+        Raises:
+            ShapeError: X does not fit the input shape.
+            DataError: one class only, a class of one sample with ``C="auto"``, or the kernel is zero on all samples.
+            OptionError: an option has no such value.
+            ValueError: X or y is refused by scikit-learn's checks (NaN, lengths).
+        """
+        K, y = self._learn_inputs(X, y)
+        check_classification_targets(y)
+        fitted = svm.fit(K, y, self.C)
+        self.C_, self.choice_, self.machine_ = fitted.C, fitted.choice, fitted.machine
+        self.classes_, self.support_, self.dual_coef_ = self.machine_.classes_, self.machine_.support_, self.machine_.dual_coef_
+        return self
+
+    def decision_function(self, X: ArrayLike) -> NDArray:
+        """Scores of ``SVC``: (m,) for two classes, positive for the second; else (m, classes).
+
+        Args:
+            X: samples, ``(m, *input_shape)`` or ``(m, features)``.
+
+        Returns:
+            The scores, float64.
+
+        Raises:
+            NotFittedError: ``fit`` was not called.
+            ShapeError: X does not fit the input shape.
+        """
+        cross = self._cross(X)
+        return self.machine_.decision_function(cross)
+
+    def predict(self, X: ArrayLike) -> NDArray:
+        """Class labels by the vote of the pairwise machines, (m,); arguments and errors as in :meth:`decision_function`."""
+        cross = self._cross(X)
+        return self.machine_.predict(cross)
+
+
+def _flattened(X: ArrayLike) -> tuple[Any, Shape | None]:
+    """Samples as rows for scikit-learn's checks, and the shape they had if they were not rows."""
+    if getattr(X, "ndim", 2) <= 2:
+        return X, None
+    samples = np.asarray(X)
+    return samples.reshape(len(samples), math.prod(samples.shape[1:])), samples.shape[1:]
+
+
+def _resolved_shape(asked: Shape | None, net: Network, came: Shape | None, features: int) -> Shape:
+    """Shape of one sample: as asked, else as the network knows it, else as X came."""
+    known = getattr(net, "architecture", {}).get("input_shape") if asked is None else asked
+    shape = tuple(known) if known is not None else came or (features,)
+    if math.prod(shape) != features:
+        message = f"X has {features} features a sample, input_shape {shape} has {math.prod(shape)}."
+        raise ShapeError(f"{message} Is X of the data the network was made for?")
+    _check_picture(came, shape)
+    return shape
+
+
+def _check_picture(came: Shape | None, shape: Shape) -> None:
+    """Refuse pictures of another shape: reshaping (32, 32, 3) into (3, 32, 32) would give nonsense without a symptom."""
+    if came is not None and came != shape and len(shape) > 1:
+        raise ShapeError(f"samples have shape {came}, the network takes {shape}. Bring the axes of X into that order (channels first).")
+
+
+def _built(net: Network, shape: Shape) -> nn.Module:
+    if isinstance(net, nn.Module):
+        return copy.deepcopy(net)
+    if not callable(net):
+        advice = "Give a torch module (npk.load(path) makes one of a checkpoint) or a callable that makes one."
+        raise OptionError(f"net is a {type(net).__name__}. {advice}")
+    return net(shape)

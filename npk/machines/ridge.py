@@ -1,0 +1,343 @@
+r"""Exact kernel ridge on a Gram matrix: factor once, solve many, and leave-one-out errors for nothing.
+
+.. math:: c = (K + \lambda I)^{-1} y, \qquad \lambda = \alpha \cdot \operatorname{mean}(\operatorname{diag} K)
+
+``alpha`` is relative to the mean diagonal of K, so it means the same at every scale of the kernel. Nothing else is ever added to
+the diagonal. There is no intercept, as in scikit-learn's ``KernelRidge``. Arithmetic is float64 whatever the dtype of K.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import linalg
+from sklearn.utils import gen_batches
+
+from npk.errors import DataError, OptionError, ShapeError
+
+Criterion = Literal["squared error", "accuracy"]
+Floats = NDArray[np.float64]
+
+ALPHAS: tuple[float, ...] = tuple(float(alpha) for alpha in np.logspace(2, -8, 31))  # largest first: a tie goes to the smoother machine
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Solution:
+    """What a solver found, and how well it solves the system."""
+
+    coefficients: Floats  # shape of the right-hand side
+    residual: float  # |(K + ridge I) c - y| / |y|, measured on K itself
+    steps: int  # 1 for a direct solver
+    outcome: str  # "solved"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Factor:
+    """A Gram matrix and its eigendecomposition; :func:`factor` makes and checks it."""
+
+    gram: Floats  # (n, n)
+    eigenvalues: Floats  # (n,), ascending
+    eigenvectors: Floats  # (n, n), one a column
+    unit: float  # mean of the diagonal: the ridge is alpha times this
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Choice:
+    """The alpha that leave-one-out prefers, and what it was chosen from."""
+
+    alpha: float
+    alphas: Floats  # those tried
+    squared_error: Floats  # mean squared leave-one-out error of each alpha
+    accuracy: Floats | None  # leave-one-out accuracy of each alpha; None for regression
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ridge:
+    """A fitted ridge machine: it predicts ``cross @ solution.coefficients``."""
+
+    alpha: float
+    solution: Solution
+    choice: Choice | None  # None when alpha was given
+
+
+def fit(K: ArrayLike, y: ArrayLike, alpha: float | Literal["auto"] = "auto", *, criterion: Criterion = "squared error") -> Ridge:
+    """Fit kernel ridge: by Cholesky for a given alpha, by one eigendecomposition and leave-one-out for ``"auto"``.
+
+    Args:
+        K: Gram matrix of the training samples, (n, n).
+        y: targets, (n,) or (n, outputs); for the criterion ``"accuracy"`` -1 and +1, as :func:`signed_targets` makes them.
+        alpha: ridge in units of the mean diagonal of K, or ``"auto"``: the best of ``ALPHAS``.
+        criterion: what leave-one-out looks at; ``"accuracy"`` breaks ties by squared error.
+
+    Returns:
+        The machine, with the Solution and, for ``"auto"``, the Choice.
+
+    Raises:
+        ShapeError: K is not square and symmetric, or y has another length.
+        DataError: K is zero, not finite or not positive semidefinite; y is not finite, or not -1 and +1 where it must be.
+        OptionError: alpha is neither ``"auto"`` nor a number >= 0, or the criterion is unknown.
+    """
+    if isinstance(alpha, str) and alpha == "auto":
+        factored = factor(K)
+        choice = choose_alpha(factored, y, criterion=criterion)
+        return Ridge(choice.alpha, solve(factored, y, choice.alpha), choice)
+    alpha = _checked_alpha(alpha)
+    gram = checked_gram(K)
+    return Ridge(alpha, _solve_cholesky(gram, _checked_targets(y, len(gram)), alpha), None)
+
+
+def factor(K: ArrayLike) -> Factor:
+    r"""Eigendecompose a Gram matrix once, for any number of targets and alphas.
+
+    .. math:: K = U \Lambda U^\top
+
+    Args:
+        K: Gram matrix, (n, n), symmetric and positive semidefinite up to the rounding of its own dtype.
+
+    Returns:
+        The Factor, float64.
+
+    Raises:
+        ShapeError: K is not square and symmetric.
+        DataError: K is zero, not finite, or has an eigenvalue below -n eps lambda_max.
+    """
+    gram = checked_gram(K)
+    eigenvalues, eigenvectors = linalg.eigh(gram, driver="evd", check_finite=False)
+    lowest, highest = eigenvalues[0], eigenvalues[-1]
+    if lowest < -len(gram) * _eps(K) * highest:
+        raise DataError(
+            f"K has the eigenvalue {lowest:.3g} beside a largest one of {highest:.3g}: below rounding, so it is no kernel. "
+            "Were its rows and columns made from the same samples and network? If it was computed in float32, pass it as float32."
+        )
+    return Factor(gram, eigenvalues, eigenvectors, float(np.mean(np.diagonal(gram))))
+
+
+def solve(factored: Factor, y: ArrayLike, alpha: float) -> Solution:
+    r"""Solve for one alpha from the eigendecomposition.
+
+    .. math:: c = U (\Lambda + \lambda)^{-1} U^\top y
+
+    Args:
+        factored: what :func:`factor` returned.
+        y: targets, (n,) or (n, outputs).
+        alpha: ridge in units of the mean diagonal of K, >= 0.
+
+    Returns:
+        The Solution, with the measured residual.
+
+    Raises:
+        ShapeError: y has another length than K.
+        DataError: y is not finite, or K + ridge I is singular to rounding.
+        OptionError: alpha is not a number >= 0.
+    """
+    ridge = _checked_alpha(alpha) * factored.unit
+    targets = _checked_targets(y, len(factored.gram))
+    if factored.eigenvalues[0] + ridge <= np.finfo(np.float64).eps * factored.eigenvalues[-1]:
+        raise DataError(_singular(alpha))
+    projected = factored.eigenvectors.T @ targets
+    coefficients = factored.eigenvectors @ (projected.T / (factored.eigenvalues + ridge)).T
+    return _solution(factored.gram, targets, ridge, coefficients)
+
+
+def leave_one_out(factored: Factor, y: ArrayLike, alpha: float) -> Floats:
+    r"""Errors on each sample of the machine fitted to all others, without fitting n machines.
+
+    .. math:: y_i - f_{-i}(x_i) = c_i \,/\, [(K + \lambda I)^{-1}]_{ii}
+
+    :math:`\lambda` is that of the whole matrix: ``alpha`` times the mean diagonal of K with sample i in it.
+
+    Args:
+        factored: what :func:`factor` returned.
+        y: targets, (n,) or (n, outputs).
+        alpha: ridge in units of the mean diagonal of K, > 0 unless K is well conditioned.
+
+    Returns:
+        Errors, the shape of y, float64.
+
+    Raises:
+        ShapeError: y has another length than K.
+        DataError: y is not finite.
+        OptionError: alpha is not a number >= 0.
+    """
+    ridge = _checked_alpha(alpha) * factored.unit
+    return _leave_one_out(factored, _checked_targets(y, len(factored.gram)), np.array([ridge]))[0]
+
+
+def choose_alpha(factored: Factor, y: ArrayLike, alphas: Sequence[float] = ALPHAS, *, criterion: Criterion = "squared error") -> Choice:
+    """Choose alpha by leave-one-out; every alpha costs a matrix product only.
+
+    An alpha that is smaller than the rounding of K (less than twice its most negative eigenvalue) is not tried.
+
+    Args:
+        factored: what :func:`factor` returned.
+        y: targets, (n,) or (n, outputs); -1 and +1 for ``"accuracy"``.
+        alphas: candidates > 0; the first of equals is taken.
+        criterion: ``"squared error"``, or ``"accuracy"`` with squared error between equals.
+
+    Returns:
+        The Choice, with the figures of every alpha tried.
+
+    Raises:
+        ShapeError: y has another length than K.
+        DataError: y is not finite, or not -1 and +1 for ``"accuracy"``.
+        OptionError: no alpha is above the rounding of K, or the criterion is unknown.
+    """
+    targets = _checked_targets(y, len(factored.gram))
+    if criterion not in ("squared error", "accuracy"):
+        raise OptionError(f"the criterion is {criterion!r}. Take 'squared error' or 'accuracy'.")
+    if criterion == "accuracy" and not np.all(np.abs(targets) == 1):
+        raise DataError("the criterion 'accuracy' needs targets -1 and +1, y has others. Make them with ridge.signed_targets(labels).")
+    floor = 2 * max(0.0, -factored.eigenvalues[0])
+    tried = np.array([alpha for alpha in alphas if _checked_alpha(alpha) * factored.unit > floor])
+    if not len(tried):
+        raise OptionError(f"no alpha is above the rounding of K, {floor / factored.unit:.2g}. Offer larger ones or compute K in float64.")
+    errors, right = [], []
+    for batch in gen_batches(len(tried), max(1, len(targets) * len(targets) // max(1, targets.size))):  # no larger than K itself
+        for left_out in _leave_one_out(factored, targets, tried[batch] * factored.unit):
+            errors.append(np.mean(left_out**2))
+            right.append(np.mean(_is_right(targets - left_out, targets)) if criterion == "accuracy" else 0.0)
+    best = np.lexsort((errors, -np.array(right)))[0]
+    return Choice(float(tried[best]), tried, np.array(errors), np.array(right) if criterion == "accuracy" else None)
+
+
+def signed_targets(labels: ArrayLike) -> tuple[Floats, NDArray]:
+    """Targets of a ridge classifier: +1 for the sample's own class, -1 for the others.
+
+    Args:
+        labels: class of each sample, (n,): numbers or strings.
+
+    Returns:
+        Targets (n, classes), or (n,) with +1 for the second class when there are two; and the classes, sorted.
+
+    Raises:
+        ShapeError: labels are not one-dimensional.
+        DataError: there are fewer than two classes.
+    """
+    labels = np.asarray(labels)
+    if labels.ndim != 1:
+        raise ShapeError(f"labels have shape {labels.shape}, one class a sample is needed. Pass a vector.")
+    classes, index = np.unique(labels, return_inverse=True)
+    check_classes(classes)
+    if len(classes) == 2:
+        return np.where(index == 1, 1.0, -1.0), classes
+    return np.where(index[:, None] == np.arange(len(classes)), 1.0, -1.0), classes
+
+
+def check_classes(classes: NDArray) -> None:
+    """Refuse to tell one class from nothing.
+
+    Args:
+        classes: the distinct labels.
+
+    Raises:
+        DataError: there are fewer than two.
+    """
+    if len(classes) < 2:
+        have = f"y has {len(classes)} class: {classes.tolist()}"
+        raise DataError(f"a classifier needs two classes, {have}. Pass samples of another class too.")
+
+
+def checked_gram(K: ArrayLike) -> Floats:
+    """The Gram matrix as float64, if it can be one.
+
+    Args:
+        K: the matrix, (n, n).
+
+    Returns:
+        K in float64: the same array if it is float64 already.
+
+    Raises:
+        ShapeError: K is not square, or not symmetric beyond rounding.
+        DataError: K is empty, not numeric, not finite, or its diagonal is zero.
+    """
+    try:
+        gram = np.asarray(K, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"K is not a numeric matrix ({error}). Pass the array that npk.kernel returned.") from error
+    if gram.ndim != 2 or gram.shape[0] != gram.shape[1]:
+        raise ShapeError(f"K has shape {gram.shape}, a Gram matrix is square. Pass the kernel of the training samples with themselves.")
+    largest = np.maximum(gram.max(initial=0.0), -gram.min(initial=0.0))  # a NaN stays one
+    if not np.isfinite(largest):
+        raise DataError("K holds values that are not finite. Compute it with scale='fan_in' or 'cosine', which do not overflow.")
+    if not np.trace(gram) > 0:
+        raise DataError(
+            "the kernel is zero on its diagonal (or K is empty): every input is dead, no path of the network is active for it. "
+            "Look at the range of X and at the network's weights."
+        )
+    if not _is_symmetric(gram, 1000 * _eps(K) * largest):
+        raise ShapeError("K is not symmetric. Pass the kernel of the training samples with themselves, rows and columns in one order.")
+    return gram
+
+
+def _eps(K: ArrayLike) -> float:
+    """Rounding of the dtype in which K was computed."""
+    dtype = getattr(K, "dtype", np.dtype(np.float64))
+    return float(np.finfo(dtype).eps) if np.issubdtype(dtype, np.floating) else float(np.finfo(np.float64).eps)
+
+
+def _is_symmetric(gram: Floats, tolerance: float) -> bool:
+    """Compare the two triangles block by block: a transposed walk through the whole matrix costs as much as a small solve."""
+    blocks = list(gen_batches(len(gram), 128))
+    pairs = ((rows, cols) for i, rows in enumerate(blocks) for cols in blocks[: i + 1])
+    return all(np.abs(gram[rows, cols] - gram[cols, rows].T).max() <= tolerance for rows, cols in pairs)
+
+
+def _checked_targets(y: ArrayLike, n: int) -> Floats:
+    try:
+        targets = np.asarray(y, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"y is not numeric ({error}). For class labels make targets with ridge.signed_targets(labels).") from error
+    if targets.ndim not in (1, 2) or len(targets) != n:
+        raise ShapeError(f"y has shape {targets.shape}, K has {n} samples. Pass y of shape ({n},) or ({n}, outputs).")
+    if not np.all(np.isfinite(targets)):
+        raise DataError("y holds values that are not finite. Drop those samples or fill them in.")
+    return targets
+
+
+def _checked_alpha(alpha: float) -> float:
+    if isinstance(alpha, bool) or not isinstance(alpha, (int, float, np.integer, np.floating)) or not 0 <= alpha < np.inf:
+        raise OptionError(f"alpha is {alpha!r}. Give a number >= 0, in units of the mean diagonal of K, or 'auto'.")
+    return float(alpha)
+
+
+def _leave_one_out(factored: Factor, targets: Floats, ridges: Floats) -> Floats:
+    """Errors (len(ridges), *targets.shape): one matrix product for all ridges."""
+    U = factored.eigenvectors
+    weights = 1 / (factored.eigenvalues + ridges[:, None])  # (ridges, n)
+    projected = U.T @ targets.reshape(len(U), -1)
+    coefficients = np.tensordot(weights[:, :, None] * projected, U, axes=(1, 1))  # (ridges, outputs, n)
+    errors = coefficients / (weights @ (U * U).T)[:, None, :]
+    return errors.swapaxes(1, 2).reshape(len(ridges), *targets.shape)
+
+
+def _is_right(scores: Floats, targets: Floats) -> NDArray[np.bool_]:
+    """Does the highest score (the sign, for two classes) point to the sample's own class?"""
+    if targets.ndim == 1 or targets.shape[1] == 1:
+        return (scores > 0) == (targets > 0)
+    return scores.argmax(axis=1) == targets.argmax(axis=1)
+
+
+def _solve_cholesky(gram: Floats, targets: Floats, alpha: float) -> Solution:
+    ridge = alpha * float(np.mean(np.diagonal(gram)))
+    system = np.array(gram.T, order="F")  # symmetric: the transpose is the matrix, already in LAPACK's order
+    system[np.diag_indices_from(system)] += ridge
+    try:
+        cholesky = linalg.cho_factor(system, overwrite_a=True, check_finite=False)
+    except linalg.LinAlgError as error:
+        raise DataError(_singular(alpha)) from error
+    return _solution(gram, targets, ridge, linalg.cho_solve(cholesky, targets, check_finite=False))
+
+
+def _singular(alpha: float) -> str:
+    return (
+        f"K plus alpha = {alpha:.3g} times its mean diagonal is not positive definite: alpha is below the rounding of K. "
+        "Take a larger alpha, or compute K in float64."
+    )
+
+
+def _solution(gram: Floats, targets: Floats, ridge: float, coefficients: Floats) -> Solution:
+    size = float(np.linalg.norm(targets))
+    rest = float(np.linalg.norm(gram @ coefficients + ridge * coefficients - targets))
+    return Solution(coefficients, rest / size if size else rest, 1, "solved")
