@@ -234,7 +234,7 @@ def record_trace(trace: "Trace", X: np.ndarray, *, gates: str, progress: Progres
     parts: dict[str, list[np.ndarray]] = {recording.gate: [] for recording in recordings}
     with torch.no_grad(), progress.task("recording gates", len(X)) as advance:
         for start in range(0, len(X), size):
-            batch = torch.as_tensor(X[start : start + size]).to(tensor.device, dtype)
+            batch = torch.tensor(X[start : start + size]).to(tensor.device, dtype)  # a copy: X may be read-only
             values = _run(trace, recordings, batch)
             for recording in recordings:
                 parts[recording.gate].append(_read(recording, values[recording.node]))

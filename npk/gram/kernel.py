@@ -175,12 +175,8 @@ class _Work:
     def __init__(self, kernel: NeuralPathKernel, rows: GateTable, cols: GateTable | None, side: int | None = None) -> None:
         self.kernel, self.rows, self.cols = kernel, rows, cols if cols is not None else rows
         self.backend, self.exponents = kernel.prepare(self.cols)
-        item = np.dtype(kernel.dtype).itemsize
-        result = len(rows) * len(self.cols) * item
         held = rows.nbytes + (cols.nbytes if cols is not None else 0)
-        demand = Demand(
-            held + result + 2 * self.backend.bytes_a_thread, 3 * self.backend.bytes_a_sample, getattr(self.backend, "bytes_a_pair", 3 * item)
-        )
+        demand = memory_demand(self.backend, kernel.dtype, (len(rows), len(self.cols)), held)
         self.plan: TilePlan = plan_tiles(len(rows), len(self.cols), demand, budget=kernel.memory, symmetric=cols is None, side=side)
         self.roots = self._roots() if kernel.scale == "cosine" else None
 
@@ -294,6 +290,13 @@ def kernel(
         net, scale=scale, dtype=dtype, gates=gates, value_input=value_input, bias=bias, backend=backend, memory=memory, progress=progress
     )
     return made(X, Y) if out is None else made.to_store(X, Y, out, resume=resume)
+
+
+def memory_demand(backend: Any, dtype: str, shape: tuple[int, int], held: int) -> Demand:
+    """What a kernel of this shape takes: ``held`` bytes of samples and gates, the result, two sides of a tile and its pairs."""
+    item = np.dtype(dtype).itemsize
+    fixed = held + shape[0] * shape[1] * item + 2 * backend.bytes_a_thread
+    return Demand(fixed, 3 * backend.bytes_a_sample, getattr(backend, "bytes_a_pair", 3 * item))
 
 
 def diagonal(backend: Any, table: GateTable, exponents: np.ndarray) -> np.ndarray:

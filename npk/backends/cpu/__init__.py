@@ -9,7 +9,7 @@ from npk.dual.gate_table import GateTable
 from npk.dual.masks import form_bits, form_real
 from npk.dual.recursion import Recursion
 
-LANES = 16
+LANES, ROWS = 16, 4  # columns and rows of the samples that are computed together; see lanes.py
 _BITS, _REAL, _ONES = 0, 1, 2
 
 
@@ -23,16 +23,31 @@ class Side:
     def __len__(self) -> int:
         return len(self.bits)
 
+    def in_groups(self) -> tuple[np.ndarray, np.ndarray]:
+        """Four samples one after the other: ``(groups, 4 * width)``; the last group is filled with zeros."""
+        return _in_groups(self.bits), _in_groups(self.reals)
+
     def in_lanes(self) -> tuple[np.ndarray, np.ndarray]:
         """Sixteen samples side by side: ``(blocks, width * 16)``; the last block is filled with zeros."""
         return _in_lanes(self.bits), _in_lanes(self.reals)
 
 
-def _in_lanes(values: np.ndarray) -> np.ndarray:
-    blocks = -(-len(values) // LANES)
-    padded = np.zeros((blocks * LANES, values.shape[1]), values.dtype)
+def _padded(values: np.ndarray, multiple: int) -> np.ndarray:
+    """Rows of zeros added up to a multiple."""
+    padded = np.zeros((-(-len(values) // multiple) * multiple, values.shape[1]), values.dtype)
     padded[: len(values)] = values
-    return np.ascontiguousarray(padded.reshape(blocks, LANES, -1).swapaxes(1, 2)).reshape(blocks, -1)
+    return padded
+
+
+def _in_groups(values: np.ndarray) -> np.ndarray:
+    padded = _padded(values, ROWS)
+    return padded.reshape(len(padded) // ROWS, ROWS * values.shape[1])
+
+
+def _in_lanes(values: np.ndarray) -> np.ndarray:
+    padded = _padded(values, LANES)
+    blocks = len(padded) // LANES
+    return np.ascontiguousarray(padded.reshape(blocks, LANES, values.shape[1]).swapaxes(1, 2)).reshape(blocks, LANES * values.shape[1])
 
 
 class CpuBackend:
@@ -54,7 +69,7 @@ class CpuBackend:
         """Form, first word or number, and width of a position, a row a mask; the last row stands for ones."""
         rows, ends = [], [0, 0]
         for mask, hard in zip(self.recursion.masks, self.hard, strict=True):
-            width = -(-mask.channels // 64) if hard else -(-mask.channels // 4) * 4
+            width = -(-mask.channels // 64) if hard else mask.channels
             rows.append((_BITS if hard else _REAL, ends[not hard], width))
             ends[not hard] += width * mask.size
         self.widths = tuple(ends)
@@ -68,7 +83,7 @@ class CpuBackend:
     @property
     def bytes_a_thread(self) -> int:
         """Working memory of one thread."""
-        return (self.program.cells * self.dtype.itemsize + self.program.sums * 8) * LANES
+        return (self.program.cells * self.dtype.itemsize + self.program.sums * 8) * LANES * ROWS
 
     def side(self, table: GateTable) -> Side:
         """Form the masks of a table's samples."""
@@ -79,10 +94,7 @@ class CpuBackend:
             if hard:
                 bits[:, where] = form_bits(mask, table).reshape(n, -1)
             else:
-                reals[:, where].reshape(n, mask.size, width)[...] = 0
-                padded = np.zeros((n, mask.size, width), self.dtype)
-                padded[..., : mask.channels] = form_real(mask, table)
-                reals[:, where] = padded.reshape(n, -1)
+                reals[:, where] = form_real(mask, table).reshape(n, -1)
         return Side(bits, reals)
 
     def tile(self, rows: Side, cols: Side, exponents: np.ndarray, diagonal: int | None = None) -> np.ndarray:
@@ -97,12 +109,12 @@ class CpuBackend:
         from npk.backends.cpu.tile import run_tile
 
         program = self.program
-        lane_bits, lane_reals = cols.in_lanes()
-        out = np.zeros((len(rows), -(-len(cols) // LANES) * LANES), self.dtype)
+        (bits, reals), (lane_bits, lane_reals) = rows.in_groups(), cols.in_lanes()
+        out = np.zeros((len(bits) * ROWS, len(lane_bits) * LANES), self.dtype)
         scalars = np.ascontiguousarray(program.scalars(exponents).astype(self.dtype))
-        left = diagonal if diagonal is not None else len(rows)
+        left = diagonal if diagonal is not None else len(out)
         run_tile(
-            program.operations, scalars, program.tables, program.weights.astype(self.dtype), self.layout, rows.bits, lane_bits, rows.reals, lane_reals,
+            program.operations, scalars, program.tables, program.weights.astype(self.dtype), self.layout, bits, lane_bits, reals, lane_reals,
             np.array([program.cells, program.sums, program.result]), left, out,
         )  # fmt: skip
-        return out[:, : len(cols)]
+        return out[: len(rows), : len(cols)]

@@ -1,6 +1,7 @@
-"""Three SIMD steps as LLVM vector code: the column samples sit in the lanes, so there are no horizontal sums and borders cost nothing.
+"""Three SIMD steps as LLVM vector code: sixteen column samples sit in the lanes, four row samples share every load of a column.
 
-LLVM legalises the vectors to AVX-512, AVX2 or NEON on the user's machine. The loop vectoriser of Numba leaves ``ctpop`` inside a stored product scalar, hence the intrinsics.
+So there are no horizontal sums, borders cost nothing, and LLVM legalizes the vectors to AVX-512, AVX2 or NEON on the user's machine. The loop vectorizer of Numba leaves ``ctpop``
+inside a stored product scalar, hence the intrinsics. A cell is ``WIDE`` numbers: row by row, sixteen columns each.
 """
 
 # ruff: noqa: ANN001, ANN202 - intrinsics receive Numba types and LLVM builders, which have no useful annotations
@@ -10,13 +11,18 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-LANES = 16
+LANES, ROWS = 16, 4
+WIDE = LANES * ROWS
 _I64, _I32 = ir.IntType(64), ir.IntType(32)
 _WORDS = ir.VectorType(_I64, LANES)
 
 
 def _vector(array_type) -> ir.VectorType:
     return ir.VectorType(ir.FloatType() if array_type.dtype == types.float32 else ir.DoubleType(), LANES)
+
+
+def _int(value: int) -> ir.Constant:
+    return ir.Constant(_I64, value)
 
 
 def _splat(b, value):
@@ -38,80 +44,87 @@ def _store(b, value, array, index):
 
 def _arrays(ctx, b, sig, args):
     """Arguments with arrays opened; scalars as they are."""
-    opened = (ctx.make_array(t)(ctx, b, a) if isinstance(t, types.Array) else a for t, a in zip(sig.args, args, strict=True))
-    return list(opened)
+    return [ctx.make_array(t)(ctx, b, a) if isinstance(t, types.Array) else a for t, a in zip(sig.args, args, strict=True)]
 
 
-def _add_product(b, acc, overlap, source, s, scale, out, o, kind):
-    """out[o:] = acc + scale * source[s:] * overlap, where acc is what out holds."""
-    value = b.fmul(b.fmul(_load(b, source, s, kind), overlap), _splat(b, scale))
-    _store(b, b.fadd(acc, value), out, o)
+def _registers(b, kind):
+    """One vector accumulator a row, zero."""
+    made = [cgutils.alloca_once(b, kind) for _ in range(ROWS)]
+    for register in made:
+        b.store(ir.Constant(kind, [0 if kind is _WORDS else 0.0] * LANES), register)
+    return made
+
+
+def _add_products(b, overlaps, slots, s, scale, o, kind):
+    """slots[o:] += scale * slots[s:] * overlap, row by row."""
+    factor = _splat(b, scale)
+    for r, overlap in enumerate(overlaps):
+        source, out = b.add(s, _int(r * LANES)), b.add(o, _int(r * LANES))
+        value = b.fmul(b.fmul(_load(b, slots, source, kind), overlap), factor)
+        _store(b, b.fadd(_load(b, slots, out, kind), value), slots, out)
 
 
 @intrinsic
-def add_bits(tc, row, a, lanes, p, words, source, s, scale, out, o):
-    """out[o:o+16] += scale * source[s:s+16] * popcount(row[a:a+words] & lanes[p:])."""
-    sig = types.void(row, types.intp, lanes, types.intp, types.intp, source, types.intp, source.dtype, out, types.intp)
+def add_bits(tc, rows, a, stride, lanes, p, words, slots, s, scale, o):
+    """slots[o:] += scale * slots[s:] * popcount(rows[a + r * stride : ... + words] & lanes[p:]) for each row r."""
+    sig = types.void(rows, types.intp, types.intp, lanes, types.intp, types.intp, slots, types.intp, slots.dtype, types.intp)
 
     def codegen(ctx, b, sig, args):
-        row_, a_, lanes_, p_, words_, source_, s_, scale_, out_, o_ = _arrays(ctx, b, sig, args)
-        kind = _vector(sig.args[5])
+        rows_, a_, stride_, lanes_, p_, words_, slots_, s_, scale_, o_ = _arrays(ctx, b, sig, args)
+        kind = _vector(sig.args[6])
         count = cgutils.get_or_insert_function(b.module, ir.FunctionType(_WORDS, [_WORDS]), f"llvm.ctpop.v{LANES}i64")
-        total = cgutils.alloca_once_value(b, ir.Constant(_WORDS, [0] * LANES))
-        b.store(ir.Constant(_WORDS, [0] * LANES), total)
+        totals = _registers(b, _WORDS)
         with cgutils.for_range(b, words_) as loop:
-            word = _splat(b, b.load(b.gep(row_.data, [b.add(a_, loop.index)])))
-            column = _load(b, lanes_, b.add(p_, b.mul(loop.index, ir.Constant(_I64, LANES))), _WORDS)
-            b.store(b.add(b.load(total), b.call(count, [b.and_(word, column)])), total)
-        overlap = b.sitofp(b.trunc(b.load(total), ir.VectorType(_I32, LANES)), kind)
-        _add_product(b, _load(b, out_, o_, kind), overlap, source_, s_, scale_, out_, o_, kind)
+            column = _load(b, lanes_, b.add(p_, b.mul(loop.index, _int(LANES))), _WORDS)
+            for r, total in enumerate(totals):
+                word = b.load(b.gep(rows_.data, [b.add(b.add(a_, b.mul(stride_, _int(r))), loop.index)]))
+                b.store(b.add(b.load(total), b.call(count, [b.and_(_splat(b, word), column)])), total)
+        overlaps = [b.sitofp(b.trunc(b.load(total), ir.VectorType(_I32, LANES)), kind) for total in totals]
+        _add_products(b, overlaps, slots_, s_, scale_, o_, kind)
         return ctx.get_dummy_value()
 
     return sig, codegen
 
 
 @intrinsic
-def add_real(tc, row, a, lanes, p, channels, source, s, scale, out, o):
-    """out[o:o+16] += scale * source[s:s+16] * sum over c of row[a + c] * lanes[p + 16 c:]; channels is a multiple of 4."""
-    sig = types.void(row, types.intp, lanes, types.intp, types.intp, source, types.intp, source.dtype, out, types.intp)
+def add_real(tc, rows, a, stride, lanes, p, channels, slots, s, scale, o):
+    """slots[o:] += scale * slots[s:] * sum over c of rows[a + r * stride + c] * lanes[p + 16 c:] for each row r."""
+    sig = types.void(rows, types.intp, types.intp, lanes, types.intp, types.intp, slots, types.intp, slots.dtype, types.intp)
 
     def codegen(ctx, b, sig, args):
-        row_, a_, lanes_, p_, channels_, source_, s_, scale_, out_, o_ = _arrays(ctx, b, sig, args)
-        kind = _vector(sig.args[5])
-        zero = ir.Constant(kind, [0.0] * LANES)
-        sums = [cgutils.alloca_once_value(b, zero) for _ in range(4)]
-        for total in sums:
-            b.store(zero, total)
-        with cgutils.for_range(b, b.udiv(channels_, ir.Constant(_I64, 4))) as loop:
-            for i, total in enumerate(sums):
-                c = b.add(b.mul(loop.index, ir.Constant(_I64, 4)), ir.Constant(_I64, i))
-                value = _splat(b, b.load(b.gep(row_.data, [b.add(a_, c)])))
-                column = _load(b, lanes_, b.add(p_, b.mul(c, ir.Constant(_I64, LANES))), kind)
-                b.store(b.fadd(b.load(total), b.fmul(value, column, flags=["contract"]), flags=["contract"]), total)
-        overlap = b.fadd(b.fadd(b.load(sums[0]), b.load(sums[1])), b.fadd(b.load(sums[2]), b.load(sums[3])))
-        _add_product(b, _load(b, out_, o_, kind), overlap, source_, s_, scale_, out_, o_, kind)
+        rows_, a_, stride_, lanes_, p_, channels_, slots_, s_, scale_, o_ = _arrays(ctx, b, sig, args)
+        kind = _vector(sig.args[6])
+        totals = _registers(b, kind)
+        with cgutils.for_range(b, channels_) as loop:
+            column = _load(b, lanes_, b.add(p_, b.mul(loop.index, _int(LANES))), kind)
+            for r, total in enumerate(totals):
+                value = b.load(b.gep(rows_.data, [b.add(b.add(a_, b.mul(stride_, _int(r))), loop.index)]))
+                product = b.fmul(_splat(b, value), column, flags=["contract"])
+                b.store(b.fadd(b.load(total), product, flags=["contract"]), total)
+        _add_products(b, [b.load(total) for total in totals], slots_, s_, scale_, o_, kind)
         return ctx.get_dummy_value()
 
     return sig, codegen
 
 
 @intrinsic
-def gather(tc, source, base, tables, t, k, scale, bias, out, o):
-    """out[o:o+16] = bias + scale * sum over j < k of source[16 * (base + tables[t + j]):], entries of -1 left out."""
-    sig = types.void(source, types.intp, tables, types.intp, types.intp, source.dtype, source.dtype, out, types.intp)
+def gather(tc, slots, base, tables, t, k, scale, bias, o):
+    """slots[o:] = bias + scale * sum over j < k of the cell base + tables[t + j], entries of -1 left out."""
+    sig = types.void(slots, types.intp, tables, types.intp, types.intp, slots.dtype, slots.dtype, types.intp)
 
     def codegen(ctx, b, sig, args):
-        source_, base_, tables_, t_, k_, scale_, bias_, out_, o_ = _arrays(ctx, b, sig, args)
+        slots_, base_, tables_, t_, k_, scale_, bias_, o_ = _arrays(ctx, b, sig, args)
         kind = _vector(sig.args[0])
-        zero = ir.Constant(kind, [0.0] * LANES)
-        total = cgutils.alloca_once_value(b, zero)
-        b.store(zero, total)
+        totals = _registers(b, kind)
         with cgutils.for_range(b, k_) as loop:
             entry = b.sext(b.load(b.gep(tables_.data, [b.add(t_, loop.index)])), _I64)
-            with b.if_then(b.icmp_signed(">=", entry, ir.Constant(_I64, 0))):
-                at = b.mul(b.add(base_, entry), ir.Constant(_I64, LANES))
-                b.store(b.fadd(b.load(total), _load(b, source_, at, kind)), total)
-        _store(b, b.fadd(_splat(b, bias_), b.fmul(b.load(total), _splat(b, scale_))), out_, o_)
+            with b.if_then(b.icmp_signed(">=", entry, _int(0)), likely=True):
+                at = b.mul(b.add(base_, entry), _int(WIDE))
+                for r, total in enumerate(totals):
+                    b.store(b.fadd(b.load(total), _load(b, slots_, b.add(at, _int(r * LANES)), kind)), total)
+        for r, total in enumerate(totals):
+            value = b.fadd(_splat(b, bias_), b.fmul(b.load(total), _splat(b, scale_)))
+            _store(b, value, slots_, b.add(o_, _int(r * LANES)))
         return ctx.get_dummy_value()
 
     return sig, codegen

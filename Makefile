@@ -1,0 +1,48 @@
+# Everything runs in .venv, which the first target that needs it makes; a second call installs nothing.
+# Needed: make and Python 3.11 or newer. Another Python: make demo PYTHON=python3.12
+
+PYTHON ?= python3
+DATA ?= digits
+OUT ?= demo/
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: demo test test-all lint docs clean
+
+demo: .venv/.installed-demo  ## train, kernels, machines, checks and report on real digits
+	$(BIN)/npk demo --data $(DATA) --out $(OUT)
+
+test: .venv/.installed-dev  ## all tests but the slow ones, with coverage
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+test-all: .venv/.installed-dev  ## the slow tests too
+	$(BIN)/python -m pytest -m "" --cov --cov-report=term
+
+lint: .venv/.installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+
+docs: .venv/.installed-dev  ## the pages, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf .venv site build dist *.egg-info .coverage htmlcov .pytest_cache .ruff_cache
+	find npk tests benchmarks docs -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@command -v $(PYTHON) >/dev/null || { echo "npk: no $(PYTHON) here. Install Python 3.11 or newer, or name one: make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "npk: needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; \
+		echo "npk: $(PYTHON) cannot make virtual environments. Install its venv module (Debian: apt install python3-venv)." >&2; exit 1; }
+
+.venv/.installed-demo: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "npk: installing into .venv (once; PyTorch is large, this takes minutes)"
+	@$(PIP) install -qq -e '.[demo]' -c constraints.txt
+	@touch $@
+
+.venv/.installed-dev: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "npk: installing into .venv, with the tools for development (once; this takes minutes)"
+	@$(PIP) install -qq -e '.[dev,demo]' -c constraints.txt
+	@touch $@ .venv/.installed-demo

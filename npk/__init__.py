@@ -1,0 +1,68 @@
+"""A toolkit for the neural path kernel of networks with rectified linear units.
+
+A checkpoint becomes a path graph, running it over data gives gate tables, a recursion planned from the graph turns two gate
+tables into a tile of the kernel, tiles make a Gram matrix, and solvers, checks and reports read that matrix.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from npk import data as data
+    from npk import errors as errors
+    from npk import networks as networks
+    from npk.checkpoint import load as load
+    from npk.checkpoint import save as save
+    from npk.checks.duality import check_duality as check_duality
+    from npk.checks.ensemble import check_ensemble as check_ensemble
+    from npk.checks.invariance import check_invariance as check_invariance
+    from npk.dual.gate_table import GateTable as GateTable
+    from npk.dual.gate_table import record_gates as record_gates
+    from npk.dual.path_graph import PathGraph as PathGraph
+    from npk.dual.tracing import trace as trace
+    from npk.gram.kernel import NeuralPathKernel as NeuralPathKernel
+    from npk.gram.kernel import kernel as kernel
+    from npk.gram.matrix import Gram as Gram
+    from npk.machines.estimators import NPKSVC as NPKSVC
+    from npk.machines.estimators import NPKRidge as NPKRidge
+    from npk.machines.estimators import NPKRidgeClassifier as NPKRidgeClassifier
+
+# Where each public name lives; a name's module is loaded when the name is first used (PEP 562), so that `import npk` stays light.
+_HOME = {
+    "GateTable": "npk.dual.gate_table",
+    "Gram": "npk.gram.matrix",
+    "NPKRidge": "npk.machines.estimators",
+    "NPKRidgeClassifier": "npk.machines.estimators",
+    "NPKSVC": "npk.machines.estimators",
+    "NeuralPathKernel": "npk.gram.kernel",
+    "PathGraph": "npk.dual.path_graph",
+    "check_duality": "npk.checks.duality",
+    "check_ensemble": "npk.checks.ensemble",
+    "check_invariance": "npk.checks.invariance",
+    "data": "npk",
+    "errors": "npk",
+    "kernel": "npk.gram.kernel",
+    "load": "npk.checkpoint",
+    "networks": "npk",
+    "record_gates": "npk.dual.gate_table",
+    "save": "npk.checkpoint",
+    "trace": "npk.dual.tracing",
+}
+
+__all__ = ["__version__", *_HOME]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name on first use."""
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'npk' has no attribute {name!r}. Public names are: {', '.join(sorted(_HOME))}.")
+    value = importlib.import_module(f"npk.{name}") if home == "npk" else getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,6 @@
+"""``python -m npk``: the `npk` command."""
+
+from npk.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""What all tests share: seeds, tolerances, and how two kernels are compared."""
+
+import zlib
+
+import numpy as np
+import pytest
+import torch
+
+# The accuracy promised against the float64 definition. A wider tolerance in a test carries a comment with the reason.
+TOLERANCE = {"float32": 1e-5, "float64": 1e-11}
+
+
+@pytest.fixture
+def rng(request):
+    """Random numbers that depend on the test's own name alone: the same in every run and in every order."""
+    return np.random.default_rng(zlib.crc32(request.node.name.encode()))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    """Small arrays on small machines: more threads only wait for each other."""
+    torch.set_num_threads(1)
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device, and there is none here")
+
+
+def kernel_deviation(actual, expected, diagonals=None):
+    """The worst difference of two kernels, relative to the root of the diagonals' product, else to the largest entry."""
+    actual, expected = np.asarray(actual, dtype=np.float64), np.asarray(expected, dtype=np.float64)
+    assert actual.shape == expected.shape, f"shapes differ: {actual.shape} and {expected.shape}"
+    assert np.isfinite(actual).all(), "the actual kernel is not finite"
+    if actual.size == 0:
+        return 0.0
+    if diagonals is None:
+        unit = np.full(expected.shape, np.abs(expected).max())
+    else:
+        rows, columns = (np.asarray(diagonal, dtype=np.float64) for diagonal in diagonals)
+        unit = np.sqrt(np.outer(rows, columns))
+    difference = np.abs(actual - expected)
+    assert not difference[unit == 0].any(), "the kernels differ where the expected scale is exactly zero"
+    return float(np.divide(difference, unit, out=np.zeros_like(difference), where=unit > 0).max())
+
+
+def assert_kernels_equal(actual, expected, dtype, diagonals=None):
+    """Fail unless two kernels agree to the accuracy promised for ``dtype``.
+
+    ``diagonals`` is the pair (K(x, x) of the rows, K(y, y) of the columns) and makes the comparison relative to the root of their product.
+    """
+    deviation = kernel_deviation(actual, expected, diagonals)
+    assert deviation <= TOLERANCE[str(dtype)], f"kernels differ by {deviation:.3g}, {TOLERANCE[str(dtype)]:.0e} is promised for {dtype}"

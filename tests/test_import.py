@@ -1,0 +1,55 @@
+"""`import npk` is light, and its public names are what they say."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import npk
+
+HEAVY = ("torch", "numba", "matplotlib", "zarr", "plotly", "sklearn", "scipy", "cupy", "typer")
+
+
+def in_fresh_interpreter(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout.strip()
+
+
+def test_import_loads_no_heavy_library():
+    loaded = in_fresh_interpreter(f"import npk, sys; print([name for name in {HEAVY!r} if name in sys.modules])")
+    assert loaded == "[]"
+
+
+def test_import_takes_less_than_a_second():
+    seconds = in_fresh_interpreter("import time; start = time.perf_counter(); import npk; print(time.perf_counter() - start)")
+    assert float(seconds) < 1  # milliseconds when nothing heavy is loaded: a wide guard, not a measurement
+
+
+def test_names_and_errors_need_nothing_heavy():
+    code = f"import npk, sys; npk.errors.NpkError; dir(npk); print([name for name in {HEAVY!r} if name in sys.modules])"
+    assert in_fresh_interpreter(code) == "[]"
+
+
+def test_version_is_readable_without_importing():
+    tree = ast.parse(Path(npk.__file__).read_text())
+    values = [n.value for n in tree.body if isinstance(n, ast.Assign) and getattr(n.targets[0], "id", None) == "__version__"]
+    assert [ast.literal_eval(value) for value in values] == [npk.__version__]
+
+
+def test_type_checker_and_interpreter_see_the_same_names():
+    tree = ast.parse(Path(npk.__file__).read_text())
+    (block,) = [n for n in tree.body if isinstance(n, ast.If) and getattr(n.test, "id", None) == "TYPE_CHECKING"]
+    typed = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert typed == npk._HOME
+
+
+@pytest.mark.parametrize("name", npk.__all__)
+def test_public_name_is_there(name):
+    assert getattr(npk, name) is not None
+    assert name in dir(npk)
+
+
+def test_unknown_name_is_refused_with_the_names_there_are():
+    with pytest.raises(AttributeError, match=r"no attribute 'kernels'. Public names are: .*kernel"):
+        npk.kernels  # noqa: B018

@@ -1,0 +1,220 @@
+"""The house rules that a machine can read: levels of imports, one tile loop, sizes, names.
+
+Every rule is a function from source text to a list of offences, so that it can be tried on bad sources too.
+"""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import npk
+
+ROOT = Path(npk.__file__).parent
+GROUND = ("errors", "files", "results", "progress")  # these may import one another
+LEVELS = (
+    GROUND,
+    ("data", "networks", "report"),
+    ("dual",),
+    ("checkpoint", "backends"),
+    ("gram",),
+    ("machines", "checks"),
+    ("demo",),
+    ("cli",),
+    ("__main__",),
+)
+LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
+
+TILES = "gram/tiles.py"
+# Other files that may step through an array by a variable step, each with its reason.
+STEP_LOOPS = {
+    "dual/gate_table.py": "batches of samples that go through the network: no tile of a kernel is involved",
+}
+DUMPING_PLACES = {"utils.py", "helpers.py", "misc.py", "common.py"}
+PRINTERS = {"cli.py", "demo.py"}
+MAX_FILE, MAX_BODY = 400, 60
+
+
+def rooms_imported(source, file):
+    """(line, room) for every import from npk in a file, imports inside functions included."""
+    package = ["npk", *Path(file).parts[:-1]]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            names = [f"{module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Call) and _called(node) in {"import_module", "__import__"}:
+            names = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+        else:
+            continue
+        for parts in (name.split(".") for name in names):
+            if parts[0] == "npk" and parts[1:] != ["__version__"]:
+                yield node.lineno, _room(parts)
+
+
+def _room(parts):
+    """The room of a dotted name; names that npk/__init__.py offers count for the room where they live."""
+    if len(parts) == 1:
+        return None
+    home = npk._HOME.get(parts[1], "npk")
+    return parts[1] if home == "npk" else home.split(".")[1]
+
+
+def _called(call):
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", None)
+
+
+def level_offences(source, file):
+    own = Path(file).parts[0].removesuffix(".py")
+    if own not in LEVEL:
+        return [f"{file}: {own} has no level. Give it one in tests/test_levels.py and docs/design.md"]
+    found = []
+    for line, room in rooms_imported(source, file):
+        if room is None:
+            found.append(f"{file}:{line} imports npk itself: name the room")
+        elif room not in LEVEL:
+            found.append(f"{file}:{line} imports npk.{room}, which has no level")
+        elif room != own and LEVEL[room] >= LEVEL[own] and not (room in GROUND and own in GROUND):
+            found.append(f"{file}:{line} imports npk.{room}, which is not below {own}")
+    return found
+
+
+def step_loop_offences(source, file):
+    """Loops over range(start, stop, step) whose step is not a plain number."""
+    if file == TILES or file in STEP_LOOPS:
+        return []
+    loops = [n.iter for n in ast.walk(ast.parse(source)) if isinstance(n, ast.For | ast.comprehension)]
+    steps = [(i.lineno, i.args[2]) for i in loops if isinstance(i, ast.Call) and _called(i) in {"range", "prange"} and len(i.args) == 3]
+    return [f"{file}:{line} steps through an array: only {TILES} does" for line, step in steps if not _is_number(step)]
+
+
+def _is_number(node):
+    return isinstance(node.operand if isinstance(node, ast.UnaryOp) else node, ast.Constant)
+
+
+def size_offences(source, file):
+    lines = len(source.splitlines())
+    found = [f"{file} has {lines} lines, at most {MAX_FILE}"] if lines > MAX_FILE else []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
+            length = (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+            if length > MAX_BODY:
+                found.append(f"{file}:{node.lineno} {node.name} has a body of {length} lines, at most {MAX_BODY}")
+    return found
+
+
+def assert_offences(source, file):
+    """Asserts in public functions that look at an argument: under -O nobody would check it."""
+    found = []
+    for function in ast.walk(ast.parse(source)):
+        if not isinstance(function, ast.FunctionDef) or function.name.startswith("_"):
+            continue
+        arguments = {a.arg for a in [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]} - {"self", "cls"}
+        for node in ast.walk(function):
+            if isinstance(node, ast.Assert) and arguments & {n.id for n in ast.walk(node.test) if isinstance(n, ast.Name)}:
+                found.append(f"{file}:{node.lineno} asserts on an argument of {function.name}: raise an error of npk.errors")
+    return found
+
+
+def print_offences(source, file):
+    calls = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id == "print"]
+    return [] if file in PRINTERS else [f"{file}:{call.lineno} prints: the library is silent" for call in calls]
+
+
+def name_offences(source, file):
+    return [f"{file}: a name that invites dumping; name it after what a reader looks for"] if Path(file).name in DUMPING_PLACES else []
+
+
+RULES = (level_offences, step_loop_offences, size_offences, assert_offences, print_offences, name_offences)
+FILES = sorted(str(path.relative_to(ROOT)) for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_house_keeps_the_rule(rule):
+    assert len(FILES) > 4
+    offences = [offence for file in FILES for offence in rule((ROOT / file).read_text(), file)]
+    assert not offences, "\n".join(offences)
+
+
+def test_every_exception_is_still_needed():
+    for file in STEP_LOOPS:
+        if (ROOT / file).exists():
+            assert step_loop_offences((ROOT / file).read_text(), f"not/{file}"), f"{file} has no such loop: take it off the list"
+
+
+@pytest.mark.parametrize(
+    ("source", "file", "why"),
+    [
+        ("import npk.gram.kernel", "dual/paths.py", "npk.gram, which is not below dual"),
+        ("from npk.gram import kernel", "dual/paths.py", "npk.gram, which is not below dual"),
+        ("def f():\n    from npk.cli import main", "machines/svm.py", "npk.cli, which is not below machines"),
+        ("from npk.checks.duality import check_duality", "machines/ridge.py", "npk.checks, which is not below machines"),
+        ("from npk import checkpoint", "backends/cpu.py", "npk.checkpoint, which is not below backends"),
+        ("from npk import kernel", "dual/paths.py", "npk.gram, which is not below dual"),
+        ("from npk import GateTable", "networks/gating.py", "npk.dual, which is not below networks"),
+        ("from ..gram import tiles", "dual/paths.py", "npk.gram, which is not below dual"),
+        ("from .. import machines", "gram/tiles.py", "npk.machines, which is not below gram"),
+        ("import importlib\nimportlib.import_module('npk.cli')", "data.py", "npk.cli, which is not below data"),
+        ("import npk", "dual/paths.py", "imports npk itself"),
+        ("import npk.secret", "cli.py", "npk.secret, which has no level"),
+        ("", "secret.py", "secret has no level"),
+        ("from npk.networks import gating", "report/page.py", "npk.networks, which is not below report"),
+        ("from npk.data import load", "errors.py", "npk.data, which is not below errors"),
+    ],
+)
+def test_level_rule_sees(source, file, why):
+    (offence,) = level_offences(source, file)
+    assert why in offence
+
+
+@pytest.mark.parametrize(
+    ("source", "file"),
+    [
+        ("from npk import __version__", "dual/paths.py"),
+        ("from npk.errors import NpkError", "files.py"),
+        ("from npk.dual import paths\nfrom .gate_table import GateTable\nfrom . import recursion", "dual/paths.py"),
+        ("from npk.dual.paths import enumerate_paths\nimport numpy, npkother", "gram/kernel.py"),
+        ("from npk.demo import run\nfrom npk import kernel, networks", "cli.py"),
+    ],
+)
+def test_level_rule_allows(source, file):
+    assert level_offences(source, file) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "source"),
+    [
+        (step_loop_offences, "for i in range(0, n, step):\n    pass"),
+        (step_loop_offences, "tiles = [x[i : i + k] for i in range(0, len(x), k)]"),
+        (step_loop_offences, "for i in numba.prange(0, n, step):\n    pass"),
+        (size_offences, "x = 1\n" * 401),
+        (size_offences, "def f():\n    '''Doc.'''\n" + "    x = 1\n" * 61),
+        (assert_offences, "def f(x):\n    assert x > 0"),
+        (assert_offences, "class A:\n    def f(self, *, x):\n        if x:\n            assert len(x) == 2"),
+        (print_offences, "def f():\n    print('hello')"),
+    ],
+)
+def test_rule_sees(rule, source):
+    (offence,) = rule(source, "dual/paths.py")
+    assert offence.startswith("dual/paths.py")
+
+
+@pytest.mark.parametrize(
+    ("rule", "source"),
+    [
+        (step_loop_offences, "for i in range(n - 1, -1, -1):\n    pass\nfor j in range(0, n):\n    pass"),
+        (size_offences, "x = 1\n" * 400 + ""),
+        (size_offences, "def f():\n    '''Doc\n" + "    more\n" * 30 + "    '''\n" + "    x = 1\n" * 60),
+        (assert_offences, "def _f(x):\n    assert x > 0\ndef g(x):\n    y = x\n    assert y > 0"),
+    ],
+)
+def test_rule_allows(rule, source):
+    assert rule(source, "dual/paths.py") == []
+
+
+def test_name_rule_sees_dumping_places():
+    assert name_offences("", "gram/utils.py")
+    assert not name_offences("", "gram/tiles.py")
