@@ -1,0 +1,347 @@
+"""Training: learning, selection on validation, seeds, checkpoints, refusals."""
+
+import numpy as np
+import pytest
+import torch
+
+from npk.errors import BackendError, CheckpointError, DataError, NpkError, OptionError
+from npk.networks import RECIPES, TrainingResult, build, recipe, train
+from npk.networks.training import _factor, _shifted, _split
+
+QUICK = {"epochs": 4, "batch_size": 16, "learning_rate": 1e-2, "progress": False}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """The networks are so small that two threads only wait for each other, above all on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def data(rng):
+    """Three classes of 6 x 6 images, told apart by a bar in rows 0, 2 or 4."""
+    y = np.arange(90) % 3
+    X = 0.3 * rng.random((90, 1, 6, 6), dtype=np.float32)
+    X[np.arange(90), 0, 2 * y] += 1
+    return X, y
+
+
+def network(kind="dnn", **options):
+    chosen = {"channels": (6, 6), "readout": "flatten", "batch_norm": True, "seed": 0, **options}
+    return build("conv", kind, input_shape=(1, 6, 6), classes=3, **chosen)
+
+
+def state(net):
+    return {name: value.clone() for name, value in net.state_dict().items()}
+
+
+def assert_same_state(one, two):
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+class Killed(Exception):
+    pass
+
+
+class KilledAfter:
+    """A progress object that stands for a kill after some epochs."""
+
+    def __init__(self, epochs):
+        self.left = epochs
+
+    def task(self, description, total):
+        import contextlib
+
+        return contextlib.nullcontext(self.advance)
+
+    def advance(self, steps):
+        self.left -= steps
+        if self.left == 0:
+            raise Killed
+
+
+@pytest.mark.parametrize("kind", ["dnn", "dgn", "dlgn", "dlgn-sf"])
+def test_every_kind_learns(kind, data):
+    X, y = data
+    net = network(kind)
+    result = train(net, X, y, **{**QUICK, "epochs": 12})
+    with torch.no_grad():
+        accuracy = (net(torch.from_numpy(X)).argmax(1).numpy() == y).mean()
+    assert accuracy > 0.95
+    assert result.curve_train[-1] < result.curve_train[0] / 2
+    assert result.epochs == len(result.curve_validation) == 12
+    assert result.validation_accuracy == result.curve_validation[result.best_epoch - 1]
+    assert result.regime == ("relu" if kind == "dnn" else "dlnpf")
+    assert not net.training
+    assert TrainingResult.from_json(result.to_json()) == result
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("schedule", ["one-cycle", "cosine", "constant"])
+def test_optimizers_and_schedules(optimizer, schedule, data):
+    result = train(network(), *data, **QUICK, optimizer=optimizer, schedule=schedule, weight_decay=1e-3, label_smoothing=0.1)
+    assert result.curve_train[-1] < result.curve_train[0]
+
+
+def test_network_has_the_weights_of_the_best_epoch(data, monkeypatch):
+    scores = iter([(0.5, 2.0), (0.7, 1.5), (0.6, 1.0), (0.9, 1.2)])  # the loss chooses
+    seen = []
+
+    def score(run):
+        seen.append(state(run.net))
+        return next(scores)
+
+    monkeypatch.setattr("npk.networks.training._Run._validate", score)
+    net = network()
+    assert train(net, *data, **QUICK).best_epoch == 3
+    assert_same_state(state(net), seen[2])
+
+
+def test_validation_samples_are_never_trained_on(data, monkeypatch):
+    X, y = data
+    kept, held = _split(y, 0.2, 0)
+    assert np.bincount(y[held]).tolist() == [6, 6, 6]
+    assert sorted([*kept, *held]) == list(range(90))
+    changed = X.copy()
+    changed[held] = 0
+    nets = network(), network()
+    monkeypatch.setattr("npk.networks.training._Run._validate", lambda run: (0.5, len(run.losses)))
+    for net, samples in zip(nets, (X, changed), strict=True):
+        train(net, samples, y, **QUICK, validation=0.2)
+    assert_same_state(state(nets[0]), state(nets[1]))
+
+
+def test_without_validation_the_last_weights_stay(data):
+    result = train(network(), *data, **QUICK, validation=0)
+    assert result.best_epoch == 4
+    assert np.isnan(result.validation_accuracy)
+
+
+def test_seed_decides_everything_and_the_global_state_is_left_alone(data):
+    nets = [network() for _ in range(3)]
+    before = torch.random.get_rng_state()
+    for net, seed in zip(nets, (1, 1, 2), strict=True):
+        train(net, *data, **QUICK, seed=seed, augment="shift")
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert_same_state(state(nets[0]), state(nets[1]))
+    assert not torch.equal(next(nets[0].parameters()), next(nets[2].parameters()))
+
+
+def test_every_epoch_sees_all_samples_in_an_order_of_its_own(data, monkeypatch):
+    seen = []
+    monkeypatch.setattr("npk.networks.training._shifted", lambda x, shift: seen.append(x) or x)
+    train(network(), *data, **{**QUICK, "epochs": 2}, augment="shift", validation=0)
+    first, second = torch.cat(seen[:6]).numpy(), torch.cat(seen[6:]).numpy()
+    assert not np.array_equal(first, second)
+    for epoch in (first, second):
+        assert np.array_equal(np.unique(epoch.reshape(90, 36), axis=0), np.unique(data[0].reshape(90, 36), axis=0))
+
+
+def test_single_sample_left_over_does_not_break_batch_norm(data):
+    X, y = data
+    net = build("fc", input_shape=(36,), classes=3, hidden=(4,), batch_norm=True, seed=0)
+    assert train(net, X.reshape(90, 36)[:81], y[:81], **QUICK, validation=0).epochs == 4
+
+
+def test_patience_stops_early(data, monkeypatch):
+    monkeypatch.setattr("npk.networks.training._Run._validate", lambda run: (0.5, len(run.losses)))
+    result = train(network(), *data, **{**QUICK, "epochs": 50}, patience=3)
+    assert (result.epochs, result.best_epoch) == (4, 1)
+
+
+def test_frozen_gates_stay_as_they_are(data):
+    net = network("dgn", gates="hard")
+    before, value = state(net.gating), state(net.value)
+    assert train(net, *data, **QUICK, weight_decay=0.1).regime == "frnpf-ii"
+    assert_same_state(state(net.gating), before)
+    assert not torch.equal(next(net.value.parameters()), value["layers.0.weight"])
+
+
+def test_learnt_gates_are_copied(data):
+    plain = network()
+    train(plain, *data, **QUICK)
+    net = network("dgn", gates="hard", seed=5)
+    train(net, *data, **QUICK, regime="flnpf", features=plain)
+    assert torch.equal(net.gating.stack.layers[0].weight, plain.value.layers[0].weight)
+
+
+def test_shifted_moves_every_image_by_its_own_offset():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        x = torch.randn(200, 2, 5, 4)
+        moved = _shifted(x, 1)
+    found = [
+        [(a, b) for a in (-1, 0, 1) for b in (-1, 0, 1) if torch.equal(one.roll((a, b), (1, 2)), two)]
+        for one, two in zip(x, moved, strict=True)
+    ]
+    assert all(len(offsets) == 1 for offsets in found)
+    assert len({offsets[0] for offsets in found}) == 9
+
+
+def test_schedules():
+    assert [_factor("constant", e, 10) for e in (0, 9)] == [1, 1]
+    assert [_factor("cosine", e, 10) for e in (0, 5, 10)] == pytest.approx([1, 0.5, 0])
+    assert [_factor("one-cycle", e, 10) for e in (0, 3, 10)] == pytest.approx([0.04, 1, 0])
+
+
+# ------------------------------------------------------------------------------------------------ checkpoints
+
+
+@pytest.mark.parametrize(("kind", "optimizer"), [("dnn", "sgd"), ("dlgn", "adam")])
+def test_killed_training_continues_to_the_same_weights(kind, optimizer, data, tmp_path):
+    options = {**QUICK, "epochs": 6, "optimizer": optimizer, "augment": "shift"}
+    whole = network(kind)
+    undisturbed = train(whole, *data, **options)
+    path = tmp_path / "state.ckpt"
+    killed = network(kind)
+    with pytest.raises(Killed):
+        train(killed, *data, **{**options, "progress": KilledAfter(4)}, checkpoint=path)
+    assert not killed.training
+    resumed = network(kind)
+    result = train(resumed, *data, **options, checkpoint=path)
+    assert result.resumed_from == 4
+    assert_same_state(state(resumed), state(whole))
+    assert result.curve_train == undisturbed.curve_train
+    assert result.curve_validation == undisturbed.curve_validation
+    again = network(kind)
+    assert train(again, *data, **options, checkpoint=path).resumed_from == 6
+    assert_same_state(state(again), state(whole))
+
+
+def test_checkpoint_of_another_training_is_refused_and_kept(data, tmp_path):
+    path = tmp_path / "state.ckpt"
+    train(network(), *data, **QUICK, checkpoint=path)
+    before = path.read_bytes()
+    X, y = data
+    for net, samples, options in [
+        (network(seed=1), X, {}),
+        (network(channels=(6, 7)), X, {}),
+        (network(), X + 1, {}),
+        (network(), X, {"weight_decay": 0.1}),
+        (network("dgn"), X, {}),
+    ]:
+        with pytest.raises(CheckpointError, match="belongs to another training"):
+            train(net, samples, y, **QUICK, **options, checkpoint=path)
+    assert path.read_bytes() == before
+
+
+def test_checkpoint_with_other_frozen_gates_is_refused(data, tmp_path):
+    path = tmp_path / "state.ckpt"
+    train(network("dgn", gates="hard"), *data, **QUICK, regime="flnpf", features=network(seed=1), checkpoint=path)
+    with pytest.raises(CheckpointError, match="belongs to another training"):
+        train(network("dgn", gates="hard"), *data, **QUICK, regime="flnpf", features=network(seed=2), checkpoint=path)
+
+
+def test_unreadable_checkpoints_are_refused(data, tmp_path):
+    path = tmp_path / "state.ckpt"
+    train(network(), *data, **QUICK, checkpoint=path)
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"not a checkpoint"):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match="not a readable training checkpoint"):
+            train(network(), *data, **QUICK, checkpoint=path)
+    torch.save({"weights": torch.zeros(2)}, path)
+    with pytest.raises(CheckpointError, match="is not a checkpoint of"):
+        train(network(), *data, **QUICK, checkpoint=path)
+
+
+# ------------------------------------------------------------------------------------------------ refusals
+
+
+def _with(X, index, value):
+    X = X.copy()
+    X.flat[index] = value
+    return X
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda X, y: (X[:0], y[:0]), "X has shape .0, 1, 6, 6."),
+        (lambda X, y: (X.astype(str), y), "it must hold samples of numbers"),
+        (lambda X, y: (X, y[:-1]), r"y has shape \(89,\)"),
+        (lambda X, y: (X, y + 0.5), "y has shape .90,. and type float64"),
+        (lambda X, y: (_with(X, 5, np.nan), y), "X has 1 values that are not finite"),
+        (lambda X, y: (X, y + 1), "y holds classes 1 to 3, the network has 3 outputs"),
+        (lambda X, y: (X[..., :5], y), "the network was built for .1, 6, 6."),
+        (lambda X, y: (X[:3], y[:3]), "leave none for validation=0.1"),
+    ],
+)
+def test_unfit_data_are_refused(change, message, data):
+    with pytest.raises(DataError, match=message):
+        train(network(), *change(*data), **QUICK)
+
+
+def test_shift_needs_images(data):
+    X, y = data
+    net = build("fc", input_shape=(36,), classes=3, hidden=(4,))
+    with pytest.raises(DataError, match="needs images"):
+        train(net, X.reshape(90, 36), y, **QUICK, augment="shift")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"optimizer": "lion"}, "optimizer is 'lion'"),
+        ({"schedule": "steps"}, "schedule is 'steps'"),
+        ({"augment": "flip"}, "augment is 'flip'"),
+        ({"epochs": 0}, "epochs is 0, it must be a positive"),
+        ({"batch_size": 2.5}, "batch_size is 2.5"),
+        ({"patience": 0}, "patience is 0"),
+        ({"validation": 1.0}, "validation is 1.0, it must be at least 0 and below 1"),
+        ({"learning_rate": -1.0}, "learning_rate is -1.0"),
+        ({"device": "tpu"}, "device is 'tpu'"),
+        ({"regime": "npf"}, "regime is 'npf'"),
+    ],
+)
+def test_wrong_options_are_refused(options, message, data):
+    with pytest.raises(OptionError, match=message):
+        train(network(), *data, **{**QUICK, **options})
+
+
+def test_missing_cuda_is_refused(data, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(BackendError, match="finds no CUDA device"):
+        train(network(), *data, **QUICK, device="cuda")
+
+
+def test_diverging_loss_is_an_error(data):
+    net = network(batch_norm=False)
+    with pytest.raises(NpkError, match="training diverged: the loss of epoch"):
+        train(net, *data, **{**QUICK, "learning_rate": 1e18, "schedule": "constant", "optimizer": "sgd"})
+    assert not net.training
+
+
+@pytest.mark.gpu
+def test_training_on_cuda_gives_the_network_back_on_the_cpu(data):
+    net = network("dlgn")
+    result = train(net, *data, **{**QUICK, "epochs": 12}, device="cuda")
+    assert result.validation_accuracy > 0.9
+    assert next(net.parameters()).device.type == "cpu"
+
+
+# ------------------------------------------------------------------------------------------------ recipes
+
+
+def test_every_recipe_fits_its_data(rng):
+    for data, size in (("digits", 8), ("mnist", 28)):
+        for family, kind in RECIPES[data]:
+            make, fit = recipe(data, family, kind)
+            net = build(**make, input_shape=(1, size, size), classes=10, seed=0)
+            X, y = rng.random((30, 1, size, size), dtype=np.float32), np.arange(30) % 10
+            assert train(net, X, y, **{**fit, "epochs": 1}, validation=0, progress=False).epochs == 1
+
+
+def test_changing_a_recipe_changes_no_other():
+    make, _ = recipe("digits", "conv-gap", "dnn")
+    make["channels"].append(7)
+    assert recipe("digits", "conv-gap", "dnn")[0]["channels"] == [64, 64, 64]
+
+
+def test_unknown_recipe_is_refused():
+    with pytest.raises(OptionError, match="there is no recipe for 'digits', 'conv', 'dnn'"):
+        recipe("digits", "conv", "dnn")
