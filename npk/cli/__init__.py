@@ -1,0 +1,82 @@
+"""The `npk` command. Exit codes: 0 done, 1 a check failed, 2 wrong use or bad input, 130 interrupted.
+
+Whatever goes wrong is told in one line on standard error; ``--debug`` adds the traceback.
+"""
+
+import contextlib
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import typer
+
+from npk.cli.commands import app
+from npk.errors import NpkError
+
+INTERRUPTED, REFUSED = 130, 2
+
+
+def main() -> None:
+    """Run the command line of this process and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line.
+
+    Args:
+        arguments: without the program's name; none at all shows the help. ``--debug`` may stand anywhere.
+
+    Returns:
+        The exit code.
+    """
+    debug = "--debug" in arguments
+    given = [argument for argument in arguments if argument != "--debug"] or ["--help"]
+    try:
+        with _notes():
+            code = typer.main.get_command(app).main(args=given, prog_name="npk", standalone_mode=False) or 0
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        code = REFUSED
+        _say(_line(error))
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    if code == INTERRUPTED:
+        _say("interrupted. Finished tiles of a kernel in a store are kept: run the same command to go on.")
+    return code
+
+
+def _line(error: Exception) -> str:
+    """What is wrong, what came, what to do."""
+    if isinstance(error, NpkError):
+        return str(error)
+    message = getattr(error, "format_message", None)
+    if message is not None:  # wrong use, found by typer
+        context = getattr(error, "ctx", None)
+        return f"{message().rstrip('.')}. See `{context.command_path if context else 'npk'} --help`."
+    if isinstance(error, MemoryError):
+        return f"not enough memory ({error or 'no size given'}). Use fewer samples, or give kernels a budget with --memory."
+    if isinstance(error, OSError):
+        place = f" {error.filename}" if error.filename else ""
+        return f"cannot read or write{place}: {error.strerror or error}. Check the path, its permissions and the room on the disk."
+    return f"unexpected {type(error).__name__}: {error}. This is a mistake in npk: please report it with what --debug shows."
+
+
+def _say(text: str) -> None:
+    typer.echo(f"npk: {' '.join(text.split())}", err=True)
+
+
+@contextlib.contextmanager
+def _notes() -> Iterator[None]:
+    """Warnings as one line each; those of libraries to their developers are left out."""
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        _say(f"note: {message}")
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, module="(torch|sklearn|zarr|numba)")
+        warnings.showwarning = show
+        yield

@@ -1,0 +1,210 @@
+"""The commands. Each says what it takes, calls the library, and prints what came out."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from npk import __version__
+from npk.cli import options
+from npk.errors import OptionError
+
+app = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]}
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"npk {__version__}")
+        raise typer.Exit
+
+
+@app.callback(epilog="Example: npk demo --out demo")
+def npk(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; may stand anywhere.")] = False,
+) -> None:
+    """The neural path kernel of ReLU networks: train, compute, classify, check, report."""
+
+
+@app.command(epilog="Example: npk demo --out demo --data mnist5k")
+def demo(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run; what is there already is used again.")] = Path("demo"),
+    data: Annotated[str, typer.Option(help="digits or mnist5k.")] = "digits",
+    seed: options.Seed = 0,
+) -> None:
+    """The whole story on bundled data: train, kernels, SVM and ridge, checks, report; the exit code is 1 if a check failed."""
+    from npk.cli import tables
+    from npk.demo import run
+
+    found = run(out, data=data, seed=seed, progress=True)
+    tables.demo(found, out)
+    raise typer.Exit(0 if all(check.passed for check in found.checks) else 1)
+
+
+@app.command(epilog="Example: npk train conv --kind dlgn --data digits --option channels=64,64 --out dlgn.safetensors")
+def train(
+    arch: Annotated[str, typer.Argument(metavar="ARCH", help="fc, conv, residual, vgg16 or resnet110.", show_default=False)],
+    data: options.Data,
+    out: Annotated[Path, typer.Option(metavar="CKPT", help="The .safetensors file to write.", show_default=False)],
+    kind: Annotated[str, typer.Option(help="dnn, dgn, dlgn or dlgn-sf.")] = "dnn",
+    option: Annotated[list[str], typer.Option(metavar="KEY=JSON", help="Option of the architecture; may be repeated.")] = [],  # noqa: B006
+    regime: Annotated[str | None, typer.Option(help="relu, dlnpf, flnpf, frnpf-ii or frnpf-di; as suits the kind if left out.")] = None,
+    features: Annotated[Path | None, typer.Option(metavar="CKPT", help="Trained network whose gates flnpf copies.")] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the training samples.")] = 60,
+    batch_size: Annotated[int, typer.Option(help="Samples a step.")] = 64,
+    optimizer: Annotated[str, typer.Option(help="adam or sgd.")] = "adam",
+    learning_rate: Annotated[float, typer.Option(help="The largest of the schedule.")] = 3e-3,
+    weight_decay: Annotated[float, typer.Option(help="Of every parameter that learns.")] = 0.0,
+    augment: Annotated[str | None, typer.Option(help="shift: circular shifts of the images.")] = None,
+    patience: Annotated[int | None, typer.Option(help="Stop after so many epochs without improvement.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    resume: Annotated[Path | None, typer.Option(metavar="FILE", help="State of the training after each epoch, to go on from.")] = None,
+    seed: options.Seed = 0,
+) -> None:
+    """Train a network on three quarters of DATA; the epoch is chosen on validation, the accuracy measured on the last quarter."""
+    from npk.cli import reading, tables, training
+
+    reading.check_place(out, resume)
+    training.check_checkpoint(out)
+    steps = {"regime": regime, "epochs": epochs, "batch_size": batch_size, "patience": patience, "augment": augment, "checkpoint": resume}
+    steps |= {"optimizer": optimizer, "learning_rate": learning_rate, "weight_decay": weight_decay, "device": device, "seed": seed}
+    tables.say(training.train_and_save(arch, kind, data, out, options=option, features=features, **steps))
+
+
+@app.command(epilog="Example: npk inspect model.safetensors --data digits")
+def inspect(
+    ckpt: options.Checkpoint,
+    arch: options.Arch = None,
+    data: options.MaybeData = None,
+    input_shape: Annotated[str | None, typer.Option(metavar="C,H,W", help="Shape of a sample where it is not known.")] = None,
+) -> None:
+    """The path graph, gate counts, and what the kernel will cost on this machine."""
+    from npk.cli import reading, tables
+    from npk.cli.cost import measure
+    from npk.gram.kernel import NeuralPathKernel
+
+    net = reading.network(ckpt, arch)
+    kernel = NeuralPathKernel(net)
+    table = kernel.record(reading.example(net, data, input_shape, most=512))
+    tables.graph(table)
+    if data is not None:
+        tables.gates(table)
+    tables.cost(measure(kernel, table))
+
+
+@app.command(epilog="Example: npk gates model.safetensors --data digits --out digits.gates")
+def gates(
+    ckpt: options.Checkpoint,
+    data: options.Data,
+    out: Annotated[Path, typer.Option(metavar="GATES", help="The folder to write.", show_default=False)],
+    gates: options.Gates = "auto",
+    arch: options.Arch = None,
+) -> None:
+    """Record the gates of DATA; `npk kernel` takes the folder in the place of checkpoint and data."""
+    from npk.cli import reading, tables
+    from npk.dual.recording import record_gates
+
+    reading.check_place(out)
+    table = record_gates(reading.network(ckpt, arch), reading.dataset(data).X, gates=gates, progress=True)
+    table.save(out)
+    tables.say(f"{out}: {len(table)} samples, {table.layers} gate layers, {tables.si(table.nbytes)}B in memory")
+
+
+@app.command(epilog="Example: npk kernel model.safetensors --data digits --out K.zarr")
+def kernel(
+    ckpt: options.CheckpointOrGates,
+    data: options.MaybeData = None,
+    out: Annotated[Path | None, typer.Option(metavar="K.zarr", help="Store of tiles, or FILE.npy.", show_default=False)] = None,
+    against: Annotated[str | None, typer.Option(metavar="DATA", help="Samples of the columns; the same as the rows if left out.")] = None,
+    subset: Annotated[str | None, typer.Option(help="train or test: one side of the split that train and demo use.")] = None,
+    against_subset: Annotated[str | None, typer.Option(help="The same for --against.")] = None,
+    seed: options.Seed = 0,
+    scale: options.Scale = "fan_in",
+    dtype: options.Dtype = "float32",
+    gates: options.Gates = "auto",
+    value_input: options.ValueInput = "auto",
+    bias: options.Bias = "ignore",
+    backend: options.Backend = "auto",
+    memory: options.Memory = None,
+    arch: options.Arch = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the tile plan and the cost, write nothing.")] = False,
+) -> None:
+    """Compute the kernel of DATA (rows) with itself or with --against (columns); an interrupted run goes on where it stopped."""
+    from npk.cli import reading, tables, writing
+    from npk.gram.kernel import NeuralPathKernel
+
+    reading.check_place(out)
+    if out is None and not dry_run:
+        raise OptionError("--out is missing: it names the store or .npy file to write. Add for instance --out K.zarr, or --dry-run.")
+    made = NeuralPathKernel(None, scale=scale, dtype=dtype, gates=gates, value_input=value_input, bias=bias, backend=backend, memory=memory)
+    made.net, X, Y = reading.kernel_sides(ckpt, arch, (data, subset), (against, against_subset), seed)
+    if out is None or dry_run:
+        tables.dry_run(writing.expected_cost(made, X), len(X), None if Y is None else len(Y))
+    else:
+        tables.say(writing.write_kernel(made, X, Y, out))
+
+
+@app.command(epilog="Example: npk fit model.safetensors --data digits --solver svm")
+def fit(
+    ckpt: options.Checkpoint,
+    data: options.Data,
+    test: Annotated[str | None, typer.Option(metavar="DATA", help="Test samples; a quarter of --data if left out.")] = None,
+    solver: Annotated[str, typer.Option(help="ridge or svm.")] = "ridge",
+    scale: options.Scale = "cosine",
+    dtype: options.Dtype = "float32",
+    backend: options.Backend = "auto",
+    memory: options.Memory = None,
+    seed: options.Seed = 0,
+    arch: options.Arch = None,
+    json: options.Json = None,
+) -> None:
+    """Fit a kernel machine on the network's kernel; its parameter is chosen on the training samples."""
+    from npk.cli import fitting, reading, tables
+    from npk.gram.kernel import NeuralPathKernel
+
+    reading.check_place(json)
+    machine = fitting.solver_named(solver)
+    made = NeuralPathKernel(None, scale=scale, dtype=dtype, backend=backend, memory=memory)
+    sides = reading.training_and_test(data, test, seed)
+    made.net = reading.network(ckpt, arch)
+    on_training, result = fitting.fit(machine, made, *sides, network=ckpt.stem)
+    tables.fitted(on_training, result, (len(sides[0]), len(sides[1])))
+    if json is not None:
+        result.save(json)
+
+
+@app.command(epilog="Example: npk check invariance model.safetensors --data digits")
+def check(
+    statement: Annotated[str, typer.Argument(metavar="CHECK", help="duality, invariance or ensemble.", show_default=False)],
+    ckpt: options.Checkpoint,
+    data: options.Data,
+    samples: Annotated[int, typer.Option(min=1, help="How many samples of DATA are used.")] = 8,
+    arch: options.Arch = None,
+    json: options.Json = None,
+) -> None:
+    """Check a statement of the theory on a network; the exit code is 1 if it does not hold."""
+    from npk.cli import checking, reading, tables
+
+    reading.check_place(json)
+    test = checking.named(statement)
+    result = test(reading.network(ckpt, arch), reading.dataset(data).X[:samples], name=ckpt.stem)
+    tables.check(result)
+    if json is not None:
+        result.save(json)
+    raise typer.Exit(0 if result.passed else 1)
+
+
+@app.command(epilog="Example: npk report demo --out report.html")
+def report(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder that `npk demo` wrote.", show_default=False)],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The page to write.")] = Path("report.html"),
+    figures: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the figures as PNG files.")] = None,
+) -> None:
+    """Write the page of a run again from its results.json; neither torch nor data is needed."""
+    from npk.cli import reading, tables, writing
+
+    reading.check_place(out, figures)
+    for path in writing.write_report(run_dir, out, figures):
+        tables.say(str(path))

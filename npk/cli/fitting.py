@@ -1,0 +1,73 @@
+"""Kernel machines on a network's kernel, each matrix computed once."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from npk.data import Dataset
+from npk.errors import OptionError
+from npk.gram.kernel import NeuralPathKernel
+from npk.results import Accuracy
+
+Machine = tuple[str, Callable[[np.ndarray], np.ndarray], dict[str, float]]  # name, predict, what was chosen
+
+
+def solver_named(name: str) -> Callable[[np.ndarray, np.ndarray], Machine]:
+    """What fits a kernel machine on a training kernel and labels.
+
+    Raises:
+        OptionError: no such solver.
+    """
+    known = {"ridge": _ridge, "svm": _svm}
+    if name not in known:
+        what = "in this version of npk" if name in ("nystroem", "features") else "known"
+        raise OptionError(f"the solver {name!r} is not {what}. Choose ridge or svm.")
+    return known[name]
+
+
+def fit(
+    solver: Callable[..., Machine], kernel: NeuralPathKernel, training: Dataset, test: Dataset, *, network: str
+) -> tuple[float, Accuracy]:
+    """Fit a kernel machine on one set and try it on both.
+
+    Args:
+        solver: what :func:`solver_named` gave.
+        kernel: the kernel, with its network.
+        training: what the machine learns from.
+        test: what it is tried on.
+        network: name of the network.
+
+    Returns:
+        Accuracy on the training set, and the result on the test set.
+
+    Raises:
+        DataError: no labels, or labels that cannot be learnt from.
+        ShapeError: samples that do not fit the network, or each other.
+    """
+    labels, start = (training.require_labels(), test.require_labels()), time.perf_counter()
+    rows = kernel.record(training.X)
+    K, cross = kernel(rows), kernel(test.X, rows)
+    model, predict, chosen = solver(K, labels[0])
+    right, on_training = float(np.mean(predict(cross) == labels[1])), float(np.mean(predict(K) == labels[0]))
+    return on_training, Accuracy(network, model, right, time.perf_counter() - start, chosen)
+
+
+def _ridge(K: np.ndarray, labels: np.ndarray) -> Machine:
+    from npk.machines import ridge
+
+    targets, classes = ridge.signed_targets(labels)
+    found = ridge.fit(K, targets, criterion="accuracy")
+
+    def predict(rows: np.ndarray) -> np.ndarray:
+        scores = rows @ found.solution.coefficients
+        return classes[(scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)]
+
+    return "NPK-ridge", predict, {"alpha": float(found.alpha)}
+
+
+def _svm(K: np.ndarray, labels: np.ndarray) -> Machine:
+    from npk.machines import svm
+
+    found = svm.fit(K, labels)
+    return "NPK-SVM", found.machine.predict, {"C": float(found.C)}

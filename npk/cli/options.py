@@ -1,0 +1,35 @@
+"""Arguments and options that commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Checkpoint = Annotated[
+    Path, typer.Argument(metavar="CKPT", help="Checkpoint: .safetensors, .pt2, or .pt/.pth with --arch.", show_default=False)
+]
+CheckpointOrGates = Annotated[
+    Path, typer.Argument(metavar="CKPT", help="Checkpoint, or a folder that `npk gates` wrote.", show_default=False)
+]
+Data = Annotated[
+    str,
+    typer.Option(
+        metavar="DATA",
+        help="digits, mnist5k, FILE.npz, FILE.npy, a folder of pictures, idx:DIR, cifar10:DIR; a slice may follow.",
+        show_default=False,
+    ),
+]
+MaybeData = Annotated[
+    str | None,
+    typer.Option(metavar="DATA", help="Samples: digits, mnist5k, FILE.npz, FILE.npy, a folder, idx:DIR, cifar10:DIR, with a slice."),
+]
+Arch = Annotated[str | None, typer.Option(metavar="MODULE:CALLABLE", help="What makes the network, for files that do not say.")]
+Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON too.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of the stratified split (and of all that is drawn).")]
+Scale = Annotated[str, typer.Option(help="fan_in, count or cosine.")]
+Dtype = Annotated[str, typer.Option(help="float32 or float64.")]
+Gates = Annotated[str, typer.Option(help="hard, soft or auto (as the network evaluates).")]
+ValueInput = Annotated[str, typer.Option(help="x, ones or auto (as the network has it).")]
+Bias = Annotated[str, typer.Option(help="ignore, or paths: biases start paths of their own.")]
+Backend = Annotated[str, typer.Option(help="auto, cpu or reference.")]
+Memory = Annotated[str | None, typer.Option(metavar="SIZE", help="Budget of the whole call, such as 8GB.")]

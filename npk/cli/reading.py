@@ -1,0 +1,138 @@
+"""What the options of the command line name: data, networks, places to write, settings."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union
+
+import numpy as np
+
+from npk.data import Dataset, load, split
+from npk.errors import OptionError, StoreError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from npk.dual.gate_table import GateTable
+
+SHARE = 0.25  # of the samples that go to the test set, here and in the demo
+Samples = Union[np.ndarray, "GateTable"]
+
+
+def dataset(notation: str, subset: str | None = None, seed: int = 0) -> Dataset:
+    """The data set, or one side of its stratified split.
+
+    Raises:
+        OptionError: a subset other than train and test.
+    """
+    if subset not in (None, "train", "test"):
+        raise OptionError(f"subset {subset!r} is not known. Choose train or test, or leave it out for all samples.")
+    whole = load(notation)
+    return whole if subset is None else split(whole, test=SHARE, seed=seed)[subset == "test"]
+
+
+def training_and_test(data: str, test: str | None, seed: int) -> tuple[Dataset, Dataset]:
+    """Two data sets, or the two sides of one."""
+    return split(load(data), test=SHARE, seed=seed) if test is None else (load(data), load(test))
+
+
+def network(path: Path, arch: str | None = None) -> "nn.Module":
+    """The network of a checkpoint."""
+    from npk.checkpoint import load as load_network
+
+    return load_network(path, arch=arch)
+
+
+def gate_table(path: Path | str) -> "GateTable":
+    """A gate table that `npk gates` wrote."""
+    from npk.dual.gate_table import GateTable
+
+    return GateTable.load(path)
+
+
+def kernel_sides(
+    path: Path, arch: str | None, rows: tuple[str | None, str | None], cols: tuple[str | None, str | None], seed: int
+) -> "tuple[nn.Module | None, Samples, Samples | None]":
+    """Network, row samples and column samples; gate tables need no network.
+
+    Args:
+        path: checkpoint, or gate table of the rows.
+        arch: what makes the network.
+        rows: DATA and subset of the rows; nothing with a gate table.
+        cols: DATA and subset of the columns, or a gate table.
+        seed: of the splits.
+
+    Returns:
+        What :func:`npk.kernel` takes.
+
+    Raises:
+        OptionError: data and gate table both, or neither.
+    """
+    if path.is_dir():
+        if rows != (None, None) or cols[1] is not None or arch is not None:
+            message = f"{path} is a gate table and holds its samples already. Leave out --data, --subset and --arch;"
+            raise OptionError(f"{message} --against may name another gate table.")
+        return None, gate_table(path), None if cols[0] is None else gate_table(cols[0])
+    if rows[0] is None:
+        raise OptionError("--data is missing: it names the samples of the kernel. Add for instance --data digits.")
+    if cols[0] is None and cols[1] is not None:
+        raise OptionError(f"--against-subset {cols[1]} needs --against, which is missing. Add --against DATA.")
+    X = dataset(rows[0], rows[1], seed).X
+    return network(path, arch), X, None if cols[0] is None else dataset(cols[0], cols[1], seed).X
+
+
+def example(net: "nn.Module", data: str | None, input_shape: str | None, most: int) -> np.ndarray:
+    """Some samples for a network: of the data, else random ones of the shape that is given or known.
+
+    Raises:
+        OptionError: the shape is not known, or not written as whole numbers.
+    """
+    if data is not None:
+        return load(data).X[:most]
+    known = getattr(net, "architecture", {}).get("input_shape")
+    if input_shape is not None:
+        known = [int(side) if side.strip().isdigit() else 0 for side in input_shape.split(",")]
+    if known is None:
+        raise OptionError("the checkpoint does not say the shape of a sample. Give --input-shape, such as 1,8,8, or --data.")
+    if min(known) < 1:
+        raise OptionError(f"--input-shape {input_shape} is no shape. Write whole numbers with commas, such as 1,8,8.")
+    return np.random.default_rng(0).standard_normal((min(most, 64), *known), dtype=np.float32)
+
+
+def settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """The values of ``--option key=json``; ``64,64`` is a list too, what is no JSON is text.
+
+    Raises:
+        OptionError: no ``=``, or an option that the command has itself.
+    """
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not (equals and key) or key in ("arch", "kind", "input_shape", "classes", "seed"):
+            raise OptionError(
+                f"--option {pair!r} is not understood. Write an option of the architecture as key=value, such as channels=[64,64]."
+            )
+        found[key] = _json(f"[{value}]" if "," in value and not value.startswith("[") else value, value)
+    return found
+
+
+def _json(text: str, otherwise: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return otherwise
+
+
+def check_place(*paths: Path | None) -> None:
+    """Refuse a place to write that is not there, before any long work.
+
+    Raises:
+        StoreError: the folder is missing or read-only.
+    """
+    for path in paths:
+        folder = path.absolute().parent if path is not None else Path()
+        if not folder.is_dir():
+            raise StoreError(f"cannot write {path}: there is no folder {folder}. Make it, or choose another one.")
+        if not os.access(folder, os.W_OK):
+            raise StoreError(f"cannot write {path}: the folder {folder} is read-only. Choose another one.")

@@ -1,0 +1,150 @@
+"""What the commands print on standard output. Each function is fed by results alone."""
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from npk.cli.cost import Cost
+from npk.dual.gate_table import GateTable
+from npk.report.subjects import PAPER_RATIO, accuracy_of, baselines, dlgn_ratio, group_title, groups, models
+from npk.results import Accuracy, CheckResult, RunResult
+
+_WIDTH = 120  # where the output is no terminal
+
+
+def console() -> Console:
+    """Standard output, as it is now."""
+    found = Console(highlight=False, markup=False, emoji=False)
+    return found if found.is_terminal else Console(highlight=False, markup=False, emoji=False, width=_WIDTH)
+
+
+def say(text: str) -> None:
+    """One line, never wrapped."""
+    console().print(text, soft_wrap=True)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
+    """A table; the first column is text, the others are numbers."""
+    made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for i, heading in enumerate(head):
+        made.add_column(heading, justify="right" if i else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*row)
+    console().print(made, end="\n\n")
+
+
+def demo(run: RunResult, out: Path) -> None:
+    """The whole run: accuracies, baselines, the papers' ratio, checks, what was used again, and where the files are."""
+    accuracies(run)
+    table(("without a network", "accuracy"), [(a.model, percent(a.accuracy)) for a in baselines(run)])
+    for members in groups(run).values():
+        ratio = dlgn_ratio(run, members)
+        if ratio is not None:
+            say(f"{members[0].group}: the DLGN keeps {percent(ratio)} of the DNN's accuracy (the paper: at least {PAPER_RATIO} %)")
+    checks(run.checks)
+    again = [network.name for network in run.networks if network.reused]
+    say(f"Used again from an earlier run: {', '.join(again)}." if again else "Nothing was used again: all networks were trained now.")
+    say(f"{duration(run.seconds)} on {run.machine}. Results, figures and checkpoints are in {out}: open {out / 'report.html'}.")
+
+
+def accuracies(run: RunResult) -> None:
+    """Networks down, models across."""
+    head = [
+        "test accuracy",
+        *("network" if model == "network" else model.replace(" at random initialisation", ", untrained") for model in models(run)),
+    ]
+    rows: list[list[str]] = []
+    for members in groups(run).values():
+        rows.append([group_title(members)])
+        for member in members:
+            found = [accuracy_of(run, member.name, model) for model in models(run)]
+            rows.append([f"  {member.kind or member.name}", *(percent(a.accuracy) if a else "-" for a in found)])
+    table(head, rows, f"{run.data}: {run.samples_train} training and {run.samples_test} test samples")
+
+
+def checks(found: Iterable[CheckResult]) -> None:
+    """One row a check."""
+    rows = [(f"{c.name} {c.network}", number(c.measured), number(c.tolerance), verdict(c)) for c in found]
+    if rows:
+        table(("check", "measured", "tolerance", "result"), rows)
+
+
+def check(found: CheckResult) -> None:
+    """One check, in full."""
+    say(f"{found.name}: {found.statement}")
+    say(f"measured {number(found.measured)}, tolerance {number(found.tolerance)}: {verdict(found)}")
+
+
+def graph(found: GateTable) -> None:
+    """What a network looks like to npk."""
+    say(str(found.graph))
+    count = sum(int(np.prod(found.entries[name].shape)) for name in found.names)
+    say(f"\nabout 10^{math.log10(found.graph.path_count()):.1f} paths reach one output unit; {count} gates in {found.layers} layers")
+
+
+def gates(found: GateTable) -> None:
+    """Gates that are off, or on, for every sample."""
+    rows = []
+    for name, layer in zip(found.names, found, strict=True):
+        on = (layer > 0.5 if layer.dtype != bool else layer).mean(0)
+        rows.append((name, str(on.size), str(int((on == 0).sum())), str(int((on == 1).sum())), percent(float(on.mean()))))
+    table(("gate layer", "gates", "dead", "always on", "on average"), rows, f"gates on {len(found)} samples")
+
+
+def cost(found: Cost) -> None:
+    """What kernels of some sizes take on this machine."""
+    say(f"a pair of samples visits {found.cells} pairs of positions and takes {si(found.seconds_a_pair)}s")
+    say(f"the gates of a sample take {si(found.bytes_a_sample)}B")
+    rows = [(f"{n} x {n}", duration(found.seconds(n)), f"{si(n * n * 4.0)}B") for n in (1_000, 10_000, 60_000)]
+    table(("kernel", "time", "matrix"), rows)
+
+
+def dry_run(found: Cost, n: int, m: int | None) -> None:
+    """The tile plan of a kernel, and what it will take."""
+    plan, demand = found.plan(n, m)
+    triangle = ", one triangle" if plan.symmetric else ""
+    say(f"{plan.n} x {plan.m} {found.kernel.dtype}{triangle}: {len(plan)} tiles of at most {plan.side} x {plan.side}")
+    say(f"memory about {si(demand.bytes(min(plan.side, max(plan.n, plan.m))))}B, of it gates {si((n + (m or 0)) * found.bytes_a_sample)}B")
+    say(f"time about {duration(found.seconds(n, m))}, at {si(found.seconds_a_pair)}s a pair; nothing was computed or written")
+
+
+def fitted(training: float, test: Accuracy, sizes: tuple[int, int]) -> None:
+    """A kernel machine on its training and test samples."""
+    chosen = ", ".join(f"{name} {value:g}" for name, value in test.parameters.items())
+    say(f"{test.model} with {chosen}: test accuracy {percent(test.accuracy)}, training {percent(training)}")
+    say(f"({sizes[1]} test and {sizes[0]} training samples, {duration(test.seconds)})")
+
+
+def verdict(found: CheckResult) -> str:
+    """The outcome in a word."""
+    return "PASS" if found.passed else "FAIL"
+
+
+def percent(share: float) -> str:
+    """A share of 1 in per cent."""
+    return f"{100 * share:.1f} %"
+
+
+def number(value: float) -> str:
+    """Three digits."""
+    return f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """A time that one can plan with."""
+    for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def si(value: float) -> str:
+    """A number with a prefix, such as ``3.2 M``."""
+    for prefix, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3), ("", 1.0), ("m", 1e-3)):
+        if value >= size:
+            return f"{value / size:.3g} {prefix}"
+    return f"{value * 1e6:.3g} µ"

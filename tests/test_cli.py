@@ -1,0 +1,276 @@
+"""The command line: every command does what its help says, on small networks and few samples."""
+
+import dataclasses
+import importlib
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from test_report import build_run
+from torch import nn
+
+import npk
+from npk import cli
+from npk.cli import reading, tables
+from npk.cli.commands import app
+from npk.results import Accuracy, CheckResult
+
+COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A checkpoint of a network that knows its shape, and one of a residual network."""
+    found = tmp_path_factory.mktemp("cli")
+    net = npk.networks.build("conv", input_shape=(1, 8, 8), classes=10, channels=[8, 8], strides=[2, 2], seed=1)
+    npk.save(net, found / "conv.safetensors")
+    npk.save(npk.networks.build("fc", kind="dlgn", input_shape=(1, 8, 8), classes=10, hidden=[6], seed=2), found / "dlgn.safetensors")
+    return found
+
+
+@pytest.fixture
+def npk_command(capsys, monkeypatch, folder):
+    """Run a command line in this process; gives exit code, standard output and standard error."""
+    monkeypatch.chdir(folder)
+
+    def call(*arguments):
+        code = cli.run([str(argument) for argument in arguments])
+        return (code, *capsys.readouterr())
+
+    return call
+
+
+def done(result):
+    code, out, err = result
+    assert code == 0, err
+    assert err == ""
+    return out
+
+
+def test_commands_are_those_of_the_design():
+    assert COMMANDS == ["demo", "train", "inspect", "gates", "kernel", "fit", "check", "report"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_one_example(npk_command, command):
+    out = done(npk_command(command, "--help"))
+    assert out.count("Example: npk " + command) == 1
+
+
+def test_no_command_is_the_help(npk_command):
+    assert done(npk_command()) == done(npk_command("--help"))
+
+
+def test_version(npk_command):
+    assert done(npk_command("--version")) == f"npk {npk.__version__}\n"
+
+
+def test_module_and_help_load_nothing_heavy():
+    heavy = ("torch", "numba", "zarr", "scipy", "matplotlib", "plotly", "sklearn")
+    code = f"import sys; from npk import cli; cli.run(['kernel', '--help']); print([name for name in {heavy} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert found.stdout.endswith("[]\n")
+
+
+def test_python_m_npk():
+    found = subprocess.run([sys.executable, "-m", "npk", "--version"], capture_output=True, text=True, timeout=60, check=True)
+    assert found.stdout == f"npk {npk.__version__}\n"
+
+
+def test_main_exits_with_the_code_of_the_run(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["npk", "frob"])
+    with pytest.raises(SystemExit, match="2"):
+        cli.main()
+
+
+def test_train_saves_a_network_with_its_accuracy(npk_command, tmp_path):
+    out = tmp_path / "net.safetensors"
+    said = done(
+        npk_command(
+            "train", "fc", "--kind", "dgn", "--data", "digits[:400]", "--out", out, "--epochs", 4, "--option", "hidden=16,8", "--seed", 3
+        )
+    )
+    details, net = npk.checkpoint.read_details(out), npk.load(out)
+    assert net.architecture["hidden"] == [16, 8]
+    assert net.architecture["kind"] == "dgn"
+    test = npk.data.split(npk.data.load("digits[:400]"), test=0.25, seed=3)[1]
+    with torch.no_grad():
+        right = (net(torch.from_numpy(test.X)).argmax(1).numpy() == test.y).mean()
+    assert details["accuracy"] == pytest.approx(right)
+    assert details["data"] == "digits[:400]"
+    assert details["seed"] == 3
+    assert f"test accuracy {100 * right:.1f} % (100 samples)" in said
+
+
+def test_train_copies_the_gates_of_a_trained_network(npk_command, tmp_path):
+    first, second = tmp_path / "dnn.safetensors", tmp_path / "flnpf.safetensors"
+    options = ["--data", "digits[:200]", "--epochs", 1, "--option", "hidden=[8]"]
+    done(npk_command("train", "fc", "--out", first, *options))
+    done(
+        npk_command(
+            "train", "fc", "--kind", "dgn", "--regime", "flnpf", "--features", first, "--option", "gates=hard", "--out", second, *options
+        )
+    )
+    lent, got = npk.load(first), npk.load(second)
+    X = npk.data.load("digits[:20]").X
+    np.testing.assert_array_equal(npk.record_gates(lent, X)[0], npk.record_gates(got, X)[0])
+
+
+def test_inspect_shows_graph_gates_and_cost(npk_command):
+    out = done(npk_command("inspect", "conv.safetensors", "--data", "digits[:40]"))
+    net = npk.load("conv.safetensors")
+    graph, table = npk.trace(net, (1, 8, 8)), npk.record_gates(net, npk.data.load("digits[:40]").X)
+    assert str(graph).splitlines()[2].strip() in out
+    assert f"about 10^{np.log10(graph.path_count()):.1f} paths" in out
+    row = next(line for line in out.splitlines() if line.startswith(table.names[0]) and "." in line.split()[-2])
+    on = table[0].mean(0)
+    assert row.split()[1:4] == [str(on.size), str((on == 0).sum()), str((on == 1).sum())]
+    assert "1000 x 1000" in out
+    assert "60000 x 60000" in out
+
+
+def test_inspect_needs_no_data_for_a_known_shape(npk_command):
+    out = done(npk_command("inspect", "dlgn.safetensors"))
+    assert "6 gates in 1 layers" in out
+
+
+def test_inspect_takes_a_foreign_state_dict(npk_command, tmp_path, monkeypatch):
+    (tmp_path / "foreign_arch.py").write_text(
+        "from torch import nn\n\ndef make():\n    return nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))\n"
+    )
+    torch.save(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).state_dict(), tmp_path / "net.pt")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.invalidate_caches()
+    out = done(npk_command("inspect", tmp_path / "net.pt", "--arch", "foreign_arch:make", "--input-shape", "3"))
+    assert "4 gates in 1 layers" in out
+    code, _, err = npk_command("inspect", tmp_path / "net.pt", "--arch", "foreign_arch:make")
+    assert (code, err) == (2, "npk: the checkpoint does not say the shape of a sample. Give --input-shape, such as 1,8,8, or --data.\n")
+
+
+def test_kernel_of_a_subset_is_that_of_the_split(npk_command, tmp_path):
+    out = done(
+        npk_command("kernel", "conv.safetensors", "--data", "digits[:80]", "--subset", "train", "--out", tmp_path / "K.zarr", "--seed", 5)
+    )
+    train, test = npk.data.split(npk.data.load("digits[:80]"), test=0.25, seed=5)
+    net = npk.load("conv.safetensors")
+    np.testing.assert_array_equal(np.asarray(npk.Gram.load(tmp_path / "K.zarr")), npk.kernel(net, train.X))
+    assert "60 x 60 float32" in out
+    sides = ["--data", "digits[:80]", "--subset", "test", "--against", "digits[:80]", "--against-subset", "train", "--seed", 5]
+    done(npk_command("kernel", "conv.safetensors", *sides, "--scale", "cosine", "--dtype", "float64", "--out", tmp_path / "K.npy"))
+    expected = npk.kernel(net, test.X, train.X, scale="cosine", dtype="float64")
+    np.testing.assert_array_equal(np.load(tmp_path / "K.npy"), expected)
+
+
+def test_kernel_of_gate_tables_is_that_of_the_network(npk_command, tmp_path):
+    rows, cols = tmp_path / "rows.gates", tmp_path / "cols.gates"
+    done(npk_command("gates", "conv.safetensors", "--data", "digits[:12]", "--out", rows))
+    done(npk_command("gates", "conv.safetensors", "--data", "digits[12:17]", "--out", cols))
+    done(npk_command("kernel", rows, "--against", cols, "--out", tmp_path / "K.npy"))
+    X = npk.data.load("digits[:17]").X
+    np.testing.assert_array_equal(np.load(tmp_path / "K.npy"), npk.kernel(npk.load("conv.safetensors"), X[:12], X[12:]))
+
+
+def test_a_second_kernel_run_uses_the_tiles(npk_command, tmp_path):
+    command = ["kernel", "dlgn.safetensors", "--data", "digits[:20]", "--out", tmp_path / "K.zarr"]
+    assert "earlier" not in done(npk_command(*command))
+    assert "1 of 1 tiles from an earlier run" in done(npk_command(*command))
+
+
+def test_dry_run_tells_the_plan_and_writes_nothing(npk_command, tmp_path):
+    out = done(npk_command("kernel", "dlgn.safetensors", "--data", "digits[:1200]", "--dry-run", "--out", tmp_path / "K.zarr"))
+    assert "1200 x 1200 float32, one triangle: 3 tiles of at most 1024 x 1024" in out
+    assert "time about" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("solver", ["ridge", "svm"])
+def test_fit_gives_the_accuracy_of_the_estimator(npk_command, tmp_path, solver):
+    out = done(
+        npk_command("fit", "conv.safetensors", "--data", "digits[:160]", "--solver", solver, "--seed", 1, "--json", tmp_path / "a.json")
+    )
+    train, test = npk.data.split(npk.data.load("digits[:160]"), test=0.25, seed=1)
+    machine = (npk.NPKSVC if solver == "svm" else npk.NPKRidgeClassifier)(npk.load("conv.safetensors")).fit(train.X, train.y)
+    found = Accuracy.load(tmp_path / "a.json")
+    assert found.accuracy == pytest.approx(machine.score(test.X, test.y))
+    assert found.parameters == pytest.approx({"C": machine.C_} if solver == "svm" else {"alpha": machine.alpha_})
+    assert found.network == "conv"
+    assert f"test accuracy {tables.percent(found.accuracy)}" in out
+
+
+def test_fit_with_a_test_set_of_its_own(npk_command):
+    out = done(npk_command("fit", "dlgn.safetensors", "--data", "digits[:60]", "--test", "digits[60:75]"))
+    assert "15 test and 60 training samples" in out
+
+
+@pytest.mark.parametrize(("name", "passed"), [("duality", True), ("invariance", False)])
+def test_check_says_what_it_measured(npk_command, tmp_path, name, passed):
+    code, out, err = npk_command("check", name, "conv.safetensors", "--data", "digits", "--samples", 2, "--json", tmp_path / "c.json")
+    found = CheckResult.load(tmp_path / "c.json")
+    assert (found.name, found.network, found.passed) == (name, "conv", passed)
+    assert (code, err) == (0 if passed else 1, "")
+    assert f"tolerance {found.tolerance:.3g}: {'PASS' if passed else 'FAIL'}" in out
+
+
+def test_check_of_the_ensemble(npk_command, tmp_path):
+    net = npk.networks.build("residual", input_shape=(4,), classes=3, flavor="fc", widths=[24, 24], block_layers=1, seed=0)
+    npk.save(net, tmp_path / "res.safetensors")
+    np.save(tmp_path / "X.npy", np.random.default_rng(0).standard_normal((4, 4), dtype=np.float32))
+    assert "PASS" in done(npk_command("check", "ensemble", tmp_path / "res.safetensors", "--data", tmp_path / "X.npy"))
+
+
+def test_report_is_made_from_results_alone(npk_command, tmp_path):
+    few = dataclasses.replace(build_run(), kernels=(), checks=(), networks=())
+    few.save(tmp_path / "results.json")
+    out = done(npk_command("report", tmp_path, "--out", tmp_path / "page.html", "--figures", tmp_path / "figures"))
+    assert "<html" in (tmp_path / "page.html").read_text()
+    assert len(out.splitlines()) == 1 + len(list((tmp_path / "figures").iterdir()))
+
+
+def test_demo_prints_what_the_run_found(npk_command, monkeypatch, tmp_path):
+    run = build_run()
+    asked = {}
+    monkeypatch.setattr("npk.demo.run", lambda out, **options: asked.update(options, out=out) or run)
+    code, out, _ = npk_command("demo", "--out", tmp_path, "--seed", 7)
+    assert (asked["out"], asked["seed"], asked["data"]) == (tmp_path, 7, "digits")
+    assert code == (0 if all(check.passed for check in run.checks) else 1)
+    for accuracy in run.accuracies:
+        assert tables.percent(accuracy.accuracy) in out
+    assert "83.5 %" in out
+    assert str(tmp_path / "report.html") in out
+
+
+def test_notes_are_one_line_and_no_error(npk_command, tmp_path, recwarn):
+    X = np.random.default_rng(0).random((4, 1, 8, 8), dtype=np.float32)
+    net = npk.networks.build("fc", input_shape=(1, 8, 8), classes=2, hidden=[3], bias=False, seed=0)
+    for parameter in net.parameters():
+        parameter.data.abs_()
+    npk.save(net, tmp_path / "dead.safetensors")
+    np.save(tmp_path / "X.npy", np.concatenate([X, np.zeros((1, 1, 8, 8), np.float32)]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("warnings.filters", [])
+        code, _, err = npk_command("kernel", tmp_path / "dead.safetensors", "--data", tmp_path / "X.npy", "--out", tmp_path / "K.npy")
+    assert (code, err) == (0, "npk: note: 1 of 5 samples have no active path: K(x, x) = 0.\n")
+
+
+def test_settings_read_json_lists_and_text():
+    assert reading.settings(["channels=64,32", "bias=false", "readout=gap", "beta=2.5", "hidden=[3]"]) == {
+        "channels": [64, 32], "bias": False, "readout": "gap", "beta": 2.5, "hidden": [3]
+    }  # fmt: skip
+
+
+def test_result_files_are_json(npk_command, tmp_path):
+    done(npk_command("check", "duality", "dlgn.safetensors", "--data", "digits[:3]", "--json", tmp_path / "c.json"))
+    assert json.loads((tmp_path / "c.json").read_text())["name"] == "duality"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.25, "0.2 s"), (90, "90.0 s"), (600, "10.0 min"), (7201, "2.0 h"), (4e5, "4.6 days")])
+def test_durations(seconds, text):
+    assert tables.duration(seconds) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(3.2e6, "3.2 M"), (12.0, "12 "), (0.004, "4 m"), (8.5e-6, "8.5 µ"), (2e9, "2 G")])
+def test_prefixes(value, text):
+    assert tables.si(value) == text
