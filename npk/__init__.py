@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from npk.checks.ensemble import check_ensemble as check_ensemble
     from npk.checks.invariance import check_invariance as check_invariance
     from npk.dual.gate_table import GateTable as GateTable
-    from npk.dual.gate_table import record_gates as record_gates
     from npk.dual.path_graph import PathGraph as PathGraph
+    from npk.dual.recording import record_gates as record_gates
     from npk.dual.tracing import trace as trace
     from npk.gram.kernel import NeuralPathKernel as NeuralPathKernel
     from npk.gram.kernel import kernel as kernel
@@ -46,7 +46,7 @@ _HOME = {
     "kernel": "npk.gram.kernel",
     "load": "npk.checkpoint",
     "networks": "npk",
-    "record_gates": "npk.dual.gate_table",
+    "record_gates": "npk.dual.recording",
     "save": "npk.checkpoint",
     "trace": "npk.dual.tracing",
 }

@@ -24,9 +24,9 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
     try:
         yield temporary
         _replace(temporary, path)
+    except StoreError:
+        raise
     except OSError as error:
-        if isinstance(error, StoreError):
-            raise
         reason = error.strerror or str(error)
         raise StoreError(f"cannot write {path}: {reason}. Choose a folder that exists, is writable and has room.") from error
     finally:
@@ -47,7 +47,8 @@ def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # never made, or its folder is no folder: the error under way says so
+            path.unlink()
 
 
 def digest(*parts: bytes | memoryview) -> str:

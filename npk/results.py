@@ -92,6 +92,7 @@ class KernelSummary(Result):
 
     network: str
     scale: str  # "fan_in" | "count" | "cosine"
+    data: str  # file with the samples, in the run's folder
     samples: int
     seconds: float
     heat: list[list[float]]  # cosine kernel of a class-balanced subset, sorted by class; at most 200 x 200

@@ -7,8 +7,8 @@ from conftest import assert_kernels_equal, kernel_deviation
 from tiny_networks import MANY_PATHS, NETWORKS, make, samples
 
 import npk
-from npk.dual.gate_table import record_gates
 from npk.dual.paths import neural_path_feature, neural_path_value, path_kernel
+from npk.dual.recording import record_gates
 from npk.dual.recursion import plan
 from npk.dual.value_network import evaluate, gate_values, own_weights, random_weights
 
@@ -146,25 +146,45 @@ def test_value_input_can_be_chosen(rng):
     np.testing.assert_allclose(npk.kernel(net, X, scale="count", value_input="x", dtype="float64"), overlap * (X @ X.T), rtol=1e-12)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_sixty_layers_neither_overflow_nor_underflow_silently(dtype, rng):
+@pytest.fixture(scope="module")
+def sixty():
+    """Gate table of a network with sixty gate layers."""
+    torch.manual_seed(0)
     layers = [layer for _ in range(60) for layer in (torch.nn.Linear(16, 16), torch.nn.ReLU())]
     net = torch.nn.Sequential(*layers, torch.nn.Linear(16, 1)).double()
     for layer in net[::2]:
         layer.weight.data *= 3
-    X = 0.5 + rng.random((5, 16))
-    cosine = npk.kernel(net, X, scale="cosine", dtype=dtype)
-    assert_kernels_equal(cosine, npk.kernel(net, X, scale="cosine", dtype="float64", backend="reference"), dtype)
+    return record_gates(net, 0.5 + np.random.default_rng(0).random((5, 16)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_sixty_layers_neither_overflow_nor_underflow_silently(dtype, sixty):
+    cosine = npk.kernel(sixty, scale="cosine", dtype=dtype)
+    assert_kernels_equal(cosine, npk.kernel(sixty, scale="cosine", dtype="float64", backend="reference"), dtype)
     if dtype == "float32":
         with pytest.raises(npk.errors.ScaleError, match="outside the range of float32"):
-            npk.kernel(net, X, scale="count", dtype=dtype)
+            npk.kernel(sixty, scale="count", dtype=dtype)
     else:
-        counts = npk.kernel(net, X, scale="count", dtype=dtype)
-        gates = record_gates(net, X)
-        expected = X @ X.T
-        for gate in gates:
+        expected = sixty.inputs @ sixty.inputs.T
+        for gate in sixty:
             expected = expected * (gate[:, None] & gate[None]).sum(-1)
-        np.testing.assert_allclose(counts, expected, rtol=1e-11)
+        np.testing.assert_allclose(npk.kernel(sixty, scale="count", dtype=dtype), expected, rtol=1e-11)
+
+
+@pytest.mark.parametrize("where", [[0, 1, 2, 3, 4, 6, 7, 8]])
+def test_dead_samples_do_not_set_the_range(where):
+    """A black picture has no active path, and says nothing of how small the kernel of the others gets."""
+    torch.manual_seed(0)
+    layers = [layer for _ in range(40) for layer in (torch.nn.Linear(16, 16, bias=False), torch.nn.ReLU())]
+    net = torch.nn.Sequential(*layers, torch.nn.Linear(16, 1))
+    for layer in net[::2]:
+        torch.nn.init.normal_(layer.weight)
+        layer.weight.data -= 1.0 * layer.weight.data.mean()
+    X = np.random.default_rng(1).standard_normal((9, 16)).astype(np.float32) * 1e-12
+    X[where] = 0
+    alive = np.setdiff1d(np.arange(9), where)
+    expected = npk.kernel(net, X[alive], scale="cosine", dtype="float64", backend="reference")
+    np.testing.assert_allclose(npk.kernel(net, X, scale="cosine")[np.ix_(alive, alive)], expected, atol=1e-5)
 
 
 def test_counts_beyond_float64_are_refused(rng):

@@ -28,7 +28,7 @@ LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 TILES = "gram/tiles.py"
 # Other files that may step through an array by a variable step, each with its reason.
 STEP_LOOPS = {
-    "dual/gate_table.py": "batches of samples that go through the network: no tile of a kernel is involved",
+    "dual/recording.py": "batches of samples that go through the network: no tile of a kernel is involved",
 }
 DUMPING_PLACES = {"utils.py", "helpers.py", "misc.py", "common.py"}
 PRINTERS = {"cli.py", "demo.py"}

@@ -66,6 +66,7 @@ def _kernels(rng):
         yield KernelSummary(
             network=summary.name,
             scale="fan_in",
+            data="train.npz",
             samples=1437,
             seconds=4.21,
             heat=(features @ features.T).tolist(),
@@ -230,7 +231,7 @@ def test_page_shows_checks_commands_and_how_it_was_made(run, full):
     assert text.count("✗ not passed") == 1
     for network in run.networks:
         stem = network.checkpoint.removesuffix(".safetensors")
-        assert f"npk kernel {network.checkpoint} --data digits --out {stem}.zarr" in text
+        assert f"npk kernel {network.checkpoint} --data train.npz --out {stem}.zarr" in text
     assert "conv-gap dgn and conv-flat dgn, from an earlier run" in text
     assert run.machine in text
     assert "2 min 51 s" in text
@@ -432,10 +433,10 @@ def test_commands_quote_and_name_the_scale():
     from npk.report.words import commands
 
     run = one_network()
-    kernel = dataclasses.replace(build_run().kernels[0], scale="count")
+    kernel = dataclasses.replace(build_run().kernels[0], scale="count", data="my data.npz")
     network = dataclasses.replace(run.networks[0], checkpoint="my net.safetensors")
     assert commands(dataclasses.replace(run, networks=(network,), kernels=(kernel,), data="idx:my data")) == (
-        "npk kernel 'my net.safetensors' --data 'idx:my data' --out 'my net.zarr' --scale count",
+        "npk kernel 'my net.safetensors' --data 'my data.npz' --out 'my net.zarr' --scale count",
     )
 
 
@@ -500,5 +501,5 @@ def test_report_needs_no_torch_and_loads_matplotlib_late():
     import sys
 
     code = "import sys, npk.report; sys.exit(any(name in sys.modules for name in ('torch', 'matplotlib', 'plotly', 'numpy')))"
-    if subprocess.run([sys.executable, "-c", "import sys, npk; sys.exit('numpy' in sys.modules)"]).returncode == 0:
-        assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    if subprocess.run([sys.executable, "-c", "import sys, npk; sys.exit('numpy' in sys.modules)"], check=False).returncode == 0:
+        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,5 +1,7 @@
 """Tiny networks of every kind, small enough to enumerate their paths. Each entry: name -> (maker, shape of a sample)."""
 
+import copy
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -70,21 +72,36 @@ NETWORKS = {
     "one linear layer": (sequential(nn.Linear(5, 2)), (5,)),
     "fully connected": (sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2)), (3,)),
     "leaky": (sequential(nn.Linear(3, 4), nn.LeakyReLU(0.2), nn.Linear(4, 2)), (3,)),
-    "batch norm": (sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 3), nn.ReLU(), nn.BatchNorm1d(3), nn.Linear(3, 2)), (3,)),
+    "batch norm": (
+        sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 3), nn.ReLU(), nn.BatchNorm1d(3), nn.Linear(3, 2)),
+        (3,),
+    ),
     "residual, no gate after the sum": (lambda: Residual(gated=False), (3,)),
     "residual, gate after the sum": (lambda: Residual(gated=True), (3,)),
     "comparison and sigmoid": (Comparison, (3,)),
-    "conv circular, global pool": (sequential(conv(1, 2, padding_mode="circular"), nn.ReLU(), conv(2, 2, padding_mode="circular"), nn.ReLU(), *GAP, nn.Linear(2, 2)), SMALL),
-    "conv zero padding, global pool": (sequential(conv(2, 2), nn.ReLU(), conv(2, 2), nn.ReLU(), *GAP, nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)), (2, 3, 4)),
+    "conv circular, global pool": (
+        sequential(conv(1, 2, padding_mode="circular"), nn.ReLU(), conv(2, 2, padding_mode="circular"), nn.ReLU(), *GAP, nn.Linear(2, 2)),
+        SMALL,
+    ),
+    "conv zero padding, global pool": (
+        sequential(conv(2, 2), nn.ReLU(), conv(2, 2), nn.ReLU(), *GAP, nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)),
+        (2, 3, 4),
+    ),
     "conv, flatten": (sequential(conv(1, 2), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3), nn.ReLU(), nn.Linear(3, 2)), SMALL),
     "conv stride 2, circular": (sequential(conv(1, 3, stride=2, padding_mode="circular"), nn.ReLU(), *GAP, nn.Linear(3, 2)), (1, 5, 4)),
-    "conv dilated, valid": (sequential(nn.Conv2d(1, 2, 2, dilation=2), nn.ReLU(), nn.Conv2d(2, 2, 2), nn.ReLU(), *GAP, nn.Linear(2, 2)), (1, 5, 5)),
+    "conv dilated, valid": (
+        sequential(nn.Conv2d(1, 2, 2, dilation=2), nn.ReLU(), nn.Conv2d(2, 2, 2), nn.ReLU(), *GAP, nn.Linear(2, 2)),
+        (1, 5, 5),
+    ),
     "conv same, even kernel": (sequential(nn.Conv2d(1, 2, 2, padding="same"), nn.ReLU(), nn.Flatten(), nn.Linear(18, 2)), (1, 3, 3)),
     "conv, reflected padding": (sequential(conv(1, 2, padding_mode="reflect"), nn.ReLU(), *GAP, nn.Linear(2, 2)), (1, 3, 3)),
     "max pool": (sequential(conv(1, 2), nn.ReLU(), nn.MaxPool2d(2), conv(2, 2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 2)), SMALL),
     "max pool, overlapping and padded": (sequential(conv(1, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1), nn.Flatten(), nn.Linear(8, 2)), SMALL),
     "average pool, then gate": (sequential(conv(1, 2), nn.AvgPool2d(2), nn.ReLU(), conv(2, 2), nn.ReLU(), *GAP, nn.Linear(2, 2)), SMALL),
-    "average pool without padding in the count": (sequential(conv(1, 2), nn.ReLU(), nn.AvgPool2d(2, 1, 1, count_include_pad=False), nn.ReLU(), *GAP, nn.Linear(2, 2)), (1, 3, 3)),
+    "average pool without padding in the count": (
+        sequential(conv(1, 2), nn.ReLU(), nn.AvgPool2d(2, 1, 1, count_include_pad=False), nn.ReLU(), *GAP, nn.Linear(2, 2)),
+        (1, 3, 3),
+    ),
     "adaptive pool": (sequential(conv(1, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(8, 2)), SMALL),
     "conv residual with projection": (ConvResidual, SMALL),
     "conv in one dimension": (sequential(nn.Conv1d(2, 3, 3, padding=1), nn.ReLU(), nn.MaxPool1d(2), nn.Flatten(), nn.Linear(6, 2)), (2, 4)),
@@ -101,16 +118,19 @@ NETWORKS = {
     "residual dnn, ungated skips": built("residual", "dnn", (3,), widths=[3, 3], flavor="fc", block_layers=1),
     "vgg16": built("vgg16", "dnn", (1, 32, 32), width=1 / 64),
     "resnet110": built("resnet110", "dnn", SMALL, blocks=1, width=1),
-}  # fmt: skip
+}
 MANY_PATHS = ("vgg16", "resnet110", "residual dlgn, gated skips")  # too many to enumerate: the moment identity serves
 
 
 def make(name, rng):
-    """Network and sample shape; parameters and batch-norm statistics moved off their special values."""
+    """Network of its own and sample shape; parameters drawn, batch-norm statistics moved off their special values."""
     maker, shape = NETWORKS[name]
-    net = maker().double().eval()
-    for tensor in [*net.parameters(), *(b for b in net.buffers() if b.dtype.is_floating_point)]:
-        tensor.data += 0.2 * torch.as_tensor(rng.random(tuple(tensor.shape)))
+    net = copy.deepcopy(maker()).double().eval()
+    for tensor in net.parameters():
+        fan_in = tensor[0].numel() if tensor.dim() > 1 else len(tensor)
+        tensor.data = torch.as_tensor(rng.uniform(-1, 1, tuple(tensor.shape)) / fan_in**0.5 + 0.2 * rng.random(tuple(tensor.shape)))
+    for tensor in (b for b in net.buffers() if b.dtype.is_floating_point):
+        tensor.add_(0.2 * torch.as_tensor(rng.random(tuple(tensor.shape))))
     return net, shape
 
 

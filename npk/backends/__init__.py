@@ -1,1 +1,37 @@
-"""Backends: each applies a Recursion to one tile of sample pairs."""
+"""Backends: apply a recursion to one tile of sample pairs."""
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from npk.dual.gate_table import GateTable
+from npk.dual.recursion import Recursion
+
+
+class Backend(Protocol):
+    """What the Gram asks of a backend: sides of a tile made ready once, then tiles of all pairs, and what they take."""
+
+    recursion: Recursion
+
+    @property
+    def bytes_a_sample(self) -> int:
+        """Bytes of one sample on one side of a tile."""
+        ...
+
+    @property
+    def bytes_a_pair(self) -> int:
+        """Bytes that each pair of a tile takes."""
+        ...
+
+    @property
+    def bytes_a_thread(self) -> int:
+        """Working memory of one thread."""
+        ...
+
+    def side(self, table: GateTable) -> Any:
+        """What :meth:`tile` needs of the samples on one side."""
+        ...
+
+    def tile(self, rows: Any, cols: Any, exponents: np.ndarray, diagonal: int | None = None) -> np.ndarray:
+        """The kernel of all pairs divided by ``2**exponents[-1]``; entries left of ``diagonal`` may stay uncomputed."""
+        ...

@@ -12,17 +12,21 @@ def evaluate(recursion: Recursion, rows: GateTable, cols: GateTable, exponents: 
     return _walk(recursion, rows, cols, exponents)[:, :, 0, 0]
 
 
-def find_exponents(recursion: Recursion, table: GateTable) -> np.ndarray:
+def find_exponents(recursion: Recursion, table: GateTable, most: int = 3) -> np.ndarray:
     """Power of two of each step's largest value for the pairs (x, x) of the table; keeps deep products inside the range.
 
-    Scaling by powers of two is exact, so a kernel does not depend on which samples were taken; only its range does.
+    The first ``most`` samples with an active path are looked at: dead ones know nothing of the range. Scaling by powers of two is
+    exact, so a kernel does not depend on which samples were taken; only its range does.
     """
-    exponents = np.full((len(table), len(recursion.steps)), np.iinfo(np.int64).min)
+    found = []
     for i in range(len(table)):
-        exponents[i] = 0
+        exponents = np.zeros(len(recursion.steps), np.int64)
         one = table.take(slice(i, i + 1))
-        _walk(recursion, one, one, exponents[i], find=True)
-    return exponents.max(0)
+        if _walk(recursion, one, one, exponents, find=True).any():
+            found.append(exponents)
+        if len(found) == most:
+            break
+    return np.max(found, 0) if found else np.zeros(len(recursion.steps), np.int64)
 
 
 def _walk(recursion: Recursion, rows: GateTable, cols: GateTable, exponents: np.ndarray, *, find: bool = False) -> np.ndarray:
@@ -86,8 +90,8 @@ class ReferenceBackend:
     @property
     def bytes_a_pair(self) -> int:
         """Bytes of the fields of one pair."""
-        widest = max([max(t.cells.size for t in s.terms) for s in self.recursion.steps if isinstance(s, Collapse)])
-        return 8 * 6 * max(widest, max(step.positions for step in self.recursion.steps)) ** 2
+        families = [term.cells.size for step in self.recursion.steps if isinstance(step, Collapse) for term in step.terms]
+        return 8 * 6 * max(*families, *(step.positions for step in self.recursion.steps)) ** 2
 
     @property
     def bytes_a_thread(self) -> int:

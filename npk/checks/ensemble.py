@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npk.dual.gate_table import GateTable, as_samples, record_gates
+from npk.dual.gate_table import GateTable
 from npk.dual.path_graph import Add, Convolution, Gate, Input, PathGraph, PathNode, fan_in
+from npk.dual.recording import as_samples, record_gates
 from npk.dual.value_network import gate_values
 from npk.errors import OptionError
-from npk.gram.kernel import kernel
+from npk.gram.kernel import NeuralPathKernel
 from npk.results import CheckResult
 
 if TYPE_CHECKING:
@@ -32,8 +33,9 @@ def check_ensemble(net: "torch.nn.Module", X: np.ndarray, *, gates: str = "auto"
         name: what the report calls the network.
 
     Returns:
-        ``measured``: worst difference of K and the sum over the 2^b sub-networks, relative to the largest entry. ``details``: "shares" (mean share of K by number
-        of parametric layers and by block), "cases" (for networks without positions also the product form, right only without a gate after the sums).
+        ``measured``: worst difference of K and the sum over the 2^b sub-networks, relative to the largest entry. ``details``: "shares"
+        (mean share of K by number of parametric layers and by block), "cases" (for networks without positions also the product form,
+        right only without a gate after the sums).
 
     Raises:
         OptionError: no addition, or more than 8.
@@ -41,18 +43,19 @@ def check_ensemble(net: "torch.nn.Module", X: np.ndarray, *, gates: str = "auto"
     table = record_gates(net, as_samples(X), gates=gates)
     sums = [node for node in table.graph.nodes if isinstance(node.operator, Add)]
     if not 1 <= len(sums) <= _MOST_BLOCKS:
-        raise OptionError(f"{name} has {len(sums)} skip connections; the 2^b sub-networks are summed for b from 1 to {_MOST_BLOCKS}. Check another one.")
-    whole = kernel(table, dtype="float64", progress=False)
+        raise OptionError(
+            f"{name} has {len(sums)} skip connections; the 2^b sub-networks are summed for b from 1 to {_MOST_BLOCKS}. Check another one."
+        )
+    whole = _kernel(table)
     parts = [(choice, *_part(table, sums, choice)) for choice in itertools.product((0, 1), repeat=len(sums))]
-    total = sum(part for _, _, part in parts)
+    total = np.sum([part for _, _, part in parts], 0)
     deviation = _relative(total, whole)
     gated = any(isinstance(node.operator, Gate) and isinstance(table.graph.input_of(node).operator, Add) for node in table.graph.nodes)
-    kind = "gated" if gated else "ungated"
-    cases = [{"label": f"{kind} skips: sum of {len(parts)} sub-networks", "deviation": deviation}]
+    cases = [{"label": f"sum of {len(parts)} sub-networks", "deviation": deviation}]
     if all(node.positions == 1 for node in table.graph.nodes):
-        cases.append({"label": f"{kind} skips: product form", "deviation": _relative(product_form(table), whole)})
+        cases.append({"label": "product form", "deviation": _relative(product_form(table), whole)})
     if gated:
-        cases.append({"label": "gated skips: cumulative masks", "deviation": _relative(kernel(table, dtype="float64", backend="reference", progress=False), total)})
+        cases.append({"label": "cumulative masks", "deviation": _relative(_kernel(table, backend="reference"), total)})
     details = {"cases": cases, "shares": [_shares(name, table.graph, sums, parts, whole)]}
     statement = f"K is the sum of the kernels of the 2^{len(sums)} sub-networks, relative to its largest entry"
     return CheckResult("ensemble", name, statement, deviation <= _TOLERANCE, deviation, _TOLERANCE, details)
@@ -78,8 +81,8 @@ def sub_network(graph: PathGraph, sums: list[PathNode], choice: tuple[int, ...])
 def product_form(table: GateTable) -> np.ndarray:
     r"""The product form :math:`K_{first} \prod_k (1 + H_k) K_{last}`, fan-in scale, for networks without positions.
 
-    Right where no gate follows an addition. A gate on the stream is taken as if all units of the stream were alike, which is what the product form
-    says and why it is wrong for such networks.
+    Right where no gate follows an addition. A gate on the stream is taken as if all units of the stream were alike, which is what the
+    product form says and why it is wrong for such networks.
 
     Returns:
         ``(n, n)`` float64.
@@ -107,7 +110,11 @@ def _part(table: GateTable, sums: list[PathNode], choice: tuple[int, ...]) -> tu
     """Number of parametric layers and kernel of one sub-network."""
     graph = sub_network(table.graph, sums, choice)
     depth = sum(isinstance(node.operator, Convolution) for node in graph.nodes)
-    return depth, kernel(GateTable(graph, table.inputs, table.entries), dtype="float64", progress=False)
+    return depth, _kernel(GateTable(graph, table.inputs, table.entries))
+
+
+def _kernel(table: GateTable, backend: str = "auto") -> np.ndarray:
+    return NeuralPathKernel(None, dtype="float64", backend=backend, progress=False)(table)
 
 
 def _shares(name: str, graph: PathGraph, sums: list[PathNode], parts: list, whole: np.ndarray) -> dict:

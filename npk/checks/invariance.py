@@ -1,11 +1,12 @@
-"""Invariance: circular shifts of the input leave the kernel alone if every layer is circular, of stride 1, and the read-out pools globally."""
+"""Invariance: circular shifts of the input leave the kernel alone where layers are circular, of stride 1, and the read-out is global."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npk.dual.gate_table import GateTable, as_samples
+from npk.dual.gate_table import GateTable
+from npk.dual.recording import as_samples
 from npk.errors import DataError, OptionError
 from npk.gram.kernel import NeuralPathKernel
 from npk.results import CheckResult
@@ -21,7 +22,13 @@ Shift = tuple[int, ...]
 
 
 def check_invariance(
-    net: "torch.nn.Module", X: np.ndarray, shifts: str | Sequence[Shift] = "all", *, gates: str = "auto", name: str = "network", label: str = ""
+    net: "torch.nn.Module",
+    X: np.ndarray,
+    shifts: str | Sequence[Shift] = "all",
+    *,
+    gates: str = "auto",
+    name: str = "network",
+    label: str = "",
 ) -> CheckResult:
     r"""Measure :math:`K(\mathrm{rot}(x, r), x')` against :math:`K(x, x')` for circular shifts r ("rotations" in the papers).
 
@@ -34,9 +41,10 @@ def check_invariance(
         label: what the figure calls the case; the name if empty.
 
     Returns:
-        ``measured``: worst difference relative to the root of the diagonals. Shifted samples in which at most one gate in 10,000 flipped are left out of it and counted
-        apart (``rounding``): there a pre-activation lies within rounding of 0. ``details["cases"]``: for each shift the worst difference over all samples; ``flips``:
-        gates that are not the shifted gates. ``passed``: all shifts asked for leave the kernel alone.
+        ``measured``: worst difference relative to the root of the diagonals. Shifted samples in which at most one gate in 10,000
+        flipped are left out of it and counted apart (``rounding``): there a pre-activation lies within rounding of 0.
+        ``details["cases"]``: for each shift the worst difference over all samples; ``flips``: gates that are not the shifted gates.
+        ``passed``: all shifts asked for leave the kernel alone.
 
     Raises:
         DataError: samples without positions.
@@ -62,9 +70,14 @@ def check_invariance(
     tolerance = _TOLERANCE["float64" if dtype == torch.float64 else "float32"]
     passed = bool(measured <= tolerance and not rounding.all())
     case = {
-        "label": label or name, "deviation": [[*map(int, shift), float(w.max())] for shift, w in zip(chosen, worst, strict=True)], "flips": int(flips.sum()),
-        "rounding": int(rounding.sum()), "gates": gates_each * len(moved), "max": float(worst.max()), "expected": "invariant" if passed else "broken",
-    }  # fmt: skip
+        "label": label or name,
+        "deviation": [[*map(int, shift), float(w.max())] for shift, w in zip(chosen, worst, strict=True)],
+        "flips": int(flips.sum()),
+        "rounding": int(rounding.sum()),
+        "gates": gates_each * len(moved),
+        "max": float(worst.max()),
+        "expected": "invariant" if passed else "broken",
+    }
     statement = f"K(rot(x, r), x') = K(x, x') for {len(chosen)} circular shifts r, relative to the root of the diagonals"
     return CheckResult("invariance", name, statement, passed, measured, tolerance, {"cases": [case]})
 
@@ -90,16 +103,16 @@ def _deviations(kernel: NeuralPathKernel, table: GateTable, moved: GateTable) ->
 
 
 def _flips(table: GateTable, moved: GateTable, shift: Shift) -> np.ndarray:
-    """Gates of each shifted sample that differ from the shifted gates of the sample, ``(n,)``; layers without positions must stay the same."""
+    """Gates of each shifted sample that differ from the sample's shifted gates, ``(n,)``; layers without positions must stay."""
     flips = np.zeros(len(table), np.int64)
     grid = table.inputs.shape[2:]
-    for layer, there in zip(table, moved, strict=True):
-        sides = layer.shape[2:]
+    for before, there in zip(table, moved, strict=True):
+        layer, sides = before, before.shape[2:]
         if len(sides) == len(grid) and layer[0, 0].size > 1:
-            steps = [r * side // n if r * side % n == 0 else None for r, side, n in zip(shift, sides, grid, strict=True)]
-            if None in steps:
+            steps = [divmod(r * side, n) for r, side, n in zip(shift, sides, grid, strict=True)]
+            if any(rest for _, rest in steps):
                 continue  # a stride: the shifted image has no gates at whole positions to compare with
-            layer = np.roll(layer, steps, tuple(range(2, layer.ndim)))
+            layer = np.roll(layer, [step for step, _ in steps], tuple(range(2, layer.ndim)))
         differ = layer != there if layer.dtype == bool else np.abs(layer - there) > 1e-3
         flips += differ.reshape(len(table), -1).sum(1)
     return flips

@@ -20,13 +20,13 @@ def spectrum(K: np.ndarray) -> np.ndarray:
 
 
 def effective_rank(values: np.ndarray) -> float:
-    """exp of the entropy of a spectrum that sums to 1: how many directions carry it."""
+    """The exponential of the entropy of a spectrum that sums to 1: how many directions carry it."""
     shares = values[values > 0]
     return float(np.exp(-np.sum(shares * np.log(shares)))) if len(shares) else 0.0
 
 
 def class_overlap(table: GateTable, target: np.ndarray) -> tuple[list[float], list[float]]:
-    """Mean share of a layer's gates that are on for both inputs, for pairs of one class and of different classes (by label), a layer a number.
+    """Mean share of a layer's gates that are on for both inputs, for pairs of one class and of different classes; a number a layer.
 
     Args:
         table: gates of n samples; soft gates are taken as they are.

@@ -4,7 +4,6 @@ The tie rule of npk lives here and nowhere else: a gate is on when its pre-activ
 """
 
 import json
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from npk.dual.path_graph import PathGraph, from_dict, to_dict
-from npk.errors import DataError, OptionError, ShapeError, StoreError
+from npk.errors import ShapeError, StoreError
 from npk.files import digest, written_whole
-from npk.progress import Progress, as_progress
 
 if TYPE_CHECKING:
     import torch
 
-    from npk.dual.tracing import Recording, Trace
-
 FORMAT = 1
-_RUN_BYTES = 64 << 20  # activations of one batch while recording
 
 
 def is_on(preactivation: "np.ndarray | torch.Tensor") -> Any:
@@ -79,13 +74,13 @@ class GateTable:
 
     def __post_init__(self) -> None:
         for node in self.graph.gates:
-            name = node.operator.gate
-            if name not in self.entries:
-                raise ShapeError(f"GateTable has no layer {name!r}, the graph needs it. Were the gates recorded with another checkpoint?")
-            entry = self.entries[name]
+            entry = self.entries.get(node.gate)
+            if entry is None:
+                message = f"GateTable has no layer {node.gate!r}, the graph needs it. Were the gates recorded with another checkpoint?"
+                raise ShapeError(message)
             if entry.channels != node.channels or entry.data.shape[:2] != (len(self), node.positions):
                 raise ShapeError(
-                    f"GateTable has shape {entry.shape} at layer {name!r}, the graph says {node.shape}. "
+                    f"GateTable has shape {entry.shape} at layer {node.gate!r}, the graph says {node.shape}. "
                     "Were the gates recorded with another checkpoint?"
                 )
 
@@ -122,8 +117,8 @@ class GateTable:
 
     def fingerprint(self) -> str:
         """SHA-256 over graph, samples and gates."""
-        arrays = [np.ascontiguousarray(a) for a in (self.inputs, *(e.data for e in self.entries.values()))]
-        return digest(json.dumps(to_dict(self.graph)).encode(), *(memoryview(a).cast("B") for a in arrays if a.size))
+        arrays = [np.ascontiguousarray(a) for a in (self.inputs, *(entry.data for entry in self.entries.values()))]
+        return digest(json.dumps(to_dict(self.graph)).encode(), *(a.reshape(-1).view(np.uint8).data for a in arrays))
 
     def save(self, path: str | Path) -> None:
         """Write the table as a zarr group, whole or not at all.
@@ -139,9 +134,8 @@ class GateTable:
             for i, entry in enumerate(self.entries.values()):
                 group.create_array(f"gates/{i}", data=entry.data)
             layers = [{"name": name, "kind": e.kind, "shape": e.shape} for name, e in self.entries.items()]
-            group.attrs["npk"] = {
-                "format": FORMAT, "content": "gate table", "graph": to_dict(self.graph), "layers": layers, "sha256": self.fingerprint()
-            }  # fmt: skip
+            manifest = {"format": FORMAT, "content": "gate table", "graph": to_dict(self.graph), "layers": layers}
+            group.attrs["npk"] = {**manifest, "sha256": self.fingerprint()}
 
     @classmethod
     def load(cls, path: str | Path) -> "GateTable":
@@ -155,14 +149,14 @@ class GateTable:
         try:
             entries = {v["name"]: GateLayer(v["kind"], tuple(v["shape"]), group[f"gates/{i}"][...]) for i, v in enumerate(layers)}
             table = cls(from_dict(manifest["graph"]), group["inputs"][...], entries)
-        except Exception as error:  # noqa: BLE001 - zarr raises many kinds for damaged chunks; the cause is kept
+        except Exception as error:  # zarr raises many kinds for damaged chunks; the cause is kept
             raise StoreError(f"{path} is damaged ({type(error).__name__}: {error}). Record the gates again.") from error
         if table.fingerprint() != manifest["sha256"]:
             raise StoreError(f"{path} does not match its checksum: a byte changed on disk. Record the gates again.")
         return table
 
 
-def open_store(path: str | Path, content: str) -> tuple[Any, dict]:
+def open_store(path: str | Path, content: str) -> tuple[Any, dict[str, Any]]:
     """Open a zarr group that npk wrote and return it with its manifest.
 
     Raises:
@@ -172,8 +166,8 @@ def open_store(path: str | Path, content: str) -> tuple[Any, dict]:
 
     try:
         group = zarr.open_group(path, mode="r")
-        manifest = dict(group.attrs).get("npk")
-    except Exception as error:  # noqa: BLE001 - zarr raises many kinds; the cause is kept
+        manifest: Any = dict(group.attrs).get("npk")
+    except Exception as error:  # zarr raises many kinds; the cause is kept
         raise StoreError(f"cannot read {path} as a {content} ({type(error).__name__}). Name a folder that npk wrote.") from error
     if not isinstance(manifest, dict) or manifest.get("content") != content:
         found = manifest.get("content") if isinstance(manifest, dict) else "something that npk did not write"
@@ -181,132 +175,3 @@ def open_store(path: str | Path, content: str) -> tuple[Any, dict]:
     if manifest["format"] > FORMAT:
         raise StoreError(f"{path} has format {manifest['format']}, this npk reads up to {FORMAT}. Update npk.")
     return group, manifest
-
-
-def record_gates(net: "torch.nn.Module", X: np.ndarray, *, gates: str = "auto", progress: bool | Progress = False) -> GateTable:
-    """Run a network over samples and keep its gates.
-
-    Args:
-        net: a network in eval mode.
-        X: samples, ``(n, *input_shape)``; NumPy array or tensor.
-        gates: "hard" (q > 0), "soft" (the real gate values), "auto": as the network evaluates.
-        progress: ``True`` for a bar on a terminal, or a :class:`npk.progress.Progress`.
-
-    Returns:
-        The gates of all samples, packed.
-
-    Raises:
-        DataError: X is empty or not finite, or the network gives values that are not finite.
-        OptionError: soft gates of a network that has only hard ones.
-        UnsupportedGraphError: the network's paths are not wholly understood.
-    """
-    from npk.dual.tracing import trace_network
-
-    X = as_samples(X)
-    return record_trace(trace_network(net, X.shape[1:]), X, gates=gates, progress=as_progress(progress))
-
-
-def as_samples(X: "np.ndarray | torch.Tensor") -> np.ndarray:
-    """Samples as a finite floating-point array with at least one row.
-
-    Raises:
-        DataError: empty, of no number type, or not finite.
-    """
-    X = X.detach().cpu().numpy() if hasattr(X, "detach") else np.asarray(X)
-    if X.dtype.kind not in "fiub":
-        raise DataError(f"X has dtype {X.dtype}. Give an array of numbers.")
-    X = X if X.dtype in (np.float32, np.float64) else X.astype(np.float32)
-    if X.ndim < 2 or X.size == 0:
-        raise DataError(f"X has shape {X.shape}. Give samples as (n, *input_shape) with n at least 1.")
-    if not np.isfinite(X).all():
-        raise DataError(f"X has {np.count_nonzero(~np.isfinite(X))} values that are NaN or infinite. Clean the data first.")
-    return X
-
-
-def record_trace(trace: "Trace", X: np.ndarray, *, gates: str, progress: Progress) -> GateTable:
-    """Gates of ``X`` under a traced network; see :func:`record_gates`."""
-    import torch
-
-    recordings = [_as_asked(recording, gates) for recording in trace.recordings]
-    tensor = next(iter([*trace.program.parameters(), *trace.program.buffers()]), torch.zeros(()))
-    dtype = tensor.dtype if tensor.dtype.is_floating_point else torch.float32
-    size = _batch_size(trace)
-    parts: dict[str, list[np.ndarray]] = {recording.gate: [] for recording in recordings}
-    with torch.no_grad(), progress.task("recording gates", len(X)) as advance:
-        for start in range(0, len(X), size):
-            batch = torch.tensor(X[start : start + size]).to(tensor.device, dtype)  # a copy: X may be read-only
-            values = _run(trace, recordings, batch)
-            for recording in recordings:
-                parts[recording.gate].append(_read(recording, values[recording.node]))
-            advance(len(batch))
-    entries = {r.gate: GateLayer(_KINDS[r.rule], r.shape, np.concatenate(parts[r.gate])) for r in _in_order(trace.graph, recordings)}
-    return GateTable(trace.graph, X, entries)
-
-
-_KINDS = {"positive": "hard", "value": "soft", "selection": "selection"}
-
-
-def _in_order(graph: PathGraph, recordings: "list[Recording]") -> "list[Recording]":
-    by_name = {recording.gate: recording for recording in recordings}
-    return [by_name[node.operator.gate] for node in graph.gates]
-
-
-def _as_asked(recording: "Recording", gates: str) -> "Recording":
-    import dataclasses
-
-    if gates not in ("auto", "hard", "soft"):
-        raise OptionError(f'gates={gates!r} is not known. Choose "auto", "hard" or "soft".')
-    if gates == "soft" and recording.rule == "positive":
-        raise OptionError(f'gates="soft", but layer {recording.gate!r} has hard gates. Choose "auto" or "hard".')
-    if gates == "hard" and recording.rule == "value":
-        return dataclasses.replace(recording, node=recording.hard, rule="positive")
-    return recording
-
-
-def _batch_size(trace: "Trace") -> int:
-    """Samples whose recorded values fill about 64 MB."""
-    cells = sum(int(np.prod(node.shape)) for node in trace.graph.nodes)
-    return max(1, min(4096, _RUN_BYTES // (8 * max(cells, 1))))
-
-
-def _run(trace: "Trace", recordings: "list[Recording]", batch: "torch.Tensor") -> dict[str, "torch.Tensor"]:
-    """Values of the nodes to record; the others are freed as soon as they are used."""
-    import torch
-
-    wanted, kept = {recording.node for recording in recordings}, {}
-
-    class Keep(torch.fx.Interpreter):
-        def run_node(self, n: torch.fx.Node) -> Any:
-            result = super().run_node(n)
-            if n.name in wanted:
-                kept[n.name] = result
-            if n.op == "output" and not all(bool(torch.isfinite(r).all()) for r in result):
-                raise DataError("the network gives NaN or infinite values. Are its weights finite, and X of the size it was trained on?")
-            return result
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's remarks on the user's operators came when the user ran the network
-        Keep(trace.program).run(batch)
-    return kept
-
-
-def _read(recording: "Recording", value: "torch.Tensor") -> np.ndarray:
-    """One recorded value as the table keeps it, positions before channels."""
-    if recording.rule == "selection":
-        return _selection(recording, value)
-    channels = recording.shape[0]
-    gate = is_on(value) if recording.rule == "positive" else value
-    gate = gate.expand(len(value), *recording.shape) if gate.dim() == len(recording.shape) + 1 else gate
-    flat = gate.reshape(len(value), channels, -1).transpose(1, 2).contiguous().cpu().numpy()
-    return pack(flat) if recording.rule == "positive" else flat
-
-
-def _selection(recording: "Recording", value: "torch.Tensor") -> np.ndarray:
-    """Offset of the first maximum of each window."""
-    import torch
-
-    taps = torch.as_tensor(recording.window.taps(tuple(value.shape[2:])), device=value.device)
-    flat = value.reshape(*value.shape[:2], -1)
-    seen = torch.where(taps >= 0, flat[..., taps.clamp(min=0)], -torch.inf)
-    best = seen.argmax(2).transpose(1, 2).contiguous().cpu().numpy()
-    return best.astype(np.uint8 if recording.window.size <= 256 else np.int32)

@@ -1,7 +1,7 @@
 """Masks: products of gates that a term of the recursion carries, formed once a sample and never a pair.
 
-A mask has its own list of positions. At each of them it multiplies one entry of every factor: a gate at some position, the indicator that a max pool
-chose some offset, or the input itself.
+A mask has its own list of positions. At each of them it multiplies one entry of every factor: a gate at some position, the
+indicator that a max pool chose some offset, or the input itself.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,8 @@ class Factor:
 class Mask:
     """Product of factors.
 
-    ``positions`` is ``(factors, positions)``: where each factor is read. ``offsets`` likewise: the offset that a selection must have chosen.
+    ``positions`` is ``(factors, positions)``: where each factor is read. ``offsets`` likewise: the offset that a selection must
+    have chosen.
     """
 
     factors: tuple[Factor, ...]
@@ -56,11 +57,10 @@ def form_real(mask: Mask, table: GateTable) -> np.ndarray:
 
 def form_bits(mask: Mask, table: GateTable) -> np.ndarray:
     """Values of a hard mask in packed bits, ``(n, positions, words)`` uint64."""
-    product = None
+    product = np.full((len(table), mask.size, -(-mask.channels // 64)), np.iinfo(np.uint64).max)
     for factor, at, offset in zip(mask.factors, mask.positions, mask.offsets, strict=True):
         data = table.entries[factor.name].data
-        words = data[:, at] if factor.kind == "gate" else pack(data[:, at] == offset[:, None])
-        product = words if product is None else product & words
+        product &= data[:, at] if factor.kind == "gate" else pack(data[:, at] == offset[:, None])
     return product
 
 

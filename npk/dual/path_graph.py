@@ -1,12 +1,14 @@
 """PathGraph: what a path through a network may pass, and nothing else.
 
-A network whose gates are frozen is a sum over paths. The graph holds the operators that a path meets between input and output, in order, each with
-the shape ``(channels, *positions)`` of what it gives. Gating networks are not in it: only the gates that they make.
+A network whose gates are frozen is a sum over paths. The graph holds the operators that a path meets between input and output,
+in order, each with the shape ``(channels, *positions)`` of what it gives. Gating networks are not in it: only the gates that they make.
 """
 
 import dataclasses
 import math
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -106,6 +108,11 @@ class PathNode:
         """Number of positions, 1 where there is no grid."""
         return math.prod(self.grid)
 
+    @property
+    def gate(self) -> str:
+        """Entry of the gate table that the node reads; empty where it reads none."""
+        return self.operator.gate if isinstance(self.operator, Gate | MaxPool) else ""
+
 
 @dataclass(frozen=True)
 class PathGraph:
@@ -119,9 +126,12 @@ class PathGraph:
     input_shape: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_by_name", {node.name: node for node in self.nodes})
         _refuse_reuse(self)
         _refuse_twin_branches(self)
+
+    @cached_property
+    def _by_name(self) -> dict[str, PathNode]:
+        return {node.name: node for node in self.nodes}
 
     def __getitem__(self, name: str) -> PathNode:
         return self._by_name[name]
@@ -189,9 +199,9 @@ def _count_paths(graph: PathGraph, node: PathNode, counts: dict[str, int]) -> in
 def _describe(operator: Operator) -> str:
     match operator:
         case Convolution(weight=weight, window=window):
-            return f"linear {weight}" if all(s == 1 for s in window.stride) and not any(map(any, window.padding)) and (
-                math.prod(window.kernel) == 1
-            ) else f"convolution {weight} kernel {window.kernel} stride {window.stride} padding {window.padding}"
+            if window.size == 1 and all(s == 1 for s in window.stride) and not any(map(any, window.padding)):
+                return f"linear {weight}"
+            return f"convolution {weight} kernel {window.kernel} stride {window.stride} padding {window.padding}"
         case Gate(gate=gate, slope=slope):
             return f"gate {gate}" + (f" slope {slope:g}" if slope else "")
         case MaxPool(window=window) | AveragePool(window=window):
@@ -215,18 +225,27 @@ def parameters_of(operator: Operator) -> tuple[str, ...]:
 
 
 def _refuse_reuse(graph: PathGraph) -> None:
-    """A parameter met twice on one path makes a square in its monomial: the moment identity fails."""
+    """A parameter met twice on a path makes a square, two that swap places make one monomial of two paths: the moment identity fails."""
     above: dict[str, frozenset[str]] = {}
+    before: dict[str, frozenset[str]] = {}  # what paths met up to a parameter, itself included
     for node in graph.nodes:
-        met = frozenset().union(*(above[name] for name in node.inputs)) if node.inputs else frozenset()
+        met: frozenset[str] = frozenset().union(*(above[name] for name in node.inputs))
         for parameter in parameters_of(node.operator):
             if parameter in met:
                 raise UnsupportedGraphError(
-                    f"node {node.name} ({node.source}): parameter {parameter} is used a second time along a path, so paths hold its square. "
+                    f"node {node.name} ({node.source}): parameter {parameter} is used twice along a path, so paths hold its square. "
                     "Give the two layers weights of their own."
                 )
             met |= {parameter}
+            before[parameter] = before.get(parameter, frozenset()) | met
         above[node.name] = met
+    for parameter, met in before.items():
+        swapped = next((other for other in met if other != parameter and parameter in before[other]), None)
+        if swapped:
+            raise UnsupportedGraphError(
+                f"parameters {parameter} and {swapped} are met in one order on some paths and in the other order on others, "
+                "so different paths may have one product of weights. Give the layers weights of their own."
+            )
 
 
 def _refuse_twin_branches(graph: PathGraph) -> None:
@@ -263,7 +282,7 @@ def _share_a_path_type(graph: PathGraph, first: str, second: str) -> bool:
     return False
 
 
-def to_dict(graph: PathGraph) -> dict:
+def to_dict(graph: PathGraph) -> dict[str, Any]:
     """The graph as JSON values; :func:`from_dict` gives it back."""
     nodes = []
     for node in graph.nodes:
@@ -272,10 +291,10 @@ def to_dict(graph: PathGraph) -> dict:
     return {"nodes": nodes, "input_shape": graph.input_shape}
 
 
-_OPERATORS = {cls.__name__: cls for cls in (Input, Convolution, BatchNorm, Gate, AveragePool, MaxPool, Pad, Add)}
+_OPERATORS: dict[str, Any] = {cls.__name__: cls for cls in (Input, Convolution, BatchNorm, Gate, AveragePool, MaxPool, Pad, Add)}
 
 
-def from_dict(values: dict) -> PathGraph:
+def from_dict(values: dict[str, Any]) -> PathGraph:
     """Rebuild a graph that :func:`to_dict` described."""
     nodes = tuple(
         PathNode(v["name"], _operator(dict(v["operator"])), tuple(v["inputs"]), tuple(v["shape"]), v["source"]) for v in values["nodes"]
@@ -283,12 +302,12 @@ def from_dict(values: dict) -> PathGraph:
     return PathGraph(nodes, tuple(values["input_shape"]))
 
 
-def _operator(values: dict) -> Operator:
+def _operator(values: dict[str, Any]) -> Operator:
     cls = _OPERATORS[values.pop("type")]
     if "window" in values:
         values["window"] = Window(**{key: _tuples(value) for key, value in values["window"].items()})
     return cls(**{key: _tuples(value) for key, value in values.items()})
 
 
-def _tuples(value: object) -> object:
+def _tuples(value: Any) -> Any:
     return tuple(_tuples(v) for v in value) if isinstance(value, list | tuple) else value

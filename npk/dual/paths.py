@@ -1,8 +1,11 @@
 r"""The definition, by enumeration: every path, one by one. Slow and plain; the oracle of every test.
 
-A *monomial* is the sequence of parameters that a path multiplies. Concrete paths with the same monomial share it, so their features are added:
+A *monomial* is the sequence of parameters that a path multiplies. Concrete paths with the same monomial share it, so their
+features are added:
 
-.. math:: \phi_x[p] = \sum_{\text{concrete paths of } p} x[I_0] \prod \text{gates} \cdot \text{coefficients}, \qquad v[p] = \prod \text{weights}
+.. math::
+
+    \phi_x[p] = \sum_{\text{concrete paths of } p} x[I_0] \prod \text{gates} \cdot \text{coefficients}, \qquad v[p] = \prod \text{weights}
 
 and :math:`f(x) = \langle \phi_x, v \rangle`, :math:`K(x, x') = \langle \phi_x, \phi_{x'} \rangle`. Source: arXiv 2006.10529, 2110.03403.
 """
@@ -29,6 +32,7 @@ from npk.errors import ShapeError
 
 Monomial = tuple[tuple, ...]  # ((parameter name, index...), ...) from input to output
 Features = dict[Monomial, float]
+Unit = tuple[int, int]  # (channel, position)
 _MOST = 2_000_000
 
 
@@ -52,13 +56,15 @@ def neural_path_feature(table: GateTable, sample: int, *, unit: int = 0, bias: s
     if graph.path_count() > _MOST:
         message = f"the network has {graph.path_count():.1e} paths to each output unit; enumeration stops at {_MOST:.0e}. Use npk.kernel."
         raise ShapeError(message)
-    cells: dict[str, dict[tuple[int, int], Features]] = {}
+    cells: dict[str, dict[Unit, Features]] = {}
     for node in graph.nodes:
         cells[node.name] = _enumerate(table, sample, node, [cells[name] for name in node.inputs], bias == "paths", value_input)
     return cells[graph.output.name][unit, 0]
 
 
-def path_kernel(rows: GateTable, cols: GateTable, *, scale: str = "fan_in", bias: str = "ignore", value_input: str = "auto") -> list[list[float]]:
+def path_kernel(
+    rows: GateTable, cols: GateTable, *, scale: str = "fan_in", bias: str = "ignore", value_input: str = "auto"
+) -> list[list[float]]:
     """The neural path kernel by enumeration, ``len(rows)`` lists of ``len(cols)``: "count" or "fan_in" scale."""
     variance = parameter_variances(rows.graph) if scale == "fan_in" else {}
     left = [neural_path_feature(rows, i, bias=bias, value_input=value_input) for i in range(len(rows))]
@@ -88,7 +94,7 @@ def _inner(x: Features, y: Features, variance: dict[str, float]) -> float:
     return math.fsum(x[p] * y[p] * math.prod(variance.get(step[0], 1.0) for step in p) for p in shared)
 
 
-def _enumerate(table: GateTable, sample: int, node: PathNode, inputs: list, bias: bool, value_input: str) -> dict[tuple[int, int], Features]:
+def _enumerate(table: GateTable, sample: int, node: PathNode, inputs: list, bias: bool, value_input: str) -> dict[Unit, Features]:
     """Features of every unit (channel, position) of a node from those of its inputs."""
     units = [(c, s) for c in range(node.channels) for s in range(node.positions)]
     match node.operator:
@@ -104,15 +110,17 @@ def _enumerate(table: GateTable, sample: int, node: PathNode, inputs: list, bias
         case BatchNorm(mean=mean):
             scaled = {u: {(*p, (f"scale of {mean}", u[0])): value for p, value in inputs[0][u].items()} for u in units}
             return {u: {**scaled[u], **({((f"shift of {mean}", u[0]),): 1.0} if bias else {})} for u in units}
-        case Convolution():
-            return {u: _through_weights(table.graph, node, u, inputs[0], bias) for u in units}
+        case Convolution() as operator:
+            return {u: _through_weights(table.graph, node, operator, u, inputs[0], bias) for u in units}
         case _:
             return {u: _through_window(table, sample, node, u, inputs[0]) for u in units}
 
 
-def _through_weights(graph: PathGraph, node: PathNode, unit: tuple[int, int], before: dict, bias: bool) -> Features:
+def _through_weights(
+    graph: PathGraph, node: PathNode, operator: Convolution, unit: Unit, before: dict[Unit, Features], bias: bool
+) -> Features:
     out, position = unit
-    operator, found = node.operator, {}
+    found: Features = {}
     if bias and operator.bias:
         found[((f"bias of {node.name}", out),)] = 1.0
     for offset, source in enumerate(window_taps(graph, node)[:, position]):
@@ -122,7 +130,7 @@ def _through_weights(graph: PathGraph, node: PathNode, unit: tuple[int, int], be
     return found
 
 
-def _through_window(table: GateTable, sample: int, node: PathNode, unit: tuple[int, int], before: dict) -> Features:
+def _through_window(table: GateTable, sample: int, node: PathNode, unit: Unit, before: dict[Unit, Features]) -> Features:
     channel, position = unit
     taps = window_taps(table.graph, node)
     match node.operator:

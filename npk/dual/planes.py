@@ -1,8 +1,9 @@
 """Which pairs of positions each step must visit, in independent units.
 
-A convolution moves both positions by the same offset, so their displacement t - s stays: pairs of one displacement form a plane that needs no other plane. Strides discard planes,
-pools couple a few. Instead of a case for each, needed pairs are found backwards from the output, and units are the connected components of "pair needs pair". A step
-on a single position that sums over many pairs (a global pool, a flatten) is a *reduction*: units add to it one after the other, and what follows waits for it.
+A convolution moves both positions by the same offset, so their displacement t - s stays: pairs of one displacement form a plane that
+needs no other plane. Strides discard planes, pools couple a few. Instead of a case for each, needed pairs are found backwards from the
+output, and units are the connected components of "pair needs pair". A step on a single position that sums over many pairs (a global
+pool, a flatten) is a *reduction*: units add to it one after the other, and what follows waits for it.
 """
 
 from dataclasses import dataclass
@@ -140,7 +141,7 @@ class Planes:
     def _term_links(self, term: Term, s: np.ndarray, t: np.ndarray) -> Links:
         side = self.recursion.steps[term.field].positions if term.field is not None else 1
         both = lambda table: (table[s][:, :, None], table[t][:, None, :])  # noqa: E731
-        flat = lambda value: np.ascontiguousarray(np.broadcast_to(value, shape)).reshape(len(s), -1)  # noqa: E731
+        flat = lambda value: np.ascontiguousarray(np.broadcast_to(value, shape)).reshape(len(s), shape[1] * shape[2])  # noqa: E731
         (a, b), (u, v), (w, x) = both(term.cells), both(term.places), both(term.weights)
         shape = (len(s), a.shape[1], b.shape[2])
         pair = flat(np.where((a >= 0) & (b >= 0), a * side + b, -1))

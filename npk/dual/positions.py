@@ -55,19 +55,24 @@ def pad_map(grid: Grid, widths: tuple[tuple[int, int], ...], mode: str) -> np.nd
 
     ``mode`` is "constant", "circular", "reflect" or "replicate".
     """
-    wrap = {"circular": "wrap", "reflect": "reflect", "replicate": "edge"}
     axes = []
     for n, (before, after) in zip(grid, widths, strict=True):
-        if mode == "constant":
-            axes.append(np.arange(-before, n + after)[None])
-        else:
-            axes.append(np.pad(np.arange(n), (before, after), mode=wrap[mode])[None])
+        axis = np.arange(-before, n + after)
+        match mode:
+            case "circular":
+                axis %= n
+            case "reflect":
+                axis = n - 1 - np.abs(n - 1 - np.abs(axis))
+            case "replicate":
+                axis = axis.clip(0, n - 1)
+        axes.append(axis[None])
     return _combine(axes, grid)
 
 
 def _combine(axes: list[np.ndarray], grid: Grid) -> np.ndarray:
     """Join per-axis maps (offsets, outputs) into flat positions, -1 where any axis leaves the grid."""
-    flat, inside = np.zeros((1, 1), np.int64), np.ones((1, 1), bool)
+    flat: np.ndarray = np.zeros((1, 1), np.int64)
+    inside: np.ndarray = np.ones((1, 1), bool)
     for axis, n in zip(axes, grid, strict=True):
         offsets, outputs = axis.shape
         shape = (flat.shape[0] * offsets, flat.shape[1] * outputs)

@@ -1,6 +1,7 @@
 r"""PathGraph -> Recursion: the second moment of the value network, planned from shapes alone.
 
-Between two parametric layers the second moment of an activation is a sum of terms, each a field V over pairs of positions and a mask M of one sample:
+Between two parametric layers the second moment of an activation is a sum of terms, each a field V over pairs of positions and a
+mask M of one sample:
 
 .. math:: E[h_c(s) h'_c(t)] = \sum_{terms} \sum_{a,b} w_{sa} w_{tb}\, V(\pi_a(s), \pi_b(t))\, M_a(c, s)\, M'_b(c, t)
 
@@ -36,8 +37,9 @@ from npk.errors import OptionError, UnsupportedGraphError
 class Term:
     """One term of a collapse.
 
-    ``field``: step that computes V, or ``None`` for V = 1. ``cells``, ``places`` and ``weights`` are ``(positions, family)``: position in the field's grid, position in the
-    mask, and coefficient of each member of the family; -1 outside. ``mask``: number of the mask, or ``None`` for ones.
+    ``field``: step that computes V, or ``None`` for V = 1. ``cells``, ``places`` and ``weights`` are ``(positions, family)``: position
+    in the field's grid, position in the mask, and coefficient of each member of the family; -1 outside. ``mask``: number of the mask,
+    or ``None`` for ones.
     """
 
     field: int | None
@@ -114,7 +116,8 @@ def plan(graph: PathGraph, *, scale: str = "fan_in", bias: str = "ignore", value
 
     Raises:
         OptionError: an option with another value.
-        UnsupportedGraphError: the output has positions or gates, so that no single kernel serves all output units.
+        UnsupportedGraphError: the output has positions or gates, so that no single kernel serves all output units; or a bias of two
+            layers whose paths are asked for.
     """
     for name, value, known in (
         ("scale", scale, ("fan_in", "count", "cosine")),
@@ -123,7 +126,22 @@ def plan(graph: PathGraph, *, scale: str = "fan_in", bias: str = "ignore", value
     ):
         if value not in known:
             raise OptionError(f"{name}={value!r} is not known. Choose one of {', '.join(known)}.")
+    if bias == "paths":
+        _refuse_shared_biases(graph)
     return _Planner(graph, scale != "count", bias == "paths", value_input).run()
+
+
+def _refuse_shared_biases(graph: PathGraph) -> None:
+    """Paths that start at a bias of two nodes may have one monomial: their features would have to be added before the product."""
+    first: dict[str, PathNode] = {}
+    for node in graph.nodes:
+        match node.operator:
+            case Convolution(bias=str(name)) | BatchNorm(mean=name):
+                if first.setdefault(name, node) is not node:
+                    raise UnsupportedGraphError(
+                        f'nodes {first[name].name} and {node.name} ({node.source}) share the bias {name}, which bias="paths" does not '
+                        'understand. Use bias="ignore", or give the layers biases of their own.'
+                    )
 
 
 @dataclass(frozen=True)
@@ -139,9 +157,7 @@ class _Live:
 
     def times(self, factor: Factor, place: np.ndarray, offset: np.ndarray) -> "_Live":
         shaped = (np.broadcast_to(place, self.cells.shape), np.broadcast_to(offset, self.cells.shape))
-        return _Live(
-            self.field, self.cells, (*self.factors, factor), (*self.places, shaped[0]), (*self.offsets, shaped[1]), self.weights
-        )
+        return _Live(self.field, self.cells, (*self.factors, factor), (*self.places, shaped[0]), (*self.offsets, shaped[1]), self.weights)
 
     def moved(self, taps: np.ndarray, weights: np.ndarray) -> "_Live":
         """Positions of the result see the old positions ``taps`` (offsets, positions): the family grows by the offsets."""
@@ -149,7 +165,12 @@ class _Live:
         gather = lambda old: look_up(old, index).reshape(new, -1)  # noqa: E731
         grown = np.where(index >= 0, weights.T, 0.0)[..., None] * self.weights[np.maximum(index, 0)]
         return _Live(
-            self.field, gather(self.cells), self.factors, tuple(map(gather, self.places)), tuple(map(gather, self.offsets)), grown.reshape(new, -1)
+            self.field,
+            gather(self.cells),
+            self.factors,
+            tuple(map(gather, self.places)),
+            tuple(map(gather, self.offsets)),
+            grown.reshape(new, -1),
         )
 
 
@@ -185,8 +206,8 @@ class _Planner:
                 start = _fresh(None, np.zeros(node.positions, np.int64))
                 plain = self.value_input == "ones" or (self.value_input == "auto" and ones)
                 return [start if plain else start.times(Factor("input", node.name), here[:, None], np.array(0))]
-            case Convolution():
-                return [_fresh(self.parametric(node), here)]
+            case Convolution() as operator:
+                return [_fresh(self.parametric(node, operator), here)]
             case BatchNorm():
                 return inputs[0] + ([_fresh(None, np.zeros(node.positions, np.int64))] if self.bias else [])
             case Gate(gate=gate, slope=slope):
@@ -195,10 +216,9 @@ class _Planner:
                 return inputs[0] + inputs[1]
             case MaxPool(gate=gate):
                 return [self.select(node, gate, term) for term in inputs[0]]
-            case _:
+            case AveragePool() | Pad() as operator:
                 taps = window_taps(self.graph, node)
-                average = isinstance(node.operator, AveragePool)
-                weights = average_weights(node.operator, taps) if average else np.ones(taps.shape)
+                weights = average_weights(operator, taps) if isinstance(operator, AveragePool) else np.ones(taps.shape)
                 return [term.moved(taps, weights) for term in inputs[0]]
 
     def select(self, node: PathNode, gate: str, term: _Live) -> _Live:
@@ -209,7 +229,7 @@ class _Planner:
         offsets = np.repeat(np.arange(len(taps)), family)[None, :]
         return moved.times(Factor("selection", gate), np.arange(node.positions)[:, None], offsets)
 
-    def parametric(self, node: PathNode) -> int:
+    def parametric(self, node: PathNode, operator: Convolution) -> int:
         """The field of a layer. Pads before it only say where its window looks, so the collapse is on the grid before them."""
         before, taps = self.graph.input_of(node), window_taps(self.graph, node)
         while isinstance(before.operator, Pad):
@@ -218,7 +238,7 @@ class _Planner:
         if before.name not in self.collapses:
             self.collapses[before.name] = self.collapse(before, before.channels)
         factor = 1.0 / fan_in(self.graph, node) if self.divide else 1.0
-        bias = factor if self.bias and node.operator.bias else 0.0
+        bias = factor if self.bias and operator.bias else 0.0
         self.steps.append(Field(node.name, self.collapses[before.name], taps, factor, bias, node.grid, node.positions))
         return len(self.steps) - 1
 
@@ -229,7 +249,7 @@ class _Planner:
 
     def term(self, live: _Live, channels: int) -> Term:
         """Give the term's product of factors a mask on its distinct positions only."""
-        if not live.factors:
+        if not live.factors or (live.cells < 0).all():  # nothing but padding in sight: no mask is needed
             return Term(live.field, live.cells, None, np.zeros_like(live.cells), live.weights)
         rows = np.stack([a.reshape(-1) for a in (*live.places, *live.offsets)])
         outside = (live.cells < 0).reshape(-1)

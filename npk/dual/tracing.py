@@ -1,12 +1,13 @@
 """A network becomes a PathGraph: traced by ``torch.export``, read operator by operator, refused where not wholly understood.
 
-The exported graph is functional (in-place and re-used ReLUs are plain calls) and still high-level (a circular pad stays one node). Paths are found from the output
-backwards: linear operators carry them, ``relu(q)`` is a gate on q, ``mul(h, g)`` with g out of a gate operator is an external gate.
+The exported graph is functional (in-place and re-used ReLUs are plain calls) and still high-level (a circular pad stays one node).
+Paths are found from the output backwards: linear operators carry them, ``relu(q)`` is a gate on q, ``mul(h, g)`` with g out of a
+gate operator is an external gate.
 """
 
 import warnings
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import fx
@@ -21,7 +22,8 @@ from npk.errors import ShapeError, UnsupportedGraphError
 class Recording:
     """How one entry of the gate table is read off a run of the traced program.
 
-    ``rule``: "positive" (the node's value is a pre-activation; on where > 0), "value" (the value is a real gate), "selection" (arg-max of ``window``).
+    ``rule``: "positive" (the node's value is a pre-activation; on where > 0), "value" (the value is a real gate), "selection" (arg-max
+    of ``window``).
     ``hard``: "positive" read at this node gives the hard form of a soft gate.
     """
 
@@ -75,7 +77,7 @@ def _export(net: torch.nn.Module, input_shape: tuple[int, ...]) -> fx.GraphModul
             warnings.simplefilter("ignore")
             exported = torch.export.export(net, (example,), dynamic_shapes=({0: torch.export.Dim("n", min=1)},))
             return exported.run_decompositions({}).module(check_guards=False)
-    except Exception as error:  # noqa: BLE001 - torch.export raises many kinds; the cause is kept
+    except Exception as error:  # torch.export raises many kinds; the cause is kept
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UnsupportedGraphError(
             f"torch.export cannot trace {type(net).__name__}: {reason} Its control flow must not depend on the data or on the batch size."
@@ -84,18 +86,19 @@ def _export(net: torch.nn.Module, input_shape: tuple[int, ...]) -> fx.GraphModul
 
 def _try_forward(net: torch.nn.Module, example: torch.Tensor, input_shape: tuple[int, ...]) -> None:
     """Tell a wrong input shape from a network that cannot be traced. Dropout and batch norm are not disturbed: gradients and state stay."""
-    if net.training and any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in net.modules()):
+    if any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) and m.training for m in net.modules()):
         raise UnsupportedGraphError(
-            f"{type(net).__name__} is in train mode and has batch norm, whose statistics then depend on the batch. Call net.eval() first."
+            f"{type(net).__name__} has batch norm in train mode, whose statistics depend on the batch. Call net.eval() first."
         )
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             net(example)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError, IndexError) as error:
         reason = str(error).strip().splitlines()[0]
-        message = f"{type(net).__name__} does not accept samples of shape {input_shape}: {reason}. Give X with the shape the network was made for."
-        raise ShapeError(message) from error
+        raise ShapeError(
+            f"{type(net).__name__} does not accept samples of shape {input_shape}: {reason}. Give X the shape the network was made for."
+        ) from error
 
 
 @dataclass
@@ -108,10 +111,13 @@ class Reader:
     recordings: list[Recording] = field(default_factory=list)
 
     def read(self) -> Trace:
+        """The trace of the whole program."""
         output = next(node for node in self.program.graph.nodes if node.op == "output")
         results = output.args[0]
         if len(results) != 1:
-            raise UnsupportedGraphError(f"the network returns {len(results)} values; npk reads one. Wrap it so that it returns a single tensor.")
+            raise UnsupportedGraphError(
+                f"the network returns {len(results)} values; npk reads one. Wrap it so that it returns a single tensor."
+            )
         last = self.value(results[0])
         order = _reachable(self.nodes, last)
         return Trace(PathGraph(tuple(order), self.input_shape), self.program, tuple(self.recordings))
@@ -145,22 +151,34 @@ class Reader:
     def _read(self, node: fx.Node, inputs: list[PathNode]) -> PathNode:
         rule = RULES.get("input" if node.op == "placeholder" else name_of(node))
         if rule is None:
-            self.refuse(node, f"npk knows no paths through {_name(node)}", "Replace it by an operator of the list in docs/guide/checkpoints.md")
+            self.refuse(
+                node, f"npk knows no paths through {name_of(node)}", "Replace it by an operator of the list in docs/guide/checkpoints.md"
+            )
         return rule(self, node, inputs)
 
     def add(self, node: fx.Node, operator: Operator, inputs: list[PathNode], shape: tuple[int, ...] | None = None) -> PathNode:
+        """Add a node to the path graph; its shape is that of the value unless given."""
         made = PathNode(node.name, operator, tuple(i.name for i in inputs), shape or shape_of(node), source_of(node))
         self.nodes[made.name] = made
         return made
 
     def record(self, node: fx.Node, seen: fx.Node, rule: str, shape: tuple[int, ...], **more: Any) -> str:
+        """Have an entry of the gate table recorded at ``seen``, and give its name: that of the module, where it is not taken."""
         name = module_of(node) or node.name
         taken = {r.gate for r in self.recordings}
         name = name if name not in taken else f"{name}:{node.name}"
         self.recordings.append(Recording(name, seen.name, rule, shape, **more))
         return name
 
-    def refuse(self, node: fx.Node, what: str, remedy: str) -> None:
+    def argument(self, node: fx.Node) -> fx.Node:
+        """The first argument of a node, which must be a value that the network computes."""
+        first = node.args[0] if node.args else None
+        if not isinstance(first, fx.Node):
+            self.refuse(node, "its first argument is a constant", "Give it a value that the network computes")
+        return first
+
+    def refuse(self, node: fx.Node, what: str, remedy: str) -> NoReturn:
+        """Raise the error that names the node, its module and its source line."""
         module = f" in module {module_of(node)!r}" if module_of(node) else ""
         raise UnsupportedGraphError(f"node {node.name}{module} ({source_of(node)}): {what}. {remedy}.")
 
@@ -168,14 +186,14 @@ class Reader:
         """Name of a parameter or buffer; a tensor with two names goes by the first, so that sharing is seen."""
         if not isinstance(argument, fx.Node) or argument.op != "get_attr":
             self.refuse(node, "its weight is computed, not a parameter of the network", "Fold the computation into the parameter first")
-        tensor = self.tensor(argument.target)
-        same = (n for n in self.program.graph.nodes if n.op == "get_attr" and self.tensor(n.target) is tensor)
+        tensor = self.tensor(str(argument.target))
+        same = (n for n in self.program.graph.nodes if n.op == "get_attr" and self.tensor(str(n.target)) is tensor)
         return str(next(same).target)
 
     def tensor(self, target: str) -> torch.Tensor:
         """The parameter or buffer behind a get_attr node."""
         found: Any = self.program
-        for part in str(target).split("."):
+        for part in target.split("."):
             found = getattr(found, part)
         return found
 

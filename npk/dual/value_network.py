@@ -1,7 +1,7 @@
 """The value network: a path graph under frozen gates, with any weights.
 
-With the network's own weights and biases it gives back the network's output (duality). With random weights of mean 0 and variance 1 its outputs
-have the kernel as their second moment, for every architecture (moment identity).
+With the network's own weights and biases it gives back the network's output (duality). With random weights of mean 0 and variance 1
+its outputs have the kernel as their second moment, for every architecture (moment identity).
 """
 
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ def own_weights(net: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def random_weights(graph: PathGraph, rng: np.random.Generator, *, scale: str = "fan_in", bias: bool = False) -> dict[str, torch.Tensor]:
-    """Independent normal weights of mean 0 and the variance that the kernel's scale gives a layer.
+    """Independent weights of random sign and the variance that the kernel's scale gives a layer: mean 0, with the lightest tails.
 
     Args:
         graph: whose parameters to draw.
@@ -50,27 +50,27 @@ def random_weights(graph: PathGraph, rng: np.random.Generator, *, scale: str = "
         spread = (1.0 / fan_in(graph, node)) ** 0.5 if scale == "fan_in" else 1.0
         match node.operator:
             case Convolution(weight=weight, bias=shift, window=window):
-                drawn[weight] = spread * _normal(rng, node.channels, graph.input_of(node).channels, *window.kernel)
+                drawn[weight] = spread * _signs(rng, node.channels, graph.input_of(node).channels, *window.kernel)
                 if shift:
-                    drawn[shift] = spread * _normal(rng, node.channels) if bias else torch.zeros(node.channels, dtype=torch.float64)
+                    drawn[shift] = spread * _signs(rng, node.channels) if bias else torch.zeros(node.channels, dtype=torch.float64)
             case BatchNorm() as norm:
                 drawn.update(_random_norm(norm, node.channels, rng, bias))
     return drawn
 
 
 def _random_norm(norm: BatchNorm, channels: int, rng: np.random.Generator, bias: bool) -> dict[str, torch.Tensor]:
-    """A batch norm whose diagonal weight is random: all of it sits in the weight, or in 1/sqrt(variance) where there is none."""
+    """A batch norm whose diagonal weight is a random sign, or 1 where it has no weight of its own."""
     zero, one = torch.zeros(channels, dtype=torch.float64), torch.ones(channels, dtype=torch.float64)
     drawn = {norm.mean: zero, norm.variance: one - norm.epsilon}
     if norm.weight:
-        drawn[norm.weight] = _normal(rng, channels)
+        drawn[norm.weight] = _signs(rng, channels)
     if norm.bias:
-        drawn[norm.bias] = _normal(rng, channels) if bias else zero
+        drawn[norm.bias] = _signs(rng, channels) if bias else zero
     return drawn
 
 
-def _normal(rng: np.random.Generator, *shape: int) -> torch.Tensor:
-    return torch.as_tensor(rng.standard_normal(shape))
+def _signs(rng: np.random.Generator, *shape: int) -> torch.Tensor:
+    return torch.as_tensor(rng.choice([-1.0, 1.0], shape))
 
 
 def evaluate(table: GateTable, weights: Weights, *, value_input: str = "auto") -> np.ndarray:
@@ -140,9 +140,10 @@ def _windows(value: torch.Tensor, taps: np.ndarray) -> torch.Tensor:
 
 def gate_values(table: GateTable, node: PathNode) -> np.ndarray:
     """Real values of a gate layer, ``(n, channels, positions)`` float64: {slope, 1}, or the soft gates."""
-    entry = table.entries[node.operator.gate]
+    entry = table.entries[node.gate]
     if entry.kind == "hard":
-        values = np.where(unpack(entry.data, entry.channels), 1.0, node.operator.slope)
+        slope = node.operator.slope if isinstance(node.operator, Gate) else 0.0
+        values = np.where(unpack(entry.data, entry.channels), 1.0, slope)
     else:
         values = entry.data.astype(np.float64)
     return values.swapaxes(1, 2)

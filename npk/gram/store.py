@@ -37,9 +37,8 @@ class GramStore:
         path = Path(path)
         if path.exists():
             raise StoreError(f"{path} exists and is not a kernel that can be resumed. Choose another name or remove it.")
-        manifest = {
-            "format": FORMAT, "content": CONTENT, "shape": [plan.n, plan.m], "side": plan.side, "symmetric": plan.symmetric, "dtype": dtype, "about": about
-        }  # fmt: skip
+        cut = {"shape": [plan.n, plan.m], "side": plan.side, "symmetric": plan.symmetric}
+        manifest = {"format": FORMAT, "content": CONTENT, **cut, "dtype": dtype, "about": about}
         try:
             group = zarr.open_group(path, mode="w-")
             side = (min(plan.side, plan.n), min(plan.side, plan.m))
@@ -47,7 +46,9 @@ class GramStore:
             group.create_array("checksums", shape=plan.grid, chunks=(1, 1), dtype="int64", fill_value=_NOT_DONE)
             group.attrs["npk"] = manifest
         except OSError as error:
-            raise StoreError(f"cannot write {path}: {error.strerror or error}. Choose a folder that exists, is writable and has room.") from error
+            raise StoreError(
+                f"cannot write {path}: {error.strerror or error}. Choose a folder that exists, is writable and has room."
+            ) from error
         return cls(path, group, manifest)
 
     @classmethod
@@ -73,11 +74,23 @@ class GramStore:
         there = self.manifest["about"]
         different = [f"{key} is {there.get(key)!r} there and {about.get(key)!r} here" for key in about if there.get(key) != about.get(key)]
         if different:
-            raise StoreError(f"{self.path} holds another kernel: {'; '.join(different)}. Choose another name, or give the same network, data and options.")
+            raise StoreError(
+                f"{self.path} holds another kernel: {'; '.join(different)}. Choose another name, or the same network, data and options."
+            )
 
     def is_done(self, tile: Tile) -> bool:
-        """Whether a tile is whole on disk."""
-        return int(self.group["checksums"][tile.row, tile.col]) != _NOT_DONE
+        """Whether a tile is whole on disk.
+
+        Raises:
+            StoreError: its checksum is damaged.
+        """
+        return self._stored_checksum(tile) != _NOT_DONE
+
+    def _stored_checksum(self, tile: Tile) -> int:
+        try:
+            return int(self.group["checksums"][tile.row, tile.col])
+        except Exception as error:  # zarr raises many kinds for damaged chunks; the cause is kept
+            raise StoreError(f"{self.path} is damaged at tile ({tile.row}, {tile.col}): {error}. Remove it and compute it anew.") from error
 
     def write(self, tile: Tile, values: np.ndarray) -> None:
         """Write a tile, then its checksum.
@@ -89,7 +102,9 @@ class GramStore:
             self.group["tiles"][tile.rows, tile.cols] = values
             self.group["checksums"][tile.row, tile.col] = _checksum(values)
         except OSError as error:
-            raise StoreError(f"cannot write {self.path}: {error.strerror or error}. Finished tiles are kept: make room and run again.") from error
+            raise StoreError(
+                f"cannot write {self.path}: {error.strerror or error}. Finished tiles are kept: make room and run again."
+            ) from error
 
     def read(self, tile: Tile) -> np.ndarray:
         """A finished tile.
@@ -97,18 +112,22 @@ class GramStore:
         Raises:
             StoreError: not computed yet, or damaged on disk.
         """
-        there = int(self.group["checksums"][tile.row, tile.col])
+        there = self._stored_checksum(tile)
         if there == _NOT_DONE:
-            raise StoreError(f"{self.path} is not complete: tile ({tile.row}, {tile.col}) is missing. Run the same `npk kernel` command to finish it.")
+            raise StoreError(
+                f"{self.path} is not complete: tile ({tile.row}, {tile.col}) is missing. Run the same `npk kernel` command to finish it."
+            )
         try:
             values = self.group["tiles"][tile.rows, tile.cols]
             sound = _checksum(values) == there
-        except Exception as error:  # noqa: BLE001 - zarr raises many kinds for damaged chunks; the cause is kept
-            raise StoreError(f"{self.path} is damaged at tile ({tile.row}, {tile.col}): {error}. Remove it and compute it again.") from error
+        except Exception as error:  # zarr raises many kinds for damaged chunks; the cause is kept
+            raise StoreError(f"{self.path} is damaged at tile ({tile.row}, {tile.col}): {error}. Remove it and compute it anew.") from error
         if not sound:
-            raise StoreError(f"{self.path} is damaged at tile ({tile.row}, {tile.col}): its checksum differs. Remove it and compute it again.")
+            raise StoreError(
+                f"{self.path} is damaged at tile ({tile.row}, {tile.col}): its checksum differs. Remove it and compute it again."
+            )
         return values
 
 
 def _checksum(values: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(values).view(np.uint8))
+    return zlib.crc32(np.ascontiguousarray(values).data)

@@ -83,7 +83,9 @@ def plan_tiles(n: int, m: int, demand: Demand, *, budget: int | None, symmetric:
         fitting = sides[-1]
     if fitting is None:
         least = demand.bytes(min(sides[-1], max(n, m)))
-        raise OptionError(f"memory={limit} bytes is too little for {n} x {m} samples: the smallest that works is {least} bytes. Give that or more.")
+        raise OptionError(
+            f"memory={limit} bytes is too little for {n} x {m} samples: the smallest that works is {least} bytes. Give that or more."
+        )
     return TilePlan(n, m, fitting, symmetric)
 
 

@@ -93,7 +93,8 @@ def describe(net: nn.Module) -> str:
         )
     parts = [f"{chosen['arch']} {chosen['kind']}"]
     shown = list(inspect.signature(ARCHITECTURES[chosen["arch"]]).parameters)[2:]
-    parts += [f"{name.replace('_', ' ')} {_short(chosen[name])}" for name in shown if chosen[name] not in (None, [])]
+    unused = ("pool", "pool_size") if chosen.get("pool_after") == [] else ()
+    parts += [f"{name.replace('_', ' ')} {_short(chosen[name])}" for name in shown if name not in unused and chosen[name] not in (None, [])]
     if any(isinstance(m, nn.Conv2d) for m in net.modules()):
         parts.append(f"{chosen['padding']} padding")
     if chosen["kind"] != "dnn":

@@ -74,7 +74,7 @@ def _key(ax: "Axes", label: str, rows: list[Row], columns: int) -> None:
 
 def deviation_dots(ax: "Axes", rows: list[Row], tolerance: float, wrap: int) -> None:
     """Dots on an axis from exact zero to one: filled where the theory says that it holds, hollow where it must break."""
-    high = 10 ** max(0, math.ceil(math.log10(max(max(row.value for row in rows), ZERO))))
+    high = 10 ** max(0, math.ceil(math.log10(max(ZERO, *(row.value for row in rows)))))
     ax.set_xscale("log")
     ax.set_xlim(ZERO / 3, high * 30)
     if tolerance > 0:

@@ -172,14 +172,15 @@ def _shifted(run: RunResult) -> str:
 
 
 def commands(run: RunResult) -> tuple[str, ...]:
-    """The command lines that compute each kernel again from its checkpoint."""
-    scales = {kernel.network: kernel.scale for kernel in run.kernels}
+    """The command lines that compute each kernel again from its checkpoint, in the run's folder."""
+    kernels = {kernel.network: kernel for kernel in run.kernels}
     lines = []
     for network in run.networks:
         if network.checkpoint:
             out = f"{network.checkpoint.rsplit('/', 1)[-1].removesuffix('.safetensors')}.zarr"
-            words = ["npk", "kernel", network.checkpoint, "--data", run.data, "--out", out]
-            scale = scales.get(network.name, "fan_in")
+            kernel = kernels.get(network.name)
+            words = ["npk", "kernel", network.checkpoint, "--data", kernel.data if kernel else run.data, "--out", out]
+            scale = kernel.scale if kernel else "fan_in"
             lines.append(shlex.join(words + (["--scale", scale] if scale != "fan_in" else [])))
     return tuple(lines)
 

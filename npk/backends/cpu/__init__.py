@@ -1,5 +1,8 @@
 """The CPU backend: a recursion compiled to operations on displacement planes, run by Numba with popcount overlaps."""
 
+import contextlib
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +53,16 @@ def _in_lanes(values: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(padded.reshape(blocks, LANES, values.shape[1]).swapaxes(1, 2)).reshape(blocks, LANES * values.shape[1])
 
 
+@contextlib.contextmanager
+def _torch_threads_kept() -> Iterator[None]:
+    """Numba's OpenMP layer changes the number of threads that torch uses in this process: put it back."""
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else 0
+    yield
+    if torch and torch.get_num_threads() != before:
+        torch.set_num_threads(before)
+
+
 class CpuBackend:
     """A recursion made ready for tiles of one kind of gates and one dtype.
 
@@ -81,6 +94,11 @@ class CpuBackend:
         return self.widths[0] * 8 + self.widths[1] * self.dtype.itemsize
 
     @property
+    def bytes_a_pair(self) -> int:
+        """Bytes of a pair's entry: in the tile, on the kernel's scale, and in between."""
+        return 3 * self.dtype.itemsize
+
+    @property
     def bytes_a_thread(self) -> int:
         """Working memory of one thread."""
         return (self.program.cells * self.dtype.itemsize + self.program.sums * 8) * LANES * ROWS
@@ -104,17 +122,19 @@ class CpuBackend:
             rows: masks of the row samples.
             cols: masks of the column samples.
             exponents: power of two of each step.
-            diagonal: in a symmetric kernel, number of the first column minus that of the first row: entries left of the diagonal may then stay uncomputed.
+            diagonal: in a symmetric kernel, number of the first column minus that of the first row: entries left of the diagonal may
+                then stay uncomputed.
         """
         from npk.backends.cpu.tile import run_tile
 
         program = self.program
         (bits, reals), (lane_bits, lane_reals) = rows.in_groups(), cols.in_lanes()
         out = np.zeros((len(bits) * ROWS, len(lane_bits) * LANES), self.dtype)
-        scalars = np.ascontiguousarray(program.scalars(exponents).astype(self.dtype))
+        with np.errstate(over="ignore"):  # what leaves the range makes the tile infinite, and is reported there
+            scalars = np.ascontiguousarray(program.scalars(exponents).astype(self.dtype))
         left = diagonal if diagonal is not None else len(out)
-        run_tile(
-            program.operations, scalars, program.tables, program.weights.astype(self.dtype), self.layout, bits, lane_bits, reals, lane_reals,
-            np.array([program.cells, program.sums, program.result]), left, out,
-        )  # fmt: skip
+        weights, sizes = program.weights.astype(self.dtype), np.array([program.cells, program.sums, program.result])
+        masks = (self.layout, bits, lane_bits, reals, lane_reals)
+        with _torch_threads_kept():
+            run_tile(program.operations, scalars, program.tables, weights, *masks, sizes, left, out)
         return out[: len(rows), : len(cols)]

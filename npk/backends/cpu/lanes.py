@@ -1,10 +1,11 @@
 """Three SIMD steps as LLVM vector code: sixteen column samples sit in the lanes, four row samples share every load of a column.
 
-So there are no horizontal sums, borders cost nothing, and LLVM legalizes the vectors to AVX-512, AVX2 or NEON on the user's machine. The loop vectorizer of Numba leaves ``ctpop``
-inside a stored product scalar, hence the intrinsics. A cell is ``WIDE`` numbers: row by row, sixteen columns each.
+So there are no horizontal sums, borders cost nothing, and LLVM legalizes the vectors to AVX-512, AVX2 or NEON on the user's machine.
+The loop vectorizer of Numba leaves ``ctpop`` inside a stored product scalar, hence the intrinsics. A cell is ``WIDE`` numbers: row by
+row, sixteen columns each.
 """
 
-# ruff: noqa: ANN001, ANN202 - intrinsics receive Numba types and LLVM builders, which have no useful annotations
+# Intrinsics receive Numba types and LLVM builders, which have no useful annotations.
 
 from llvmlite import ir
 from numba import types

@@ -1,9 +1,10 @@
 """Planes -> Program: a flat list of operations on slots of cells, the same for every pair of samples.
 
-Each unit's cells live in slots that are freed after their last use. Index tables that are equal (all planes of a circular layer look alike) are kept once.
-Slot 0 holds ones: the field V = 1.
+Each unit's cells live in slots that are freed after their last use. Index tables that are equal (all planes of a circular layer look
+alike) are kept once. Slot 0 holds ones: the field V = 1.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -105,18 +106,16 @@ class _Compiler:
         late: list[list[_Part]] = [[] for _ in steps]  # by source: what its units add to reductions
         for number in range(len(steps)):
             for links in planes.links(number):
-                if planes.defers(number, links.source):
-                    late[links.source].append(self.deferred(number, links))
+                if links.source is not None and planes.defers(number, links.source):
+                    late[links.source].append(self.deferred(number, links.source, links))
                 else:
                     own[number].append(self.part(number, links))
         slots = _Slots()
         used = [np.flatnonzero([count[unit] for count in self.counts]) for unit in range(self.units)]
-        for unit in range(self.units):
-            result = self.unit(unit, used[unit], own, late, slots)
-        return Program(
-            np.array(self.operations, np.int64).reshape(-1, len(COLUMNS)), self.joined(self.tables, np.int32), self.joined(self.weights, np.float64),
-            np.array(self.steps, np.int64), np.array(self.factors), slots.top, len(self.sums), result,
-        )  # fmt: skip
+        result = [self.unit(unit, used[unit], own, late, slots) for unit in range(self.units)][-1]
+        operations = np.array(self.operations, np.int64).reshape(-1, len(COLUMNS))
+        tables, weights = self.joined(self.tables, np.int32), self.joined(self.weights, np.float64)
+        return Program(operations, tables, weights, np.array(self.steps), np.array(self.factors), slots.top, len(self.sums), result)
 
     def part(self, number: int, links: Links) -> _Part:
         """A link whose contributions go to the unit of the step's own cells."""
@@ -125,20 +124,19 @@ class _Compiler:
         pair = links.pair[order]
         if links.source is not None:
             pair = np.where(pair >= 0, self.planes.local[links.source][pair], -1)
-        weight = links.weight if isinstance(links.weight, float) else links.weight[order]
+        weight = links.weight if isinstance(links.weight, float | int) else links.weight[order]
         bounds = np.searchsorted(labels[order], np.arange(self.units + 1))
         return _Part(number, links, pair, links.u[order], links.v[order], weight, bounds)
 
-    def deferred(self, number: int, links: Links) -> _Part:
+    def deferred(self, number: int, source: int, links: Links) -> _Part:
         """A link whose contributions go to a reduction, in the unit of the source's cells."""
-        source = links.source
         flat = np.flatnonzero(links.pair.reshape(-1) >= 0)
         pair = links.pair.reshape(-1)[flat]
         unit_of = np.full(self.recursion.steps[source].positions ** 2, -1)
         unit_of[self.planes.pairs[source]] = self.planes.labels[source]
         order = np.argsort(unit_of[pair], kind="stable")
-        pick = lambda values: values.reshape(-1)[flat][order]  # noqa: E731
-        weight = links.weight if isinstance(links.weight, float) else pick(links.weight)
+        pick: Callable[[np.ndarray], np.ndarray] = lambda values: values.reshape(-1)[flat][order]  # noqa: E731
+        weight = links.weight if isinstance(links.weight, float | int) else pick(links.weight)
         bounds = np.searchsorted(unit_of[pair][order], np.arange(self.units + 1))
         return _Part(number, links, self.planes.local[source][pair[order]], pick(links.u), pick(links.v), weight, bounds)
 
@@ -146,11 +144,11 @@ class _Compiler:
         """Emit one unit; gives the slot of its last step."""
         last = {int(n): int(n) for n in used}
         for n in used:
-            last.update({p.links.source: int(n) for p in own[n] if p.links.source is not None})
-        place: dict[int, int] = {}
-        for n in used:
+            last.update({p.links.source: int(n) for p in own[n] if p.links.source in last})  # others see only padding in this unit
+        place: dict[int | None, int] = {None: 0}
+        for n in map(int, used):
             place[n] = slots.take(int(self.counts[n][unit]))
-            self.begin(int(n), place[n])
+            self.begin(n, place[n])
             for i, part in enumerate(own[n]):
                 source = place.get(part.links.source, 0)
                 self.emit(part, part.rows(unit), place[n], -1, source, fresh=i == 0 and n not in self.sums)
@@ -158,7 +156,7 @@ class _Compiler:
                 self.emit(part, part.rows(unit), 0, self.sums[part.step], place[n], fresh=True)
             for done in [m for m, when in last.items() if when == n]:
                 slots.give(place[done], int(self.counts[done][unit]))
-        return place[used[-1]]
+        return place[int(used[-1])]
 
     def begin(self, number: int, out: int) -> None:
         """A reduction starts from what the units before have added."""
@@ -175,12 +173,16 @@ class _Compiler:
             return
         cells, k = (1, pair.size) if to_sum >= 0 else pair.shape
         mask = -1 if links.term is None or links.term.mask is None else links.term.mask
-        factor = part.weight if isinstance(part.weight, float) else 1.0
-        factor *= step.factor if isinstance(step, Field) else (step.channels if mask < 0 else 1)
-        kind = GATHER if isinstance(step, Field) and to_sum < 0 else TERM
-        bias = step.bias if kind == GATHER else 0.0
+        factor = part.weight if isinstance(part.weight, float | int) else 1.0
+        kind, bias = TERM, 0.0
+        if isinstance(step, Field):
+            factor *= step.factor
+            if to_sum < 0:
+                kind, bias = GATHER, step.bias
+        elif mask < 0:
+            factor *= step.channels
         u, v = (self.table(part.u[rows]), self.table(part.v[rows])) if mask >= 0 else (-1, -1)
-        weight = -1 if isinstance(part.weight, float) else self.weight(part.weight[rows])
+        weight = -1 if isinstance(part.weight, float | int) else self.weight(part.weight[rows])
         row = (kind, out, to_sum, cells, k, source, self.table(pair), u, v, weight, mask, int(fresh))
         self.add(row, (part.step, -1 if links.source is None else links.source), (factor, bias))
 
@@ -204,4 +206,3 @@ class _Compiler:
     @staticmethod
     def joined(parts: dict[bytes, int], dtype: type) -> np.ndarray:
         return np.frombuffer(b"".join(parts), dtype) if parts else np.zeros(1, dtype)
-

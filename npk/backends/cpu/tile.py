@@ -1,6 +1,8 @@
 """Run a program on a tile of sample pairs: four rows by sixteen columns at a time, threads over such groups."""
 
-# ruff: noqa: ANN001, ANN201, ANN202, PLR0913, C901, PLR0912 - compiled by Numba: arrays only, loops written out
+# ruff: noqa: PLR0912 - compiled by Numba: arrays only, loops written out
+# pyright: reportCallIssue=false
+# (Numba supplies the first argument of an intrinsic.)
 
 import numpy as np
 from numba import njit, prange
@@ -11,7 +13,19 @@ _GROUPS = 4  # groups of rows that a task takes one after the other, so that the
 _FLUSH = 16  # contributions added in the arithmetic's own type before they go to a float64 sum
 
 
-@njit(cache=True, error_model="numpy", boundscheck=False)
+def _can_cache() -> bool:
+    """Whether Numba finds a place on disk for what it compiles: an installation may be read-only, a user without a home."""
+    try:
+        njit(cache=True)(_can_cache)
+    except RuntimeError:
+        return False
+    return True
+
+
+_CACHE = _can_cache()
+
+
+@njit(cache=_CACHE, error_model="numpy", boundscheck=False)
 def _run_group(operations, scalars, tables, weights, layout, bits, lane_bits, reals, lane_reals, strides, slots, sums, scratch):
     """All operations for a group of row samples and a block of column samples (columns of ``operations``: see program.py)."""
     sums[:] = 0.0
@@ -53,12 +67,12 @@ def _run_group(operations, scalars, tables, weights, layout, bits, lane_bits, re
                         slots[o + lane] = 0
 
 
-@njit(cache=True, parallel=True, error_model="numpy", boundscheck=False)
+@njit(cache=_CACHE, parallel=True, error_model="numpy", boundscheck=False)
 def run_tile(operations, scalars, tables, weights, layout, bits, lane_bits, reals, lane_reals, sizes, left, out):
     """Fill ``out`` (groups * 4 rows, blocks * 16 columns).
 
-    ``sizes`` = (slots, sums, result slot). ``left``: number of the first column minus that of the first row; what lies wholly left of the diagonal is skipped
-    (give the number of rows to compute all).
+    ``sizes`` = (slots, sums, result slot). ``left``: number of the first column minus that of the first row; what lies wholly left of the
+    diagonal is skipped (give the number of rows to compute all).
     """
     groups, blocks = out.shape[0] // ROWS, out.shape[1] // LANES
     strips = (groups + _GROUPS - 1) // _GROUPS

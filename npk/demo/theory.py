@@ -1,0 +1,85 @@
+"""The demo's checks of the theory: where it holds, and networks built so that it must not."""
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from npk.checks.duality import check_duality
+from npk.checks.ensemble import check_ensemble
+from npk.checks.invariance import check_invariance
+from npk.progress import Progress
+from npk.results import CheckResult
+
+if TYPE_CHECKING:
+    import torch
+
+    from npk.demo import Samples
+    from npk.demo.networks import Trained
+
+_SAMPLES = 4
+_BROKEN = 1e-3  # a deviation that no rounding makes
+
+
+def check_theory(samples: "Samples", networks: list["Trained"], seed: int, progress: Progress) -> tuple[CheckResult, ...]:
+    """Duality of every network, invariance with its counter-examples, the ensemble of residual networks."""
+    X = samples.kernel_test.X
+    with progress.task("checks of the theory", len(networks) + 3) as advance:
+        found = []
+        for trained in networks:
+            found.append(check_duality(trained.net, X, draws=100, seed=seed, name=trained.summary.name))
+            advance(1)
+        found.append(_invariance(networks, X[:_SAMPLES], seed))
+        advance(1)
+        for skip in ("ungated", "gated"):
+            found.append(check_ensemble(_residual(samples, skip, seed), X[:_SAMPLES], name=f"residual network, {skip} skips"))
+            advance(1)
+    return tuple(found)
+
+
+def _invariance(networks: list["Trained"], X: np.ndarray, seed: int) -> CheckResult:
+    """The shift-invariant networks pass; zero padding and a flatten break it, by the number shown."""
+    from npk import networks as rooms
+
+    first = next(t for t in networks if t.summary.family == "shift-invariant")
+    make = cast("dict[str, Any]", first.net.architecture)  # made by npk.networks.build
+    step = math.prod(make["strides"]) if isinstance(make["strides"], list) else make["strides"]
+    shifts = [tuple(int(side) * step for side in shift) for shift in np.ndindex(*(n // step for n in X.shape[2:]))]
+    rule = "all shifts" if step == 1 else f"shifts by multiples of {step}"
+    holds = [
+        check_invariance(t.net, X, shifts, name=t.summary.name, label=f"{t.summary.name}, {rule}")
+        for t in networks
+        if t.summary.family == "shift-invariant"
+    ]
+    breaks = {
+        "zero padding": {**make, "padding": "zero"},
+        "flatten read-out": {**make, "readout": "flatten"},
+    }
+    others = [check_invariance(rooms.build(**{**made, "seed": seed}), X, shifts, label=label) for label, made in breaks.items()]
+    if step > 1:
+        others.append(check_invariance(first.net, X, [(0, 1), (1, 1), (1, 0)], label=f"shifts that are no multiples of {step}"))
+    cases = [case for check in (*holds, *others) for case in check.details["cases"]]
+    passed = all(check.passed for check in holds) and all(check.measured > _BROKEN for check in others)
+    worst = max(holds, key=lambda check: check.measured)
+    statement = f"{worst.statement}; and padding, flatten or stride break it"
+    return dataclasses.replace(worst, network="conv-gap networks", passed=passed, statement=statement, details={"cases": cases})
+
+
+def _residual(samples: "Samples", skip: str, seed: int) -> "torch.nn.Module":
+    """A small fully connected residual network, trained for a moment so that its gates are those of a trained network."""
+    from npk import networks
+
+    shape, classes = list(samples.train.X.shape[1:]), len(samples.classes)
+    net = networks.build(
+        "residual",
+        input_shape=shape,
+        classes=classes,
+        flavor="fc",
+        widths=[64] * 4,
+        block_layers=1 if skip == "ungated" else 2,
+        skip=skip,
+        seed=seed,
+    )
+    networks.train(net, samples.kernel_train.X, samples.kernel_train.require_labels(), epochs=5, seed=seed, progress=False)
+    return net

@@ -1,0 +1,123 @@
+"""The work on one kernel matrix: its tiles in order, on the kernel's scale, and what has to be said about the result."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from npk.backends import Backend
+from npk.dual.gate_table import GateTable
+from npk.dual.recursion import Collapse, Recursion
+from npk.errors import KernelWarning, ScaleError
+from npk.gram.matrix import mirror
+from npk.gram.tiles import Demand, Tile, TilePlan, plan_tiles
+
+if TYPE_CHECKING:
+    from npk.gram.kernel import NeuralPathKernel
+
+
+class Work:
+    """One matrix: tables, backend, plan; gives the tiles."""
+
+    def __init__(self, kernel: "NeuralPathKernel", rows: GateTable, cols: GateTable | None, side: int | None = None) -> None:
+        self.kernel, self.rows, self.cols = kernel, rows, cols if cols is not None else rows
+        self.backend, self.exponents = kernel.prepare(self.cols)
+        held = rows.nbytes + (cols.nbytes if cols is not None else 0)
+        demand = memory_demand(self.backend, kernel.dtype, (len(rows), len(self.cols)), held)
+        self.plan: TilePlan = plan_tiles(len(rows), len(self.cols), demand, budget=kernel.memory, symmetric=cols is None, side=side)
+        self.roots: tuple[np.ndarray, np.ndarray] | None = self._roots() if kernel.scale == "cosine" else None
+
+    def _roots(self) -> tuple[np.ndarray, np.ndarray]:
+        """Square roots of both diagonals (scaled); 0 for dead inputs."""
+        right = np.sqrt(diagonal(self.backend, self.cols, self.exponents))
+        return (right if self.rows is self.cols else np.sqrt(diagonal(self.backend, self.rows, self.exponents))), right
+
+    def tiles(self, skip: Callable[[Tile], bool] = lambda tile: False) -> Iterator[tuple[Tile, np.ndarray]]:
+        """Pairs (tile, values on the kernel's scale), in the plan's order."""
+        todo = [tile for tile in self.plan if not skip(tile)]
+        band, left = None, None
+        with self.kernel.progress.task("kernel tiles", len(self.plan)) as advance:
+            advance(len(self.plan) - len(todo))
+            for tile in todo:
+                if band != tile.row:
+                    band, left = tile.row, self.backend.side(self.rows.take(tile.rows))
+                right = self.backend.side(self.cols.take(tile.cols))
+                offset = tile.cols.start - tile.rows.start if self.plan.symmetric else None
+                values = self._finish(tile, self.backend.tile(left, right, self.exponents, offset))
+                yield tile, values
+                advance(1)
+
+    def _finish(self, tile: Tile, scaled: np.ndarray) -> np.ndarray:
+        if not np.isfinite(scaled).all():
+            raise ScaleError(
+                f"kernel values leave the range of {self.kernel.dtype} between layers. "
+                'Use dtype="float64"; if it is float64 already, the samples differ too much in size: normalize them.'
+            )
+        if self.plan.symmetric and tile.row == tile.col:
+            scaled = mirror(scaled)
+        if self.roots is None:
+            return to_range(scaled, int(self.exponents[-1]), self.kernel)
+        roots = np.outer(self.roots[0][tile.rows], self.roots[1][tile.cols])
+        values = np.divide(scaled, roots, out=np.zeros(scaled.shape), where=roots > 0)
+        if self.plan.symmetric and tile.row == tile.col:
+            alive = self.roots[0][tile.rows] > 0
+            np.fill_diagonal(values, alive.astype(float))
+        return values.astype(self.kernel.dtype)
+
+    def report(self, result: np.ndarray) -> None:
+        """Say how many inputs are dead, and how many entries may have underflowed."""
+        if not self.plan.symmetric:
+            return
+        deep = least_share(self.backend.recursion) < np.log(np.finfo(self.kernel.dtype).tiny)
+        dead = np.diagonal(result) == 0
+        if dead.any():
+            why = "no active path, or one that underflowed" if deep else "no active path"
+            warnings.warn(f"{int(dead.sum())} of {len(dead)} samples have {why}: K(x, x) = 0.", KernelWarning, stacklevel=4)
+        lost = int(np.count_nonzero(result == 0) - (len(dead) ** 2 - int((~dead).sum()) ** 2))
+        if deep and lost > 0:
+            warnings.warn(
+                f"{lost} of {result.size} entries are 0 between live samples; in a network this deep they may have underflowed. "
+                'Use dtype="float64" to tell.',
+                KernelWarning,
+                stacklevel=4,
+            )
+
+
+def memory_demand(backend: Backend, dtype: str, shape: tuple[int, int], held: int) -> Demand:
+    """What a kernel of this shape takes: ``held`` bytes of samples and gates, the result, two sides of a tile and its pairs."""
+    item = np.dtype(dtype).itemsize
+    fixed = held + shape[0] * shape[1] * item + 2 * backend.bytes_a_thread
+    return Demand(fixed, 3 * backend.bytes_a_sample, backend.bytes_a_pair)
+
+
+def diagonal(backend: Backend, table: GateTable, exponents: np.ndarray) -> np.ndarray:
+    """K(x, x) of each sample divided by 2**exponents[-1], ``(n,)`` float64."""
+    found = np.empty(len(table))
+    for tile in TilePlan(len(table), 1, 16, symmetric=False):
+        side = backend.side(table.take(tile.rows))
+        found[tile.rows] = np.diagonal(backend.tile(side, side, exponents))
+    return found
+
+
+def to_range(scaled: np.ndarray, exponent: int, kernel: "NeuralPathKernel") -> np.ndarray:
+    """K from K / 2**exponent; exact, or an error.
+
+    Raises:
+        ScaleError: values outside the range of the dtype.
+    """
+    with np.errstate(over="ignore", under="ignore"):
+        values = np.ldexp(scaled, exponent)
+    info = np.finfo(scaled.dtype)
+    top = float(np.abs(scaled).max(initial=0.0))
+    if not np.isfinite(values).all() or (top > 0 and np.log2(top) + exponent < np.log2(info.tiny) + info.nmant):
+        raise ScaleError(
+            f'with scale="{kernel.scale}" the largest kernel values are about 2**{exponent}, outside the range of {kernel.dtype}. '
+            'Use scale="cosine", or dtype="float64".'
+        )
+    return values
+
+
+def least_share(recursion: Recursion) -> float:
+    """Logarithm of the smallest value other than 0 that a product of overlaps can have relative to the diagonal's bound."""
+    return -sum(float(np.log(step.channels * step.positions)) for step in recursion.steps if isinstance(step, Collapse))

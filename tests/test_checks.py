@@ -1,0 +1,213 @@
+"""Each check passes where the theory holds, and fails where the network or the code breaks it."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import npk
+from npk.checks import duality, ensemble
+from npk.checks.measures import class_overlap, effective_rank, spectrum
+from npk.dual.gate_table import GateLayer, GateTable
+from npk.errors import DataError, OptionError, ShapeError
+from npk.results import CheckResult
+
+
+def conv(i, o, **options):
+    return nn.Conv2d(i, o, 3, **{"padding": 1, "padding_mode": "circular", **options})
+
+
+GAP = (nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def network(*layers):
+    torch.manual_seed(0)
+    for layer in layers:
+        if hasattr(layer, "reset_parameters"):
+            layer.reset_parameters()
+    return nn.Sequential(*layers).double().eval()
+
+
+class Skips(nn.Module):
+    """Two blocks around which the stream skips; a ReLU after the sums, or not."""
+
+    def __init__(self, gated):
+        super().__init__()
+        self.gated, (self.stem, self.a, self.b, self.head) = gated, (nn.Linear(*io) for io in ((3, 8), (8, 8), (8, 8), (8, 2)))
+
+    def forward(self, x):
+        h = F.relu(self.stem(x))
+        for layer in (self.a, self.b):
+            h = F.relu(h + layer(h)) if self.gated else h + F.relu(layer(h))
+        return self.head(h)
+
+
+@pytest.fixture(scope="module")
+def skips():
+    torch.manual_seed(0)
+    return {gated: Skips(gated).double().eval() for gated in (False, True)}
+
+
+def draw(*shape):
+    return np.random.default_rng(0).standard_normal(shape)
+
+
+# duality
+
+
+def test_duality_holds(skips):
+    result = npk.check_duality(skips[True], draw(20, 3), draws=100, name="skips")
+    assert result.passed
+    assert result.measured < 1e-12
+    assert (result.name, result.network, result.tolerance) == ("duality", "skips", 1e-9)
+    assert [case["label"] for case in result.details["cases"]] == ["own weights", "paths one by one"]
+    assert 0 < result.details["moment_errors"] <= 5
+    assert CheckResult.from_json(result.to_json()) == result
+
+
+def test_duality_in_single_precision():
+    result = npk.check_duality(
+        network(conv(1, 2), nn.BatchNorm2d(2), nn.ReLU(), nn.MaxPool2d(2), *GAP, nn.Linear(2, 2)).float(), draw(3, 1, 4, 4), draws=50
+    )
+    assert result.passed
+    assert 0 < result.measured < result.tolerance == 1e-4
+
+
+def test_duality_sees_one_flipped_gate(skips, monkeypatch):
+    """The gate with the largest effect; one whose pre-activation is near 0 would hardly show."""
+    record = duality.record_gates
+
+    def flip(net, X):
+        table = record(net, X)
+        name = table.names[0]
+        entry = table.entries[name]
+        return GateTable(table.graph, table.inputs, {**table.entries, name: GateLayer(entry.kind, entry.shape, entry.data ^ np.uint64(1))})
+
+    monkeypatch.setattr(duality, "record_gates", flip)
+    result = npk.check_duality(skips[True], draw(5, 3), draws=10)
+    assert not result.passed
+    assert result.measured > 1e-3
+
+
+def test_duality_sees_a_wrong_kernel(skips, monkeypatch):
+    kernel = duality.NeuralPathKernel.__call__
+    monkeypatch.setattr(duality.NeuralPathKernel, "__call__", lambda self, X, Y=None: 2 * kernel(self, X, Y))
+    result = npk.check_duality(skips[True], draw(5, 3), draws=200)
+    assert not result.passed
+    assert result.details["moment_errors"] > 5
+    assert result.measured < 1e-12
+
+
+# invariance
+
+INVARIANT = {"circular": network(conv(1, 2), nn.ReLU(), conv(2, 3), nn.ReLU(), *GAP, nn.Linear(3, 2))}
+BROKEN = {
+    "zero padding": network(conv(1, 2, padding_mode="zeros"), nn.ReLU(), conv(2, 3), nn.ReLU(), *GAP, nn.Linear(3, 2)),
+    "flatten": network(conv(1, 2), nn.ReLU(), nn.Flatten(), nn.Linear(32, 2)),
+    "stride": network(conv(1, 2, stride=2), nn.ReLU(), conv(2, 3), nn.ReLU(), *GAP, nn.Linear(3, 2)),
+}
+
+
+def test_invariance_holds():
+    result = npk.check_invariance(INVARIANT["circular"], draw(3, 1, 4, 4), name="conv", label="circular")
+    (case,) = result.details["cases"]
+    assert result.passed
+    assert result.measured < 1e-12
+    assert (case["label"], case["flips"], case["expected"]) == ("circular", 0, "invariant")
+    assert len(case["deviation"]) == 16
+    assert CheckResult.from_json(result.to_json()) == result
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_invariance_is_broken(name):
+    result = npk.check_invariance(BROKEN[name], draw(3, 1, 4, 4))
+    assert not result.passed
+    assert result.measured > 1e-2
+    assert result.details["cases"][0]["expected"] == "broken"
+    no_shift = next(value for *shift, value in result.details["cases"][0]["deviation"] if not any(shift))
+    assert no_shift == 0
+
+
+def test_a_stride_leaves_shifts_by_its_multiples():
+    images = draw(3, 1, 4, 4)
+    assert npk.check_invariance(BROKEN["stride"], images, [(0, 2), (2, 0), (2, 2)]).passed
+    assert not npk.check_invariance(BROKEN["stride"], images, [(0, 2), (1, 0)]).passed
+
+
+@pytest.mark.parametrize(
+    ("shape", "shifts", "error", "why"),
+    [
+        ((3, 5), "all", DataError, "has no positions to shift"),
+        ((3, 1, 4, 4), "some", OptionError, "shifts='some' is not known"),
+        ((3, 1, 4, 4), [(1,)], OptionError, r"does not fit positions \(4, 4\)"),
+        ((3, 1, 4, 4), [], OptionError, r"shifts=\[\] does not fit"),
+    ],
+)
+def test_invariance_refuses(shape, shifts, error, why):
+    with pytest.raises(error, match=why):
+        npk.check_invariance(INVARIANT["circular"], draw(*shape), shifts)
+
+
+# ensemble
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_ensemble_is_the_sum_of_sub_networks(gated, skips):
+    result = npk.check_ensemble(skips[gated], draw(6, 3))
+    cases = {case["label"]: case["deviation"] for case in result.details["cases"]}
+    assert result.passed
+    assert cases["sum of 4 sub-networks"] < 1e-12
+    assert (cases["product form"] < 1e-12) == (not gated)
+    assert not gated or cases["product form"] > 1e-2
+    assert not gated or cases["cumulative masks"] < 1e-12
+    (shares,) = result.details["shares"]
+    assert shares["depth"] == [2, 3, 4]
+    assert sum(shares["share"]) == pytest.approx(1)
+    assert len(shares["blocks"]) == 2
+    assert all(0 < share < 1 for share in shares["blocks"])
+
+
+def test_ensemble_sees_a_missing_sub_network(skips, monkeypatch):
+    part = ensemble._part
+    monkeypatch.setattr(
+        ensemble,
+        "_part",
+        lambda table, sums, choice: (3, 0 * part(table, sums, choice)[1]) if choice == (1, 1) else part(table, sums, choice),
+    )
+    result = npk.check_ensemble(skips[False], draw(6, 3))
+    assert not result.passed
+    assert result.measured > 1e-2
+
+
+def test_ensemble_needs_skips():
+    with pytest.raises(OptionError, match="plain has 0 skip connections"):
+        npk.check_ensemble(INVARIANT["circular"], draw(2, 1, 4, 4), name="plain")
+
+
+# measures
+
+
+def test_spectrum_and_effective_rank():
+    np.testing.assert_allclose(spectrum(np.diag([1.0, 3.0, 0.0])), [0.75, 0.25, 0])
+    assert effective_rank(np.array([0.25] * 4)) == pytest.approx(4)
+    assert effective_rank(np.array([1.0, 0, 0])) == pytest.approx(1)
+    assert effective_rank(spectrum(np.zeros((2, 2)))) == 0
+    with pytest.raises(ShapeError, match=r"K has shape \(2, 3\); a spectrum needs a square kernel"):
+        spectrum(np.zeros((2, 3)))
+
+
+def test_class_overlap_goes_by_label():
+    net = network(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 1))
+    net[0].weight.data = torch.eye(2).double()
+    table = npk.record_gates(net, np.array([[1.0, 1.0], [1.0, 1.0], [1.0, -1.0]]))
+    same, different = class_overlap(table, np.array([0, 0, 1]))
+    assert same == [1.0]  # two of two gates
+    assert different == [0.5]
+    alone, _ = class_overlap(table, np.array([0, 1, 2]))
+    assert np.isnan(alone[0])
+    with pytest.raises(ShapeError, match="there are 2 labels for 3 samples"):
+        class_overlap(table, np.array([0, 1]))
+    assert dataclasses.is_dataclass(table)

@@ -1,0 +1,412 @@
+"""Networks that are refused, each with its reason, and forms of one network that must be read alike."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from tiny_networks import NETWORKS, make
+from torch import nn
+from torch.nn import functional as F
+
+import npk
+from npk.dual.path_graph import Add, AveragePool, BatchNorm, Convolution, Gate, Input, MaxPool, from_dict, to_dict
+from npk.dual.recursion import plan
+from npk.errors import ShapeError, UnsupportedGraphError
+
+Linear = nn.Linear
+
+
+class Net(nn.Module):
+    """A network from a function of itself and x."""
+
+    def __init__(self, function, **modules):
+        super().__init__()
+        self.function = function
+        for name, module in modules.items():
+            setattr(self, name, module)
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def net(function, **modules):
+    return Net(function, **modules).eval()
+
+
+def layers(*modules):
+    return nn.Sequential(*modules).eval()
+
+
+def in_train_mode(network, module):
+    network.eval().get_submodule(module).train()
+    return network
+
+
+@torch.library.custom_op("user::relu", mutates_args=())
+def foreign_relu(x: torch.Tensor) -> torch.Tensor:
+    return torch.tanh(x)
+
+
+@foreign_relu.register_fake
+def _(x):
+    return torch.empty_like(x)
+
+
+def parameter(*shape):
+    return nn.Parameter(torch.ones(shape))
+
+
+GAP = (nn.AdaptiveAvgPool2d(1), nn.Flatten())
+VECTOR, IMAGE, LINE = (4,), (1, 4, 4), (1, 4)
+
+REFUSED = {
+    # operators without paths
+    "layer norm": (layers(Linear(4, 4), nn.LayerNorm(4), Linear(4, 2)), VECTOR, "no paths through layer_norm"),
+    "softmax": (layers(Linear(4, 4), nn.Softmax(1), Linear(4, 2)), VECTOR, "node softmax in module '1' .*no paths through softmax"),
+    "gelu": (layers(Linear(4, 4), nn.GELU(), Linear(4, 2)), VECTOR, "no paths through gelu"),
+    "relu6": (layers(Linear(4, 4), nn.ReLU6(), Linear(4, 2)), VECTOR, "no paths through hardtanh"),
+    "attention": (
+        net(lambda s, x: s.h(s.m(x, x, x)[0].flatten(1)), m=nn.MultiheadAttention(4, 1, batch_first=True), h=Linear(8, 2)),
+        (2, 4),
+        "no paths through",
+    ),
+    "permuted axes": (
+        net(lambda s, x: s.h(s.c(x).transpose(2, 3).flatten(1)), c=nn.Conv2d(1, 2, 1), h=Linear(32, 2)),
+        IMAGE,
+        "no paths through transpose",
+    ),
+    "foreign operator called relu": (
+        net(lambda s, x: s.h(foreign_relu(s.a(x))), a=Linear(4, 4), h=Linear(4, 2)),
+        VECTOR,
+        "no paths through user::relu",
+    ),
+    "added parameter": (
+        net(lambda s, x: s.h(s.a(x) + s.p), a=Linear(4, 4), p=parameter(4), h=Linear(4, 2)),
+        VECTOR,
+        "no paths through get_attr",
+    ),
+    # the same weights twice
+    "weight twice on a path": (
+        net(lambda s, x: s.h(s.a(F.relu(s.a(x)))), a=Linear(4, 4), h=Linear(4, 2)),
+        VECTOR,
+        "parameter a.weight is used twice along a path",
+    ),
+    "x + relu(x)": (
+        net(lambda s, x: s.h(s.a(x) + F.relu(s.a(x))), a=Linear(4, 4), h=Linear(4, 2)),
+        VECTOR,
+        "reaches through the same weights",
+    ),
+    "input + relu(input)": (net(lambda s, x: s.h(x + F.relu(x)), h=Linear(4, 2)), VECTOR, "reaches through the same weights"),
+    "h + h": (net(lambda s, x: s.h((q := s.a(x)) + q), a=Linear(4, 4), h=Linear(4, 2)), VECTOR, "reaches through the same weights"),
+    "siamese": (
+        net(lambda s, x: s.h(s.b(F.relu(s.a(x))) + s.b(s.a(x))), a=Linear(4, 4), b=Linear(4, 4), h=Linear(4, 2)),
+        VECTOR,
+        "reaches through the same weights",
+    ),
+    "one kernel, two dilations": (
+        net(
+            lambda s, x: s.h((F.conv2d(x, s.w, padding=1) + F.conv2d(x, s.w, padding=2, dilation=2)).mean((2, 3))),
+            w=parameter(2, 1, 3, 3),
+            h=Linear(2, 2),
+        ),
+        IMAGE,
+        "reaches through the same weights",
+    ),
+    "weights in both orders": (
+        net(lambda s, x: s.h(F.relu(s.b(s.a(x))) + F.relu(s.a(s.b(x)))), a=Linear(4, 4), b=Linear(4, 4), h=Linear(4, 2)),
+        VECTOR,
+        "met in one order on some paths and in the other order",
+    ),
+    "computed weight": (net(lambda s, x: F.linear(x, 2 * s.a.weight), a=Linear(4, 2)), VECTOR, "its weight is computed"),
+    "transposed weight": (
+        net(lambda s, x: F.linear(F.relu(F.linear(x, s.a.weight)), s.a.weight.t()), a=Linear(4, 2)),
+        VECTOR,
+        "its weight is computed",
+    ),
+    # modes and shapes
+    "batch norm in train mode": (
+        nn.Sequential(Linear(4, 4), nn.BatchNorm1d(4), Linear(4, 2)),
+        VECTOR,
+        r"batch norm in train mode.*net.eval\(\)",
+    ),
+    "one batch norm in train mode": (
+        in_train_mode(nn.Sequential(Linear(4, 4), nn.BatchNorm1d(4), Linear(4, 2)), "1"),
+        VECTOR,
+        "batch norm in train mode",
+    ),
+    "batch norm without statistics": (
+        layers(Linear(4, 4), nn.BatchNorm1d(4, track_running_stats=False), Linear(4, 2)),
+        VECTOR,
+        "depends on the batch",
+    ),
+    "batch norm after flatten": (
+        layers(nn.Conv2d(1, 2, 1), nn.Flatten(), nn.BatchNorm1d(32), Linear(32, 2)),
+        IMAGE,
+        "a weight for each position",
+    ),
+    "dropout in train mode": (nn.Sequential(Linear(4, 4), nn.Dropout(0.5), Linear(4, 2)), VECTOR, "dropout in train mode"),
+    "groups": (layers(nn.Conv2d(2, 2, 1, groups=2), *GAP, Linear(2, 2)), (2, 3, 3), "a convolution in 2 groups"),
+    "ceil mode": (layers(nn.Conv2d(1, 2, 1), nn.MaxPool2d(2, ceil_mode=True), nn.Flatten(), Linear(8, 2)), (1, 3, 3), "ceil_mode"),
+    "uneven adaptive pool": (
+        layers(nn.Conv2d(1, 2, 1), nn.AdaptiveAvgPool2d(2), nn.Flatten(), Linear(8, 2)),
+        (1, 3, 3),
+        "whose windows differ in size",
+    ),
+    "another divisor": (
+        layers(nn.Conv2d(1, 2, 1), nn.AvgPool2d(2, divisor_override=3), nn.Flatten(), Linear(8, 2)),
+        IMAGE,
+        "divisor_override",
+    ),
+    "pad with ones": (
+        net(lambda s, x: s.h(F.pad(s.c(x), (1, 1), value=1.0).mean((2, 3))), c=nn.Conv2d(1, 2, 1), h=Linear(2, 2)),
+        IMAGE,
+        "a pad by .* with value 1.0",
+    ),
+    "crop": (
+        net(lambda s, x: s.h(F.pad(s.c(x), (-1, 0)).mean((2, 3))), c=nn.Conv2d(1, 2, 1), h=Linear(2, 2)),
+        IMAGE,
+        r"a pad by \[-1, 0\]",
+    ),
+    "reshape in the middle": (
+        net(lambda s, x: s.h(s.a(x).view(-1, 2, 2).mean(2)), a=Linear(4, 4), h=Linear(2, 2)),
+        VECTOR,
+        r"it reshapes \(4,\) to \(2, 2\)",
+    ),
+    "batch taken apart": (
+        net(lambda s, x: s.h(s.a(x.view(-1, 2)).view(-1, 8)), a=Linear(2, 4), h=Linear(8, 2)),
+        VECTOR,
+        r"it reshapes \(4,\) to \(2,\)",
+    ),
+    "linear on the last axis": (layers(Linear(4, 4), nn.Flatten(), Linear(8, 2)), (2, 4), r"on the last axis of \(2, 4\) only"),
+    "mean over channels": (
+        net(lambda s, x: s.h(s.c(x).mean(1).flatten(1)), c=nn.Conv2d(1, 2, 1), h=Linear(16, 2)),
+        IMAGE,
+        r"a mean over axes \[1\]",
+    ),
+    "mean after flatten": (
+        net(lambda s, x: s.h(s.c(x).flatten(1).mean(-1, keepdim=True)), c=nn.Conv1d(1, 2, 1), h=Linear(1, 2)),
+        LINE,
+        r"\(8,\), which is \(2, 4\) flattened",
+    ),
+    "pad after flatten": (
+        net(lambda s, x: s.h(F.pad(s.c(x).flatten(1), (1, 1))), c=nn.Conv1d(1, 2, 1), h=Linear(10, 2)),
+        LINE,
+        r"which is \(2, 4\) flattened",
+    ),
+    "pool that takes the batch for channels": (
+        net(lambda s, x: s.h(F.avg_pool1d(s.a(x), 2)), a=Linear(4, 4), h=Linear(2, 2)),
+        VECTOR,
+        "works on 1 axes of samples of shape",
+    ),
+    # sums and products
+    "add of a constant": (net(lambda s, x: s.h(s.a(x) + 1.0), a=Linear(4, 4), h=Linear(4, 2)), VECTOR, "adds a constant or a multiple"),
+    "add of a multiple": (
+        net(lambda s, x: s.h(torch.add(s.a(x), s.b(x), alpha=2)), a=Linear(4, 4), b=Linear(4, 4), h=Linear(4, 2)),
+        VECTOR,
+        "adds a constant or a multiple",
+    ),
+    "add that broadcasts over samples": (
+        net(lambda s, x: s.h((s.c(x) + s.a(x.flatten(1))).mean(1)), c=nn.Conv1d(1, 1, 1), a=Linear(4, 4), h=Linear(4, 2)),
+        LINE,
+        "it adds shapes",
+    ),
+    "product of two values": (
+        net(lambda s, x: s.h(s.a(x) * s.b(x)), a=Linear(4, 4), b=Linear(4, 4), h=Linear(4, 2)),
+        VECTOR,
+        "neither .or both. comes out of a gate",
+    ),
+    "product of two gates": (
+        net(lambda s, x: s.h(torch.sigmoid(s.a(x)) * torch.sigmoid(s.b(x))), a=Linear(4, 4), b=Linear(4, 4), h=Linear(4, 2)),
+        VECTOR,
+        "neither .or both. comes out of a gate",
+    ),
+    "multiple": (net(lambda s, x: s.h(2 * s.a(x)), a=Linear(4, 4), h=Linear(4, 2)), VECTOR, "neither .or both. comes out of a gate"),
+    "threshold that is not 0": (net(lambda s, x: s.h((q := s.a(x)) * (q > 1)), a=Linear(4, 4), h=Linear(4, 2)), VECTOR, "compares with 1"),
+    "gate that broadcasts a value": (
+        net(lambda s, x: s.h(s.a(x) * torch.sigmoid(s.b(x))), a=Linear(4, 1), b=Linear(4, 4), h=Linear(4, 2)),
+        VECTOR,
+        "gates of shape .4,. multiply values of shape .1,.",
+    ),
+    "gate without samples": (
+        net(lambda s, x: s.h(s.a(x) * torch.sigmoid(s.p)), a=Linear(4, 4), p=parameter(4), h=Linear(4, 2)),
+        VECTOR,
+        "do not depend on the sample",
+    ),
+    "rounded gates": (
+        net(lambda s, x: s.h(s.a(x) * torch.sigmoid(s.b(x)).int()), a=Linear(4, 4), b=Linear(4, 4), h=Linear(4, 2)),
+        VECTOR,
+        "rounds soft gates",
+    ),
+    "rounded values": (
+        net(lambda s, x: s.h(s.a(x).int().float()), a=Linear(4, 4), h=Linear(4, 2)),
+        VECTOR,
+        "turns values into torch.int32",
+    ),
+    "start from a constant": (
+        net(lambda s, x: s.h(torch.full_like(x, 2.0) * (s.a(x) > 0)), a=Linear(4, 4), h=Linear(4, 2)),
+        VECTOR,
+        "starts from the constant 2",
+    ),
+    "part of a value": (
+        net(lambda s, x: s.h(F.relu(torch.split(s.a(x), 2, 1)[0])), a=Linear(4, 4), h=Linear(2, 2)),
+        VECTOR,
+        "takes a part of a value|no paths through split",
+    ),
+    # the whole
+    "control flow": (
+        net(lambda s, x: s.h(s.a(x)) if x.sum() > 5 else s.h(x), a=Linear(4, 4), h=Linear(4, 2)),
+        VECTOR,
+        "cannot trace Net: .* must not depend on the data",
+    ),
+    "control flow on the batch": (
+        net(lambda s, x: s.h(s.a(x)) if x.shape[0] > 5 else s.h(x), a=Linear(4, 4), h=Linear(4, 2)),
+        VECTOR,
+        "or on the batch size",
+    ),
+    "two outputs": (net(lambda s, x: (s.h(x), s.a(x)), a=Linear(4, 4), h=Linear(4, 2)), VECTOR, "returns 2 values"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(name):
+    network, shape, why = REFUSED[name]
+    with pytest.raises(UnsupportedGraphError, match=why):
+        npk.trace(network, shape)
+
+
+def test_batch_norm_statistics_are_not_touched():
+    network = in_train_mode(nn.Sequential(Linear(4, 4), nn.BatchNorm1d(4), Linear(4, 2)), "1")
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    with pytest.raises(UnsupportedGraphError, match="batch norm in train mode"):
+        npk.trace(network, VECTOR)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("network", "shape", "why"),
+    [
+        (layers(Linear(4, 4), nn.ReLU()), VECTOR, "the output itself is gated"),
+        (layers(nn.Conv1d(1, 2, 1)), LINE, "returns 2 channels on 4 positions"),
+    ],
+)
+def test_traced_but_without_a_kernel(network, shape, why):
+    with pytest.raises(UnsupportedGraphError, match=why):
+        plan(npk.trace(network, shape))
+
+
+def test_shared_biases_start_no_paths():
+    shared = net(
+        lambda s, x: s.h(s.b(F.relu(s.a(x))) + s.b(F.relu(s.c(x)))), a=Linear(4, 4), b=Linear(4, 4), c=Linear(4, 4), h=Linear(4, 2)
+    )
+    graph = npk.trace(shared, VECTOR)
+    plan(graph)
+    with pytest.raises(UnsupportedGraphError, match='share the bias b.bias, which bias="paths" does not'):
+        plan(graph, bias="paths")
+
+
+@pytest.mark.parametrize("shape", [(5,), (1, 5, 5)])
+def test_wrong_sample_shape(shape):
+    with pytest.raises(ShapeError, match=r"Sequential does not accept samples of shape .*Give X the shape"):
+        npk.trace(layers(Linear(4, 2), nn.BatchNorm1d(2)), shape)
+
+
+def kinds(graph):
+    return [type(node.operator) for node in graph.nodes]
+
+
+def weights(graph):
+    return [node.operator.weight for node in graph.nodes if isinstance(node.operator, Convolution)]
+
+
+FORMS_OF_RELU = {
+    "functional": lambda s, x: s.h(F.relu(s.b(F.relu(s.a(x))))),
+    "in place": lambda s, x: s.h(F.relu_(s.b(F.relu_(s.a(x))))),
+    "method": lambda s, x: s.h(s.b(s.a(x).relu()).relu_()),
+    "one module twice": lambda s, x: s.h(s.r(s.b(s.r(s.a(x))))),
+    "comparison": lambda s, x: s.h((p := s.b((q := s.a(x)) * (q > 0))) * (p > 0)),
+    "with dropout, identity and detours": lambda s, x: s.h(F.dropout(s.r(s.b(s.r(s.a(x).clone()))), 0.5, False).contiguous()),
+    "leaky with slope 0": lambda s, x: s.h(F.leaky_relu(s.b(F.leaky_relu(s.a(x), 0.0)), 0.0)),
+}
+
+
+@pytest.mark.parametrize("form", FORMS_OF_RELU)
+def test_every_form_of_relu_is_a_gate(form):
+    network = net(FORMS_OF_RELU[form], a=Linear(4, 3), b=Linear(3, 5), h=Linear(5, 2), r=nn.ReLU(inplace=True))
+    graph = npk.trace(network, VECTOR)
+    assert kinds(graph) == [Input, Convolution, Gate, Convolution, Gate, Convolution]
+    assert weights(graph) == ["a.weight", "b.weight", "h.weight"]
+    assert len({node.gate for node in graph.gates}) == 2
+    assert [node.shape for node in graph.gates] == [(3,), (5,)]
+
+
+def test_names_of_gates_come_from_modules():
+    graph = npk.trace(layers(Linear(4, 3), nn.ReLU(), Linear(3, 2), nn.ReLU(), Linear(2, 2)), VECTOR)
+    assert [node.gate for node in graph.gates] == ["1", "3"]
+
+
+def test_flattened_input_becomes_an_image():
+    network = net(lambda s, x: s.h(torch.flatten(F.relu(s.c(x.view(-1, 1, 4, 4))), 1)), c=nn.Conv2d(1, 2, 3), h=Linear(8, 2))
+    graph = npk.trace(network, (16,))
+    assert graph.nodes[0].shape == (1, 4, 4)
+    assert graph.input_shape == (16,)
+    assert graph.output.operator.window.kernel == (2, 2)
+
+
+def test_tied_weights_of_parallel_branches_are_read():
+    network = net(
+        lambda s, x: s.h(s.b(F.relu(s.a(x))) + s.b(F.relu(s.c(x)))), a=Linear(4, 4), b=Linear(4, 4), c=Linear(4, 4), h=Linear(4, 2)
+    )
+    graph = npk.trace(network, VECTOR)
+    assert weights(graph).count("b.weight") == 2
+    assert kinds(graph).count(Add) == 1
+
+
+def test_tied_modules_go_by_one_name():
+    network = net(lambda s, x: s.h(s.b(F.relu(s.a(x)))), a=Linear(4, 4), b=Linear(4, 4), h=Linear(4, 2))
+    network.b.weight = network.a.weight
+    with pytest.raises(UnsupportedGraphError, match=r"parameter a.weight is used twice"):
+        npk.trace(network, VECTOR)
+
+
+def test_squeeze_and_excite_gates_are_external():
+    gated = net(
+        lambda s, x: s.h(((q := s.c(x)) * torch.sigmoid(s.g(q.mean((2, 3), keepdim=True)))).mean((2, 3))),
+        c=nn.Conv2d(1, 3, 3),
+        g=nn.Conv2d(3, 3, 1),
+        h=Linear(3, 2),
+    )
+    graph = npk.trace(gated, IMAGE)
+    assert weights(graph) == ["c.weight", "h.weight"]  # the gating branch is not on a path
+    assert [node.shape for node in graph.gates] == [(3, 2, 2)]
+
+
+def test_batch_norm_on_flattened_single_positions_is_read():
+    graph = npk.trace(layers(nn.Conv2d(1, 3, 2), *GAP, nn.BatchNorm1d(3), nn.ReLU(), Linear(3, 2)), IMAGE)
+    assert kinds(graph) == [Input, Convolution, AveragePool, BatchNorm, Gate, Convolution]
+
+
+def test_path_count():
+    graph = npk.trace(
+        layers(nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), Linear(12, 5), nn.ReLU(), Linear(5, 2)), (2, 4, 4)
+    )
+    assert kinds(graph)[3] is MaxPool
+    assert graph.path_count() == (2 * 9) * 4 * 12 * 5
+    skip = npk.trace(net(lambda s, x: s.h(x + F.relu(s.a(x))), a=Linear(4, 4), h=Linear(4, 2)), VECTOR)
+    assert skip.path_count() == (1 + 4) * 4
+
+
+def test_table_of_the_graph_names_sources():
+    text = str(npk.trace(net(lambda s, x: s.h(s.a(x).relu()), a=Linear(4, 4), h=Linear(4, 2)), VECTOR))
+    assert "linear a.weight" in text
+    assert "gate relu" in text
+    assert "test_path_graph.py:" in text
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "vgg16"][::4])
+def test_dict_round_trip(name):
+    network, shape = make(name, np.random.default_rng(0))
+    graph = npk.trace(network, shape)
+    again = from_dict(to_dict(graph))
+    assert again == graph
+    assert all(math.prod(node.shape) > 0 for node in again.nodes)

@@ -1,0 +1,147 @@
+"""Which pairs of positions are visited, and in how many independent units."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import npk
+from npk.backends.cpu.program import compile_program
+from npk.dual.planes import Planes
+from npk.dual.recursion import Field, plan
+from npk.errors import OptionError
+
+GAP = (nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def conv(i, o, k=3, **options):
+    return nn.Conv2d(i, o, k, **{"padding": k // 2, "padding_mode": "circular", **options})
+
+
+def planes(*layers, shape=(1, 4, 4)):
+    return Planes(plan(npk.trace(nn.Sequential(*layers).eval(), shape)))
+
+
+def displacements(found, number, wrap=True):
+    """Distinct t - s among the needed pairs of a step; on the torus, or as they are."""
+    step = found.recursion.steps[number]
+    s, t = (np.stack(np.unravel_index(flat, step.grid)) for flat in np.divmod(found.pairs[number], step.positions))
+    return {tuple(d) for d in ((t - s) % np.array(step.grid)[:, None] if wrap else t - s).T.tolist()}
+
+
+def units(found, number):
+    return np.unique(found.labels[number], return_counts=True)
+
+
+def fields(found):
+    return [number for number, step in enumerate(found.recursion.steps) if isinstance(step, Field) and step.positions > 1]
+
+
+def test_circular_convolutions_and_a_global_pool_are_independent_planes():
+    found = planes(conv(1, 2), nn.ReLU(), conv(2, 2), nn.ReLU(), *GAP, nn.Linear(2, 2))
+    P = 16
+    for number in fields(found):
+        labels, counts = units(found, number)
+        assert len(labels) == P
+        assert (counts == P).all()
+        assert len(displacements(found, number)) == P
+    assert found.cells() == 4 * P * P + 3  # input and field of each convolution; the pool, the head and the kernel have one position
+    assert found.reductions
+
+
+def test_zero_padding_keeps_displacements_apart():
+    found = planes(conv(1, 2, padding_mode="zeros"), nn.ReLU(), conv(2, 2, padding_mode="zeros"), nn.ReLU(), *GAP, nn.Linear(2, 2))
+    for number in fields(found):
+        assert len(units(found, number)[0]) == 7 * 7  # displacements -3..3 on each axis
+
+
+def test_flatten_needs_equal_positions_only():
+    found = planes(conv(1, 2), nn.ReLU(), conv(2, 2), nn.ReLU(), nn.Flatten(), nn.Linear(32, 2))
+    for number in fields(found):
+        assert displacements(found, number) == {(0, 0)}
+        assert len(found.pairs[number]) == 16
+
+
+def test_strides_discard_planes():
+    found = planes(conv(1, 2), nn.ReLU(), conv(2, 2, stride=2), nn.ReLU(), *GAP, nn.Linear(2, 2), shape=(1, 8, 8))
+    first, second = fields(found)
+    assert len(displacements(found, second)) == 16
+    assert displacements(found, first) == {(a, b) for a in (0, 2, 4, 6) for b in (0, 2, 4, 6)}  # a quarter of 64
+
+
+def test_stride_that_does_not_divide():
+    found = planes(conv(1, 2), nn.ReLU(), conv(2, 2, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(18, 2), shape=(1, 5, 5))
+    first, second = fields(found)
+    assert displacements(found, second) == {(0, 0)}
+    assert displacements(found, first) == {(0, 0)}
+
+
+def test_pools_couple_planes():
+    found = planes(conv(1, 2), nn.ReLU(), nn.AvgPool2d(2), conv(2, 2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 2))
+    first, second = fields(found)
+    assert displacements(found, second) == {(0, 0)}
+    assert displacements(found, first, wrap=False) == {(a, b) for a in (-1, 0, 1) for b in (-1, 0, 1)}  # p * 0 + (b - a)
+    assert len(units(found, first)[0]) == 1
+
+
+def test_thirty_two_by_thirty_two_with_two_strided_stages_keeps_64_of_1024_planes():
+    """math.md: ResNet-110 on 32 x 32. Here its frame with the padding that makes displacements wrap."""
+    stages = [conv(3, 2), nn.ReLU(), conv(2, 2, stride=2), nn.ReLU(), conv(2, 2, stride=2), nn.ReLU()]
+    found = planes(*stages, *GAP, nn.Linear(2, 2), shape=(3, 32, 32))
+    assert [len(displacements(found, number)) for number in fields(found)] == [64, 64, 64]
+    assert len(found.pairs[fields(found)[0]]) == 64 * 1024
+
+
+def test_resnet_110_visits_few_pairs_at_full_resolution():
+    """With zero padding displacements do not wrap: 15 x 15 partly empty planes that hold as many pairs as 64 full ones."""
+    net = npk.networks.build("resnet110", "dnn", input_shape=(3, 32, 32), classes=10, blocks=1, width=1, seed=0).eval()
+    found = Planes(plan(npk.trace(net, (3, 32, 32))))
+    full = [number for number in fields(found) if found.recursion.steps[number].grid == (32, 32)]
+    assert full
+    for number in full:
+        assert len(displacements(found, number)) == 64
+        assert len(displacements(found, number, wrap=False)) == 225
+        assert len(found.pairs[number]) == 64 * 1024
+
+
+def test_units_run_after_what_they_need():
+    found = planes(conv(1, 2), nn.ReLU(), nn.MaxPool2d(2), conv(2, 2), nn.ReLU(), *GAP, nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
+    for number in range(len(found.recursion.steps)):
+        for links in found.links(number):
+            if links.source is None:
+                continue
+            unit = np.full(found.recursion.steps[links.source].positions ** 2, -1)
+            unit[found.pairs[links.source]] = found.labels[links.source]
+            rows, _ = np.nonzero(links.pair >= 0)
+            own, there = found.labels[number][links.cell[rows]], unit[links.pair[links.pair >= 0]]
+            assert (there < own).all() if found.defers(number, links.source) else (there == own).all()
+
+
+def test_slots_are_used_again():
+    layers = [layer for _ in range(20) for layer in (conv(1, 1), nn.ReLU())]
+    deep = compile_program(planes(*layers, *GAP, nn.Linear(1, 2)).recursion)
+    flat = compile_program(planes(*layers[:4], *GAP, nn.Linear(1, 2)).recursion)
+    assert deep.cells == flat.cells
+    assert len(deep.tables) == len(flat.tables)  # all planes and layers look alike
+
+
+@pytest.mark.parametrize("option", ["scale", "bias", "value_input"])
+def test_unknown_options(option):
+    graph = npk.trace(nn.Sequential(nn.Linear(2, 2)), (2,))
+    with pytest.raises(OptionError, match=f"{option}='other' is not known. Choose one of"):
+        plan(graph, **{option: "other"})
+
+
+@pytest.mark.filterwarnings("ignore::npk.errors.KernelWarning")
+def test_a_pad_that_nothing_looks_through(rng):
+    """A layer that sees only padding in some unit, and one that sees nothing else."""
+    net = nn.Sequential(
+        nn.ConstantPad1d(1, 0.0), nn.Conv1d(1, 2, 2), nn.ConstantPad1d(1, 0.0), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(2, 2)
+    )
+    blind = nn.Sequential(nn.Conv1d(1, 2, 1, padding=4, stride=20), nn.Flatten(), nn.Linear(2, 2))
+    for network in (net, blind):
+        table = npk.record_gates(network.double().eval(), rng.standard_normal((3, 1, 4)))
+        for bias in ("ignore", "paths"):
+            exact = npk.kernel(table, bias=bias, dtype="float64", backend="reference")
+            np.testing.assert_allclose(npk.kernel(table, bias=bias, dtype="float64"), exact, rtol=1e-12)
+            assert torch.isfinite(torch.as_tensor(exact)).all()
