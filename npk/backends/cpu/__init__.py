@@ -12,7 +12,7 @@ from npk.dual.gate_table import GateTable
 from npk.dual.masks import form_bits, form_real
 from npk.dual.recursion import Recursion
 
-LANES, ROWS = 16, 4  # columns and rows of the samples that are computed together; see lanes.py
+LANES, ROWS = 16, 8  # columns and rows of the samples that are computed together; see lanes.py
 _BITS, _REAL, _ONES = 0, 1, 2
 
 
@@ -27,12 +27,12 @@ class Side:
         return len(self.bits)
 
     def in_groups(self) -> tuple[np.ndarray, np.ndarray]:
-        """Four samples one after the other: ``(groups, 4 * width)``; the last group is filled with zeros."""
-        return _in_groups(self.bits), _in_groups(self.reals)
+        """Eight samples side by side: ``(groups, width * 8)``; the last group is filled with zeros."""
+        return _side_by_side(self.bits, ROWS), _side_by_side(self.reals, ROWS)
 
     def in_lanes(self) -> tuple[np.ndarray, np.ndarray]:
         """Sixteen samples side by side: ``(blocks, width * 16)``; the last block is filled with zeros."""
-        return _in_lanes(self.bits), _in_lanes(self.reals)
+        return _side_by_side(self.bits, LANES), _side_by_side(self.reals, LANES)
 
 
 def _padded(values: np.ndarray, multiple: int) -> np.ndarray:
@@ -42,15 +42,11 @@ def _padded(values: np.ndarray, multiple: int) -> np.ndarray:
     return padded
 
 
-def _in_groups(values: np.ndarray) -> np.ndarray:
-    padded = _padded(values, ROWS)
-    return padded.reshape(len(padded) // ROWS, ROWS * values.shape[1])
-
-
-def _in_lanes(values: np.ndarray) -> np.ndarray:
-    padded = _padded(values, LANES)
-    blocks = len(padded) // LANES
-    return np.ascontiguousarray(padded.reshape(blocks, LANES, values.shape[1]).swapaxes(1, 2)).reshape(blocks, LANES * values.shape[1])
+def _side_by_side(values: np.ndarray, count: int) -> np.ndarray:
+    """``(n, width)`` to ``(n / count, width * count)``: equal places of ``count`` samples are neighbors."""
+    padded = _padded(values, count)
+    groups, width = len(padded) // count, values.shape[1]
+    return np.ascontiguousarray(padded.reshape(groups, count, width).swapaxes(1, 2)).reshape(groups, width * count)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Three SIMD steps as LLVM vector code: sixteen column samples sit in the lanes, four row samples share every load of a column.
+"""Three SIMD steps as LLVM vector code: sixteen column samples sit in the lanes, eight row samples share every load of a column.
 
 So there are no horizontal sums, borders cost nothing, and LLVM legalizes the vectors to AVX-512, AVX2 or NEON on the user's machine.
 The loop vectorizer of Numba leaves ``ctpop`` inside a stored product scalar, hence the intrinsics. A cell is ``WIDE`` numbers: row by
@@ -12,8 +12,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-LANES, ROWS = 16, 4
+LANES, ROWS = 16, 8
 WIDE = LANES * ROWS
+UNROLL = 4  # channels of real masks a turn of the loop
 _I64, _I32 = ir.IntType(64), ir.IntType(32)
 _WORDS = ir.VectorType(_I64, LANES)
 
@@ -66,19 +67,19 @@ def _add_products(b, overlaps, slots, s, scale, o, kind):
 
 
 @intrinsic
-def add_bits(tc, rows, a, stride, lanes, p, words, slots, s, scale, o):
-    """slots[o:] += scale * slots[s:] * popcount(rows[a + r * stride : ... + words] & lanes[p:]) for each row r."""
-    sig = types.void(rows, types.intp, types.intp, lanes, types.intp, types.intp, slots, types.intp, slots.dtype, types.intp)
+def add_bits(tc, rows, a, lanes, p, words, slots, s, scale, o):
+    """slots[o:] += scale * slots[s:] * popcount(rows[a : a + words, r] & lanes[p:]) for each row r; rows word by word."""
+    sig = types.void(rows, types.intp, lanes, types.intp, types.intp, slots, types.intp, slots.dtype, types.intp)
 
     def codegen(ctx, b, sig, args):
-        rows_, a_, stride_, lanes_, p_, words_, slots_, s_, scale_, o_ = _arrays(ctx, b, sig, args)
-        kind = _vector(sig.args[6])
+        rows_, a_, lanes_, p_, words_, slots_, s_, scale_, o_ = _arrays(ctx, b, sig, args)
+        kind = _vector(sig.args[5])
         count = cgutils.get_or_insert_function(b.module, ir.FunctionType(_WORDS, [_WORDS]), f"llvm.ctpop.v{LANES}i64")
         totals = _registers(b, _WORDS)
         with cgutils.for_range(b, words_) as loop:
             column = _load(b, lanes_, b.add(p_, b.mul(loop.index, _int(LANES))), _WORDS)
             for r, total in enumerate(totals):
-                word = b.load(b.gep(rows_.data, [b.add(b.add(a_, b.mul(stride_, _int(r))), loop.index)]))
+                word = b.load(b.gep(rows_.data, [b.add(b.mul(b.add(a_, loop.index), _int(ROWS)), _int(r))]))
                 b.store(b.add(b.load(total), b.call(count, [b.and_(_splat(b, word), column)])), total)
         overlaps = [b.sitofp(b.trunc(b.load(total), ir.VectorType(_I32, LANES)), kind) for total in totals]
         _add_products(b, overlaps, slots_, s_, scale_, o_, kind)
@@ -88,20 +89,28 @@ def add_bits(tc, rows, a, stride, lanes, p, words, slots, s, scale, o):
 
 
 @intrinsic
-def add_real(tc, rows, a, stride, lanes, p, channels, slots, s, scale, o):
-    """slots[o:] += scale * slots[s:] * sum over c of rows[a + r * stride + c] * lanes[p + 16 c:] for each row r."""
-    sig = types.void(rows, types.intp, types.intp, lanes, types.intp, types.intp, slots, types.intp, slots.dtype, types.intp)
+def add_real(tc, rows, a, lanes, p, channels, slots, s, scale, o):
+    """slots[o:] += scale * slots[s:] * sum over c of rows[a + c, r] * lanes[p + 16 c:] for each row r; rows channel by channel."""
+    sig = types.void(rows, types.intp, lanes, types.intp, types.intp, slots, types.intp, slots.dtype, types.intp)
 
     def codegen(ctx, b, sig, args):
-        rows_, a_, stride_, lanes_, p_, channels_, slots_, s_, scale_, o_ = _arrays(ctx, b, sig, args)
-        kind = _vector(sig.args[6])
+        rows_, a_, lanes_, p_, channels_, slots_, s_, scale_, o_ = _arrays(ctx, b, sig, args)
+        kind = _vector(sig.args[5])
         totals = _registers(b, kind)
-        with cgutils.for_range(b, channels_) as loop:
-            column = _load(b, lanes_, b.add(p_, b.mul(loop.index, _int(LANES))), kind)
+
+        def add(c):
+            column = _load(b, lanes_, b.add(p_, b.mul(c, _int(LANES))), kind)
             for r, total in enumerate(totals):
-                value = b.load(b.gep(rows_.data, [b.add(b.add(a_, b.mul(stride_, _int(r))), loop.index)]))
+                value = b.load(b.gep(rows_.data, [b.add(b.mul(b.add(a_, c), _int(ROWS)), _int(r))]))
                 product = b.fmul(_splat(b, value), column, flags=["contract"])
                 b.store(b.fadd(b.load(total), product, flags=["contract"]), total)
+
+        whole = b.and_(channels_, _int(-UNROLL))
+        with cgutils.for_range(b, b.udiv(channels_, _int(UNROLL))) as loop:
+            for i in range(UNROLL):
+                add(b.add(b.mul(loop.index, _int(UNROLL)), _int(i)))
+        with cgutils.for_range(b, b.sub(channels_, whole)) as loop:
+            add(b.add(whole, loop.index))
         _add_products(b, [b.load(total) for total in totals], slots_, s_, scale_, o_, kind)
         return ctx.get_dummy_value()
 

@@ -1,4 +1,4 @@
-"""Run a program on a tile of sample pairs: four rows by sixteen columns at a time, threads over such groups."""
+"""Run a program on a tile of sample pairs: eight rows by sixteen columns at a time, threads over such groups."""
 
 # ruff: noqa: PLR0912 - compiled by Numba: arrays only, loops written out
 # pyright: reportCallIssue=false
@@ -9,7 +9,7 @@ from numba import njit, prange
 
 from npk.backends.cpu.lanes import LANES, ROWS, WIDE, add_bits, add_real, gather
 
-_GROUPS = 4  # groups of rows that a task takes one after the other, so that the column block stays in the cache
+_GROUPS = 2  # groups of rows that a task takes one after the other, so that the column block stays in the cache
 _FLUSH = 16  # contributions added in the arithmetic's own type before they go to a float64 sum
 
 
@@ -26,7 +26,7 @@ _CACHE = _can_cache()
 
 
 @njit(cache=_CACHE, error_model="numpy", boundscheck=False)
-def _run_group(operations, scalars, tables, weights, layout, bits, lane_bits, reals, lane_reals, strides, slots, sums, scratch):
+def _run_group(operations, scalars, tables, weights, layout, bits, lane_bits, reals, lane_reals, slots, sums, scratch):
     """All operations for a group of row samples and a block of column samples (columns of ``operations``: see program.py)."""
     sums[:] = 0.0
     for n in range(len(operations)):
@@ -54,10 +54,10 @@ def _run_group(operations, scalars, tables, weights, layout, bits, lane_bits, re
                     s = (source + entry) * WIDE
                     if form == 0:
                         a, b = first + tables[u + j] * width, first + tables[v + j] * width
-                        add_bits(bits, a, strides[0], lane_bits, b * LANES, width, slots, s, w, o)
+                        add_bits(bits, a, lane_bits, b * LANES, width, slots, s, w, o)
                     elif form == 1:
                         a, b = first + tables[u + j] * width, first + tables[v + j] * width
-                        add_real(reals, a, strides[1], lane_reals, b * LANES, width, slots, s, w, o)
+                        add_real(reals, a, lane_reals, b * LANES, width, slots, s, w, o)
                     else:
                         for lane in range(WIDE):
                             slots[o + lane] += w * slots[s + lane]
@@ -69,14 +69,13 @@ def _run_group(operations, scalars, tables, weights, layout, bits, lane_bits, re
 
 @njit(cache=_CACHE, parallel=True, error_model="numpy", boundscheck=False)
 def run_tile(operations, scalars, tables, weights, layout, bits, lane_bits, reals, lane_reals, sizes, left, out):
-    """Fill ``out`` (groups * 4 rows, blocks * 16 columns).
+    """Fill ``out`` (groups * 8 rows, blocks * 16 columns).
 
     ``sizes`` = (slots, sums, result slot). ``left``: number of the first column minus that of the first row; what lies wholly left of the
     diagonal is skipped (give the number of rows to compute all).
     """
     groups, blocks = out.shape[0] // ROWS, out.shape[1] // LANES
     strips = (groups + _GROUPS - 1) // _GROUPS
-    strides = (bits.shape[1] // ROWS, reals.shape[1] // ROWS)
     for task in prange(strips * blocks):
         strip, q = task // blocks, task % blocks
         if left + (q + 1) * LANES <= strip * _GROUPS * ROWS:
@@ -85,9 +84,7 @@ def run_tile(operations, scalars, tables, weights, layout, bits, lane_bits, real
         slots[:WIDE] = 1
         sums = np.zeros(max(sizes[1], 1) * WIDE, np.float64)
         for g in range(strip * _GROUPS, min(groups, (strip + 1) * _GROUPS)):
-            _run_group(
-                operations, scalars, tables, weights, layout, bits[g], lane_bits[q], reals[g], lane_reals[q], strides, slots, sums, sizes[0]
-            )
+            _run_group(operations, scalars, tables, weights, layout, bits[g], lane_bits[q], reals[g], lane_reals[q], slots, sums, sizes[0])
             for r in range(ROWS):
                 for lane in range(LANES):
                     out[g * ROWS + r, q * LANES + lane] = slots[sizes[2] * WIDE + r * LANES + lane]
