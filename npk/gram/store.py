@@ -11,6 +11,7 @@ import numpy as np
 
 from npk.dual.gate_table import FORMAT, open_store
 from npk.errors import StoreError
+from npk.files import written_whole
 from npk.gram.tiles import Tile, TilePlan
 
 CONTENT = "gram"
@@ -39,17 +40,13 @@ class GramStore:
             raise StoreError(f"{path} exists and is not a kernel that can be resumed. Choose another name or remove it.")
         cut = {"shape": [plan.n, plan.m], "side": plan.side, "symmetric": plan.symmetric}
         manifest = {"format": FORMAT, "content": CONTENT, **cut, "dtype": dtype, "about": about}
-        try:
-            group = zarr.open_group(path, mode="w-")
+        with written_whole(path) as temporary:
+            group = zarr.open_group(temporary, mode="w-")
             side = (min(plan.side, plan.n), min(plan.side, plan.m))
             group.create_array("tiles", shape=(plan.n, plan.m), chunks=side, dtype=dtype)
             group.create_array("checksums", shape=plan.grid, chunks=(1, 1), dtype="int64", fill_value=_NOT_DONE)
             group.attrs["npk"] = manifest
-        except OSError as error:
-            raise StoreError(
-                f"cannot write {path}: {error.strerror or error}. Choose a folder that exists, is writable and has room."
-            ) from error
-        return cls(path, group, manifest)
+        return cls.open(path, write=True)
 
     @classmethod
     def open(cls, path: str | Path, *, write: bool = False) -> "GramStore":

@@ -20,13 +20,17 @@ if TYPE_CHECKING:
 class Work:
     """One matrix: tables, backend, plan; gives the tiles."""
 
-    def __init__(self, kernel: "NeuralPathKernel", rows: GateTable, cols: GateTable | None, side: int | None = None) -> None:
+    def __init__(
+        self, kernel: "NeuralPathKernel", rows: GateTable, cols: GateTable | None, *, side: int | None = None, on_disk: bool = False
+    ) -> None:
         self.kernel, self.rows, self.cols = kernel, rows, cols if cols is not None else rows
         self.backend, self.exponents = kernel.prepare(self.cols)
         held = rows.nbytes + (cols.nbytes if cols is not None else 0)
-        demand = memory_demand(self.backend, kernel.dtype, (len(rows), len(self.cols)), held)
+        demand = memory_demand(self.backend, kernel.dtype, (0, 0) if on_disk else (len(rows), len(self.cols)), held)
         self.plan: TilePlan = plan_tiles(len(rows), len(self.cols), demand, budget=kernel.memory, symmetric=cols is None, side=side)
-        self.roots: tuple[np.ndarray, np.ndarray] | None = self._roots() if kernel.scale == "cosine" else None
+        self.deep = least_share(self.backend.recursion) < np.log(np.finfo(kernel.dtype).tiny)
+        self.roots = self._roots() if kernel.scale == "cosine" or self.deep else None
+        self.dead = self.lost = self.entries = 0
 
     def _roots(self) -> tuple[np.ndarray, np.ndarray]:
         """Square roots of both diagonals (scaled); 0 for dead inputs."""
@@ -45,8 +49,10 @@ class Work:
                 right = self.backend.side(self.cols.take(tile.cols))
                 offset = tile.cols.start - tile.rows.start if self.plan.symmetric else None
                 values = self._finish(tile, self.backend.tile(left, right, self.exponents, offset))
+                self._count(tile, values)
                 yield tile, values
                 advance(1)
+        self._report()
 
     def _finish(self, tile: Tile, scaled: np.ndarray) -> np.ndarray:
         if not np.isfinite(scaled).all():
@@ -56,7 +62,7 @@ class Work:
             )
         if self.plan.symmetric and tile.row == tile.col:
             scaled = mirror(scaled)
-        if self.roots is None:
+        if self.roots is None or self.kernel.scale != "cosine":
             return to_range(scaled, int(self.exponents[-1]), self.kernel)
         roots = np.outer(self.roots[0][tile.rows], self.roots[1][tile.cols])
         values = np.divide(scaled, roots, out=np.zeros(scaled.shape), where=roots > 0)
@@ -65,23 +71,30 @@ class Work:
             np.fill_diagonal(values, alive.astype(float))
         return values.astype(self.kernel.dtype)
 
-    def report(self, result: np.ndarray) -> None:
+    def _count(self, tile: Tile, values: np.ndarray) -> None:
+        """Dead inputs, and entries between live samples that are 0, in what was computed."""
+        twice = 2 if self.plan.symmetric and tile.row != tile.col else 1
+        self.entries += twice * values.size
+        if self.plan.symmetric and tile.row == tile.col:
+            self.dead += int((np.diagonal(values) == 0).sum())
+        if self.deep and self.roots is not None:
+            live = np.outer(self.roots[0][tile.rows] > 0, self.roots[1][tile.cols] > 0)
+            self.lost += twice * int(np.count_nonzero(live & (values == 0)))
+
+    def _report(self) -> None:
         """Say how many inputs are dead, and how many entries may have underflowed."""
-        if not self.plan.symmetric:
-            return
-        deep = least_share(self.backend.recursion) < np.log(np.finfo(self.kernel.dtype).tiny)
-        dead = np.diagonal(result) == 0
-        if dead.any():
-            why = "no active path, or one that underflowed" if deep else "no active path"
-            warnings.warn(f"{int(dead.sum())} of {len(dead)} samples have {why}: K(x, x) = 0.", KernelWarning, stacklevel=4)
-        lost = int(np.count_nonzero(result == 0) - (len(dead) ** 2 - int((~dead).sum()) ** 2))
-        if deep and lost > 0:
-            warnings.warn(
-                f"{lost} of {result.size} entries are 0 between live samples; in a network this deep they may have underflowed. "
-                'Use dtype="float64" to tell.',
-                KernelWarning,
-                stacklevel=4,
+        if self.dead:
+            why = "no active path, or one that underflowed" if self.deep else "no active path"
+            _warn(f"{self.dead} of {len(self.rows)} samples have {why}: K(x, x) = 0.")
+        if self.lost:
+            _warn(
+                f"{self.lost} of {self.entries} entries are 0 between live samples; in a network this deep they may have underflowed. "
+                'Use dtype="float64" to tell.'
             )
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, KernelWarning, stacklevel=6)
 
 
 def memory_demand(backend: Backend, dtype: str, shape: tuple[int, int], held: int) -> Demand:

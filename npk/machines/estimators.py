@@ -104,7 +104,7 @@ class NPKRidge(MultiOutputMixin, RegressorMixin, _RidgeMachine):
         gates: ``"auto"``, ``"hard"`` or ``"soft"``.
         value_input: ``"auto"``, ``"x"`` or ``"ones"``.
         bias: ``"ignore"`` or ``"paths"``.
-        backend: ``"auto"``, ``"reference"``, ``"cpu"`` or ``"cuda"``.
+        backend: ``"auto"``, ``"reference"`` or ``"cpu"``.
         memory: bytes or ``"8GB"``: what the kernel may use; the solver needs about four float64 matrices (n, n) more.
         progress: show the kernel's progress, or a Progress to tell it to.
 

@@ -77,7 +77,8 @@ def run_tile(operations, scalars, tables, weights, layout, bits, lane_bits, real
     groups, blocks = out.shape[0] // ROWS, out.shape[1] // LANES
     strips = (groups + _GROUPS - 1) // _GROUPS
     for task in prange(strips * blocks):
-        strip, q = task // blocks, task % blocks
+        k, q = task // blocks, task % blocks
+        strip = k // 2 if k % 2 == 0 else strips - 1 - k // 2  # both ends in turn: threads get equal shares of a triangle
         if left + (q + 1) * LANES <= strip * _GROUPS * ROWS:
             continue
         slots = np.empty((sizes[0] + 1) * WIDE, scalars.dtype)
