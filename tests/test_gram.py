@@ -342,3 +342,8 @@ def test_the_memory_promise_is_kept(tmp_path, rng):
     memory = 200 * 10**6  # 144 MB of them the result
     output = subprocess.run([sys.executable, "-c", MEASURE, tmp_path / "gates", str(memory)], check=True, capture_output=True, text=True)
     assert 140 * 10**6 < int(output.stdout) <= memory
+
+
+def test_a_cluster_is_refused(table):
+    with pytest.raises(BackendError, match="computes on one machine. Leave client out"):
+        npk.kernel(table, client=object())

@@ -19,19 +19,18 @@ from npk.progress import Progress, as_progress
 from npk.report import write_figures, write_page
 from npk.results import RunResult
 
-_MOST = {True: (2000, 2000), False: (1000, 2000)}  # train and test samples of the kernel machines, for small pictures and for larger ones
+_SMALL, _LARGE = (2000, 1000), (1000, 500)  # at most so many training samples for the kernel machines, and test samples for all
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What the networks learn from, and the (stratified) part of it that the kernel machines get."""
+    """What the networks learn from, the (stratified) part of it that the kernel machines get, and what all are tested on."""
 
     notation: str
     classes: tuple[str, ...]
     train: datasets.Dataset
     test: datasets.Dataset
     kernel_train: datasets.Dataset
-    kernel_test: datasets.Dataset
 
     @property
     def recipe(self) -> str:
@@ -58,7 +57,7 @@ def run(out: str | os.PathLike, *, data: str = "digits", seed: int = 0, progress
     started, out, progress = time.perf_counter(), Path(out), as_progress(progress)
     samples = choose_samples(data, seed)
     _make_folder(out)
-    for name, part in (("train", samples.kernel_train), ("test", samples.kernel_test)):
+    for name, part in (("train", samples.kernel_train), ("test", samples.test)):
         with written_whole(out / f"{name}.npz") as temporary, open(temporary, "wb") as file:
             np.savez(file, X=part.X, y=part.require_labels())
     networks = prepare_networks(samples, out, seed, progress)
@@ -91,8 +90,8 @@ def choose_samples(data: str, seed: int) -> Samples:
     if dataset.X.ndim != 4:
         raise DataError(f"{data} has samples of shape {dataset.X.shape[1:]}; the demo shows convolutions. Give pictures, such as digits.")
     train, test = datasets.split(dataset, seed=seed)
-    most = _MOST[dataset.X.shape[-1] < 16]
-    return Samples(data, dataset.classes, train, test, _part(train, most[0], seed), _part(test, most[1], seed))
+    most = _SMALL if dataset.X.shape[-1] < 16 else _LARGE
+    return Samples(data, dataset.classes, train, _part(test, most[1], seed), _part(train, most[0], seed))
 
 
 def _part(dataset: datasets.Dataset, most: int, seed: int) -> datasets.Dataset:

@@ -28,7 +28,7 @@ class Machines:
 
     def __init__(self, samples: "Samples", out: Path, progress: Progress) -> None:
         self.samples, self.folder, self.progress = samples, out / "kernels", progress
-        self.y, self.y_test = samples.kernel_train.require_labels(), samples.kernel_test.require_labels()
+        self.y, self.y_test = samples.kernel_train.require_labels(), samples.test.require_labels()
 
     def on(self, trained: "Trained") -> tuple[list[Accuracy], KernelSummary]:
         """Accuracies of the network and of the machines on its kernel, and the kernel as the page shows it."""
@@ -46,7 +46,7 @@ class Machines:
     def matrices(self, kernel: NeuralPathKernel, stem: str) -> tuple[np.ndarray, np.ndarray, float]:
         """Train x train and test x train, from the folder where they are there already."""
         started = time.perf_counter()
-        train, test = kernel.record(self.samples.kernel_train.X), kernel.record(self.samples.kernel_test.X)
+        train, test = kernel.record(self.samples.kernel_train.X), kernel.record(self.samples.test.X)
         K = np.asarray(self.stored(kernel, train, None, f"{stem}.train.zarr"))
         cross = np.asarray(self.stored(kernel, test, train, f"{stem}.test.zarr"))
         return K, cross, time.perf_counter() - started
@@ -117,7 +117,7 @@ def baselines(samples: "Samples", progress: Progress) -> list[Accuracy]:
         ("logistic regression", LogisticRegression(max_iter=2000), {"C": [0.1, 1.0, 10.0]}),
         ("RBF-SVM", SVC(), {"C": [1.0, 10.0, 100.0], "gamma": ["scale", 0.01, 0.1]}),
     ]
-    train, test = samples.kernel_train, samples.kernel_test
+    train, test = samples.kernel_train, samples.test
     flat = [part.X.reshape(len(part.X), -1) for part in (train, test)]
     found = []
     with progress.task("baselines on pixels", len(models)) as advance:

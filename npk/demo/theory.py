@@ -24,7 +24,7 @@ _BROKEN = 1e-3  # a deviation that no rounding makes
 
 def check_theory(samples: "Samples", networks: list["Trained"], seed: int, progress: Progress) -> tuple[CheckResult, ...]:
     """Duality of every network, invariance with its counter-examples, the ensemble of residual networks."""
-    X = samples.kernel_test.X
+    X = samples.test.X
     with progress.task("checks of the theory", len(networks) + 3) as advance:
         found = []
         for trained in networks:

@@ -191,6 +191,7 @@ def kernel(
     memory: int | str | None = None,
     out: str | Path | None = None,
     resume: bool = True,
+    client: object | None = None,
     progress: bool | Progress = True,
 ) -> np.ndarray | Gram:
     """The neural path kernel of a network on samples.
@@ -208,6 +209,7 @@ def kernel(
         memory: bytes (or text such as "8GB") for samples, gates, working memory and result together.
         out: path of a zarr store; the result is then a :class:`npk.Gram` on disk.
         resume: go on with an interrupted store of the same kernel.
+        client: kept for a cluster; this version computes on one machine and refuses any.
         progress: ``True`` for a bar on a terminal, or a :class:`npk.progress.Progress`.
 
     Returns:

@@ -17,8 +17,8 @@ _DIGITS = {
     "conv-flat": ({**_FLAT, "strides": [1, 2]}, {"epochs": 30, "augment": "shift", "shift": 1}),
 }
 _MNIST = {
-    "conv-gap": ({**_GAP, "strides": [2, 2, 1]}, {"epochs": 20, "augment": "shift", "shift": 2}),
-    "conv-flat": ({**_FLAT, "strides": [2, 2]}, {"epochs": 20, "augment": "shift", "shift": 2}),
+    "conv-gap": ({**_GAP, "strides": [2, 2, 1]}, {"epochs": 12, "augment": "shift", "shift": 2}),
+    "conv-flat": ({**_FLAT, "strides": [2, 2]}, {"epochs": 15, "augment": "shift", "shift": 2}),
 }
 FAMILIES = tuple(_DIGITS)
 KINDS = ("dnn", "dgn", "dlgn")
