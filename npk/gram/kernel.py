@@ -223,6 +223,8 @@ def kernel(
         ScaleError: values outside the range of ``dtype``.
         StoreError: ``out`` holds something else, or cannot be written.
     """
+    if client is not None:
+        raise BackendError(f"client={client!r}: this version of npk computes on one machine. Leave client out.")
     network, rows, cols = (None, net, X) if isinstance(net, GateTable) else (net, X, Y)
     if network is None and Y is not None:
         raise OptionError("a gate table stands for network and samples together: call kernel(table) or kernel(table_rows, table_columns).")
