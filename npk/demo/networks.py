@@ -49,7 +49,9 @@ def prepare_networks(samples: "Samples", out: Path, seed: int, progress: Progres
     with progress.task("training networks", len(wanted)) as advance:
         advance(len(wanted) - len(missing))
         with ThreadPoolExecutor(max(1, min(os.cpu_count() or 1, len(wanted)))) as pool:
-            for _ in pool.map(_train_apart, sorted(missing, key=lambda plan: plan.kind == "dnn")):  # the long ones first
+            for _ in pool.map(
+                _train_apart, sorted(missing, key=lambda plan: (plan.family != "conv-gap", plan.kind == "dnn"))
+            ):  # the long ones first
                 advance(1)
     return [plan.trained(reused=plan not in missing) for plan in wanted]
 

@@ -13,7 +13,7 @@ _GAP = {"arch": "conv", "channels": [64, 64, 64], "padding": "circular", "readou
 _FLAT = {"arch": "conv", "channels": [64, 64], "padding": "zero", "readout": "flatten", "bias": False, "batch_norm": True}
 
 _DIGITS = {
-    "conv-gap": ({**_GAP, "strides": [1, 1, 1]}, {"epochs": 20}),
+    "conv-gap": ({**_GAP, "channels": [48, 48, 48], "strides": [1, 1, 1]}, {"epochs": 28}),
     "conv-flat": ({**_FLAT, "strides": [1, 2]}, {"epochs": 30, "augment": "shift", "shift": 1}),
 }
 _MNIST = {
