@@ -347,3 +347,23 @@ def test_the_memory_promise_is_kept(tmp_path, rng):
 def test_a_cluster_is_refused(table):
     with pytest.raises(BackendError, match="computes on one machine. Leave client out"):
         npk.kernel(table, client=object())
+
+
+def test_dead_inputs_are_told_for_a_store_too(tmp_path):
+    """The black sample has no active path; the store says so like the array."""
+    net = nn.Sequential(nn.Linear(3, 4, bias=False), nn.ReLU(), nn.Linear(4, 1)).eval()
+    X = np.array([[0, 0, 0], [1, 2, 3], [-1, -2, -3]], np.float32)
+    with pytest.warns(KernelWarning, match=r"1 of 3 samples have no active path"):
+        gram = npk.kernel(net, X, out=tmp_path / "K", progress=False)
+    assert np.asarray(gram)[0].max() == 0
+
+
+def test_a_result_on_disk_does_not_count_against_the_memory(tmp_path, rng):
+    """The array alone would break the promise; the store keeps only tiles in memory."""
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1)).eval()
+    X = rng.standard_normal((700, 3)).astype(np.float32)
+    memory = 700 * 700 * 4  # the array itself
+    with pytest.raises(OptionError, match="the smallest that works is"):
+        npk.kernel(net, X, memory=memory, progress=False)
+    gram = npk.kernel(net, X, memory=memory, out=tmp_path / "K", progress=False)
+    np.testing.assert_array_equal(np.asarray(gram), npk.kernel(net, X, progress=False))
