@@ -16,6 +16,12 @@ def rng(request):
     return np.random.default_rng(zlib.crc32(request.node.name.encode()))
 
 
+@pytest.fixture(autouse=True)
+def _seeded_weights(request):
+    """Networks of a test have the same weights in every run and in every order."""
+    torch.manual_seed(zlib.crc32(request.node.name.encode()))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
     """Small arrays on small machines: more threads only wait for each other."""

@@ -360,7 +360,7 @@ def test_dead_inputs_are_told_for_a_store_too(tmp_path):
 
 def test_a_result_on_disk_does_not_count_against_the_memory(tmp_path, rng):
     """The array alone would break the promise; the store keeps only tiles in memory."""
-    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1)).eval()
+    net = nn.Sequential(nn.Linear(3, 64), nn.ReLU(), nn.Linear(64, 1)).eval()
     X = rng.standard_normal((700, 3)).astype(np.float32)
     memory = 700 * 700 * 4  # the array itself
     with pytest.raises(OptionError, match="the smallest that works is"):
