@@ -11,11 +11,13 @@ from torch import nn
 
 import npk
 from npk.backends.cpu import CpuBackend
-from npk.backends.reference import ReferenceBackend, evaluate, find_exponents
+from npk.backends.exponents import find_exponents
+from npk.backends.reference import ReferenceBackend, evaluate
 from npk.dual.gate_table import GateLayer, GateTable, pack
-from npk.dual.path_graph import Convolution, Gate, Input, PathGraph, PathNode
+from npk.dual.path_graph import PathGraph, PathNode
+from npk.dual.path_operators import Convolution, Gate, Input
+from npk.dual.planning import plan
 from npk.dual.positions import Window
-from npk.dual.recursion import plan
 from npk.errors import DataError, KernelWarning, ScaleError
 
 

@@ -8,7 +8,8 @@ from torch import nn
 import npk
 from npk.backends.cpu.program import compile_program
 from npk.dual.planes import Planes
-from npk.dual.recursion import Field, plan
+from npk.dual.planning import plan
+from npk.dual.recursion import Field
 from npk.errors import OptionError
 
 GAP = (nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -81,7 +82,7 @@ def test_pools_couple_planes():
     first, second = fields(found)
     assert displacements(found, second) == {(0, 0)}
     assert displacements(found, first, wrap=False) == {(a, b) for a in (-1, 0, 1) for b in (-1, 0, 1)}  # p * 0 + (b - a)
-    assert len(units(found, first)[0]) == 1
+    assert len(units(found, first)[0]) == 9  # each plane by itself: the pool adds them up
 
 
 def test_thirty_two_by_thirty_two_with_two_strided_stages_keeps_64_of_1024_planes():
@@ -107,14 +108,14 @@ def test_resnet_110_visits_few_pairs_at_full_resolution():
 def test_units_run_after_what_they_need():
     found = planes(conv(1, 2), nn.ReLU(), nn.MaxPool2d(2), conv(2, 2), nn.ReLU(), *GAP, nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
     for number in range(len(found.recursion.steps)):
-        for links in found.links(number):
+        for links in found.links(number, found.pairs[number]):
             if links.source is None:
                 continue
             unit = np.full(found.recursion.steps[links.source].positions ** 2, -1)
             unit[found.pairs[links.source]] = found.labels[links.source]
             rows, _ = np.nonzero(links.pair >= 0)
-            own, there = found.labels[number][links.cell[rows]], unit[links.pair[links.pair >= 0]]
-            assert (there < own).all() if found.defers(number, links.source) else (there == own).all()
+            own, there = found.labels[number][rows], unit[links.pair[links.pair >= 0]]
+            assert (there < own).all() if found.defers(number, links.source, links.term) else (there == own).all()
 
 
 def test_slots_are_used_again():

@@ -9,70 +9,56 @@ from npk.dual.recursion import Collapse, Field, Recursion, Term
 
 def evaluate(recursion: Recursion, rows: GateTable, cols: GateTable, exponents: np.ndarray) -> np.ndarray:
     """One tile of the kernel divided by 2**exponents[-1], ``(len(rows), len(cols))`` float64."""
-    return _walk(recursion, rows, cols, exponents)[:, :, 0, 0]
+    return _walk(recursion, rows, cols, exponents)[0, :, :, 0, 0]
 
 
-def find_exponents(recursion: Recursion, table: GateTable, most: int = 3) -> np.ndarray:
-    """Power of two of each step's largest value for the pairs (x, x) of the table; keeps deep products inside the range.
-
-    The first ``most`` samples with an active path are looked at: dead ones know nothing of the range. Scaling by powers of two is
-    exact, so a kernel does not depend on which samples were taken; only its range does.
-    """
-    found = []
-    for i in range(len(table)):
-        exponents = np.zeros(len(recursion.steps), np.int64)
-        one = table.take(slice(i, i + 1))
-        if _walk(recursion, one, one, exponents, find=True).any():
-            found.append(exponents)
-        if len(found) == most:
-            break
-    return np.max(found, 0) if found else np.zeros(len(recursion.steps), np.int64)
-
-
-def _walk(recursion: Recursion, rows: GateTable, cols: GateTable, exponents: np.ndarray, *, find: bool = False) -> np.ndarray:
+def _walk(recursion: Recursion, rows: GateTable, cols: GateTable, exponents: np.ndarray) -> np.ndarray:
     left = [form_real(mask, rows) for mask in recursion.masks]
     right = [form_real(mask, cols) for mask in recursion.masks]
     values: list[np.ndarray] = []
     last_use = {source: number for number, step in enumerate(recursion.steps) for source in step.sources}
     for number, step in enumerate(recursion.steps):
-        shift = exponents[number] if not find else max((int(exponents[s]) for s in step.sources), default=0)
+        shift = exponents[number]
         if isinstance(step, Field):
             value = _field(step, values[step.collapse], exponents[step.collapse] - shift, shift)
         else:
-            value = sum(_term(step, t, values, left, right, exponents, shift) for t in step.terms)
-            value = np.broadcast_to(value, (len(rows), len(cols), step.positions, step.positions))
-        if find:
-            grow = int(np.frexp(np.abs(value).max())[1])
-            exponents[number], value = shift + grow, np.ldexp(value, -grow)
+            value = np.zeros((step.groups, len(rows), len(cols), step.positions, step.positions))
+            for term in step.terms:
+                _add_term(value, step, term, values, left, right, exponents, shift)
         values.append(value)
         for source in [s for s, last in last_use.items() if last == number]:
             values[source] = np.empty(0)
     return values[-1]
 
 
-def _term(step: Collapse, term: Term, values: list, left: list, right: list, exponents: np.ndarray, shift: int) -> np.ndarray:
-    """Sum over the family of V times overlap: ``(n, m, positions, positions)``."""
+def _add_term(
+    total: np.ndarray, step: Collapse, term: Term, values: list, left: list, right: list, exponents: np.ndarray, shift: int
+) -> None:
+    """Add sum over the family of V times overlap, group by group: ``(groups, n, m, positions, positions)``."""
     cells, places, weights = (a.reshape(-1) for a in (term.cells, term.places, term.weights))
     weights = np.where(cells >= 0, weights, 0.0)
-    product = np.outer(weights, weights)[None, None]
-    if term.field is None:
-        product = np.ldexp(product, -int(shift))
-    else:
-        product = product * np.ldexp(values[term.field][:, :, cells[:, None], cells], int(exponents[term.field] - shift))
-    if term.mask is None:
-        product = product * step.channels
-    else:
-        overlap = np.einsum("isc,jtc->ijst", left[term.mask], right[term.mask], optimize=True)
-        product = product * overlap[:, :, places[:, None], places]
-    family = term.cells.shape[1]
-    return product.reshape(*product.shape[:2], step.positions, family, step.positions, family).sum((3, 5))
+    ends = np.cumsum([0, *term.blocks[:, 3]])
+    for into, source, segment, channels in term.blocks:
+        product = np.outer(weights, weights)[None, None]
+        if term.field is None:
+            product = np.ldexp(product, -int(shift))
+        else:
+            product = product * np.ldexp(values[term.field][source][:, :, cells[:, None], cells], int(exponents[term.field] - shift))
+        if term.mask is None:
+            product = product * channels
+        else:
+            here = slice(ends[segment], ends[segment + 1])
+            overlap = np.einsum("isc,jtc->ijst", left[term.mask][:, :, here], right[term.mask][:, :, here], optimize=True)
+            product = product * overlap[:, :, places[:, None], places]
+        shape = (*product.shape[:2], step.positions, term.family, step.positions, term.family)
+        total[into] += product.reshape(shape).sum((3, 5))
 
 
 def _field(step: Field, collapsed: np.ndarray, grow: int, shift: int) -> np.ndarray:
-    total = np.zeros((*collapsed.shape[:2], step.positions, step.positions))
+    total = np.zeros((*collapsed.shape[:3], step.positions, step.positions))
     for tap in step.taps:
         inside = tap >= 0
-        total += collapsed[:, :, tap[:, None], tap] * np.outer(inside, inside)
+        total += collapsed[:, :, :, tap[:, None], tap] * np.outer(inside, inside)
     return np.ldexp(total * step.factor, int(grow)) + np.ldexp(step.bias, -int(shift))
 
 
@@ -85,13 +71,13 @@ class ReferenceBackend:
     @property
     def bytes_a_sample(self) -> int:
         """Bytes of one sample's masks, on one side."""
-        return sum(8 * mask.size * mask.channels for mask in self.recursion.masks)
+        return sum(8 * mask.size * mask.width for mask in self.recursion.masks)
 
     @property
     def bytes_a_pair(self) -> int:
         """Bytes of the fields of one pair."""
         families = [term.cells.size for step in self.recursion.steps if isinstance(step, Collapse) for term in step.terms]
-        return 8 * 6 * max(*families, *(step.positions for step in self.recursion.steps)) ** 2
+        return 8 * 6 * max(*families, *(step.groups * step.positions for step in self.recursion.steps)) ** 2
 
     @property
     def bytes_a_thread(self) -> int:

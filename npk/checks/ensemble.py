@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from npk.dual.gate_table import GateTable
-from npk.dual.path_graph import Add, Convolution, Gate, Input, PathGraph, PathNode, fan_in
+from npk.dual.path_graph import PathGraph, PathNode, fan_in
+from npk.dual.path_operators import Add, Convolution, Gate, Input
 from npk.dual.recording import as_samples, record_gates
 from npk.dual.value_network import gate_values
 from npk.errors import OptionError

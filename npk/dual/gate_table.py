@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npk.dual.path_graph import PathGraph, from_dict, to_dict
+from npk.dual.path_graph import PathGraph, PathNode, from_dict, to_dict
+from npk.dual.path_operators import Input
 from npk.errors import ShapeError, StoreError
 from npk.files import digest, written_whole
 
@@ -44,8 +45,9 @@ def unpack(words: np.ndarray, channels: int) -> np.ndarray:
 class GateLayer:
     """One entry of the table. Arrays have positions before channels.
 
-    ``kind``: "hard" (``data`` is packed bits ``(n, positions, words)``), "soft" (real gates ``(n, positions, channels)``) or
-    "selection" (offset that each window of a max pool lets pass, ``(n, positions, channels)``).
+    ``kind``: "hard" (``data`` is packed bits ``(n, positions, words)``), "soft" (real gates ``(n, positions, channels)``),
+    "saturation" (packed bits: where a ReLU6 or Hardtanh gives a constant) or "selection" (offset that each window of a max pool lets
+    pass, ``(n, positions, channels)``).
     """
 
     kind: str
@@ -56,6 +58,11 @@ class GateLayer:
     def channels(self) -> int:
         """Number of channels."""
         return self.shape[0]
+
+    @property
+    def packed(self) -> bool:
+        """Whether the data are bits."""
+        return self.kind in ("hard", "saturation")
 
 
 @dataclass(frozen=True)
@@ -73,14 +80,14 @@ class GateTable:
     entries: Mapping[str, GateLayer]
 
     def __post_init__(self) -> None:
-        for node in self.graph.gates:
-            entry = self.entries.get(node.gate)
+        for name, node in ((name, gate) for gate in self.graph.gates for name in gate.entries):
+            entry = self.entries.get(name)
             if entry is None:
-                message = f"GateTable has no layer {node.gate!r}, the graph needs it. Were the gates recorded with another checkpoint?"
+                message = f"GateTable has no layer {name!r}, the graph needs it. Were the gates recorded with another checkpoint?"
                 raise ShapeError(message)
             if entry.channels != node.channels or entry.data.shape[:2] != (len(self), node.positions):
                 raise ShapeError(
-                    f"GateTable has shape {entry.shape} at layer {node.gate!r}, the graph says {node.shape}. "
+                    f"GateTable has shape {entry.shape} at layer {name!r}, the graph says {node.shape}. "
                     "Were the gates recorded with another checkpoint?"
                 )
 
@@ -89,8 +96,8 @@ class GateTable:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the gate layers, from the input on; selections of max pools are not gates."""
-        return tuple(name for name, entry in self.entries.items() if entry.kind != "selection")
+        """Names of the gate layers, from the input on; selections of max pools and saturations are not gates."""
+        return tuple(name for name, entry in self.entries.items() if entry.kind in ("hard", "soft"))
 
     @property
     def layers(self) -> int:
@@ -99,7 +106,7 @@ class GateTable:
 
     def __getitem__(self, layer: int | str) -> np.ndarray:
         entry = self.entries[self.names[layer] if isinstance(layer, int) else layer]
-        values = unpack(entry.data, entry.channels) if entry.kind == "hard" else entry.data
+        values = unpack(entry.data, entry.channels) if entry.packed else entry.data
         return np.moveaxis(values, 2, 1).reshape(len(self), *entry.shape)
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -154,6 +161,15 @@ class GateTable:
         if table.fingerprint() != manifest["sha256"]:
             raise StoreError(f"{path} does not match its checksum: a byte changed on disk. Record the gates again.")
         return table
+
+
+def input_values(table: GateTable, node: PathNode) -> np.ndarray:
+    """What an input node shows of the samples, ``(n, channels, positions)``."""
+    flat = table.inputs.reshape(len(table), -1)
+    if isinstance(node.operator, Input) and node.operator.units is not None:
+        units = np.array(node.operator.units)
+        flat = np.where(units >= 0, flat[:, units], 0)
+    return flat.reshape(len(table), node.channels, node.positions)
 
 
 def open_store(path: str | Path, content: str) -> tuple[Any, dict[str, Any]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npk.dual.gate_table import GateTable, pack, unpack
+from npk.dual.gate_table import GateTable, input_values, pack, unpack
 
 
 @dataclass(frozen=True)
@@ -17,30 +17,41 @@ class Factor:
 
     kind: str
     name: str
-    slope: float = 0.0
+    slope: float | tuple[float, ...] = 0.0
 
 
 @dataclass(frozen=True)
 class Mask:
-    """Product of factors.
+    """Product of factors, in segments of channels whose overlaps are taken apart (one, but for grouped layers).
 
-    ``positions`` is ``(factors, positions)``: where each factor is read. ``offsets`` likewise: the offset that a selection must
-    have chosen.
+    ``channels`` is ``(factors, channels)``, ``positions`` ``(factors, positions)``: where each factor is read. ``offsets``, like positions:
+    the offset that a selection must have chosen. ``segments``: number of channels of each segment.
     """
 
     factors: tuple[Factor, ...]
+    channels: np.ndarray
     positions: np.ndarray
     offsets: np.ndarray
-    channels: int
+    segments: tuple[int, ...]
 
     @property
     def size(self) -> int:
         """Number of positions."""
         return self.positions.shape[1]
 
+    @property
+    def width(self) -> int:
+        """Number of channels."""
+        return self.channels.shape[1]
+
+    @property
+    def words(self) -> tuple[int, ...]:
+        """Words of 64 bits that each segment takes."""
+        return tuple(-(-size // 64) for size in self.segments)
+
     def key(self) -> tuple:
         """Equal for equal masks."""
-        return (self.factors, self.channels, self.positions.tobytes(), self.offsets.tobytes())
+        return (self.factors, self.segments, *(a.tobytes() for a in (self.channels, self.positions, self.offsets)))
 
     def is_hard(self, table: GateTable) -> bool:
         """Whether every value is 0 or 1, so that overlaps are counts of bits."""
@@ -48,28 +59,40 @@ class Mask:
 
 
 def form_real(mask: Mask, table: GateTable) -> np.ndarray:
-    """Values of a mask, ``(n, positions, channels)`` float64."""
-    product = np.ones((len(table), mask.size, mask.channels))
-    for factor, at, offset in zip(mask.factors, mask.positions, mask.offsets, strict=True):
-        product *= _values(factor, table, mask.channels, at, offset)
+    """Values of a mask, ``(n, positions, channels)`` float64, segment after segment."""
+    product = np.ones((len(table), mask.size, mask.width))
+    for factor, channels, at, offset in zip(mask.factors, mask.channels, mask.positions, mask.offsets, strict=True):
+        product *= _values(factor, table, at, offset)[:, :, channels]
     return product
 
 
 def form_bits(mask: Mask, table: GateTable) -> np.ndarray:
-    """Values of a hard mask in packed bits, ``(n, positions, words)`` uint64."""
-    product = np.full((len(table), mask.size, -(-mask.channels // 64)), np.iinfo(np.uint64).max)
-    for factor, at, offset in zip(mask.factors, mask.positions, mask.offsets, strict=True):
-        data = table.entries[factor.name].data
-        product &= data[:, at] if factor.kind == "gate" else pack(data[:, at] == offset[:, None])
-    return product
+    """Values of a hard mask in packed bits, ``(n, positions, words)`` uint64, each segment in words of its own."""
+    if len(mask.segments) == 1 and all(_is_whole(mask, k, table) for k in range(len(mask.factors))):
+        product = np.full((len(table), mask.size, *mask.words), np.iinfo(np.uint64).max)
+        for factor, at, offset in zip(mask.factors, mask.positions, mask.offsets, strict=True):
+            data = table.entries[factor.name].data
+            product &= data[:, at] if factor.kind == "gate" else pack(data[:, at] == offset[:, None])
+        return product
+    values = np.ones((len(table), mask.size, mask.width), bool)
+    for factor, channels, at, offset in zip(mask.factors, mask.channels, mask.positions, mask.offsets, strict=True):
+        entry = table.entries[factor.name]
+        seen = unpack(entry.data[:, at], entry.channels) if factor.kind == "gate" else entry.data[:, at] == offset[:, None]
+        values &= seen[:, :, channels]
+    return np.concatenate([pack(part) for part in np.split(values, np.cumsum(mask.segments)[:-1], axis=2)], axis=2)
 
 
-def _values(factor: Factor, table: GateTable, channels: int, at: np.ndarray, offset: np.ndarray) -> np.ndarray:
+def _is_whole(mask: Mask, number: int, table: GateTable) -> bool:
+    """Whether a factor is read at all channels of its entry in order."""
+    channels = mask.channels[number]
+    return len(channels) == table.entries[mask.factors[number].name].channels and bool((channels == np.arange(len(channels))).all())
+
+
+def _values(factor: Factor, table: GateTable, at: np.ndarray, offset: np.ndarray) -> np.ndarray:
     if factor.kind == "input":
-        return table.inputs.reshape(len(table), channels, -1)[:, :, at].swapaxes(1, 2)
-    data = table.entries[factor.name].data[:, at]
+        return input_values(table, table.graph[factor.name])[:, :, at].swapaxes(1, 2)
+    entry = table.entries[factor.name]
+    data = entry.data[:, at]
     if factor.kind == "selection":
         return data == offset[:, None]
-    if table.entries[factor.name].kind == "hard":
-        return np.where(unpack(data, channels), 1.0, factor.slope)
-    return data
+    return np.where(unpack(data, entry.channels), 1.0, factor.slope) if entry.packed else data

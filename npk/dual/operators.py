@@ -1,141 +1,132 @@
-"""How each exported operator is read: one rule an operator, from a traced node to a node of the path graph, or a refusal.
+"""How each exported operator is read: one rule an operator, from a traced node to nodes of the path graph, or a refusal.
 
-To teach npk an operator, write its rule here and add it to ``RULES``.
+To teach npk an operator, write its rule and add it to ``RULES``. Operators that gate are in ``gate_operators``, those that only move values
+in ``index_operators``.
 """
 
-import math
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import fx
 
-from npk.dual.path_graph import Add, AveragePool, BatchNorm, Convolution, Gate, Input, MaxPool, Pad, PathNode
-from npk.dual.positions import Window
+from npk.dual import gate_operators as gating
+from npk.dual.exported import arguments, is_tensor, name_of, shape_of, spread
+from npk.dual.index_operators import CASTS, MOVES, ONES, ORDERED, SAME, ZEROS, constant_behind, move, tensors_among
+from npk.dual.layout import Layout
+from npk.dual.path_graph import PathNode
+from npk.dual.path_operators import Add, AveragePool, BatchNorm, Convolution, Input, MaxPool, Scale, Shift
+from npk.dual.positions import AdaptiveWindow, Window
 
 if TYPE_CHECKING:
     from npk.dual.tracing import Reader
 
-ONES = ("ones_like", "new_ones", "ones", "full_like")
-_GATES = ("gate", "sigmoid", "gt")
-_CASTS = ("_to_copy", "to")
+Value = Layout | tuple[Layout, ...]
+Rule = Callable[["Reader", fx.Node, list[Any]], Value]
+_SUMS = ("add", "add_", "sub", "sub_", "rsub")
+_PRODUCTS = ("mul", "mul_", "div", "div_")
 
 
-def name_of(node: fx.Node) -> str:
-    """Operator name without overload, and without namespace where it is torch's or npk's: aten.conv2d.padding -> conv2d."""
-    if node.op != "call_function":
-        return node.op
-    name = str(getattr(node.target, "_opname", None) or getattr(node.target, "__name__", node.target)).split(".")[0]
-    namespace = getattr(node.target, "namespace", "aten")
-    return name if namespace in ("aten", "npk") else f"{namespace}::{name}"
+def carriers_of(node: fx.Node) -> list[fx.Node]:
+    """The arguments of a node that carry paths."""
+    name = "input" if node.op == "placeholder" else name_of(node)
+    if name in ("input", "get_attr", *ONES, *ZEROS):
+        return []
+    if name in (*MOVES, *ORDERED):
+        return tensors_among(node)
+    if name in (*_SUMS, *_PRODUCTS):
+        gates = name in _PRODUCTS
+        return [a for a in node.args[:2] if is_tensor(a) and not constant_behind(a) and not (gates and gating.is_gate(a))]  # type: ignore[misc]
+    first = node.args[0] if node.args else None
+    return [first] if isinstance(first, fx.Node) else []
 
 
-def is_gate(node: object) -> bool:
-    """Whether an argument comes out of a gate operator."""
-    if not isinstance(node, fx.Node) or node.op != "call_function":
-        return False
-    return name_of(node) in _GATES or (name_of(node) in _CASTS and is_gate(node.args[0]))
+def _input(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
+    shape = shape_of(node)
+    return Layout.of(reader.add(node, Input(), [], shape), shape)
 
 
-def shape_of(node: fx.Node) -> tuple[int, ...]:
-    """Shape of a value without the batch axis."""
-    return tuple(int(side) for side in node.meta["val"].shape[1:])
-
-
-def module_of(node: fx.Node) -> str:
-    """Path of the innermost module that made the node."""
-    stack = [path for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
-    path = stack[-1] if stack else ""
-    return "" if path.startswith("_empty") else path.removeprefix("L['self'].")
-
-
-def source_of(node: fx.Node) -> str:
-    """File and line of the user's call, or of the module's own code."""
-    frames = [line.strip() for line in (node.meta.get("stack_trace") or "").splitlines() if line.strip().startswith("File")]
-    own = [frame for frame in frames if "/torch/" not in frame] or frames
-    if not own:
-        return node.name
-    file, line, *_ = own[-1].removeprefix("File ").split(", ")
-    return f"{file.strip(chr(34)).rsplit('/', 1)[-1]}:{line.removeprefix('line ')}"
-
-
-def _arguments(node: fx.Node, *defaults: tuple[str, Any]) -> list[Any]:
-    """Arguments after the first by the operator's own names, with defaults."""
-    given = list(node.args[1:])
-    return [given[i] if i < len(given) else node.kwargs.get(name, default) for i, (name, default) in enumerate(defaults)]
-
-
-def _spread(value: Any, rank: int) -> tuple[int, ...]:
-    values = list(value) if isinstance(value, list | tuple) else [value]
-    return tuple(int(v) for v in (values * rank if len(values) == 1 else values))
-
-
-def _on_grid(reader: "Reader", node: fx.Node, before: PathNode) -> None:
-    """Refuse operators on positions where torch sees a flattened value, or takes the batch for the channels."""
-    seen, rank = shape_of(reader.argument(node)), name_of(node).removesuffix("d")[-1]
-    if seen != before.shape:
-        reader.refuse(node, f"it works on positions of {seen}, which is {before.shape} flattened", "Put it before the flatten")
-    if rank.isdigit() and int(rank) != len(before.grid):
-        reader.refuse(node, f"it works on {rank} axes of samples of shape {seen}", "Give samples as (channels, *positions)")
-
-
-def _input(reader: "Reader", node: fx.Node, inputs: list[PathNode]) -> PathNode:
-    return reader.add(node, Input(), [])
-
-
-def _ones(reader: "Reader", node: fx.Node, inputs: list[PathNode]) -> PathNode:
-    if name_of(node) == "full_like" and node.args[1] != 1:
-        reader.refuse(node, f"the network starts from the constant {node.args[1]}", "Start it from its input or from ones")
+def _ones(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
+    value = {"full_like": 1, "full": 1, "new_full": 2}.get(name_of(node))
+    if value and node.args[value] == 0:
+        return _zeros(reader, node, inputs)
+    if value and node.args[value] != 1:
+        reader.refuse(node, f"the network starts from the constant {node.args[value]}", "Start it from its input or from ones")
     if node.meta["val"].dim() < 2:
         reader.refuse(node, "it makes ones without a batch axis", "Use torch.ones_like of the input")
-    return reader.add(node, Input(ones=True), [])
+    shape = shape_of(node)
+    return Layout.of(reader.add(node, Input(ones=True), [], shape), shape)
 
 
-def _same(reader: "Reader", node: fx.Node, inputs: list[PathNode]) -> PathNode:
+def _zeros(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
+    shape = shape_of(node)
+    return Layout((), shape, np.zeros(shape, np.int64))
+
+
+def _same(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
     return inputs[0]
 
 
-def _cast(reader: "Reader", node: fx.Node, inputs: list[PathNode]) -> PathNode:
+def _constant(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
+    reader.refuse(
+        node, f"a value starts from the tensor {node.target} and not from the input", "Add it to a value, or multiply a value by it"
+    )
+
+
+def _cast(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
     if not node.meta["val"].is_floating_point():
         reader.refuse(node, f"it turns values into {node.meta['val'].dtype}", "Keep them floating-point numbers")
     return inputs[0]
 
 
-def _item(reader: "Reader", node: fx.Node, inputs: list[PathNode]) -> PathNode:
-    if node.args[1] != 0 or name_of(reader.argument(node)) != "_native_batch_norm_legit_no_training":
-        reader.refuse(node, "it takes a part of a value", "Return whole tensors")
-    return inputs[0]
+def _item(reader: "Reader", node: fx.Node, inputs: list[Value]) -> Layout:
+    (value,), number = inputs, int(node.args[1])  # type: ignore[arg-type]
+    if isinstance(value, tuple):
+        return value[number]
+    if number != 0:
+        reader.refuse(node, "it takes the indices or statistics of an operator", "Use its first result only")
+    return value
 
 
-def _dropout(reader: "Reader", node: fx.Node, inputs: list[PathNode]) -> PathNode:
-    if node.args[2]:
+def _dropout(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
+    if arguments(node, ("p", 0.5), ("train", False))[1]:
         reader.refuse(node, "dropout in train mode draws new gates at every call", "Call net.eval() first")
     return inputs[0]
 
 
-def _reshape(reader: "Reader", node: fx.Node, inputs: list[PathNode]) -> PathNode:
-    """Flatten, or the first view of the input; channels stay in front, so flat order is (channel, position)."""
-    before, after = inputs[0], shape_of(node)
-    same_size = math.prod(before.shape) == math.prod(after)
-    if isinstance(before.operator, Input) and same_size and after:
-        return reader.add(node, before.operator, [], after)
-    if not same_size or len(after) != 1:
-        if before.shape != after:
-            reader.refuse(node, f"it reshapes {before.shape} to {after}", "Only flattening everything but the batch axis is understood")
-    return before
+def _images(reader: "Reader", node: fx.Node, layout: Layout) -> PathNode:
+    """The value on a path node with channels and the axes of positions that the operator works on."""
+    rank = name_of(node).removesuffix("_with_indices").removesuffix("d")[-1]
+    if rank.isdigit() and int(rank) != len(layout.shape) - 1:
+        reader.refuse(node, f"it works on {rank} axes of samples of shape {layout.shape}", "Give samples as (channels, *positions)")
+    return reader.settle(node, layout).node
 
 
-def _convolution(reader: "Reader", node: fx.Node, inputs: list[PathNode]) -> PathNode:
-    weight, bias, stride, padding, dilation, groups = _arguments(
+def _convolution(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
+    weight, bias, stride, padding, dilation, groups = arguments(
         node, ("weight", None), ("bias", None), ("stride", 1), ("padding", 0), ("dilation", 1), ("groups", 1)
     )
-    _on_grid(reader, node, inputs[0])
-    kernel = tuple(int(side) for side in weight.meta["val"].shape[2:])
-    rank = len(kernel)
-    if groups != 1:
-        reader.refuse(node, f"a convolution in {groups} groups", "This version reads convolutions with groups=1")
-    stride, dilation = _spread(stride, rank), _spread(dilation, rank)
+    before, kernel = _images(reader, node, inputs[0]), tuple(int(side) for side in weight.meta["val"].shape[2:])
+    stride, dilation = spread(stride, len(kernel)), spread(dilation, len(kernel))
     window = Window(kernel, stride, _padding(padding, kernel, dilation), dilation)
-    return reader.add(node, Convolution(reader.parameter(node, weight), _bias(reader, node, bias), window), inputs)
+    return _layer(reader, node, before, Convolution(reader.parameter(node, weight), _bias(reader, node, bias), window, int(groups)))
+
+
+def _transposed(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
+    names = (("weight", None), ("bias", None), ("stride", 1), ("padding", 0), ("output_padding", 0), ("groups", 1), ("dilation", 1))
+    weight, bias, stride, padding, extra, groups, dilation = arguments(node, *names)
+    before, kernel = _images(reader, node, inputs[0]), tuple(int(side) for side in weight.meta["val"].shape[2:])
+    rank = len(kernel)
+    window = Window(
+        *(kernel, spread(stride, rank), _padding(padding, kernel, (1,) * rank), spread(dilation, rank)), True, spread(extra, rank)
+    )
+    return _layer(reader, node, before, Convolution(reader.parameter(node, weight), _bias(reader, node, bias), window, int(groups)))
+
+
+def _layer(reader: "Reader", node: fx.Node, before: PathNode, operator: Convolution) -> Layout:
+    shape = shape_of(node)
+    return Layout.of(reader.add(node, operator, [before], shape), shape)
 
 
 def _padding(padding: object, kernel: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
@@ -144,84 +135,59 @@ def _padding(padding: object, kernel: tuple[int, ...], dilation: tuple[int, ...]
     if padding == "same":
         totals = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
         return tuple((total // 2, total - total // 2) for total in totals)
-    return tuple((p, p) for p in _spread(padding, len(kernel)))
+    return tuple((p, p) for p in spread(padding, len(kernel)))
 
 
 def _bias(reader: "Reader", node: fx.Node, bias: object) -> str | None:
     return None if bias is None else reader.parameter(node, bias)
 
 
-def _linear(reader: "Reader", node: fx.Node, inputs: list[PathNode]) -> PathNode:
-    weight, bias = _arguments(node, ("weight", None), ("bias", None))
-    before, shape = inputs[0], shape_of(node)
-    width = int(weight.meta["val"].shape[1])
-    if len(shape) != 1 or width != math.prod(before.shape):
-        reader.refuse(node, f"a linear layer on the last axis of {before.shape} only", "Flatten first, or use a convolution with kernel 1")
-    operator = Convolution(reader.parameter(node, weight), _bias(reader, node, bias), Window.whole(before.grid))
-    return reader.add(node, operator, inputs)
+def _linear(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
+    """A layer on the last axis: a window of the whole grid after a flatten, a window of one position where other axes stay."""
+    weight, bias = arguments(node, ("weight", None), ("bias", None))
+    (layout,), axis = inputs, len(inputs[0].shape) - 1
+    names = reader.parameter(node, weight), _bias(reader, node, bias)
+    if not axis:
+        before = layout.node if layout.units is None else reader.settle(node, layout).node
+        return _layer(reader, node, before, Convolution(*names, Window.whole(before.grid)))
+    before = reader.settle(node, layout, axis).node
+    shape, ones = shape_of(node), (1,) * axis
+    made = reader.add(node, Convolution(*names, Window(ones, ones, ((0, 0),) * axis, ones)), [before], (shape[-1], *shape[:-1]))
+    return _channels_last(made)
 
 
-def _batch_norm(reader: "Reader", node: fx.Node, inputs: list[PathNode]) -> PathNode:
-    weight, bias, mean, variance, _, epsilon = _arguments(
-        node, *((name, None) for name in ("weight", "bias", "mean", "var", "momentum", "eps"))
-    )
-    before = inputs[0]
-    if shape_of(reader.argument(node))[0] != before.channels:
-        reader.refuse(node, "batch norm of flattened positions has a weight for each position", "Put it before the flatten")
+def _channels_last(made: PathNode) -> Layout:
+    layout = Layout.of(made, made.shape)
+    return layout.with_units(np.moveaxis(layout.numbers, 0, -1))
+
+
+def _product_of_matrices(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
+    """A product with a parameter (in, out) is a layer on the last axis; that of two values is refused before it comes here."""
+    name, axis = reader.parameter(node, node.args[1]), len(inputs[0].shape) - 1
+    before = reader.settle(node, inputs[0], axis).node
+    ones, zeros = (1,) * axis, (0,) * axis
+    window = Window(ones, ones, ((0, 0),) * axis, ones, transposed=True, extra=zeros)
+    shape = shape_of(node)
+    return _channels_last(reader.add(node, Convolution(name, None, window), [before], (shape[-1], *shape[:-1])))
+
+
+def _batch_norm(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
+    names = ("weight", "bias", "mean", "var", "momentum", "eps")
+    weight, bias, mean, variance, _, epsilon = arguments(node, *((name, None) for name in names))
+    before = _with_channels(reader, node, inputs[0], 0)
     factor, shift = (None if a is None else reader.parameter(node, a) for a in (weight, bias))
     operator = BatchNorm(factor, shift, reader.parameter(node, mean), reader.parameter(node, variance), float(epsilon))
-    return reader.add(node, operator, inputs, before.shape)
+    return before.on(reader.add(node, operator, [before.node], before.node.shape))
 
 
-def _train_mode_norm(reader: "Reader", node: fx.Node, inputs: list[PathNode]) -> PathNode:
-    reader.refuse(node, "batch norm in train mode depends on the batch", "Call net.eval() first")
+def _with_channels(reader: "Reader", node: fx.Node, layout: Layout, axis: int) -> Layout:
+    """The layout on a path node whose channels are an axis of the tensor, whatever its grid."""
+    if axis == 0 and layout.units is None and layout.node.channels == layout.shape[0]:
+        return layout
+    return reader.settle(node, layout, axis)
 
 
-def _relu(reader: "Reader", node: fx.Node, inputs: list[PathNode]) -> PathNode:
-    slope = float(_arguments(node, ("negative_slope", 0.01))[0]) if name_of(node) == "leaky_relu" else 0.0
-    gate = reader.record(node, reader.argument(node), "positive", inputs[0].shape)
-    return reader.add(node, Gate(gate, slope), inputs, inputs[0].shape)
-
-
-def _external_gate(reader: "Reader", node: fx.Node, inputs: list[PathNode]) -> PathNode:
-    gates = [a for a in node.args if is_gate(a)]
-    if len(gates) != 1 or len(inputs) != 1:
-        what = "it multiplies two values of which neither (or both) comes out of a gate operator"
-        reader.refuse(node, what, "Make the gate with npk::gate, a sigmoid or a comparison with 0")
-    before = inputs[0]
-    _fits(reader, node, gates[0], before)
-    seen, whole = _source_gate(gates[0])
-    preactivation = reader.argument(seen)
-    if name_of(seen) == "gt" and seen.args[1] != 0:
-        reader.refuse(node, f"it compares with {seen.args[1]}", "Compare with 0")
-    if name_of(seen) == "gt" or (name_of(seen) == "gate" and seen.args[1]):
-        return reader.add(node, Gate(reader.record(node, preactivation, "positive", before.shape)), inputs, before.shape)
-    if whole:
-        reader.refuse(node, "it rounds soft gates to whole numbers", "Compare the pre-activation with 0 for hard gates")
-    name = reader.record(node, seen, "value", before.shape, hard=preactivation.name)
-    return reader.add(node, Gate(name), inputs, before.shape)
-
-
-def _source_gate(gate: Any) -> tuple[fx.Node, bool]:
-    """The gate operator behind casts, and whether one of the casts rounds."""
-    whole = False
-    while name_of(gate) in _CASTS:
-        whole |= not gate.meta["val"].is_floating_point()
-        gate = gate.args[0]
-    return gate, whole
-
-
-def _fits(reader: "Reader", node: fx.Node, gate: Any, before: PathNode) -> None:
-    """Gates may be repeated over positions or channels; values never, and a gate belongs to a sample."""
-    value = next(shape_of(a) for a in node.args if isinstance(a, fx.Node) and not is_gate(a))
-    shape = shape_of(gate)
-    if shape_of(node) != value or value not in (before.shape, shape):
-        reader.refuse(node, f"gates of shape {shape} multiply values of shape {value}", "Give both the same shape")
-    if gate.meta["val"].dim() != node.meta["val"].dim() or isinstance(gate.meta["val"].shape[0], int):
-        reader.refuse(node, "its gates do not depend on the sample", "Compute them from the network's input")
-
-
-def _average_pool(reader: "Reader", node: fx.Node, inputs: list[PathNode]) -> PathNode:
+def _average_pool(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
     names = (
         ("kernel_size", 1),
         ("stride", []),
@@ -230,91 +196,169 @@ def _average_pool(reader: "Reader", node: fx.Node, inputs: list[PathNode]) -> Pa
         ("count_include_pad", True),
         ("divisor_override", None),
     )
-    kernel, stride, padding, ceil, count, divisor = _arguments(node, *names)
-    if divisor is not None:
-        reader.refuse(node, "average pool with divisor_override", "Use the plain mean")
-    window = _pool_window(reader, node, (kernel, stride, padding, 1, ceil), inputs[0])
-    return reader.add(node, AveragePool(window, bool(count)), inputs)
+    kernel, stride, padding, _, count, divisor = arguments(node, *names)
+    before = _images(reader, node, inputs[0])
+    window = _pool_window(node, (kernel, stride, padding, 1), before)
+    given = _padding(padding, window.kernel, window.dilation)
+    counted = given if count and any(map(any, given)) else None
+    shape = shape_of(node)
+    return Layout.of(reader.add(node, AveragePool(window, counted, divisor), [before], shape), shape)
 
 
-def _max_pool(reader: "Reader", node: fx.Node, inputs: list[PathNode]) -> PathNode:
-    names = (("kernel_size", 1), ("stride", []), ("padding", 0), ("dilation", 1), ("ceil_mode", False))
-    window = _pool_window(reader, node, tuple(_arguments(node, *names)), inputs[0])
-    gate = reader.record(node, reader.argument(node), "selection", shape_of(node), window=window)
-    return reader.add(node, MaxPool(gate, window), inputs)
+def _max_pool(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
+    kernel, stride, padding, dilation = arguments(node, ("kernel_size", 1), ("stride", []), ("padding", 0), ("dilation", 1))
+    before = _images(reader, node, inputs[0])
+    return _selection(reader, node, before, _pool_window(node, (kernel, stride, padding, dilation), before))
 
 
-def _pool_window(reader: "Reader", node: fx.Node, arguments: tuple[Any, ...], before: PathNode) -> Window:
-    kernel, stride, padding, dilation, ceil = arguments
-    _on_grid(reader, node, before)
+def _selection(reader: "Reader", node: fx.Node, before: PathNode, window: Window | AdaptiveWindow) -> Layout:
+    shape = (before.channels, *window.output(before.grid))
+    gate = reader.record(node, reader.argument(node), "selection", shape, window=window)
+    return Layout.of(reader.add(node, MaxPool(gate, window), [before], shape), shape)
+
+
+def _pool_window(node: fx.Node, arguments: tuple[Any, ...], before: PathNode) -> Window:
+    """The window of a pool; with ceil_mode the last one may leave the padded image, which is padding too."""
+    kernel, stride, padding, dilation = arguments
     rank = len(before.grid)
-    kernel = _spread(kernel, rank)
-    window = Window(kernel, _spread(stride or kernel, rank), _padding(padding, kernel, (1,) * rank), _spread(dilation, rank))
-    if ceil and window.output(before.grid) != shape_of(node)[1:]:
-        reader.refuse(node, "a pool with ceil_mode whose last window leaves the image", "Set ceil_mode=False")
-    return window
+    kernel = spread(kernel, rank)
+    window = Window(kernel, spread(stride or kernel, rank), _padding(padding, kernel, (1,) * rank), spread(dilation, rank))
+    value = node.meta["val"]
+    out = tuple(int(side) for side in (value[0] if isinstance(value, list | tuple) else value).shape[2:])
+    if window.output(before.grid) == out:
+        return window
+    sides = zip(before.grid, out, kernel, window.stride, window.padding, window.dilation, strict=True)
+    grown = tuple((p[0], max(p[1], (m - 1) * s + d * (k - 1) + 1 - n - p[0])) for n, m, k, s, p, d in sides)
+    return dataclasses.replace(window, padding=grown)
 
 
-def _adaptive_pool(reader: "Reader", node: fx.Node, inputs: list[PathNode]) -> PathNode:
-    _on_grid(reader, node, inputs[0])
-    before, after = inputs[0].grid, shape_of(node)[1:]
-    if any(n % m for n, m in zip(before, after, strict=True)):
-        reader.refuse(node, f"an adaptive pool from {before} to {after}, whose windows differ in size", "Choose sides that divide")
-    kernel = tuple(n // m for n, m in zip(before, after, strict=True))
-    ones = (1,) * len(kernel)
-    return reader.add(node, AveragePool(Window(kernel, kernel, ((0, 0),) * len(kernel), ones)), inputs)
+def _adaptive_average(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
+    before, shape = _images(reader, node, inputs[0]), shape_of(node)
+    return Layout.of(reader.add(node, AveragePool(_adaptive(before, shape[1:])), [before], shape), shape)
 
 
-def _mean(reader: "Reader", node: fx.Node, inputs: list[PathNode]) -> PathNode:
-    before = inputs[0]
-    _on_grid(reader, node, before)
-    rank = len(before.shape) + 1
-    axes = sorted(int(a) % rank for a in _arguments(node, ("dim", None))[0] or [])
-    if axes != list(range(2, rank)) or rank < 3:
-        reader.refuse(node, f"a mean over axes {axes}", "Only the mean over all positions (a global average pool) is understood")
-    return reader.add(node, AveragePool(Window.whole(before.grid)), inputs)
+def _adaptive_max(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
+    before = _images(reader, node, inputs[0])
+    value = node.meta["val"]
+    sides = tuple(int(side) for side in (value[0] if isinstance(value, list | tuple) else value).shape[2:])
+    return _selection(reader, node, before, _adaptive(before, sides))
 
 
-def _pad(reader: "Reader", node: fx.Node, inputs: list[PathNode]) -> PathNode:
-    widths, mode, value = _arguments(node, ("pad", []), ("mode", "constant"), ("value", None))
-    before = inputs[0]
-    _on_grid(reader, node, before)
-    pairs = [(int(widths[i]), int(widths[i + 1])) for i in range(0, len(widths), 2)][::-1]
-    if value or len(pairs) > len(before.grid) or min(map(min, pairs)) < 0:
-        reader.refuse(node, f"a pad by {list(widths)} with value {value}", "Pad positions only, with zeros, by widths of 0 or more")
-    pairs = [(0, 0)] * (len(before.grid) - len(pairs)) + pairs
-    return reader.add(node, Pad(tuple(pairs), str(mode)), inputs)
+def _adaptive(before: PathNode, sides: tuple[int, ...]) -> Window | AdaptiveWindow:
+    if any(n % m for n, m in zip(before.grid, sides, strict=True)):
+        return AdaptiveWindow.between(before.grid, sides)
+    kernel = tuple(n // m for n, m in zip(before.grid, sides, strict=True))
+    return Window(kernel, kernel, ((0, 0),) * len(kernel), (1,) * len(kernel))
 
 
-def _add(reader: "Reader", node: fx.Node, inputs: list[PathNode]) -> PathNode:
-    if len(inputs) != 2 or node.kwargs.get("alpha", 1) != 1:
-        reader.refuse(node, "it adds a constant or a multiple", "Make the constant a bias of a layer; give the branch its own weights")
-    first, second = (shape_of(a) for a in node.args[:2] if isinstance(a, fx.Node))
-    if inputs[0].shape != inputs[1].shape or first != second:
-        what = f"it adds shapes {first} and {second}, before any flatten {inputs[0].shape} and {inputs[1].shape}"
-        reader.refuse(node, what, "Give both branches the same shape")
-    return reader.add(node, Add(), inputs, inputs[0].shape)
+def _reduction(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
+    """Mean, sum or maximum over axes of positions: a pool as large as these axes."""
+    (layout,) = inputs
+    rank = len(layout.shape)
+    axes = {int(a) % (rank + 1) - 1 for a in spread(arguments(node, ("dim", None))[0] or list(range(1, rank + 1)), 1)}
+    if len(axes) == rank:  # all in one: a single channel
+        layout, axes, rank = layout.with_units(layout.numbers[None]), {axis + 1 for axis in axes}, rank + 1
+    kept = [axis for axis in range(rank) if axis not in axes]
+    axis = 0 if 0 in kept else kept[-1]
+    before = reader.settle(node, layout, axis)
+    order = [axis, *(a for a in range(rank) if a != axis)]
+    kernel = tuple(before.shape[a] if a in axes else 1 for a in order[1:])
+    window = Window(kernel, kernel, ((0, 0),) * len(kernel), (1,) * len(kernel))
+    shape = tuple(1 if a in axes else before.shape[a] for a in order)
+    if name_of(node) == "amax":
+        if axis:
+            reader.refuse(node, "a maximum with channels last", "Permute the channels to the front first")
+        gate = reader.record(node, reader.argument(node), "selection", shape, window=window)
+        made = reader.add(node, MaxPool(gate, window), [before.node], shape)
+    else:
+        divisor = 1 if name_of(node) == "sum" else None
+        made = reader.add(node, AveragePool(window, None, divisor), [before.node], shape)
+    moved = Layout.of(made, shape)
+    return moved.with_units(np.moveaxis(moved.numbers, 0, axis).reshape(shape_of(node)))
 
 
-Rule = Callable[["Reader", fx.Node, list[PathNode]], PathNode]
+def _sum(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
+    """Sums and differences of values, numbers and tensors of the network."""
+    name, alpha = name_of(node).removesuffix("_"), float(node.kwargs.get("alpha", 1))  # type: ignore[arg-type]
+    first, second = node.args[:2]
+    signs = {"add": (1.0, alpha), "sub": (1.0, -alpha), "rsub": (-alpha, 1.0)}[name]
+    if len(inputs) == 2:
+        wide = shape_of(node)
+        scaled = [_times(reader, node, v.broadcast(wide), sign, f".{k}") for k, (v, sign) in enumerate(zip(inputs, signs, strict=True))]
+        a, b = reader.settle_any(node, *scaled)
+        return a.on(reader.add(node, Add(), [a.node, b.node], a.node.shape))
+    other, (one, many) = (second, signs) if is_tensor(first) and not constant_behind(first) else (first, signs[::-1])
+    if len(inputs) != 1:
+        reader.refuse(node, "it adds constants only", "Fold them into one parameter")
+    layout = _times(reader, node, inputs[0].broadcast(shape_of(node)), one, ".value")
+    if isinstance(other, int | float):
+        return reader.unitwise(node, layout, Shift(None, many * other)) if other else layout
+    return _with_tensor(reader, node, layout, other, lambda held: Shift(held, many))
+
+
+def _times(reader: "Reader", node: fx.Node, layout: Layout, factor: float, suffix: str) -> Layout:
+    return layout if factor == 1 else reader.unitwise(node, layout, Scale(factor), suffix)
+
+
+def _with_tensor(reader: "Reader", node: fx.Node, layout: Layout, tensor: Any, operator: Callable[[str], Any]) -> Layout:
+    """Add an operator that has one number for all, or one a channel, in a tensor of the network."""
+    name, wide = reader.parameter(node, tensor), tuple(int(side) for side in tensor.meta["val"].shape)
+    wide = (1,) * (len(layout.shape) + 1 - len(wide)) + wide
+    axes = [axis - 1 for axis, side in enumerate(wide) if side > 1]
+    if axes and (len(axes) > 1 or axes[0] < 0):
+        reader.refuse(node, f"tensor {name} has a value of its own at every position", "Give it one value, or one a channel")
+    layout = _with_channels(reader, node, layout, axes[0]) if axes else layout
+    return reader.unitwise(node, layout, operator(name))
+
+
+def _product(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
+    """Products with numbers, tensors of the network, and gates."""
+    name = name_of(node).removesuffix("_")
+    first, second = node.args[:2]
+    if name == "div" and ((is_tensor(second) and not constant_behind(second)) or node.kwargs.get("rounding_mode")):
+        reader.refuse(node, "it divides by a computed value", "Divide by a number or a parameter")
+    if len(inputs) == 1 and not any(map(gating.is_gate, (first, second))):
+        other = second if is_tensor(first) and not constant_behind(first) else first
+        if name == "div" and other is first:
+            reader.refuse(node, "it divides by a value", "Divide values by numbers or parameters")
+        layout = inputs[0].broadcast(shape_of(node))
+        if isinstance(other, int | float):
+            return _times(reader, node, layout, 1.0 / other if name == "div" else float(other), "")
+        return _with_tensor(reader, node, layout, other, lambda held: Scale(1.0, held, name == "div"))
+    return gating.external_gate(reader, node, inputs)
+
+
+def _negative(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
+    return reader.unitwise(node, inputs[0], Scale(-1.0))
+
+
 RULES: dict[str, Rule] = {
     "input": _input,
+    "get_attr": _constant,
     **dict.fromkeys(ONES, _ones),
-    **dict.fromkeys(("clone", "detach", "alias", "contiguous", "identity"), _same),
-    **dict.fromkeys(_CASTS, _cast),
+    **dict.fromkeys(ZEROS, _zeros),
+    **dict.fromkeys(SAME, _same),
+    **dict.fromkeys(CASTS, _cast),
     "getitem": _item,
-    **dict.fromkeys(("dropout", "native_dropout"), _dropout),
-    **dict.fromkeys(("view", "flatten", "reshape", "_unsafe_view", "unsqueeze", "squeeze"), _reshape),
+    **dict.fromkeys(("dropout", "native_dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"), _dropout),
+    **dict.fromkeys((*ORDERED, *MOVES), move),
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _convolution),
+    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _transposed),
     "linear": _linear,
-    "_native_batch_norm_legit_no_training": _batch_norm,
-    **dict.fromkeys(("_native_batch_norm_legit", "_native_batch_norm_legit_functional"), _train_mode_norm),
-    **dict.fromkeys(("relu", "relu_", "leaky_relu"), _relu),
-    "mul": _external_gate,
+    **dict.fromkeys(("matmul", "mm"), _product_of_matrices),
+    **dict.fromkeys(("_native_batch_norm_legit_no_training", "batch_norm"), _batch_norm),
+    **dict.fromkeys(("relu", "relu_", "leaky_relu", "rrelu", "rrelu_with_noise"), gating.relu),
+    "abs": gating.absolute,
+    **dict.fromkeys(("prelu", "_prelu_kernel"), gating.prelu),
+    **dict.fromkeys(gating.CLAMPS, gating.clamp),
+    **dict.fromkeys(("silu", "hardswish", "gelu"), gating.self_gate),
+    "glu": gating.gated_half,
     **dict.fromkeys(("avg_pool1d", "avg_pool2d", "avg_pool3d"), _average_pool),
-    **dict.fromkeys(("max_pool1d", "max_pool2d", "max_pool3d"), _max_pool),
-    **dict.fromkeys(("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d"), _adaptive_pool),
-    "mean": _mean,
-    "pad": _pad,
-    **dict.fromkeys(("add", "add_"), _add),
+    **dict.fromkeys((f"max_pool{rank}d{kind}" for rank in (1, 2, 3) for kind in ("", "_with_indices")), _max_pool),
+    **dict.fromkeys((f"adaptive_avg_pool{rank}d" for rank in (1, 2, 3)), _adaptive_average),
+    **dict.fromkeys((f"adaptive_max_pool{rank}d" for rank in (1, 2, 3)), _adaptive_max),
+    **dict.fromkeys(("mean", "sum", "amax"), _reduction),
+    **dict.fromkeys(_SUMS, _sum),
+    **dict.fromkeys(_PRODUCTS, _product),
+    "neg": _negative,
 }

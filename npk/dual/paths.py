@@ -12,21 +12,9 @@ and :math:`f(x) = \langle \phi_x, v \rangle`, :math:`K(x, x') = \langle \phi_x, 
 
 import math
 
-from npk.dual.gate_table import GateTable
-from npk.dual.path_graph import (
-    Add,
-    AveragePool,
-    BatchNorm,
-    Convolution,
-    Gate,
-    Input,
-    MaxPool,
-    PathGraph,
-    PathNode,
-    average_weights,
-    fan_in,
-    window_taps,
-)
+from npk.dual.gate_table import GateTable, input_values, unpack
+from npk.dual.path_graph import PathGraph, PathNode, average_weights, fan_in, part_taps, window_taps
+from npk.dual.path_operators import Add, AveragePool, BatchNorm, Convolution, Gate, Input, MaxPool, Part, Rearrange, Scale, Shift
 from npk.dual.value_network import Weights, gate_values
 from npk.errors import ShapeError
 
@@ -36,13 +24,16 @@ Unit = tuple[int, int]  # (channel, position)
 _MOST = 2_000_000
 
 
-def neural_path_feature(table: GateTable, sample: int, *, unit: int = 0, bias: str = "ignore", value_input: str = "auto") -> Features:
+def neural_path_feature(
+    table: GateTable, sample: int, *, unit: int = 0, position: int = 0, bias: str = "ignore", value_input: str = "auto"
+) -> Features:
     """Neural path feature of one sample for one output unit, by enumeration.
 
     Args:
         table: gates and samples.
         sample: which row.
-        unit: which output unit.
+        unit: which output channel.
+        position: and where.
         bias: "ignore", or "paths": every bias starts paths with input 1.
         value_input: "x", "ones" or "auto".
 
@@ -52,6 +43,11 @@ def neural_path_feature(table: GateTable, sample: int, *, unit: int = 0, bias: s
     Raises:
         ShapeError: the network has too many paths to enumerate.
     """
+    return _features(table, sample, bias, value_input)[unit, position]
+
+
+def _features(table: GateTable, sample: int, bias: str, value_input: str) -> dict[Unit, Features]:
+    """Features of all output units of one sample."""
     graph = table.graph
     if graph.path_count() > _MOST:
         message = f"the network has {graph.path_count():.1e} paths to each output unit; enumeration stops at {_MOST:.0e}. Use npk.kernel."
@@ -59,17 +55,20 @@ def neural_path_feature(table: GateTable, sample: int, *, unit: int = 0, bias: s
     cells: dict[str, dict[Unit, Features]] = {}
     for node in graph.nodes:
         cells[node.name] = _enumerate(table, sample, node, [cells[name] for name in node.inputs], bias == "paths", value_input)
-    return cells[graph.output.name][unit, 0]
+    return cells[graph.output.name]
 
 
 def path_kernel(
     rows: GateTable, cols: GateTable, *, scale: str = "fan_in", bias: str = "ignore", value_input: str = "auto"
 ) -> list[list[float]]:
-    """The neural path kernel by enumeration, ``len(rows)`` lists of ``len(cols)``: "count" or "fan_in" scale."""
+    """The neural path kernel by enumeration, ``len(rows)`` lists of ``len(cols)``: "count" or "fan_in" scale.
+
+    The mean over the output units of their kernels, which are equal unless the output is gated or has positions.
+    """
     variance = parameter_variances(rows.graph) if scale == "fan_in" else {}
-    left = [neural_path_feature(rows, i, bias=bias, value_input=value_input) for i in range(len(rows))]
-    right = [neural_path_feature(cols, i, bias=bias, value_input=value_input) for i in range(len(cols))]
-    return [[_inner(x, y, variance) for y in right] for x in left]
+    left = [_features(rows, i, bias, value_input) for i in range(len(rows))]
+    right = [_features(cols, i, bias, value_input) for i in range(len(cols))]
+    return [[math.fsum(_inner(x[unit], y[unit], variance) for unit in x) / len(x) for y in right] for x in left]
 
 
 def parameter_variances(graph: PathGraph) -> dict[str, float]:
@@ -99,12 +98,24 @@ def _enumerate(table: GateTable, sample: int, node: PathNode, inputs: list, bias
     units = [(c, s) for c in range(node.channels) for s in range(node.positions)]
     match node.operator:
         case Input(ones=ones):
-            x = table.inputs[sample].reshape(node.channels, node.positions)
+            x = input_values(table, node)[sample]
             all_ones = value_input == "ones" or (value_input == "auto" and ones)
             return {(c, s): {(): 1.0 if all_ones else float(x[c, s])} for c, s in units}
-        case Gate():
-            gates = gate_values(table.take(slice(sample, sample + 1)), node)[0]
-            return {u: {p: value * float(gates[u]) for p, value in inputs[0][u].items()} if gates[u] else {} for u in units}
+        case Gate(levels=levels):
+            one = table.take(slice(sample, sample + 1))
+            gates = gate_values(one, node)[0]
+            passed = {u: {p: value * float(gates[u]) for p, value in inputs[0][u].items()} if gates[u] else {} for u in units}
+            for name, value in levels if bias else ():
+                reached = unpack(one.entries[name].data[0], node.channels).T
+                passed = {u: {**passed[u], **({((f"level of {name}", u[0]),): value} if reached[u] else {})} for u in units}
+            return passed
+        case Scale(factor=factor, weight=weight):
+            step = lambda u: ((f"scale {weight}", u[0]),) if weight else ()  # noqa: E731
+            return {u: {(*p, *step(u)): value * factor for p, value in inputs[0][u].items()} for u in units}
+        case Shift(factor=factor):
+            return {u: {**inputs[0][u], **({((f"shift of {node.name}", u[0]),): factor} if bias else {})} for u in units}
+        case Rearrange(parts=parts):
+            return {u: _sum([(1.0, inputs[k][source]) for k, source in _shown(node, parts, u)]) for u in units}
         case Add():
             return {u: _sum([(1.0, inputs[0][u]), (1.0, inputs[1][u])]) for u in units}
         case BatchNorm(mean=mean):
@@ -123,11 +134,20 @@ def _through_weights(
     found: Features = {}
     if bias and operator.bias:
         found[((f"bias of {node.name}", out),)] = 1.0
+    wide = graph.input_of(node).channels // operator.groups
+    first = out * operator.groups // node.channels * wide
     for offset, source in enumerate(window_taps(graph, node)[:, position]):
-        for c in range(graph.input_of(node).channels) if source >= 0 else ():
-            for p, value in before[c, int(source)].items():
+        for c in range(wide) if source >= 0 else ():
+            for p, value in before[first + c, int(source)].items():
                 found[(*p, (operator.weight, out, c, offset))] = value
     return found
+
+
+def _shown(node: PathNode, parts: tuple[Part, ...], unit: Unit) -> list[tuple[int, Unit]]:
+    """The units of the inputs that a unit of a rearrangement shows, with the input's number."""
+    channel, position = unit
+    places = [(part, part.into.index(channel), int(part_taps(node, part)[0, position])) for part in parts if channel in part.into]
+    return [(part.input, (part.channels[k], place)) for part, k, place in places if place >= 0]
 
 
 def _through_window(table: GateTable, sample: int, node: PathNode, unit: Unit, before: dict[Unit, Features]) -> Features:
@@ -135,7 +155,7 @@ def _through_window(table: GateTable, sample: int, node: PathNode, unit: Unit, b
     taps = window_taps(table.graph, node)
     match node.operator:
         case AveragePool() as pool:
-            weights = average_weights(pool, taps)[:, position]
+            weights = average_weights(table.graph, node, pool)[:, position]
         case MaxPool(gate=gate):
             weights = [float(k == table.entries[gate].data[sample, position, channel]) for k in range(len(taps))]
         case _:
@@ -154,15 +174,30 @@ def _sum(parts: list[tuple[float, Features]]) -> Features:
 def _parameter(graph: PathGraph, name: str, index: tuple[int, ...], weights: Weights) -> float:
     for node in graph.nodes:
         match node.operator:
-            case Convolution(weight=weight) if weight == name:
-                out, c, offset = index
-                return float(weights[name].reshape(node.channels, graph.input_of(node).channels, -1)[out, c, offset])
+            case Convolution(weight=weight) as layer if weight == name:
+                return _weight(graph, node, layer, index, weights)
             case Convolution(bias=shift) if shift and name == f"bias of {node.name}":
                 return float(weights[shift][index])
             case BatchNorm() as norm if name in (f"scale of {norm.mean}", f"shift of {norm.mean}"):
                 scale, shift = _norm_values(norm, index, weights)
                 return scale if name.startswith("scale") else shift
+            case Scale(weight=str(weight), inverse=inverse) if name == f"scale {weight}":
+                own = float(weights[weight].reshape(-1)[index if weights[weight].numel() > 1 else 0])
+                return 1.0 / own if inverse else own
+            case Shift(bias=bias) if name == f"shift of {node.name}":
+                return float(weights[bias].reshape(-1)[index if weights[bias].numel() > 1 else 0]) if bias else 1.0
+            case Gate(levels=levels) if name in [f"level of {entry}" for entry, _ in levels]:
+                return 1.0
     raise KeyError(name)
+
+
+def _weight(graph: PathGraph, node: PathNode, layer: Convolution, index: tuple[int, ...], weights: Weights) -> float:
+    out, c, offset = index
+    before, kernel = graph.input_of(node).channels // layer.groups, weights[layer.weight]
+    if layer.window.transposed:
+        wide = node.channels // layer.groups
+        return float(kernel.reshape(layer.groups, before, wide, -1)[out // wide, c, out % wide, offset])
+    return float(kernel.reshape(node.channels, before, -1)[out, c, offset])
 
 
 def _norm_values(norm: BatchNorm, index: tuple[int, ...], weights: Weights) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """Index maps between grids of positions.
 
-Convolutions, pools and paddings differ only in which positions of the input a position of the output sees. That is all this file knows: a
-map is an integer array of flat positions, with -1 for a place outside the grid.
+Convolutions and pools differ only in which positions of the input a position of the output sees. That is all this file knows: a map is an
+integer array of flat positions, with -1 for a place outside the grid.
 """
 
 import math
@@ -16,12 +16,17 @@ OUTSIDE = -1
 
 @dataclass(frozen=True)
 class Window:
-    """A sliding window: one entry an axis of the grid. ``padding`` holds (before, after)."""
+    """A sliding window: one entry an axis of the grid. ``padding`` holds (before, after).
+
+    ``transposed``: the window of a transposed convolution; ``extra`` positions are then added at the end of each axis.
+    """
 
     kernel: Grid
     stride: Grid
     padding: tuple[tuple[int, int], ...]
     dilation: Grid
+    transposed: bool = False
+    extra: Grid = ()
 
     @classmethod
     def whole(cls, grid: Grid) -> "Window":
@@ -37,6 +42,8 @@ class Window:
     def output(self, grid: Grid) -> Grid:
         """The grid of the windows' positions."""
         sides = zip(grid, self.kernel, self.stride, self.padding, self.dilation, strict=True)
+        if self.transposed:
+            return tuple((n - 1) * s - sum(p) + d * (k - 1) + 1 + e for (n, k, s, p, d), e in zip(sides, self.extra, strict=True))
         return tuple((n + sum(p) - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sides)
 
     def taps(self, grid: Grid) -> np.ndarray:
@@ -46,30 +53,61 @@ class Window:
             ``(size, positions of the output)`` integers, -1 outside the grid; offsets and positions in C order.
         """
         sides = zip(grid, self.output(grid), self.kernel, self.stride, self.padding, self.dilation, strict=True)
-        axes = [np.arange(k)[:, None] * d + np.arange(out)[None, :] * s - p[0] for _, out, k, s, p, d in sides]
-        return _combine(axes, grid)
+        return combine([self._axis(*side) for side in sides], grid)
+
+    def _axis(self, n: int, out: int, kernel: int, stride: int, padding: tuple[int, int], dilation: int) -> np.ndarray:
+        """Places of one axis, ``(kernel, out)``; anything outside [0, n) lies in the padding."""
+        steps, outputs = np.arange(kernel)[:, None] * dilation, np.arange(out)[None, :]
+        if not self.transposed:
+            return steps + outputs * stride - padding[0]
+        place, rest = np.divmod(outputs + padding[0] - steps, stride)
+        return np.where(rest == 0, place, OUTSIDE)
 
 
-def pad_map(grid: Grid, widths: tuple[tuple[int, int], ...], mode: str) -> np.ndarray:
-    """Old position of each position of the padded grid, ``(1, new positions)``; -1 where zeros are put in.
+@dataclass(frozen=True)
+class AdaptiveWindow:
+    """The windows of an adaptive pool: window i of an axis goes from floor(i n / m) to ceil((i + 1) n / m); they may differ in size."""
 
-    ``mode`` is "constant", "circular", "reflect" or "replicate".
-    """
-    axes = []
-    for n, (before, after) in zip(grid, widths, strict=True):
-        axis = np.arange(-before, n + after)
-        match mode:
-            case "circular":
-                axis %= n
-            case "reflect":
-                axis = n - 1 - np.abs(n - 1 - np.abs(axis))
-            case "replicate":
-                axis = axis.clip(0, n - 1)
-        axes.append(axis[None])
-    return _combine(axes, grid)
+    sides: Grid
+    kernel: Grid  # the largest window
+
+    @classmethod
+    def between(cls, grid: Grid, sides: Grid) -> "AdaptiveWindow":
+        """The windows from one grid to another."""
+        return cls(sides, tuple(int(max(_ends(n, m) - _starts(n, m))) for n, m in zip(grid, sides, strict=True)))
+
+    @property
+    def size(self) -> int:
+        """Number of offsets of the largest window."""
+        return math.prod(self.kernel)
+
+    @property
+    def stride(self) -> Grid:
+        """No single number; 0 stands for it."""
+        return (0,) * len(self.sides)
+
+    def output(self, grid: Grid) -> Grid:
+        """The grid of the windows' positions."""
+        return self.sides
+
+    def taps(self, grid: Grid) -> np.ndarray:
+        """As :meth:`Window.taps`."""
+        axes = []
+        for n, m, k in zip(grid, self.sides, self.kernel, strict=True):
+            place = _starts(n, m)[None, :] + np.arange(k)[:, None]
+            axes.append(np.where(place < _ends(n, m), place, OUTSIDE))
+        return combine(axes, grid)
 
 
-def _combine(axes: list[np.ndarray], grid: Grid) -> np.ndarray:
+def _starts(n: int, m: int) -> np.ndarray:
+    return np.arange(m) * n // m
+
+
+def _ends(n: int, m: int) -> np.ndarray:
+    return -(-(np.arange(m) + 1) * n // m)
+
+
+def combine(axes: list[np.ndarray], grid: Grid) -> np.ndarray:
     """Join per-axis maps (offsets, outputs) into flat positions, -1 where any axis leaves the grid."""
     flat: np.ndarray = np.zeros((1, 1), np.int64)
     inside: np.ndarray = np.ones((1, 1), bool)

@@ -14,7 +14,7 @@ from npk.progress import Progress, as_progress
 if TYPE_CHECKING:
     import torch
 
-    from npk.dual.positions import Window
+    from npk.dual.positions import AdaptiveWindow, Window
     from npk.dual.tracing import Recording, Trace
 
 _RUN_BYTES = 64 << 20  # activations of one batch while recording
@@ -78,26 +78,31 @@ def record_trace(trace: "Trace", X: np.ndarray, *, gates: str, progress: Progres
             for recording in recordings:
                 parts[recording.gate].append(_read(recording, values[recording.node]))
             advance(len(batch))
-    entries = {r.gate: GateLayer(_KINDS[r.rule], r.shape, np.concatenate(parts[r.gate])) for r in _in_order(trace.graph, recordings)}
+    ordered = _in_order(trace.graph, recordings)
+    entries = {r.gate: GateLayer(_KINDS.get(r.rule, "soft"), r.shape, np.concatenate(parts[r.gate])) for r in ordered}
     return GateTable(trace.graph, X, entries)
 
 
-_KINDS = {"positive": "hard", "value": "soft", "selection": "selection"}
+_KINDS = {"positive": "hard", "between": "hard", "above": "saturation", "below": "saturation", "selection": "selection"}
+_SOFT = ("value", "sigmoid", "hardsigmoid", "normal")
 
 
 def _in_order(graph: PathGraph, recordings: "list[Recording]") -> "list[Recording]":
     by_name = {recording.gate: recording for recording in recordings}
-    return [by_name[node.gate] for node in graph.gates]
+    return [by_name[name] for node in graph.gates for name in node.entries]
 
 
 def _as_asked(recording: "Recording", gates: str) -> "Recording":
     if gates not in ("auto", "hard", "soft"):
         raise OptionError(f'gates={gates!r} is not known. Choose "auto", "hard" or "soft".')
-    if gates == "soft" and recording.rule == "positive":
+    if gates == "soft" and recording.rule in ("positive", "between"):
         raise OptionError(f'gates="soft", but layer {recording.gate!r} has hard gates. Choose "auto" or "hard".')
-    if gates == "hard" and recording.rule == "value":
-        return dataclasses.replace(recording, node=recording.hard, rule="positive")
-    return recording
+    if gates != "hard" or recording.rule not in _SOFT:
+        return recording
+    if recording.hard is None:
+        raise OptionError(f'gates="hard", but layer {recording.gate!r} has soft gates without a pre-activation. Choose "auto" or "soft".')
+    node, units = recording.hard
+    return dataclasses.replace(recording, node=node, units=units, rule="positive")
 
 
 def _batch(X: np.ndarray) -> "torch.Tensor":
@@ -145,16 +150,40 @@ def _run(trace: "Trace", recordings: "list[Recording]", batch: "torch.Tensor") -
 
 def _read(recording: "Recording", value: "torch.Tensor") -> np.ndarray:
     """One recorded value as the table keeps it, positions before channels."""
+    import torch
+
     if recording.window is not None:
         return _selection(recording.window, value)
-    channels = recording.shape[0]
-    gate = is_on(value) if recording.rule == "positive" else value
-    gate = gate.expand(len(value), *recording.shape) if gate.dim() == len(recording.shape) + 1 else gate
-    flat = gate.reshape(len(value), channels, -1).transpose(1, 2).contiguous().cpu().numpy()
-    return pack(flat) if recording.rule == "positive" else flat
+    gate = _gate(recording, value).reshape(len(value), -1)
+    gate = gate if recording.units is None else gate[:, torch.as_tensor(recording.units, device=gate.device)]
+    flat = gate.reshape(len(value), recording.shape[0], -1).transpose(1, 2).contiguous().cpu().numpy()
+    return flat if recording.rule in _SOFT else pack(flat)
 
 
-def _selection(window: "Window", value: "torch.Tensor") -> np.ndarray:
+def _gate(recording: "Recording", value: "torch.Tensor") -> "torch.Tensor":
+    """The gate that a value makes; the tie rule is that of the gate table."""
+    import torch
+
+    low, high = recording.bounds
+    match recording.rule:
+        case "positive":
+            return is_on(value)
+        case "between":
+            return is_on(value - low) & is_on(high - value)
+        case "below":
+            return ~is_on(value - low)
+        case "above":
+            return ~is_on(high - value)
+        case "sigmoid":
+            return torch.sigmoid(value)
+        case "hardsigmoid":
+            return torch.nn.functional.hardsigmoid(value)
+        case "normal":
+            return torch.special.ndtr(value)
+    return value
+
+
+def _selection(window: "Window | AdaptiveWindow", value: "torch.Tensor") -> np.ndarray:
     """Offset of the first maximum of each window."""
     import torch
 

@@ -8,17 +8,25 @@ gate operator is an external gate.
 import contextlib
 import io
 import logging
+import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from torch import fx
+from torch.utils._pytree import tree_leaves
 
-from npk.dual.operators import ONES, RULES, is_gate, module_of, name_of, shape_of, source_of
-from npk.dual.path_graph import Operator, PathGraph, PathNode
-from npk.dual.positions import Window
+from npk.dual.exported import is_batched, module_of, name_of, source_of
+from npk.dual.index_operators import MIXED, ONES
+from npk.dual.layout import Layout, parts_of
+from npk.dual.operators import RULES, Value, carriers_of, constant_behind
+from npk.dual.path_graph import PathGraph, PathNode
+from npk.dual.path_operators import Input, Operator, Rearrange, Scale, Shift
+from npk.dual.positions import AdaptiveWindow, Window
+from npk.dual.refused import refusal_of
 from npk.errors import ShapeError, UnsupportedGraphError
 
 
@@ -26,17 +34,21 @@ from npk.errors import ShapeError, UnsupportedGraphError
 class Recording:
     """How one entry of the gate table is read off a run of the traced program.
 
-    ``rule``: "positive" (the node's value is a pre-activation; on where > 0), "value" (the value is a real gate), "selection" (arg-max
-    of ``window``).
-    ``hard``: "positive" read at this node gives the hard form of a soft gate.
+    ``rule``: "positive" (the node's value is a pre-activation; on where > 0), "between", "above" and "below" (on within or beyond
+    ``bounds``), "value" (the value is a real gate), "sigmoid", "hardsigmoid" and "normal" (a real gate is that function of it),
+    "selection" (arg-max of ``window``).
+    ``units``: flat element of the value that each unit of the entry reads; ``None``: its own number.
+    ``hard``: node and units where "positive" gives the hard form of a soft gate.
     """
 
     gate: str
     node: str
     rule: str
     shape: tuple[int, ...]
-    window: Window | None = None
-    hard: str | None = None
+    units: np.ndarray | None = None
+    window: Window | AdaptiveWindow | None = None
+    bounds: tuple[float, float] = (-math.inf, math.inf)
+    hard: tuple[str, np.ndarray | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -125,67 +137,121 @@ class Reader:
     input_shape: tuple[int, ...]
     nodes: dict[str, PathNode] = field(default_factory=dict)
     recordings: list[Recording] = field(default_factory=list)
+    settled: dict[tuple, PathNode] = field(default_factory=dict)
 
     def read(self) -> Trace:
         """The trace of the whole program."""
         output = next(node for node in self.program.graph.nodes if node.op == "output")
-        results = output.args[0]
+        results = [result for result in tree_leaves(output.args[0]) if result is not None]
         if len(results) != 1:
             raise UnsupportedGraphError(
-                f"the network returns {len(results)} values; npk reads one. Wrap it so that it returns a single tensor."
+                f"the network returns {len(results)} values; npk reads one. Choose one with npk.choose_output(net, number or name)."
             )
         last = self.value(results[0])
-        order = _reachable(self.nodes, last)
-        return Trace(PathGraph(tuple(order), self.input_shape), self.program, tuple(self.recordings))
+        if not isinstance(last, Layout):
+            self.refuse(results[0], "the network returns a list", "Choose one of its values with npk.choose_output")
+        ends = last.node if last.is_whole else self.settle(results[0], last).node
+        order = _reachable(self.nodes, ends)
+        names = {name for node in order for name in node.entries}
+        return Trace(PathGraph(tuple(order), self.input_shape), self.program, tuple(r for r in self.recordings if r.gate in names))
 
-    def value(self, start: fx.Node) -> PathNode:
-        """The path node that carries what ``start`` computes; iterative, for deep networks."""
-        carried: dict[fx.Node, PathNode] = {}
+    def value(self, start: fx.Node) -> Value:
+        """What ``start`` computes, as units of path nodes; iterative, for deep networks."""
+        carried: dict[fx.Node, Value] = {}
         stack = [start]
         while stack:
             node = stack[-1]
-            missing = [a for a in self._carriers(node) if a not in carried]
+            if why := refusal_of(node):
+                self.refuse(node, *why)
+            carriers = carriers_of(node)
+            missing = [a for a in carriers if a not in carried]
             if node not in carried and not missing:
-                carried[node] = self._read(node, [carried[a] for a in self._carriers(node)])
+                carried[node] = self._read(node, [carried[a] for a in carriers])
             stack = stack + missing if missing else stack[:-1]
         return carried[start]
 
-    def _carriers(self, node: fx.Node) -> list[fx.Node]:
-        """The arguments of a node that carry paths."""
-        if node.op == "placeholder":
-            return []
-        name = name_of(node)
-        if name in ("add", "add_"):
-            return [a for a in node.args[:2] if isinstance(a, fx.Node)]
-        if name == "mul":
-            return [a for a in node.args if isinstance(a, fx.Node) and not is_gate(a)][:1]
-        if name in ONES:
-            return []
-        first = node.args[0] if node.args else None
-        return [first] if isinstance(first, fx.Node) else []
-
-    def _read(self, node: fx.Node, inputs: list[PathNode]) -> PathNode:
-        rule = RULES.get("input" if node.op == "placeholder" else name_of(node))
+    def _read(self, node: fx.Node, inputs: list[Value]) -> Value:
+        name = "input" if node.op == "placeholder" else name_of(node)
+        rule = RULES.get(name)
         if rule is None:
-            self.refuse(
-                node,
-                f"npk knows no paths through {name_of(node)}",
-                "Replace it by one of the operators that the guide to checkpoints lists",
-            )
+            remedy = "Replace it by one of the operators that the guide to checkpoints lists"
+            self.refuse(node, f"npk knows no paths through {name}", remedy)
+        if name not in ("get_attr", *ONES) and not is_batched(node):
+            self.refuse(node, *MIXED)
+        if not all(isinstance(value, Layout) for value in inputs) and name != "getitem":
+            self.refuse(node, f"{name} takes a list of values", "Take one of them first")
         return rule(self, node, inputs)
 
-    def add(self, node: fx.Node, operator: Operator, inputs: list[PathNode], shape: tuple[int, ...] | None = None) -> PathNode:
-        """Add a node to the path graph; its shape is that of the value unless given."""
-        made = PathNode(node.name, operator, tuple(i.name for i in inputs), shape or shape_of(node), source_of(node))
+    def add(self, node: fx.Node, operator: Operator, inputs: list[PathNode], shape: tuple[int, ...], suffix: str = "") -> PathNode:
+        """Add a node to the path graph; ``suffix`` tells several nodes of one traced node apart."""
+        made = PathNode(node.name + suffix, operator, tuple(i.name for i in inputs), shape, source_of(node))
         self.nodes[made.name] = made
         return made
 
-    def record(self, node: fx.Node, seen: fx.Node, rule: str, shape: tuple[int, ...], **more: Any) -> str:
+    def settle(self, node: fx.Node, layout: Layout, axis: int = 0) -> Layout:
+        """The layout on one path node whose channels are an axis of the tensor and whose grid are the others, in order."""
+        moved = layout.with_axis_first(axis)
+        if len(moved.sources) == 1 and moved.units is None and moved.node.shape == moved.shape:
+            return Layout.of(moved.node, layout.shape) if axis == 0 else layout
+        if not moved.sources or not moved.numbers.any():
+            self.refuse(node, "it sees constant zeros only", "Leave them out")
+        key = (tuple(s.name for s in moved.sources), moved.shape, moved.numbers.tobytes())
+        if key not in self.settled:
+            self.settled[key] = self._rearranged(node, moved)
+        result = Layout.of(self.settled[key], moved.shape)
+        return result.with_units(np.moveaxis(result.numbers, 0, axis)) if axis else result
+
+    def _rearranged(self, node: fx.Node, moved: Layout) -> PathNode:
+        parts = parts_of(moved)
+        suffix = f".input{len(self.settled)}"
+        mixed = sum(len(part.into) for part in parts) > len({c for part in parts for c in part.into})
+        if mixed and (chain := self._fixed_chain(moved)):
+            raw = np.array([-1, *(chain[0].operator.units or range(math.prod(chain[0].shape)))])  # type: ignore[union-attr]
+            made = self.add(node, Input(chain[0].operator.ones, tuple(raw[moved.numbers.reshape(-1)].tolist())), [], moved.shape, suffix)  # type: ignore[union-attr]
+            for number, link in enumerate(chain[1:]):
+                made = self.add(node, link.operator, [made], moved.shape, f"{suffix}.{number}")
+            return made
+        return self.add(node, Rearrange(parts), list(moved.sources), moved.shape, suffix)
+
+    def _fixed_chain(self, layout: Layout) -> list[PathNode]:
+        """From the input on: the nodes behind a layout, if it is the input times and plus numbers; else nothing."""
+        chain = [layout.sources[0]] if len(layout.sources) == 1 else []
+        while chain and not isinstance(chain[0].operator, Input):
+            operator = chain[0].operator
+            scale, shift = isinstance(operator, Scale) and not operator.weight, isinstance(operator, Shift) and not operator.bias
+            chain = [self.nodes[chain[0].inputs[0]], *chain] if scale or (shift and layout.numbers.all()) else []
+        return chain
+
+    def settle_any(self, node: fx.Node, *layouts: Layout) -> tuple[Layout, ...]:
+        """Layouts of one shape on path nodes of one shape, with their units in the same places, in the fewest pieces."""
+        first = layouts[0]
+        if all(layout.is_whole and layout.node.shape == first.node.shape and layout.has_units_of(first) for layout in layouts):
+            return layouts
+        axes = {0, len(first.shape) - 1}
+        axis = min(axes, key=lambda axis: (sum(len(parts_of(layout.with_axis_first(axis))) for layout in layouts), axis))
+        return tuple(self.settle(node, layout, axis) for layout in layouts)
+
+    def unitwise(self, node: fx.Node, layout: Layout, operator: Operator, suffix: str = "") -> Layout:
+        """Add an operator that goes unit by unit, wherever the units are."""
+        (whole,) = self.settle_any(node, layout)
+        return whole.on(self.add(node, operator, [whole.node], whole.node.shape, suffix))
+
+    def record(
+        self,
+        node: fx.Node,
+        seen: fx.Node,
+        rule: str,
+        shape: tuple[int, ...],
+        units: np.ndarray | None = None,
+        *,
+        name: str = "",
+        **more: Any,
+    ) -> str:
         """Have an entry of the gate table recorded at ``seen``, and give its name: that of the module, where it is not taken."""
-        name = module_of(node) or node.name
+        name = name or module_of(node) or node.name
         taken = {r.gate for r in self.recordings}
         name = name if name not in taken else f"{name}:{node.name}"
-        self.recordings.append(Recording(name, seen.name, rule, shape, **more))
+        self.recordings.append(Recording(name, seen.name, rule, shape, units, **more))
         return name
 
     def argument(self, node: fx.Node) -> fx.Node:
@@ -202,9 +268,10 @@ class Reader:
 
     def parameter(self, node: fx.Node, argument: object) -> str:
         """Name of a parameter or buffer; a tensor with two names goes by the first, so that sharing is seen."""
-        if not isinstance(argument, fx.Node) or argument.op != "get_attr":
+        held = constant_behind(argument)
+        if held is None:
             self.refuse(node, "its weight is computed, not a parameter of the network", "Fold the computation into the parameter first")
-        tensor = self.tensor(str(argument.target))
+        tensor = self.tensor(str(held.target))
         same = (n for n in self.program.graph.nodes if n.op == "get_attr" and self.tensor(str(n.target)) is tensor)
         return str(next(same).target)
 

@@ -9,28 +9,17 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from npk.dual.gate_table import GateTable, unpack
-from npk.dual.path_graph import (
-    Add,
-    AveragePool,
-    BatchNorm,
-    Convolution,
-    Gate,
-    Input,
-    MaxPool,
-    PathGraph,
-    PathNode,
-    average_weights,
-    fan_in,
-    window_taps,
-)
+from npk.dual.gate_table import GateTable, input_values, unpack
+from npk.dual.path_graph import PathGraph, PathNode, average_weights, fan_in, part_taps, window_taps
+from npk.dual.path_operators import Add, AveragePool, BatchNorm, Convolution, Gate, Input, MaxPool, Rearrange, Scale, Shift
 
 Weights = Mapping[str, torch.Tensor]
 
 
 def own_weights(net: torch.nn.Module) -> dict[str, torch.Tensor]:
     """All parameters and buffers of a network in float64, by name."""
-    return {name: tensor.detach().double().cpu() for name, tensor in net.state_dict().items() if tensor.dtype.is_floating_point}
+    tensors = [*net.named_parameters(remove_duplicate=False), *net.named_buffers(remove_duplicate=False)]
+    return {name: tensor.detach().double().cpu() for name, tensor in tensors if tensor.dtype.is_floating_point}
 
 
 def random_weights(graph: PathGraph, rng: np.random.Generator, *, scale: str = "fan_in", bias: bool = False) -> dict[str, torch.Tensor]:
@@ -49,13 +38,26 @@ def random_weights(graph: PathGraph, rng: np.random.Generator, *, scale: str = "
     for node in graph.nodes:
         spread = (1.0 / fan_in(graph, node)) ** 0.5 if scale == "fan_in" else 1.0
         match node.operator:
-            case Convolution(weight=weight, bias=shift, window=window):
-                drawn[weight] = spread * _signs(rng, node.channels, graph.input_of(node).channels, *window.kernel)
+            case Convolution(weight=weight, bias=shift) as layer:
+                drawn[weight] = spread * _signs(rng, *_weight_shape(graph, node, layer))
                 if shift:
                     drawn[shift] = spread * _signs(rng, node.channels) if bias else torch.zeros(node.channels, dtype=torch.float64)
             case BatchNorm() as norm:
                 drawn.update(_random_norm(norm, node.channels, rng, bias))
+            case Scale(weight=str(weight)):
+                drawn[weight] = _signs(rng, node.channels)
+            case Shift(bias=name):
+                drawn[name or f"constant of {node.name}"] = _signs(rng, node.channels) * float(bias)
+            case Gate(levels=levels):
+                drawn.update({f"level of {entry}": _signs(rng, node.channels) * float(bias) for entry, _ in levels})
     return drawn
+
+
+def _weight_shape(graph: PathGraph, node: PathNode, layer: Convolution) -> tuple[int, ...]:
+    """Shape of a layer's weight as torch keeps it."""
+    first, second = node.channels, graph.input_of(node).channels
+    first, second = (second, first) if layer.window.transposed else (first, second)
+    return (first, second // layer.groups, *layer.window.kernel)
 
 
 def _random_norm(norm: BatchNorm, channels: int, rng: np.random.Generator, bias: bool) -> dict[str, torch.Tensor]:
@@ -93,43 +95,67 @@ def evaluate(table: GateTable, weights: Weights, *, value_input: str = "auto") -
 
 def _apply(table: GateTable, node: PathNode, inputs: list[torch.Tensor], weights: Weights, value_input: str) -> torch.Tensor:
     """One operator on values ``(n, channels, positions)``."""
-    operator = node.operator
-    match operator:
+    match node.operator:
         case Input(ones=ones):
-            return _start(table, node, value_input == "ones" or (value_input == "auto" and ones))
-        case Convolution(weight=weight, bias=bias):
-            seen = _windows(inputs[0], window_taps(table.graph, node))
-            kernel = weights[weight].reshape(node.channels, seen.shape[1], seen.shape[2])
-            result = torch.einsum("nckp,ock->nop", seen, kernel)
-            return result + weights[bias][:, None] if bias else result
+            x = torch.as_tensor(input_values(table, node)).double()
+            return torch.ones_like(x) if value_input == "ones" or (value_input == "auto" and ones) else x
+        case Convolution() as layer:
+            return _convolve(table.graph, node, layer, inputs[0], weights)
         case BatchNorm(weight=weight, bias=bias, mean=mean, variance=variance, epsilon=epsilon):
             factor = (weights[variance] + epsilon).rsqrt() * (weights[weight] if weight else 1.0)
             shift = (weights[bias] if bias else 0.0) - weights[mean] * factor
             return inputs[0] * factor[:, None] + shift[:, None]
-        case Gate():
-            return inputs[0] * torch.as_tensor(gate_values(table, node))
+        case Scale(factor=factor, weight=weight, inverse=inverse):
+            multiple = weights[weight].reshape(-1, 1) if weight else torch.ones(1, 1, dtype=torch.float64)
+            return inputs[0] * factor * (1.0 / multiple if inverse else multiple)
+        case Shift(bias=bias, factor=factor):
+            own = weights[bias] if bias else weights.get(f"constant of {node.name}", torch.ones(1, dtype=torch.float64))
+            return inputs[0] + factor * own.reshape(-1, 1)
+        case Gate(levels=levels):
+            gated = inputs[0] * torch.as_tensor(gate_values(table, node))
+            return sum((_level(table, name, value, weights) for name, value in levels), gated)
         case Add():
             return inputs[0] + inputs[1]
+        case Rearrange(parts=parts):
+            result = torch.zeros(len(table), node.channels, node.positions, dtype=torch.float64)
+            for part in parts:
+                moved = _windows(inputs[part.input][:, list(part.channels)], part_taps(node, part))
+                result[:, list(part.into)] += moved[:, :, 0]
+            return result
         case _:
-            return _reindex(table, node, inputs[0])
+            return _pool(table, node, inputs[0])
 
 
-def _start(table: GateTable, node: PathNode, ones: bool) -> torch.Tensor:
-    x = torch.as_tensor(table.inputs).double().reshape(len(table), node.channels, node.positions)
-    return torch.ones_like(x) if ones else x
+def _convolve(graph: PathGraph, node: PathNode, layer: Convolution, value: torch.Tensor, weights: Weights) -> torch.Tensor:
+    seen = _windows(value, window_taps(graph, node))
+    n, channels, offsets, positions = seen.shape
+    seen = seen.reshape(n, layer.groups, channels // layer.groups, offsets, positions)
+    wide = node.channels // layer.groups
+    if layer.window.transposed:
+        kernel = weights[layer.weight].reshape(layer.groups, channels // layer.groups, wide, offsets).transpose(1, 2)
+    else:
+        kernel = weights[layer.weight].reshape(layer.groups, wide, channels // layer.groups, offsets)
+    result = torch.einsum("ngckp,gock->ngop", seen, kernel).reshape(n, node.channels, positions)
+    return result + weights[layer.bias][:, None] if layer.bias else result
 
 
-def _reindex(table: GateTable, node: PathNode, value: torch.Tensor) -> torch.Tensor:
-    """Pads and pools: no parameters, fixed coefficients or selections."""
-    taps = window_taps(table.graph, node)
-    seen = _windows(value, taps)
+def _level(table: GateTable, name: str, value: float, weights: Weights) -> torch.Tensor:
+    """The constant of a gate where it saturates, ``(n, channels, positions)``; its own parameter is 1."""
+    entry = table.entries[name]
+    own = weights.get(f"level of {name}", torch.ones(entry.channels, dtype=torch.float64))
+    return value * torch.as_tensor(unpack(entry.data, entry.channels)).double().transpose(1, 2) * own[:, None]
+
+
+def _pool(table: GateTable, node: PathNode, value: torch.Tensor) -> torch.Tensor:
+    """Pools: no parameters, fixed coefficients or selections."""
+    seen = _windows(value, window_taps(table.graph, node))
     match node.operator:
         case AveragePool() as pool:
-            return (seen * torch.as_tensor(average_weights(pool, taps))).sum(2)
+            return (seen * torch.as_tensor(average_weights(table.graph, node, pool))).sum(2)
         case MaxPool(gate=gate):
             chosen = torch.as_tensor(table.entries[gate].data.astype(np.int64)).transpose(1, 2)
             return seen.gather(2, chosen[:, :, None]).squeeze(2)
-    return seen[:, :, 0]
+    raise AssertionError(f"no rule for {node.operator}")
 
 
 def _windows(value: torch.Tensor, taps: np.ndarray) -> torch.Tensor:
@@ -141,7 +167,7 @@ def _windows(value: torch.Tensor, taps: np.ndarray) -> torch.Tensor:
 def gate_values(table: GateTable, node: PathNode) -> np.ndarray:
     """Real values of a gate layer, ``(n, channels, positions)`` float64: {slope, 1}, or the soft gates."""
     entry = table.entries[node.gate]
-    if entry.kind == "hard":
+    if entry.packed:
         slope = node.operator.slope if isinstance(node.operator, Gate) else 0.0
         values = np.where(unpack(entry.data, entry.channels), 1.0, slope)
     else:

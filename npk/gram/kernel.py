@@ -13,8 +13,9 @@ import numpy as np
 
 from npk.backends import Backend
 from npk.dual.gate_table import GateTable
+from npk.dual.planning import plan
 from npk.dual.recording import as_samples, record_trace
-from npk.dual.recursion import Recursion, plan
+from npk.dual.recursion import Recursion
 from npk.errors import BackendError, DataError, OptionError, ShapeError
 from npk.gram.matrix import Gram, put
 from npk.gram.store import GramStore
@@ -146,7 +147,7 @@ class NeuralPathKernel:
     def prepare(self, table: GateTable) -> tuple[Backend, np.ndarray]:
         """Backend and exponents for tables like this one."""
         backend = self._backend(table)
-        from npk.backends.reference import find_exponents
+        from npk.backends.exponents import find_exponents
 
         some = np.linspace(0, len(table) - 1, min(_SAMPLES_FOR_RANGE, len(table))).astype(int)
         spread = np.argsort(np.arange(len(some)) * 0.618 % 1)  # the first few are far apart

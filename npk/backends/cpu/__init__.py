@@ -14,6 +14,7 @@ from npk.dual.recursion import Recursion
 
 LANES, ROWS = 16, 8  # columns and rows of the samples that are computed together; see lanes.py
 _BITS, _REAL, _ONES = 0, 1, 2
+_NARROW = 8  # segments of fewer channels (depthwise layers) are multiplied as numbers
 
 
 @dataclass(frozen=True)
@@ -71,18 +72,20 @@ class CpuBackend:
     def __init__(self, recursion: Recursion, table: GateTable, dtype: str) -> None:
         self.recursion, self.dtype = recursion, np.dtype(dtype)
         self.program: Program = compile_program(recursion)
-        self.hard = [mask.is_hard(table) for mask in recursion.masks]
+        self.hard = [mask.is_hard(table) and mask.width >= _NARROW * len(mask.segments) for mask in recursion.masks]
         self.layout = self._layout()
 
     def _layout(self) -> np.ndarray:
-        """Form, first word or number, and width of a position, a row a mask; the last row stands for ones."""
-        rows, ends = [], [0, 0]
+        """Form, first word or number, width of a position, and of the segment: a row a segment of a mask; the last stands for ones."""
+        rows, ends, self.places = [], [0, 0], []
         for mask, hard in zip(self.recursion.masks, self.hard, strict=True):
-            width = -(-mask.channels // 64) if hard else mask.channels
-            rows.append((_BITS if hard else _REAL, ends[not hard], width))
-            ends[not hard] += width * mask.size
+            widths = mask.words if hard else mask.segments
+            starts, stride = np.cumsum([0, *widths]) + ends[not hard], sum(widths)
+            rows += [(_BITS if hard else _REAL, start, stride, width) for start, width in zip(starts, widths, strict=False)]
+            self.places.append(slice(ends[not hard], ends[not hard] + stride * mask.size))
+            ends[not hard] += stride * mask.size
         self.widths = tuple(ends)
-        return np.array([*rows, (_ONES, 0, 0)], np.int64)
+        return np.array([*rows, (_ONES, 0, 0, 0)], np.int64)
 
     @property
     def bytes_a_sample(self) -> int:
@@ -103,8 +106,7 @@ class CpuBackend:
         """Form the masks of a table's samples."""
         n = len(table)
         bits, reals = np.zeros((n, self.widths[0]), np.uint64), np.zeros((n, self.widths[1]), self.dtype)
-        for mask, hard, (_, first, width) in zip(self.recursion.masks, self.hard, self.layout[:-1], strict=True):
-            where = slice(first, first + width * mask.size)
+        for mask, hard, where in zip(self.recursion.masks, self.hard, self.places, strict=True):
             if hard:
                 bits[:, where] = form_bits(mask, table).reshape(n, -1)
             else:

@@ -4,7 +4,7 @@ Each unit's cells live in slots that are freed after their last use. Index table
 alike) are kept once. Slot 0 holds ones: the field V = 1.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +12,8 @@ import numpy as np
 from npk.dual.planes import Links, Planes
 from npk.dual.recursion import Field, Recursion
 
-LOAD, GATHER, TERM = 0, 1, 2
+LOAD, GATHER, TERM, SCATTER = 0, 1, 2, 3
+_BATCH = 1 << 17  # cells of units that are worked out together
 COLUMNS = ("kind", "out", "to_sum", "cells", "k", "source", "pair", "u", "v", "weight", "mask", "fresh")
 
 
@@ -20,7 +21,8 @@ COLUMNS = ("kind", "out", "to_sum", "cells", "k", "source", "pair", "u", "v", "w
 class Program:
     """Operations in order (columns ``COLUMNS``), index tables, weights, and what each operation is scaled by.
 
-    ``mask`` is -1 for ones; ``to_sum`` is the number of the reduction that the result is added to, or -1 for a slot.
+    ``mask`` is a segment of a mask, -1 for ones. LOAD fills cells from sums, from ``to_sum`` on; SCATTER adds ``k`` contributions to the
+    sums ``to_sum`` + tables[out ...].
     """
 
     operations: np.ndarray  # (operations, columns) int64
@@ -29,7 +31,7 @@ class Program:
     steps: np.ndarray  # (operations, 2): step and source step (-1: V = 1)
     factors: np.ndarray  # (operations, 2): factor and bias before exponents
     cells: int  # slots needed
-    sums: int  # reductions
+    sums: int  # cells of reductions
     result: int  # slot of the kernel
 
     def scalars(self, exponents: np.ndarray) -> np.ndarray:
@@ -71,15 +73,19 @@ class _Slots:
 
 @dataclass(frozen=True)
 class _Part:
-    """One link, its rows sorted by unit; ``bounds`` are where units begin."""
+    """Contributions of one source to one step, sorted by the unit that adds them; ``bounds``: where each unit begins.
+
+    ``targets``: in a reduction, the sum that each contribution goes to.
+    """
 
     step: int
     links: Links
-    pair: np.ndarray
+    pair: np.ndarray  # number of the source's cell in its unit, -1: none
     u: np.ndarray
     v: np.ndarray
     weight: np.ndarray | float
     bounds: np.ndarray
+    targets: np.ndarray | None = None
 
     def rows(self, unit: int) -> slice:
         return slice(self.bounds[unit], self.bounds[unit + 1])
@@ -98,93 +104,151 @@ class _Compiler:
     weights_size: int = 0
 
     def run(self) -> Program:
-        planes, steps = self.planes, self.recursion.steps
-        self.units = int(max(labels.max(initial=0) for labels in planes.labels)) + 1
-        self.counts = [np.bincount(labels, minlength=self.units) for labels in planes.labels]
-        self.sums = {number: i for i, number in enumerate(sorted(planes.reductions))}
-        own: list[list[_Part]] = [[] for _ in steps]
-        late: list[list[_Part]] = [[] for _ in steps]  # by source: what its units add to reductions
-        for number in range(len(steps)):
-            for links in planes.links(number):
-                if links.source is not None and planes.defers(number, links.source):
-                    late[links.source].append(self.deferred(number, links.source, links))
-                else:
-                    own[number].append(self.part(number, links))
-        slots = _Slots()
-        used = [np.flatnonzero([count[unit] for count in self.counts]) for unit in range(self.units)]
-        result = [self.unit(unit, used[unit], own, late, slots) for unit in range(self.units)][-1]
+        planes = self.planes
+        self.units = len(planes.bounds[0]) - 1
+        self.counts = np.diff(np.stack(planes.bounds), axis=1)  # (steps, units)
+        self.segments = np.cumsum([0, *(len(mask.segments) for mask in self.recursion.masks)])
+        self.sums, sums = {}, 0  # first sum of each reduction
+        for number in planes.reductions:
+            self.sums[number] = sums
+            sums += len(planes.pairs[number]) * self.recursion.steps[number].groups
+        late = self.deferred()
+        slots, result = _Slots(), 0
+        for first, last in self.batches():
+            own = {number: self.parts(number, first, last) for number in np.flatnonzero(self.counts[:, first:last].any(1)).tolist()}
+            for unit in range(first, last):
+                result = self.unit(unit, first, own, late, slots)
         operations = np.array(self.operations, np.int64).reshape(-1, len(COLUMNS))
         tables, weights = self.joined(self.tables, np.int32), self.joined(self.weights, np.float64)
-        return Program(operations, tables, weights, np.array(self.steps), np.array(self.factors), slots.top, len(self.sums), result)
+        return Program(operations, tables, weights, np.array(self.steps), np.array(self.factors), slots.top, sums, result)
 
-    def part(self, number: int, links: Links) -> _Part:
-        """A link whose contributions go to the unit of the step's own cells."""
-        labels = self.planes.labels[number]
-        order = np.argsort(labels, kind="stable")
-        pair = links.pair[order]
-        if links.source is not None:
-            pair = np.where(pair >= 0, self.planes.local[links.source][pair], -1)
-        weight = links.weight if isinstance(links.weight, float | int) else links.weight[order]
-        bounds = np.searchsorted(labels[order], np.arange(self.units + 1))
-        return _Part(number, links, pair, links.u[order], links.v[order], weight, bounds)
+    def batches(self) -> Iterator[tuple[int, int]]:
+        """Runs of units whose contributions are worked out together."""
+        ends = np.cumsum(self.counts.sum(0)) // _BATCH
+        firsts = np.flatnonzero(np.diff(ends, prepend=-1))
+        yield from zip(firsts.tolist(), [*firsts[1:].tolist(), self.units], strict=True)
 
-    def deferred(self, number: int, source: int, links: Links) -> _Part:
-        """A link whose contributions go to a reduction, in the unit of the source's cells."""
+    def parts(self, number: int, first: int, last: int) -> list[_Part]:
+        """Contributions to a step's own cells in the units from ``first`` to ``last``."""
+        bounds = self.planes.bounds[number][first : last + 1]
+        found = []
+        for links in self.planes.links(number, self.planes.ordered[number][bounds[0] : bounds[-1]]):
+            if self.planes.defers(number, links.source, links.term):
+                continue
+            pair = links.pair
+            if links.source is not None:
+                ranks, starts = self.planes.ranks[links.source], self.planes.bounds[links.source]
+                unit = np.repeat(np.arange(first, last), np.diff(bounds))
+                pair = np.where(pair >= 0, ranks[pair] - starts[unit][:, None], -1)
+            found.append(_Part(number, links, pair, links.u, links.v, links.weight, bounds - bounds[0]))
+        return found
+
+    def deferred(self) -> dict[int, list[_Part]]:
+        """By source: what its units add to reductions."""
+        found: dict[int, list[_Part]] = {}
+        for number in self.planes.reductions:
+            for links in self.planes.links(number, self.planes.ordered[number]):
+                if links.source is not None and self.planes.defers(number, links.source, links.term):
+                    found.setdefault(links.source, []).append(self.late_part(number, links.source, links))
+        return found
+
+    def late_part(self, number: int, source: int, links: Links) -> _Part:
+        """Contributions to a reduction, sorted by the unit of the source's cell and by the sum."""
         flat = np.flatnonzero(links.pair.reshape(-1) >= 0)
-        pair = links.pair.reshape(-1)[flat]
-        unit_of = np.full(self.recursion.steps[source].positions ** 2, -1)
-        unit_of[self.planes.pairs[source]] = self.planes.labels[source]
-        order = np.argsort(unit_of[pair], kind="stable")
-        pick: Callable[[np.ndarray], np.ndarray] = lambda values: values.reshape(-1)[flat][order]  # noqa: E731
+        rank = self.planes.ranks[source][links.pair.reshape(-1)[flat]]
+        unit = np.searchsorted(self.planes.bounds[source], rank, side="right") - 1
+        flat = flat[order := np.argsort(unit, kind="stable")]
+        pick: Callable[[np.ndarray], np.ndarray] = lambda values: values.reshape(-1)[flat]  # noqa: E731
         weight = links.weight if isinstance(links.weight, float | int) else pick(links.weight)
-        bounds = np.searchsorted(unit_of[pair][order], np.arange(self.units + 1))
-        return _Part(number, links, self.planes.local[source][pair[order]], pick(links.u), pick(links.v), weight, bounds)
+        pair, bounds = rank[order] - self.planes.bounds[source][unit[order]], np.searchsorted(unit[order], np.arange(self.units + 1))
+        return _Part(number, links, pair, pick(links.u), pick(links.v), weight, bounds, flat // links.pair.shape[1])
 
-    def unit(self, unit: int, used: np.ndarray, own: list[list[_Part]], late: list[list[_Part]], slots: _Slots) -> int:
-        """Emit one unit; gives the slot of its last step."""
-        last = {int(n): int(n) for n in used}
+    def unit(self, unit: int, first: int, own: dict[int, list[_Part]], late: dict[int, list[_Part]], slots: _Slots) -> int:
+        """Emit one unit, of a batch that begins at unit ``first``; gives the slot of its last step."""
+        used = np.flatnonzero(self.counts[:, unit]).tolist()
+        last = {n: n for n in used}
         for n in used:
-            last.update({p.links.source: int(n) for p in own[n] if p.links.source in last})  # others see only padding in this unit
+            last.update({p.links.source: n for p in own[n] if p.links.source in last})  # others see only padding in this unit
         place: dict[int | None, int] = {None: 0}
-        for n in map(int, used):
-            place[n] = slots.take(int(self.counts[n][unit]))
-            self.begin(n, place[n])
-            for i, part in enumerate(own[n]):
-                source = place.get(part.links.source, 0)
-                self.emit(part, part.rows(unit), place[n], -1, source, fresh=i == 0 and n not in self.sums)
-            for part in late[n]:
-                self.emit(part, part.rows(unit), 0, self.sums[part.step], place[n], fresh=True)
+        for n in used:
+            place[n] = slots.take(self.cells(n, unit))
+            self.begin(n, unit, place[n])
+            written: set[int] = set(range(self.recursion.steps[n].groups)) if n in self.sums else set()
+            for part in own[n]:
+                self.emit(part, part.rows(unit - first), unit, place[n], place.get(part.links.source, 0), written)
+            self.clear(n, unit, place[n], written)
+            for part in late.get(n, ()):
+                self.scatter(part, part.rows(unit), unit, place[n])
             for done in [m for m, when in last.items() if when == n]:
-                slots.give(place[done], int(self.counts[done][unit]))
-        return place[int(used[-1])]
+                slots.give(place[done], self.cells(done, unit))
+        return place[used[-1]]
 
-    def begin(self, number: int, out: int) -> None:
+    def cells(self, number: int, unit: int) -> int:
+        """Cells of a step in a unit, all groups."""
+        return int(self.counts[number, unit]) * self.recursion.steps[number].groups
+
+    def begin(self, number: int, unit: int, out: int) -> None:
         """A reduction starts from what the units before have added."""
-        if number in self.sums:
-            step = self.recursion.steps[number]
-            bias = step.bias if isinstance(step, Field) else 0.0
-            self.add((LOAD, out, self.sums[number], 1, 0, 0, -1, -1, -1, -1, -1, 1), (number, number), (1.0, bias))
+        if number not in self.sums:
+            return
+        step, count = self.recursion.steps[number], int(self.counts[number, unit])
+        bias = step.bias if isinstance(step, Field) else 0.0
+        for group in range(step.groups):
+            first = self.sums[number] + group * len(self.planes.pairs[number]) + int(self.planes.bounds[number][unit])
+            self.add((LOAD, out + group * count, first, count, 0, 0, -1, -1, -1, -1, -1, 1), (number, number), (1.0, bias))
 
-    def emit(self, part: _Part, rows: slice, out: int, to_sum: int, source: int, *, fresh: bool) -> None:
-        """One operation: the rows of one link that belong to one unit."""
-        step, links = self.recursion.steps[part.step], part.links
-        pair = part.pair[rows]
+    def clear(self, number: int, unit: int, out: int, written: set[int]) -> None:
+        """Zeros for groups to which no term contributes."""
+        count = int(self.counts[number, unit])
+        for group in set(range(self.recursion.steps[number].groups)) - written:
+            self.add((TERM, out + group * count, -1, count, 0, 0, 0, -1, -1, -1, -1, 1), (number, -1), (1.0, 0.0))
+
+    def emit(self, part: _Part, rows: slice, unit: int, out: int, source: int, written: set[int]) -> None:
+        """Operations for the contributions of one source to one unit of a step, a block of groups each."""
+        pair, links = part.pair[rows], part.links
         if pair.size == 0:
             return
-        cells, k = (1, pair.size) if to_sum >= 0 else pair.shape
-        mask = -1 if links.term is None or links.term.mask is None else links.term.mask
+        cells, k = pair.shape
+        where, u, v, weight = self.tables_of(part, rows)
+        for into, group, mask, scale in self.blocks(part):
+            step = self.recursion.steps[part.step]
+            kind, bias = (GATHER, step.bias) if isinstance(step, Field) else (TERM, 0.0)
+            begin = source + group * int(self.counts[links.source, unit]) if links.source is not None else 0
+            row = (kind, out + into * cells, -1, cells, k, begin, where, u, v, weight, mask, int(into not in written))
+            written.add(into)
+            self.add(row, (part.step, -1 if links.source is None else links.source), (scale, bias))
+
+    def scatter(self, part: _Part, rows: slice, unit: int, source: int) -> None:
+        """Operations that add to the sums of a reduction."""
+        pair, from_step = part.pair[rows], int(part.links.source)  # type: ignore[arg-type]
+        if pair.size == 0 or part.targets is None:
+            return
+        where, u, v, weight = self.tables_of(part, rows)
+        targets = self.table(part.targets[rows])
+        for into, group, mask, scale in self.blocks(part):
+            first = self.sums[part.step] + into * len(self.planes.pairs[part.step])
+            begin = source + group * int(self.counts[from_step, unit])
+            row = (SCATTER, targets, first, 1, pair.size, begin, where, u, v, weight, mask, 1)
+            self.add(row, (part.step, from_step), (scale, 0.0))
+
+    def blocks(self, part: _Part) -> Iterator[tuple[int, int, int, float]]:
+        """Group of the step, group of the source, row of the mask's segment (-1: ones) and factor of each block."""
+        step, term = self.recursion.steps[part.step], part.links.term
         factor = part.weight if isinstance(part.weight, float | int) else 1.0
-        kind, bias = TERM, 0.0
         if isinstance(step, Field):
-            factor *= step.factor
-            if to_sum < 0:
-                kind, bias = GATHER, step.bias
-        elif mask < 0:
-            factor *= step.channels
-        u, v = (self.table(part.u[rows]), self.table(part.v[rows])) if mask >= 0 else (-1, -1)
+            yield from ((group, group, -1, factor * step.factor) for group in range(step.groups))
+        elif term is not None and term.mask is None:
+            yield from ((int(into), int(group), -1, factor * int(channels)) for into, group, _, channels in term.blocks)
+        elif term is not None:
+            first = int(self.segments[term.mask])
+            yield from ((int(into), int(group), first + int(segment), factor) for into, group, segment, _ in term.blocks)
+
+    def tables_of(self, part: _Part, rows: slice) -> tuple[int, int, int, int]:
+        """Where the cells, the masks' places and the weights of a part's rows are kept."""
+        masked = part.links.term is not None and part.links.term.mask is not None
+        u, v = (self.table(part.u[rows]), self.table(part.v[rows])) if masked else (-1, -1)
         weight = -1 if isinstance(part.weight, float | int) else self.weight(part.weight[rows])
-        row = (kind, out, to_sum, cells, k, source, self.table(pair), u, v, weight, mask, int(fresh))
-        self.add(row, (part.step, -1 if links.source is None else links.source), (factor, bias))
+        return self.table(part.pair[rows]), u, v, weight
 
     def add(self, row: tuple[int, ...], steps: tuple[int, int], factors: tuple[float, float]) -> None:
         self.operations.append(row)

@@ -34,16 +34,16 @@ def _run_group(operations, scalars, tables, weights, layout, bits, lane_bits, re
         pair, u, v, weight, mask, fresh = [operations[n, c] for c in range(6, 12)]
         scale, bias = scalars[n, 0], scalars[n, 1]
         if kind == 0:
-            for lane in range(WIDE):
+            for lane in range(cells * WIDE):
                 slots[out * WIDE + lane] = sums[to_sum * WIDE + lane] + bias
             continue
         if kind == 1:
             for c in range(cells):
                 gather(slots, source, tables, pair + c * k, k, scale, bias, (out + c) * WIDE)
             continue
-        form, first, width = layout[mask, 0], layout[mask, 1], layout[mask, 2]  # mask -1 reads the last row: ones
+        form, first, stride, width = layout[mask, 0], layout[mask, 1], layout[mask, 2], layout[mask, 3]  # mask -1: the last row, ones
         for c in range(cells):
-            o = (scratch if to_sum >= 0 else out + c) * WIDE
+            o = (scratch if kind == 3 else out + c) * WIDE
             if fresh:
                 for lane in range(WIDE):
                     slots[o + lane] = 0
@@ -53,17 +53,18 @@ def _run_group(operations, scalars, tables, weights, layout, bits, lane_bits, re
                     w = scale if weight < 0 else scale * weights[weight + j]
                     s = (source + entry) * WIDE
                     if form == 0:
-                        a, b = first + tables[u + j] * width, first + tables[v + j] * width
+                        a, b = first + tables[u + j] * stride, first + tables[v + j] * stride
                         add_bits(bits, a, lane_bits, b * LANES, width, slots, s, w, o)
                     elif form == 1:
-                        a, b = first + tables[u + j] * width, first + tables[v + j] * width
+                        a, b = first + tables[u + j] * stride, first + tables[v + j] * stride
                         add_real(reals, a, lane_reals, b * LANES, width, slots, s, w, o)
                     else:
                         for lane in range(WIDE):
                             slots[o + lane] += w * slots[s + lane]
-                if to_sum >= 0 and (j % _FLUSH == _FLUSH - 1 or j == k - 1):
+                if kind == 3 and (j % _FLUSH == _FLUSH - 1 or j == k - 1 or tables[out + j] != tables[out + j + 1]):
+                    to = (to_sum + tables[out + j]) * WIDE
                     for lane in range(WIDE):
-                        sums[to_sum * WIDE + lane] += slots[o + lane]
+                        sums[to + lane] += slots[o + lane]
                         slots[o + lane] = 0
 
 

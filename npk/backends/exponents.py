@@ -1,0 +1,57 @@
+"""Powers of two that keep deep products inside the range of the arithmetic.
+
+For one sample, V(s, t) is a covariance over positions, so its diagonal bounds it: the recursion on s = t alone, with the root of the
+product of two diagonals wherever a pool couples positions, says how large each step can get.
+"""
+
+import numpy as np
+
+from npk.dual.gate_table import GateTable
+from npk.dual.masks import form_real
+from npk.dual.recursion import Field, Recursion, Term
+
+
+def find_exponents(recursion: Recursion, table: GateTable, most: int = 3) -> np.ndarray:
+    """Power of two of a bound on each step's values for the pairs (x, x) of the table.
+
+    The first ``most`` samples with an active path are looked at: dead ones know nothing of the range. Scaling by powers of two is
+    exact, so a kernel does not depend on which samples were taken; only its range does.
+    """
+    found = []
+    for i in range(len(table)):
+        exponents, live = _bounds(recursion, table.take(slice(i, i + 1)))
+        found += [exponents] if live else []
+        if len(found) == most:
+            break
+    return np.max(found, 0) if found else np.zeros(len(recursion.steps), np.int64)
+
+
+def _bounds(recursion: Recursion, one: GateTable) -> tuple[np.ndarray, bool]:
+    """Exponent of each step for one sample, and whether the sample has an active path."""
+    masks = [form_real(mask, one)[0] for mask in recursion.masks]
+    sizes = [np.add.reduceat(m**2, np.cumsum([0, *k.segments])[:-1], axis=1) for m, k in zip(masks, recursion.masks, strict=True)]
+    exponents, values = np.zeros(len(recursion.steps), np.int64), []
+    for number, step in enumerate(recursion.steps):
+        shift = max((int(exponents[s]) for s in step.sources), default=0)
+        if isinstance(step, Field):
+            inside = step.taps >= 0
+            seen = values[step.collapse][:, np.maximum(step.taps, 0)] * inside
+            value = np.ldexp(step.factor * seen.sum(1), int(exponents[step.collapse]) - shift) + np.ldexp(step.bias, -shift)
+        else:
+            value = np.zeros((step.groups, step.positions))
+            for term in step.terms:
+                scaled = None if term.field is None else np.ldexp(values[term.field], int(exponents[term.field]) - shift)
+                _add_bound(value, term, scaled, sizes, shift)
+        grow = int(np.frexp(value.max())[1])
+        exponents[number] = shift + grow
+        values.append(np.ldexp(value, -grow))
+    return exponents, bool(values[-1].any())
+
+
+def _add_bound(total: np.ndarray, term: Term, field: np.ndarray | None, sizes: list[np.ndarray], shift: int) -> None:
+    """Add (sum over the family of weight times root of V times overlap)^2, group by group."""
+    inside, cells = term.cells >= 0, np.maximum(term.cells, 0)
+    for into, source, segment, channels in term.blocks:
+        value = np.ldexp(1.0, -shift) if field is None else field[source][cells]
+        overlap = channels if term.mask is None else sizes[term.mask][np.maximum(term.places, 0), segment]
+        total[into] += (np.abs(term.weights) * np.sqrt(value * overlap) * inside).sum(1) ** 2

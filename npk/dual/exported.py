@@ -1,0 +1,62 @@
+"""What a node of an exported program says about itself: operator, shape, module, source line, arguments."""
+
+from typing import Any
+
+import torch
+from torch import fx
+
+
+def name_of(node: fx.Node) -> str:
+    """Operator name without overload, and without namespace where it is torch's or npk's: aten.conv2d.padding -> conv2d."""
+    if node.op != "call_function":
+        return node.op
+    name = str(getattr(node.target, "_opname", None) or getattr(node.target, "__name__", node.target)).split(".")[0]
+    namespace = getattr(node.target, "namespace", "aten")
+    return name if namespace in ("aten", "npk") else f"{namespace}::{name}"
+
+
+def is_tensor(node: object) -> bool:
+    """Whether an argument is a tensor that the program computes or holds."""
+    return isinstance(node, fx.Node) and (node.op == "get_attr" or isinstance(node.meta.get("val"), torch.Tensor | list | tuple))
+
+
+def shape_of(node: fx.Node) -> tuple[int, ...]:
+    """Shape of a value without the batch axis."""
+    return tuple(int(side) for side in node.meta["val"].shape[1:])
+
+
+def is_batched(node: fx.Node) -> bool:
+    """Whether the first axis of the (first) result, and no other, has the length of the batch."""
+    batch = str(next(n for n in node.graph.nodes if n.op == "placeholder").meta["val"].shape[0])
+    value = node.meta.get("val")
+    sides = (value[0] if isinstance(value, list | tuple) else value).shape
+    return len(sides) > 0 and str(sides[0]) == batch and all(isinstance(side, int) for side in sides[1:])
+
+
+def module_of(node: fx.Node) -> str:
+    """Path of the innermost module that made the node."""
+    stack = [path for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
+    path = stack[-1] if stack else ""
+    return "" if path.startswith("_empty") else path.removeprefix("L['self'].")
+
+
+def source_of(node: fx.Node) -> str:
+    """File and line of the user's call, or of the module's own code."""
+    frames = [line.strip() for line in (node.meta.get("stack_trace") or "").splitlines() if line.strip().startswith("File")]
+    own = [frame for frame in frames if "/torch/" not in frame] or frames
+    if not own:
+        return node.name
+    file, line, *_ = own[-1].removeprefix("File ").split(", ")
+    return f"{file.strip(chr(34)).rsplit('/', 1)[-1]}:{line.removeprefix('line ')}"
+
+
+def arguments(node: fx.Node, *defaults: tuple[str, Any]) -> list[Any]:
+    """Arguments after the first by the operator's own names, with defaults."""
+    given = list(node.args[1:])
+    return [given[i] if i < len(given) else node.kwargs.get(name, default) for i, (name, default) in enumerate(defaults)]
+
+
+def spread(value: Any, rank: int) -> tuple[int, ...]:
+    """A number or a list of numbers as one number an axis."""
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    return tuple(int(v) for v in (values * rank if len(values) == 1 else values))
