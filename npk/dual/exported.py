@@ -28,7 +28,7 @@ def shape_of(node: fx.Node) -> tuple[int, ...]:
 def is_batched(node: fx.Node) -> bool:
     """Whether the first axis of the (first) result, and no other, has the length of the batch."""
     batch = str(next(n for n in node.graph.nodes if n.op == "placeholder").meta["val"].shape[0])
-    value = node.meta.get("val")
+    value: Any = node.meta["val"]
     sides = (value[0] if isinstance(value, list | tuple) else value).shape
     return len(sides) > 0 and str(sides[0]) == batch and all(isinstance(side, int) for side in sides[1:])
 

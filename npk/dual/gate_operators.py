@@ -39,7 +39,7 @@ def relu(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
     slope = 0.0
     if name_of(node) == "leaky_relu":
         slope = float(arguments(node, ("negative_slope", 0.01))[0])
-    if name_of(node) == "rrelu_with_noise" or name_of(node) == "rrelu":
+    if name_of(node) == "rrelu":
         reader.refuse(node, "a random leaky ReLU", "Use LeakyReLU with the mean slope")
     return _gated(reader, node, inputs[0], slope)
 

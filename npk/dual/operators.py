@@ -347,7 +347,7 @@ RULES: dict[str, Rule] = {
     "linear": _linear,
     **dict.fromkeys(("matmul", "mm"), _product_of_matrices),
     **dict.fromkeys(("_native_batch_norm_legit_no_training", "batch_norm"), _batch_norm),
-    **dict.fromkeys(("relu", "relu_", "leaky_relu", "rrelu", "rrelu_with_noise"), gating.relu),
+    **dict.fromkeys(("relu", "relu_", "leaky_relu", "rrelu"), gating.relu),
     "abs": gating.absolute,
     **dict.fromkeys(("prelu", "_prelu_kernel"), gating.prelu),
     **dict.fromkeys(gating.CLAMPS, gating.clamp),
