@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from npk.machines.estimators import NPKSVC as NPKSVC
     from npk.machines.estimators import NPKRidge as NPKRidge
     from npk.machines.estimators import NPKRidgeClassifier as NPKRidgeClassifier
+    from npk.networks.outputs import choose_output as choose_output
 
 # Where each public name lives; a name's module is loaded when the name is first used (PEP 562), so that `import npk` stays light.
 _HOME = {
@@ -41,6 +42,7 @@ _HOME = {
     "check_duality": "npk.checks.duality",
     "check_ensemble": "npk.checks.ensemble",
     "check_invariance": "npk.checks.invariance",
+    "choose_output": "npk.networks.outputs",
     "data": "npk",
     "errors": "npk",
     "kernel": "npk.gram.kernel",

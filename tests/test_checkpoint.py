@@ -1,5 +1,6 @@
 """Checkpoints come back as they were saved; whatever is wrong with a file is said in a sentence."""
 
+import argparse
 import copy
 import json
 import os
@@ -80,7 +81,7 @@ def test_safetensors_rebuilds_networks_of_npk(tmp_path, arch, kind, options):
 def test_other_networks_come_back_through_arch(tmp_path, plain, suffix):
     path = tmp_path / f"x{suffix}"
     npk.save(plain, path)
-    loaded = npk.load(path, arch=small, width=5)
+    loaded = npk.load(path, arch=small, arch_options={"width": 5})
     assert checkpoint.fingerprint(loaded) == checkpoint.fingerprint(plain)
     assert_same_network(loaded, plain, inputs([6]))
 
@@ -134,6 +135,9 @@ def test_half_precision_becomes_float32(tmp_path, plain, suffix, half):
         lambda state: {"module." + name: t for name, t in state.items()},
         lambda state: {"state_dict": {"module._orig_mod." + name: t for name, t in state.items()}},
         lambda state: {name: t for name, t in state.items() if "num_batches" not in name},
+        lambda state: {"epoch": 3, "lr": np.float64(0.1), "options": argparse.Namespace(a=1), "checkpoint": {"net": state}},
+        lambda state: {**state, "epoch": 3},
+        lambda state: {"ema": {"teacher." + name: t for name, t in state.items()}},
     ],
 )
 def test_wrapped_state_dicts(tmp_path, plain, wrap):
@@ -354,8 +358,7 @@ def test_a_folder_is_no_checkpoint(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("x.onnx", r"does not read or write ONNX. Use \.safetensors"),
-        ("x.h5", r"\.h5 is no kind of checkpoint that npk knows. Use \.safetensors .*\.pt2 .*\.pth"),
+        ("x.h5", r"\.h5 is no kind of checkpoint that npk (knows|writes). Use \.safetensors .*\.pt2 .*\.pth"),
         ("x", "a name without suffix is no kind"),
     ],
 )
@@ -414,7 +417,7 @@ class Trap:
 
 def test_pickled_networks_are_refused_with_the_way_out(tmp_path, plain):
     torch.save(plain, tmp_path / "x.pt")
-    with pytest.raises(CheckpointError, match=r"pickled code \(.*Sequential\), which npk never runs.*save net\.state_dict\(\)") as error:
+    with pytest.raises(CheckpointError, match=r"pickled code \(.*Sequential\), which npk never runs.*torch\.save\(net\.state_dict\(\)") as error:
         npk.load(tmp_path / "x.pt", arch=small)
     assert one_sentence(error)
 
@@ -428,20 +431,13 @@ def test_pickled_code_is_not_run(tmp_path, plain):
     assert not (tmp_path / "made").exists()
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_torchscript_is_refused(tmp_path, plain):
-    torch.jit.save(torch.jit.trace(plain, inputs([6])), tmp_path / "x.pt")
-    with pytest.raises(CheckpointError, match="a TorchScript program"):
-        npk.load(tmp_path / "x.pt", arch=small)
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ([1, 2], "holds a list, not a state dict"),
         ({}, "holds a dict, not a state dict"),
-        ({0: torch.ones(1)}, "holds things that are no weights: 0"),
-        ({"epoch": 3, "weights": {"a": torch.ones(1)}}, "holds things that are no weights: epoch, weights"),
+        ({0: torch.ones(1)}, "holds no weights under 0"),
+        ({"epoch": 3, "generator": {"a": torch.ones(1)}}, "holds no weights under epoch, generator"),
     ],
 )
 def test_no_state_dict(tmp_path, content, message):
@@ -459,7 +455,7 @@ def test_names_and_shapes_that_do_not_fit_are_listed(tmp_path, plain):
     state |= {f"extra{k}": torch.ones(1) for k in range(4)}
     torch.save(state, tmp_path / "x.pt")
     with pytest.raises(CheckpointError) as error:
-        npk.load(tmp_path / "x.pt", arch=small, width=7)
+        npk.load(tmp_path / "x.pt", arch=small, arch_options={"width": 7})
     told = str(error.value)
     assert "does not fit small: 1 missing (0.weight, near 0.weihgt), 5 unknown (0.weihgt, near 0.weight; extra0; extra1; ...)" in told
     assert "6 of another shape (0.bias is (5,), not (7,);" in told
@@ -493,7 +489,7 @@ def project(tmp_path, monkeypatch, plain):
 def test_arch_by_name_is_imported_from_the_current_directory(project, plain):
     before = list(sys.path)
     assert_same_network(npk.load("x.pt", arch=f"{project}:make"), plain, inputs([6]))
-    assert_same_network(npk.load("x.pt", arch=f"{project}:make", width=5), plain, inputs([6]))
+    assert_same_network(npk.load("x.pt", arch=f"{project}:make", arch_options={"width": 5}), plain, inputs([6]))
     assert sys.path == before
 
 
@@ -516,7 +512,7 @@ def test_arch_that_cannot_be_imported_or_called(project):
     with pytest.raises(CheckpointError, match="importing broken_module failed with ZeroDivisionError"):
         npk.load("x.pt", arch="broken_module:make")
     with pytest.raises(CheckpointError, match=r"failed with TypeError: .*depth"):
-        npk.load("x.pt", arch=f"{project}:make", depth=3)
+        npk.load("x.pt", arch=f"{project}:make", arch_options={"depth": 3})
 
 
 @pytest.mark.parametrize("arch", ["models", "models:", ":make"])
@@ -531,7 +527,7 @@ def test_arch_of_the_wrong_type(project, plain):
     with pytest.raises(OptionError, match="arch is a int"):
         npk.load("x.pt", arch=3)
     with pytest.raises(OptionError, match="width are arguments of arch, and arch is not given"):
-        npk.load("x.pt", width=3)
+        npk.load("x.pt", arch_options={"width": 3})
 
 
 # saving

@@ -2,20 +2,21 @@
 
 - ``.safetensors``: the weights, and in the metadata the architecture, npk's version, free details and a SHA-256 over all of it
 - ``.pt2``: weights and graph, by ``torch.export``; takes any batch size; always in evaluation mode
-- ``.pt``, ``.pth``: a state dict; loading needs ``arch``
+- ``.pt``, ``.pth``, ``.bin``, ``.ckpt``: a state dict; loading needs ``arch``. Or TorchScript: its graph is followed, not run by torch
+- ``.onnx``: weights and graph; read, not written; needs the extra ``onnx``
 
-Pickled code is never run: a pickled network is refused, in a ``.pt2`` file too. Foreign files may be half precision (becomes
-float32), wrapped as ``{"state_dict": ...}`` or ``{"model": ...}``, and carry the prefix ``module.`` on every name. A graph in a
-``.pt2`` file is read by torch's own loader, which was not made for files from strangers.
+Pickled code is never run: a pickled network is refused, in a ``.pt2`` file too. Foreign state dicts may be half precision (becomes
+float32), wrapped as ``{"state_dict": ...}`` and the like, and carry a prefix such as ``module.`` on every name. A graph in a ``.pt2`` or
+TorchScript file is read by torch's own loader, which was not made for files from strangers.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from npk.checkpoint import architecture, program, weights
-from npk.checkpoint.files import check_file, known_suffix
+from npk.checkpoint.files import STATE_DICTS, check_file, is_script, readable_suffix, written_suffix
 from npk.checkpoint.weights import fingerprint
 from npk.errors import CheckpointError, OptionError
 from npk.files import written_whole
@@ -44,7 +45,7 @@ def save(net: "nn.Module", path: str | os.PathLike, *, example: "Tensor | np.nda
     import torch
 
     path = Path(path)
-    suffix = known_suffix(path)
+    suffix = written_suffix(path)
     if not isinstance(net, torch.nn.Module):
         raise OptionError(f"net is a {type(net).__name__}, only a torch.nn.Module can be saved. Give the network itself.")
     if (example is not None) != (suffix == ".pt2"):
@@ -59,40 +60,92 @@ def save(net: "nn.Module", path: str | os.PathLike, *, example: "Tensor | np.nda
         temporary.write_bytes(content)
 
 
-def load(path: str | os.PathLike, arch: "str | Callable[..., nn.Module] | None" = None, **arch_arguments: Any) -> "nn.Module":
+def load(
+    path: str | os.PathLike,
+    arch: "str | Callable[..., nn.Module] | None" = None,
+    *,
+    arch_options: "Mapping[str, Any] | None" = None,
+    output: int | str | None = None,
+    layout: str = "nchw",
+) -> "nn.Module":
     """Load a network, on the CPU and in evaluation mode.
 
     Args:
-        path: a file of one of the kinds that :func:`save` writes, or a foreign ``.safetensors``, ``.pt2``, ``.pt`` or ``.pth`` file.
+        path: a file that :func:`save` wrote, or a foreign ``.safetensors``, ``.pt``, ``.pth``, ``.bin``, ``.ckpt`` (state dict or
+            TorchScript), ``.jit``, ``.ts`` (TorchScript), ``.pt2`` or ``.onnx`` file (needs the extra ``onnx``).
         arch: what makes the network around the weights: a callable, or ``"module:callable"`` in your own code, imported from
             the current directory first. Needed where the file does not describe its architecture.
-        **arch_arguments: keyword arguments of ``arch``.
+        arch_options: keyword arguments of ``arch``.
+        output: number or key of an output, or name of a module whose output is taken; see :func:`choose_output`.
+        layout: ``"nhwc"`` for a network that takes samples as (H, W, C): it is wrapped to take them as (C, H, W).
 
     Returns:
-        The network, with the dtype of the file; half precision becomes float32.
+        The network, float64 if the file is, else float32: half precision becomes float32.
 
     Raises:
         CheckpointError: a missing, truncated, changed or foreign file, pickled code, a newer format, or weights that do not fit.
-        OptionError: ``arch`` is malformed, or given for a file that has no use for it.
+        OptionError: an option is malformed, or ``arch`` is given for a file that has no use for it.
+        MissingPackageError: an ``.onnx`` file without the package ``onnx``.
     """
     path = Path(path)
-    suffix = known_suffix(path)
+    suffix = readable_suffix(path)
     check_file(path)
-    if arch is None and arch_arguments:
-        raise OptionError(f"{', '.join(arch_arguments)} are arguments of arch, and arch is not given. Add arch='module:callable'.")
-    if suffix == ".pt2":
-        if arch is not None:
-            raise OptionError(f"{path} holds its own graph and has no use for arch={arch!r}. Leave arch out.")
-        return program.read_pt2(path)
-    state, described = weights.read_safetensors(path) if suffix == ".safetensors" else (weights.read_pt(path), None)
+    if arch is None and arch_options:
+        raise OptionError(f"{', '.join(arch_options)} are arguments of arch, and arch is not given. Add arch='module:callable'.")
+    if layout not in ("nchw", "nhwc"):
+        raise OptionError(f"layout={layout!r} is not known. Choose nchw (channels first) or nhwc (channels last).")
+    net = _own_graph(path, suffix, arch) or _filled(path, suffix, arch, dict(arch_options or {}))
+    return _as_asked(net.eval(), output, layout)
+
+
+def _own_graph(path: Path, suffix: str, arch: Any) -> "nn.Module | None":
+    """The network of a file that holds its own graph; nothing for another one."""
+    script = suffix in STATE_DICTS and is_script(path)
+    if suffix not in (".pt2", ".onnx") and not (script and arch is None):
+        return None
+    if arch is not None:
+        raise OptionError(f"{path} holds its own graph and has no use for arch={arch!r}. Leave arch out.")
+    if suffix == ".onnx":
+        from npk.checkpoint.onnx_reader import read_onnx
+
+        return read_onnx(path)
+    if script:
+        from npk.checkpoint.script_program import read_script
+
+        return read_script(path)
+    return program.read_pt2(path)
+
+
+def _filled(path: Path, suffix: str, arch: "str | Callable[..., nn.Module] | None", arch_options: dict[str, Any]) -> "nn.Module":
+    """The network that ``arch`` or the file describes, with the weights of the file."""
+    described = None
+    if suffix == ".safetensors":
+        state, described = weights.read_safetensors(path)
+    else:
+        state = _script_state(path) if is_script(path) else weights.read_pt(path)
     if arch is None and described is None:
         raise CheckpointError(f"{path} does not describe its architecture. Say what makes the network: arch='module:callable'.")
     if arch is not None:
-        net, label = architecture.make(arch, arch_arguments), arch if isinstance(arch, str) else getattr(arch, "__qualname__", repr(arch))
+        net, label = architecture.make(arch, arch_options), arch if isinstance(arch, str) else getattr(arch, "__qualname__", repr(arch))
     else:
         net, label = architecture.rebuild(path, described), "the architecture described in it"
     weights.fill(net, weights.plain_state(state, path), f"{path} does not fit {label}")
-    return net.eval()
+    return net
+
+
+def _script_state(path: Path) -> "dict[str, Tensor]":
+    from npk.checkpoint.script_program import read_state
+
+    return read_state(path)
+
+
+def _as_asked(net: "nn.Module", output: int | str | None, layout: str) -> "nn.Module":
+    if output is None and layout == "nchw":
+        return net
+    from npk.networks.outputs import ChannelsFirst, choose_output
+
+    net = net if output is None else choose_output(net, output)
+    return ChannelsFirst(net) if layout == "nhwc" else net
 
 
 def read_details(path: str | os.PathLike) -> dict[str, Any]:

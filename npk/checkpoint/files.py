@@ -12,15 +12,26 @@ from pathlib import Path
 from npk.errors import CheckpointError
 
 WORKING = ".safetensors (weights and architecture), .pt2 (torch.export), .pt or .pth (state dict)"
+STATE_DICTS = (".pt", ".pth", ".bin", ".ckpt", ".jit", ".ts")  # what torch.save and torch.jit.save write; the content says which of them
+READABLE = (".safetensors", ".pt2", ".onnx", *STATE_DICTS)
 
 
-def known_suffix(path: Path) -> str:
-    """The suffix in lower case, if npk reads and writes such files."""
+def written_suffix(path: Path) -> str:
+    """The suffix in lower case, if npk writes such files."""
     suffix = path.suffix.lower()
-    if suffix == ".onnx":
-        raise CheckpointError(f"{path}: this version of npk does not read or write ONNX. Use {WORKING}.")
     if suffix not in (".safetensors", ".pt2", ".pt", ".pth"):
-        raise CheckpointError(f"{path}: {suffix or 'a name without suffix'} is no kind of checkpoint that npk knows. Use {WORKING}.")
+        raise CheckpointError(f"{path}: {suffix or 'a name without suffix'} is no kind of checkpoint that npk writes. Use {WORKING}.")
+    return suffix
+
+
+def readable_suffix(path: Path) -> str:
+    """The suffix in lower case, if npk reads such files."""
+    suffix = path.suffix.lower()
+    if suffix not in READABLE:
+        raise CheckpointError(
+            f"{path}: {suffix or 'a name without suffix'} is no kind of checkpoint that npk knows. "
+            f"Use {WORKING}, .bin or .ckpt (state dict), .jit or .ts (TorchScript), .onnx."
+        )
     return suffix
 
 
@@ -52,6 +63,14 @@ def check_archive(path: Path) -> None:
         raise CheckpointError(f"{path} is truncated or damaged ({first_line(error)}). Copy or save it again.") from error
     if damaged:
         raise CheckpointError(f"{path} was changed after it was saved: {damaged} in it is damaged. Copy it again from where it was made.")
+
+
+def is_script(path: Path) -> bool:
+    """Whether the file is an archive that ``torch.jit.save`` wrote."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def first_line(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """Weights: safetensors files, state dicts, and whether they fit a network."""
 
+import argparse
 import contextlib
 import difflib
 import io
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 FORMAT = 1  # of the metadata of a .safetensors file; counts up when an older npk could misread a file
-WRAPPERS = ("state_dict", "model_state_dict", "model")
-PREFIXES = ("module.", "_orig_mod.")  # left by DataParallel and torch.compile
+# Under these names training scripts put the state dict, in the order in which they are looked for.
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params", "checkpoint", "ema", "model_ema")
 
 
 def fingerprint(net: "nn.Module") -> str:
@@ -129,43 +130,61 @@ def read_pt(path: Path) -> Any:
     check_archive(path)
     try:
         with quiet_torch():
-            return torch.load(path, weights_only=True, map_location="cpu")
+            with torch.serialization.safe_globals(_harmless()):
+                return torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:
         code = re.search(r"GLOBAL (\S+)", str(error))
-        if code or "TorchScript" in str(error):
-            what = code[1] if code else "a TorchScript program"
+        if code:
             raise CheckpointError(
-                f"{path} holds pickled code ({what}), which npk never runs. "
-                "Where it was made, save net.state_dict() or use torch.export.save, and load that."
+                f"{path} holds pickled code ({code[1]}), which npk never runs. Where it was made, "
+                "write torch.save(net.state_dict(), 'weights.pt'), and load that with arch; or use torch.export.save."
             ) from error
         raise CheckpointError(f"{path} is truncated or was not written by torch.save. Copy or save it again.") from error
 
 
+def _harmless() -> list[Any]:
+    """What training scripts keep beside the weights, and what runs no code of strangers: options, and NumPy numbers."""
+    import numpy as np
+
+    scalar = np.float64(0).__reduce__()[0]
+    kinds = [type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "bool")]
+    return [argparse.Namespace, scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *kinds]
+
+
 def plain_state(content: Any, path: Path) -> "dict[str, Tensor]":
-    """The state dict inside wrappers, without prefixes."""
+    """The state dict inside wrappers; what is no tensor beside tensors (epoch, options) is left out."""
     import torch
 
-    for wrapper in WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
+    while isinstance(content, dict):
+        inner = next((w for w in WRAPPERS if isinstance(content.get(w), dict)), None)
+        if inner is None:
+            break
+        content = content[inner]
     if not isinstance(content, dict) or not content:
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not a state dict with weights. Save net.state_dict().")
-    others = [name for name, value in content.items() if not (isinstance(name, str) and isinstance(value, torch.Tensor))]
-    if others:
+    state = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, torch.Tensor)}
+    if not state:
         raise CheckpointError(
-            f"{path} holds things that are no weights: {', '.join(map(str, others[:3]))}. Save net.state_dict() alone, or as 'state_dict'."
+            f"{path} holds no weights under {', '.join(map(str, list(content)[:5]))}. Save net.state_dict() alone, or as 'state_dict'."
         )
-    for prefix in PREFIXES:
-        if all(name.startswith(prefix) for name in content):
-            content = {name.removeprefix(prefix): tensor for name, tensor in content.items()}
-    return content
+    return state
+
+
+def _by_names_of(net: "nn.Module", state: "dict[str, Tensor]") -> "dict[str, Tensor]":
+    """Without the prefix (``module.``, ``_orig_mod.``, ...) that all names share, where only then some of the network's are met."""
+    expected, stripped = net.state_dict(), state
+    while not any(name in expected for name in stripped):
+        if len({name.partition(".")[0] for name in stripped}) > 1 or not all("." in name for name in stripped):
+            return state
+        stripped = {name.partition(".")[2]: tensor for name, tensor in stripped.items()}
+    return stripped
 
 
 def fill(net: "nn.Module", state: "dict[str, Tensor]", misfit: str) -> None:
     """Put the weights into the network; every name and shape must fit, half precision becomes float32."""
     import torch
 
-    expected = net.state_dict()
+    state, expected = _by_names_of(net, state), net.state_dict()
     missing = [name for name in expected if name not in state and not name.endswith("num_batches_tracked")]  # old files have none
     unknown = [name for name in state if name not in expected]
     shapes = [name for name in state if name in expected and state[name].shape != expected[name].shape]

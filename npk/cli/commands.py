@@ -77,6 +77,9 @@ def train(
 def inspect(
     ckpt: options.Checkpoint,
     arch: options.Arch = None,
+    arch_option: options.ArchOption = [],  # noqa: B006
+    output: options.Output = None,
+    layout: options.Layout = "nchw",
     data: options.MaybeData = None,
     input_shape: Annotated[str | None, typer.Option(metavar="C,H,W", help="Shape of a sample where it is not known.")] = None,
 ) -> None:
@@ -85,7 +88,7 @@ def inspect(
     from npk.cli.cost import measure
     from npk.gram.kernel import NeuralPathKernel
 
-    net = reading.network(ckpt, arch)
+    net = reading.How(arch, arch_option, output, layout).network(ckpt)
     kernel = NeuralPathKernel(net)
     table = kernel.record(reading.example(net, data, input_shape, most=512))
     tables.graph(table)
@@ -101,13 +104,17 @@ def gates(
     out: Annotated[Path, typer.Option(metavar="GATES", help="The folder to write.", show_default=False)],
     gates: options.Gates = "auto",
     arch: options.Arch = None,
+    arch_option: options.ArchOption = [],  # noqa: B006
+    output: options.Output = None,
+    layout: options.Layout = "nchw",
 ) -> None:
     """Record the gates of DATA; `npk kernel` takes the folder in the place of checkpoint and data."""
     from npk.cli import reading, tables
     from npk.dual.recording import record_gates
 
     reading.check_place(out)
-    table = record_gates(reading.network(ckpt, arch), reading.dataset(data).X, gates=gates, progress=True)
+    net = reading.How(arch, arch_option, output, layout).network(ckpt)
+    table = record_gates(net, reading.dataset(data).X, gates=gates, progress=True)
     table.save(out)
     tables.say(f"{out}: {len(table)} samples, {table.layers} gate layers, {tables.si(table.nbytes)}B in memory")
 
@@ -129,6 +136,9 @@ def kernel(
     backend: options.Backend = "auto",
     memory: options.Memory = None,
     arch: options.Arch = None,
+    arch_option: options.ArchOption = [],  # noqa: B006
+    output: options.Output = None,
+    layout: options.Layout = "nchw",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the tile plan and the cost, write nothing.")] = False,
 ) -> None:
     """Compute the kernel of DATA (rows) with itself or with --against (columns); an interrupted run goes on where it stopped."""
@@ -139,7 +149,8 @@ def kernel(
     if out is None and not dry_run:
         raise OptionError("--out is missing: it names the store or .npy file to write. Add for instance --out K.zarr, or --dry-run.")
     made = NeuralPathKernel(None, scale=scale, dtype=dtype, gates=gates, value_input=value_input, bias=bias, backend=backend, memory=memory)
-    made.net, X, Y = reading.kernel_sides(ckpt, arch, (data, subset), (against, against_subset), seed)
+    how = reading.How(arch, arch_option, output, layout)
+    made.net, X, Y = reading.kernel_sides(ckpt, how, (data, subset), (against, against_subset), seed)
     if out is None or dry_run:
         tables.dry_run(writing.expected_cost(made, X), len(X), None if Y is None else len(Y))
     else:
@@ -158,6 +169,9 @@ def fit(
     memory: options.Memory = None,
     seed: options.Seed = 0,
     arch: options.Arch = None,
+    arch_option: options.ArchOption = [],  # noqa: B006
+    output: options.Output = None,
+    layout: options.Layout = "nchw",
     json: options.Json = None,
 ) -> None:
     """Fit a kernel machine on the network's kernel; its parameter is chosen on the training samples."""
@@ -168,7 +182,7 @@ def fit(
     machine = fitting.solver_named(solver)
     made = NeuralPathKernel(None, scale=scale, dtype=dtype, backend=backend, memory=memory)
     sides = reading.training_and_test(data, test, seed)
-    made.net = reading.network(ckpt, arch)
+    made.net = reading.How(arch, arch_option, output, layout).network(ckpt)
     on_training, result = fitting.fit(machine, made, *sides, network=ckpt.stem)
     tables.fitted(on_training, result, (len(sides[0]), len(sides[1])))
     if json is not None:
@@ -182,6 +196,9 @@ def check(
     data: options.Data,
     samples: Annotated[int, typer.Option(min=1, help="How many samples of DATA are used.")] = 8,
     arch: options.Arch = None,
+    arch_option: options.ArchOption = [],  # noqa: B006
+    output: options.Output = None,
+    layout: options.Layout = "nchw",
     json: options.Json = None,
 ) -> None:
     """Check a statement of the theory on a network; the exit code is 1 if it does not hold."""
@@ -189,7 +206,8 @@ def check(
 
     reading.check_place(json)
     test = checking.named(statement)
-    result = test(reading.network(ckpt, arch), reading.dataset(data).X[:samples], name=ckpt.stem)
+    net = reading.How(arch, arch_option, output, layout).network(ckpt)
+    result = test(net, reading.dataset(data).X[:samples], name=ckpt.stem)
     tables.check(result)
     if json is not None:
         result.save(json)

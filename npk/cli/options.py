@@ -6,7 +6,10 @@ from typing import Annotated
 import typer
 
 Checkpoint = Annotated[
-    Path, typer.Argument(metavar="CKPT", help="Checkpoint: .safetensors, .pt2, or .pt/.pth with --arch.", show_default=False)
+    Path,
+    typer.Argument(
+        metavar="CKPT", help="Checkpoint: .safetensors, .pt2, .onnx, TorchScript, or .pt/.pth/.bin with --arch.", show_default=False
+    ),
 ]
 CheckpointOrGates = Annotated[
     Path, typer.Argument(metavar="CKPT", help="Checkpoint, or a folder that `npk gates` wrote.", show_default=False)
@@ -24,6 +27,14 @@ MaybeData = Annotated[
     typer.Option(metavar="DATA", help="Samples: digits, mnist5k, FILE.npz, FILE.npy, a folder, idx:DIR, cifar10:DIR, with a slice."),
 ]
 Arch = Annotated[str | None, typer.Option(metavar="MODULE:CALLABLE", help="What makes the network, for files that do not say.")]
+ArchOption = Annotated[
+    list[str],
+    typer.Option("--arch-option", metavar="KEY=VALUE", help="Keyword argument of --arch, a Python literal or text; may be repeated."),
+]
+Output = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Number or key of an output of the network, or a module whose output is taken.")
+]
+Layout = Annotated[str, typer.Option(help="nchw, or nhwc where the network takes samples as (H, W, C).")]
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON too.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of the stratified split (and of all that is drawn).")]
 Scale = Annotated[str, typer.Option(help="fan_in, count or cosine.")]

@@ -1,8 +1,10 @@
 """What the options of the command line name: data, networks, places to write, settings."""
 
+import ast
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
@@ -37,11 +39,50 @@ def training_and_test(data: str, test: str | None, seed: int) -> tuple[Dataset, 
     return split(load(data), test=SHARE, seed=seed) if test is None else (load(data), load(test))
 
 
-def network(path: Path, arch: str | None = None) -> "nn.Module":
-    """The network of a checkpoint."""
-    from npk.checkpoint import load as load_network
+@dataclass(frozen=True)
+class How:
+    """How a checkpoint becomes a network: the options of the command line, as :func:`npk.load` takes them.
 
-    return load_network(path, arch=arch)
+    Args:
+        arch: what makes the network around the weights.
+        arch_option: its keyword arguments, each ``key=value``.
+        output: number or key of an output, or name of a module.
+        layout: "nchw" or "nhwc".
+    """
+
+    arch: str | None = None
+    arch_option: Sequence[str] = ()
+    output: str | None = None
+    layout: str = "nchw"
+
+    def network(self, path: Path) -> "nn.Module":
+        """The network of a checkpoint."""
+        from npk.checkpoint import load as load_network
+
+        return load_network(path, arch=self.arch, arch_options=literals(self.arch_option), output=self.output, layout=self.layout)
+
+
+def network(path: Path) -> "nn.Module":
+    """The network of a checkpoint that describes itself."""
+    return How().network(path)
+
+
+def literals(pairs: Sequence[str]) -> dict[str, Any]:
+    """The values of ``--arch-option key=value``: Python literals, else texts.
+
+    Raises:
+        OptionError: no ``=``, or a key that is no name.
+    """
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.isidentifier():
+            raise OptionError(f"--arch-option {pair!r} is not understood. Write a keyword argument as key=value, such as width=64.")
+        try:
+            found[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[key] = value
+    return found
 
 
 def gate_table(path: Path | str) -> "GateTable":
@@ -52,13 +93,13 @@ def gate_table(path: Path | str) -> "GateTable":
 
 
 def kernel_sides(
-    path: Path, arch: str | None, rows: tuple[str | None, str | None], cols: tuple[str | None, str | None], seed: int
+    path: Path, how: How, rows: tuple[str | None, str | None], cols: tuple[str | None, str | None], seed: int
 ) -> "tuple[nn.Module | None, Samples, Samples | None]":
     """Network, row samples and column samples; gate tables need no network.
 
     Args:
         path: checkpoint, or gate table of the rows.
-        arch: what makes the network.
+        how: the checkpoint is read.
         rows: DATA and subset of the rows; nothing with a gate table.
         cols: DATA and subset of the columns, or a gate table.
         seed: of the splits.
@@ -70,8 +111,8 @@ def kernel_sides(
         OptionError: data and gate table both, or neither.
     """
     if path.is_dir():
-        if rows != (None, None) or cols[1] is not None or arch is not None:
-            message = f"{path} is a gate table and holds its samples already. Leave out --data, --subset and --arch;"
+        if rows != (None, None) or cols[1] is not None or how != How():
+            message = f"{path} is a gate table and holds its samples already. Leave out --data, --subset and what is for checkpoints;"
             raise OptionError(f"{message} --against may name another gate table.")
         return None, gate_table(path), None if cols[0] is None else gate_table(cols[0])
     if rows[0] is None:
@@ -79,7 +120,7 @@ def kernel_sides(
     if cols[0] is None and cols[1] is not None:
         raise OptionError(f"--against-subset {cols[1]} needs --against, which is missing. Add --against DATA.")
     X = dataset(rows[0], rows[1], seed).X
-    return network(path, arch), X, None if cols[0] is None else dataset(cols[0], cols[1], seed).X
+    return how.network(path), X, None if cols[0] is None else dataset(cols[0], cols[1], seed).X
 
 
 def example(net: "nn.Module", data: str | None, input_shape: str | None, most: int) -> np.ndarray:
@@ -90,7 +131,7 @@ def example(net: "nn.Module", data: str | None, input_shape: str | None, most: i
     """
     if data is not None:
         return load(data).X[:most]
-    known = getattr(net, "architecture", {}).get("input_shape")
+    known = getattr(net, "architecture", {}).get("input_shape") or getattr(net, "input_shape", None)
     if input_shape is not None:
         known = [int(side) if side.strip().isdigit() else 0 for side in input_shape.split(",")]
     if known is None:

@@ -1,0 +1,404 @@
+"""ONNX operators as functions of torch, one rule a line where that is enough.
+
+A rule takes the node's attributes and then its inputs; an input that is left out is None. Weights and whatever is computed from a sample
+are tensors. Numbers known while loading (shapes, axes, limits) are NumPy arrays. ``SIZES`` holds the operators that exporters apply to
+shapes, which are NumPy arrays of objects: under ``torch.export`` the batch size is a symbol.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+Attributes = dict[str, Any]
+Tensor = torch.Tensor
+
+
+def numbers(values: Any) -> list[Any]:
+    """A shape, a list of axes and the like, as a list."""
+    return values.reshape(-1).tolist() if isinstance(values, np.ndarray) else [int(v) for v in values]
+
+
+def _given(a: Attributes, name: str, values: Any) -> list[Any] | None:
+    """What older versions of an operator have as an attribute and newer ones as an input."""
+    values = a.get(name) if values is None else values
+    return None if values is None else numbers(values)
+
+
+def _number(a: Attributes, name: str, value: Any, otherwise: float) -> float:
+    return a.get(name, otherwise) if value is None else float(np.asarray(value).reshape(()))
+
+
+def _tensor(value: Any, like: Tensor) -> Tensor:
+    """A constant beside a tensor; a tensor stays what it is."""
+    if isinstance(value, Tensor):
+        return value
+    found = torch.as_tensor(np.asarray(value), device=like.device)
+    return found.to(like.dtype) if found.is_floating_point() else found
+
+
+# windows
+
+
+def _window(a: Attributes, x: Tensor, kernel: Sequence[int]) -> tuple[list[int], list[int], list[int], list[int]]:
+    """Strides, dilations, and cells to pad at the beginning and at the end of each axis."""
+    rank, auto = len(kernel), a.get("auto_pad", "NOTSET")
+    strides, dilations, pads = a.get("strides", [1] * rank), a.get("dilations", [1] * rank), a.get("pads", [0] * 2 * rank)
+    if auto in ("SAME_UPPER", "SAME_LOWER"):
+        sides = zip(x.shape[2:], kernel, strides, dilations, strict=True)
+        totals = [max(0, (math.ceil(n / s) - 1) * s + (k - 1) * d + 1 - n) for n, k, s, d in sides]
+        less = [total // 2 for total in totals]
+        more = [total - half for total, half in zip(totals, less, strict=True)]
+        return (strides, dilations, less, more) if auto == "SAME_UPPER" else (strides, dilations, more, less)
+    return strides, dilations, list(pads[:rank]), list(pads[rank:])
+
+
+def _padded(x: Tensor, begin: Sequence[int], end: Sequence[int], mode: str = "constant", value: float = 0.0) -> Tensor:
+    """Pad the last axes, as many as there are numbers."""
+    flat = [side for pair in zip(reversed(begin), reversed(end), strict=True) for side in pair]
+    return F.pad(x, flat, mode=mode, value=value) if mode == "constant" else F.pad(x, flat, mode=mode)
+
+
+def _even(x: Tensor, begin: list[int], end: list[int], value: float = 0.0) -> tuple[Tensor, list[int]]:
+    """Padding that is the same on both sides stays with the window; other padding is done before it."""
+    return (x, begin) if begin == end else (_padded(x, begin, end, value=value), [0] * len(begin))
+
+
+def _conv(a: Attributes, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+    strides, dilations, begin, end = _window(a, x, w.shape[2:])
+    x, padding = _even(x, begin, end)
+    return (F.conv1d, F.conv2d, F.conv3d)[w.dim() - 3](x, w, b, strides, padding, dilations, a.get("group", 1))
+
+
+def _conv_transpose(a: Attributes, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+    strides, dilations, begin, end = _window({**a, "auto_pad": "NOTSET"}, x, w.shape[2:])
+    if a.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or "output_shape" in a or begin != end:
+        raise NotImplementedError("a ConvTranspose with auto_pad, output_shape or uneven pads")
+    extra = a.get("output_padding", [0] * len(strides))
+    function = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[w.dim() - 3]
+    return function(x, w, b, strides, begin, extra, a.get("group", 1), dilations)
+
+
+def _rounds_up(a: Attributes, x: Tensor, *window: list[int]) -> bool:
+    """Whether more padding at the end than at the beginning is what torch's ``ceil_mode`` does: a last window that leaves the image."""
+    if a.get("ceil_mode", 0):
+        return False
+    sides = zip(x.shape[2:], *window, strict=True)
+    rests = [(n + b + e - (k - 1) * d - 1, n + 2 * b - (k - 1) * d - 1, s, e >= b) for n, k, s, d, b, e in sides]
+    return all(more and there // s == -(-here // s) for there, here, s, more in rests)
+
+
+AVERAGE_POOLS: tuple[Callable[..., Tensor], ...] = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
+
+
+def _pool(a: Attributes, x: Tensor, value: float, counted: bool = False) -> tuple[Tensor, list[Any], list[int]]:
+    """The padded value, the window (kernel, strides, padding, ceil_mode), and the dilations."""
+    kernel = a["kernel_shape"]
+    strides, dilations, begin, end = _window(a, x, kernel)
+    if begin != end and not counted:
+        if _rounds_up(a, x, kernel, strides, dilations, begin, end):
+            return x, [kernel, strides, begin, True], dilations
+        if value == 0:
+            raise NotImplementedError("an AveragePool with uneven pads that are not counted")
+    x, padding = _even(x, begin, end, value)
+    return x, [kernel, strides, padding, bool(a.get("ceil_mode", 0))], dilations
+
+
+def _max_pool(a: Attributes, x: Tensor) -> Tensor:
+    x, (kernel, strides, padding, up), dilations = _pool(a, x, -math.inf)
+    return (F.max_pool1d, F.max_pool2d, F.max_pool3d)[len(kernel) - 1](x, kernel, strides, padding, dilations, up)
+
+
+def _average_pool(a: Attributes, x: Tensor) -> Tensor:
+    counted, kernel = bool(a.get("count_include_pad", 0)), a["kernel_shape"]
+    begin, end = _window(a, x, kernel)[2:]
+    if not counted and all(k == n + b + e for n, k, b, e in zip(x.shape[2:], kernel, begin, end, strict=True)):
+        return _global_average(a, x)  # one window over all there is; torch refuses windows larger than the image
+    x, window, dilations = _pool(a, x, 0.0, counted)
+    if set(dilations) != {1}:
+        raise NotImplementedError("an AveragePool with dilations")
+    return AVERAGE_POOLS[len(window[0]) - 1](x, *window, counted)
+
+
+def _global_average(a: Attributes, x: Tensor) -> Tensor:
+    return x.mean(tuple(range(2, x.dim())), keepdim=True)
+
+
+def _global_max(a: Attributes, x: Tensor) -> Tensor:
+    return _max_pool({"kernel_shape": list(x.shape[2:]), "strides": list(x.shape[2:])}, x)
+
+
+# weights
+
+
+def _gemm(a: Attributes, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+    """The reader has transposed and scaled a constant w; only then ``linear`` is set."""
+    if a.get("linear"):
+        return F.linear(x, w, b)
+    product = (x.mT if a.get("transA") else x) @ (w.mT if a.get("transB") else w) * a.get("alpha", 1.0)
+    return product if b is None else product + a.get("beta", 1.0) * b
+
+
+def _batch_norm(a: Attributes, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+    if a.get("training_mode", 0):
+        raise NotImplementedError("a BatchNormalization in training mode")
+    return F.batch_norm(x, mean, var, weight, bias, False, 0.0, a.get("epsilon", 1e-5))
+
+
+# functions of one value
+
+
+def _clip(a: Attributes, x: Tensor, low: Any = None, high: Any = None) -> Tensor:
+    low, high = _number(a, "min", low, -math.inf), _number(a, "max", high, math.inf)
+    if low == 0 and high > 1e30:
+        return F.relu(x)
+    return F.hardtanh(x, low, high) if max(abs(low), abs(high)) < 1e30 else x.clamp(low, high)
+
+
+def _hard_sigmoid(a: Attributes, x: Tensor) -> Tensor:
+    slope, shift = a.get("alpha", 0.2), a.get("beta", 0.5)
+    return F.hardsigmoid(x) if (round(6 * slope, 4), shift) == (1, 0.5) else F.hardtanh(x * slope + shift, 0.0, 1.0)
+
+
+def _softmax(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def rule(a: Attributes, x: Tensor) -> Tensor:
+        if a["opset"] >= 13:
+            return function(x, a.get("axis", -1))
+        axis = a.get("axis", 1) % x.dim()  # before: over all axes from this one on
+        return function(x.flatten(axis), -1).reshape(x.shape) if axis < x.dim() - 1 else function(x, axis)
+
+    return rule
+
+
+# shapes
+
+
+def _reshape(a: Attributes, x: Tensor, shape: Any = None) -> Tensor:
+    sizes = _given(a, "shape", shape) or []
+    if not a.get("allowzero", 0):
+        sizes = [x.shape[i] if size == 0 else size for i, size in enumerate(sizes)]
+    if sizes and isinstance(sizes[0], int) and sizes[0] == a["batch"]:
+        sizes[0] = x.shape[0]  # the file was made for one batch size
+        if -1 not in sizes[1:] and math.prod(sizes[1:]) != math.prod(x.shape[1:]):
+            raise NotImplementedError("a Reshape that joins the batch with other axes")
+    return x.reshape(sizes)
+
+
+def _flatten(a: Attributes, x: Tensor) -> Tensor:
+    axis = a.get("axis", 1) % (x.dim() + 1)
+    return x.flatten(1) if axis == 1 else x.reshape(math.prod(x.shape[:axis]), -1)
+
+
+def _squeeze(a: Attributes, x: Tensor, axes: Any = None) -> Tensor:
+    axes = _given(a, "axes", axes)
+    return x.squeeze(tuple(axes if axes is not None else [i for i, side in enumerate(x.shape) if i and side == 1]))
+
+
+def _unsqueeze(a: Attributes, x: Tensor, axes: Any = None) -> Tensor:
+    axes = _given(a, "axes", axes) or []
+    for axis in sorted(axis % (x.dim() + len(axes)) for axis in axes):
+        x = x.unsqueeze(axis)
+    return x
+
+
+def _slice(a: Attributes, x: Tensor, starts: Any = None, ends: Any = None, axes: Any = None, steps: Any = None) -> Tensor:
+    starts, ends = _given(a, "starts", starts) or [], _given(a, "ends", ends) or []
+    axes = _given(a, "axes", axes) or list(range(len(starts)))
+    for start, end, axis, step in zip(starts, ends, axes, numbers(steps) if steps is not None else [1] * len(starts), strict=True):
+        if step < 0:
+            raise NotImplementedError("a Slice with a negative step")
+        cut = [slice(None)] * x.dim()
+        cut[axis] = slice(start, None if isinstance(end, int) and end > 2**31 - 2 else end, step)
+        x = x[tuple(cut)]
+    return x
+
+
+def _split(a: Attributes, x: Tensor, parts: Any = None) -> tuple[Tensor, ...]:
+    axis, sizes = a.get("axis", 0), _given(a, "split", parts)
+    return x.split(sizes if sizes is not None else math.ceil(x.shape[axis] / a["outputs"]), axis)
+
+
+def _pad(a: Attributes, x: Tensor, pads: Any = None, value: Any = None, axes: Any = None) -> Tensor:
+    amounts, mode = _given(a, "pads", pads) or [], a.get("mode", "constant")
+    places = [axis % x.dim() for axis in numbers(axes)] if axes is not None else list(range(x.dim()))
+    before, after = [0] * x.dim(), [0] * x.dim()
+    for i, axis in enumerate(places):
+        before[axis], after[axis] = amounts[i], amounts[i + len(places)]
+    first = next((i for i in range(x.dim()) if before[i] or after[i]), x.dim())
+    if first == x.dim():
+        return x
+    kind = str({"edge": "replicate", "wrap": "circular"}.get(mode, mode))
+    return _padded(x, before[min(first, 2) :], after[min(first, 2) :], kind, _number(a, "value", value, 0.0))
+
+
+def _resize(a: Attributes, x: Tensor, *rest: Any) -> Tensor:
+    """Nearest neighbors by a whole factor; what else there is, is not followed."""
+    scales = a.get("scales") or next(
+        (r for r in rest[-2:] if r is not None and np.asarray(r).dtype.kind == "f" and np.size(r) == x.dim()), None
+    )
+    sizes = rest[2] if len(rest) > 2 else None
+    factors = numbers(np.asarray(scales)) if scales is not None else [n / x.shape[i] if i else 1 for i, n in enumerate(numbers(sizes))]
+    whole = all(float(factor).is_integer() for factor in factors[1:]) and list(factors[:2]) == [1, 1]
+    if a.get("mode", "nearest") != "nearest" or not whole or "axes" in a:
+        raise NotImplementedError(f"a Resize in mode {a.get('mode', 'nearest')} by {factors}")
+    return F.interpolate(x, scale_factor=[float(factor) for factor in factors[2:]], mode="nearest")
+
+
+def _depth_to_space(a: Attributes, x: Tensor) -> Tensor:
+    block = a["blocksize"]
+    if a.get("mode", "DCR") == "CRD":
+        return F.pixel_shuffle(x, block)
+    n, channels, height, width = x.shape
+    parts = x.reshape(n, block, block, channels // block**2, height, width).permute(0, 3, 4, 1, 5, 2)
+    return parts.reshape(n, channels // block**2, height * block, width * block)
+
+
+def _reduce(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def rule(a: Attributes, x: Tensor, axes: Any = None) -> Tensor:
+        found = _given(a, "axes", axes)
+        if not found and a.get("noop_with_empty_axes", 0):
+            return x
+        return function(x, tuple(found or range(x.dim())), bool(a.get("keepdims", 1)))
+
+    return rule
+
+
+def _gather(a: Attributes, x: Tensor, indices: Any) -> Tensor:
+    axis = a.get("axis", 0)
+    if np.ndim(indices) == 0 and not isinstance(indices, Tensor):
+        return x.select(axis, int(indices))
+    flat = torch.as_tensor(np.asarray(indices) % x.shape[axis] if not isinstance(indices, Tensor) else indices, device=x.device)
+    return x.index_select(axis, flat.reshape(-1)).reshape(*x.shape[:axis], *flat.shape, *x.shape[axis % x.dim() + 1 :])
+
+
+def _elementwise(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Two values or more; a constant of one cell becomes a plain number."""
+
+    def rule(a: Attributes, *inputs: Any) -> Tensor:
+        like = next(value for value in inputs if isinstance(value, Tensor))
+        found = inputs[0]
+        for value in inputs[1:]:
+            found = function(*(v.item() if isinstance(v, np.ndarray) and v.size == 1 else _tensor(v, like) for v in (found, value)))
+        return found
+
+    return rule
+
+
+def _larger(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return _elementwise(lambda x, y: function(*(torch.as_tensor(v) for v in (x, y))))
+
+
+def _one(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda a, x: function(x)
+
+
+def _where(a: Attributes, condition: Any, x: Any, y: Any) -> Tensor:
+    like = next(value for value in (x, y, condition) if isinstance(value, Tensor))
+    return torch.where(_tensor(condition, like).bool(), _tensor(x, like), _tensor(y, like))
+
+
+FLOATS = (1, 10, 11, 16)  # ONNX's numbers for float32, float16, float64 and bfloat16
+
+
+RULES: dict[str, Callable[..., Any]] = {
+    "Abs": _one(torch.abs),
+    "Add": _elementwise(lambda x, y: x + y),
+    "AveragePool": _average_pool,
+    "BatchNormalization": _batch_norm,
+    "Cast": lambda a, x: x if a["to"] in FLOATS and x.is_floating_point() else x.float() if a["to"] in FLOATS else x.long(),
+    "Clip": _clip,
+    "Concat": lambda a, *xs: torch.cat([_tensor(x, next(y for y in xs if isinstance(y, Tensor))) for x in xs], a["axis"]),
+    "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "DepthToSpace": _depth_to_space,
+    "Div": _elementwise(lambda x, y: x / y),
+    "Dropout": lambda a, x, *_: x,
+    "Elu": lambda a, x: F.elu(x, a.get("alpha", 1.0)),
+    "Erf": _one(torch.erf),
+    "Exp": _one(torch.exp),
+    "Expand": lambda a, x, shape: x * torch.ones(numbers(shape), dtype=x.dtype, device=x.device),
+    "Flatten": _flatten,
+    "Gather": _gather,
+    "Gelu": lambda a, x: F.gelu(x, approximate=a.get("approximate", "none")),
+    "Gemm": _gemm,
+    "GlobalAveragePool": _global_average,
+    "GlobalMaxPool": _global_max,
+    "Greater": _elementwise(lambda x, y: x > y),
+    "GreaterOrEqual": _elementwise(lambda x, y: x >= y),
+    "HardSigmoid": _hard_sigmoid,
+    "HardSwish": _one(F.hardswish),
+    "Identity": lambda a, x: x,
+    "InstanceNormalization": lambda a, x, w, b: F.instance_norm(x, weight=w, bias=b, eps=a.get("epsilon", 1e-5)),
+    "LRN": lambda a, x: F.local_response_norm(x, a["size"], a.get("alpha", 1e-4), a.get("beta", 0.75), a.get("bias", 1.0)),
+    "LeakyRelu": lambda a, x: F.leaky_relu(x, a.get("alpha", 0.01)),
+    "Less": _elementwise(lambda x, y: x < y),
+    "LessOrEqual": _elementwise(lambda x, y: x <= y),
+    "Log": _one(torch.log),
+    "LogSoftmax": _softmax(F.log_softmax),
+    "MatMul": lambda a, x, y: F.linear(x, y) if a.get("linear") else x @ y,
+    "Max": _larger(torch.maximum),
+    "MaxPool": _max_pool,
+    "Min": _larger(torch.minimum),
+    "Mul": _elementwise(lambda x, y: x * y),
+    "Neg": _one(torch.neg),
+    "Not": _one(torch.logical_not),
+    "PRelu": lambda a, x, slope: F.prelu(x, slope),
+    "Pad": _pad,
+    "Pow": _elementwise(lambda x, y: x**y),
+    "Reciprocal": _one(torch.reciprocal),
+    "ReduceMax": _reduce(torch.amax),
+    "ReduceMean": _reduce(torch.mean),
+    "ReduceMin": _reduce(torch.amin),
+    "ReduceSum": _reduce(torch.sum),
+    "Relu": _one(F.relu),
+    "Reshape": _reshape,
+    "Resize": _resize,
+    "Selu": _one(F.selu),
+    "Shape": lambda a, x: np.array(x.shape[a.get("start", 0) : a.get("end")], dtype=object),
+    "Sigmoid": _one(torch.sigmoid),
+    "Sign": _one(torch.sign),
+    "Slice": _slice,
+    "Softmax": _softmax(F.softmax),
+    "Softplus": _one(F.softplus),
+    "Split": _split,
+    "Sqrt": _one(torch.sqrt),
+    "Squeeze": _squeeze,
+    "Sub": _elementwise(lambda x, y: x - y),
+    "Sum": _elementwise(lambda x, y: x + y),
+    "Tanh": _one(torch.tanh),
+    "Transpose": lambda a, x: x.permute(a.get("perm", list(range(x.dim()))[::-1])),
+    "Unsqueeze": _unsqueeze,
+    "Upsample": _resize,
+    "Where": _where,
+}
+
+
+def _sizes(value: Any) -> np.ndarray:
+    return np.asarray(value, dtype=object)
+
+
+def _size_slice(a: Attributes, x: np.ndarray, *rest: Any) -> np.ndarray:
+    names = ("starts", "ends", "axes", "steps")
+    start, end, _, step = (_given(a, n, rest[i] if i < len(rest) else None) or [None] for i, n in enumerate(names))
+    return x[start[0] : end[0] : step[0]]
+
+
+SIZES: dict[str, Callable[..., Any]] = {
+    "Add": lambda a, x, y: _sizes(x + y),
+    "Cast": lambda a, x: x,
+    "Concat": lambda a, *xs: np.concatenate([_sizes(x).reshape(-1) for x in xs]),
+    "Div": lambda a, x, y: _sizes(x // y),
+    "Floor": lambda a, x: x,
+    "Gather": lambda a, x, i: _sizes(np.take(x, np.asarray(i, dtype=np.int64))),
+    "Identity": lambda a, x: x,
+    "Mul": lambda a, x, y: _sizes(x * y),
+    "ReduceProd": lambda a, x, *_: _sizes([math.prod(x.reshape(-1).tolist())]),
+    "Reshape": lambda a, x, shape: x.reshape(numbers(shape)),
+    "Slice": _size_slice,
+    "Squeeze": lambda a, x, *_: _sizes(x.reshape(-1)[0] if x.size == 1 else x),
+    "Sub": lambda a, x, y: _sizes(x - y),
+    "Unsqueeze": lambda a, x, *_: _sizes(x).reshape(-1),
+}
