@@ -28,6 +28,8 @@ def folder(tmp_path_factory):
     (found / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
     (found / "text.safetensors").write_text("this is a letter, not a checkpoint\n")
     (found / "empty.safetensors").touch()
+    for suffix in ("onnx", "ts"):
+        (found / f"text.{suffix}").write_text("this is a letter, not a checkpoint\n")
     torch.save(nn.Sequential(nn.Linear(2, 2)), found / "pickled.pt")
     torch.save(nn.Sequential(nn.Linear(64, 4), nn.LayerNorm(4), nn.Linear(4, 2)).state_dict(), found / "layernorm.pt")
     (found / "bad_input_arch.py").write_text(
@@ -93,6 +95,15 @@ CASES = {
     "arch of no callable": (["inspect", "layernorm.pt", "--arch", "bad_input_arch:number"], "has no callable number"),
     "arch that fails": (["inspect", "layernorm.pt", "--arch", "bad_input_arch:broken"], "failed with RuntimeError: no such size"),
     "arch that does not fit": (["inspect", "layernorm.pt", "--arch", "bad_input_arch:layernorm"], "does not fit bad_input_arch:layernorm"),
+    "arch option without a value": (
+        ["inspect", "layernorm.pt", "--arch", "bad_input_arch:flat", "--arch-option", "width"],
+        "--arch-option 'width' is not understood. Write a keyword argument as key=value",
+    ),
+    "arch option without arch": (["inspect", "layernorm.pt", "--arch-option", "width=5"], "width are arguments of arch"),
+    "output that is not there": (["inspect", "net.safetensors", "--output", "haed"], "has no output 'haed': it returns a single tensor"),
+    "unknown layout": (["inspect", "net.safetensors", "--layout", "hwc"], "layout='hwc' is not known. Choose nchw"),
+    "text as ONNX": (["inspect", "text.onnx"], "text.onnx is truncated, no ONNX file"),
+    "text as TorchScript": (["inspect", "text.ts"], "text.ts is truncated or was not written by torch.save"),
     "unsupported layer": (["inspect", "layernorm.pt", "--arch", "bad_input_arch:flat", "--input-shape", "64"], "layer_norm"),
     "shape that is no shape": (
         ["inspect", "net.safetensors", "--input-shape", "8,x"],

@@ -417,7 +417,9 @@ class Trap:
 
 def test_pickled_networks_are_refused_with_the_way_out(tmp_path, plain):
     torch.save(plain, tmp_path / "x.pt")
-    with pytest.raises(CheckpointError, match=r"pickled code \(.*Sequential\), which npk never runs.*torch\.save\(net\.state_dict\(\)") as error:
+    with pytest.raises(
+        CheckpointError, match=r"pickled code \(.*Sequential\), which npk never runs.*torch\.save\(net\.state_dict\(\)"
+    ) as error:
         npk.load(tmp_path / "x.pt", arch=small)
     assert one_sentence(error)
 

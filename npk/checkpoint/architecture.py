@@ -40,7 +40,7 @@ def make(arch: "str | Callable[..., nn.Module]", arguments: dict[str, Any]) -> "
         try:
             net = _without_drawing(make, arguments)
         except Exception as error:
-            raise CheckpointError(f"arch={arch!r} failed with {first_line(error)}. Give its arguments to load beside arch.") from error
+            raise CheckpointError(f"arch={arch!r} failed with {first_line(error)}. Give its arguments as arch_options.") from error
     if not isinstance(net, torch.nn.Module):
         raise CheckpointError(f"arch={arch!r} made a {type(net).__name__}. Name something that makes a torch.nn.Module.")
     return net

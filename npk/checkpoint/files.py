@@ -66,11 +66,12 @@ def check_archive(path: Path) -> None:
 
 
 def is_script(path: Path) -> bool:
-    """Whether the file is an archive that ``torch.jit.save`` wrote."""
-    if not zipfile.is_zipfile(path):
+    """Whether the file is an archive that ``torch.jit.save`` wrote; a damaged one is not, and is refused when it is read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError):
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def first_line(error: Exception) -> str:

@@ -1,8 +1,7 @@
 """ONNX operators as functions of torch, one rule a line where that is enough.
 
 A rule takes the node's attributes and then its inputs; an input that is left out is None. Weights and whatever is computed from a sample
-are tensors. Numbers known while loading (shapes, axes, limits) are NumPy arrays. ``SIZES`` holds the operators that exporters apply to
-shapes, which are NumPy arrays of objects: under ``torch.export`` the batch size is a symbol.
+are tensors. Numbers known while loading (shapes, axes, limits) are NumPy arrays.
 """
 
 import math
@@ -22,7 +21,7 @@ def numbers(values: Any) -> list[Any]:
     return values.reshape(-1).tolist() if isinstance(values, np.ndarray) else [int(v) for v in values]
 
 
-def _given(a: Attributes, name: str, values: Any) -> list[Any] | None:
+def given(a: Attributes, name: str, values: Any) -> list[Any] | None:
     """What older versions of an operator have as an attribute and newer ones as an input."""
     values = a.get(name) if values is None else values
     return None if values is None else numbers(values)
@@ -177,7 +176,7 @@ def _softmax(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _reshape(a: Attributes, x: Tensor, shape: Any = None) -> Tensor:
-    sizes = _given(a, "shape", shape) or []
+    sizes = given(a, "shape", shape) or []
     if not a.get("allowzero", 0):
         sizes = [x.shape[i] if size == 0 else size for i, size in enumerate(sizes)]
     if sizes and isinstance(sizes[0], int) and sizes[0] == a["batch"]:
@@ -193,20 +192,20 @@ def _flatten(a: Attributes, x: Tensor) -> Tensor:
 
 
 def _squeeze(a: Attributes, x: Tensor, axes: Any = None) -> Tensor:
-    axes = _given(a, "axes", axes)
+    axes = given(a, "axes", axes)
     return x.squeeze(tuple(axes if axes is not None else [i for i, side in enumerate(x.shape) if i and side == 1]))
 
 
 def _unsqueeze(a: Attributes, x: Tensor, axes: Any = None) -> Tensor:
-    axes = _given(a, "axes", axes) or []
+    axes = given(a, "axes", axes) or []
     for axis in sorted(axis % (x.dim() + len(axes)) for axis in axes):
         x = x.unsqueeze(axis)
     return x
 
 
 def _slice(a: Attributes, x: Tensor, starts: Any = None, ends: Any = None, axes: Any = None, steps: Any = None) -> Tensor:
-    starts, ends = _given(a, "starts", starts) or [], _given(a, "ends", ends) or []
-    axes = _given(a, "axes", axes) or list(range(len(starts)))
+    starts, ends = given(a, "starts", starts) or [], given(a, "ends", ends) or []
+    axes = given(a, "axes", axes) or list(range(len(starts)))
     for start, end, axis, step in zip(starts, ends, axes, numbers(steps) if steps is not None else [1] * len(starts), strict=True):
         if step < 0:
             raise NotImplementedError("a Slice with a negative step")
@@ -217,12 +216,12 @@ def _slice(a: Attributes, x: Tensor, starts: Any = None, ends: Any = None, axes:
 
 
 def _split(a: Attributes, x: Tensor, parts: Any = None) -> tuple[Tensor, ...]:
-    axis, sizes = a.get("axis", 0), _given(a, "split", parts)
+    axis, sizes = a.get("axis", 0), given(a, "split", parts)
     return x.split(sizes if sizes is not None else math.ceil(x.shape[axis] / a["outputs"]), axis)
 
 
 def _pad(a: Attributes, x: Tensor, pads: Any = None, value: Any = None, axes: Any = None) -> Tensor:
-    amounts, mode = _given(a, "pads", pads) or [], a.get("mode", "constant")
+    amounts, mode = given(a, "pads", pads) or [], a.get("mode", "constant")
     places = [axis % x.dim() for axis in numbers(axes)] if axes is not None else list(range(x.dim()))
     before, after = [0] * x.dim(), [0] * x.dim()
     for i, axis in enumerate(places):
@@ -258,7 +257,7 @@ def _depth_to_space(a: Attributes, x: Tensor) -> Tensor:
 
 def _reduce(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def rule(a: Attributes, x: Tensor, axes: Any = None) -> Tensor:
-        found = _given(a, "axes", axes)
+        found = given(a, "axes", axes)
         if not found and a.get("noop_with_empty_axes", 0):
             return x
         return function(x, tuple(found or range(x.dim())), bool(a.get("keepdims", 1)))
@@ -270,7 +269,8 @@ def _gather(a: Attributes, x: Tensor, indices: Any) -> Tensor:
     axis = a.get("axis", 0)
     if np.ndim(indices) == 0 and not isinstance(indices, Tensor):
         return x.select(axis, int(indices))
-    flat = torch.as_tensor(np.asarray(indices) % x.shape[axis] if not isinstance(indices, Tensor) else indices, device=x.device)
+    flat = torch.as_tensor(np.array(indices) if not isinstance(indices, Tensor) else indices, device=x.device)
+    flat = torch.where(flat < 0, flat + x.shape[axis], flat)
     return x.index_select(axis, flat.reshape(-1)).reshape(*x.shape[:axis], *flat.shape, *x.shape[axis % x.dim() + 1 :])
 
 
@@ -373,32 +373,4 @@ RULES: dict[str, Callable[..., Any]] = {
     "Unsqueeze": _unsqueeze,
     "Upsample": _resize,
     "Where": _where,
-}
-
-
-def _sizes(value: Any) -> np.ndarray:
-    return np.asarray(value, dtype=object)
-
-
-def _size_slice(a: Attributes, x: np.ndarray, *rest: Any) -> np.ndarray:
-    names = ("starts", "ends", "axes", "steps")
-    start, end, _, step = (_given(a, n, rest[i] if i < len(rest) else None) or [None] for i, n in enumerate(names))
-    return x[start[0] : end[0] : step[0]]
-
-
-SIZES: dict[str, Callable[..., Any]] = {
-    "Add": lambda a, x, y: _sizes(x + y),
-    "Cast": lambda a, x: x,
-    "Concat": lambda a, *xs: np.concatenate([_sizes(x).reshape(-1) for x in xs]),
-    "Div": lambda a, x, y: _sizes(x // y),
-    "Floor": lambda a, x: x,
-    "Gather": lambda a, x, i: _sizes(np.take(x, np.asarray(i, dtype=np.int64))),
-    "Identity": lambda a, x: x,
-    "Mul": lambda a, x, y: _sizes(x * y),
-    "ReduceProd": lambda a, x, *_: _sizes([math.prod(x.reshape(-1).tolist())]),
-    "Reshape": lambda a, x, shape: x.reshape(numbers(shape)),
-    "Slice": _size_slice,
-    "Squeeze": lambda a, x, *_: _sizes(x.reshape(-1)[0] if x.size == 1 else x),
-    "Sub": lambda a, x, y: _sizes(x - y),
-    "Unsqueeze": lambda a, x, *_: _sizes(x).reshape(-1),
 }

@@ -1,7 +1,8 @@
 """ONNX files as networks of torch: one module a node, weights as parameters.
 
 What does not depend on the input is computed while loading, by the reference implementation of the package ``onnx``. The rest is the table
-of ``onnx_operators``. Files that were made for one batch size take every batch size; a network that mixes its samples is refused.
+of ``onnx_operators``, and of ``onnx_sizes`` for shapes. Files that were made for one batch size take every batch size; a network that
+mixes its samples is refused.
 """
 
 import re
@@ -14,7 +15,8 @@ import torch
 from torch import nn
 
 from npk.checkpoint.files import first_line
-from npk.checkpoint.onnx_operators import RULES, SIZES
+from npk.checkpoint.onnx_operators import RULES
+from npk.checkpoint.onnx_sizes import SIZES
 from npk.errors import CheckpointError, MissingPackageError, UnsupportedGraphError
 
 OLDEST = 7  # of the operator sets: before, broadcasting was an attribute
@@ -166,7 +168,9 @@ class _Builder:
             computed = [name for name in node.input if name and name not in self.constants]
             lost = [name for name in computed if name not in known]
             if lost:
-                raise CheckpointError(f"{self.path} is damaged: no node makes {lost[0]!r}, which {node.op_type} takes. Copy or export it again.")
+                raise CheckpointError(
+                    f"{self.path} is damaged: no node makes {lost[0]!r}, which {node.op_type} takes. Copy or export it again."
+                )
             if not computed:
                 self._fold(node)
             else:

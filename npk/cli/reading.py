@@ -55,6 +55,11 @@ class How:
     output: str | None = None
     layout: str = "nchw"
 
+    @property
+    def said(self) -> bool:
+        """Whether any of the options was given."""
+        return bool(self.arch or self.arch_option or self.output or self.layout != "nchw")
+
     def network(self, path: Path) -> "nn.Module":
         """The network of a checkpoint."""
         from npk.checkpoint import load as load_network
@@ -111,8 +116,8 @@ def kernel_sides(
         OptionError: data and gate table both, or neither.
     """
     if path.is_dir():
-        if rows != (None, None) or cols[1] is not None or how != How():
-            message = f"{path} is a gate table and holds its samples already. Leave out --data, --subset and what is for checkpoints;"
+        if rows != (None, None) or cols[1] is not None or how.said:
+            message = f"{path} is a gate table and holds its samples already. Leave out --data, --subset and --arch;"
             raise OptionError(f"{message} --against may name another gate table.")
         return None, gate_table(path), None if cols[0] is None else gate_table(cols[0])
     if rows[0] is None:

@@ -27,7 +27,7 @@ from npk.dual.path_graph import PathGraph, PathNode
 from npk.dual.path_operators import Input, Operator, Rearrange, Scale, Shift
 from npk.dual.positions import AdaptiveWindow, Window
 from npk.dual.refused import refusal_of
-from npk.errors import ShapeError, UnsupportedGraphError
+from npk.errors import NpkError, ShapeError, UnsupportedGraphError
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,8 @@ def _try_forward(net: torch.nn.Module, example: torch.Tensor, input_shape: tuple
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             net(example)
+    except NpkError:
+        raise
     except (RuntimeError, ValueError, IndexError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ShapeError(
