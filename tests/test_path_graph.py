@@ -262,6 +262,7 @@ def test_batch_norm_statistics_are_not_touched():
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
+@pytest.mark.filterwarnings("ignore::npk.errors.KernelWarning")
 @pytest.mark.parametrize(
     ("network", "shape"), [(layers(Linear(4, 3), nn.ReLU()), VECTOR), (layers(nn.Conv1d(1, 2, 3, padding=1), nn.ReLU()), LINE)]
 )

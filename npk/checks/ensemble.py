@@ -53,7 +53,7 @@ def check_ensemble(net: "torch.nn.Module", X: np.ndarray, *, gates: str = "auto"
     deviation = _relative(total, whole)
     gated = any(isinstance(node.operator, Gate) and isinstance(table.graph.input_of(node).operator, Add) for node in table.graph.nodes)
     cases = [{"label": f"sum of {len(parts)} sub-networks", "deviation": deviation}]
-    if all(node.positions == 1 for node in table.graph.nodes):
+    if all(node.positions == 1 or isinstance(node.operator, Input) for node in table.graph.nodes):
         cases.append({"label": "product form", "deviation": _relative(product_form(table), whole)})
     if gated:
         cases.append({"label": "cumulative masks", "deviation": _relative(_kernel(table, backend="reference"), total)})

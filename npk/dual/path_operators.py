@@ -157,9 +157,20 @@ def describe(operator: Operator) -> str:
         case Shift(bias=bias, factor=factor):
             return f"shift {factor:g}" + (f" * {bias}" if bias else "")
         case Rearrange(parts=parts):
-            return f"rearrange {len(parts)} part" + ("s" if len(parts) > 1 else "")
+            return _movement(parts)
         case _:
             return type(operator).__name__
+
+
+def _movement(parts: tuple[Part, ...]) -> str:
+    """What a rearrangement does, in the words of its usual causes."""
+    if len({part.input for part in parts}) > 1:
+        return f"concatenation, {len(parts)} parts"
+    if len(parts) == 1 and parts[0].into == parts[0].channels:
+        return "positions moved"
+    if all(part.taps is None for part in parts):
+        return "channels moved"
+    return f"rearrangement, {len(parts)} part" + ("s" if len(parts) > 1 else "")
 
 
 def _layer(operator: Convolution) -> str:
