@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import assert_kernels_equal, kernel_deviation
+from frozen_gates import Normed, differentiated_kernel, freeze, frozen_output
 from tiny_networks import MANY_PATHS, NETWORKS, make, samples
 
 import npk
@@ -12,8 +13,12 @@ from npk.dual.planning import plan
 from npk.dual.recording import record_gates
 from npk.dual.value_network import evaluate, gate_values, own_weights, random_weights
 
-pytestmark = pytest.mark.filterwarnings("ignore::npk.errors.KernelWarning")  # tiny networks have dead inputs
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::npk.errors.KernelWarning"),  # tiny networks have dead inputs
+    pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel"),
+]
 ENUMERABLE = [name for name in NETWORKS if name not in MANY_PATHS]
+DIFFERENTIABLE = [name for name in ENUMERABLE if name not in ("conv dgn", "conv dlgn", "fc dlgn, ones", "fc dlgn-sf")]  # too many; ones
 _cache: dict = {}
 
 
@@ -63,6 +68,7 @@ def test_path_sum_identity(name):
     """f(x) = <npf, npv>: the enumerated paths give the network's own output."""
     net, table, _ = case(name)
     weights, output = own_weights(net), net(torch.as_tensor(table.inputs)).detach().numpy()
+    output = output.reshape(len(output), -1)
     for sample in range(2):
         for unit in range(2):
             feature = neural_path_feature(table, sample, unit=unit, bias="paths")
@@ -75,6 +81,27 @@ def test_value_network_with_own_weights_is_the_network(name):
     net, table, _ = case(name)
     output = net(torch.as_tensor(table.inputs)).detach().numpy()
     np.testing.assert_allclose(evaluate(table, own_weights(net)).reshape(output.shape), output, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("bias", ["ignore", "paths"])
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
+def test_kernel_is_the_inner_product_of_taylor_coefficients(name, bias):
+    """Found from the torch module alone: what a misread graph cannot imitate."""
+    net, _, cols = case(name)
+    expected = differentiated_kernel(net, torch.as_tensor(cols.inputs), bias=bias)
+    assert expected.max() > 0
+    actual = npk.kernel(cols, scale="count", bias=bias, dtype="float64", progress=False)
+    assert_kernels_equal(actual, expected, "float64", (np.diagonal(expected), np.diagonal(expected)))
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "vgg16" else n for n in NETWORKS])
+def test_value_network_with_other_weights_is_the_frozen_network(name, rng):
+    """Two polynomials in the weights that agree at a random point are equal."""
+    net, table, _ = case(name)
+    gates, _ = freeze(net, torch.as_tensor(table.inputs))
+    weights = {key: w * torch.as_tensor(rng.uniform(0.5, 1.5, tuple(w.shape))) for key, w in own_weights(net).items()}
+    expected = frozen_output(net, torch.as_tensor(table.inputs), gates, weights, Normed).detach().numpy()
+    np.testing.assert_allclose(evaluate(table, weights).reshape(expected.shape), expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 import copy
 
 import torch
+from tiny_operators import GAP, OPERATORS, SMALL, conv, sequential
+from tiny_rearrangements import REARRANGED
 from torch import nn
 from torch.nn import functional as F
 
@@ -53,20 +55,9 @@ class Comparison(nn.Module):
         return self.c(self.b(h) * torch.sigmoid(self.d(x)))
 
 
-def sequential(*layers):
-    return lambda: nn.Sequential(*layers)
-
-
-def conv(i, o, k=3, **options):
-    return nn.Conv2d(i, o, k, **{"padding": k // 2, **options})
-
-
 def built(arch, kind, shape, **options):
     return lambda: npk.networks.build(arch, kind, input_shape=shape, classes=2, seed=1, **options), shape
 
-
-GAP = (nn.AdaptiveAvgPool2d(1), nn.Flatten())
-SMALL = (1, 4, 4)
 
 NETWORKS = {
     "one linear layer": (sequential(nn.Linear(5, 2)), (5,)),
@@ -118,6 +109,8 @@ NETWORKS = {
     "residual dnn, ungated skips": built("residual", "dnn", (3,), widths=[3, 3], flavor="fc", block_layers=1),
     "vgg16": built("vgg16", "dnn", (1, 32, 32), width=1 / 64),
     "resnet110": built("resnet110", "dnn", SMALL, blocks=1, width=1),
+    **OPERATORS,
+    **REARRANGED,
 }
 MANY_PATHS = ("vgg16", "resnet110", "residual dlgn, gated skips")  # too many to enumerate: the moment identity serves
 
@@ -127,10 +120,11 @@ def make(name, rng):
     maker, shape = NETWORKS[name]
     net = copy.deepcopy(maker()).double().eval()
     for tensor in net.parameters():
-        fan_in = tensor[0].numel() if tensor.dim() > 1 else len(tensor)
+        fan_in = tensor[0].numel() if tensor.dim() > 1 else tensor.numel()
         tensor.data = torch.as_tensor(rng.uniform(-1, 1, tuple(tensor.shape)) / fan_in**0.5 + 0.2 * rng.random(tuple(tensor.shape)))
-    for tensor in (b for b in net.buffers() if b.dtype.is_floating_point):
-        tensor.add_(0.2 * torch.as_tensor(rng.random(tuple(tensor.shape))))
+    for buffer, tensor in net.named_buffers():
+        if tensor.dtype.is_floating_point:
+            tensor.add_(torch.as_tensor((-0.4 if buffer.endswith("mean") else 0.4) * rng.random(tuple(tensor.shape))))
     return net, shape
 
 
