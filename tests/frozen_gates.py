@@ -6,7 +6,6 @@ of the coefficients. A constant of the code (x + 1, the level at which a ReLU6 s
 channel, which is 1 in the network itself.
 """
 
-import functools
 import math
 
 import torch
@@ -114,10 +113,9 @@ class Frozen(TorchFunctionMode):
         return value.gather(2, chosen.flatten(2).expand(*value.shape[:2], -1)).unflatten(2, chosen.shape[2:])
 
     def _norm(self, value, mean, variance, weight=None, bias=None, *_, **options):
-        """Under frozen gates a batch norm is a diagonal weight and a shift; statistics are as good as absorbed in them."""
+        """Under frozen gates a batch norm is a diagonal weight and a shift; without parameters its statistics stand for them."""
         side = (1, -1, *[1] * (value.dim() - 2))
-        value = value * weight.reshape(side) if weight is not None else value
-        return value + bias.reshape(side) if bias is not None else value
+        return value * (variance if weight is None else weight).reshape(side) + (mean if bias is None else bias).reshape(side)
 
 
 class Normed(Frozen):
@@ -218,14 +216,24 @@ def differentiated_kernel(net, X, *, bias, most=MOST):
     return (torch.einsum("pnu,pmu->nm", found, found) / found.shape[2]).numpy()
 
 
-def random_output(net, X, gates, generator, *, draws):
-    """Outputs under random signs over the root of the fan-in, biases 0: ``(draws, n, output units)``."""
-    signs = functools.partial(torch.randint, 0, 2, generator=generator)
-    outputs = []
+def random_outputs(net, X, gates, generator, *, draws):
+    """Outputs under random signs over the root of the fan-in, biases and constants 0: ``(draws, n, output units)``."""
+    weights, outputs = _weights(net, X), []
     for _ in range(draws):
-        drawn = {}
-        for name, p in net.named_parameters():
-            fan_in = p[0].numel() if p.dim() > 1 else 1
-            drawn[name] = (2.0 * signs(p.shape) - 1).to(p.dtype) / fan_in**0.5 if not name.endswith("bias") else torch.zeros_like(p)
-        outputs.append(frozen_output(net, X, gates, drawn))
+        drawn = {name: _random_sign(net, name, w, generator) for name, w in weights.items()}
+        outputs.append(frozen_output(net, X, gates, drawn).detach())
     return torch.stack(outputs)
+
+
+def _random_sign(net, name, parameter, generator):
+    if name.endswith("bias") or name.startswith("constant "):
+        return torch.zeros_like(parameter)
+    signs = 2.0 * torch.randint(0, 2, parameter.shape, generator=generator).to(parameter.dtype) - 1
+    return signs / fan_in(net.get_submodule(name.rpartition(".")[0]), parameter) ** 0.5
+
+
+def fan_in(module, weight):
+    """Weights that enter one unit; a transposed convolution's kernel holds (in, out / groups, ...)."""
+    if weight.dim() < 2:
+        return 1
+    return weight[:, 0].numel() // module.groups if isinstance(module, torch.nn.modules.conv._ConvTransposeNd) else weight[0].numel()
