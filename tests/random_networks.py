@@ -281,7 +281,15 @@ def random_network(choose):
         else:
             b.push(choose(STEPS if choose(range(12)) else RARE)(b))
     head(b)
+    if not any(p.is_floating_point() for p in b.net.parameters()):  # npk takes the type of numbers from a parameter
+        b.now = 0
+        b.push(convolution(b))
     return b.net.eval(), b.shape
+
+
+def turns_channels_into_positions(net):
+    """Whether what a channel is depends on where one looks."""
+    return any(step.label in ("last axis first", "pixel shuffle", "pixel unshuffle") for step, _ in net.steps)
 
 
 def randomize(net, rng):
