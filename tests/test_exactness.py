@@ -1,5 +1,7 @@
 """Every kernel against the definition by enumeration, and the definition against the network itself."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -41,17 +43,15 @@ def definition(table, cols, **options):
 def test_kernel_is_the_definition(name, bias):
     _, table, cols = case(name)
     for scale in ("count", "fan_in"):
-        square, expected = definition(table, table, scale=scale, bias=bias), None
-        for backend in ("reference", "cpu"):
-            for dtype in ("float32", "float64"):
-                options = {"scale": scale, "bias": bias, "backend": backend, "dtype": dtype, "progress": False}
-                diagonal = np.diagonal(square)
-                actual = npk.kernel(table, **options)
-                assert actual.dtype == dtype
-                assert np.array_equal(actual, actual.T)
-                assert_kernels_equal(actual, square, dtype, (diagonal, diagonal))
-                expected = square[:, :3]
-                assert_kernels_equal(npk.kernel(table, cols, **options), expected, dtype, (diagonal, diagonal[:3]))
+        square = definition(table, table, scale=scale, bias=bias)
+        diagonal = np.diagonal(square)
+        for backend, dtype in itertools.product(("reference", "cpu"), ("float32", "float64")):
+            kernel = npk.NeuralPathKernel(None, scale=scale, bias=bias, backend=backend, dtype=dtype, progress=False)
+            actual = kernel(table)
+            assert actual.dtype == dtype
+            assert np.array_equal(actual, actual.T)
+            assert_kernels_equal(actual, square, dtype, (diagonal, diagonal))
+            assert_kernels_equal(kernel(table, cols), square[:, :3], dtype, (diagonal, diagonal[:3]))
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "vgg16" else n for n in MANY_PATHS])
