@@ -139,8 +139,9 @@ def freeze(net, X):
 def frozen_output(net, X, gates, weights, mode=Frozen):
     """Output of the network with these weights under these gates, ``(n, output units)``."""
     constants = {name: w for name, w in weights.items() if name.startswith("constant ")}
+    own = {name: w for name, w in weights.items() if name not in constants}
     with mode(gates, constants):
-        return functional_call(net, {name: w for name, w in weights.items() if name not in constants}, (X,)).flatten(1)
+        return functional_call(net, own, (X,), tie_weights=False).flatten(1)
 
 
 def _weights(net, X):

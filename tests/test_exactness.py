@@ -68,12 +68,13 @@ def test_path_sum_identity(name):
     """f(x) = <npf, npv>: the enumerated paths give the network's own output."""
     net, table, _ = case(name)
     weights, output = own_weights(net), net(torch.as_tensor(table.inputs)).detach().numpy()
-    output = output.reshape(len(output), -1)
+    output = output.reshape(len(output), table.graph.output.channels, -1)
     for sample in range(2):
-        for unit in range(2):
-            feature = neural_path_feature(table, sample, unit=unit, bias="paths")
+        for unit, position in ((0, 0), (-1, -1)):
+            at = {"unit": unit % output.shape[1], "position": position % output.shape[2]}
+            feature = neural_path_feature(table, sample, bias="paths", **at)
             value = sum(c * neural_path_value(table.graph, p, weights) for p, c in feature.items())
-            assert value == pytest.approx(output[sample, unit], rel=1e-10, abs=1e-12)
+            assert value == pytest.approx(output[sample, unit, position], rel=1e-10, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "vgg16" else n for n in NETWORKS])

@@ -253,6 +253,10 @@ GATES = {
     "gated convolution units": image(SMALL, 2, conv(1, 4), nn.GLU(1), conv(2, 4), nn.GLU(1)),
     "silu": gated(nn.SiLU()),
     "hardswish": gated(nn.Hardswish()),
+    "relu6 under a sigmoid gate": net(
+        (3,), lambda s, x: s.h(F.relu6(3 * s.a(x)) * torch.sigmoid(s.g(x))), a=nn.Linear(3, 4), g=nn.Linear(3, 4), h=nn.Linear(4, 2)
+    ),
+    "relu6, halved": net((3,), lambda s, x: s.h(0.5 * F.relu6(3 * s.a(x))), a=nn.Linear(3, 4), h=nn.Linear(4, 2)),
     "dropout and stochastic depth": net((3,), stochastic_depth, a=nn.Linear(3, 3), b=nn.Linear(3, 3), h=nn.Linear(3, 2)),
     "re-used and in-place gates": net(
         (3,), re_used, relu=nn.ReLU(inplace=True), a=nn.Linear(3, 3), b=nn.Linear(3, 3), c=nn.Linear(3, 3), h=nn.Linear(3, 2)

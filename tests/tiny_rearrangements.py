@@ -1,7 +1,7 @@
 """Tiny networks that cut, join and rearrange channels and positions. Each entry: name -> (maker, shape of a sample)."""
 
 import torch
-from tiny_operators import SMALL, conv, image, net, pooled, shuffle
+from tiny_operators import SMALL, conv, image, net, pooled, sequential, shuffle
 from torch import nn
 from torch.nn import functional as F
 
@@ -165,7 +165,7 @@ REARRANGED = {
     ),
     "channels stacked anew": net(
         (1, 4),
-        lambda s, x: s.h(F.relu(s.b(torch.stack([s.a(x)[:, 0], F.relu(s.a(x)[:, 1])], 1))).flatten(1)),
+        lambda s, x: s.h(F.relu(s.b(torch.stack([F.relu(q := s.a(x))[:, 1], q[:, 0]], 1))).flatten(1)),
         a=nn.Conv1d(1, 2, 2),
         b=nn.Conv1d(2, 2, 2),
         h=nn.Linear(4, 2),
@@ -173,4 +173,9 @@ REARRANGED = {
     "cropped by a negative pad": net(
         (1, 4, 4), lambda s, x: s.h(pooled(F.relu(F.pad(s.a(x), (-1, 1, 0, -2))))), a=conv(1, 2), h=nn.Linear(2, 2)
     ),
+    "one branch of a concatenation": net(
+        (1, 3), lambda s, x: s.h(torch.cat([F.silu(x), F.relu(s.a(x))], 1)[:, 1:]).mean(2), a=nn.Conv1d(1, 1, 1), h=nn.Conv1d(1, 2, 1)
+    ),
+    "positions before channels at the end": net((1, 3), lambda s, x: F.relu(s.a(x)).transpose(1, 2).flatten(1), a=nn.Conv1d(1, 2, 2)),
+    "pixel shuffle at the end": (sequential(conv(1, 4), nn.PixelShuffle(2)), (1, 2, 3)),
 }
