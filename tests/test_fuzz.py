@@ -21,6 +21,7 @@ from npk.dual.recording import record_gates
 from npk.dual.value_network import evaluate, own_weights
 from npk.errors import ShapeError, UnsupportedGraphError
 
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 COEFFICIENTS = 20_000  # most that are found by differentiation
 SETTINGS = settings(derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 
