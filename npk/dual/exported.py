@@ -21,15 +21,19 @@ def is_tensor(node: object) -> bool:
 
 
 def shape_of(node: fx.Node) -> tuple[int, ...]:
-    """Shape of a value without the batch axis."""
-    return tuple(int(side) for side in node.meta["val"].shape[1:])
+    """Shape of a value (the first, where there are several) without the batch axis."""
+    return tuple(int(side) for side in _first_value(node).shape[1:])
+
+
+def _first_value(node: fx.Node) -> Any:
+    value: Any = node.meta["val"]
+    return value[0] if isinstance(value, list | tuple) else value
 
 
 def is_batched(node: fx.Node) -> bool:
     """Whether the first axis of the (first) result, and no other, has the length of the batch."""
     batch = str(next(n for n in node.graph.nodes if n.op == "placeholder").meta["val"].shape[0])
-    value: Any = node.meta["val"]
-    sides = (value[0] if isinstance(value, list | tuple) else value).shape
+    sides = _first_value(node).shape
     return len(sides) > 0 and str(sides[0]) == batch and all(isinstance(side, int) for side in sides[1:])
 
 

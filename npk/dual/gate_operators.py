@@ -20,18 +20,34 @@ CLAMPS = ("hardtanh", "clamp", "relu6", "clamp_min")
 _SELF_GATES = {"silu": "sigmoid", "hardswish": "hardsigmoid", "gelu": "normal"}
 
 
-def is_gate(node: object) -> bool:
-    """Whether an argument comes out of a gate operator, possibly moved, repeated or divided by a number."""
+def is_gate(node: object, *, clamps: bool = False) -> bool:
+    """Whether an argument comes out of a gate operator, possibly moved, repeated, or times and plus numbers.
+
+    ``clamps``: whether a clamp from 0 to some bound is taken for one too.
+    """
     if not isinstance(node, fx.Node) or node.op != "call_function" or not node.args:
         return False
     name = name_of(node)
     if name in (*SOFT, "gate", "gt"):
         return True
-    if name in CLAMPS:
+    if clamps and name in CLAMPS:
         low, high = _bounds(node)
         return low == 0 and high < math.inf
-    scaled = name in ("div", "mul") and isinstance(node.args[1], int | float)
-    return (scaled or name in (*SAME, *CASTS, *ORDERED, *MOVES)) and is_gate(node.args[0])
+    return (_is_scaled(node) or name in (*SAME, *CASTS, *ORDERED, *MOVES)) and is_gate(node.args[0], clamps=clamps)
+
+
+def _is_scaled(node: fx.Node) -> bool:
+    return name_of(node) in ("div", "mul", "add", "sub", "rsub") and isinstance(node.args[1], int | float)
+
+
+def factor_of(node: fx.Node) -> fx.Node | None:
+    """The argument of a product of two computed tensors that is the gate; a clamp counts where nothing else does."""
+    computed = [a for a in node.args[:2] if isinstance(a, fx.Node) and not constant_behind(a)]
+    for clamps in (False, True):
+        gates = [a for a in computed if is_gate(a, clamps=clamps)]
+        if len(computed) == 2 and gates:
+            return gates[0] if len(gates) == 1 else None
+    return None
 
 
 def relu(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
@@ -118,28 +134,27 @@ def gated_half(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
 
 def external_gate(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
     """A value times a gate that another part of the network makes: DGN, DLGN, squeeze-and-excitation."""
-    gates = [a for a in node.args if isinstance(a, fx.Node) and is_gate(a)]
-    if len(gates) != 1 or len(inputs) != 1:
+    factor = factor_of(node)
+    if factor is None or len(inputs) != 1:
         what = "it multiplies two values of which neither (or both) comes out of a gate operator"
         reader.refuse(node, what, "Make the gate with npk::gate, a sigmoid, a hard sigmoid or a comparison with 0")
-    (factor,) = gates
     if factor.meta["val"].dim() != node.meta["val"].dim() or isinstance(factor.meta["val"].shape[0], int):
         reader.refuse(node, "its gates do not depend on the sample", "Compute them from the network's input")
     (whole,) = reader.settle_any(node, inputs[0].broadcast(shape_of(node)))
     shape, chain = whole.node.shape, _chain(factor)
     seen = chain[-1]
     origin = _reordered(whole, _elements_of(reader, node, chain))
-    preactivation, is_plain = reader.argument(seen), all(name_of(link) not in ("mul", "div") for link in chain)
+    preactivation, is_plain = reader.argument(seen), not any(map(_is_scaled, chain))
     if name_of(seen) == "gt" and seen.args[1] != 0:
         reader.refuse(node, f"it compares with {seen.args[1]}", "Compare with 0")
     if name_of(seen) == "gt" or (name_of(seen) == "gate" and seen.args[1]):
         if not is_plain:
-            reader.refuse(node, "it multiplies hard gates by a number", "Multiply the value instead")
+            reader.refuse(node, "it changes hard gates by a number", "Change the value instead")
         return reader.unitwise(node, whole, Gate(reader.record(node, preactivation, "positive", shape, origin)))
     if any(not link.meta["val"].is_floating_point() for link in chain):
         reader.refuse(node, "it rounds soft gates to whole numbers", "Compare the pre-activation with 0 for hard gates")
     units = _reordered(whole, np.broadcast_to(np.arange(math.prod(shape_of(factor))).reshape(shape_of(factor)), whole.shape))
-    hard = None if name_of(seen) in CLAMPS else (preactivation.name, origin)
+    hard = (preactivation.name, origin) if is_plain and name_of(seen) not in CLAMPS else None
     return reader.unitwise(node, whole, Gate(reader.record(node, factor, "value", shape, units, hard=hard)))
 
 

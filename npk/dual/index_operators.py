@@ -23,6 +23,7 @@ MOVES = (
     *(f"{kind}{rank}d" for kind in ("upsample_nearest", "_upsample_nearest_exact") for rank in (1, 2, 3)),
 )
 ONES = ("ones_like", "new_ones", "ones", "full_like", "full", "new_full")
+_ADD = ("Add it to a value, or multiply a value by it",)
 MIXED = ("it mixes the samples of a batch", "Leave the first axis alone")
 ZEROS = ("zeros_like", "new_zeros", "zeros")
 
@@ -40,7 +41,7 @@ def constant_behind(argument: object) -> fx.Node | None:
 
 def tensors_among(node: fx.Node) -> list[fx.Node]:
     """The tensors that an operator on places takes, indices and the network's own tensors left out."""
-    return [a for a in node.all_input_nodes if a.op != "get_attr" and is_tensor(a)]
+    return [a for a in node.all_input_nodes if is_tensor(a) and not constant_behind(a)]
 
 
 def move(reader: "Reader", node: fx.Node, inputs: list[Any]) -> Any:
@@ -77,11 +78,12 @@ def _plain(reader: "Reader", node: fx.Node, argument: fx.Node, tensors: dict[fx.
     value = argument.meta.get("val")
     if isinstance(value, torch.SymInt):
         return value.node.hint  # traced with a batch of two, as the numbers are
-    if argument.op == "get_attr" and not reader.tensor(str(argument.target)).is_floating_point():
-        return reader.tensor(str(argument.target)).cpu()
+    if held := constant_behind(argument):
+        indices = reader.tensor(str(held.target)).cpu()
+        return indices if not indices.is_floating_point() else reader.refuse(node, "it puts a tensor of the network among values", *_ADD)
     if isinstance(value, int):
         return value
-    return reader.refuse(node, f"{name_of(node)} takes a tensor that is no value of the network's paths", "Compute it from the input")
+    return reader.refuse(node, f"{name_of(node)} takes {argument.name}, which is no value on a path", "Compute it from the input")
 
 
 def _layout(reader: "Reader", node: fx.Node, sources: tuple, result: torch.Tensor, total: int) -> Layout:

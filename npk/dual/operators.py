@@ -36,8 +36,8 @@ def carriers_of(node: fx.Node) -> list[fx.Node]:
     if name in (*MOVES, *ORDERED):
         return tensors_among(node)
     if name in (*_SUMS, *_PRODUCTS):
-        gates = name in _PRODUCTS
-        return [a for a in node.args[:2] if is_tensor(a) and not constant_behind(a) and not (gates and gating.is_gate(a))]  # type: ignore[misc]
+        factor = gating.factor_of(node) if name in _PRODUCTS else None
+        return [a for a in node.args[:2] if is_tensor(a) and not constant_behind(a) and a is not factor]  # type: ignore[misc]
     first = node.args[0] if node.args else None
     return [first] if isinstance(first, fx.Node) else []
 
@@ -223,8 +223,7 @@ def _pool_window(node: fx.Node, arguments: tuple[Any, ...], before: PathNode) ->
     rank = len(before.grid)
     kernel = spread(kernel, rank)
     window = Window(kernel, spread(stride or kernel, rank), _padding(padding, kernel, (1,) * rank), spread(dilation, rank))
-    value = node.meta["val"]
-    out = tuple(int(side) for side in (value[0] if isinstance(value, list | tuple) else value).shape[2:])
+    out = shape_of(node)[1:]
     if window.output(before.grid) == out:
         return window
     sides = zip(before.grid, out, kernel, window.stride, window.padding, window.dilation, strict=True)
@@ -239,9 +238,7 @@ def _adaptive_average(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> 
 
 def _adaptive_max(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
     before = _images(reader, node, inputs[0])
-    value = node.meta["val"]
-    sides = tuple(int(side) for side in (value[0] if isinstance(value, list | tuple) else value).shape[2:])
-    return _selection(reader, node, before, _adaptive(before, sides))
+    return _selection(reader, node, before, _adaptive(before, shape_of(node)[1:]))
 
 
 def _adaptive(before: PathNode, sides: tuple[int, ...]) -> Window | AdaptiveWindow:
@@ -254,6 +251,8 @@ def _adaptive(before: PathNode, sides: tuple[int, ...]) -> Window | AdaptiveWind
 def _reduction(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
     """Mean, sum or maximum over axes of positions: a pool as large as these axes."""
     (layout,) = inputs
+    if name_of(node) == "max" and (len(node.args) < 2 or isinstance(node.args[1], fx.Node)):
+        reader.refuse(node, "the larger of two branches, or of all samples, is no gate on either", "Add the branches, or pool over them")
     rank = len(layout.shape)
     axes = {int(a) % (rank + 1) - 1 for a in spread(arguments(node, ("dim", None))[0] or list(range(1, rank + 1)), 1)}
     if len(axes) == rank:  # all in one: a single channel
@@ -265,9 +264,9 @@ def _reduction(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
     kernel = tuple(before.shape[a] if a in axes else 1 for a in order[1:])
     window = Window(kernel, kernel, ((0, 0),) * len(kernel), (1,) * len(kernel))
     shape = tuple(1 if a in axes else before.shape[a] for a in order)
-    if name_of(node) == "amax":
+    if name_of(node) in ("amax", "max"):
         if axis:
-            reader.refuse(node, "a maximum with channels last", "Permute the channels to the front first")
+            reader.refuse(node, "a maximum over channels", "Take it over positions, with the channels in front")
         gate = reader.record(node, reader.argument(node), "selection", shape, window=window)
         made = reader.add(node, MaxPool(gate, window), [before.node], shape)
     else:
@@ -317,7 +316,7 @@ def _product(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
     first, second = node.args[:2]
     if name == "div" and ((is_tensor(second) and not constant_behind(second)) or node.kwargs.get("rounding_mode")):
         reader.refuse(node, "it divides by a computed value", "Divide by a number or a parameter")
-    if len(inputs) == 1 and not any(map(gating.is_gate, (first, second))):
+    if len(inputs) == 1 and gating.factor_of(node) is None:
         other = second if is_tensor(first) and not constant_behind(first) else first
         if name == "div" and other is first:
             reader.refuse(node, "it divides by a value", "Divide values by numbers or parameters")
@@ -357,7 +356,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys((f"max_pool{rank}d{kind}" for rank in (1, 2, 3) for kind in ("", "_with_indices")), _max_pool),
     **dict.fromkeys((f"adaptive_avg_pool{rank}d" for rank in (1, 2, 3)), _adaptive_average),
     **dict.fromkeys((f"adaptive_max_pool{rank}d" for rank in (1, 2, 3)), _adaptive_max),
-    **dict.fromkeys(("mean", "sum", "amax"), _reduction),
+    **dict.fromkeys(("mean", "sum", "amax", "max"), _reduction),
     **dict.fromkeys(_SUMS, _sum),
     **dict.fromkeys(_PRODUCTS, _product),
     "neg": _negative,

@@ -183,7 +183,7 @@ class _Planner:
         before, taps = self.graph.input_of(node), window_taps(self.graph, node)
         while (part := _only_moves_positions(self.graph, before)) is not None:
             taps = look_up(part_taps(before, part)[0], taps)
-            before = self.graph.input_of(before)
+            before = self.graph[before.inputs[part.input]]
         key = (before.name, layer.groups)
         if key not in self.collapses:
             self.collapses[key] = self.collapse(before, layer.groups)
@@ -237,4 +237,5 @@ def _only_moves_positions(graph: PathGraph, node: PathNode) -> Part | None:
         return None
     (part,) = node.operator.parts
     channels = tuple(range(node.channels))
-    return part if part.into == channels == part.channels and graph.input_of(node).channels == node.channels else None
+    shown = graph[node.inputs[part.input]]
+    return part if part.into == channels == part.channels and shown.channels == node.channels else None

@@ -31,7 +31,7 @@ _refuse(
 )
 _refuse(
     "it multiplies two computed values, as attention does, so the output is no sum over paths",
-    "npk reads networks of linear layers, gates, pools, sums and rearrangements",
+    "npk reads networks of linear layers, gates, pools, sums and rearrangements; write a product with a weight as nn.Linear",
     *(
         "scaled_dot_product_attention",
         "_scaled_dot_product_flash_attention_for_cpu",
@@ -58,7 +58,7 @@ _refuse(
     "Multiply a value by it; or choose the values before it as output: npk.choose_output(net, MODULE), or --output MODULE",
     *("sigmoid", "hardsigmoid"),
 )
-_refuse("the larger of two branches is no gate on either", "Add the branches, or pool over them", "maximum", "minimum", "max", "min")
+_refuse("the larger of two branches is no gate on either", "Add the branches, or pool over them", "maximum", "minimum", "min")
 _refuse(
     "it interpolates between positions",
     'Use mode="nearest"',

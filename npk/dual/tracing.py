@@ -152,7 +152,7 @@ class Reader:
         last = self.value(results[0])
         if not isinstance(last, Layout):
             self.refuse(results[0], "the network returns a list", "Choose one of its values with npk.choose_output")
-        ends = last.node if last.is_whole else self.settle(results[0], last).node
+        ends = last.node if last.is_whole and last.units is None else self.settle(results[0], last).node
         order = _reachable(self.nodes, ends)
         names = {name for node in order for name in node.entries}
         return Trace(PathGraph(tuple(order), self.input_shape), self.program, tuple(r for r in self.recordings if r.gate in names))
