@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import re
 import subprocess
 import sys
 
@@ -123,13 +124,32 @@ def test_inspect_shows_graph_gates_and_cost(npk_command):
     out = done(npk_command("inspect", "conv.safetensors", "--data", "digits[:40]"))
     net = npk.load("conv.safetensors")
     graph, table = npk.trace(net, (1, 8, 8)), npk.record_gates(net, npk.data.load("digits[:40]").X)
-    assert str(graph).splitlines()[2].strip() in out
-    assert f"about 10^{np.log10(graph.path_count()):.1f} paths" in out
-    row = next(line for line in out.splitlines() if line.startswith(table.names[0]) and "." in line.split()[-2])
+    lines = [line.split() for line in out.splitlines()]
+    assert ["0", "input", "1x8x8"] in [[line[0], *line[2:4]] for line in lines if line]
+    assert f"10^{np.log10(graph.path_count()):.1f} paths reach one output unit" in out
+    row = next(line for line in lines if table.names[0] in line)
     on = table[0].mean(0)
-    assert row.split()[1:4] == [str(on.size), str((on == 0).sum()), str((on == 1).sum())]
+    assert (
+        row[2:-2] == ["gate", "8x4x4", str(on.size), str((on == 0).sum()), str((on == 1).sum()), f"{100 * on.mean():.1f}"][: len(row[2:-2])]
+    )
     assert "1000 x 1000" in out
     assert "60000 x 60000" in out
+
+
+def test_inspect_tells_shifts_and_the_plan(npk_command):
+    out = done(npk_command("inspect", "conv.safetensors"))
+    assert "circular shifts by multiples of 4: stride 2 at value.layers.0; stride 2 at value.layers.2" in out
+    assert "forms 3 masks a sample and computes 3 fields on 403 pairs of positions" in out
+    assert re.search(r"predicted [\d.]+ .?s, measured [\d.]+ .?s", out)
+    assert "always on" not in out
+
+
+def test_inspect_looks_whether_gates_from_outside_move(npk_command, tmp_path):
+    net = npk.networks.build("conv", kind="dlgn", input_shape=(1, 8, 8), classes=10, channels=[4, 4], seed=1)
+    npk.save(net, tmp_path / "dlgn.safetensors")
+    out = done(npk_command("inspect", tmp_path / "dlgn.safetensors"))
+    assert "all circular shifts" in out
+    assert "the gates of 2 layers that come from outside move with the input too, as they do on 4 samples" in out
 
 
 def test_inspect_needs_no_data_for_a_known_shape(npk_command):

@@ -83,18 +83,15 @@ def inspect(
     data: options.MaybeData = None,
     input_shape: Annotated[str | None, typer.Option(metavar="C,H,W", help="Shape of a sample where it is not known.")] = None,
 ) -> None:
-    """The path graph, gate counts, and what the kernel will cost on this machine."""
+    """How npk reads a network: its nodes and gates, which shifts leave the kernel alone, what a kernel will cost on this machine."""
     from npk.cli import reading, tables
-    from npk.cli.cost import measure
-    from npk.gram.kernel import NeuralPathKernel
+    from npk.cli.cost import look
 
     net = reading.How(arch, arch_option, output, layout).network(ckpt)
-    kernel = NeuralPathKernel(net)
-    table = kernel.record(reading.example(net, data, input_shape, most=512))
-    tables.graph(table)
-    if data is not None:
-        tables.gates(table)
-    tables.cost(measure(kernel, table))
+    table, group, cost = look(net, reading.example(net, data, input_shape, most=512))
+    tables.graph(table, sampled=data is not None)
+    tables.structure(table, group)
+    tables.cost(cost)
 
 
 @app.command(epilog="Example: npk gates model.safetensors --data digits --out digits.gates")

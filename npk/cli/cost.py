@@ -2,15 +2,29 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-from npk.dual.gate_table import GateTable
+import numpy as np
+
+from npk.dual.gate_table import GateLayer, GateTable, pack
+from npk.dual.path_graph import PathGraph, PathNode
+from npk.dual.path_operators import AveragePool, Convolution, Gate, Input
 from npk.dual.planes import Planes
+from npk.dual.positions import Window
+from npk.dual.shifts import ShiftGroup, confirmed, outside_gates, shift_group
+from npk.dual.structure import Effort, effort
 from npk.gram.kernel import NeuralPathKernel
 from npk.gram.tiles import Demand, TilePlan, plan_tiles
 from npk.gram.work import memory_demand
+from npk.progress import as_progress
 
+if TYPE_CHECKING:
+    from torch import nn
+
+_SHIFTED = 4  # samples whose gates from outside are looked at
 FEW = 64  # samples of a measurement
+_MOST = 1024  # rows of a measurement, which may be the same samples again
 _LONG_ENOUGH = 0.2  # seconds
 
 
@@ -23,10 +37,16 @@ class Cost:
     table: GateTable  # of the few samples
     seconds_a_pair: float
 
+    @cached_property
+    def effort(self) -> Effort:
+        """What one pair of samples visits and reads, counted in the plan."""
+        recursion = self.backend.recursion
+        return effort(recursion, Planes(recursion), self.backend.hard)
+
     @property
-    def cells(self) -> int:
-        """Pairs of positions that one pair of samples visits, all layers together."""
-        return Planes(self.backend.recursion).cells()
+    def masks_a_sample(self) -> int:
+        """Bytes of the masks of one sample, on one side of a tile."""
+        return self.backend.bytes_a_sample
 
     @property
     def bytes_a_sample(self) -> int:
@@ -44,6 +64,18 @@ class Cost:
         return plan_tiles(*shape, demand, budget=self.kernel.memory, symmetric=m is None), demand
 
 
+def look(net: "nn.Module", X: np.ndarray) -> tuple[GateTable, ShiftGroup, Cost]:
+    """What `npk inspect` prints: gates of some samples, the shifts that leave the kernel alone, and the cost of a pair."""
+    from npk.dual.recording import as_samples, record_trace
+    from npk.dual.tracing import trace_network
+
+    X = as_samples(X)
+    trace = trace_network(net, X.shape[1:])
+    table = record_trace(trace, X, gates="auto", progress=as_progress(True))
+    group = confirmed(shift_group(trace.graph, outside_gates(trace)), trace, X[:_SHIFTED])
+    return table, group, measure(NeuralPathKernel(None, progress=False), table)
+
+
 def measure(kernel: NeuralPathKernel, table: GateTable) -> Cost:
     """Time tiles of few samples, larger ones until the time can be trusted.
 
@@ -55,13 +87,45 @@ def measure(kernel: NeuralPathKernel, table: GateTable) -> Cost:
         The cost, in seconds a pair.
     """
     backend, exponents = kernel.prepare(table)
-    size, seconds = 16, 0.0
+    return Cost(kernel, backend, table, _seconds_a_pair(backend, table, exponents))
+
+
+def predict(found: Effort) -> float:
+    """Seconds of a pair, from counts alone, at the speed at which this machine runs a small network; right within a factor of a few.
+
+    Args:
+        found: the counts.
+
+    Returns:
+        The seconds.
+    """
+    known = measure(NeuralPathKernel(None, progress=False), _yardstick())
+    return known.seconds_a_pair * found.operations / known.effort.operations
+
+
+def _yardstick() -> GateTable:
+    """Random gates of a network of three convolutions of 64 channels on 16 x 16."""
+    rng, shape = np.random.default_rng(0), (64, 16, 16)
+    window, whole = Window((3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1)), Window.whole(shape[1:])
+    nodes, entries = [PathNode("x", Input(), (), (1, *shape[1:]))], {}
+    for layer in "abc":
+        nodes.append(PathNode(layer, Convolution(layer, None, window), (nodes[-1].name,), shape))
+        nodes.append(PathNode(f"gate {layer}", Gate(layer), (layer,), shape))
+        entries[layer] = GateLayer("hard", shape, pack(rng.random((FEW, 256, 64)) > 0.5))
+    nodes.append(PathNode("pool", AveragePool(whole), (nodes[-1].name,), (64, 1, 1)))
+    nodes.append(PathNode("head", Convolution("head", None, Window.whole((1, 1))), ("pool",), (10, 1, 1)))
+    return GateTable(PathGraph(tuple(nodes), (1, *shape[1:])), rng.random((FEW, 1, *shape[1:])), entries)
+
+
+def _seconds_a_pair(backend: Any, table: GateTable, exponents: np.ndarray) -> float:
+    """Of a tile of few samples over and over again, larger tiles until the time can be trusted."""
+    size = 16
     backend.tile(backend.side(table.take(slice(0, 1))), backend.side(table.take(slice(0, 1))), exponents)  # compiles
     while True:
-        side = backend.side(table.take(slice(0, size)))
+        side = backend.side(table.take(np.arange(size) % len(table)))
         start = time.perf_counter()
         backend.tile(side, side, exponents)
         seconds = time.perf_counter() - start
-        if seconds > _LONG_ENOUGH or size >= min(FEW, len(table)):
-            return Cost(kernel, backend, table, seconds / len(side) ** 2)
+        if seconds > _LONG_ENOUGH or size == _MOST:
+            return seconds / size**2
         size *= 2

@@ -8,8 +8,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from npk.cli.cost import Cost
+from npk.cli.cost import Cost, predict
 from npk.dual.gate_table import GateTable
+from npk.dual.shifts import ShiftGroup
+from npk.dual.structure import module_of, operator_of
 from npk.report.subjects import PAPER_RATIO, accuracy_of, baselines, dlgn_ratio, group_title, groups, models
 from npk.results import Accuracy, CheckResult, RunResult
 
@@ -79,26 +81,47 @@ def check(found: CheckResult) -> None:
     say(f"measured {number(found.measured)}, tolerance {number(found.tolerance)}: {verdict(found)}")
 
 
-def graph(found: GateTable) -> None:
-    """What a network looks like to npk."""
-    say(str(found.graph))
+def graph(found: GateTable, sampled: bool) -> None:
+    """What a network looks like to npk, node by node; where gates were recorded on samples of the user's, which are dead or always on."""
+    head = ("node", "module", "operator", "shape", "source", "gates", *(("dead", "always on", "on") if sampled else ()))
+    made = Table(title=f"gates on {len(found)} samples" if sampled else None, title_justify="left", box=None, pad_edge=False)
+    for i, heading in enumerate(head):
+        made.add_column(heading, justify="right" if i > 4 else "left", overflow="fold")
+    number_of = {node.name: number for number, node in enumerate(found.graph.nodes)}
+    for number, node in enumerate(found.graph.nodes):
+        inputs = [number_of[name] for name in node.inputs]
+        joins = f" of {', '.join(map(str, inputs))}" if inputs not in ([], [number - 1]) else ""
+        counts = _gate_counts(found, node.gate, sampled) if node.gate in found.names else ()
+        made.add_row(str(number), module_of(node), operator_of(node) + joins, "x".join(map(str, node.shape)), node.source, *counts)
+    console().print(made, end="\n\n")
+
+
+def _gate_counts(found: GateTable, name: str, sampled: bool) -> tuple[str, ...]:
+    """Gates of a layer; with samples, those off for all, those on for all, and the mean share that is on."""
+    layer = found[name]
+    size = int(np.prod(layer.shape[1:]))
+    if not sampled:
+        return (str(size),)
+    on = (layer > 0.5 if layer.dtype != bool else layer).mean(0)
+    return (str(size), str(int((on == 0).sum())), str(int((on == 1).sum())), percent(float(on.mean())))
+
+
+def structure(found: GateTable, group: ShiftGroup) -> None:
+    """Paths, gates and invariances."""
     count = sum(int(np.prod(found.entries[name].shape)) for name in found.names)
-    say(f"\nabout 10^{math.log10(found.graph.path_count()):.1f} paths reach one output unit; {count} gates in {found.layers} layers")
-
-
-def gates(found: GateTable) -> None:
-    """Gates that are off, or on, for every sample."""
-    rows = []
-    for name, layer in zip(found.names, found, strict=True):
-        on = (layer > 0.5 if layer.dtype != bool else layer).mean(0)
-        rows.append((name, str(on.size), str(int((on == 0).sum())), str(int((on == 1).sum())), percent(float(on.mean()))))
-    table(("gate layer", "gates", "dead", "always on", "on average"), rows, f"gates on {len(found)} samples")
+    say(f"10^{math.log10(found.graph.path_count()):.1f} paths reach one output unit; {count} gates in {found.layers} layers")
+    say(f"K(rot(x, r), x') = K(x, x') for {group}")
 
 
 def cost(found: Cost) -> None:
     """What kernels of some sizes take on this machine."""
-    say(f"a pair of samples visits {found.cells} pairs of positions and takes {si(found.seconds_a_pair)}s")
-    say(f"the gates of a sample take {si(found.bytes_a_sample)}B")
+    counts, plan = found.effort, "s" * (found.effort.fields != 1)
+    say(f"the recursion forms {counts.masks} masks a sample and computes {counts.fields} field{plan} on {counts.cells} pairs of positions")
+    say(
+        f"a pair of samples multiplies {si(counts.words)}words of gates and adds {si(counts.reads)}numbers: predicted "
+        f"{si(predict(counts))}s, measured {si(found.seconds_a_pair)}s"
+    )
+    say(f"a sample takes {si(found.bytes_a_sample)}B for its gates and values and {si(found.masks_a_sample)}B for its masks")
     rows = [(f"{n} x {n}", duration(found.seconds(n)), f"{si(n * n * 4.0)}B") for n in (1_000, 10_000, 60_000)]
     table(("kernel", "time", "matrix"), rows)
 
