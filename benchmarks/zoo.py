@@ -31,7 +31,7 @@ def main() -> None:
     options = parsed()
     if options.one:
         resource.setrlimit(resource.RLIMIT_DATA, (int(options.memory * 1e9),) * 2)
-        measure_one(options.library, options.one)
+        measure_one(options.library, options.one, options.until)
         return
     file = options.out.with_suffix(".json")
     found: dict[str, Any] = json.loads(file.read_text())["models"] if file.exists() else {}
@@ -53,6 +53,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("zoo"), help="files to write, without suffix")
     parser.add_argument("--seconds", type=float, default=600, help="limit for a model")
     parser.add_argument("--memory", type=float, default=8, help="limit for a model, in GB")
+    parser.add_argument("--until", choices=("traced", "masks", "predicted", "measured"), default="measured", help="the last to find")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -69,7 +70,8 @@ def chosen(library: str, only: str) -> list[str]:
 
 def in_own_process(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """What :func:`measure_one` finds, and why it stopped where it did."""
-    command = [sys.executable, __file__, "--library", options.library, "--memory", str(options.memory), "--one", name]
+    command = [sys.executable, __file__, "--library", options.library, "--memory", str(options.memory)]
+    command += ["--until", options.until, "--one", name]
     start, failed = time.perf_counter(), ""
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -85,7 +87,7 @@ def in_own_process(name: str, options: argparse.Namespace) -> dict[str, Any]:
     return found | ({"failed": failed} if failed else {})
 
 
-def measure_one(library: str, name: str) -> None:
+def measure_one(library: str, name: str, until: str) -> None:
     """One model, in this process; prints a JSON object after each step, so that what was found stays if a limit is reached."""
     import torch
 
@@ -99,6 +101,8 @@ def measure_one(library: str, name: str) -> None:
     try:
         for row in steps(net, size):
             tell(row)
+            if until in row:
+                break
     except NpkError as error:
         tell({"traced": False, "why": str(error).splitlines()[0]})
 
