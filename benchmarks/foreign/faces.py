@@ -1,4 +1,4 @@
-"""A convnet with PReLUs that tells faces from other things, from the package facenet-pytorch, and the pictures of scikit-image's lfw_subset.
+"""A convnet with PReLUs that tells faces from other things, from the package facenet-pytorch, and the pictures lfw_subset of scikit-image.
 
 The network is the second of the three of MTCNN (RNet). The class below is that of the package, without the loading of weights: a state
 dict needs its class, and importing the package needs versions of PyTorch that are older than ours.
