@@ -47,19 +47,19 @@ def main() -> None:
     checkpoint = file_of("facenet_pytorch", "data/rnet.pt")
     net = RNet().eval()
     net.load_state_dict(torch.load(checkpoint, weights_only=True))
-    X, y = samples()
     order = np.random.default_rng(0).permutation(100)
-    halves = {"faces-train": order[:50], "faces-test": order[50:]}  # of each class: the first hundred are faces
-    parts = {part: (X[np.r_[half, half + 100]], y[np.r_[half, half + 100]]) for part, half in halves.items()}
+    train, test = (np.r_[half, half + 100] for half in (order[:50], order[50:]))  # of each class: the first hundred are faces
+    parts = {"faces-train": samples(train), "faces-test": samples(test), "faces-coarse": samples(test, side=12)}
     with torch.inference_mode():
         write(out, checkpoint, parts, ["no face", "face"], lambda X: net(torch.from_numpy(X))[1].argmax(1).numpy())
 
 
-def samples() -> Samples:
-    """100 faces and 100 cuttings without a face, gray, shrunk from 25 to 24 pixels, with values as the package makes them."""
-    pictures = torch.from_numpy(np.load(file_of("skimage", "data/lfw_subset.npy"))).float()[:, None]
-    small = nn.functional.interpolate(pictures, (24, 24), mode="area").expand(-1, 3, -1, -1)
-    return ((small * 255 - 127.5) / 128).contiguous().numpy(), (np.arange(200) < 100).astype(int)
+def samples(chosen: np.ndarray, side: int = 24) -> Samples:
+    """Some of 100 faces and 100 cuttings without a face, gray, of ``side`` x ``side`` pixels enlarged to 24 x 24, as the package scales."""
+    pictures = torch.from_numpy(np.load(file_of("skimage", "data/lfw_subset.npy"))[chosen]).float()[:, None]
+    small = nn.functional.interpolate(pictures, (side, side), mode="area")
+    large = nn.functional.interpolate(small, (24, 24), mode="bilinear").expand(-1, 3, -1, -1)
+    return ((large * 255 - 127.5) / 128).contiguous().numpy(), (chosen < 100).astype(int)
 
 
 if __name__ == "__main__":
