@@ -53,14 +53,15 @@ def test_the_face_network_is_read_with_its_second_output(script):
     assert npk.check_duality(net, X).passed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["text_direction"], indirect=True)
 def test_the_text_network_is_read_up_to_its_softmax(script, rng):
     import onnxruntime
 
-    X, y = script.samples(6, rng)
+    X, y = script.samples(8, rng)
     path = script.file_of("rapidocr_onnxruntime", script.CHECKPOINT)
     net = npk.load(path, output="Add_43")
     ours = net(torch.from_numpy(X)).softmax(1).detach().numpy()
     np.testing.assert_allclose(ours, onnxruntime.InferenceSession(str(path)).run(None, {"x": X})[0], rtol=1e-3, atol=1e-5)
     assert np.mean(ours.argmax(1) == y) > 0.5
-    assert npk.check_duality(net, X).passed
+    assert npk.check_duality(net, X[:2], draws=20).passed

@@ -26,7 +26,7 @@ def main() -> None:
     out, rng = folder_asked(__doc__), np.random.default_rng(0)
     checkpoint = file_of("rapidocr_onnxruntime", CHECKPOINT)
     running = onnxruntime.InferenceSession(str(checkpoint))
-    parts = {"text-train": samples(100, rng), "text-test": samples(100, rng)}
+    parts = {"text-train": samples(80, rng), "text-test": samples(100, rng)}
     write(out, checkpoint, parts, ["upright", "upside down"], lambda X: running.run(None, {"x": X})[0].argmax(1))
 
 
