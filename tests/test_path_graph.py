@@ -165,7 +165,7 @@ REFUSED = {
     "product of two gates": (
         net(lambda s, x: s.h(torch.sigmoid(s.a(x)) * torch.sigmoid(s.b(x))), a=Linear(4, 4), b=Linear(4, 4), h=Linear(4, 2)),
         VECTOR,
-        "neither .or both. comes out of a gate",
+        "a sigmoid is a gate here and no value",
     ),
     "threshold that is not 0": (net(lambda s, x: s.h((q := s.a(x)) * (q > 1)), a=Linear(4, 4), h=Linear(4, 2)), VECTOR, "compares with 1"),
     "gate without samples": (

@@ -97,13 +97,13 @@ def graph(found: GateTable, sampled: bool) -> None:
 
 
 def _gate_counts(found: GateTable, name: str, sampled: bool) -> tuple[str, ...]:
-    """Gates of a layer; with samples, those off for all, those on for all, and the mean share that is on."""
+    """Gates of a layer; with samples, those off for all, those on for all, and the mean share that is on (of soft gates: their mean)."""
     layer = found[name]
     size = int(np.prod(layer.shape[1:]))
     if not sampled:
         return (str(size),)
-    on = (layer > 0.5 if layer.dtype != bool else layer).mean(0)
-    return (str(size), str(int((on == 0).sum())), str(int((on == 1).sum())), percent(float(on.mean())))
+    dead, always = (layer == 0).all(0), (layer == 1).all(0)
+    return (str(size), str(int(dead.sum())), str(int(always.sum())), percent(float(layer.mean())))
 
 
 def structure(found: GateTable, group: ShiftGroup) -> None:

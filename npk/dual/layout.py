@@ -63,6 +63,16 @@ class Layout:
         """Whether the numbers are equal."""
         return self.shape == other.shape and (self.units is other.units or np.array_equal(self.numbers, other.numbers))
 
+    def has_channels_first(self) -> bool:
+        """Whether each index of the first axis shows one channel of one source, or zeros."""
+        rows = self.numbers.reshape(self.shape[0] if self.shape else 1, -1)
+        starts = np.concatenate(
+            [first + 1 + np.arange(s.channels) * s.positions for s, first in zip(self.sources, self.firsts, strict=False)]
+        )
+        channel = np.searchsorted(starts, rows, side="right")
+        shown = np.where(rows > 0, channel, 0)
+        return bool(((shown == 0) | (shown == shown.max(1, keepdims=True))).all())
+
     def on(self, node: PathNode) -> "Layout":
         """The same places, with the units of a node that goes unit by unit from the one source."""
         return Layout((node,), self.shape, self.units)
@@ -100,7 +110,7 @@ def parts_of(layout: Layout) -> tuple[Part, ...]:
     found: dict[tuple[int, bytes], tuple[list[int], list[int], np.ndarray]] = {}
     rows = layout.numbers.reshape(layout.shape[0], -1) - 1
     source = np.searchsorted(layout.firsts, rows, side="right") - 1
-    for into, (row, sources) in enumerate(zip(rows, source, strict=True)):
+    for into, (row, sources) in enumerate(zip(rows, source, strict=True)):  # nearly always one channel of one source
         for number in np.unique(sources[row >= 0]):
             here = (sources == number) & (row >= 0)
             channel, place = np.divmod(row - layout.firsts[number], layout.sources[number].positions)

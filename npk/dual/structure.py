@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from npk.dual.path_graph import PathNode
-from npk.dual.path_operators import AveragePool, BatchNorm, Convolution, Gate, Input, MaxPool, Scale, Shift
+from npk.dual.path_operators import AveragePool, BatchNorm, Convolution, Gate, Input, MaxPool, Rearrange, Scale, Shift, describe
 from npk.dual.planes import Planes
 from npk.dual.positions import AdaptiveWindow, Grid, Window
 from npk.dual.recursion import Field, Recursion
@@ -70,6 +70,8 @@ def operator_of(node: PathNode) -> str:
             return "scale" + ("" if weight else f" by {factor:g}")
         case Input(ones=ones):
             return "ones" if ones else "input"
+        case Rearrange() as operator:
+            return describe(operator)
     return type(node.operator).__name__.lower()
 
 

@@ -147,7 +147,7 @@ class Reader:
         results = [result for result in tree_leaves(output.args[0]) if result is not None]
         if len(results) != 1:
             raise UnsupportedGraphError(
-                f"the network returns {len(results)} values; npk reads one. Choose one with npk.choose_output(net, number or name)."
+                f"the network returns {len(results)} values; npk reads one. Choose one: npk.choose_output(net, NAME) or --output NAME."
             )
         last = self.value(results[0])
         if not isinstance(last, Layout):
@@ -229,8 +229,9 @@ class Reader:
         first = layouts[0]
         if all(layout.is_whole and layout.node.shape == first.node.shape and layout.has_units_of(first) for layout in layouts):
             return layouts
-        axes = {0, len(first.shape) - 1}
-        axis = min(axes, key=lambda axis: (sum(len(parts_of(layout.with_axis_first(axis))) for layout in layouts), axis))
+        axes = (0, len(first.shape) - 1)
+        plain = all(layout.has_channels_first() for layout in layouts)
+        axis = 0 if plain else min(axes, key=lambda axis: sum(len(parts_of(layout.with_axis_first(axis))) for layout in layouts))
         return tuple(self.settle(node, layout, axis) for layout in layouts)
 
     def unitwise(self, node: fx.Node, layout: Layout, operator: Operator, suffix: str = "") -> Layout:

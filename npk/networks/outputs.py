@@ -1,6 +1,7 @@
 """Another output, or another order of the input's axes, for a network that stays as it is."""
 
 import difflib
+import re
 from typing import Any
 
 import torch
@@ -87,7 +88,8 @@ def choose_output(net: nn.Module, output: int | str) -> nn.Module:
         raise OptionError(f"output is {output!r}. Give the number or key of an output, or the name of a module such as 'fc'.")
     if isinstance(output, str) and output not in _modules(net) and output.removeprefix("-").isdigit():
         output = int(output)
-    return ChosenOutput(net, output)
+    plain = re.sub(r"\W+", "_", str(output)).strip("_")  # as the ONNX reader names the modules of its nodes
+    return ChosenOutput(net, plain if output not in _modules(net) and plain in _modules(net) else output)
 
 
 def _modules(net: nn.Module) -> dict[int | str, nn.Module]:
