@@ -69,6 +69,15 @@ OPERATORS = {
     ),
     "scaled dot-product attention": (inner_words(attention, **projections()), WORDS, "scaled_dot_product", "attention", "."),
     "matrix that is computed": (inner_words(by_hand, **projections()), WORDS, "@", "as attention does", "."),
+    "clamp between computed bounds": (
+        inner(lambda s, x: torch.clamp(x, -torch.sigmoid(s.m(x)), torch.sigmoid(s.m(x))), m=Linear(4, 4)),
+        VECTOR,
+        "torch.clamp",
+        "bounds are computed",
+        "two numbers",
+    ),
+    "clamp that leaves nothing": (inner(lambda s, x: x.clamp(2.0, 1.0)), VECTOR, "x.clamp", "leave nothing between", "smaller one first"),
+    "zeros alone": (inner(lambda s, x: F.relu(torch.zeros_like(x))), VECTOR, "zeros_like", "constant zeros only", "Leave them out"),
     "layer norm": (inner(lambda s, x: s.norm(x), norm=nn.LayerNorm(4)), VECTOR, "s.norm(x)", "statistics of the sample", "batch norm"),
     "group norm": (
         inner_image(lambda s, x: s.norm(x), norm=nn.GroupNorm(1, 2)),

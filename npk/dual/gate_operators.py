@@ -85,6 +85,8 @@ def _gated(reader: "Reader", node: fx.Node, layout: Layout, slope: float | tuple
 def clamp(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
     """Hardtanh, ReLU6 and clamp: the gate is on between the bounds; beyond them a constant starts paths of its own."""
     low, high = _bounds(node)
+    if not low < high:
+        reader.refuse(node, "its bounds are computed, or leave nothing between them", "Give two numbers, the smaller one first")
     if (low, high) == (0, math.inf):
         return _gated(reader, node, inputs[0], 0.0)
     (whole,) = reader.settle_any(node, inputs[0])
@@ -105,7 +107,7 @@ def _bounds(node: fx.Node) -> tuple[float, float]:
     names = ("min_val", "max_val") if name_of(node) == "hardtanh" else ("min", "max")
     low, high = arguments(node, *zip(names, defaults, strict=True))
     if not all(isinstance(bound, int | float | None) for bound in (low, high)):
-        return -math.nan, math.nan
+        return math.nan, math.nan
     return float(-math.inf if low is None else low), float(math.inf if high is None else high)
 
 

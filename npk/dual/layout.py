@@ -65,6 +65,8 @@ class Layout:
 
     def has_channels_first(self) -> bool:
         """Whether each index of the first axis shows one channel of one source, or zeros."""
+        if not self.sources:
+            return True
         rows = self.numbers.reshape(self.shape[0] if self.shape else 1, -1)
         starts = np.concatenate(
             [first + 1 + np.arange(s.channels) * s.positions for s, first in zip(self.sources, self.firsts, strict=False)]

@@ -8,11 +8,10 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from npk.dual import path_operators
 from npk.dual.independence import refuse_dependent_paths
 from npk.dual.path_operators import AveragePool, Convolution, Gate, Input, MaxPool, Operator, Part, Rearrange, describe
 from npk.dual.positions import AdaptiveWindow, Grid, Window
@@ -174,8 +173,11 @@ def from_dict(values: dict[str, Any]) -> PathGraph:
     return PathGraph(nodes, tuple(values["input_shape"]))
 
 
+_OPERATORS: dict[str, Any] = {cls.__name__: cls for cls in get_args(Operator)}
+
+
 def _operator(values: dict[str, Any]) -> Operator:
-    cls = getattr(path_operators, values.pop("type"))
+    cls = _OPERATORS[values.pop("type")]
     if "window" in values:
         window = {key: _tuples(value) for key, value in values["window"].items()}
         values["window"] = AdaptiveWindow(**window) if "sides" in window else Window(**window)

@@ -28,6 +28,7 @@ from npk.dual.path_operators import Input, Operator, Rearrange, Scale, Shift
 from npk.dual.positions import AdaptiveWindow, Window
 from npk.dual.refused import refusal_of
 from npk.errors import NpkError, ShapeError, UnsupportedGraphError
+from npk.files import digest
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ class Reader:
             return Layout.of(moved.node, layout.shape) if axis == 0 else layout
         if not moved.sources or not moved.numbers.any():
             self.refuse(node, "it sees constant zeros only", "Leave them out")
-        key = (tuple(s.name for s in moved.sources), moved.shape, moved.numbers.tobytes())
+        key = (tuple(s.name for s in moved.sources), moved.shape, digest(moved.numbers.tobytes()))
         if key not in self.settled:
             self.settled[key] = self._rearranged(node, moved)
         result = Layout.of(self.settled[key], moved.shape)
