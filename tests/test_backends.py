@@ -201,6 +201,6 @@ def test_without_a_place_for_compiled_code(monkeypatch):
     def nowhere(cache):
         raise RuntimeError("cannot cache function: no locator available")
 
-    assert tile._can_cache()
+    assert tile.can_cache()
     monkeypatch.setattr(tile, "njit", nowhere)
-    assert not tile._can_cache()
+    assert not tile.can_cache()

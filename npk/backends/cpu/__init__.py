@@ -4,14 +4,17 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
+from npk.backends.cpu.product import Product, as_product
 from npk.backends.cpu.program import Program, compile_program
 from npk.dual.gate_table import GateTable
 from npk.dual.masks import form_bits, form_real
 from npk.dual.recursion import Recursion
 
+_Masks = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # bits and numbers, each by rows and by lanes
 LANES, ROWS = 16, 8  # columns and rows of the samples that are computed together; see lanes.py
 _BITS, _REAL, _ONES = 0, 1, 2
 _NARROW = 8  # segments of fewer channels (depthwise layers) are multiplied as numbers
@@ -71,9 +74,14 @@ class CpuBackend:
 
     def __init__(self, recursion: Recursion, table: GateTable, dtype: str) -> None:
         self.recursion, self.dtype = recursion, np.dtype(dtype)
-        self.program: Program = compile_program(recursion)
         self.hard = [mask.is_hard(table) and mask.width >= _NARROW * len(mask.segments) for mask in recursion.masks]
         self.layout = self._layout()
+        self.product = as_product(recursion)
+
+    @cached_property
+    def program(self) -> Program:
+        """The recursion as operations; a product of overlaps needs none."""
+        return compile_program(self.recursion)
 
     def _layout(self) -> np.ndarray:
         """Form, first word or number, width of a position, and of the segment: a row a segment of a mask; the last stands for ones."""
@@ -100,6 +108,8 @@ class CpuBackend:
     @property
     def bytes_a_thread(self) -> int:
         """Working memory of one thread."""
+        if self.product:
+            return LANES * ROWS * self.dtype.itemsize
         return (self.program.cells * self.dtype.itemsize + self.program.sums * 8) * LANES * ROWS
 
     def side(self, table: GateTable) -> Side:
@@ -123,16 +133,29 @@ class CpuBackend:
             diagonal: in a symmetric kernel, number of the first column minus that of the first row: entries left of the diagonal may
                 then stay uncomputed.
         """
+        (bits, reals), (lane_bits, lane_reals) = rows.in_groups(), cols.in_lanes()
+        out = np.zeros((len(bits) * ROWS, len(lane_bits) * LANES), self.dtype)
+        left = diagonal if diagonal is not None else len(out)
+        masks = (bits, lane_bits, reals, lane_reals)
+        with _torch_threads_kept(), np.errstate(over="ignore"):  # what leaves the range makes the tile infinite, and is reported there
+            if self.product:
+                self._run_product(self.product, masks, exponents, left, out)
+            else:
+                self._run_program(masks, exponents, left, out)
+        return out[: len(rows), : len(cols)]
+
+    def _run_program(self, masks: _Masks, exponents: np.ndarray, left: int, out: np.ndarray) -> None:
         from npk.backends.cpu.tile import run_tile
 
         program = self.program
-        (bits, reals), (lane_bits, lane_reals) = rows.in_groups(), cols.in_lanes()
-        out = np.zeros((len(bits) * ROWS, len(lane_bits) * LANES), self.dtype)
-        with np.errstate(over="ignore"):  # what leaves the range makes the tile infinite, and is reported there
-            scalars = np.ascontiguousarray(program.scalars(exponents).astype(self.dtype))
-        left = diagonal if diagonal is not None else len(out)
+        scalars = np.ascontiguousarray(program.scalars(exponents).astype(self.dtype))
         weights, sizes = program.weights.astype(self.dtype), np.array([program.cells, program.sums, program.result])
-        masks = (self.layout, bits, lane_bits, reals, lane_reals)
-        with _torch_threads_kept():
-            run_tile(program.operations, scalars, program.tables, weights, *masks, sizes, left, out)
-        return out[: len(rows), : len(cols)]
+        run_tile(program.operations, scalars, program.tables, weights, self.layout, *masks, sizes, left, out)
+
+    def _run_product(self, product: Product, masks: _Masks, exponents: np.ndarray, left: int, out: np.ndarray) -> None:
+        from npk.backends.cpu.dense import run_product
+
+        firsts = np.array([self.places[mask].start for mask in product.masks])
+        widths = np.array([self.places[mask].stop for mask in product.masks]) - firsts
+        forms = np.array([_BITS if self.hard[mask] else _REAL for mask in product.masks])
+        run_product(forms, firsts, widths, product.scales(exponents).astype(self.dtype), *masks, left, out)

@@ -66,55 +66,81 @@ def _add_products(b, overlaps, slots, s, scale, o, kind):
         _store(b, b.fadd(_load(b, slots, out, kind), value), slots, out)
 
 
-@intrinsic
-def add_bits(tc, rows, a, lanes, p, words, slots, s, scale, o):
-    """slots[o:] += scale * slots[s:] * popcount(rows[a : a + words, r] & lanes[p:]) for each row r; rows word by word."""
-    sig = types.void(rows, types.intp, lanes, types.intp, types.intp, slots, types.intp, slots.dtype, types.intp)
-
-    def codegen(ctx, b, sig, args):
-        rows_, a_, lanes_, p_, words_, slots_, s_, scale_, o_ = _arrays(ctx, b, sig, args)
-        kind = _vector(sig.args[5])
-        count = cgutils.get_or_insert_function(b.module, ir.FunctionType(_WORDS, [_WORDS]), f"llvm.ctpop.v{LANES}i64")
-        totals = _registers(b, _WORDS)
-        with cgutils.for_range(b, words_) as loop:
-            column = _load(b, lanes_, b.add(p_, b.mul(loop.index, _int(LANES))), _WORDS)
-            for r, total in enumerate(totals):
-                word = b.load(b.gep(rows_.data, [b.add(b.mul(b.add(a_, loop.index), _int(ROWS)), _int(r))]))
-                b.store(b.add(b.load(total), b.call(count, [b.and_(_splat(b, word), column)])), total)
-        overlaps = [b.sitofp(b.trunc(b.load(total), ir.VectorType(_I32, LANES)), kind) for total in totals]
-        _add_products(b, overlaps, slots_, s_, scale_, o_, kind)
-        return ctx.get_dummy_value()
-
-    return sig, codegen
+def _multiply(b, overlaps, slots, scale, kind):
+    """slots[:] *= scale * overlap, row by row."""
+    factor = _splat(b, scale)
+    for r, overlap in enumerate(overlaps):
+        value = b.fmul(_load(b, slots, _int(r * LANES), kind), b.fmul(overlap, factor))
+        _store(b, value, slots, _int(r * LANES))
 
 
-@intrinsic
-def add_real(tc, rows, a, lanes, p, channels, slots, s, scale, o):
-    """slots[o:] += scale * slots[s:] * sum over c of rows[a + c, r] * lanes[p + 16 c:] for each row r; rows channel by channel."""
-    sig = types.void(rows, types.intp, lanes, types.intp, types.intp, slots, types.intp, slots.dtype, types.intp)
+def _counted(b, rows, a, lanes, p, words, kind):
+    """popcount(rows[a : a + words, r] & lanes[p:]) for each row r; rows word by word."""
+    count = cgutils.get_or_insert_function(b.module, ir.FunctionType(_WORDS, [_WORDS]), f"llvm.ctpop.v{LANES}i64")
+    totals = _registers(b, _WORDS)
+    with cgutils.for_range(b, words) as loop:
+        column = _load(b, lanes, b.add(p, b.mul(loop.index, _int(LANES))), _WORDS)
+        for r, total in enumerate(totals):
+            word = b.load(b.gep(rows.data, [b.add(b.mul(b.add(a, loop.index), _int(ROWS)), _int(r))]))
+            b.store(b.add(b.load(total), b.call(count, [b.and_(_splat(b, word), column)])), total)
+    return [b.sitofp(b.trunc(b.load(total), ir.VectorType(_I32, LANES)), kind) for total in totals]
 
-    def codegen(ctx, b, sig, args):
-        rows_, a_, lanes_, p_, channels_, slots_, s_, scale_, o_ = _arrays(ctx, b, sig, args)
-        kind = _vector(sig.args[5])
-        totals = _registers(b, kind)
 
-        def add(c):
-            column = _load(b, lanes_, b.add(p_, b.mul(c, _int(LANES))), kind)
-            for r, total in enumerate(totals):
-                value = b.load(b.gep(rows_.data, [b.add(b.mul(b.add(a_, c), _int(ROWS)), _int(r))]))
-                product = b.fmul(_splat(b, value), column, flags=["contract"])
-                b.store(b.fadd(b.load(total), product, flags=["contract"]), total)
+def _summed(b, rows, a, lanes, p, channels, kind):
+    """Sum over c of rows[a + c, r] * lanes[p + 16 c:] for each row r; rows channel by channel."""
+    totals = _registers(b, kind)
 
-        whole = b.and_(channels_, _int(-UNROLL))
-        with cgutils.for_range(b, b.udiv(channels_, _int(UNROLL))) as loop:
-            for i in range(UNROLL):
-                add(b.add(b.mul(loop.index, _int(UNROLL)), _int(i)))
-        with cgutils.for_range(b, b.sub(channels_, whole)) as loop:
-            add(b.add(whole, loop.index))
-        _add_products(b, [b.load(total) for total in totals], slots_, s_, scale_, o_, kind)
-        return ctx.get_dummy_value()
+    def add(c):
+        column = _load(b, lanes, b.add(p, b.mul(c, _int(LANES))), kind)
+        for r, total in enumerate(totals):
+            value = b.load(b.gep(rows.data, [b.add(b.mul(b.add(a, c), _int(ROWS)), _int(r))]))
+            product = b.fmul(_splat(b, value), column, flags=["contract"])
+            b.store(b.fadd(b.load(total), product, flags=["contract"]), total)
 
-    return sig, codegen
+    whole = b.and_(channels, _int(-UNROLL))
+    with cgutils.for_range(b, b.udiv(channels, _int(UNROLL))) as loop:
+        for i in range(UNROLL):
+            add(b.add(b.mul(loop.index, _int(UNROLL)), _int(i)))
+    with cgutils.for_range(b, b.sub(channels, whole)) as loop:
+        add(b.add(whole, loop.index))
+    return [b.load(total) for total in totals]
+
+
+def _overlap_step(name, overlap, multiply, doc):
+    """An intrinsic that adds to a cell, or multiplies one, by overlaps that ``overlap`` makes."""
+
+    def adds(tc, rows, a, lanes, p, width, slots, s, scale, o):
+        sig = types.void(rows, types.intp, lanes, types.intp, types.intp, slots, types.intp, slots.dtype, types.intp)
+
+        def codegen(ctx, b, sig, args):
+            rows_, a_, lanes_, p_, width_, slots_, s_, scale_, o_ = _arrays(ctx, b, sig, args)
+            kind = _vector(sig.args[5])
+            _add_products(b, overlap(b, rows_, a_, lanes_, p_, width_, kind), slots_, s_, scale_, o_, kind)
+            return ctx.get_dummy_value()
+
+        return sig, codegen
+
+    def multiplies(tc, rows, a, lanes, p, width, slots, scale):
+        sig = types.void(rows, types.intp, lanes, types.intp, types.intp, slots, slots.dtype)
+
+        def codegen(ctx, b, sig, args):
+            rows_, a_, lanes_, p_, width_, slots_, scale_ = _arrays(ctx, b, sig, args)
+            kind = _vector(sig.args[5])
+            _multiply(b, overlap(b, rows_, a_, lanes_, p_, width_, kind), slots_, scale_, kind)
+            return ctx.get_dummy_value()
+
+        return sig, codegen
+
+    made = multiplies if multiply else adds
+    made.__name__ = made.__qualname__ = name
+    made.__doc__ = doc
+    return intrinsic(made)
+
+
+add_bits = _overlap_step("add_bits", _counted, False, "slots[o:] += scale * slots[s:] * popcount of the words in common, row by row.")
+add_real = _overlap_step("add_real", _summed, False, "slots[o:] += scale * slots[s:] * sum of the products of numbers, row by row.")
+times_bits = _overlap_step("times_bits", _counted, True, "slots[:] *= scale * popcount of the words in common, row by row.")
+times_real = _overlap_step("times_real", _summed, True, "slots[:] *= scale * sum of the products of numbers, row by row.")
 
 
 @intrinsic

@@ -13,16 +13,16 @@ _GROUPS = 2  # groups of rows that a task takes one after the other, so that the
 _FLUSH = 16  # contributions added in the arithmetic's own type before they go to a float64 sum
 
 
-def _can_cache() -> bool:
+def can_cache() -> bool:
     """Whether Numba finds a place on disk for what it compiles: an installation may be read-only, a user without a home."""
     try:
-        njit(cache=True)(_can_cache)
+        njit(cache=True)(can_cache)
     except RuntimeError:
         return False
     return True
 
 
-_CACHE = _can_cache()
+_CACHE = can_cache()
 
 
 @njit(cache=_CACHE, error_model="numpy", boundscheck=False)
@@ -30,8 +30,9 @@ def _run_group(operations, scalars, tables, weights, layout, bits, lane_bits, re
     """All operations for a group of row samples and a block of column samples (columns of ``operations``: see program.py)."""
     sums[:] = 0.0
     for n in range(len(operations)):
-        kind, out, to_sum, cells, k, source = [operations[n, c] for c in range(6)]
-        pair, u, v, weight, mask, fresh = [operations[n, c] for c in range(6, 12)]
+        row = operations[n]
+        kind, out, to_sum, cells, k, source = row[0], row[1], row[2], row[3], row[4], row[5]
+        pair, u, v, weight, mask, fresh = row[6], row[7], row[8], row[9], row[10], row[11]
         scale, bias = scalars[n, 0], scalars[n, 1]
         if kind == 0:
             for lane in range(cells * WIDE):

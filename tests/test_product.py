@@ -1,0 +1,82 @@
+"""Chains of dense layers run as one product of overlaps; everything else as a program."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from conftest import assert_kernels_equal
+from torch import nn
+
+import npk
+from npk.backends.cpu import CpuBackend
+from npk.backends.cpu.product import as_product
+from npk.backends.exponents import find_exponents
+from npk.backends.reference import evaluate
+from npk.dual.planning import plan
+
+
+class Skip(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.h = nn.Linear(5, 70), nn.Linear(70, 70), nn.Linear(70, 2)
+
+    def forward(self, x):
+        h = torch.relu(self.a(x))
+        return self.h(torch.relu(self.b(h) + h))
+
+
+def chain(*widths, gate=nn.ReLU):
+    layers = [layer for a, b in itertools.pairwise(widths) for layer in (nn.Linear(a, b), gate())]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], 3))
+
+
+def gated(value_input):
+    return npk.networks.build("fc", "dlgn", input_shape=(5,), classes=3, hidden=[70, 70], value_input=value_input, seed=0)
+
+
+PRODUCTS = {
+    "hard": lambda: (chain(5, 70, 64, 3), (5,)),
+    "deep": lambda: (chain(5, *[130] * 20), (5,)),
+    "leaky": lambda: (chain(5, 70, 70, gate=nn.LeakyReLU), (5,)),
+    "soft": lambda: (gated("x"), (5,)),
+    "soft, ones": lambda: (gated("ones"), (5,)),
+    "flattened pictures": lambda: (nn.Sequential(nn.Flatten(), chain(12, 70, 33)), (2, 2, 3)),
+    "channels last": lambda: (nn.Sequential(nn.Unflatten(1, (2, 6)), nn.Flatten(), chain(12, 70)), (12,)),
+    "scaled": lambda: (nn.Sequential(chain(5, 70), nn.BatchNorm1d(3), nn.Linear(3, 2)), (5,)),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products_are_the_recursion(name, dtype, rng):
+    net, shape = PRODUCTS[name]()
+    table = npk.record_gates(net.eval(), rng.standard_normal((29, *shape)).astype(np.float32))
+    rows, cols = table.take(slice(0, 11)), table.take(slice(11, None))
+    recursion = plan(table.graph)
+    assert as_product(recursion)
+    backend, exponents = CpuBackend(recursion, table, dtype), find_exponents(recursion, table)
+    expected = evaluate(recursion, rows, cols, exponents)
+    assert_kernels_equal(backend.tile(backend.side(rows), backend.side(cols), exponents), expected, dtype)
+
+
+def test_triangle_of_a_product(rng):
+    table = npk.record_gates(chain(5, 70, 70).eval(), rng.standard_normal((83, 5)).astype(np.float32))
+    recursion = plan(table.graph)
+    backend, exponents = CpuBackend(recursion, table, "float32"), find_exponents(recursion, table)
+    side = backend.side(table)
+    half, whole = backend.tile(side, side, exponents, diagonal=0), backend.tile(side, side, exponents)
+    np.testing.assert_array_equal(np.triu(half), np.triu(whole))  # to the bit: what is computed does not depend on what is not
+
+
+@pytest.mark.parametrize(
+    ("net", "shape", "options"),
+    [
+        (Skip(), (5,), {}),
+        (chain(5, 8, 8), (5,), {"bias": "paths"}),
+        (nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 2)), (1, 4, 4), {}),
+        (nn.Sequential(nn.Flatten(), nn.Linear(4, 4, bias=False)), (4, 1), {"value_input": "ones"}),
+    ],
+)
+def test_other_networks_are_no_products(net, shape, options):
+    assert as_product(plan(npk.trace(net.eval(), shape), **options)) is None
