@@ -13,10 +13,10 @@ demo: .venv/.installed-demo  ## train, kernels, machines, checks and report on r
 	$(BIN)/npk demo --data $(DATA) --out $(OUT)
 
 test: .venv/.installed-dev  ## all tests but the slow ones, with coverage
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
 
 test-all: .venv/.installed-dev  ## the slow tests too
-	$(BIN)/python -m pytest -m "" --cov --cov-report=term
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "" --cov --cov-report=term
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check

@@ -25,12 +25,23 @@ CLASSIFIERS = [NPKRidgeClassifier, NPKSVC]
 MACHINES = [NPKRidge, *CLASSIFIERS]
 
 
-def fully_connected(input_shape: tuple[int, ...]) -> nn.Sequential:
-    """A random network, always the same for one input shape."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        width = math.prod(input_shape)
-        return nn.Sequential(nn.Flatten(), nn.Linear(width, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 1)).eval()
+class FullyConnected:
+    """Makes a random network, always the same for one input shape. A function would give tests names that change with its address."""
+
+    def __call__(self, input_shape: tuple[int, ...]) -> nn.Sequential:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            width = math.prod(input_shape)
+            return nn.Sequential(nn.Flatten(), nn.Linear(width, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 1)).eval()
+
+    def __repr__(self):
+        return "fully_connected"
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+fully_connected = FullyConnected()
 
 
 def closed_form(net, X, Y=None, *, scale="fan_in", dtype="float32", **options):

@@ -144,6 +144,58 @@ times_real = _overlap_step("times_real", _summed, True, "slots[:] *= scale * sum
 
 
 @intrinsic
+def add_plain(tc, slots, s, scale, o):
+    """slots[o:] += scale * slots[s:], a cell."""
+    sig = types.void(slots, types.intp, slots.dtype, types.intp)
+
+    def codegen(ctx, b, sig, args):
+        slots_, s_, scale_, o_ = _arrays(ctx, b, sig, args)
+        kind = _vector(sig.args[0])
+        factor = _splat(b, scale_)
+        for r in range(ROWS):
+            source, out = b.add(s_, _int(r * LANES)), b.add(o_, _int(r * LANES))
+            value = b.fadd(_load(b, slots_, out, kind), b.fmul(_load(b, slots_, source, kind), factor))
+            _store(b, value, slots_, out)
+        return ctx.get_dummy_value()
+
+    return sig, codegen
+
+
+@intrinsic
+def clear(tc, slots, o):
+    """slots[o:] = 0, a cell."""
+    sig = types.void(slots, types.intp)
+
+    def codegen(ctx, b, sig, args):
+        slots_, o_ = _arrays(ctx, b, sig, args)
+        zero = ir.Constant(_vector(sig.args[0]), [0.0] * LANES)
+        for r in range(ROWS):
+            _store(b, zero, slots_, b.add(o_, _int(r * LANES)))
+        return ctx.get_dummy_value()
+
+    return sig, codegen
+
+
+@intrinsic
+def flush(tc, slots, o, sums, to):
+    """sums[to:] += slots[o:] in float64, then slots[o:] = 0, a cell."""
+    sig = types.void(slots, types.intp, sums, types.intp)
+
+    def codegen(ctx, b, sig, args):
+        slots_, o_, sums_, to_ = _arrays(ctx, b, sig, args)
+        kind, wide = _vector(sig.args[0]), ir.VectorType(ir.DoubleType(), LANES)
+        for r in range(ROWS):
+            source, out = b.add(o_, _int(r * LANES)), b.add(to_, _int(r * LANES))
+            value = _load(b, slots_, source, kind)
+            value = value if kind.element == ir.DoubleType() else b.fpext(value, wide)
+            _store(b, b.fadd(_load(b, sums_, out, wide), value), sums_, out)
+            _store(b, ir.Constant(kind, [0.0] * LANES), slots_, source)
+        return ctx.get_dummy_value()
+
+    return sig, codegen
+
+
+@intrinsic
 def gather(tc, slots, base, tables, t, k, scale, bias, o):
     """slots[o:] = bias + scale * sum over j < k of the cell base + tables[t + j], entries of -1 left out."""
     sig = types.void(slots, types.intp, tables, types.intp, types.intp, slots.dtype, slots.dtype, types.intp)

@@ -7,7 +7,7 @@
 import numpy as np
 from numba import njit, prange
 
-from npk.backends.cpu.lanes import LANES, ROWS, WIDE, add_bits, add_real, gather
+from npk.backends.cpu.lanes import LANES, ROWS, WIDE, add_bits, add_plain, add_real, clear, flush, gather
 
 _GROUPS = 2  # groups of rows that a task takes one after the other, so that the column block stays in the cache
 _FLUSH = 16  # contributions added in the arithmetic's own type before they go to a float64 sum
@@ -46,8 +46,7 @@ def _run_group(operations, scalars, tables, weights, layout, bits, lane_bits, re
         for c in range(cells):
             o = (scratch if kind == 3 else out + c) * WIDE
             if fresh:
-                for lane in range(WIDE):
-                    slots[o + lane] = 0
+                clear(slots, o)
             for j in range(c * k, c * k + k):
                 entry = tables[pair + j]
                 if entry >= 0:
@@ -60,13 +59,9 @@ def _run_group(operations, scalars, tables, weights, layout, bits, lane_bits, re
                         a, b = first + tables[u + j] * stride, first + tables[v + j] * stride
                         add_real(reals, a, lane_reals, b * LANES, width, slots, s, w, o)
                     else:
-                        for lane in range(WIDE):
-                            slots[o + lane] += w * slots[s + lane]
+                        add_plain(slots, s, w, o)
                 if kind == 3 and (j % _FLUSH == _FLUSH - 1 or j == k - 1 or tables[out + j] != tables[out + j + 1]):
-                    to = (to_sum + tables[out + j]) * WIDE
-                    for lane in range(WIDE):
-                        sums[to + lane] += slots[o + lane]
-                        slots[o + lane] = 0
+                    flush(slots, o, sums, (to_sum + tables[out + j]) * WIDE)
 
 
 @njit(cache=_CACHE, parallel=True, error_model="numpy", boundscheck=False)
