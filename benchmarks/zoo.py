@@ -177,19 +177,25 @@ def status(row: dict[str, Any]) -> str:
 
 
 def table(found: dict[str, Any]) -> str:
-    """The results in Markdown."""
-    head = ("model", "side", "gates", "paths", "masks", "position pairs", "predicted", "measured", "result")
-    rule = "|" + "|".join(["---", *["--:"] * 7, "---"]) + "|"
-    rows = [f"| {name} | {' | '.join(cells(row))} |" for name, row in found.items()]
-    return "\n".join([f"| {' | '.join(head)} |", rule, *rows]) + "\n"
+    """The results in Markdown: models that were read, then the others with the reason."""
+    head = ("model", "side", "gates", "paths", "masks", "position pairs", "predicted", "measured")
+    read = [(name, *cells(row)) for name, row in found.items() if row.get("traced")]
+    others = [(name, str(row.get("size", "")), status(row).replace("|", "\\|")) for name, row in found.items() if not row.get("traced")]
+    return markdown(head, read) + ("\n" + markdown(("model", "side", "result"), others) if others else "")
+
+
+def markdown(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A table."""
+    rule = ("---", *("---" if name == "result" else "--:" for name in head[1:]))
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows)) + "\n"
 
 
 def cells(row: dict[str, Any]) -> tuple[str, ...]:
-    """Columns of the table after the name."""
+    """Columns of the table after the name; a limit that was reached stands in the place of a time."""
     counts = [f"{row[key]:,}" if key in row else "" for key in ("gates", "masks", "position_pairs")]
     seconds = [f"{1e3 * row[key]:.3g} ms" if key in row else "" for key in ("predicted", "measured")]
-    said = status(row).replace("|", "\\|")
-    return (str(row.get("size", "")), counts[0], row.get("paths", ""), *counts[1:], *seconds, said)
+    seconds[1] = seconds[1] or row.get("failed", "")
+    return (str(row.get("size", "")), counts[0], row.get("paths", ""), *counts[1:], *seconds)
 
 
 if __name__ == "__main__":
