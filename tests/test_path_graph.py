@@ -15,7 +15,7 @@ from npk.dual.path_operators import Add, AveragePool, BatchNorm, Convolution, Ga
 from npk.dual.paths import path_kernel
 from npk.dual.planning import plan
 from npk.dual.value_network import evaluate, own_weights
-from npk.errors import ShapeError, UnsupportedGraphError
+from npk.errors import OptionError, ShapeError, UnsupportedGraphError
 
 Linear = nn.Linear
 
@@ -64,6 +64,11 @@ GAP = (nn.AdaptiveAvgPool2d(1), nn.Flatten())
 VECTOR, IMAGE, LINE = (4,), (1, 4, 4), (1, 4)
 
 REFUSED = {
+    "padded hard gates": (
+        net(lambda s, x: s.h(s.a(x) * F.pad((s.b(x) > 0).float(), (1, 1))), a=Linear(4, 4), b=Linear(4, 2), h=Linear(4, 2)),
+        VECTOR,
+        "or pads them",
+    ),
     # operators without paths
     "layer norm": (
         layers(Linear(4, 4), nn.LayerNorm(4), Linear(4, 2)),
@@ -205,6 +210,18 @@ REFUSED = {
 
 # read exactly: moved, sliced, scaled, grouped
 ACCEPTED = {
+    "first half of hard gates": (
+        net(lambda s, x: s.h(s.a(x) * (s.b(x) > 0)[:, :4]), a=Linear(4, 4), b=Linear(4, 8), h=Linear(4, 2)),
+        VECTOR,
+    ),
+    "first half of soft gates": (
+        net(lambda s, x: s.h(s.a(x) * torch.sigmoid(s.b(x))[:, :4]), a=Linear(4, 4), b=Linear(4, 8), h=Linear(4, 2)),
+        VECTOR,
+    ),
+    "padded soft gates": (
+        net(lambda s, x: s.h(s.a(x) * F.pad(torch.sigmoid(s.b(x)), (1, 1))), a=Linear(4, 4), b=Linear(4, 2), h=Linear(4, 2)),
+        VECTOR,
+    ),
     "mean after flatten": (net(lambda s, x: s.h(s.c(x).flatten(1).mean(-1, keepdim=True)), c=nn.Conv1d(1, 2, 1), h=Linear(1, 2)), LINE),
     "mean over channels": (net(lambda s, x: s.h(s.c(x).mean(1).flatten(1)), c=nn.Conv2d(1, 2, 1), h=Linear(16, 2)), IMAGE),
     "gelu": (layers(Linear(4, 4), nn.GELU(), Linear(4, 2)), VECTOR),
@@ -252,6 +269,16 @@ def test_accepted_and_exact(name, rng):
     for bias in ("ignore", "paths"):
         expected = np.array(path_kernel(table, table, bias=bias))
         np.testing.assert_allclose(npk.kernel(table, bias=bias, dtype="float64"), expected, rtol=1e-11, atol=1e-12 * expected.max())
+
+
+def test_hard_form_of_moved_soft_gates(rng):
+    network, shape = ACCEPTED["first half of soft gates"]
+    X = rng.standard_normal((5, *shape))
+    table = npk.record_gates(network.double(), X, gates="hard")
+    assert (table[0] == (network.b(torch.as_tensor(X))[:, :4] > 0).numpy()).all()
+    padded, _ = ACCEPTED["padded soft gates"]
+    with pytest.raises(OptionError, match="soft gates without a pre-activation"):
+        npk.record_gates(padded.double(), X, gates="hard")
 
 
 def test_batch_norm_statistics_are_not_touched():

@@ -129,7 +129,7 @@ def gated_half(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
     _, gates = np.split(elements, 2, axis)
     values, _ = np.split(inputs[0].numbers, 2, axis)
     (whole,) = reader.settle_any(node, inputs[0].with_units(np.ascontiguousarray(values)))
-    units = _reordered(whole, gates)
+    units = _reordered(whole, gates, elements.size)
     gate = reader.record(node, seen, "sigmoid", whole.node.shape, units, hard=(seen.name, units))
     return reader.unitwise(node, whole, Gate(gate))
 
@@ -145,18 +145,20 @@ def external_gate(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layo
     (whole,) = reader.settle_any(node, inputs[0].broadcast(shape_of(node)))
     shape, chain = whole.node.shape, _chain(factor)
     seen = chain[-1]
-    origin = _reordered(whole, _elements_of(reader, node, chain))
+    elements = _elements_of(reader, node, chain)
+    origin = _reordered(whole, elements, math.prod(shape_of(seen)))
     preactivation, is_plain = reader.argument(seen), not any(map(_is_scaled, chain))
     if name_of(seen) == "gt" and seen.args[1] != 0:
         reader.refuse(node, f"it compares with {seen.args[1]}", "Compare with 0")
     if name_of(seen) == "gt" or (name_of(seen) == "gate" and seen.args[1]):
-        if not is_plain:
-            reader.refuse(node, "it changes hard gates by a number", "Change the value instead")
+        if not is_plain or elements.min() < 0:
+            reader.refuse(node, "it changes hard gates by a number, or pads them", "Change the value instead")
         return reader.unitwise(node, whole, Gate(reader.record(node, preactivation, "positive", shape, origin)))
     if any(not link.meta["val"].is_floating_point() for link in chain):
         reader.refuse(node, "it rounds soft gates to whole numbers", "Compare the pre-activation with 0 for hard gates")
-    units = _reordered(whole, np.broadcast_to(np.arange(math.prod(shape_of(factor))).reshape(shape_of(factor)), whole.shape))
-    hard = (preactivation.name, origin) if is_plain and name_of(seen) not in CLAMPS else None
+    own = np.arange(math.prod(shape_of(factor))).reshape(shape_of(factor))
+    units = _reordered(whole, np.broadcast_to(own, whole.shape), own.size)
+    hard = (preactivation.name, origin) if is_plain and elements.min() >= 0 and name_of(seen) not in CLAMPS else None
     return reader.unitwise(node, whole, Gate(reader.record(node, factor, "value", shape, units, hard=hard)))
 
 
@@ -177,8 +179,8 @@ def _elements_of(reader: "Reader", node: fx.Node, chain: list[fx.Node]) -> np.nd
     return layout.broadcast(shape_of(node)).numbers - 1
 
 
-def _reordered(whole: Layout, elements: np.ndarray) -> np.ndarray | None:
-    """The element that each unit of the one source reads, of elements in the places of the layout; ``None``: its own number."""
+def _reordered(whole: Layout, elements: np.ndarray, size: int) -> np.ndarray | None:
+    """The element, of ``size``, that each unit of the one source reads, of elements in the places of the layout; ``None``: its own."""
     order, flat = whole.elements(), elements.reshape(-1)
     flat = flat if order is None else flat[order]
-    return None if np.array_equal(flat, np.arange(len(flat))) else flat
+    return None if np.array_equal(flat, np.arange(size)) else flat
