@@ -8,15 +8,14 @@ from functools import cached_property
 
 import numpy as np
 
+from npk.backends.cpu.compiler import compile_program
 from npk.backends.cpu.product import Product, as_product
-from npk.backends.cpu.program import Program, compile_program
+from npk.backends.cpu.program import BITS, LANES, ONES, REAL, ROWS, TERMS, TOGETHER
 from npk.dual.gate_table import GateTable
-from npk.dual.masks import form_bits, form_real
+from npk.dual.masks import Mask, form_bits, form_real
 from npk.dual.recursion import Recursion
 
 _Masks = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # bits and numbers, each by rows and by lanes
-LANES, ROWS = 16, 8  # columns and rows of the samples that are computed together; see lanes.py
-_BITS, _REAL, _ONES = 0, 1, 2
 _NARROW = 8  # segments of fewer channels (depthwise layers) are multiplied as numbers
 
 
@@ -53,6 +52,19 @@ def _side_by_side(values: np.ndarray, count: int) -> np.ndarray:
     return np.ascontiguousarray(padded.reshape(groups, count, width).swapaxes(1, 2)).reshape(groups, width * count)
 
 
+def words_of(mask: Mask) -> tuple[int, ...]:
+    """Words of 32 bits that each segment of a mask takes: sixteen of them fill a vector of 512 bits."""
+    return tuple(-(-size // 32) for size in mask.segments)
+
+
+def _short_words(bits: np.ndarray, mask: Mask) -> np.ndarray:
+    """Words of 64 bits as words of 32, without those that hold no channel."""
+    halves = bits.astype("<u8", copy=False).view("<u4")
+    ends = np.cumsum([2 * words for words in mask.words])
+    kept = [np.arange(end - 2 * long, end - 2 * long + short) for end, long, short in zip(ends, mask.words, words_of(mask), strict=True)]
+    return halves[..., np.concatenate(kept)] if halves.shape[-1] != sum(map(len, kept)) else halves
+
+
 @contextlib.contextmanager
 def _torch_threads_kept() -> Iterator[None]:
     """Numba's OpenMP layer changes the number of threads that torch uses in this process: put it back."""
@@ -74,31 +86,28 @@ class CpuBackend:
 
     def __init__(self, recursion: Recursion, table: GateTable, dtype: str) -> None:
         self.recursion, self.dtype = recursion, np.dtype(dtype)
-        self.hard = [mask.is_hard(table) and mask.width >= _NARROW * len(mask.segments) for mask in recursion.masks]
-        self.layout = self._layout()
+        self.hard = [_is_kept_in_bits(mask, table) for mask in recursion.masks]
         self.product = as_product(recursion)
+        self.program = None if self.product else compile_program(recursion, self.hard)
+        self.masks = self.program.masks if self.program else tuple(recursion.masks[mask] for mask in self.product.masks)
+        self.layout = self._layout([_is_kept_in_bits(mask, table) for mask in self.masks])
 
-    @cached_property
-    def program(self) -> Program:
-        """The recursion as operations; a product of overlaps needs none."""
-        return compile_program(self.recursion)
-
-    def _layout(self) -> np.ndarray:
+    def _layout(self, hard: list[bool]) -> np.ndarray:
         """Form, first word or number, width of a position, and of the segment: a row a segment of a mask; the last stands for ones."""
         rows, ends, self.places = [], [0, 0], []
-        for mask, hard in zip(self.recursion.masks, self.hard, strict=True):
-            widths = mask.words if hard else mask.segments
-            starts, stride = np.cumsum([0, *widths]) + ends[not hard], sum(widths)
-            rows += [(_BITS if hard else _REAL, start, stride, width) for start, width in zip(starts, widths, strict=False)]
-            self.places.append(slice(ends[not hard], ends[not hard] + stride * mask.size))
-            ends[not hard] += stride * mask.size
+        for mask, in_bits in zip(self.masks, hard, strict=True):
+            widths = words_of(mask) if in_bits else mask.segments
+            starts, stride = np.cumsum([0, *widths]) + ends[not in_bits], sum(widths)
+            rows += [(BITS if in_bits else REAL, start, stride, width) for start, width in zip(starts, widths, strict=False)]
+            self.places.append((in_bits, slice(ends[not in_bits], ends[not in_bits] + stride * mask.size)))
+            ends[not in_bits] += stride * mask.size
         self.widths = tuple(ends)
-        return np.array([*rows, (_ONES, 0, 0, 0)], np.int64)
+        return np.array([*rows, (ONES, 0, 0, 0)], np.int64)
 
     @property
     def bytes_a_sample(self) -> int:
         """Bytes of one sample's masks, on one side."""
-        return self.widths[0] * 8 + self.widths[1] * self.dtype.itemsize
+        return self.widths[0] * 4 + self.widths[1] * self.dtype.itemsize
 
     @property
     def bytes_a_pair(self) -> int:
@@ -115,12 +124,12 @@ class CpuBackend:
     def side(self, table: GateTable) -> Side:
         """Form the masks of a table's samples."""
         n = len(table)
-        bits, reals = np.zeros((n, self.widths[0]), np.uint64), np.zeros((n, self.widths[1]), self.dtype)
-        for mask, hard, where in zip(self.recursion.masks, self.hard, self.places, strict=True):
-            if hard:
-                bits[:, where] = form_bits(mask, table).reshape(n, -1)
+        bits, reals = np.empty((n, self.widths[0]), np.uint32), np.empty((n, self.widths[1]), self.dtype)
+        for mask, (in_bits, where) in zip(self.masks, self.places, strict=True):
+            if in_bits:
+                bits[:, where] = _short_words(form_bits(mask, table), mask).reshape(n, -1)
             else:
-                reals[:, where] = form_real(mask, table).reshape(n, -1)
+                reals[:, where] = form_real(mask, table, self.dtype.name).reshape(n, -1)
         return Side(bits, reals)
 
     def tile(self, rows: Side, cols: Side, exponents: np.ndarray, diagonal: int | None = None) -> np.ndarray:
@@ -144,18 +153,33 @@ class CpuBackend:
                 self._run_program(masks, exponents, left, out)
         return out[: len(rows), : len(cols)]
 
+    @cached_property
+    def terms(self) -> np.ndarray:
+        """Terms of the program with the layout of their masks in the place of a number."""
+        terms = self.program.terms
+        return np.concatenate([terms[:, :-1], self.layout[terms[:, -1]]], axis=1)
+
+    @property
+    def _chain_words(self) -> int:
+        """Words of all chains for the cells that are worked on together."""
+        chained = self.terms[self.terms[:, TERMS.index("chain")] >= 0]
+        return self.program.chains * TOGETHER * int(chained[:, -1].max(initial=0))
+
     def _run_program(self, masks: _Masks, exponents: np.ndarray, left: int, out: np.ndarray) -> None:
         from npk.backends.cpu.tile import run_tile
 
         program = self.program
-        scalars = np.ascontiguousarray(program.scalars(exponents).astype(self.dtype))
-        weights, sizes = program.weights.astype(self.dtype), np.array([program.cells, program.sums, program.result])
-        run_tile(program.operations, scalars, program.tables, weights, self.layout, *masks, sizes, left, out)
+        scalars, scales = program.scalars(exponents).astype(self.dtype), program.scales(exponents).astype(self.dtype)
+        sizes = np.array([program.cells, program.sums, program.result, self._chain_words])
+        made = (program.operations, np.ascontiguousarray(scalars), self.terms, scales)
+        run_tile((0,) * ROWS, made, program.tables, program.weights.astype(self.dtype), masks, sizes, left, out)
 
     def _run_product(self, product: Product, masks: _Masks, exponents: np.ndarray, left: int, out: np.ndarray) -> None:
         from npk.backends.cpu.dense import run_product
 
-        firsts = np.array([self.places[mask].start for mask in product.masks])
-        widths = np.array([self.places[mask].stop for mask in product.masks]) - firsts
-        forms = np.array([_BITS if self.hard[mask] else _REAL for mask in product.masks])
-        run_product(forms, firsts, widths, product.scales(exponents).astype(self.dtype), *masks, left, out)
+        factors = [(BITS if in_bits else REAL, place.start, place.stop - place.start) for in_bits, place in self.places]
+        run_product((0,) * ROWS, np.array(factors, np.int64), product.scales(exponents).astype(self.dtype), masks, left, out)
+
+
+def _is_kept_in_bits(mask: Mask, table: GateTable) -> bool:
+    return mask.is_hard(table) and mask.width >= _NARROW * len(mask.segments)

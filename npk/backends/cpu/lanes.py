@@ -1,218 +1,277 @@
-"""Three SIMD steps as LLVM vector code: sixteen column samples sit in the lanes, eight row samples share every load of a column.
+"""The steps of the engine as Numba intrinsics: each makes one cell, or adds to one, for all rows and lanes of a group of pairs.
 
-So there are no horizontal sums, borders cost nothing, and LLVM legalizes the vectors to AVX-512, AVX2 or NEON on the user's machine.
-The loop vectorizer of Numba leaves ``ctpop`` inside a stored product scalar, hence the intrinsics. A cell is ``WIDE`` numbers: row by
-row, sixteen columns each.
+The loop vectorizer of Numba leaves ``ctpop`` inside a stored product scalar, hence the intrinsics; what they emit is in ``vectors``.
 """
 
 # Intrinsics receive Numba types and LLVM builders, which have no useful annotations.
+
+import contextlib
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-LANES, ROWS = 16, 8
-WIDE = LANES * ROWS
-UNROLL = 4  # channels of real masks a turn of the loop
-_I64, _I32 = ir.IntType(64), ir.IntType(32)
-_WORDS = ir.VectorType(_I64, LANES)
+from npk.backends.cpu.program import BITS, LANES, LAYOUT, REAL, TERMS, TOGETHER
+from npk.backends.cpu.vectors import DOUBLES, I32, I64, Vectors, number
+
+TERM_COLUMNS = (*TERMS[:-1], *LAYOUT)
 
 
-def _vector(array_type) -> ir.VectorType:
-    return ir.VectorType(ir.FloatType() if array_type.dtype == types.float32 else ir.DoubleType(), LANES)
+class _Sources(NamedTuple):
+    """Arrays that the contributions of a term are read from."""
+
+    tables: Any
+    weights: Any
+    bits: Any
+    lane_bits: Any
+    reals: Any
+    lane_reals: Any
+    chain_bits: Any
+    chain_lanes: Any
+    slots: Any
 
 
-def _int(value: int) -> ir.Constant:
-    return ir.Constant(_I64, value)
+class _Mask(NamedTuple):
+    """How the overlap of a cell is found: ``overlaps(u, v, cell)``, after ``advance(u, v, cell)`` where the mask is a chain's."""
+
+    overlaps: Any
+    advance: Any = None
 
 
-def _splat(b, value):
-    kind = ir.VectorType(value.type, LANES)
-    one = b.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(_I32, 0))
-    return b.shuffle_vector(one, ir.Constant(kind, ir.Undefined), ir.Constant(ir.VectorType(_I32, LANES), [0] * LANES))
+def _term(e, terms, t):
+    """Row ``t`` of the terms, read once."""
+    first = e.b.mul(t, number(len(TERM_COLUMNS)))
+    return {name: e.item(terms, e.b.add(first, number(i))) for i, name in enumerate(TERM_COLUMNS)}
 
 
-def _load(b, array, index, kind):
-    found = b.load(b.bitcast(b.gep(array.data, [index]), ir.PointerType(kind)))
-    found.align = 8 if kind.element in (_I64, ir.DoubleType()) else 4
-    return found
+def _counted(e, sources, words):
+    """Overlaps of bits that are kept for each sample."""
+    return _Mask(lambda u, v, _: e.counted(sources.bits, u, sources.lane_bits, e.b.mul(v, number(LANES)), words))
 
 
-def _store(b, value, array, index):
-    done = b.store(value, b.bitcast(b.gep(array.data, [index]), ir.PointerType(value.type)))
-    done.align = 8 if value.type.element == ir.DoubleType() else 4
+def _summed(e, sources, channels):
+    """Overlaps of numbers."""
+    return _Mask(lambda u, v, _: e.summed(sources.reals, u, sources.lane_reals, e.b.mul(v, number(LANES)), channels))
 
 
-def _arrays(ctx, b, sig, args):
-    """Arguments with arrays opened; scalars as they are."""
-    return [ctx.make_array(t)(ctx, b, a) if isinstance(t, types.Array) else a for t, a in zip(sig.args, args, strict=True)]
+def _chained(e, sources, term, words):
+    """Overlaps of masks that each have one factor more than the mask before, which is still known for every cell."""
+    b = e.b
+
+    def place(cell):
+        return b.mul(b.add(b.mul(term["chain"], number(TOGETHER)), cell), term["width"])
+
+    def advance(u, v, cell):
+        with cgutils.for_range(b, words) as loop:
+            w, at = loop.index, b.add(place(cell), loop.index)
+            for kept, array, first, wide in (
+                (sources.chain_bits, sources.bits, b.add(u, w), e.rows),
+                (sources.chain_lanes, sources.lane_bits, b.add(v, w), LANES),
+            ):
+                kind, to = ir.VectorType(I32, wide), b.mul(at, number(wide))
+                old = b.select(b.icmp_signed("!=", term["start"], number(0)), ir.Constant(kind, [-1] * wide), e.load(kept, to, kind))
+                e.store(b.and_(old, e.load(array, b.mul(first, number(wide)), kind)), kept, to)
+
+    def overlaps(u, v, cell):
+        at = place(cell)
+        return e.counted(sources.chain_bits, at, sources.chain_lanes, b.mul(at, number(LANES)), words)
+
+    return _Mask(overlaps, advance)
 
 
-def _registers(b, kind):
-    """One vector accumulator a row, zero."""
-    made = [cgutils.alloca_once(b, kind) for _ in range(ROWS)]
-    for register in made:
-        b.store(ir.Constant(kind, [0 if kind is _WORDS else 0.0] * LANES), register)
-    return made
+def _by_form(e, term, sources, run, chains):
+    """``run(mask)`` once for the form of the term's mask (``None``: ones).
+
+    So a loop that ``run`` emits is free of tests, and of an inner loop where the mask has one or two words.
+    """
+    b, width = e.b, term["width"]
+    one, two = (b.icmp_signed("==", width, number(words)) for words in (1, 2))
+    of_bits = b.icmp_signed("==", term["form"], number(BITS))
+    cases = [
+        (b.and_(of_bits, one), _counted(e, sources, number(1))),
+        (b.and_(of_bits, two), _counted(e, sources, number(2))),
+        (of_bits, _counted(e, sources, width)),
+        (b.icmp_signed("==", term["form"], number(REAL)), _summed(e, sources, width)),
+    ]
+    if chains:
+        linked = b.icmp_signed(">=", term["chain"], number(0))
+        kept = [_chained(e, sources, term, words) for words in (number(1), number(2), width)]
+        cases = [(b.and_(linked, one), kept[0]), (b.and_(linked, two), kept[1]), (linked, kept[2]), *cases]
+    with contextlib.ExitStack() as stack:
+        for test, mask in cases:
+            then, otherwise = stack.enter_context(b.if_else(test))
+            with then:
+                run(mask)
+            stack.enter_context(otherwise)
+        run(None)
 
 
-def _add_products(b, overlaps, slots, s, scale, o, kind):
-    """slots[o:] += scale * slots[s:] * overlap, row by row."""
-    factor = _splat(b, scale)
-    for r, overlap in enumerate(overlaps):
-        source, out = b.add(s, _int(r * LANES)), b.add(o, _int(r * LANES))
-        value = b.fmul(b.fmul(_load(b, slots, source, kind), overlap), factor)
-        _store(b, b.fadd(_load(b, slots, out, kind), value), slots, out)
+def _accumulate(e, totals, term, sources, scale, span, overlaps):
+    """Add scale * weight * V[source + entry] * overlap to the totals, for the contributions j of a span; entries of -1 are left out."""
+    b = e.b
+    with cgutils.for_range_slice(b, *span, number(1)) as (j, _):
+        entry = b.sext(e.item(sources.tables, b.add(term["pair"], j)), I64)
+        with b.if_then(b.icmp_signed(">=", entry, number(0)), likely=True):
+            factor = cgutils.alloca_once_value(b, scale)
+            with b.if_then(b.icmp_signed(">=", term["weight"], number(0)), likely=False):
+                b.store(b.fmul(scale, e.item(sources.weights, b.add(term["weight"], j))), factor)
+            at, spread = b.mul(b.add(term["source"], entry), number(e.wide)), e.splat(b.load(factor))
+            found = overlaps and overlaps(*_places(e, term, sources, j))
+            for r, total in enumerate(totals):
+                value = b.fmul(e.load(sources.slots, e.row(at, r), e.kind), spread)
+                e.add(total, value) if found is None else e.multiply_add(total, value, found[r])
 
 
-def _multiply(b, overlaps, slots, scale, kind):
-    """slots[:] *= scale * overlap, row by row."""
-    factor = _splat(b, scale)
-    for r, overlap in enumerate(overlaps):
-        value = b.fmul(_load(b, slots, _int(r * LANES), kind), b.fmul(overlap, factor))
-        _store(b, value, slots, _int(r * LANES))
-
-
-def _counted(b, rows, a, lanes, p, words, kind):
-    """popcount(rows[a : a + words, r] & lanes[p:]) for each row r; rows word by word."""
-    count = cgutils.get_or_insert_function(b.module, ir.FunctionType(_WORDS, [_WORDS]), f"llvm.ctpop.v{LANES}i64")
-    totals = _registers(b, _WORDS)
-    with cgutils.for_range(b, words) as loop:
-        column = _load(b, lanes, b.add(p, b.mul(loop.index, _int(LANES))), _WORDS)
-        for r, total in enumerate(totals):
-            word = b.load(b.gep(rows.data, [b.add(b.mul(b.add(a, loop.index), _int(ROWS)), _int(r))]))
-            b.store(b.add(b.load(total), b.call(count, [b.and_(_splat(b, word), column)])), total)
-    return [b.sitofp(b.trunc(b.load(total), ir.VectorType(_I32, LANES)), kind) for total in totals]
-
-
-def _summed(b, rows, a, lanes, p, channels, kind):
-    """Sum over c of rows[a + c, r] * lanes[p + 16 c:] for each row r; rows channel by channel."""
-    totals = _registers(b, kind)
-
-    def add(c):
-        column = _load(b, lanes, b.add(p, b.mul(c, _int(LANES))), kind)
-        for r, total in enumerate(totals):
-            value = b.load(b.gep(rows.data, [b.add(b.mul(b.add(a, c), _int(ROWS)), _int(r))]))
-            product = b.fmul(_splat(b, value), column, flags=["contract"])
-            b.store(b.fadd(b.load(total), product, flags=["contract"]), total)
-
-    whole = b.and_(channels, _int(-UNROLL))
-    with cgutils.for_range(b, b.udiv(channels, _int(UNROLL))) as loop:
-        for i in range(UNROLL):
-            add(b.add(b.mul(loop.index, _int(UNROLL)), _int(i)))
-    with cgutils.for_range(b, b.sub(channels, whole)) as loop:
-        add(b.add(whole, loop.index))
-    return [b.load(total) for total in totals]
-
-
-def _overlap_step(name, overlap, multiply, doc):
-    """An intrinsic that adds to a cell, or multiplies one, by overlaps that ``overlap`` makes."""
-
-    def adds(tc, rows, a, lanes, p, width, slots, s, scale, o):
-        sig = types.void(rows, types.intp, lanes, types.intp, types.intp, slots, types.intp, slots.dtype, types.intp)
-
-        def codegen(ctx, b, sig, args):
-            rows_, a_, lanes_, p_, width_, slots_, s_, scale_, o_ = _arrays(ctx, b, sig, args)
-            kind = _vector(sig.args[5])
-            _add_products(b, overlap(b, rows_, a_, lanes_, p_, width_, kind), slots_, s_, scale_, o_, kind)
-            return ctx.get_dummy_value()
-
-        return sig, codegen
-
-    def multiplies(tc, rows, a, lanes, p, width, slots, scale):
-        sig = types.void(rows, types.intp, lanes, types.intp, types.intp, slots, slots.dtype)
-
-        def codegen(ctx, b, sig, args):
-            rows_, a_, lanes_, p_, width_, slots_, scale_ = _arrays(ctx, b, sig, args)
-            kind = _vector(sig.args[5])
-            _multiply(b, overlap(b, rows_, a_, lanes_, p_, width_, kind), slots_, scale_, kind)
-            return ctx.get_dummy_value()
-
-        return sig, codegen
-
-    made = multiplies if multiply else adds
-    made.__name__ = made.__qualname__ = name
-    made.__doc__ = doc
-    return intrinsic(made)
-
-
-add_bits = _overlap_step("add_bits", _counted, False, "slots[o:] += scale * slots[s:] * popcount of the words in common, row by row.")
-add_real = _overlap_step("add_real", _summed, False, "slots[o:] += scale * slots[s:] * sum of the products of numbers, row by row.")
-times_bits = _overlap_step("times_bits", _counted, True, "slots[:] *= scale * popcount of the words in common, row by row.")
-times_real = _overlap_step("times_real", _summed, True, "slots[:] *= scale * sum of the products of numbers, row by row.")
+def _places(e, term, sources, j):
+    """Where the masks of contribution ``j`` begin, of the row samples and of the column samples."""
+    places = [e.b.sext(e.item(sources.tables, e.b.add(term[column], j)), I64) for column in "uv"]
+    return [e.b.add(term["first"], e.b.mul(place, term["stride"])) for place in places]
 
 
 @intrinsic
-def add_plain(tc, slots, s, scale, o):
-    """slots[o:] += scale * slots[s:], a cell."""
-    sig = types.void(slots, types.intp, slots.dtype, types.intp)
+def collapse(tc, rows, terms, scales, t, begin, end, sources):
+    """Cells ``begin`` to ``end`` of the term in row ``t``: the sum of its contributions, added to what is there unless it is fresh."""
+    sig = types.void(rows, terms, scales, *[types.intp] * 3, sources)
 
     def codegen(ctx, b, sig, args):
-        slots_, s_, scale_, o_ = _arrays(ctx, b, sig, args)
-        kind = _vector(sig.args[0])
-        factor = _splat(b, scale_)
-        for r in range(ROWS):
-            source, out = b.add(s_, _int(r * LANES)), b.add(o_, _int(r * LANES))
-            value = b.fadd(_load(b, slots_, out, kind), b.fmul(_load(b, slots_, source, kind), factor))
-            _store(b, value, slots_, out)
-        return ctx.get_dummy_value()
+        e = Vectors(ctx, b, sig, args, sig.args[0], sig.args[-1][-1])
+        _, terms_, scales_, t_, begin_, end_, arrays = e.args
+        sources_, term, scale = _Sources(*arrays), _term(e, terms_, t_), e.item(scales_, t_)
 
-    return sig, codegen
-
-
-@intrinsic
-def clear(tc, slots, o):
-    """slots[o:] = 0, a cell."""
-    sig = types.void(slots, types.intp)
-
-    def codegen(ctx, b, sig, args):
-        slots_, o_ = _arrays(ctx, b, sig, args)
-        zero = ir.Constant(_vector(sig.args[0]), [0.0] * LANES)
-        for r in range(ROWS):
-            _store(b, zero, slots_, b.add(o_, _int(r * LANES)))
-        return ctx.get_dummy_value()
-
-    return sig, codegen
-
-
-@intrinsic
-def flush(tc, slots, o, sums, to):
-    """sums[to:] += slots[o:] in float64, then slots[o:] = 0, a cell."""
-    sig = types.void(slots, types.intp, sums, types.intp)
-
-    def codegen(ctx, b, sig, args):
-        slots_, o_, sums_, to_ = _arrays(ctx, b, sig, args)
-        kind, wide = _vector(sig.args[0]), ir.VectorType(ir.DoubleType(), LANES)
-        for r in range(ROWS):
-            source, out = b.add(o_, _int(r * LANES)), b.add(to_, _int(r * LANES))
-            value = _load(b, slots_, source, kind)
-            value = value if kind.element == ir.DoubleType() else b.fpext(value, wide)
-            _store(b, b.fadd(_load(b, sums_, out, wide), value), sums_, out)
-            _store(b, ir.Constant(kind, [0.0] * LANES), slots_, source)
-        return ctx.get_dummy_value()
-
-    return sig, codegen
-
-
-@intrinsic
-def gather(tc, slots, base, tables, t, k, scale, bias, o):
-    """slots[o:] = bias + scale * sum over j < k of the cell base + tables[t + j], entries of -1 left out."""
-    sig = types.void(slots, types.intp, tables, types.intp, types.intp, slots.dtype, slots.dtype, types.intp)
-
-    def codegen(ctx, b, sig, args):
-        slots_, base_, tables_, t_, k_, scale_, bias_, o_ = _arrays(ctx, b, sig, args)
-        kind = _vector(sig.args[0])
-        totals = _registers(b, kind)
-        with cgutils.for_range(b, k_) as loop:
-            entry = b.sext(b.load(b.gep(tables_.data, [b.add(t_, loop.index)])), _I64)
-            with b.if_then(b.icmp_signed(">=", entry, _int(0)), likely=True):
-                at = b.mul(b.add(base_, entry), _int(WIDE))
+        def run(mask):
+            with cgutils.for_range_slice(b, begin_, end_, number(1)) as (c, _):
+                o, first, cell = b.mul(b.add(term["out"], c), number(e.wide)), b.mul(c, term["k"]), b.sub(c, begin_)
+                if mask and mask.advance:
+                    mask.advance(*_places(e, term, sources_, c), cell)
+                totals = e.registers(e.kind)
+                with b.if_then(b.icmp_signed("==", term["fresh"], number(0))):
+                    for r, total in enumerate(totals):
+                        b.store(e.load(sources_.slots, e.row(o, r), e.kind), total)
+                overlaps = mask and (lambda u, v: mask.overlaps(u, v, cell))
+                _accumulate(e, totals, term, sources_, scale, (first, b.add(first, term["k"])), overlaps)
                 for r, total in enumerate(totals):
-                    b.store(b.fadd(b.load(total), _load(b, slots_, b.add(at, _int(r * LANES)), kind)), total)
+                    e.store(b.load(total), sources_.slots, e.row(o, r))
+
+        _by_form(e, term, sources_, run, chains=True)
+        return ctx.get_dummy_value()
+
+    return sig, codegen
+
+
+@intrinsic
+def reduce(tc, rows, terms, scales, t, begin, end, sources, sums, to):
+    """sums[to:] += the contributions from ``begin`` to ``end`` of the term in row ``t``, added in float64."""
+    sig = types.void(rows, terms, scales, *[types.intp] * 3, sources, sums, types.intp)
+
+    def codegen(ctx, b, sig, args):
+        e = Vectors(ctx, b, sig, args, sig.args[0], sig.args[6][-1])
+        _, terms_, scales_, t_, begin_, end_, arrays, sums_, to_ = e.args
+        sources_, term, scale = _Sources(*arrays), _term(e, terms_, t_), e.item(scales_, t_)
+
+        def run(mask):
+            totals = e.registers(e.kind)
+            overlaps = mask and (lambda u, v: mask.overlaps(u, v, None))
+            _accumulate(e, totals, term, sources_, scale, (begin_, end_), overlaps)
+            for r, total in enumerate(totals):
+                value = b.load(total)
+                value = value if e.kind.element == ir.DoubleType() else b.fpext(value, DOUBLES)
+                e.store(b.fadd(e.load(sums_, e.row(to_, r), DOUBLES), value), sums_, e.row(to_, r))
+
+        _by_form(e, term, sources_, run, chains=False)
+        return ctx.get_dummy_value()
+
+    return sig, codegen
+
+
+def _column(e, slots, base, tables, t, k):
+    """Sum of the ``k`` cells base + tables[t ...], row by row; entries of -1 are left out."""
+    totals = e.registers(e.kind)
+    with cgutils.for_range(e.b, k) as loop:
+        entry = e.b.sext(e.item(tables, e.b.add(t, loop.index)), I64)
+        with e.b.if_then(e.b.icmp_signed(">=", entry, number(0)), likely=True):
+            at = e.b.mul(e.b.add(base, entry), number(e.wide))
+            for r, total in enumerate(totals):
+                e.add(total, e.load(slots, e.row(at, r), e.kind))
+    return [e.b.load(total) for total in totals]
+
+
+@intrinsic
+def gather(tc, rows, slots, base, tables, t, k, cells, scale, bias, out):
+    """Cells ``out + c``, c < ``cells``: bias + scale * sum over j < k of the cell base + tables[t + c * k + j]; -1 is left out."""
+    sig = types.void(rows, slots, types.intp, tables, *[types.intp] * 3, slots.dtype, slots.dtype, types.intp)
+
+    def codegen(ctx, b, sig, args):
+        e = Vectors(ctx, b, sig, args, sig.args[0], sig.args[1])
+        _, slots_, base_, tables_, t_, k_, cells_, scale_, bias_, out_ = e.args
+        spread, shift = e.splat(scale_), e.splat(bias_)
+        with cgutils.for_range(b, cells_) as loop:
+            o = b.mul(b.add(out_, loop.index), number(e.wide))
+            for r, total in enumerate(_column(e, slots_, base_, tables_, b.add(t_, b.mul(loop.index, k_)), k_)):
+                e.store(b.fadd(shift, b.fmul(total, spread)), slots_, e.row(o, r))
+        return ctx.get_dummy_value()
+
+    return sig, codegen
+
+
+@intrinsic
+def slide(tc, rows, slots, base, tables, t, k, outputs, scale, bias, out):
+    """Cells ``out + x``, x < ``outputs``: bias + scale * sum of the columns x, x + 1, x + 2, each of ``k`` cells base + tables[t ...].
+
+    The last two columns stay in registers, so that each is summed once.
+    """
+    sig = types.void(rows, slots, types.intp, tables, *[types.intp] * 3, slots.dtype, slots.dtype, types.intp)
+
+    def codegen(ctx, b, sig, args):
+        e = Vectors(ctx, b, sig, args, sig.args[0], sig.args[1])
+        _, slots_, base_, tables_, t_, k_, outputs_, scale_, bias_, out_ = e.args
+        spread, shift = e.splat(scale_), e.splat(bias_)
+        columns = [_column(e, slots_, base_, tables_, b.add(t_, b.mul(k_, number(i))), k_) for i in (0, 1)]
+        before = [[cgutils.alloca_once_value(b, value) for value in column] for column in columns]
+        with cgutils.for_range(b, outputs_) as loop:
+            o, entry = b.mul(b.add(out_, loop.index), number(e.wide)), b.add(t_, b.mul(k_, b.add(loop.index, number(2))))
+            for r, last in enumerate(_column(e, slots_, base_, tables_, entry, k_)):
+                first, second = b.load(before[0][r]), b.load(before[1][r])
+                total = b.fadd(b.fadd(first, second), last)
+                b.store(second, before[0][r])
+                b.store(last, before[1][r])
+                e.store(b.fadd(shift, b.fmul(total, spread)), slots_, e.row(o, r))
+        return ctx.get_dummy_value()
+
+    return sig, codegen
+
+
+@intrinsic
+def product(tc, rows, factors, scales, g, q, bits, lane_bits, reals, lane_reals, out, at, stride):
+    """out[at + r * stride :] = product over ``factors`` (rows form, first, width) of scale * overlap, for group g and block q."""
+    arrays = (bits, lane_bits, reals, lane_reals, out)
+    sig = types.void(rows, factors, scales, types.intp, types.intp, *arrays, types.intp, types.intp)
+
+    def codegen(ctx, b, sig, args):
+        e = Vectors(ctx, b, sig, args, sig.args[0], sig.args[9])
+        _, factors_, scales_, g_, q_, bits_, lane_bits_, reals_, lane_reals_, out_, at_, stride_ = e.args
+        totals = [cgutils.alloca_once_value(b, e.splat(ir.Constant(e.kind.element, 1.0))) for _ in range(e.rows)]
+        with cgutils.for_range(b, e.length(factors_, 0)) as loop:
+            form, first, width = (e.item(factors_, b.add(b.mul(loop.index, number(3)), number(i))) for i in range(3))
+            scale = e.splat(e.item(scales_, loop.index))
+
+            def times(overlaps):
+                for total, overlap in zip(totals, overlaps, strict=True):
+                    b.store(b.fmul(b.load(total), b.fmul(overlap, scale)), total)
+
+            def start(array, block, high):
+                return b.add(b.mul(block, b.udiv(e.length(array, 1), number(high))), first)
+
+            with b.if_else(b.icmp_signed("==", form, number(BITS)), likely=True) as (of_bits, of_numbers):
+                with of_bits:
+                    p = b.mul(start(lane_bits_, q_, LANES), number(LANES))
+                    times(e.counted(bits_, start(bits_, g_, e.rows), lane_bits_, p, width))
+                with of_numbers:
+                    p = b.mul(start(lane_reals_, q_, LANES), number(LANES))
+                    times(e.summed(reals_, start(reals_, g_, e.rows), lane_reals_, p, width))
         for r, total in enumerate(totals):
-            value = b.fadd(_splat(b, bias_), b.fmul(b.load(total), _splat(b, scale_)))
-            _store(b, value, slots_, b.add(o_, _int(r * LANES)))
+            e.store(b.load(total), out_, b.add(at_, b.mul(stride_, number(r))))
         return ctx.get_dummy_value()
 
     return sig, codegen
