@@ -3,23 +3,18 @@
 python benchmarks/bench_dense.py --n 4096 --json dense.json
 
 All run in turns in one process: the ratios are the figure. One operation is an AND or a count of one gate pair; half of the matrix is
-computed and 2 n^2 / 2 of each layer's gates are counted, as for the peers.
+computed and 2 n^2 / 2 of each layer's gates are counted, as for the peers. The machine's limits are those of ``roofline.py``.
 """
 
 import argparse
 import itertools
-import json
-import os
-import platform
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numba
 import numpy as np
+import roofline
 import torch
-from threadpoolctl import threadpool_limits
+from timing import COUNTS, Route, Timing, duration, machine, measured, on_each, pick, speedup, write_samples
 
 from npk import GateTable, kernel, record_gates
 from npk.backends.cpu import CpuBackend
@@ -32,19 +27,12 @@ def main() -> None:
     options = parsed()
     net, X = network(options), samples(options)
     table = record_gates(net, X)
-    seconds = {}
-    for threads in (1, os.cpu_count() or 1):
-        numba.set_num_threads(threads)
-        with threadpool_limits(threads):
-            found = measured(routes(table, threads), options.repeat)
-        seconds |= {f"{name}, {threads} threads": values for name, values in found.items()}
-    seconds |= measured({"npk.kernel(table)": lambda: kernel(table, progress=False)}, options.repeat)
-    seconds |= measured({"npk.kernel(net, X)": lambda: kernel(net, X, progress=False)}, 1)
-    report(seconds, options)
-    if options.json:
-        machine = f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
-        sizes = {"n": options.n, "width": options.width, "depth": options.depth}
-        options.json.write_text(json.dumps({"benchmark": "dense", "machine": machine, **sizes, "seconds": seconds}, indent=1))
+    timings = measured(routes(table), options.repeat)
+    timings += measured([Route("npk.kernel(table)", lambda: kernel(table, progress=False))], options.repeat)
+    timings += measured([Route("npk.kernel(net, X)", lambda: kernel(net, X, progress=False))], 1)
+    print(machine())
+    report(timings, options)
+    write_samples(options.json, "dense", timings, n=options.n, width=options.width, depth=options.depth)
 
 
 def parsed() -> argparse.Namespace:
@@ -71,24 +59,26 @@ def samples(options: argparse.Namespace) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((options.n, 64), dtype=np.float32)
 
 
-def routes(table: GateTable, threads: int) -> dict[str, Callable[[], object]]:
-    """Ours and the peers."""
+def routes(table: GateTable) -> list[Route]:
+    """Ours and the peers, on one thread and on all."""
     recursion = plan(table.graph)
     backend, exponents = CpuBackend(recursion, table, "float32"), find_exponents(recursion, table)
     side = backend.side(table)
     layers = [np.asarray(layer, np.float32) for layer in table]
-    found: dict[str, Callable[[], object]] = {
-        "npk tile": lambda: backend.tile(side, side, exponents, diagonal=0),
-        "NumPy float32": lambda: by_numpy(table.inputs, layers),
-    }
+    found = on_each("npk tile", lambda: backend.tile(side, side, exponents, diagonal=0))
+    found += on_each("NumPy float32", lambda: by_numpy(table.inputs, layers))
+    peer = by_numkong(table)
+    return [*found, Route("NumKong, overlaps alone", peer, 1)] if peer else found
+
+
+def by_numkong(table: GateTable) -> Callable[[], object] | None:
+    """The overlap of each layer, where NumKong is installed."""
     try:
         import numkong
     except ImportError:
-        return found
-    if threads == 1:
-        bits = [np.packbits(layer, axis=1) for layer in table]
-        found["NumKong, overlaps alone"] = lambda: [numkong.dots_symmetric(layer, dtype="uint1") for layer in bits]
-    return found
+        return None
+    bits = [np.packbits(layer, axis=1) for layer in table]
+    return lambda: [numkong.dots_symmetric(layer, dtype="uint1") for layer in bits]
 
 
 def by_numpy(X: np.ndarray, layers: list[np.ndarray]) -> np.ndarray:
@@ -99,26 +89,23 @@ def by_numpy(X: np.ndarray, layers: list[np.ndarray]) -> np.ndarray:
     return K
 
 
-def measured(routes: dict[str, Callable[[], object]], repeat: int) -> dict[str, list[float]]:
-    """Seconds of every route, in turns, after one warm-up each."""
-    seconds: dict[str, list[float]] = {name: [] for name in routes}
-    for turn in range(repeat + 1):
-        for name, route in routes.items():
-            start = time.perf_counter()
-            route()
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
-def report(seconds: dict[str, list[float]], options: argparse.Namespace) -> None:
-    """Median, spread, rate, and the ratio to the peer with as many threads."""
+def report(timings: list[Timing], options: argparse.Namespace) -> None:
+    """Median, spread, rate, ratio to npk's tile with as many threads; then the machine's limits."""
     operations = options.n**2 * options.width * options.depth
-    for name, values in seconds.items():
-        middle = statistics.median(values)
-        tile = seconds.get("npk tile," + name.partition(",")[2].rpartition(",")[2] if "threads" in name else "")
-        ratio = f"  {middle / statistics.median(tile):6.1f} x npk tile" if tile and not name.startswith("npk") else ""
-        print(f"{name:36} {middle:8.4f} s  ({min(values):.4f} .. {max(values):.4f})  {operations / middle / 1e12:6.2f} Top/s{ratio}")
+    for timing in timings:
+        ours = pick(timings, "npk tile", timing.threads)
+        ratio = f"  {timing.median / ours.median:6.1f} x npk tile" if ours and not timing.name.startswith("npk") else ""
+        print(f"{timing.label:36} {duration(timing.median):>9}  {timing.spread}  {operations / timing.median / 1e12:6.2f} Top/s{ratio}")
+    print(speedup(timings, "npk tile"))
+    for count in COUNTS:
+        ours = pick(timings, "npk tile", count)
+        if ours:
+            rate, limit = operations / ours.median, roofline.counting(count)
+            writing = options.n**2 * 4 / roofline.writing(count)[0]
+            print(
+                f"limits, {count} threads: counting gates {limit / 1e12:.2f} Top/s, the tile reaches {100 * rate / limit:.0f} %; "
+                f"writing the fresh matrix alone {duration(writing)}, the tile takes {ours.median / writing:.1f} times as long"
+            )
 
 
 if __name__ == "__main__":

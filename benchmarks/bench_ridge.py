@@ -4,16 +4,12 @@ python benchmarks/bench_ridge.py --n 3000 --json ridge.json
 """
 
 import argparse
-import json
-import os
-import platform
 import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from scipy import linalg
+from timing import Route, Timing, duration, machine, measured, write_samples
 
 from npk.machines import ridge
 
@@ -24,23 +20,16 @@ def main() -> None:
     """Measure, print medians and ratios, write raw samples."""
     options = parsed()
     K, y = problem(options.n, options.outputs)
-    routes: dict[str, Callable[[], object]] = {
-        "LAPACK posv": lambda: posv(K, y),
-        "ridge.fit, alpha given": lambda: ridge.fit(K, y, ALPHA),
-    }
+    routes = [Route("LAPACK posv", lambda: posv(K, y)), Route("ridge.fit, alpha given", lambda: ridge.fit(K, y, ALPHA))]
     if options.auto:
-        routes |= {
-            "LAPACK syevd": lambda: linalg.lapack.dsyevd(K, lower=1),
-            "ridge.fit, alpha auto": lambda: ridge.fit(K, y, criterion="accuracy"),
-        }
-    seconds = measured(routes, options.repeat)
-    report(seconds, options.n)
-    if options.json:
-        machine = (
-            f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, NumPy {np.__version__}"
-        )
-        result = {"benchmark": "ridge", "machine": machine, "n": options.n, "outputs": options.outputs, "alpha": ALPHA, "seconds": seconds}
-        options.json.write_text(json.dumps(result, indent=1))
+        routes += [
+            Route("LAPACK syevd", lambda: linalg.lapack.dsyevd(K, lower=1)),
+            Route("ridge.fit, alpha auto", lambda: ridge.fit(K, y, criterion="accuracy")),
+        ]
+    timings = measured(routes, options.repeat)
+    print(machine())
+    report(timings, options.n)
+    write_samples(options.json, "ridge", timings, n=options.n, outputs=options.outputs, alpha=ALPHA)
 
 
 def parsed() -> argparse.Namespace:
@@ -72,27 +61,14 @@ def posv(K: np.ndarray, y: np.ndarray) -> np.ndarray:
     return linalg.lapack.dposv(system, y, lower=1, overwrite_a=1)[1]
 
 
-def measured(routes: dict[str, Callable[[], object]], repeat: int) -> dict[str, list[float]]:
-    """Seconds of every route, in turns, after one warm-up each."""
-    seconds: dict[str, list[float]] = {name: [] for name in routes}
-    for turn in range(repeat + 1):
-        for name, route in routes.items():
-            start = time.perf_counter()
-            route()
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
-def report(seconds: dict[str, list[float]], n: int) -> None:
+def report(timings: list[Timing], n: int) -> None:
     """Median, spread, ratio to the peer above, and the rate of the n^3 / 3 multiply-adds of a Cholesky factorization."""
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    peer = None
-    for name, values in seconds.items():
-        peer = name if name.startswith("LAPACK") else peer or name
-        ratio = statistics.median(own / its for own, its in zip(values, seconds[peer], strict=True))
-        rate = f"  {n**3 / 3e9 / medians[name]:6.1f} GFLOP/s" if name in ("LAPACK posv", "ridge.fit, alpha given") else ""
-        print(f"{name:24} {medians[name]:8.3f} s  ({min(values):.3f} .. {max(values):.3f})  {ratio:5.2f} x {peer}{rate}")
+    peer = timings[0]
+    for timing in timings:
+        peer = timing if timing.name.startswith("LAPACK") else peer
+        ratio = statistics.median(own / its for own, its in zip(timing.seconds, peer.seconds, strict=True))
+        rate = f"  {n**3 / 3e9 / timing.median:6.1f} GFLOP/s" if timing.name in ("LAPACK posv", "ridge.fit, alpha given") else ""
+        print(f"{timing.name:24} {duration(timing.median):>9}  {timing.spread}  {ratio:5.2f} x {peer.name}{rate}")
 
 
 if __name__ == "__main__":
