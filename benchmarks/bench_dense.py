@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import roofline
 import torch
-from timing import COUNTS, Route, Timing, duration, machine, measured, on_each, pick, speedup, write_samples
+from timing import COUNTS, Route, Timing, duration, machine, measured, on_each, pick, speedup, threads_of, write_samples
 
 from npk import GateTable, kernel, record_gates
 from npk.backends.cpu import CpuBackend
@@ -100,11 +100,10 @@ def report(timings: list[Timing], options: argparse.Namespace) -> None:
     for count in COUNTS:
         ours = pick(timings, "npk tile", count)
         if ours:
-            rate, limit = operations / ours.median, roofline.counting(count)
-            writing = options.n**2 * 4 / roofline.writing(count)[0]
+            limit, writing = operations / roofline.counting(count), options.n**2 * 4 / roofline.writing(count)[0]
             print(
-                f"limits, {count} threads: counting gates {limit / 1e12:.2f} Top/s, the tile reaches {100 * rate / limit:.0f} %; "
-                f"writing the fresh matrix alone {duration(writing)}, the tile takes {ours.median / writing:.1f} times as long"
+                f"limits, {threads_of(count)}: counting gates {duration(limit)}, npk tile {ours.median / limit:.1f} x; "
+                f"first writing of the matrix {duration(writing)}, npk tile {ours.median / writing:.1f} x"
             )
 
 

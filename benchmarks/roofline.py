@@ -21,7 +21,7 @@ from llvmlite import ir
 from numba import njit, prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
-from timing import COUNTS, machine, threads, timed
+from timing import COUNTS, machine, threads, threads_of, timed
 
 CHAINS = 12  # registers worked on in turn: at least latency (about 4 cycles) times instructions of a kind that start in a cycle
 REGISTER = 64  # bytes
@@ -38,7 +38,7 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     cycles = clock()
     print(f"{machine()}\nclock {cycles / 1e9:.2f} GHz\n")
-    print(f"{'limit':40}" + "".join(f"{f'{count} thread' + 's' * (count > 1):>16}" for count in COUNTS) + "   in a cycle on one thread")
+    print(f"{'limit':40}" + "".join(f"{threads_of(count):>16}" for count in COUNTS) + "   in a cycle on one thread")
     for name, unit, (size, what), found in rows():
         rates = [found(count) for count in COUNTS]
         each = f"{rates[0] / cycles / size:.2f} {what}" if size else ""

@@ -24,6 +24,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 ALL = os.cpu_count() or 1
+_REST = 0.1  # seconds between runs: threads of BLAS and OpenMP wait for work without sleeping, at the cost of whoever comes next
 COUNTS = (1, ALL) if ALL > 1 else (1,)  # numbers of threads that are compared
 
 
@@ -52,7 +53,11 @@ class Timing:
     @property
     def label(self) -> str:
         """Name and threads."""
-        return f"{self.name}, {self.threads} thread{'s' * (self.threads > 1)}"
+        return f"{self.name}, {threads_of(self.threads)}"
+
+    def per(self, count: int) -> "Timing":
+        """Of one of so many things that a run does."""
+        return Timing(self.name, self.threads, [seconds / count for seconds in self.seconds])
 
     @property
     def spread(self) -> str:
@@ -71,6 +76,7 @@ def measured(routes: Iterable[Route], repeat: int, warm_up: bool = True) -> list
     found = [Timing(route.name, route.threads) for route in routes]
     for turn in range(not warm_up, repeat + 1):
         for route, timing in zip(routes, found, strict=True):
+            time.sleep(_REST)
             with threads(route.threads):
                 seconds = timed(route.run)[1]
             if turn:
@@ -114,6 +120,11 @@ def in_fresh_process(script: str, *arguments: str) -> dict[str, Any]:
         environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
         done = subprocess.run([sys.executable, script, *arguments], env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def threads_of(count: int) -> str:
+    """A number of threads in words."""
+    return f"{count} thread{'s' * (count > 1)}"
 
 
 def duration(seconds: float) -> str:
