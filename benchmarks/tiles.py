@@ -13,6 +13,7 @@ from npk.dual.planning import plan
 from npk.dual.recursion import Recursion
 
 _BLOCK = 16  # samples are computed in blocks: a size that is no multiple wastes a part of the last one
+_LEAST = 4  # blocks a side, so that all threads have work
 
 
 @dataclass(frozen=True)
@@ -68,4 +69,4 @@ def samples_for(made: Ready, seconds: float, most: int = 4096) -> int:
         n *= 2
         needed = timed(made.square(n))[1]
     blocks = round(n * (seconds / needed) ** 0.5 / _BLOCK)
-    return min(most, max(1, blocks) * _BLOCK)
+    return min(most, max(_LEAST, blocks) * _BLOCK)
