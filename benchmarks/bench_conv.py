@@ -4,7 +4,8 @@ python benchmarks/bench_conv.py --sides 8 16 32 --neural-tangents peer/bin/pytho
 
 Circular 3 x 3 convolutions with hard gates. A *cell-layer* is one pair of positions in one layer: a 3 x 3 sum, an overlap, a product.
 npk computes a tile of all pairs of n samples, n such that it takes about ``--seconds``. The port keeps the field of a pair on all pairs
-of positions, several pairs at once where images are small; its numbers are compared with npk's before anything is timed. Both run in turns
+of positions, several pairs at once where images are small. It is there twice: *plain*, each layer's sum over nine shifts as the formula has
+it, and *separable*, three shifts down and three across. Its numbers are compared with npk's before anything is timed, and all run in turns
 in one process. neural-tangents needs an environment of its own (``nngp.py`` says which) and runs after them; its gates are not given but
 averaged over all weights (arc-cosine), by a formula of about as much work a cell.
 
@@ -12,8 +13,10 @@ Compilation and planning are measured in a process of their own that finds nothi
 """
 
 import argparse
+import itertools
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +44,7 @@ def main() -> None:
     found: list[Timing] = []
     for side in options.sides:
         made = ready(gates(options, side))
-        timings = [*ours_and_port(made, side, options), *peers.get(side, [])]
+        timings = [*ours_and_ports(made, side, options), *peers.get(side, [])]
         report(timings, side, options)
         found += [Timing(f"{side} x {side}: {timing.name}", timing.threads, timing.seconds) for timing in timings]
     sizes = {name: getattr(options, name) for name in ("depth", "channels", "sides")}
@@ -69,20 +72,38 @@ def gates(options: argparse.Namespace, side: int) -> GateTable:
     return record_gates(net, np.random.default_rng(0).standard_normal((FEW, *shape), dtype=np.float32))
 
 
-def ours_and_port(made: Ready, side: int, options: argparse.Namespace) -> list[Timing]:
+def ours_and_ports(made: Ready, side: int, options: argparse.Namespace) -> list[Timing]:
     """Seconds a pair of both, on one thread and on all."""
-    n, port = samples_for(made, options.seconds), Port(made.table, side)
-    port.check(made)
-    counts = {"npk tile": n * n, "PyTorch port": port.pairs}
-    timings = measured(on_each("npk tile", made.square(n)) + on_each("PyTorch port", port.run), options.repeat)
-    return [timing.per(counts[timing.name]) for timing in timings]
+    n = samples_for(made, options.seconds)
+    routes, counts = on_each("npk tile", made.square(n)), {"npk tile": n * n}
+    for name, summed in (("plain port to torch", plain_sums), ("separable port to torch", separable_sums)):
+        port = Port(made.table, side, summed)
+        port.check(made)
+        routes += on_each(name, port.run)
+        counts[name] = port.pairs
+    return [timing.per(counts[timing.name]) for timing in measured(routes, options.repeat)]
+
+
+def plain_sums(grid: torch.Tensor) -> torch.Tensor:
+    """Sums over the nine shifts of both positions of ``(pairs, down, across, down, across)`` by the same offset, on the torus."""
+    total = torch.zeros_like(grid)
+    for down, across in itertools.product((-1, 0, 1), repeat=2):
+        total += grid.roll((down, across, down, across), (1, 2, 3, 4))
+    return total
+
+
+def separable_sums(grid: torch.Tensor) -> torch.Tensor:
+    """The same, first down, then across."""
+    for axes in ((1, 3), (2, 4)):
+        grid = grid + grid.roll((1, 1), axes) + grid.roll((-1, -1), axes)
+    return grid
 
 
 class Port:
     """The recursion of one sample with some others, written with torch on whole fields ``(others, positions, positions)``."""
 
-    def __init__(self, table: GateTable, side: int) -> None:
-        self.side, self.pairs = side, min(len(table), max(1, _FIELD // side**4))
+    def __init__(self, table: GateTable, side: int, summed: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        self.side, self.summed, self.pairs = side, summed, min(len(table), max(1, _FIELD // side**4))
         rows = [table.inputs, *(table[name] for name in table.names)]
         layers = [torch.as_tensor(np.asarray(values, np.float32)).flatten(2) for values in rows]
         self.one = [values[0].T.contiguous() for values in layers]
@@ -92,15 +113,9 @@ class Port:
         """The kernel of the first sample with the others, scaled by fan-in."""
         field = self.one[0] @ self.others[0]
         for layer, (one, others) in enumerate(zip(self.one[1:], self.others[1:], strict=True)):
-            field = self.summed(field).mul_(one @ others).div_(9 * self.others[layer].shape[1])
+            summed = self.summed(field.view(-1, *[self.side] * 4)).view_as(field)
+            field = summed.mul_(one @ others).div_(9 * self.others[layer].shape[1])
         return field.mean((1, 2)) / self.others[-1].shape[1]
-
-    def summed(self, field: torch.Tensor) -> torch.Tensor:
-        """Sums over the nine shifts of both positions by the same offset, on the torus: first down, then across."""
-        grid = field.view(-1, *[self.side] * 4)
-        for axes in ((1, 3), (2, 4)):
-            grid = grid + grid.roll((1, 1), axes) + grid.roll((-1, -1), axes)
-        return grid.view_as(field)
 
     def check(self, made: Ready) -> None:
         """Compare with npk's numbers."""
@@ -130,7 +145,7 @@ def report(timings: list[Timing], side: int, options: argparse.Namespace) -> Non
         ours = pick(timings, "npk tile", timing.threads)
         ratio = f"  {timing.median / ours.median:7.1f} x npk" if ours and ours is not timing else ""
         rate = f"{cells / timing.median / 1e9:8.3f} Gcell-layers/s"
-        print(f"{timing.label:32} {duration(timing.median):>9}  {timing.spread}  {rate}{ratio}")
+        print(f"{timing.label:36} {duration(timing.median):>9}  {timing.spread}  {rate}{ratio}")
     print(speedup(timings, "npk tile"))
     for count in COUNTS:
         limit, ours = arithmetic(options.channels, count), pick(timings, "npk tile", count)

@@ -70,11 +70,11 @@ def on_each(name: str, run: Callable[[], object]) -> list[Route]:
     return [Route(name, run, threads) for threads in COUNTS]
 
 
-def measured(routes: Iterable[Route], repeat: int, warm_up: bool = True) -> list[Timing]:
+def measured(routes: Iterable[Route], repeat: int) -> list[Timing]:
     """Time every route ``repeat`` times, in turns, after one run each that does not count."""
     routes = list(routes)
     found = [Timing(route.name, route.threads) for route in routes]
-    for turn in range(not warm_up, repeat + 1):
+    for turn in range(repeat + 1):
         for route, timing in zip(routes, found, strict=True):
             time.sleep(_REST)
             with threads(route.threads):
