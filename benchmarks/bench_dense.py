@@ -103,7 +103,7 @@ def report(timings: list[Timing], options: argparse.Namespace) -> None:
             limit, writing = operations / roofline.counting(count), options.n**2 * 4 / roofline.writing(count)[0]
             print(
                 f"limits, {threads_of(count)}: counting gates {duration(limit)}, npk tile {ours.median / limit:.1f} x; "
-                f"first writing of the matrix {duration(writing)}, npk tile {ours.median / writing:.1f} x"
+                f"first writing of a whole matrix {duration(writing)}, npk tile {ours.median / writing:.1f} x"
             )
 
 
