@@ -35,6 +35,20 @@ def pack(gates: np.ndarray) -> np.ndarray:
     return np.packbits(padded, axis=-1, bitorder="little").view("<u8").astype(np.uint64, copy=False)
 
 
+def pack_on_device(gates: "torch.Tensor") -> "torch.Tensor":
+    """As :func:`pack`, by torch on the gates' own device: bool ``(n, channels, positions)`` to uint8 ``(n, positions, words * 8)``."""
+    import torch
+
+    n, channels, positions = gates.shape
+    bits = torch.nn.functional.pad(gates.view(torch.uint8), (0, 0, 0, -channels % 64)) if channels % 64 else gates.view(torch.uint8)
+    if positions == 1:  # eight neighbors at once: the product moves the lowest bit of byte i to bit 56 + i
+        octets = bits.contiguous().view(n, -1).view(torch.int64) * 0x0102040810204080 >> 56
+        return octets.to(torch.uint8).view(n, 1, -1)
+    for shift in (1, 2, 4):
+        bits = bits[:, 1::2].bitwise_left_shift(shift).bitwise_or_(bits[:, ::2])
+    return bits.transpose(1, 2)
+
+
 def unpack(words: np.ndarray, channels: int) -> np.ndarray:
     """Inverse of :func:`pack`: bool ``(..., channels)``."""
     raw = np.ascontiguousarray(words).astype("<u8", copy=False).view(np.uint8)

@@ -1,23 +1,25 @@
 """Recording: run a network over samples and keep its gates."""
 
 import dataclasses
+import math
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npk.dual.gate_table import GateLayer, GateTable, is_on, pack
-from npk.dual.path_graph import PathGraph
+from npk.dual.gate_table import GateLayer, GateTable, is_on, pack_on_device
+from npk.dual.positions import AdaptiveWindow, Window
 from npk.errors import DataError, OptionError
 from npk.progress import Progress, as_progress
 
 if TYPE_CHECKING:
     import torch
+    from torch import fx
 
-    from npk.dual.positions import AdaptiveWindow, Window
     from npk.dual.tracing import Recording, Trace
 
-_RUN_BYTES = 64 << 20  # activations of one batch while recording
+_RUN_BYTES = 256 << 20  # working memory of one batch while recording, at most
+_LARGEST = 1024  # samples of a batch, at most: so that what is read off a layer is still in the cache
 
 
 def record_gates(
@@ -57,39 +59,115 @@ def as_samples(X: "np.ndarray | torch.Tensor") -> np.ndarray:
     X = X if X.dtype in (np.float32, np.float64) else X.astype(np.float32)
     if X.ndim < 2 or X.size == 0:
         raise DataError(f"X has shape {X.shape}. Give samples as (n, *input_shape) with n at least 1.")
-    if not np.isfinite(X).all():
+    if not np.isfinite([X.min(), X.max()]).all():  # both pass a NaN on, and neither takes memory
         raise DataError(f"X has {np.count_nonzero(~np.isfinite(X))} values that are NaN or infinite. Clean the data first.")
     return X
 
 
-def record_trace(trace: "Trace", X: np.ndarray, *, gates: str, progress: Progress) -> GateTable:
-    """Gates of ``X`` under a traced network; see :func:`record_gates`."""
+def record_trace(trace: "Trace", X: np.ndarray, *, gates: str, progress: Progress, memory: int | None = None) -> GateTable:
+    """Gates of ``X`` under a traced network; see :func:`record_gates`.
+
+    Args:
+        trace: of the network.
+        X: finite samples.
+        gates: as there.
+        progress: as there.
+        memory: bytes for samples, gates and activations together.
+
+    Returns:
+        The gates of all samples.
+
+    Raises:
+        DataError: the network gives values that are not finite.
+        OptionError: soft gates of a network that has only hard ones, or ``memory`` is too little.
+    """
     import torch
 
-    recordings = [_as_asked(recording, gates) for recording in trace.recordings]
+    entries = [_Entry(_as_asked(recording, gates), len(X)) for recording in trace.recordings]
+    program, size = _reading(trace.program, entries), batch_size(trace, X, memory)
     tensor = next(iter([*trace.program.parameters(), *trace.program.buffers()]), torch.zeros(()))
     dtype = tensor.dtype if tensor.dtype.is_floating_point else torch.float32
-    size = _batch_size(trace)
-    parts: dict[str, list[np.ndarray]] = {recording.gate: [] for recording in recordings}
     with torch.no_grad(), progress.task("recording gates", len(X)) as advance:
         for start in range(0, len(X), size):
-            batch = _batch(X[start : start + size]).to(tensor.device, dtype)
-            values = _run(trace, recordings, batch)
-            for recording in recordings:
-                parts[recording.gate].append(_read(recording, values[recording.node]))
+            batch = _batch(X[start : start + size])
+            _run(program, batch.to(tensor.device, dtype))
             advance(len(batch))
-    ordered = _in_order(trace.graph, recordings)
-    entries = {r.gate: GateLayer(_KINDS.get(r.rule, "soft"), r.shape, np.concatenate(parts[r.gate])) for r in ordered}
-    return GateTable(trace.graph, X, entries)
+    by_name = {entry.recording.gate: entry.layer() for entry in entries}
+    return GateTable(trace.graph, X, {name: by_name[name] for node in trace.graph.gates for name in node.entries})
+
+
+def batch_size(trace: "Trace", X: np.ndarray, memory: int | None = None) -> int:
+    """Samples that go through the network at once.
+
+    Args:
+        trace: of the network.
+        X: all samples.
+        memory: bytes for samples, gates and activations together.
+
+    Returns:
+        The number.
+
+    Raises:
+        OptionError: not even one sample fits.
+    """
+    one = max(1, _bytes_a_sample(trace.program))
+    fixed = X.nbytes + len(X) * sum(_bytes_of_entry(recording, trace.program) for recording in trace.recordings)
+    if memory is not None and memory < fixed + one:
+        raise OptionError(
+            f"memory={memory} bytes is too little to record the gates of {len(X)} samples: the smallest that works is {fixed + one} bytes. "
+            "Give that or more."
+        )
+    spare = _RUN_BYTES if memory is None else min(_RUN_BYTES, memory - fixed)
+    return max(1, min(len(X), _LARGEST, spare // one))
+
+
+def _bytes_of_entry(recording: "Recording", program: "fx.GraphModule") -> int:
+    """Bytes of one sample in an entry of the table."""
+    channels, positions = recording.shape[0], math.prod(recording.shape[1:])
+    if recording.window is not None:
+        return positions * channels * (1 if recording.window.size <= _NARROW else 4)
+    if recording.rule not in _SOFT:
+        return positions * -(-channels // 64) * 8
+    node = next(node for node in program.graph.nodes if node.name == recording.node)
+    return positions * channels * node.meta["val"].dtype.itemsize
+
+
+def _bytes_a_sample(program: "fx.GraphModule") -> int:
+    """Most bytes that the values of one sample take while the program runs, each freed after its last use.
+
+    A convolution may lay its input out as columns, once an offset of its kernel; reading a gate takes less.
+    """
+    last = {used: node for node in program.graph.nodes for used in node.all_input_nodes}
+    alive, most = 0, 0
+    for node in program.graph.nodes:
+        alive += _bytes(node)
+        most = max(most, alive + _bytes_of_columns(node))
+        alive -= sum(_bytes(done) for done in {node, *node.all_input_nodes} if last.get(done, node) is node)
+    return most
+
+
+def _bytes(node: "fx.Node") -> int:
+    """Bytes a sample of what a node computes."""
+    import torch
+    from torch.utils._pytree import tree_leaves
+
+    held = () if node.op in ("get_attr", "output") else tree_leaves(node.meta.get("val"))
+    sizes = (
+        (value.dtype.itemsize, [side for side in value.shape if isinstance(side, int)]) for value in held if isinstance(value, torch.Tensor)
+    )
+    return sum(item * math.prod(sides) for item, sides in sizes)
+
+
+def _bytes_of_columns(node: "fx.Node") -> int:
+    if "conv" not in str(node.target) or len(node.all_input_nodes) < 2:
+        return 0
+    image, weight = node.all_input_nodes[:2]
+    return _bytes(image) * math.prod(weight.meta["val"].shape[2:])
 
 
 _KINDS = {"positive": "hard", "between": "hard", "above": "saturation", "below": "saturation", "selection": "selection"}
+_NARROW = 256  # offsets of a window that a byte can tell apart
 _SOFT = ("value", "sigmoid", "hardsigmoid", "normal")
-
-
-def _in_order(graph: PathGraph, recordings: "list[Recording]") -> "list[Recording]":
-    by_name = {recording.gate: recording for recording in recordings}
-    return [by_name[name] for node in graph.gates for name in node.entries]
 
 
 def _as_asked(recording: "Recording", gates: str) -> "Recording":
@@ -105,59 +183,86 @@ def _as_asked(recording: "Recording", gates: str) -> "Recording":
     return dataclasses.replace(recording, node=node, units=units, rule="positive")
 
 
+@dataclasses.dataclass
+class _Entry:
+    """An entry of the table that grows batch by batch, in place."""
+
+    recording: "Recording"
+    n: int
+    data: "torch.Tensor | None" = None
+    done: int = 0
+
+    def read(self, value: "torch.Tensor") -> None:
+        """Read the next samples off the recorded value."""
+        import torch
+
+        part = _read(self.recording, value)
+        if self.data is None:
+            self.data = torch.empty((self.n, *part.shape[1:]), dtype=part.dtype)
+        self.data[self.done : self.done + len(part)].copy_(part)
+        self.done += len(part)
+
+    def layer(self) -> GateLayer:
+        """The finished entry."""
+        assert self.data is not None
+        data, kind = self.data.numpy(), _KINDS.get(self.recording.rule, "soft")
+        layer = GateLayer(kind, self.recording.shape, data)
+        return dataclasses.replace(layer, data=data.view("<u8").astype(np.uint64, copy=False)) if layer.packed else layer
+
+
+def _reading(program: "fx.GraphModule", entries: list[_Entry]) -> "fx.GraphModule":
+    """The program as compiled Python that hands each recorded value to its entries as soon as it is there.
+
+    Values are freed after their last use, so that a recorded one need not outlive its layer.
+    """
+    import torch
+
+    graph, copies = torch.fx.Graph(), {}
+    graph.output(graph.graph_copy(program.graph, copies))
+    nodes = {node.name: copy for node, copy in copies.items()}
+    for entry in entries:
+        with graph.inserting_after(nodes[entry.recording.node]):
+            graph.call_function(entry.read, (nodes[entry.recording.node],))
+    for node in graph.nodes:
+        if node.target is torch.ops.aten.view.default:
+            node.target = (
+                torch.ops.aten.reshape.default
+            )  # traced as a view, flatten must copy where a convolution has put the channels last
+    return torch.fx.GraphModule(program, graph)
+
+
 def _batch(X: np.ndarray) -> "torch.Tensor":
     """A copy (X may be read-only) with the plain strides of its shape: those of an axis of length 1 are arbitrary, and convolutions
     round by them.
     """
     import torch
 
-    copied = torch.tensor(X)
-    return torch.empty(X.shape, dtype=copied.dtype).copy_(copied)
+    batch = torch.empty(X.shape, dtype=torch.float64 if X.dtype == np.float64 else torch.float32)
+    batch.numpy()[...] = X
+    return batch
 
 
-def _batch_size(trace: "Trace") -> int:
-    """Samples whose recorded values fill about 64 MB."""
-    cells = sum(int(np.prod(node.shape)) for node in trace.graph.nodes)
-    return max(1, min(4096, _RUN_BYTES // (8 * max(cells, 1))))
-
-
-def _run(trace: "Trace", recordings: "list[Recording]", batch: "torch.Tensor") -> dict[str, "torch.Tensor"]:
-    """Values of the nodes to record; the others are freed as soon as they are used."""
+def _run(program: "fx.GraphModule", batch: "torch.Tensor") -> None:
     import torch
     from torch.utils._pytree import tree_leaves
 
-    wanted, kept = {recording.node for recording in recordings}, {}
-
-    class Keep(torch.fx.Interpreter):
-        def run_node(self, n: torch.fx.Node) -> Any:
-            result = super().run_node(n)
-            if n.name in wanted:
-                kept[n.name] = result
-            return result
-
-        def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-            # traced as a view, flatten must copy where a convolution has put the channels last
-            view = target is torch.ops.aten.view.default
-            return super().call_function(torch.ops.aten.reshape.default if view else target, args, kwargs)
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's remarks on the user's operators came when the user ran the network
-        results = Keep(trace.program).run(batch)
+        results = program(batch)
     if not all(bool(torch.isfinite(result).all()) for result in tree_leaves(results)):
         raise DataError("the network gives NaN or infinite values. Are its weights finite, and X of the size it was trained on?")
-    return kept
 
 
-def _read(recording: "Recording", value: "torch.Tensor") -> np.ndarray:
-    """One recorded value as the table keeps it, positions before channels."""
+def _read(recording: "Recording", value: "torch.Tensor") -> "torch.Tensor":
+    """One recorded value as the table keeps it, positions before channels; bits in bytes. It stays on its device."""
     import torch
 
     if recording.window is not None:
         return _selection(recording.window, value)
     gate = _gate(recording, value).reshape(len(value), -1)
     gate = gate if recording.units is None else gate[:, torch.as_tensor(recording.units, device=gate.device)]
-    flat = gate.reshape(len(value), recording.shape[0], -1).transpose(1, 2).contiguous().cpu().numpy()
-    return flat if recording.rule in _SOFT else pack(flat)
+    gate = gate.reshape(len(value), recording.shape[0], -1)
+    return gate.transpose(1, 2) if recording.rule in _SOFT else pack_on_device(gate)
 
 
 def _gate(recording: "Recording", value: "torch.Tensor") -> "torch.Tensor":
@@ -183,12 +288,37 @@ def _gate(recording: "Recording", value: "torch.Tensor") -> "torch.Tensor":
     return value
 
 
-def _selection(window: "Window | AdaptiveWindow", value: "torch.Tensor") -> np.ndarray:
+def _selection(window: Window | AdaptiveWindow, value: "torch.Tensor") -> "torch.Tensor":
     """Offset of the first maximum of each window."""
+    import torch
+
+    rank = len(window.kernel)
+    known = isinstance(window, Window) and rank in (1, 2, 3)
+    best = _pooled(window, value) if known else _searched(window, value)
+    return best.transpose(1, 2).to(torch.uint8 if window.size <= _NARROW else torch.int32)
+
+
+def _pooled(window: Window, value: "torch.Tensor") -> "torch.Tensor":
+    """By torch's own pool, whose maximum is the first; it gives flat positions of the padded image."""
+    import torch
+    from torch.nn import functional
+
+    pads = [side for sides in reversed(window.padding) for side in sides]
+    seen = functional.pad(value, pads, value=-torch.inf) if any(pads) else value
+    pool = (functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)[len(window.kernel) - 1]
+    _, places = pool(seen, window.kernel, window.stride, dilation=window.dilation, return_indices=True)
+    taps = dataclasses.replace(window, padding=((0, 0),) * len(window.kernel)).taps(tuple(seen.shape[2:]))
+    steps = taps[:, 0] - taps[0, 0]
+    offsets = np.zeros(steps[-1] + 1, np.uint8 if window.size <= _NARROW else np.int32)
+    offsets[steps] = np.arange(window.size)
+    first, offset = (torch.as_tensor(a, device=value.device) for a in (taps[0], offsets))
+    return offset[places.flatten(2) - first]
+
+
+def _searched(window: Window | AdaptiveWindow, value: "torch.Tensor") -> "torch.Tensor":
+    """By comparing what each window sees."""
     import torch
 
     taps = torch.as_tensor(window.taps(tuple(value.shape[2:])), device=value.device)
     flat = value.reshape(*value.shape[:2], -1)
-    seen = torch.where(taps >= 0, flat[..., taps.clamp(min=0)], -torch.inf)
-    best = seen.argmax(2).transpose(1, 2).contiguous().cpu().numpy()
-    return best.astype(np.uint8 if window.size <= 256 else np.int32)
+    return torch.where(taps >= 0, flat[..., taps.clamp(min=0)], -torch.inf).argmax(2)
