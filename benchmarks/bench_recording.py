@@ -89,6 +89,7 @@ def parsed() -> argparse.Namespace:
 def measured(name: str, options: argparse.Namespace) -> dict[str, object]:
     """Seconds of everything for one network."""
     make, shape, n = NETWORKS[name]
+    torch.manual_seed(0)
     net, n = make().eval(), min(n, options.n or n)
     X = np.random.default_rng(0).standard_normal((n, *shape), dtype=np.float32)
     start = time.perf_counter()

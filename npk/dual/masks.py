@@ -4,6 +4,7 @@ A mask has its own list of positions. At each of them it multiplies one entry of
 indicator that a max pool chose some offset, or the input itself.
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,41 +59,59 @@ class Mask:
         return all(f.kind != "input" and f.slope == 0 and table.entries[f.name].kind != "soft" for f in self.factors)
 
 
-def form_real(mask: Mask, table: GateTable) -> np.ndarray:
-    """Values of a mask, ``(n, positions, channels)`` float64, segment after segment."""
-    product = np.ones((len(table), mask.size, mask.width))
+def form_real(mask: Mask, table: GateTable, dtype: str | np.dtype = "float64") -> np.ndarray:
+    """Values of a mask, ``(n, positions, channels)``, segment after segment; multiplied in float64, then rounded to ``dtype``.
+
+    A mask that is one whole layer may come without a copy: do not write into it.
+    """
+    product: np.ndarray | None = None
     for factor, channels, at, offset in zip(mask.factors, mask.channels, mask.positions, mask.offsets, strict=True):
-        product *= _values(factor, table, at, offset)[:, :, channels]
-    return product
+        values = _taken(_values(factor, table, at, offset), channels, axis=2)
+        product = values if product is None else np.multiply(product, values, dtype=np.float64)
+    return np.ones((len(table), mask.size, mask.width), dtype) if product is None else product.astype(dtype, copy=False)
 
 
 def form_bits(mask: Mask, table: GateTable) -> np.ndarray:
-    """Values of a hard mask in packed bits, ``(n, positions, words)`` uint64, each segment in words of its own."""
-    if len(mask.segments) == 1 and all(_is_whole(mask, k, table) for k in range(len(mask.factors))):
-        product = np.full((len(table), mask.size, *mask.words), np.iinfo(np.uint64).max)
-        for factor, at, offset in zip(mask.factors, mask.positions, mask.offsets, strict=True):
-            data = table.entries[factor.name].data
-            product &= data[:, at] if factor.kind == "gate" else pack(data[:, at] == offset[:, None])
-        return product
+    """Values of a hard mask in packed bits, ``(n, positions, words)`` uint64, each segment in words of its own.
+
+    A mask that is one whole layer may come without a copy: do not write into it.
+    """
+    if mask.factors and len(mask.segments) == 1 and all(_is_whole(mask, k, table) for k in range(len(mask.factors))):
+        read = zip(mask.factors, mask.positions, mask.offsets, strict=True)
+        return functools.reduce(np.bitwise_and, (_bits(factor, table, at, offset) for factor, at, offset in read))
     values = np.ones((len(table), mask.size, mask.width), bool)
     for factor, channels, at, offset in zip(mask.factors, mask.channels, mask.positions, mask.offsets, strict=True):
         entry = table.entries[factor.name]
-        seen = unpack(entry.data[:, at], entry.channels) if factor.kind == "gate" else entry.data[:, at] == offset[:, None]
-        values &= seen[:, :, channels]
+        data = _taken(entry.data, at, axis=1)
+        values &= _taken(unpack(data, entry.channels) if factor.kind == "gate" else data == offset[:, None], channels, axis=2)
     return np.concatenate([pack(part) for part in np.split(values, np.cumsum(mask.segments)[:-1], axis=2)], axis=2)
 
 
 def _is_whole(mask: Mask, number: int, table: GateTable) -> bool:
     """Whether a factor is read at all channels of its entry in order."""
-    channels = mask.channels[number]
-    return len(channels) == table.entries[mask.factors[number].name].channels and bool((channels == np.arange(len(channels))).all())
+    return _is_all(mask.channels[number], table.entries[mask.factors[number].name].channels)
+
+
+def _is_all(index: np.ndarray, size: int) -> bool:
+    return len(index) == size and bool((index == np.arange(size)).all())
+
+
+def _taken(values: np.ndarray, index: np.ndarray, axis: int) -> np.ndarray:
+    """Entries along an axis; all of them in order are no copy."""
+    return values if _is_all(index, values.shape[axis]) else np.take(values, index, axis=axis)
+
+
+def _bits(factor: Factor, table: GateTable, at: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """One factor at all channels, packed."""
+    data = _taken(table.entries[factor.name].data, at, axis=1)
+    return data if factor.kind == "gate" else pack(data == offset[:, None])
 
 
 def _values(factor: Factor, table: GateTable, at: np.ndarray, offset: np.ndarray) -> np.ndarray:
     if factor.kind == "input":
-        return input_values(table, table.graph[factor.name])[:, :, at].swapaxes(1, 2)
+        return _taken(input_values(table, table.graph[factor.name]), at, axis=2).swapaxes(1, 2)
     entry = table.entries[factor.name]
-    data = entry.data[:, at]
+    data = _taken(entry.data, at, axis=1)
     if factor.kind == "selection":
         return data == offset[:, None]
     return np.where(unpack(data, entry.channels), 1.0, factor.slope) if entry.packed else data

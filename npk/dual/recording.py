@@ -197,9 +197,9 @@ class _Entry:
         import torch
 
         part = _read(self.recording, value)
-        if self.data is None:
-            self.data = torch.empty((self.n, *part.shape[1:]), dtype=part.dtype)
-        self.data[self.done : self.done + len(part)].copy_(part)
+        data = torch.empty((self.n, *part.shape[1:]), dtype=part.dtype) if self.data is None else self.data
+        data[self.done : self.done + len(part)].copy_(part)
+        self.data = data
         self.done += len(part)
 
     def layer(self) -> GateLayer:
@@ -292,9 +292,7 @@ def _selection(window: Window | AdaptiveWindow, value: "torch.Tensor") -> "torch
     """Offset of the first maximum of each window."""
     import torch
 
-    rank = len(window.kernel)
-    known = isinstance(window, Window) and rank in (1, 2, 3)
-    best = _pooled(window, value) if known else _searched(window, value)
+    best = _pooled(window, value) if isinstance(window, Window) and len(window.kernel) <= 3 else _searched(window, value)
     return best.transpose(1, 2).to(torch.uint8 if window.size <= _NARROW else torch.int32)
 
 
