@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import npk
-from npk.dual.gate_table import GateLayer, GateTable, is_on, pack, unpack
+from npk.dual.gate_table import GateLayer, GateTable, is_on, pack, pack_on_device, unpack
 from npk.dual.recording import as_samples, record_gates, record_trace
 from npk.dual.tracing import trace_network
 from npk.errors import DataError, OptionError, ShapeError, StoreError
@@ -50,6 +50,15 @@ def test_pack_and_unpack(channels, rng):
         np.testing.assert_array_equal(bit, gates[..., channel])
     np.testing.assert_array_equal(unpack(words, channels), gates)
     np.testing.assert_array_equal(unpack(words[:, ::2], channels), gates[:, ::2])
+
+
+@pytest.mark.parametrize("positions", [1, 2, 9])
+@pytest.mark.parametrize("channels", [1, 7, 8, 63, 64, 65, 130])
+def test_packing_on_the_device_gives_the_same_words(channels, positions, rng):
+    gates = rng.random((3, channels, positions)) > 0.5
+    for given in (torch.as_tensor(gates), torch.as_tensor(gates).transpose(1, 2).contiguous().transpose(1, 2)):
+        found = pack_on_device(given).contiguous().numpy().view("<u8")
+        np.testing.assert_array_equal(found, pack(np.ascontiguousarray(gates.transpose(0, 2, 1))))
 
 
 def test_a_tie_is_off():

@@ -40,13 +40,15 @@ def pack_on_device(gates: "torch.Tensor") -> "torch.Tensor":
     import torch
 
     n, channels, positions = gates.shape
-    bits = torch.nn.functional.pad(gates.view(torch.uint8), (0, 0, 0, -channels % 64)) if channels % 64 else gates.view(torch.uint8)
+    pad = torch.nn.functional.pad
+    bits = pad(gates.view(torch.uint8), (0, 0, 0, -channels % 8)) if channels % 8 else gates.view(torch.uint8)
     if positions == 1:  # eight neighbors at once: the product moves the lowest bit of byte i to bit 56 + i
         octets = bits.contiguous().view(n, -1).view(torch.int64) * 0x0102040810204080 >> 56
-        return octets.to(torch.uint8).view(n, 1, -1)
-    for shift in (1, 2, 4):
-        bits = bits[:, 1::2].bitwise_left_shift(shift).bitwise_or_(bits[:, ::2])
-    return bits.transpose(1, 2)
+        bits = octets.to(torch.uint8).view(n, -1, 1)
+    else:
+        for shift in (1, 2, 4):
+            bits = bits[:, 1::2].bitwise_left_shift(shift).bitwise_or_(bits[:, ::2])
+    return (pad(bits, (0, 0, 0, -bits.shape[1] % 8)) if bits.shape[1] % 8 else bits).transpose(1, 2)
 
 
 def unpack(words: np.ndarray, channels: int) -> np.ndarray:

@@ -302,7 +302,8 @@ def _pooled(window: Window, value: "torch.Tensor") -> "torch.Tensor":
     from torch.nn import functional
 
     pads = [side for sides in reversed(window.padding) for side in sides]
-    seen = functional.pad(value, pads, value=-torch.inf) if any(pads) else value
+    seen = value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value  # faster, and the order of the table
+    seen = functional.pad(seen, pads, value=-torch.inf) if any(pads) else seen
     pool = (functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)[len(window.kernel) - 1]
     _, places = pool(seen, window.kernel, window.stride, dilation=window.dilation, return_indices=True)
     taps = dataclasses.replace(window, padding=((0, 0),) * len(window.kernel)).taps(tuple(seen.shape[2:]))
