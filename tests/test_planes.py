@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import npk
-from npk.backends.cpu.program import compile_program
+from npk.backends.cpu.compiler import compile_program
 from npk.dual.planes import Planes
 from npk.dual.planning import plan
 from npk.dual.recursion import Field
@@ -120,8 +120,8 @@ def test_units_run_after_what_they_need():
 
 def test_slots_are_used_again():
     layers = [layer for _ in range(20) for layer in (conv(1, 1), nn.ReLU())]
-    deep = compile_program(planes(*layers, *GAP, nn.Linear(1, 2)).recursion)
-    flat = compile_program(planes(*layers[:4], *GAP, nn.Linear(1, 2)).recursion)
+    deep, flat = (planes(*some, *GAP, nn.Linear(1, 2)).recursion for some in (layers, layers[:4]))
+    deep, flat = (compile_program(recursion, [True] * len(recursion.masks)) for recursion in (deep, flat))
     assert deep.cells == flat.cells
     assert len(deep.tables) == len(flat.tables)  # all planes and layers look alike
 

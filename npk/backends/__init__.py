@@ -32,6 +32,15 @@ class Backend(Protocol):
         """What :meth:`tile` needs of the samples on one side."""
         ...
 
-    def tile(self, rows: Any, cols: Any, exponents: np.ndarray, diagonal: int | None = None) -> np.ndarray:
-        """The kernel of all pairs divided by ``2**exponents[-1]``; entries left of ``diagonal`` may stay uncomputed."""
+    def tile(
+        self, rows: Any, cols: Any, exponents: np.ndarray, diagonal: int | None = None, memory: np.ndarray | None = None
+    ) -> np.ndarray:
+        """The kernel of all pairs divided by ``2**exponents[-1]``; entries left of ``diagonal`` may stay uncomputed.
+
+        The result may lie in ``memory``, where the next tile with it overwrites it.
+        """
+        ...
+
+    def memory_of(self, side: int) -> np.ndarray | None:
+        """Memory for tiles of ``side`` x ``side`` pairs."""
         ...

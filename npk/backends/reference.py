@@ -88,6 +88,11 @@ class ReferenceBackend:
         """The table itself: masks are formed in each tile."""
         return table
 
-    def tile(self, rows: GateTable, cols: GateTable, exponents: np.ndarray, diagonal: int | None = None) -> np.ndarray:
+    def tile(
+        self, rows: GateTable, cols: GateTable, exponents: np.ndarray, diagonal: int | None = None, memory: np.ndarray | None = None
+    ) -> np.ndarray:
         """The kernel of all pairs divided by 2**exponents[-1]."""
         return evaluate(self.recursion, rows, cols, exponents).astype(self.dtype)
+
+    def memory_of(self, side: int) -> None:
+        """None: each tile has memory of its own."""

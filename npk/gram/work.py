@@ -40,7 +40,7 @@ class Work:
     def tiles(self, skip: Callable[[Tile], bool] = lambda tile: False) -> Iterator[tuple[Tile, np.ndarray]]:
         """Pairs (tile, values on the kernel's scale), in the plan's order."""
         todo = [tile for tile in self.plan if not skip(tile)]
-        band, left = None, None
+        band, left, memory = None, None, self.backend.memory_of(min(self.plan.side, max(self.plan.n, self.plan.m)))
         with self.kernel.progress.task("kernel tiles", len(self.plan)) as advance:
             advance(len(self.plan) - len(todo))
             for tile in todo:
@@ -48,7 +48,7 @@ class Work:
                     band, left = tile.row, self.backend.side(self.rows.take(tile.rows))
                 right = self.backend.side(self.cols.take(tile.cols))
                 offset = tile.cols.start - tile.rows.start if self.plan.symmetric else None
-                values = self._finish(tile, self.backend.tile(left, right, self.exponents, offset))
+                values = self._finish(tile, self.backend.tile(left, right, self.exponents, offset, memory))
                 self._count(tile, values)
                 yield tile, values
                 advance(1)

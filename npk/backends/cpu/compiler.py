@@ -115,8 +115,9 @@ def _bands(recursion: Recursion) -> dict[int, tuple[int, ...]]:
     many = [n for n, step in enumerate(recursion.steps) if isinstance(step, Collapse) and len(step.terms) > 2]
     found: dict[int, tuple[int, ...]] = {}
     for _, stage in itertools.groupby(many, lambda n: (recursion.steps[n].grid, recursion.steps[n].groups)):
-        numbers = list(stage)
-        found |= {numbers[i]: tuple(numbers[i + 1 : i + _BAND]) for i in range(0, len(numbers), _BAND)}
+        for _, band in itertools.groupby(enumerate(stage), lambda entry: entry[0] // _BAND):
+            first, *rest = (number for _, number in band)
+            found[first] = tuple(rest)
     return found
 
 
@@ -232,7 +233,7 @@ class _Compiler:
             (cells, k), came = part.pair[rows].shape, part.source
             table, runs = self.draft.table(part.pair, rows), self.runs_of(part.pair, rows)
             for into, group, _, scale in self.blocks(part):
-                begin, out = state.place[came] + group * int(self.counts[came, state.unit]), state.place[number] + into * cells
+                begin, out = state.place.get(came, 0) + group * int(self.counts[came, state.unit]), state.place[number] + into * cells
                 row = (GATHER, out, cells, table, k, begin, -1) if runs is None else (BOX, out, runs[1], runs[0], k // WIDTH, begin, -1)
                 self.draft.add(row, (number, came), (scale, bias))
 
@@ -272,7 +273,7 @@ class _Compiler:
         weight = -1 if isinstance(part.weight, float | int) else draft.weight(part.weight[rows])
         k = part.pair[rows].size // len(part.pair[rows])
         for into, group, segment, scale in self.blocks(part):
-            begin = state.place[part.source] + group * int(self.counts[part.source, state.unit]) if part.source >= 0 else 0
+            begin = state.place.get(part.source, 0) + group * int(self.counts[part.source, state.unit]) if part.source >= 0 else 0
             yield _Term(part, into, (k, begin, draft.table(part.pair, rows), u, v, weight), mask, segment, scale, rows)
 
     def step(self, term: _Term) -> Step:

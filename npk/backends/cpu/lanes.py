@@ -111,7 +111,8 @@ def _by_form(e, term, sources, run, chains):
 def _accumulate(e, totals, term, sources, scale, span, overlaps):
     """Add scale * weight * V[source + entry] * overlap to the totals, for the contributions j of a span; entries of -1 are left out."""
     b = e.b
-    with cgutils.for_range_slice(b, *span, number(1)) as (j, _):
+    begin, end = span
+    with cgutils.for_range_slice(b, begin, end, number(1)) as (j, _):
         entry = b.sext(e.item(sources.tables, b.add(term["pair"], j)), I64)
         with b.if_then(b.icmp_signed(">=", entry, number(0)), likely=True):
             factor = cgutils.alloca_once_value(b, scale)
@@ -126,8 +127,8 @@ def _accumulate(e, totals, term, sources, scale, span, overlaps):
 
 def _places(e, term, sources, j):
     """Where the masks of contribution ``j`` begin, of the row samples and of the column samples."""
-    places = [e.b.sext(e.item(sources.tables, e.b.add(term[column], j)), I64) for column in "uv"]
-    return [e.b.add(term["first"], e.b.mul(place, term["stride"])) for place in places]
+    u, v = (e.b.sext(e.item(sources.tables, e.b.add(term[column], j)), I64) for column in "uv")
+    return e.b.add(term["first"], e.b.mul(u, term["stride"])), e.b.add(term["first"], e.b.mul(v, term["stride"]))
 
 
 @intrinsic
@@ -144,7 +145,8 @@ def collapse(tc, rows, terms, scales, t, begin, end, sources):
             with cgutils.for_range_slice(b, begin_, end_, number(1)) as (c, _):
                 o, first, cell = b.mul(b.add(term["out"], c), number(e.wide)), b.mul(c, term["k"]), b.sub(c, begin_)
                 if mask and mask.advance:
-                    mask.advance(*_places(e, term, sources_, c), cell)
+                    u, v = _places(e, term, sources_, c)
+                    mask.advance(u, v, cell)
                 totals = e.registers(e.kind)
                 with b.if_then(b.icmp_signed("==", term["fresh"], number(0))):
                     for r, total in enumerate(totals):

@@ -11,6 +11,7 @@ from npk.backends.cpu.lanes import collapse, gather, reduce, slide
 from npk.backends.cpu.program import LANES, TOGETHER
 
 _GROUPS = 2  # groups of rows that a task takes one after the other, so that the column block stays in the cache
+_LINE = 64  # bytes of a line of the cache
 _FLUSH = 16  # contributions added in the arithmetic's own type before they go to a float64 sum
 
 
@@ -24,6 +25,12 @@ def can_cache() -> bool:
 
 
 _CACHE = can_cache()
+
+
+@njit(cache=_CACHE)
+def _on_lines(array):
+    """What is left of an array when it begins at a line of the cache: vectors that lie across two lines take twice as long."""
+    return array[(-array.ctypes.data % _LINE) // array.itemsize :]
 
 
 @njit(cache=_CACHE, error_model="numpy", boundscheck=False)
@@ -58,9 +65,10 @@ def _run_group(rows, program, sources, sums):
         elif kind == 3:
             _run_box(rows, row, scale, bias, tables, slots)
         elif kind == 4:
-            for begin in range(0, cells, TOGETHER):
+            for some in range((cells + TOGETHER - 1) // TOGETHER):
+                begin, end = some * TOGETHER, min(cells, (some + 1) * TOGETHER)
                 for t in range(first, first + count):
-                    collapse(rows, terms, scales, t, begin, min(cells, begin + TOGETHER), sources)
+                    collapse(rows, terms, scales, t, begin, end, sources)
         else:
             begin = 0
             while begin < cells:
@@ -88,10 +96,10 @@ def run_tile(rows, program, tables, weights, masks, sizes, left, out):
         strip = k // 2 if k % 2 == 0 else strips - 1 - k // 2  # both ends in turn: threads get equal shares of a triangle
         if left + (q + 1) * LANES <= strip * _GROUPS * high:
             continue
-        slots = np.empty(sizes[0] * wide, out.dtype)
+        slots = _on_lines(np.empty(sizes[0] * wide + _LINE, out.dtype))
         slots[:wide] = 1
-        sums = np.zeros(max(sizes[1], 1) * wide, np.float64)
-        chain_bits, chain_lanes = np.empty(sizes[3] * high, np.uint32), np.empty(sizes[3] * LANES, np.uint32)
+        sums = _on_lines(np.zeros(sizes[1] * wide + _LINE, np.float64))
+        chain_bits, chain_lanes = np.empty(sizes[3] * high, np.uint32), _on_lines(np.empty(sizes[3] * LANES + _LINE, np.uint32))
         for g in range(strip * _GROUPS, min(groups, (strip + 1) * _GROUPS)):
             sources = (tables, weights, bits[g], lane_bits[q], reals[g], lane_reals[q], chain_bits, chain_lanes, slots)
             _run_group(rows, program, sources, sums)

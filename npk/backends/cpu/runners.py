@@ -1,0 +1,64 @@
+"""What runs on a tile: the general program, or the fused product of a chain of dense layers."""
+
+import numpy as np
+
+from npk.backends.cpu.product import Product
+from npk.backends.cpu.program import LANES, ROWS, TERMS, TOGETHER, Program
+from npk.backends.cpu.sides import Layout
+
+Masks = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # bits of rows and of lanes, numbers of rows and of lanes
+
+
+class ProgramRunner:
+    """A program of operations on planes.
+
+    Args:
+        program: the program.
+        layout: of its masks.
+    """
+
+    def __init__(self, program: Program, layout: Layout) -> None:
+        self.program, self.dtype, self.rows = program, layout.dtype, program.rows
+        self.terms = np.concatenate([program.terms[:, :-1], layout.rows[program.terms[:, -1]]], axis=1)
+        chained = self.terms[self.terms[:, TERMS.index("chain")] >= 0]
+        words = program.chains * TOGETHER * int(chained[:, -1].max(initial=0))
+        self.sizes = np.array([program.cells, program.sums, program.result, words])
+        self.weights = program.weights.astype(self.dtype)
+
+    @property
+    def bytes_a_thread(self) -> int:
+        """Working memory of one thread."""
+        cells, sums, _, words = self.sizes.tolist()
+        return (cells * self.dtype.itemsize + sums * 8) * LANES * self.rows + words * 4 * (LANES + self.rows)
+
+    def run(self, masks: Masks, exponents: np.ndarray, left: int, out: np.ndarray) -> None:
+        """Fill ``out``; ``left`` as in ``run_tile``."""
+        from npk.backends.cpu.tile import run_tile
+
+        scalars, scales = self.program.scalars(exponents).astype(self.dtype), self.program.scales(exponents).astype(self.dtype)
+        made = (self.program.operations, np.ascontiguousarray(scalars), self.terms, scales)
+        run_tile((0,) * self.rows, made, self.program.tables, self.weights, masks, self.sizes, left, out)
+
+
+class ProductRunner:
+    """A product of overlaps.
+
+    Args:
+        product: the product.
+        layout: of its masks, in the product's order.
+    """
+
+    def __init__(self, product: Product, layout: Layout) -> None:
+        self.product, self.dtype, self.rows = product, layout.dtype, ROWS
+        self.factors = np.array([(form, place.start, place.stop - place.start) for form, place in layout.places], np.int64)
+
+    @property
+    def bytes_a_thread(self) -> int:
+        """Working memory of one thread: all is in registers."""
+        return 0
+
+    def run(self, masks: Masks, exponents: np.ndarray, left: int, out: np.ndarray) -> None:
+        """Fill ``out``; ``left`` as in ``run_tile``."""
+        from npk.backends.cpu.dense import run_product
+
+        run_product((0,) * self.rows, self.factors, self.product.scales(exponents).astype(self.dtype), masks, left, out)
