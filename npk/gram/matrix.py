@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from npk.backends.cpu.threads import torch_threads_kept
 from npk.errors import ShapeError
 from npk.gram.store import GramStore
 
@@ -88,15 +89,13 @@ class Gram:
 
 def put(whole: np.ndarray, rows: slice, cols: slice, values: np.ndarray, *, symmetric: bool) -> None:
     """Place a tile, and its mirror image below the diagonal of a symmetric matrix."""
-    whole[rows, cols] = values
-    if symmetric and rows.start != cols.start:
-        whole[cols, rows] = values.T
+    if not symmetric or rows.start == cols.start:
+        whole[rows, cols] = values
+        return
+    from npk.gram.passes import place_twice
 
-
-def mirror(values: np.ndarray) -> np.ndarray:
-    """A diagonal tile made symmetric to the bit from its upper triangle."""
-    upper = np.triu(values)
-    return upper + np.triu(values, 1).T
+    with torch_threads_kept():
+        place_twice(whole, rows.start, cols.start, values)
 
 
 def _meets(span: slice, start: int, stop: int) -> bool:

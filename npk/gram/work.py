@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from npk.backends import Backend
+from npk.backends.cpu.threads import torch_threads_kept
 from npk.dual.gate_table import GateTable
 from npk.dual.recursion import Collapse, Recursion
 from npk.errors import KernelWarning, ScaleError
-from npk.gram.matrix import mirror
 from npk.gram.tiles import Demand, Tile, TilePlan, plan_tiles
 
 if TYPE_CHECKING:
@@ -54,22 +54,27 @@ class Work:
                 advance(1)
         self._report()
 
-    def _finish(self, tile: Tile, scaled: np.ndarray) -> np.ndarray:
-        if not np.isfinite(scaled).all():
+    def _finish(self, tile: Tile, values: np.ndarray) -> np.ndarray:
+        """A tile on the kernel's scale, in place."""
+        from npk.gram.passes import settle
+
+        whole = self.plan.symmetric and tile.row == tile.col
+        exponent = 0 if self.kernel.scale == "cosine" else int(self.exponents[-1])
+        with torch_threads_kept(), np.errstate(over="ignore", under="ignore"):
+            top = float(settle(values, float(np.ldexp(1.0, exponent)), whole).max())
+        if not np.isfinite(top):
             raise ScaleError(
                 f"kernel values leave the range of {self.kernel.dtype} between layers. "
                 'Use dtype="float64"; if it is float64 already, the samples differ too much in size: normalize them.'
             )
-        if self.plan.symmetric and tile.row == tile.col:
-            scaled = mirror(scaled)
         if self.roots is None or self.kernel.scale != "cosine":
-            return to_range(scaled, int(self.exponents[-1]), self.kernel)
+            check_range(top, exponent, self.kernel)
+            return values
         roots = np.outer(self.roots[0][tile.rows], self.roots[1][tile.cols])
-        values = np.divide(scaled, roots, out=np.zeros(scaled.shape), where=roots > 0)
-        if self.plan.symmetric and tile.row == tile.col:
-            alive = self.roots[0][tile.rows] > 0
-            np.fill_diagonal(values, alive.astype(float))
-        return values.astype(self.kernel.dtype)
+        shares = np.divide(values, roots, out=np.zeros(values.shape), where=roots > 0)
+        if whole:
+            np.fill_diagonal(shares, (self.roots[0][tile.rows] > 0).astype(float))
+        return shares.astype(self.kernel.dtype)
 
     def _count(self, tile: Tile, values: np.ndarray) -> None:
         """Dead inputs, and entries between live samples that are 0, in what was computed."""
@@ -113,22 +118,19 @@ def diagonal(backend: Backend, table: GateTable, exponents: np.ndarray) -> np.nd
     return found
 
 
-def to_range(scaled: np.ndarray, exponent: int, kernel: "NeuralPathKernel") -> np.ndarray:
-    """K from K / 2**exponent; exact, or an error.
+def check_range(top: float, exponent: int, kernel: "NeuralPathKernel") -> None:
+    """Whether values up to top * 2**exponent are exact in the kernel's dtype.
 
     Raises:
         ScaleError: values outside the range of the dtype.
     """
-    with np.errstate(over="ignore", under="ignore"):
-        values = np.ldexp(scaled, exponent)
-    info = np.finfo(scaled.dtype)
-    top = float(np.abs(scaled).max(initial=0.0))
-    if not np.isfinite(values).all() or (top > 0 and np.log2(top) + exponent < np.log2(info.tiny) + info.nmant):
+    info = np.finfo(kernel.dtype)
+    power = np.log2(top) + exponent if top > 0 else 0.0
+    if power >= info.maxexp or power < np.log2(info.tiny) + info.nmant:
         raise ScaleError(
             f'with scale="{kernel.scale}" the largest kernel values are about 2**{exponent}, outside the range of {kernel.dtype}. '
             'Use scale="cosine", or dtype="float64".'
         )
-    return values
 
 
 def least_share(recursion: Recursion) -> float:

@@ -1,9 +1,5 @@
 """The CPU backend: a recursion compiled to operations on displacement planes, run by Numba with popcount overlaps."""
 
-import contextlib
-import sys
-from collections.abc import Iterator
-
 import numpy as np
 
 from npk.backends.cpu.compiler import compile_program
@@ -11,18 +7,9 @@ from npk.backends.cpu.product import as_product
 from npk.backends.cpu.program import LANES
 from npk.backends.cpu.runners import ProductRunner, ProgramRunner
 from npk.backends.cpu.sides import Layout, Side, is_kept_in_bits, on_lines, zeros
+from npk.backends.cpu.threads import torch_threads_kept
 from npk.dual.gate_table import GateTable
 from npk.dual.recursion import Recursion
-
-
-@contextlib.contextmanager
-def _torch_threads_kept() -> Iterator[None]:
-    """Numba's OpenMP layer changes the number of threads that torch uses in this process: put it back."""
-    torch = sys.modules.get("torch")
-    before = torch.get_num_threads() if torch else 0
-    yield
-    if torch and torch.get_num_threads() != before:
-        torch.set_num_threads(before)
 
 
 class CpuBackend:
@@ -80,7 +67,7 @@ class CpuBackend:
         (bits, reals), (lane_bits, lane_reals) = rows.together(self.runner.rows), cols.together(LANES)
         shape = (len(bits) * self.runner.rows, len(lane_bits) * LANES)
         out = zeros(shape, self.dtype) if memory is None else on_lines(memory, shape)
-        with _torch_threads_kept(), np.errstate(over="ignore"):  # what leaves the range makes the tile infinite, and is reported there
+        with torch_threads_kept(), np.errstate(over="ignore"):  # what leaves the range makes the tile infinite, and is reported there
             left = diagonal if diagonal is not None else len(out)
             self.runner.run((bits, lane_bits, reals, lane_reals), exponents, left, out)
         return out[: len(rows), : len(cols)]
