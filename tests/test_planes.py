@@ -118,6 +118,38 @@ def test_units_run_after_what_they_need():
             assert (there < own).all() if found.defers(number, links.source, links.term) else (there == own).all()
 
 
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.convs = nn.ModuleList(conv(1, 1, padding_mode="zeros") for _ in range(4))
+
+    def forward(self, x):
+        for layer in self.convs:
+            x = torch.relu(x + layer(x))
+        return x
+
+
+def test_layers_that_look_alike_share_their_arrays():
+    found = planes(Residual(), *GAP, nn.Linear(1, 2))
+    for arrays in (found.pairs, found.labels, found.ordered, found.bounds, found.ranks):
+        assert len({id(arrays[number]) for number in fields(found)}) == 1
+    stream = [n for n, step in enumerate(found.recursion.steps) if getattr(step, "grid", ()) == (4, 4) and len(step.sources) > 1]
+    links = [link for number in stream for link in found.links(number, found.ordered[number][:50])]
+    assert len(links) > 4
+    for part in ("pair", "u", "v"):
+        assert len({id(getattr(link, part)) for link in links if link.source is not None}) == 1
+
+
+def test_pairs_come_in_chunks(monkeypatch):
+    layers = (conv(1, 2), nn.ReLU(), nn.MaxPool2d(3, 2), conv(2, 2, padding_mode="zeros"), nn.ReLU(), *GAP, nn.Linear(2, 2))
+    whole = planes(*layers, shape=(1, 7, 7))
+    monkeypatch.setattr("npk.dual.planes._CHUNK", 100)
+    pieces = planes(*layers, shape=(1, 7, 7))
+    for name in ("pairs", "labels", "ranks"):
+        for one, other in zip(getattr(whole, name), getattr(pieces, name), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
 def test_slots_are_used_again():
     layers = [layer for _ in range(20) for layer in (conv(1, 1), nn.ReLU())]
     deep, flat = (planes(*some, *GAP, nn.Linear(1, 2)).recursion for some in (layers, layers[:4]))

@@ -10,6 +10,7 @@ V(s, t) = factor * sum over the window of W(ks+d, kt+d) + bias. Nothing else hap
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -73,6 +74,11 @@ class Field:
     grid: Grid
     positions: int
     groups: int = 1
+
+    @cached_property
+    def cells(self) -> np.ndarray:
+        """The taps as a term has its cells: position under each offset, ``(positions, offsets)``."""
+        return np.ascontiguousarray(self.taps.T)
 
     @property
     def sources(self) -> tuple[int, ...]:
