@@ -64,6 +64,7 @@ class _Live:
 
     ``cells``, ``weights`` and each of ``places`` and ``offsets`` are ``(positions, family)``. ``into``, ``groups`` and each of ``channels``
     are ``(channels,)``: the channels of the node where the term lives, the group of the field for each, and where a factor is read.
+    Factors that are read alike share their arrays as far as possible, so that these are worked on once.
     """
 
     field: int | None
@@ -78,7 +79,7 @@ class _Live:
 
     def times(self, factor: Factor, place: np.ndarray, offset: np.ndarray) -> "_Live":
         """The term with one more factor, read at the node's own channels."""
-        place, offset = (np.broadcast_to(a, self.cells.shape) for a in (place, offset))
+        place, offset = (a if a.shape == self.cells.shape else np.broadcast_to(a, self.cells.shape) for a in (place, offset))
         return dataclasses.replace(
             self,
             factors=(*self.factors, factor),
@@ -90,10 +91,12 @@ class _Live:
     def moved(self, taps: np.ndarray, weights: np.ndarray) -> "_Live":
         """Positions of the result see the old positions ``taps`` (offsets, positions): the family grows by the offsets."""
         index, new = taps.T, taps.shape[1]
-        gather = lambda old: look_up(old, index).reshape(new, -1)  # noqa: E731
+        distinct = {id(old): old for old in (self.cells, *self.places, *self.offsets)}
+        moved = {name: look_up(old, index).reshape(new, -1) for name, old in distinct.items()}
+        gather = lambda tables: tuple(moved[id(old)] for old in tables)  # noqa: E731
         grown = np.where(index >= 0, weights.T, 0.0)[..., None] * self.weights[np.maximum(index, 0)]
-        places, offsets = tuple(map(gather, self.places)), tuple(map(gather, self.offsets))
-        return dataclasses.replace(self, cells=gather(self.cells), weights=grown.reshape(new, -1), places=places, offsets=offsets)
+        places, offsets = gather(self.places), gather(self.offsets)
+        return dataclasses.replace(self, cells=moved[id(self.cells)], weights=grown.reshape(new, -1), places=places, offsets=offsets)
 
     def shown(self, part: Part) -> "_Live":
         """The term on the channels that a part of a rearrangement shows."""
@@ -120,6 +123,7 @@ class _Planner:
     masks: list[Mask] = field(default_factory=list)
     mask_numbers: dict[tuple, int] = field(default_factory=dict)
     collapses: dict[tuple[str, int], int] = field(default_factory=dict)
+    whole: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     terms: dict[str, list[_Live]] = field(default_factory=dict)
 
     def run(self) -> Recursion:
@@ -161,7 +165,8 @@ class _Planner:
 
     def here(self, node: PathNode) -> tuple[np.ndarray, np.ndarray]:
         """Place and offset of a factor that is read where the node is."""
-        return np.arange(node.positions)[:, None], np.array(0)
+        count = node.positions
+        return self.whole.setdefault(count, (np.arange(count)[:, None], np.zeros((count, 1), np.int64)))
 
     def constant(self, node: PathNode, weight: float = 1.0) -> _Live:
         """Paths that start at a node: V = 1 everywhere."""
@@ -176,7 +181,7 @@ class _Planner:
         taps = window_taps(self.graph, node)
         moved = term.moved(taps, np.ones(taps.shape))
         offsets = np.repeat(np.arange(len(taps)), term.cells.shape[1])[None, :]
-        return moved.times(Factor("selection", gate), np.arange(node.positions)[:, None], offsets)
+        return moved.times(Factor("selection", gate), self.here(node)[0], offsets)
 
     def parametric(self, node: PathNode, layer: Convolution) -> int:
         """The field of a layer. Paddings before it only say where its window looks, so the collapse is on the grid before them."""
@@ -200,15 +205,15 @@ class _Planner:
     def term(self, live: _Live, groups: np.ndarray) -> Term:
         """Give the term's product of factors a mask, on its distinct positions only; ``groups``: of the collapse, for each channel."""
         order = np.lexsort((live.into, live.groups, groups))
-        pairs, counts = np.unique(np.stack([groups, live.groups])[:, order], axis=1, return_counts=True)
-        blocks = np.stack([*pairs, np.arange(len(counts)), counts], 1)
+        several = int(live.groups.max(initial=0)) + 1
+        pairs, counts = np.unique(groups * several + live.groups, return_counts=True)
+        blocks = np.stack([*np.divmod(pairs, several), np.arange(len(counts)), counts], 1)
         if not live.factors or (live.cells < 0).all():  # nothing but padding in sight: no mask is needed
             return Term(live.field, live.cells, None, np.zeros_like(live.cells), live.weights, blocks)
-        rows = np.stack([a.reshape(-1) for a in (*live.places, *live.offsets)])
         outside = (live.cells < 0).reshape(-1)
-        distinct, inverse = np.unique(rows[:, ~outside], axis=1, return_inverse=True)
+        distinct, inverse = _distinct((*live.places, *live.offsets), ~outside)
         places = np.full(outside.shape, OUTSIDE)
-        places[~outside] = inverse.reshape(-1)
+        places[~outside] = inverse
         count, channels = len(live.factors), np.stack([channel[order] for channel in live.channels])
         mask = Mask(live.factors, channels, distinct[:count], distinct[count:], tuple(counts.tolist()))
         number = self.mask_numbers.setdefault(mask.key(), len(self.masks))
@@ -239,3 +244,16 @@ def _only_moves_positions(graph: PathGraph, node: PathNode) -> Part | None:
     channels = tuple(range(node.channels))
     shown = graph[node.inputs[part.input]]
     return part if part.into == channels == part.channels and shown.channels == node.channels else None
+
+
+def _distinct(tables: tuple[np.ndarray, ...], inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct columns of the flat tables at some places, sorted, and the number of each place's column. Equal tables are sorted once."""
+    flat = {id(table): table.reshape(-1)[inside] for table in tables}
+    contents = {name: row.tobytes() for name, row in flat.items()}
+    rows = {contents[name]: row for name, row in flat.items()}
+    if len(rows) == 1:
+        found, inverse = np.unique(next(iter(rows.values())), return_inverse=True)
+        return np.broadcast_to(found, (len(tables), len(found))), inverse
+    found, inverse = np.unique(np.stack(list(rows.values())), axis=1, return_inverse=True)
+    number = {content: i for i, content in enumerate(rows)}
+    return found[[number[contents[id(table)]] for table in tables]], inverse.reshape(-1)
