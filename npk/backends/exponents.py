@@ -7,7 +7,7 @@ product of two diagonals wherever a pool couples positions, says how large each 
 import numpy as np
 
 from npk.dual.gate_table import GateTable
-from npk.dual.masks import form_real
+from npk.dual.masks import Mask, form_bits, form_real
 from npk.dual.recursion import Field, Recursion, Term
 
 
@@ -17,19 +17,31 @@ def find_exponents(recursion: Recursion, table: GateTable, most: int = 3) -> np.
     The first ``most`` samples with an active path are looked at: dead ones know nothing of the range. Scaling by powers of two is
     exact, so a kernel does not depend on which samples were taken; only its range does.
     """
-    found = []
-    for i in range(len(table)):
-        exponents, live = _bounds(recursion, table.take(slice(i, i + 1)))
-        found += [exponents] if live else []
-        if len(found) == most:
+    found: list[np.ndarray] = []
+    for few in range(-(-len(table) // most)):
+        some = table.take(slice(few * most, (few + 1) * most))
+        sizes = [_sizes(mask, some) for mask in recursion.masks]
+        bounds = [_bounds(recursion, [size[i] for size in sizes]) for i in range(len(some))]
+        found += [exponents for exponents, live in bounds if live]
+        if len(found) >= most:
             break
-    return np.max(found, 0) if found else np.zeros(len(recursion.steps), np.int64)
+    return np.max(found[:most], 0) if found else np.zeros(len(recursion.steps), np.int64)
 
 
-def _bounds(recursion: Recursion, one: GateTable) -> tuple[np.ndarray, bool]:
-    """Exponent of each step for one sample, and whether the sample has an active path."""
-    masks = [form_real(mask, one)[0] for mask in recursion.masks]
-    sizes = [np.add.reduceat(m**2, np.cumsum([0, *k.segments])[:-1], axis=1) for m, k in zip(masks, recursion.masks, strict=True)]
+def _sizes(mask: Mask, table: GateTable) -> np.ndarray:
+    """Overlap of each position of a mask with itself, ``(n, positions, segments)``."""
+    if mask.is_hard(table):
+        return np.add.reduceat(_ones(form_bits(mask, table)), np.cumsum([0, *mask.words])[:-1], axis=2)
+    return np.add.reduceat(form_real(mask, table) ** 2, np.cumsum([0, *mask.segments])[:-1], axis=2)
+
+
+def _ones(words: np.ndarray) -> np.ndarray:
+    """Number of ones in each word of 64 bits."""
+    return np.unpackbits(words.view(np.uint8), axis=-1).reshape(*words.shape, 64).sum(-1, dtype=np.int64)
+
+
+def _bounds(recursion: Recursion, sizes: list[np.ndarray]) -> tuple[np.ndarray, bool]:
+    """Exponent of each step for one sample, and whether the sample has an active path; ``sizes``: its masks' overlaps with themselves."""
     exponents, values = np.zeros(len(recursion.steps), np.int64), []
     for number, step in enumerate(recursion.steps):
         shift = max((int(exponents[s]) for s in step.sources), default=0)
