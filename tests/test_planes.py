@@ -143,7 +143,8 @@ def test_layers_that_look_alike_share_their_arrays():
 def test_pairs_come_in_chunks(monkeypatch):
     layers = (conv(1, 2), nn.ReLU(), nn.MaxPool2d(3, 2), conv(2, 2, padding_mode="zeros"), nn.ReLU(), *GAP, nn.Linear(2, 2))
     whole = planes(*layers, shape=(1, 7, 7))
-    monkeypatch.setattr("npk.dual.planes._CHUNK", 100)
+    for name in ("_CHUNK", "_MANY"):
+        monkeypatch.setattr(f"npk.dual.planes.{name}", 100)
     pieces = planes(*layers, shape=(1, 7, 7))
     for name in ("pairs", "labels", "ranks"):
         for one, other in zip(getattr(whole, name), getattr(pieces, name), strict=True):

@@ -21,6 +21,7 @@ from scipy.sparse.csgraph import connected_components
 from npk.dual.recursion import Collapse, Field, Recursion, Term
 
 _CHUNK = 1 << 18  # contributions looked at together
+_MANY = 1 << 21  # pairs whose edges are found together: each chunk finds most of them again
 
 
 class _Once(dict[Hashable, Any]):
@@ -185,7 +186,7 @@ class Planes:
         looked = np.where(inside, place[cells], 0)
         first, second = (np.where(inside, a, -2 * _span(grid)).astype(np.int32).T.copy() for a in (middle - looked, looked))
         found = []
-        for here in _slices(len(shift), 1):
+        for here in _slices(len(shift), 1, _MANY):
             s, t = _ends(self.pairs[number][here], step.positions)
             found += [_distinct(shift[here], a[s] + b[t]) for a, b in zip(first, second, strict=True)]
         ends = np.concatenate([np.zeros((2, 0), np.int64), *found], axis=1)
@@ -239,9 +240,9 @@ def _wide(term: Term | None) -> int:
     return 1 if term is None else term.family
 
 
-def _slices(count: int, wide: int) -> list[slice]:
+def _slices(count: int, wide: int, together: int | None = None) -> list[slice]:
     """Cut some pairs of ``wide`` contributions each."""
-    size = max(1, _CHUNK // wide)
+    size = max(1, (together or _CHUNK) // wide)
     return [slice(chunk * size, (chunk + 1) * size) for chunk in range(-(-count // size))]
 
 
