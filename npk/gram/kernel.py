@@ -142,7 +142,7 @@ class NeuralPathKernel:
         X = as_samples(X)
         if self._trace is None or self._trace.graph.input_shape != X.shape[1:]:
             self._trace = trace_network(self.net, X.shape[1:])
-        return record_trace(self._trace, X, gates=self.gates, progress=self.progress)
+        return record_trace(self._trace, X, gates=self.gates, progress=self.progress, memory=self.memory)
 
     def prepare(self, table: GateTable) -> tuple[Backend, np.ndarray]:
         """Backend and exponents for tables like this one."""

@@ -12,6 +12,7 @@ from npk.backends.cpu.program import LANES, TOGETHER
 
 _GROUPS = 2  # groups of rows that a task takes one after the other, so that the column block stays in the cache
 _LINE = 64  # bytes of a line of the cache
+_FEW = 64  # groups times blocks of which each is a task of its own
 _FLUSH = 16  # contributions added in the arithmetic's own type before they go to a float64 sum
 
 
@@ -90,17 +91,18 @@ def run_tile(rows, program, tables, weights, masks, sizes, left, out):
     bits, lane_bits, reals, lane_reals = masks
     high, wide = len(rows), len(rows) * LANES
     groups, blocks = out.shape[0] // high, out.shape[1] // LANES
-    strips = (groups + _GROUPS - 1) // _GROUPS
+    deep = _GROUPS if groups * blocks >= _FEW else 1
+    strips = (groups + deep - 1) // deep
     for task in prange(strips * blocks):
         k, q = task // blocks, task % blocks
         strip = k // 2 if k % 2 == 0 else strips - 1 - k // 2  # both ends in turn: threads get equal shares of a triangle
-        if left + (q + 1) * LANES <= strip * _GROUPS * high:
+        if left + (q + 1) * LANES <= strip * deep * high:
             continue
         slots = _on_lines(np.empty(sizes[0] * wide + _LINE, out.dtype))
         slots[:wide] = 1
         sums = _on_lines(np.zeros(sizes[1] * wide + _LINE, np.float64))
         chain_bits, chain_lanes = np.empty(sizes[3] * high, np.uint32), _on_lines(np.empty(sizes[3] * LANES + _LINE, np.uint32))
-        for g in range(strip * _GROUPS, min(groups, (strip + 1) * _GROUPS)):
+        for g in range(strip * deep, min(groups, (strip + 1) * deep)):
             sources = (tables, weights, bits[g], lane_bits[q], reals[g], lane_reals[q], chain_bits, chain_lanes, slots)
             _run_group(rows, program, sources, sums)
             for r in range(high):
