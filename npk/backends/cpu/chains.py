@@ -6,14 +6,14 @@ gate that is new.
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from npk.dual.masks import Mask
 
 _SHORTEST = 3  # masks of a chain
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """A term as a member of a chain: whose it is, its mask, where that is read, and whether it can be a member at all."""
 
     owner: tuple[int, int]

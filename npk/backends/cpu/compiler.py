@@ -7,6 +7,8 @@ alike) are kept once. Slot 0 holds ones: the field V = 1.
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -59,6 +61,7 @@ class _Slots:
 class _Part:
     """Contributions of one source to one step, sorted by the unit that adds them; ``bounds``: where each unit begins.
 
+    ``blocks``: group of the step, group of the source, segment of the mask and factor of each pair of groups that share channels.
     ``targets``: in a reduction, the sum that each contribution goes to.
     """
 
@@ -69,9 +72,11 @@ class _Part:
     v: np.ndarray
     weight: np.ndarray | float
     bounds: np.ndarray
+    mask: Mask | None
+    blocks: tuple[tuple[int, int, int, float], ...]
     targets: np.ndarray | None = None
 
-    @property
+    @cached_property
     def source(self) -> int:
         """Number of the source, -1 for V = 1."""
         return -1 if self.links.source is None else self.links.source
@@ -97,14 +102,12 @@ class _Unit:
         return found
 
 
-@dataclass(frozen=True)
-class _Term:
-    """A term of a collapse between two groups: its part, group of the step, first columns, mask and segment, factor, rows of the part."""
+class _Term(NamedTuple):
+    """A term between two groups: its part, group of the step, first columns, segment of the mask, factor, rows of the part."""
 
     part: _Part
     into: int
     row: tuple[int, ...]
-    mask: Mask | None
     segment: int
     scale: float
     rows: slice
@@ -129,6 +132,7 @@ class _Compiler:
     draft: Draft = field(default_factory=Draft)
     chains: Chains = field(default_factory=Chains)
     runs: dict[tuple[int, int, int], tuple[int, int] | None] = field(default_factory=dict)  # by place and shape of the table
+    seen: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)  # pairs and their numbers
     whole: dict[int, bool] = field(default_factory=dict)  # tables without -1, by place
 
     def run(self) -> Program:
@@ -146,6 +150,7 @@ class _Compiler:
             for unit in range(first, last):
                 result = self.unit(unit, first, own, late, slots)
             self.draft.forget()
+            self.seen.clear()
         return self.draft.finished(slots.top, sums, result)
 
     def batches(self) -> Iterator[tuple[int, int]]:
@@ -161,13 +166,19 @@ class _Compiler:
         for links in self.planes.links(number, self.planes.ordered[number][bounds[0] : bounds[-1]]):
             if self.planes.defers(number, links.source, links.term):
                 continue
-            pair = links.pair
-            if links.source is not None:
-                ranks, starts = self.planes.ranks[links.source], self.planes.bounds[links.source]
-                unit = np.repeat(np.arange(first, last), np.diff(bounds))
-                pair = np.where(pair >= 0, ranks[pair] - starts[unit][:, None], -1)
-            found.append(_Part(number, links, pair, links.u, links.v, links.weight, bounds - bounds[0]))
+            pair = links.pair if links.source is None else self.numbered(links.pair, links.source, number, (first, last))
+            mask, blocks = self.blocks(number, links)
+            found.append(_Part(number, links, pair, links.u, links.v, links.weight, bounds - bounds[0], mask, blocks))
         return found
+
+    def numbered(self, pair: np.ndarray, source: int, number: int, units: tuple[int, int]) -> np.ndarray:
+        """Pairs of a source as numbers of cells in their units; layers that look alike get one and the same array."""
+        ranks, starts, bounds = self.planes.ranks[source], self.planes.bounds[source], self.planes.bounds[number]
+        key = (id(pair), id(ranks), id(starts), id(bounds))
+        if key not in self.seen:
+            unit = np.repeat(np.arange(*units), np.diff(bounds[units[0] : units[1] + 1]))
+            self.seen[key] = pair, np.where(pair >= 0, ranks[pair] - starts[unit][:, None], -1).astype(np.int32)
+        return self.seen[key][1]
 
     def deferred(self) -> dict[int, list[_Part]]:
         """By source: what its units add to reductions."""
@@ -187,7 +198,8 @@ class _Compiler:
         pick: Callable[[np.ndarray], np.ndarray] = lambda values: values.reshape(-1)[flat]  # noqa: E731
         weight = links.weight if isinstance(links.weight, float | int) else pick(links.weight)
         pair, bounds = rank[order] - self.planes.bounds[source][unit[order]], np.searchsorted(unit[order], np.arange(self.units + 1))
-        return _Part(number, links, pair, pick(links.u), pick(links.v), weight, bounds, flat // links.pair.shape[1])
+        mask, blocks = self.blocks(number, links)
+        return _Part(number, links, pair, pick(links.u), pick(links.v), weight, bounds, mask, blocks, flat // links.pair.shape[1])
 
     def unit(self, unit: int, first: int, own: dict[int, list[_Part]], late: dict[int, list[_Part]], slots: _Slots) -> int:
         """Emit one unit, of a batch that begins at unit ``first``; gives the slot of its last step."""
@@ -232,7 +244,7 @@ class _Compiler:
         for part, rows in state.pending[number]:
             (cells, k), came = part.pair[rows].shape, part.source
             table, runs = self.draft.table(part.pair, rows), self.runs_of(part.pair, rows)
-            for into, group, _, scale in self.blocks(part):
+            for into, group, _, scale in part.blocks:
                 begin, out = state.place.get(came, 0) + group * int(self.counts[came, state.unit]), state.place[number] + into * cells
                 row = (GATHER, out, cells, table, k, begin, -1) if runs is None else (BOX, out, runs[1], runs[0], k // WIDTH, begin, -1)
                 self.draft.add(row, (number, came), (scale, bias))
@@ -262,27 +274,25 @@ class _Compiler:
         for term in self.terms_of(part, rows, state):
             first = self.sums[part.step] + term.into * len(self.planes.pairs[part.step])
             self.draft.add((REDUCE, targets, len(part.pair[rows]), len(self.draft.terms), 1, 0, first), steps)
-            segment = self.draft.mask(term.mask) + term.segment if term.mask else -1
+            segment = self.draft.mask(part.mask) + term.segment if part.mask else -1
             self.draft.add_term((*term.row, 0, 1, -1, 0, segment), steps, term.scale)
 
     def terms_of(self, part: _Part, rows: slice, state: _Unit) -> Iterator[_Term]:
         """A term for each block of groups."""
-        links, draft = part.links, self.draft
-        mask = self.recursion.masks[links.term.mask] if links.term is not None and links.term.mask is not None else None
-        u, v = (draft.table(part.u, rows), draft.table(part.v, rows)) if mask else (-1, -1)
+        draft, source = self.draft, part.source
+        where, first = draft.table(part.pair, rows), state.place.get(source, 0)
+        u, v = (draft.table(part.u, rows), draft.table(part.v, rows)) if part.mask else (-1, -1)
         weight = -1 if isinstance(part.weight, float | int) else draft.weight(part.weight[rows])
-        k = part.pair[rows].size // len(part.pair[rows])
-        for into, group, segment, scale in self.blocks(part):
-            begin = state.place.get(part.source, 0) + group * int(self.counts[part.source, state.unit]) if part.source >= 0 else 0
-            yield _Term(part, into, (k, begin, draft.table(part.pair, rows), u, v, weight), mask, segment, scale, rows)
+        k, cells = 1 if part.targets is not None else part.pair.shape[1], int(self.counts[source, state.unit]) if source >= 0 else 0
+        for into, group, segment, scale in part.blocks:
+            yield _Term(part, into, (k, first + group * cells, where, u, v, weight), segment, scale, rows)
 
     def step(self, term: _Term) -> Step:
         """A term as the search for chains sees it: only masks in bits that are read at one place a cell can follow each other."""
-        k, _, _, u, v, _ = term.row
-        number = term.part.links.term.mask if term.part.links.term is not None else None
-        fit = term.mask is not None and number is not None and self.hard[number] and k == 1 and len(term.mask.segments) == 1
-        fit = fit and self.is_whole(u, term.part.u, term.rows) and self.is_whole(v, term.part.v, term.rows)
-        return Step((term.part.step, term.into), term.mask, (u, v), fit)
+        part, (k, _, _, u, v, _) = term.part, term.row
+        fit = part.mask is not None and k == 1 and len(part.mask.segments) == 1 and self.hard[part.links.term.mask]  # type: ignore
+        fit = fit and self.is_whole(u, part.u, term.rows) and self.is_whole(v, part.v, term.rows)
+        return Step((part.step, term.into), part.mask, (u, v), fit)
 
     def is_whole(self, place: int, values: np.ndarray, rows: slice) -> bool:
         """Whether a table is without -1."""
@@ -298,12 +308,12 @@ class _Compiler:
             self.runs[key] = found and (self.draft.table(found[0]), found[1])
         return self.runs[key]
 
-    def blocks(self, part: _Part) -> Iterator[tuple[int, int, int, float]]:
-        """Group of the step, group of the source, segment of the mask and factor of each block."""
-        step, term = self.recursion.steps[part.step], part.links.term
-        factor = part.weight if isinstance(part.weight, float | int) else 1.0
+    def blocks(self, number: int, links: Links) -> tuple[Mask | None, tuple[tuple[int, int, int, float], ...]]:
+        """Mask and blocks of contributions."""
+        step, term = self.recursion.steps[number], links.term
+        factor = links.weight if isinstance(links.weight, float | int) else 1.0
         if isinstance(step, Field):
-            yield from ((group, group, 0, factor * step.factor) for group in range(step.groups))
-        elif term is not None:
-            ones = term.mask is None
-            yield from ((int(a), int(b), int(s), factor * int(n) if ones else factor) for a, b, s, n in term.blocks)
+            return None, tuple((group, group, 0, factor * step.factor) for group in range(step.groups))
+        if term is None or term.mask is None:
+            return None, tuple((int(a), int(b), 0, factor * int(n)) for a, b, _, n in (term.blocks if term else ()))
+        return self.recursion.masks[term.mask], tuple((int(a), int(b), int(s), factor) for a, b, s, _ in term.blocks)

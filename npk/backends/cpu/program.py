@@ -84,7 +84,7 @@ class Draft:
     _keys: dict[tuple, int] = field(default_factory=dict)
     _tables: dict[bytes, int] = field(default_factory=dict)
     _weights: dict[bytes, int] = field(default_factory=dict)
-    _seen: dict[tuple[int, int, int], tuple[np.ndarray, int]] = field(default_factory=dict)
+    _seen: dict[tuple, tuple[np.ndarray, int]] = field(default_factory=dict)
     _sizes: list[int] = field(default_factory=lambda: [0, 0])
 
     def add(self, row: tuple[int, ...], steps: tuple[int, int], factors: tuple[float, float] = (1.0, 0.0)) -> None:
@@ -112,8 +112,7 @@ class Draft:
 
     def table(self, values: np.ndarray, rows: slice = slice(None)) -> int:
         """Where some rows of an index table begin; the same rows of the same array are not looked at twice."""
-        start, stop, _ = rows.indices(len(values))
-        key = (id(values), start, stop)
+        key = (id(values), rows.start, rows.stop)
         if key not in self._seen:
             self._seen[key] = values, _place(self._tables, self._sizes, 0, np.ascontiguousarray(values[rows], np.int32))
         return self._seen[key][1]

@@ -7,6 +7,8 @@ knows when it compiles. A cell is ``rows * LANES`` numbers: row by row, sixteen 
 
 # Code generators receive Numba types and LLVM builders, which have no useful annotations.
 
+import functools
+
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -17,6 +19,8 @@ I64, I32 = ir.IntType(64), ir.IntType(32)
 COUNTS = ir.VectorType(I32, LANES)
 DOUBLES = ir.VectorType(ir.DoubleType(), LANES)
 _FUSED = ["contract"]
+_UNROLL = 4  # channels of numbers a turn of the loop
+_ACCUMULATORS = 16  # vectors that sums of numbers are kept in
 
 
 def number(value):
@@ -107,20 +111,23 @@ class Vectors:
                 self.b.store(self.b.add(self.b.load(total), common), total)
         return [self.b.sitofp(self.b.load(total), self.kind) for total in totals]
 
-    def summed(self, rows, a, lanes, p, channels, unroll=4):
-        """Sum over c of rows[a + c, r] * lanes[p + 16 c:] for each row r; rows channel by channel."""
-        totals = self.registers(self.kind)
+    def summed(self, rows, a, lanes, p, channels):
+        """Sum over c of rows[a + c, r] * lanes[p + 16 c:] for each row r; rows channel by channel.
 
-        def step(c):
+        Channels take turns on a few accumulators a row: one alone would wait for its own last sum.
+        """
+        turns = [self.registers(self.kind) for _ in range(_ACCUMULATORS // self.rows)]
+
+        def step(c, totals):
             column = self.load(lanes, self.b.add(p, self.b.mul(c, number(LANES))), self.kind)
             for r, total in enumerate(totals):
                 value = self.item(rows, self.b.add(self.b.mul(self.b.add(a, c), number(self.rows)), number(r)))
                 self.multiply_add(total, self.splat(value), column)
 
-        whole = self.b.and_(channels, number(-unroll))
-        with cgutils.for_range(self.b, self.b.udiv(channels, number(unroll))) as loop:
-            for i in range(unroll):
-                step(self.b.add(self.b.mul(loop.index, number(unroll)), number(i)))
+        whole = self.b.and_(channels, number(-_UNROLL))
+        with cgutils.for_range(self.b, self.b.udiv(channels, number(_UNROLL))) as loop:
+            for i in range(_UNROLL):
+                step(self.b.add(self.b.mul(loop.index, number(_UNROLL)), number(i)), turns[i % len(turns)])
         with cgutils.for_range(self.b, self.b.sub(channels, whole)) as loop:
-            step(self.b.add(whole, loop.index))
-        return [self.b.load(total) for total in totals]
+            step(self.b.add(whole, loop.index), turns[0])
+        return [functools.reduce(self.b.fadd, [self.b.load(totals[r]) for totals in turns]) for r in range(self.rows)]
