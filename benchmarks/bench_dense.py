@@ -65,7 +65,9 @@ def routes(table: GateTable) -> list[Route]:
     backend, exponents = CpuBackend(recursion, table, "float32"), find_exponents(recursion, table)
     side = backend.side(table)
     layers = [np.asarray(layer, np.float32) for layer in table]
-    found = on_each("npk tile", lambda: backend.tile(side, side, exponents, diagonal=0))
+    memory = backend.memory_of(len(table))  # a kernel of many tiles uses it for all of them
+    found = on_each("npk tile", lambda: backend.tile(side, side, exponents, 0, memory))
+    found += on_each("npk tile, new memory", lambda: backend.tile(side, side, exponents, 0))
     found += on_each("NumPy float32", lambda: by_numpy(table.inputs, layers))
     peer = by_numkong(table)
     return [*found, Route("NumKong, overlaps alone", peer, 1)] if peer else found

@@ -30,7 +30,8 @@ class Ready:
     def square(self, n: int) -> Callable[[], np.ndarray]:
         """A tile of all pairs of n samples, which are those of the table again and again."""
         side = self.backend.side(self.table.take(np.arange(n) % len(self.table)))
-        return lambda: self.backend.tile(side, side, self.exponents)
+        memory = self.backend.memory_of(n)  # as a kernel of many tiles has it
+        return lambda: self.backend.tile(side, side, self.exponents, memory=memory)
 
 
 def ready(table: GateTable, dtype: str = "float32") -> Ready:
