@@ -7,17 +7,13 @@ of samples, and is printed apart. Masks: the time in which a backend forms the m
 """
 
 import argparse
-import itertools
-import json
-import os
-import platform
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from residual_networks import resnet18, resnet110
+from timing import Route, Timing, duration, machine, measured, pick, timed, write_samples
 from torch import nn
 
 import npk
@@ -27,38 +23,14 @@ from npk.dual.recording import batch_size, record_trace
 from npk.dual.tracing import trace_network
 from npk.progress import Silent
 
-
-class Block(nn.Module):
-    """Two convolutions with batch norm and a skip, gated after the addition."""
-
-    def __init__(self, width: int, channels: int, stride: int):
-        super().__init__()
-        self.first, self.norm1 = nn.Conv2d(width, channels, 3, stride, 1, bias=False), nn.BatchNorm2d(channels)
-        self.second, self.norm2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels)
-        shortcut = nn.Sequential(nn.Conv2d(width, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
-        self.shortcut = nn.Identity() if width == channels else shortcut
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        h = torch.relu(self.norm1(self.first(x)))
-        return torch.relu(self.norm2(self.second(h)) + self.shortcut(x))
-
-
-def resnet18() -> nn.Module:
-    """ResNet-18 as He et al. have it for ImageNet."""
-    stem = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
-    widths = (64, 64, 64, 128, 128, 256, 256, 512, 512)
-    blocks = [Block(a, b, 2 if a != b else 1) for a, b in itertools.pairwise(widths)]
-    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10)).eval()
-
-
 IMAGE = {"input_shape": (3, 32, 32), "classes": 10, "seed": 0}
 FOUR = {**IMAGE, "channels": [64] * 4}
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {  # network, shape of a sample, samples
     "fc 4 x 1024": (lambda: npk.networks.build("fc", input_shape=(64,), classes=10, hidden=[1024] * 4, seed=0), (64,), 10_000),
     "conv 4 x 64": (lambda: npk.networks.build("conv", **FOUR), (3, 32, 32), 512),
-    "VGG-16": (lambda: npk.networks.build("vgg16", pool="max", **IMAGE), (3, 32, 32), 64),
-    "ResNet-18": (resnet18, (3, 64, 64), 64),
-    "ResNet-110": (lambda: npk.networks.build("resnet110", **IMAGE), (3, 32, 32), 64),
+    "VGG-16": (lambda: npk.networks.build("vgg16", pool="max", **IMAGE), (3, 32, 32), 128),
+    "ResNet-18": (resnet18, (3, 64, 64), 128),
+    "ResNet-110": (resnet110, (3, 32, 32), 128),
     "DGN soft": (lambda: npk.networks.build("conv", "dgn", **FOUR), (3, 32, 32), 256),
     "DLGN soft": (lambda: npk.networks.build("conv", "dlgn", **FOUR), (3, 32, 32), 256),
     "DLGN hard": (lambda: npk.networks.build("conv", "dlgn", gates="hard", **FOUR), (3, 32, 32), 256),
@@ -68,11 +40,9 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {  #
 def main() -> None:
     """Measure, print medians and ratios, write raw samples."""
     options = parsed()
-    results = {name: measured(name, options) for name in NETWORKS if not options.only or name in options.only}
-    if options.json:
-        machine = f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
-        about = {"benchmark": "recording", "machine": machine, "threads": torch.get_num_threads(), "torch": torch.__version__}
-        options.json.write_text(json.dumps({**about, "networks": results}, indent=1))
+    print(machine())
+    found = [timing for name in options.only or NETWORKS for timing in timings_of(name, options)]
+    write_samples(options.json, "recording", found)
 
 
 def parsed() -> argparse.Namespace:
@@ -86,26 +56,20 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measured(name: str, options: argparse.Namespace) -> dict[str, object]:
-    """Seconds of everything for one network."""
+def timings_of(name: str, options: argparse.Namespace) -> list[Timing]:
+    """Forward pass, recording and masks of one network."""
     make, shape, n = NETWORKS[name]
     torch.manual_seed(0)
     net, n = make().eval(), min(n, options.n or n)
     X = np.random.default_rng(0).standard_normal((n, *shape), dtype=np.float32)
-    start = time.perf_counter()
-    trace = trace_network(net, shape)
-    tracing = time.perf_counter() - start
-    table = record_trace(trace, X, gates="auto", progress=Silent(), memory=options.memory)
+    trace, tracing = timed(lambda: trace_network(net, shape))
+    recording = lambda: record_trace(trace, X, gates="auto", progress=Silent(), memory=options.memory)  # noqa: E731
+    table, size = recording(), batch_size(trace, X, options.memory)
     backend = CpuBackend(plan(table.graph), table, "float32")
-    size = batch_size(trace, X, options.memory)
-    routes = {
-        "forward": lambda: forward(net, X, size),
-        "recording": lambda: record_trace(trace, X, gates="auto", progress=Silent(), memory=options.memory),
-        "masks": lambda: backend.side(table),
-    }
-    seconds = in_turns(routes, options.repeat)
-    report(name, n, size, tracing, seconds)
-    return {"n": n, "batch": size, "tracing": tracing, "table_bytes": table.nbytes, "fingerprint": table.fingerprint(), "seconds": seconds}
+    runs = {"forward": lambda: forward(net, X, size), "recording": recording, "masks": lambda: backend.side(table)}
+    found = measured([Route(f"{name}: {what}", run) for what, run in runs.items()], options.repeat)
+    report(name, n, size, tracing, found)
+    return found
 
 
 def forward(net: nn.Module, X: np.ndarray, size: int) -> None:
@@ -115,24 +79,14 @@ def forward(net: nn.Module, X: np.ndarray, size: int) -> None:
             net(batch)
 
 
-def in_turns(routes: dict[str, Callable[[], object]], repeat: int) -> dict[str, list[float]]:
-    """Seconds of every route, in turns, after one warm-up each."""
-    seconds: dict[str, list[float]] = {name: [] for name in routes}
-    for turn in range(repeat + 1):
-        for name, route in routes.items():
-            start = time.perf_counter()
-            route()
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
-def report(name: str, n: int, size: int, tracing: float, seconds: dict[str, list[float]]) -> None:
-    """Medians and the ratio, one line a network."""
-    middle = {route: statistics.median(values) for route, values in seconds.items()}
-    spread = " ".join(f"{route} {middle[route]:.3f} s ({min(values):.3f} .. {max(values):.3f})" for route, values in seconds.items())
-    ratio = middle["forward"] / middle["recording"]
-    print(f"{name:12} n={n} in batches of {size}: {spread}  forward/recording {ratio:.2f}  (tracing {tracing:.2f} s)", flush=True)
+def report(name: str, n: int, size: int, tracing: float, found: list[Timing]) -> None:
+    """Medians and the ratio."""
+    bare, recording = (pick(found, f"{name}: {what}") for what in ("forward", "recording"))
+    print(f"\n{name}: {n} samples in batches of {size}; tracing {duration(tracing)}, once")
+    for timing in found:
+        print(f"{timing.name:24} {duration(timing.median):>9}  {timing.spread}")
+    if bare and recording:
+        print(f"forward / recording {bare.median / recording.median:.2f}", flush=True)
 
 
 if __name__ == "__main__":
