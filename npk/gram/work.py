@@ -1,5 +1,6 @@
 """The work on one kernel matrix: its tiles in order, on the kernel's scale, and what has to be said about the result."""
 
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -105,7 +106,7 @@ def _warn(text: str) -> None:
 def memory_demand(backend: Backend, dtype: str, shape: tuple[int, int], held: int) -> Demand:
     """What a kernel of this shape takes: ``held`` bytes of samples and gates, the result, two sides of a tile and its pairs."""
     item = np.dtype(dtype).itemsize
-    fixed = held + shape[0] * shape[1] * item + 2 * backend.bytes_a_thread
+    fixed = held + shape[0] * shape[1] * item + (os.cpu_count() or 1) * backend.bytes_a_thread
     return Demand(fixed, 3 * backend.bytes_a_sample, backend.bytes_a_pair)
 
 
