@@ -289,8 +289,8 @@ class _Compiler:
 
     def step(self, term: _Term) -> Step:
         """A term as the search for chains sees it: only masks in bits that are read at one place a cell can follow each other."""
-        part, (k, _, _, u, v, _) = term.part, term.row
-        fit = part.mask is not None and k == 1 and len(part.mask.segments) == 1 and self.hard[part.links.term.mask]  # type: ignore
+        part, (k, _, _, u, v, weight) = term.part, term.row
+        fit = part.mask is not None and k == 1 and weight < 0 and len(part.mask.segments) == 1 and self.hard[part.links.term.mask]  # type: ignore
         fit = fit and self.is_whole(u, part.u, term.rows) and self.is_whole(v, part.v, term.rows)
         return Step((part.step, term.into), part.mask, (u, v), fit)
 

@@ -109,20 +109,26 @@ def _by_form(e, term, sources, run, chains):
 
 
 def _accumulate(e, totals, term, sources, scale, span, overlaps):
-    """Add scale * weight * V[source + entry] * overlap to the totals, for the contributions j of a span; entries of -1 are left out."""
+    """Add weight * contribution to the totals, for the contributions j of a span."""
     b = e.b
     begin, end = span
     with cgutils.for_range_slice(b, begin, end, number(1)) as (j, _):
-        entry = b.sext(e.item(sources.tables, b.add(term["pair"], j)), I64)
-        with b.if_then(b.icmp_signed(">=", entry, number(0)), likely=True):
-            factor = cgutils.alloca_once_value(b, scale)
-            with b.if_then(b.icmp_signed(">=", term["weight"], number(0)), likely=False):
-                b.store(b.fmul(scale, e.item(sources.weights, b.add(term["weight"], j))), factor)
-            at, spread = b.mul(b.add(term["source"], entry), number(e.wide)), e.splat(b.load(factor))
-            found = overlaps and overlaps(*_places(e, term, sources, j))
-            for r, total in enumerate(totals):
-                value = b.fmul(e.load(sources.slots, e.row(at, r), e.kind), spread)
-                e.add(total, value) if found is None else e.multiply_add(total, value, found[r])
+        factor = cgutils.alloca_once_value(b, scale)
+        with b.if_then(b.icmp_signed(">=", term["weight"], number(0)), likely=False):
+            b.store(b.fmul(scale, e.item(sources.weights, b.add(term["weight"], j))), factor)
+        _add(e, totals, term, sources, b.load(factor), j, overlaps and (lambda: overlaps(*_places(e, term, sources, j))))
+
+
+def _add(e, totals, term, sources, factor, j, overlaps):
+    """Add factor * V[source + entry] * overlap to the totals; nothing if the entry of contribution ``j`` is -1."""
+    b = e.b
+    entry = b.sext(e.item(sources.tables, b.add(term["pair"], j)), I64)
+    with b.if_then(b.icmp_signed(">=", entry, number(0)), likely=True):
+        at, spread = b.mul(b.add(term["source"], entry), number(e.wide)), e.splat(factor)
+        found = overlaps and overlaps()
+        for r, total in enumerate(totals):
+            value = b.fmul(e.load(sources.slots, e.row(at, r), e.kind), spread)
+            e.add(total, value) if found is None else e.multiply_add(total, value, found[r])
 
 
 def _places(e, term, sources, j):
@@ -141,18 +147,24 @@ def collapse(tc, rows, terms, scales, t, begin, end, sources):
         _, terms_, scales_, t_, begin_, end_, arrays = e.args
         sources_, term, scale = _Sources(*arrays), _term(e, terms_, t_), e.item(scales_, t_)
 
+        def contribute(totals, mask, c):
+            if mask and mask.advance:  # one contribution a cell, without a weight
+                u, v = _places(e, term, sources_, c)
+                mask.advance(u, v, b.sub(c, begin_))
+                _add(e, totals, term, sources_, scale, c, lambda: mask.overlaps(u, v, b.sub(c, begin_)))
+            else:
+                first = b.mul(c, term["k"])
+                overlaps = mask and (lambda u, v: mask.overlaps(u, v, None))
+                _accumulate(e, totals, term, sources_, scale, (first, b.add(first, term["k"])), overlaps)
+
         def run(mask):
             with cgutils.for_range_slice(b, begin_, end_, number(1)) as (c, _):
-                o, first, cell = b.mul(b.add(term["out"], c), number(e.wide)), b.mul(c, term["k"]), b.sub(c, begin_)
-                if mask and mask.advance:
-                    u, v = _places(e, term, sources_, c)
-                    mask.advance(u, v, cell)
+                o = b.mul(b.add(term["out"], c), number(e.wide))
                 totals = e.registers(e.kind)
                 with b.if_then(b.icmp_signed("==", term["fresh"], number(0))):
                     for r, total in enumerate(totals):
                         b.store(e.load(sources_.slots, e.row(o, r), e.kind), total)
-                overlaps = mask and (lambda u, v: mask.overlaps(u, v, cell))
-                _accumulate(e, totals, term, sources_, scale, (first, b.add(first, term["k"])), overlaps)
+                contribute(totals, mask, c)
                 for r, total in enumerate(totals):
                     e.store(b.load(total), sources_.slots, e.row(o, r))
 
