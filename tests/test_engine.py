@@ -1,0 +1,454 @@
+"""The parts of the CPU engine, each against what it stands for: runs of window sums, chains of masks, tables, programs, tiles."""
+
+import functools
+import itertools
+
+import numba
+import numpy as np
+import pytest
+import torch
+from conftest import assert_kernels_equal
+from torch import nn
+
+import npk
+from npk.backends.cpu import CpuBackend, program
+from npk.backends.cpu.boxes import find_runs
+from npk.backends.cpu.chains import Chains, Step
+from npk.backends.cpu.compiler import compile_program
+from npk.backends.cpu.program import BOX, COLLAPSE, COLUMNS, LANES, REDUCE, TERMS, Draft
+from npk.backends.cpu.sides import Layout, is_kept_in_bits, on_lines, zeros
+from npk.backends.exponents import find_exponents
+from npk.backends.reference import evaluate
+from npk.dual.masks import Factor, Mask, form_bits, form_real
+from npk.dual.planning import plan
+
+HEAD = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(9, 2))
+N = 33  # two groups of lanes, four of rows, and one sample
+
+
+def built(arch, kind, shape, **options):
+    return npk.networks.build(arch, kind, input_shape=shape, classes=2, seed=1, **options), shape
+
+
+def picture(*layers, shape=(2, 4, 4)):
+    return nn.Sequential(*layers), shape
+
+
+NETWORKS = {
+    "product": lambda: built("fc", "dnn", (3,), hidden=[40, 9]),
+    "product, soft": lambda: built("fc", "dlgn", (3,), hidden=[40, 9]),
+    "convolutions": lambda: picture(nn.Conv2d(2, 9, 3, padding=1), nn.ReLU(), nn.Conv2d(9, 9, 3, padding=1), nn.ReLU(), *HEAD),
+    "convolutions, soft": lambda: built("conv", "dgn", (1, 4, 4), channels=[9, 9], epsilon=0.1),
+    "groups and pools": lambda: picture(
+        nn.Conv2d(2, 18, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(18, 9, 1, groups=3),
+        nn.ReLU(),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(9, 70),
+        nn.ReLU(),
+        nn.Linear(70, 2),
+    ),
+    "pool of the input": lambda: picture(
+        nn.AvgPool2d(3, 2, 1, count_include_pad=False),
+        nn.Conv2d(2, 9, 3, padding=1),
+        nn.ReLU(),
+        *HEAD,
+    ),
+    "stream": lambda: built("residual", "dnn", (3,), widths=[9] * 5, flavor="fc", block_layers=1),
+    "gated stream": lambda: built("residual", "dnn", (3,), widths=[40] * 6, flavor="fc", block_layers=1, skip="gated"),
+    "resnet": lambda: built("resnet110", "dnn", (1, 4, 4), blocks=6, width=9),
+}
+
+
+@functools.cache
+def recorded(name):
+    """Gate table of 33 samples, whole numbers each: exact in count scale."""
+    torch.manual_seed(0)
+    net, shape = NETWORKS[name]()
+    samples = np.random.default_rng(0).integers(-3, 4, (N, *shape)).astype(np.float32)
+    return npk.record_gates(net.eval(), samples)
+
+
+def compiled(name):
+    table = recorded(name)
+    recursion = plan(table.graph)
+    return compile_program(recursion, [is_kept_in_bits(mask, table) for mask in recursion.masks])
+
+
+def column(rows, names, name):
+    return rows[:, names.index(name)]
+
+
+class Engine:
+    """A backend with the exponents of a table, scaled by ``scale``."""
+
+    def __init__(self, name, dtype="float32", scale="fan_in"):
+        self.table = recorded(name)
+        self.recursion = plan(self.table.graph, scale=scale)
+        self.backend = CpuBackend(self.recursion, self.table, dtype)
+        self.exponents = find_exponents(self.recursion, self.table)
+
+    def tile(self, rows=slice(None), cols=slice(None), **options):
+        rows, cols = (self.backend.side(self.table.take(part)) for part in (rows, cols))
+        return self.backend.tile(rows, cols, self.exponents, **options)
+
+    def reference(self, rows=slice(None), cols=slice(None)):
+        return evaluate(self.recursion, self.table.take(rows), self.table.take(cols), self.exponents)
+
+
+# --- windows that slide ---
+
+
+def windows(shape, kernel, *, stride=1, wrap=False):
+    """Cells that the windows of a grid cover, ``(outputs, k)``; -1 outside."""
+    at = np.indices([-(-size // stride) for size in shape]).reshape(len(shape), -1, 1) * stride
+    at = at + np.indices(kernel).reshape(len(kernel), 1, -1) - np.array(kernel)[:, None, None] // 2
+    sides = np.array(shape)[:, None, None]
+    inside = wrap | ((at >= 0) & (at < sides)).all(0)
+    return np.where(inside, np.ravel_multi_index(tuple(at % sides), shape), -1)
+
+
+def sums_by_runs(table, runs, height, values):
+    """What the engine makes of a table of runs: columns once, three of them an output."""
+    found, t = [], 0
+    for _ in range(runs):
+        outputs = int(table[t])
+        entries = table[t + 1 : t + 1 + (outputs + 2) * height].reshape(outputs + 2, height)
+        sums = np.where(entries >= 0, values[entries], 0).sum(1)
+        found.append(sums[:-2] + sums[1:-1] + sums[2:])
+        t += 1 + entries.size
+    assert t == len(table)
+    return np.concatenate(found)
+
+
+SHARED = {
+    "padded": windows((7, 8), (3, 3)),
+    "circular": windows((6, 9), (3, 3), wrap=True),
+    "high": windows((5, 8), (5, 3)),
+    "three axes": windows((3, 4, 7), (3, 3, 3)),
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_runs_make_the_same_sums(name, rng):
+    pair = SHARED[name]
+    values = rng.integers(-99, 99, pair.max() + 1)
+    table, runs = find_runs(pair)
+    assert len(table) - runs < 0.8 * pair.size  # fewer loads
+    np.testing.assert_array_equal(sums_by_runs(table, runs, pair.shape[1] // 3, values), np.where(pair >= 0, values[pair], 0).sum(1))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_runs_of_any_table(seed):
+    """Runs of random lengths, cells that are missing, columns that happen to be equal: whatever is found gives the sums."""
+    rng, found = np.random.default_rng(seed), 0
+    for _ in range(20):
+        height = int(rng.integers(2, 5))
+        parts = [rng.integers(-1, 3, (rng.integers(3, 12), height)) for _ in range(rng.integers(1, 5))]
+        pair = np.concatenate([np.stack([part[x : x + 3].T for x in range(len(part) - 2)]) for part in parts]).reshape(-1, 3 * height)
+        values = rng.integers(-99, 99, 3)
+        if (runs := find_runs(pair)) is not None:
+            found += 1
+            sums = sums_by_runs(*runs, height, values)
+            np.testing.assert_array_equal(sums, np.where(pair >= 0, values[pair], 0).sum(1))
+    assert found > 5
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        windows((50,), (3,)),  # a column of one cell: nothing to save
+        windows((8, 8), (3, 3), stride=2),
+        windows((8, 8), (3, 2)),
+        windows((8, 8), (3, 5)),
+        windows((8, 8), (3, 3))[::8],
+        windows((8, 8), (3, 3)).T[::-1].T,  # backwards
+        np.random.default_rng(0).integers(0, 50, (60, 9)),
+    ],
+)
+def test_no_runs_where_they_do_not_pay(pair):
+    assert find_runs(pair) is None
+
+
+def test_runs_just_where_they_pay():
+    """A run of L outputs loads L + 2 columns in the place of 3 L: four fifths are the limit."""
+    pair = windows((1, 9), (3, 3))
+    assert find_runs(pair[:1]) is None
+    assert find_runs(pair[:2])[1] == 1
+    assert find_runs(pair[[0, 1, 4]])[1] == 2  # 7 columns of 9
+    assert find_runs(pair[[0, 1, 4, 8]]) is None  # 10 of 12
+
+
+# --- chains of masks ---
+
+
+@functools.cache
+def layers_on_a_line():
+    """Five hard layers of nine channels on four positions."""
+    torch.manual_seed(0)
+    convs = [layer for i in range(5) for layer in (nn.Conv1d(9 if i else 1, 9, 3, padding=1), nn.ReLU())]
+    net = nn.Sequential(*convs, nn.Flatten(), nn.Linear(36, 2))
+    return npk.record_gates(net.eval(), np.random.default_rng(0).standard_normal((6, 1, 4)).astype(np.float32))
+
+
+def mask_of(*layers, at=(0, 1, 2, 3), channels=range(9), segments=(9,)):
+    names = layers_on_a_line().names
+    f = len(layers)
+    factors = tuple(Factor("gate", names[layer]) for layer in layers)
+    return Mask(factors, np.tile(list(channels), (f, 1)), np.tile(at, (f, 1)), np.zeros((f, len(at)), int), segments)
+
+
+def growing(count, owner=(0, 0), places=(0, 0)):
+    """Steps whose masks are the last 1, 2, 3 ... layers."""
+    return [Step(owner, mask_of(*range(4, 3 - k, -1)), places, True) for k in range(count)]
+
+
+def test_products_along_a_chain_are_the_masks():
+    """Two chains that take turns, one of a mask whose new factor comes first."""
+    other = [Step((1, 0), mask_of(*range(3 - k, 4)), (0, 0), True) for k in range(4)]
+    steps = [step for both in zip(growing(4), other, strict=True) for step in both]
+    linked, product = Chains().link(steps), {}
+    assert {chain for _, chain, _ in linked} == {0, 1}
+    for step, (mask, chain, starts) in zip(steps, linked, strict=True):
+        assert len(mask.factors) == 1
+        bits = form_bits(mask, layers_on_a_line())
+        product[chain] = bits if starts else product[chain] & bits
+        np.testing.assert_array_equal(product[chain], form_bits(step.mask, layers_on_a_line()))
+        assert len(set(step.mask.factors)) == len(step.mask.factors)
+    assert [starts for _, _, starts in linked] == [1, 1, 0, 0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(("count", "links"), [(1, False), (2, False), (3, True), (4, True)])
+def test_short_chains_stay_apart(count, links):
+    steps = growing(count)
+    linked = Chains().link(steps)
+    assert [chain for _, chain, _ in linked] == [0 if links else -1] * count
+    if not links:
+        assert all(mask is step.mask and not starts for (mask, _, starts), step in zip(linked, steps, strict=True))
+
+
+@pytest.mark.parametrize(
+    "third",
+    [
+        Step((0, 0), mask_of(4, 3, 2), (0, 7), True),  # read elsewhere
+        Step((0, 0), mask_of(4, 3, 2), (0, 0), False),  # not of bits at one place a cell
+        Step((0, 0), mask_of(4, 3, 2, segments=(4, 5)), (0, 0), True),
+        Step((0, 0), mask_of(4, 3, 2, at=(0, 1, 2)), (0, 0), True),
+        Step((0, 0), mask_of(4, 2, 1), (0, 0), True),  # without a factor of the mask before
+        Step((0, 0), mask_of(4, 3), (0, 0), True),  # nothing new
+        Step((0, 0), mask_of(4, 3, 2, at=(1, 0, 2, 3)), (0, 0), True),  # factors read elsewhere
+        Step((0, 0), mask_of(4, 3, 2, channels=(1, 0, *range(2, 9))), (0, 0), True),
+        Step((1, 0), mask_of(4, 3, 2), (0, 0), True),  # another step's
+        Step((0, 1), mask_of(4, 3, 2), (0, 0), True),  # another group's
+        Step((0, 0), None, (0, 0), False),
+    ],
+)
+def test_masks_that_do_not_follow_start_anew(third):
+    steps = [*growing(2), third]
+    assert Chains().link(steps) == [(step.mask, -1, 0) for step in steps]
+
+
+def test_several_factors_at_once_are_one_step():
+    steps = [Step((0, 0), mask, (0, 0), True) for mask in (mask_of(4), mask_of(4, 3, 2), mask_of(4, 3, 2, 1))]
+    masks = [mask for mask, _, _ in Chains().link(steps)]
+    assert [len(mask.factors) for mask in masks] == [1, 2, 1]
+
+
+# --- programs ---
+
+
+def test_equal_tables_weights_and_masks_are_kept_once():
+    draft = Draft()
+    first, second = np.arange(6).reshape(3, 2), np.arange(2, 6).reshape(2, 2)
+    assert [draft.table(first), draft.table(first.astype(np.int32)), draft.table(first, slice(1, None)), draft.table(second)] == [
+        0,
+        0,
+        6,
+        6,
+    ]
+    assert draft.weight(np.array([0.5])) == draft.weight(np.array([0.5])) == 0
+    assert draft.weight(np.array([2.0, 0.5])) == 1
+    parted = mask_of(1, segments=(4, 5))
+    assert [draft.mask(mask) for mask in (parted, mask_of(0), mask_of(1, segments=(4, 5)), mask_of(0), mask_of(2))] == [0, 2, 0, 2, 3]
+    draft.forget()
+    assert draft.table(second.copy()) == 6
+    made = draft.finished(1, 0, 0)
+    np.testing.assert_array_equal(made.tables, [*range(6), *range(2, 6)])
+    np.testing.assert_array_equal(made.weights, [0.5, 2, 0.5])
+    assert [mask.factors for mask in made.masks] == [parted.factors, mask_of(0).factors, mask_of(2).factors]
+
+
+def test_a_table_without_entries():
+    draft = Draft()
+    assert [draft.table(np.zeros((0, 3))), draft.table(np.arange(2)), draft.table(np.arange(3))] == [0, 0, 2]
+
+
+@pytest.mark.parametrize(("cells", "rows"), [([512], 8), ([513], 4), ([8, 600], 4), ([8] * 600, 8), ([], 8)])
+def test_rows_while_planes_fit_the_cache(cells, rows):
+    draft = Draft()
+    for count in cells:
+        draft.add((COLLAPSE, 0, count, 0, 0, 0, -1), (0, -1))
+    draft.add((BOX, 0, 10**6, 0, 0, 0, -1), (0, 0))
+    assert draft.finished(1, 0, 0).rows == rows
+
+
+def test_streams_are_bands_with_chains():
+    """What the networks of this file stand for."""
+    made = compiled("resnet")
+    collapses = made.operations[column(made.operations, COLUMNS, "kind") == COLLAPSE]
+    terms = [slice(first, first + count) for first, count in collapses[:, [COLUMNS.index("first"), COLUMNS.index("count")]]]
+    assert max(len(set(made.term_steps[some, 0])) for some in terms) == 4
+    assert max(some.stop - some.start for some in terms) > 4
+    assert made.chains > 1
+    assert (column(made.terms, TERMS, "fresh") == 0).any()
+    assert compiled("gated stream").chains
+    assert {BOX, REDUCE} <= set(compiled("convolutions").operations[:, 0].tolist())
+    assert column(compiled("pool of the input").terms, TERMS, "k").max() > 1
+    assert (column(compiled("pool of the input").terms, TERMS, "weight") >= 0).any()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_programs_are_the_recursion(name, dtype):
+    engine = Engine(name, dtype)
+    expected = engine.reference(slice(0, 17))
+    diagonal = np.diagonal(engine.reference())
+    assert_kernels_equal(engine.tile(slice(0, 17)), expected, dtype, (diagonal[:17], diagonal))
+
+
+@pytest.mark.parametrize("name", ["product", "convolutions", "groups and pools", "stream", "gated stream"])
+def test_counts_are_exact(name):
+    """Whole numbers in, weights that are powers of two: no rounding anywhere."""
+    engine = Engine(name, "float64", scale="count")
+    actual, expected = (np.ldexp(values, int(engine.exponents[-1])) for values in (engine.tile(), engine.reference()))
+    assert (expected * 2**8 == np.round(expected * 2**8)).all()
+    assert np.abs(expected).max() < 2**45
+    np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize("name", ["convolutions", "convolutions, soft", "groups and pools", "resnet"])
+def test_four_rows_give_the_bits_of_eight(name, monkeypatch):
+    eight = Engine(name)
+    monkeypatch.setattr(program, "_CACHE", 0)
+    four = Engine(name)
+    assert (eight.backend.runner.rows, four.backend.runner.rows) == (8, 4)
+    for n in (1, 3, 4, 5, 8, 9, N):
+        np.testing.assert_array_equal(four.tile(slice(0, n)), eight.tile(slice(0, n)))
+
+
+# --- sides ---
+
+
+def test_words_of_32_bits():
+    """Segments of 1, 32, 33, 64 and 65 channels; each begins a word."""
+    segments = (1, 32, 33, 64, 65)
+    net = nn.Sequential(nn.Linear(3, 195), nn.ReLU(), nn.Linear(195, 2)).eval()
+    table = npk.record_gates(net, np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32))
+    mask = Mask((Factor("gate", table.names[0]),), np.arange(195)[None], np.zeros((1, 1), int), np.zeros((1, 1), int), segments)
+    layout = Layout((mask,), table, np.dtype("float32"))
+    np.testing.assert_array_equal(layout.rows[:-1, 1], [0, 1, 2, 4, 6])
+    np.testing.assert_array_equal(layout.rows[:-1, 3], [1, 1, 2, 2, 3])
+    assert layout.bytes_a_sample == 4 * 9
+    bits = layout.side(table).bits
+    unpacked = np.unpackbits(bits.astype("<u4").view(np.uint8), axis=1, bitorder="little").reshape(5, 9 * 32)
+    ends = np.cumsum([0, *segments])
+    for first, start, stop in zip(layout.rows[:-1, 1] * 32, ends[:-1], ends[1:], strict=True):
+        np.testing.assert_array_equal(unpacked[:, first : first + stop - start], form_real(mask, table)[:, 0, start:stop])
+    assert unpacked.sum() == form_real(mask, table).sum()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint32])
+def test_arrays_begin_at_lines(dtype):
+    for shape in itertools.product((1, 3, 8), (1, 5, 16)):
+        made = zeros(shape, np.dtype(dtype))
+        assert made.ctypes.data % 64 == 0
+        assert made.shape == shape
+        assert not made.any()
+    memory = np.ones(100, dtype)
+    for first in range(16):
+        assert on_lines(memory[first:], (5, 10)).ctypes.data % 64 == 0
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 15, 16, 17])
+@pytest.mark.parametrize("name", ["convolutions", "convolutions, soft"])
+def test_samples_side_by_side(name, n):
+    table = recorded(name).take(slice(0, n))
+    side = Engine(name).backend.side(table)
+    for count, (values, together) in itertools.product((4, 8, LANES), zip((side.bits, side.reals), (0, 1), strict=True)):
+        made = side.together(count)[together]
+        assert made.ctypes.data % 64 == 0 or not made.size
+        groups = made.reshape(-(-n // count), values.shape[1], count).swapaxes(1, 2).reshape(-(-n // count) * count, values.shape[1])
+        np.testing.assert_array_equal(groups[:n], values)
+        assert not groups[n:].any()
+
+
+# --- tiles ---
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request):
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(request.param, numba.config.NUMBA_NUM_THREADS))
+    yield
+    numba.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["product", "product, soft", "convolutions", "convolutions, soft", "gated stream"])
+def test_an_entry_is_the_same_in_every_tile(name, dtype, threads, rng):
+    engine = Engine(name, dtype)
+    whole = engine.tile()
+    for n in (1, 7, 8, 9, 15, 16, 17):
+        for rows, cols in ((slice(0, n), slice(None)), (slice(None), slice(N - n, None)), (slice(N - n, None), slice(0, n))):
+            np.testing.assert_array_equal(engine.tile(rows, cols), whole[rows, cols])
+    p, q = rng.permutation(N), rng.permutation(N)
+    np.testing.assert_array_equal(engine.tile(p, q), whole[p][:, q])
+
+
+@pytest.mark.parametrize("name", ["product, soft", "convolutions", "resnet"])
+def test_threads_do_not_change_an_entry(name):
+    engine, before, found = Engine(name), numba.get_num_threads(), []
+    try:
+        for count in range(1, numba.config.NUMBA_NUM_THREADS + 1)[:4]:
+            numba.set_num_threads(count)
+            found.append(engine.tile())
+    finally:
+        numba.set_num_threads(before)
+    for values in found:
+        np.testing.assert_array_equal(values, found[0])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["product", "convolutions", "resnet"])
+def test_memory_that_was_used_before(name, dtype):
+    engine = Engine(name, dtype)
+    whole, memory = engine.tile(), engine.backend.memory_of(N)
+    memory[:] = 7
+    for n, m in ((N, N), (17, N), (1, 1), (N, 8), (9, 17), (N, N)):
+        made = engine.tile(slice(0, n), slice(0, m), memory=memory)
+        assert np.shares_memory(made, memory)
+        np.testing.assert_array_equal(made, whole[:n, :m])
+    assert memory.dtype == dtype
+
+
+@pytest.mark.parametrize("name", ["product", "convolutions", "resnet"])
+@pytest.mark.parametrize("first", [0, 5, 16, 32])
+def test_a_triangle_in_memory_that_was_used_before(name, first):
+    engine = Engine(name)
+    whole, memory = engine.tile(), engine.backend.memory_of(N)
+    memory[:] = 7
+    made = engine.tile(cols=slice(first, None), diagonal=first, memory=memory)
+    kept = np.arange(N)[:, None] <= np.arange(first, N)
+    np.testing.assert_array_equal(made[kept], whole[:, first:][kept])
+
+
+def test_what_lies_left_of_the_diagonal_is_not_computed():
+    engine = Engine("convolutions")
+    memory = engine.backend.memory_of(N)
+    memory[:] = 7
+    made = engine.tile(diagonal=0, memory=memory)
+    assert (made[16:32, :16] == 7).all()
+    assert not (made[:16, 16:] == 7).any()
