@@ -82,7 +82,7 @@ print(cpu_target.target_context.codegen().magic_tuple()[1])
 CONVOLUTIONS = (layer for i in (2, 9) for layer in (nn.Conv2d(i, 9, 3, padding=1), nn.ReLU()))
 NETWORKS = {
     "product": nn.Sequential(nn.Flatten(), nn.Linear(24, 70), nn.ReLU(), nn.Linear(70, 9), nn.LeakyReLU(0.5), nn.Linear(9, 2)),
-    "program": nn.Sequential(*CONVOLUTIONS, nn.MaxPool2d(2, 2), nn.Flatten(), nn.Linear(9, 2)),
+    "program": nn.Sequential(*CONVOLUTIONS, nn.MaxPool2d(2, 2), nn.Flatten(), nn.Linear(18, 2)),
 }
 
 
