@@ -1,10 +1,17 @@
 """What all tests share: seeds, tolerances, and how two kernels are compared."""
 
+import os
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+
+# Numba looks only at the file of the function it has compiled, not at those that the function's code comes from.
+_ENGINE = sorted((Path(__file__).parents[1] / "npk" / "backends" / "cpu").glob("*.py"))
+_STAMP = f"{zlib.crc32(b''.join(file.read_bytes() for file in _ENGINE)):08x}"
+os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / f"numba-{_STAMP}"))
 
 # The accuracy promised against the float64 definition. A wider tolerance in a test carries a comment with the reason.
 TOLERANCE = {"float32": 1e-5, "float64": 1e-11}

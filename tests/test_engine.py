@@ -333,7 +333,7 @@ def test_counts_are_exact(name):
 @pytest.mark.parametrize("name", ["convolutions", "groups and pools", "gated stream", "resnet"])
 def test_four_rows_give_the_bits_of_eight(name, monkeypatch):
     eight = Engine(name)
-    monkeypatch.setattr(program, "_CACHE", 0)
+    monkeypatch.setattr(program, "_PLANE", 0)
     four = Engine(name)
     assert (eight.backend.runner.rows, four.backend.runner.rows) == (8, 4)
     for n in (1, 3, 4, 5, 8, 9, N):
@@ -417,7 +417,7 @@ def test_an_entry_is_the_same_in_a_tile_of_many_tasks(name):
 
 
 def test_four_rows_are_the_recursion(monkeypatch):
-    monkeypatch.setattr(program, "_CACHE", 0)
+    monkeypatch.setattr(program, "_PLANE", 0)
     engine = Engine("convolutions, soft")
     diagonal = np.diagonal(engine.reference())
     assert_kernels_equal(engine.tile(), engine.reference(), "float32", (diagonal, diagonal))

@@ -75,7 +75,7 @@ from npk.backends.cpu import program
 from numba.core.registry import cpu_target
 
 folder, rows, dtype = sys.argv[1:]
-program._CACHE = program._CACHE if rows == "8" else 0
+program._PLANE = program._PLANE if rows == "8" else 0
 np.save(folder + "/kernel.npy", npk.kernel(npk.GateTable.load(folder + "/gates"), scale="count", dtype=dtype))
 print(cpu_target.target_context.codegen().magic_tuple()[1])
 """

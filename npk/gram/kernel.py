@@ -167,7 +167,7 @@ class NeuralPathKernel:
         key = (table.graph, kinds)
         if key not in self._backends:
             recursion = plan(table.graph, scale=self.scale, bias=self.bias, value_input=self.value_input)
-            self._backends = {key: _make_backend(self.backend, recursion, table, self.dtype)}
+            self._backends = {key: _make_backend(self.backend, recursion, table, self.dtype, self.progress)}
         return self._backends[key]
 
     def _about(self, rows: GateTable, cols: GateTable | None) -> dict[str, Any]:
@@ -262,11 +262,13 @@ def _known_backend(backend: str) -> str:
     return "cpu" if backend == "auto" else backend
 
 
-def _make_backend(name: str, recursion: Recursion, table: GateTable, dtype: str) -> Backend:
+def _make_backend(name: str, recursion: Recursion, table: GateTable, dtype: str, progress: Progress) -> Backend:
     if name == "reference":
         from npk.backends.reference import ReferenceBackend
 
         return ReferenceBackend(recursion, table, dtype)
     from npk.backends.cpu import CpuBackend
 
-    return CpuBackend(recursion, table, dtype)
+    backend = CpuBackend(recursion, table, dtype)
+    backend.compile(table, progress)
+    return backend

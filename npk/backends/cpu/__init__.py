@@ -10,6 +10,7 @@ from npk.backends.cpu.sides import Layout, Side, is_kept_in_bits, on_lines, zero
 from npk.backends.cpu.threads import torch_threads_kept
 from npk.dual.gate_table import GateTable
 from npk.dual.recursion import Recursion
+from npk.progress import Progress
 
 
 class CpuBackend:
@@ -50,6 +51,14 @@ class CpuBackend:
     def side(self, table: GateTable) -> Side:
         """Form the masks of a table's samples."""
         return self.layout.side(table)
+
+    def compile(self, table: GateTable, progress: Progress) -> None:
+        """Have what tiles run compiled, and say so, unless it is in memory or on disk: a tile of which nothing is computed."""
+        from npk.backends.cpu.tile import compiling
+
+        one = self.side(table.take(slice(0, 1)))
+        with compiling(progress):
+            self.tile(one, one, np.zeros(len(self.recursion.steps), np.int64), diagonal=-LANES)
 
     def tile(
         self, rows: Side, cols: Side, exponents: np.ndarray, diagonal: int | None = None, memory: np.ndarray | None = None

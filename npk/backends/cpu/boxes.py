@@ -1,7 +1,8 @@
 """Sums over windows that slide: the columns of a window are summed once and shared by the three outputs that see them.
 
-A window of a x 3 positions over neighboring outputs takes a + 3 additions an output instead of 3 a. Nothing is assumed about shapes: what
-can be shared is seen in the table of a plane, whatever padding, wrapping or missing cells it has.
+A window of a x 3 positions over neighboring outputs takes a + 3 additions an output instead of 3 a; of one row there is nothing to
+share. Nothing is assumed about shapes: what can be shared is seen in the table of a plane, whatever padding, wrapping or missing cells
+it has.
 """
 
 import numpy as np

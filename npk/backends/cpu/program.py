@@ -10,7 +10,7 @@ LOAD, CLEAR, GATHER, BOX, COLLAPSE, REDUCE = range(6)
 COLUMNS = ("kind", "out", "cells", "first", "count", "source", "sums")
 LANES = 16  # columns of the samples that are computed together
 ROWS = 8  # rows of the samples that are computed together, at most
-_CACHE = 1 << 18  # bytes of a plane of cells
+_PLANE = 1 << 18  # bytes of a plane of cells that leave room in the second cache
 TOGETHER = 16  # cells of a collapse that are finished before the next ones
 BITS, REAL, ONES = range(3)  # forms of masks
 LAYOUT = ("form", "first", "stride", "width")
@@ -41,12 +41,11 @@ class Program:
     sums: int  # cells of reductions
     result: int  # slot of the kernel
 
-    @property
-    def rows(self) -> int:
+    def rows(self, itemsize: int) -> int:
         """Rows of samples to compute together: as many as share what is read of a column, while planes stay in the second cache."""
         cells = self.operations[self.operations[:, 0] == COLLAPSE, COLUMNS.index("cells")]
         typical = (cells**2).sum() / max(cells.sum(), 1)  # of the plane that a cell is in
-        return ROWS if typical * ROWS * LANES * 4 <= _CACHE else ROWS // 2
+        return ROWS if typical * ROWS * LANES * itemsize < _PLANE else ROWS // 2
 
     @property
     def chains(self) -> int:

@@ -18,7 +18,7 @@ class ProgramRunner:
     """
 
     def __init__(self, program: Program, layout: Layout) -> None:
-        self.program, self.dtype, self.rows = program, layout.dtype, program.rows
+        self.program, self.dtype, self.rows = program, layout.dtype, program.rows(layout.dtype.itemsize)
         self.terms = np.concatenate([program.terms[:, :-1], layout.rows[program.terms[:, -1]]], axis=1)
         chained = self.terms[self.terms[:, TERMS.index("chain")] >= 0]
         words = program.chains * TOGETHER * int(chained[:, -1].max(initial=0))

@@ -1,14 +1,18 @@
-"""Run a program on a tile of sample pairs: eight rows by sixteen columns at a time, threads over such groups."""
+"""Run a program on a tile of sample pairs: eight or four rows by sixteen columns at a time, threads over such groups."""
 
 
 # pyright: reportCallIssue=false
 # (Numba supplies the first argument of an intrinsic.)
 
+import contextlib
+
 import numpy as np
 from numba import njit, prange
+from numba.core import event
 
 from npk.backends.cpu.lanes import collapse, gather, reduce, slide
 from npk.backends.cpu.program import LANES, TOGETHER
+from npk.progress import Progress
 
 _GROUPS = 2  # groups of rows that a task takes one after the other, so that the column block stays in the cache
 _LINE = 64  # bytes of a line of the cache
@@ -108,3 +112,25 @@ def run_tile(rows, program, tables, weights, masks, sizes, left, out):
             for r in range(high):
                 for lane in range(LANES):
                     out[g * high + r, q * LANES + lane] = slots[sizes[2] * wide + r * LANES + lane]
+
+
+class _Compiling(event.Listener):
+    """Opens a task of progress while Numba compiles."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress, self.depth, self.shown = progress, 0, contextlib.ExitStack()
+
+    def on_start(self, event: event.Event) -> None:
+        if self.depth == 0:
+            self.shown.enter_context(self.progress.task("compiling (once)", 1))
+        self.depth += 1  # functions that are called are compiled on the way
+
+    def on_end(self, event: event.Event) -> None:
+        self.depth -= 1
+        if self.depth == 0:
+            self.shown.close()
+
+
+def compiling(progress: Progress) -> contextlib.AbstractContextManager[None]:
+    """Say so where Numba compiles: for a few seconds, when it finds nothing in memory or on disk."""
+    return event.install_listener("numba:compile", _Compiling(progress))
