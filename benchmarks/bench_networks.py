@@ -21,6 +21,7 @@ from timing import COUNTS, Timing, duration, in_fresh_process, machine, measured
 from torch import nn
 
 from npk import GateTable, networks, record_gates
+from npk.backends.cpu.speeds import predict
 from npk.dual.planes import Planes
 from npk.dual.structure import effort
 
@@ -95,7 +96,7 @@ def network(name: str, options: argparse.Namespace) -> list[Timing]:
 
 
 def describe(made: Ready, timings: list[Timing]) -> None:
-    """What the plan counts for a pair, the time that counting its gates would take alone, memory."""
+    """What the plan counts for a pair, the time that counting its gates would take alone, what the cost model says, memory."""
     counts = effort(made.recursion, Planes(made.recursion), made.backend.hard)
     print(f"{counts.cells:,} pairs of positions, {counts.words:,} words of gates, {counts.reads:,} numbers")
     for count in COUNTS:
@@ -103,6 +104,10 @@ def describe(made: Ready, timings: list[Timing]) -> None:
         if ours:
             print(f"counting the gates alone, {threads_of(count)}: {duration(alone)}, {100 * alone / ours.median:.0f} % of npk's time")
     backend = made.backend
+    for count in COUNTS:
+        if ours := pick(timings, "npk tile", count):
+            predicted = predict(backend.runner, count)
+            print(f"cost model, {threads_of(count)}: {duration(predicted)}, {predicted / ours.median:.2f} x measured")
     print(f"memory: {backend.bytes_a_thread / 1e6:.3g} MB a thread, {backend.bytes_a_sample / 1e3:.4g} kB of masks a sample")
 
 

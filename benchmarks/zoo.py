@@ -53,7 +53,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("zoo"), help="files to write, without suffix")
     parser.add_argument("--seconds", type=float, default=600, help="limit for a model")
     parser.add_argument("--memory", type=float, default=8, help="limit for a model, in GB")
-    parser.add_argument("--until", choices=("traced", "masks", "predicted", "measured"), default="measured", help="the last to find")
+    parser.add_argument(
+        "--until", choices=("traced", "masks", "guessed", "predicted", "measured"), default="measured", help="the last to find"
+    )
     parser.add_argument("--one", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -113,10 +115,10 @@ def tell(row: dict[str, Any]) -> None:
 
 
 def steps(net: Any, size: int) -> Iterator[dict[str, Any]]:
-    """Trace, gates, plan with the predicted time of a pair, measured time of a pair."""
+    """Trace, gates, plan, time of a pair guessed from counts, predicted from the compiled plan, measured."""
     import numpy as np
 
-    from npk.cli.cost import measure, predict
+    from npk.cli.cost import guess, measure, predict
     from npk.dual.planes import Planes
     from npk.dual.planning import plan
     from npk.dual.structure import effort
@@ -131,7 +133,9 @@ def steps(net: Any, size: int) -> Iterator[dict[str, Any]]:
     recursion = plan(table.graph)
     yield {"masks": len(recursion.masks)}
     counts = effort(recursion, Planes(recursion), [mask.is_hard(table) for mask in recursion.masks])
-    yield {"position_pairs": counts.cells, "operations": counts.operations, "predicted": predict(counts)}
+    yield {"position_pairs": counts.cells, "operations": counts.operations, "guessed": guess(counts)}
+    backend, _ = kernel.prepare(table)
+    yield {"predicted": predict(backend)}
     yield {"measured": measure(kernel, table).seconds_a_pair}
 
 
@@ -178,7 +182,7 @@ def status(row: dict[str, Any]) -> str:
 
 def table(found: dict[str, Any]) -> str:
     """The results in Markdown: models that were read, then the others with the reason."""
-    head = ("model", "side", "gates", "paths", "masks", "position pairs", "predicted", "measured")
+    head = ("model", "side", "gates", "paths", "masks", "position pairs", "guessed", "predicted", "measured")
     read = [(name, *cells(row)) for name, row in found.items() if row.get("traced")]
     others = [(name, str(row.get("size", "")), status(row).replace("|", "\\|")) for name, row in found.items() if not row.get("traced")]
     return markdown(head, read) + ("\n" + markdown(("model", "side", "result"), others) if others else "")
@@ -193,8 +197,8 @@ def markdown(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 def cells(row: dict[str, Any]) -> tuple[str, ...]:
     """Columns of the table after the name; a limit that was reached stands in the place of a time."""
     counts = [f"{row[key]:,}" if key in row else "" for key in ("gates", "masks", "position_pairs")]
-    seconds = [f"{1e3 * row[key]:.3g} ms" if key in row else "" for key in ("predicted", "measured")]
-    seconds[1] = seconds[1] or row.get("failed", "")
+    seconds = [f"{1e3 * row[key]:.3g} ms" if key in row else "" for key in ("guessed", "predicted", "measured")]
+    seconds[2] = seconds[2] or row.get("failed", "")
     return (str(row.get("size", "")), counts[0], row.get("paths", ""), *counts[1:], *seconds)
 
 

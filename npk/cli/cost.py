@@ -1,4 +1,4 @@
-"""What a kernel costs on this machine, measured on a few pairs of samples."""
+"""What a kernel costs on this machine: measured on a few pairs of samples, and predicted without any."""
 
 import time
 from dataclasses import dataclass
@@ -42,6 +42,11 @@ class Cost:
         """What one pair of samples visits and reads, counted in the plan."""
         recursion = self.backend.recursion
         return effort(recursion, Planes(recursion), self.backend.hard)
+
+    @cached_property
+    def predicted(self) -> float | None:
+        """Seconds of a pair by the cost model; ``None`` where the backend has none."""
+        return predict(self.backend)
 
     @property
     def masks_a_sample(self) -> int:
@@ -90,14 +95,29 @@ def measure(kernel: NeuralPathKernel, table: GateTable) -> Cost:
     return Cost(kernel, backend, table, _seconds_a_pair(backend, table, exponents))
 
 
-def predict(found: Effort) -> float:
-    """Seconds of a pair, from counts alone, at the speed at which this machine runs a small network; right within a factor of a few.
+def predict(backend: Any, threads: int | None = None) -> float | None:
+    """Seconds of a pair by the work that the compiled plan does, at the speeds of this machine, which are measured once and kept in a file.
+
+    Args:
+        backend: compiled for a network.
+        threads: how many; ``None`` for all.
+
+    Returns:
+        The seconds; ``None`` for a backend without a cost model.
+    """
+    from npk.backends.cpu import CpuBackend, speeds
+
+    return speeds.predict(backend.runner, threads) if isinstance(backend, CpuBackend) else None
+
+
+def guess(found: Effort) -> float:
+    """Seconds of a pair, from counts alone, at the speed at which this machine runs a small network: no plan need be compiled for it.
 
     Args:
         found: the counts.
 
     Returns:
-        The seconds.
+        The seconds, right within a factor of ten.
     """
     known = measure(NeuralPathKernel(None, progress=False), _yardstick())
     return known.seconds_a_pair * found.operations / known.effort.operations

@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from npk.cli.cost import Cost, predict
+from npk.cli.cost import Cost
 from npk.dual.gate_table import GateTable
 from npk.dual.shifts import ShiftGroup
 from npk.dual.structure import module_of, operator_of
@@ -118,8 +118,8 @@ def cost(found: Cost) -> None:
     counts, plan = found.effort, "s" * (found.effort.fields != 1)
     say(f"the recursion forms {counts.masks} masks a sample and computes {counts.fields} field{plan} on {counts.cells} pairs of positions")
     say(
-        f"a pair of samples multiplies {si(counts.words)}words of gates and adds {si(counts.reads)}numbers: predicted "
-        f"{si(predict(counts))}s, measured {si(found.seconds_a_pair)}s"
+        f"a pair of samples multiplies {si(counts.words)}words of gates and adds {si(counts.reads)}numbers: "
+        f"{_predicted(found)}measured {si(found.seconds_a_pair)}s"
     )
     say(f"a sample takes {si(found.bytes_a_sample)}B for its gates and values and {si(found.masks_a_sample)}B for its masks")
     rows = [(f"{n} x {n}", duration(found.seconds(n)), f"{si(n * n * 4.0)}B") for n in (1_000, 10_000, 60_000)]
@@ -132,7 +132,13 @@ def dry_run(found: Cost, n: int, m: int | None) -> None:
     triangle = ", one triangle" if plan.symmetric else ""
     say(f"{plan.n} x {plan.m} {found.kernel.dtype}{triangle}: {len(plan)} tiles of at most {plan.side} x {plan.side}")
     say(f"memory about {si(demand.bytes(min(plan.side, max(plan.n, plan.m))))}B, of it gates {si((n + (m or 0)) * found.bytes_a_sample)}B")
-    say(f"time about {duration(found.seconds(n, m))}, at {si(found.seconds_a_pair)}s a pair; nothing was computed or written")
+    say(f"time about {duration(found.seconds(n, m))} at {_predicted(found)}measured {si(found.seconds_a_pair)}s a pair")
+    say("nothing was computed or written")
+
+
+def _predicted(found: Cost) -> str:
+    """What the cost model says of a pair, where there is one."""
+    return "" if found.predicted is None else f"predicted {si(found.predicted)}s, "
 
 
 def fitted(training: float, test: Accuracy, sizes: tuple[int, int]) -> None:

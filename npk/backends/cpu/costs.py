@@ -1,0 +1,167 @@
+"""What a group of sample pairs costs: the work that a runner does for it, counted exactly and without running anything.
+
+Every count is of things that take the same time each time they happen, on a given machine: cells loaded, contributions by kind of mask,
+calls. ``speeds`` measures how long each takes.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from npk.backends.cpu.boxes import WIDTH
+from npk.backends.cpu.program import BITS, BOX, CLEAR, COLLAPSE, GATHER, LANES, LOAD, REAL, REDUCE, TERMS, TOGETHER
+from npk.backends.cpu.runners import ProductRunner, ProgramRunner
+
+KNOTS = (15, 17, 19, 21, 23, 26)  # sizes of what an operation moves, powers of two: the larger, the farther away it lies
+_MOVED = tuple(f"moved, 2^{knot} bytes" for knot in KNOTS)
+_FORMS = tuple(f"{kind}{words}" for kind in ("chained ", "bits ") for words in ("1", "2", "more", "words"))
+PROGRAM = (
+    *("group", "sums", "operations", "loaded", "cleared", "gathered cells", "gathered", "runs", "outputs", "columns", "column entries"),
+    *("calls", "cells", "kept cells", "left out", "ones", *_FORMS, "numbers", "channels", "flushes", *_MOVED),
+)
+PRODUCT = ("group", "bits", "words", "numbers", "channels", *_MOVED)
+_TERMS = (*TERMS[:-1], "form", "start of mask", "stride", "width")
+_FLUSH = 16  # contributions of a reduction that are added up together
+_BLOCKS = 4  # blocks of columns of a product that the rows pass together
+
+
+@dataclass(frozen=True)
+class Work:
+    """A program as a group of ``rows`` x 16 pairs runs it; ``terms`` end in the layout of their masks."""
+
+    rows: int
+    itemsize: int
+    operations: np.ndarray
+    terms: np.ndarray
+    tables: np.ndarray
+    sizes: np.ndarray
+
+    @property
+    def lines(self) -> float:
+        """Lines of the cache that a cell takes."""
+        return self.rows * LANES * self.itemsize / 64
+
+    def counts(self) -> np.ndarray:
+        """How often each of ``PROGRAM`` happens in a group."""
+        kind, _, cells, *_ = self.operations.T
+        found = {"group": 1, "sums": self.sizes[1], "operations": len(kind)}
+        found |= {"loaded": cells[kind == LOAD].sum(), "cleared": cells[kind == CLEAR].sum()}
+        filled = np.concatenate([[0], np.cumsum(self.tables >= 0, dtype=np.int64)])
+        moved = _Moved(len(kind))
+        found |= self._gathered(filled, moved) | self._boxes(filled, moved) | self._terms(filled, moved) | self._sums(moved)
+        found |= moved.by_size(self.sizes[1] * self.rows * LANES * 8)
+        return np.array([found[name] for name in PROGRAM], float)
+
+    def _gathered(self, filled: np.ndarray, moved: "_Moved") -> dict[str, float]:
+        """Window sums one by one."""
+        chosen = self.operations[:, 0] == GATHER
+        _, _, cells, first, k, _, _ = self.operations[chosen].T
+        added = filled[first + cells * k] - filled[first]
+        moved.add(chosen, (added + cells) * self.lines, 2 * cells * self.lines)
+        return {"gathered cells": cells.sum(), "gathered": added.sum()}
+
+    def _boxes(self, filled: np.ndarray, moved: "_Moved") -> dict[str, int]:
+        """Window sums that share columns: their tables are read run by run, those of all operations at once."""
+        chosen = np.flatnonzero(self.operations[:, 0] == BOX)
+        runs, t, height = self.operations[chosen, 2:5].T
+        total, runs_of_all = np.zeros(3, np.int64), int(runs.sum())
+        for run in range(runs.max(initial=0)):
+            chosen, runs, t, height = (values[runs > run] for values in (chosen, runs, t, height))
+            outputs = self.tables[t].astype(np.int64)
+            end = t + 1 + (outputs + WIDTH - 1) * height
+            added = filled[end] - filled[t + 1]
+            total += [n.sum() for n in (outputs, outputs + WIDTH - 1, added)]
+            moved.add(chosen, (added + outputs) * self.lines, 2 * outputs * self.lines)
+            t = end
+        return {"runs": runs_of_all, **dict(zip(("outputs", "columns", "column entries"), total.tolist(), strict=True))}
+
+    def _terms(self, filled: np.ndarray, moved: "_Moved") -> dict[str, float]:
+        """Contributions of terms, by kind of mask."""
+        owners = np.flatnonzero(self.operations[:, 0] >= COLLAPSE)
+        kind, _, cells, first, count, _, _ = self.operations[owners].T
+        owners, kind, cells, first = (np.repeat(values, count) for values in (owners, kind, cells, first - np.cumsum(count) + count))
+        term = dict(zip(_TERMS, self.terms[first + np.arange(len(cells))].T, strict=True))
+        added, collapses = filled[term["pair"] + cells * term["k"]] - filled[term["pair"]], kind == COLLAPSE
+        found = {
+            "calls": (-(-cells // TOGETHER))[collapses].sum(),
+            "cells": cells[collapses].sum(),
+            "kept cells": cells[collapses & (term["fresh"] == 0)].sum(),
+            "left out": (cells * term["k"] - added).sum(),
+        }
+        bits, chained, width = term["form"] == BITS, term["chain"] >= 0, term["width"]
+        for name, chosen in (("chained ", chained), ("bits ", bits & ~chained)):
+            found |= {f"{name}{words}": added[chosen & (width == words)].sum() for words in (1, 2)}
+            found[f"{name}more"] = added[chosen & (width > 2)].sum()
+            found[f"{name}words"] = (added * width)[chosen & (width > 2)].sum()
+        real = term["form"] == REAL
+        found |= {"numbers": added[real].sum(), "channels": (added * width)[real].sum(), "ones": added[~real & ~bits].sum()}
+        planes = cells * ((term["source"] > 0).astype(int) + (collapses & (term["fresh"] != 0)))
+        lines = planes * self.lines + added * width * np.where(bits, 1, self.itemsize / 4)
+        moved.add(np.arange(len(self.operations)), *2 * [np.bincount(owners, lines, len(self.operations))])
+        return found
+
+    def _sums(self, moved: "_Moved") -> dict[str, float]:
+        """Additions to sums of reductions, and what moves between sums and planes."""
+        chosen = np.flatnonzero(self.operations[:, 0] == REDUCE)
+        rows, which = np.unique(self.operations[chosen, 1:3], axis=0, return_inverse=True)
+        often = [self._flushes(first, cells) for first, cells in rows.tolist()]
+        flushes = np.array([*often, 0])[which.reshape(-1)]
+        loads = np.flatnonzero(self.operations[:, 0] == LOAD)
+        for operations, lines in ((chosen, 2 * flushes), (loads, self.operations[loads, 2])):
+            moved.add_sums(operations, lines * self.rows * LANES / 8)
+        return {"flushes": flushes.sum()}
+
+    def _flushes(self, first: int, cells: int) -> int:
+        starts = np.flatnonzero(np.diff(self.tables[first : first + cells], prepend=-2))
+        return int((-(-np.diff(starts, append=cells) // _FLUSH)).sum())
+
+
+class _Moved:
+    """Lines of the cache that operations read and write, and how many different ones those are."""
+
+    def __init__(self, operations: int) -> None:
+        self.lines, self.held, self.sums = np.zeros((3, operations))
+
+    def add(self, operations: np.ndarray, lines: np.ndarray, held: np.ndarray) -> None:
+        """Lines of planes and masks."""
+        self.lines[operations] += lines
+        self.held[operations] += held
+
+    def add_sums(self, operations: np.ndarray, lines: np.ndarray) -> None:
+        """Lines of sums."""
+        self.sums[operations] += lines
+        self.held[operations] += lines
+
+    def by_size(self, sums: float) -> dict[str, float]:
+        """All lines by the size that they are part of; ``sums``: bytes of all sums."""
+        near = _at_sizes(self.lines + self.sums / 2, self.held * 64)
+        far = _at_sizes(np.array([self.sums.sum() / 2]), np.array([sums]))  # half of them: those not met again in the next unit
+        return {name: near[name] + far[name] for name in _MOVED}
+
+
+def counts_of(runner: ProgramRunner | ProductRunner) -> np.ndarray:
+    """How often each of ``PROGRAM`` (or of ``PRODUCT``) happens in a group of pairs.
+
+    Args:
+        runner: of a backend.
+    """
+    if isinstance(runner, ProductRunner):
+        return product_counts(runner.factors, runner.dtype.itemsize)
+    program = runner.program
+    return Work(runner.rows, runner.dtype.itemsize, program.operations, runner.terms, program.tables, runner.sizes).counts()
+
+
+def product_counts(factors: np.ndarray, itemsize: int) -> np.ndarray:
+    """How often each of ``PRODUCT`` happens in a group, of factors ``(form, first, width)``."""
+    form, _, width = factors.T
+    bits = form == BITS
+    found = {"group": 1, "bits": bits.sum(), "words": width[bits].sum(), "numbers": (~bits).sum(), "channels": width[~bits].sum()}
+    lines = found["words"] + found["channels"] * itemsize / 4
+    found |= _at_sizes(np.array([lines]), np.array([lines * 64 * _BLOCKS]))
+    return np.array([found[name] for name in PRODUCT], float)
+
+
+def _at_sizes(moved: np.ndarray, sizes: np.ndarray) -> dict[str, float]:
+    """What is moved, shared out to the two knots next to the size that it is part of."""
+    places = np.interp(np.log2(np.maximum(sizes, 1)), KNOTS, range(len(KNOTS)))
+    return {name: float((moved * np.maximum(0, 1 - np.abs(places - i))).sum()) for i, name in enumerate(_MOVED)}
