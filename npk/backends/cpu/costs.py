@@ -17,7 +17,7 @@ _MOVED = tuple(f"moved, 2^{knot} bytes" for knot in KNOTS)
 _FORMS = tuple(f"{kind}{words}" for kind in ("chained ", "bits ") for words in ("1", "2", "more", "words"))
 PROGRAM = (
     *("group", "sums", "operations", "loaded", "cleared", "gathered cells", "gathered", "runs", "outputs", "columns", "column entries"),
-    *("calls", "cells", "kept cells", "left out", "ones", *_FORMS, "numbers", "channels", "flushes", *_MOVED),
+    *("calls", "cells", "kept cells", "ones", *_FORMS, "numbers", "channels", "flushes", *_MOVED),
 )
 PRODUCT = ("group", "bits", "words", "numbers", "channels", *_MOVED)
 _TERMS = (*TERMS[:-1], "form", "start of mask", "stride", "width")
@@ -86,7 +86,6 @@ class Work:
             "calls": (-(-cells // TOGETHER))[collapses].sum(),
             "cells": cells[collapses].sum(),
             "kept cells": cells[collapses & (term["fresh"] == 0)].sum(),
-            "left out": (cells * term["k"] - added).sum(),
         }
         bits, chained, width = term["form"] == BITS, term["chain"] >= 0, term["width"]
         for name, chosen in (("chained ", chained), ("bits ", bits & ~chained)):

@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numba
@@ -18,11 +18,20 @@ _TALL, _WIDE = 32, 4  # groups of rows and blocks of columns of a product: a tas
 _TASKS = 4  # a thread, where all threads are timed
 _CELLS = 8192  # of a run, about
 _LONG = 2e-3  # seconds of a timing, at least
-_BEST_OF = 5
+_BEST_OF = 8
+_SHORT = 30  # short runs on all threads: on a busy machine few of them find all cores free
+_TRIES = 3
 _FINE = 1e-5  # seconds; a clock of the processor's time that is as fine sees one thread alone, however busy the machine
 _CLOCK = time.process_time if time.get_clock_info("process_time").resolution < _FINE else time.perf_counter
 
-Probe = tuple[np.ndarray, float]  # counts of a group and its seconds
+
+@dataclass(frozen=True)
+class Probe:
+    """What is timed: how often each kind of work happens in a group, what runs ``groups`` of them."""
+
+    counts: np.ndarray
+    run: Callable[[], None]
+    groups: int
 
 
 @dataclass
@@ -122,13 +131,11 @@ def _sketches() -> Iterator[_Sketch]:
     yield from (of(256, "reduce", run, form, 1) for run, form in ((9, ONES), (1, ONES), (16, REAL)))
 
 
-def probe_program(rows: int, dtype: np.dtype) -> list[Probe]:
-    """Time every sketch on one thread, in groups of some rows."""
-    found = []
+def of_program(rows: int, dtype: np.dtype) -> Iterator[Probe]:
+    """Every sketch, in groups of some rows."""
     for sketch in _sketches():
         work, run = _sketched(sketch, rows, dtype, 1)
-        found.append((work.counts(), _seconds(run) / _GROUPS))
-    return found
+        yield Probe(work.counts(), run, _GROUPS)
 
 
 def _sketched(sketch: _Sketch, rows: int, dtype: np.dtype, blocks: int) -> tuple[Work, Callable[[], None]]:
@@ -146,16 +153,25 @@ def _sketched(sketch: _Sketch, rows: int, dtype: np.dtype, blocks: int) -> tuple
     return work, run
 
 
-def probe_product(dtype: np.dtype) -> list[Probe]:
-    """Time products of some masks on one thread."""
+def of_product(dtype: np.dtype) -> Iterator[Probe]:
+    """Products of some masks."""
     bits, numbers = ((1, 1), (1, 32), (4, 1), (4, 32), (16, 8), (8, 256)), ((1, 3), (1, 784), (4, 512))
     shapes = [*((BITS, *shape) for shape in bits), *((REAL, *shape) for shape in numbers)]
-    found = []
     for form, count, width in shapes:
         factors = np.array([(form, n * width, width) for n in range(count)], np.int64)
-        run = _multiplied(factors, dtype, 1)
-        found.append((product_counts(factors, dtype.itemsize), _seconds(run) / (_TALL * _WIDE)))
-    return found
+        yield Probe(product_counts(factors, dtype.itemsize), _multiplied(factors, dtype, 1), _TALL * _WIDE)
+
+
+def times(probes: Iterable[Probe]) -> tuple[np.ndarray, np.ndarray]:
+    """Counts of all probes and the seconds of a group on one thread.
+
+    All are run in turn, several times: so what slows the machine down for a moment does not fall on one of them alone.
+    """
+    made = list(probes)
+    with threads_set_to(1):
+        often = [_often(probe.run) for probe in made]
+        rounds = [[_once(probe.run, repeat) for probe, repeat in zip(made, often, strict=True)] for _ in range(_BEST_OF)]
+    return np.array([probe.counts for probe in made]), np.min(rounds, axis=0) / [probe.groups for probe in made]
 
 
 def _multiplied(factors: np.ndarray, dtype: np.dtype, strips: int) -> Callable[[], None]:
@@ -183,10 +199,22 @@ def speedup(rows: int | None, dtype: np.dtype) -> float:
         sketch.box(16, 3)
         sketch.collapse(1, 1, BITS, 2)
         _, run = _sketched(sketch, rows, dtype, _TASKS * threads)
+    best = max(_faster(run, threads) for _ in range(_TRIES))
+    return min(max(1.0, best), float(threads))
+
+
+def _faster(run: Callable[[], None], threads: int) -> float:
+    """How many times faster something runs on some threads than on one."""
     with threads_set_to(1):
-        alone = _seconds(run, time.perf_counter)
+        repeat = _often(run)
+        alone = min(_once(run, repeat) for _ in range(_BEST_OF))
     with threads_set_to(threads):
-        return min(max(1.0, alone / _seconds(run, time.perf_counter)), float(threads))
+        run()
+        passed = min(_once(run, 1, time.perf_counter) for _ in range(_SHORT * repeat))
+        of_processor = min(_once(run, repeat) for _ in range(_BEST_OF))
+    if _CLOCK is not time.perf_counter:  # time that other programs took is not the threads' fault
+        passed = min(passed, of_processor / threads)
+    return alone / passed
 
 
 @contextlib.contextmanager
@@ -206,17 +234,18 @@ def _masks(words: int, numbers: int, sides: tuple[tuple[int, int], ...], dtype: 
     return tuple(zeros((many, size * wide), kind) for size, kind in sizes for many, wide in sides)
 
 
-def _seconds(run: Callable[[], None], clock: Callable[[], float] = _CLOCK) -> float:
-    """The shortest of a few runs, after one that is not counted; each long enough for the clock."""
+def _often(run: Callable[[], None]) -> int:
+    """How often to run something so that the clock sees it; the first run, which may compile, is not looked at."""
     run()
-    repeat, found = 1, []
-    while len(found) < _BEST_OF:
-        start = clock()
-        for _ in range(repeat):
-            run()
-        passed = clock() - start
-        if passed < _LONG and not found:
-            repeat *= 2
-        else:
-            found.append(passed / repeat)
-    return min(found)
+    repeat = 1
+    while _once(run, repeat) * repeat < _LONG:
+        repeat *= 2
+    return repeat
+
+
+def _once(run: Callable[[], None], repeat: int, clock: Callable[[], float] = _CLOCK) -> float:
+    """Seconds of a run, of several one after the other."""
+    start = clock()
+    for _ in range(repeat):
+        run()
+    return (clock() - start) / repeat

@@ -18,7 +18,8 @@ from npk.backends.cpu.runners import ProductRunner, ProgramRunner
 from npk.errors import StoreError
 from npk.files import digest, written_whole
 
-_ROUNDS = 8  # of the fit
+_ROUNDS = 20  # of the fit
+_STEP = 1.0  # of a round, in logarithms
 _FARTHEST = 10.0  # times off that a probe still counts with
 
 
@@ -83,14 +84,12 @@ def measure(rows: int | None, dtype: np.dtype) -> Speeds:
 
     from npk.backends.cpu import probes
 
-    with probes.threads_set_to(1):
-        timed = probes.probe_product(dtype) if rows is None else probes.probe_program(rows, dtype)
-    counts, seconds = (np.array(column) for column in zip(*timed, strict=True))
-    return Speeds(fit(counts, seconds), numba.config.NUMBA_NUM_THREADS, probes.speedup(rows, dtype))  # type: ignore[attr-defined]
+    counts_and_seconds = probes.times(probes.of_product(dtype) if rows is None else probes.of_program(rows, dtype))
+    return Speeds(fit(*counts_and_seconds), numba.config.NUMBA_NUM_THREADS, probes.speedup(rows, dtype))  # type: ignore[attr-defined]
 
 
 def fit(counts: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    r"""Seconds of each kind of work, none negative: the least squares of :math:`2 \sinh(\tfrac12 \log(\text{fitted} / \text{measured}))`.
+    r"""Seconds of each kind of work, none negative: the least squares of :math:`\log(\text{fitted} / \text{measured})`.
 
     So a probe that is fitted twice too long weighs as much as one that is fitted twice too short.
 
@@ -104,10 +103,10 @@ def fit(counts: np.ndarray, seconds: np.ndarray) -> np.ndarray:
     from scipy.optimize import nnls
 
     found, expected = np.zeros(counts.shape[1]), seconds
-    for _ in range(_ROUNDS):
-        weights = 1 / np.sqrt(seconds * np.clip(expected, seconds / _FARTHEST, seconds * _FARTHEST))
-        found = nnls(counts * weights[:, None], seconds * weights)[0]
-        expected = counts @ found
+    for _ in range(_ROUNDS):  # of Gauss and Newton
+        wanted = expected * (1 + np.clip(np.log(seconds / expected), -_STEP, _STEP))
+        found = nnls(counts / expected[:, None], wanted / expected)[0]
+        expected = np.clip(counts @ found, seconds / _FARTHEST, seconds * _FARTHEST)
     return found
 
 
