@@ -11,8 +11,11 @@ from torch import nn
 import npk
 from npk.backends.cpu import CpuBackend, costs, probes, speeds
 from npk.backends.cpu.costs import PRODUCT, PROGRAM, Work, counts_of, product_counts
+from npk.backends.cpu.dense import run_product
 from npk.backends.cpu.program import BITS, BOX, CLEAR, COLLAPSE, GATHER, LOAD, ONES, REAL, REDUCE
 from npk.backends.cpu.speeds import Speeds, cache_folder, describe_machine, fit, predict, speeds_of
+from npk.backends.cpu.tile import run_tile
+from npk.backends.exponents import find_exponents
 from npk.backends.reference import ReferenceBackend
 from npk.cli import cost
 from npk.dual.planes import Planes
@@ -86,7 +89,7 @@ def test_work_of_a_program_is_counted_exactly():
 
 def test_what_is_moved_is_told_by_the_size_of_the_operation():
     found = costs._at_sizes(np.array([5.0, 7.0, 2.0]), 2.0 ** np.array([3, 18, 40]))
-    assert found == pytest.approx({name: n for name, n in zip(costs._MOVED, (5, 3.5, 3.5, 0, 0, 2), strict=True)})
+    assert found == pytest.approx({name: n for name, n in zip(costs._MOVED, (5, 3.5, 3.5, 0, 0, 0, 2), strict=True)})
 
 
 def test_contributions_are_those_of_the_plan():
@@ -150,6 +153,20 @@ def test_measure_times_probes_and_puts_the_threads_back(monkeypatch):
         assert found.seconds.max() > 0
         assert 1 <= found.speedup <= found.threads
     assert numba.get_num_threads() == before
+
+
+def test_probes_run_what_kernels_run():
+    """Arrays of other kinds would be compiled for anew, and could be faster or slower."""
+    for layers, shape, made, compiled in (
+        (SMALL, (1, 6, 7), probes.of_program(8, FLOAT), run_tile),
+        (DENSE, (3,), probes.of_product(FLOAT), run_product),
+    ):
+        backend, table = backend_of(layers, shape)
+        side = backend.side(table)
+        backend.tile(side, side, find_exponents(backend.recursion, table))
+        before = list(compiled.signatures)
+        next(iter(made)).run()
+        assert compiled.signatures == before
 
 
 def test_a_probe_computes_what_its_operations_say():

@@ -12,7 +12,7 @@ from npk.backends.cpu.boxes import WIDTH
 from npk.backends.cpu.program import BITS, BOX, CLEAR, COLLAPSE, GATHER, LANES, LOAD, REAL, REDUCE, TERMS, TOGETHER
 from npk.backends.cpu.runners import ProductRunner, ProgramRunner
 
-KNOTS = (15, 17, 19, 21, 23, 26)  # sizes of what an operation moves, powers of two: the larger, the farther away it lies
+KNOTS = (15, 17, 19, 20, 21, 23, 26)  # sizes of what an operation moves, powers of two: the larger, the farther away it lies
 _MOVED = tuple(f"moved, 2^{knot} bytes" for knot in KNOTS)
 _FORMS = tuple(f"{kind}{words}" for kind in ("chained ", "bits ") for words in ("1", "2", "more", "words"))
 PROGRAM = (

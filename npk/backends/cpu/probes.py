@@ -98,7 +98,7 @@ class _Sketch:
         """The program with its operations over and over again."""
         operations = np.tile(np.array(self.operations, np.int64).reshape(-1, 7), (times, 1))
         terms = np.array(self.terms, np.int64).reshape(-1, 14)
-        tables = np.concatenate([*self.tables, [0]]).astype(np.int32)
+        tables = np.frombuffer(np.concatenate([*self.tables, [0]]).astype(np.int32).tobytes(), np.int32)  # read-only, as a program's
         sizes = np.array([1 + 2 * self.cells, self.sums, 1, self.chain])
         return Work(rows, itemsize, operations, terms, tables, sizes)
 
@@ -112,8 +112,10 @@ def _sketches() -> Iterator[_Sketch]:
         return made
 
     yield from (of(cells, "simple", kind) for kind in (LOAD, CLEAR) for cells in (4, 256, 8192))
-    yield from (of(cells, "gather", k) for cells, k in ((1, 1), (1, 64), (16, 9), (64, 9), (1024, 4), (1024, 9), (256, 1), (8192, 9)))
-    yield from (of(cells, "box", runs, 3) for cells, runs in ((16, 4), (64, 8), (256, 16), (1024, 32), (3136, 56)))
+    yield from (
+        of(cells, "gather", k) for cells, k in ((1, 1), (16, 9), (64, 9), (128, 5), (512, 4), (1024, 4), (1024, 9), (256, 1), (8192, 9))
+    )
+    yield from (of(cells, "box", runs, 3) for cells, runs in ((16, 4), (64, 8), (256, 16), (512, 16), (1024, 32), (3136, 56)))
     yield from (of(1024, "box", 32, height) for height in (1, 7))
     for cells, form in itertools.product((1, 16, 256, 1024), (ONES, BITS)):
         yield of(cells, "collapse", 1, 1, form, form == BITS)
