@@ -19,7 +19,7 @@ _TASKS = 4  # a thread, where all threads are timed
 _CELLS = 8192  # of a run, about
 _LONG = 2e-3  # seconds of a timing, at least
 _BEST_OF = 8
-_SHORT = 30  # short runs on all threads: on a busy machine few of them find all cores free
+_SHORT = 40  # short runs on all threads: on a busy machine few of them find all cores free
 _TRIES = 3
 _FINE = 1e-5  # seconds; a clock of the processor's time that is as fine sees one thread alone, however busy the machine
 _CLOCK = time.process_time if time.get_clock_info("process_time").resolution < _FINE else time.perf_counter
@@ -212,7 +212,7 @@ def _faster(run: Callable[[], None], threads: int) -> float:
         alone = min(_once(run, repeat) for _ in range(_BEST_OF))
     with threads_set_to(threads):
         run()
-        passed = min(_once(run, 1, time.perf_counter) for _ in range(_SHORT * repeat))
+        passed = min(_once(run, 1, time.perf_counter) for _ in range(_SHORT))
         of_processor = min(_once(run, repeat) for _ in range(_BEST_OF))
     if _CLOCK is not time.perf_counter:  # time that other programs took is not the threads' fault
         passed = min(passed, of_processor / threads)
