@@ -287,13 +287,16 @@ def test_a_table_without_entries():
     assert [draft.table(np.zeros((0, 3))), draft.table(np.arange(2)), draft.table(np.arange(3))] == [0, 0, 2]
 
 
-@pytest.mark.parametrize(("cells", "rows"), [([512], 8), ([513], 4), ([8, 600], 4), ([8] * 600, 8), ([], 8)])
-def test_rows_while_planes_fit_the_cache(cells, rows):
+@pytest.mark.parametrize(
+    ("cells", "itemsize", "rows"),
+    [([511], 4, 8), ([512], 4, 4), ([255], 8, 8), ([256], 8, 4), ([8, 600], 4, 4), ([8] * 600, 4, 8), ([], 4, 8)],
+)
+def test_rows_while_planes_fit_the_cache(cells, itemsize, rows):
     draft = Draft()
     for count in cells:
         draft.add((COLLAPSE, 0, count, 0, 0, 0, -1), (0, -1))
     draft.add((BOX, 0, 10**6, 0, 0, 0, -1), (0, 0))
-    assert draft.finished(1, 0, 0).rows == rows
+    assert draft.finished(1, 0, 0).rows(itemsize) == rows
 
 
 def test_streams_are_bands_with_chains():

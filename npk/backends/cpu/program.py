@@ -149,4 +149,4 @@ def _place(parts: dict[bytes, int], sizes: list[int], which: int, data: np.ndarr
 
 
 def _joined(parts: dict[bytes, int], dtype: type) -> np.ndarray:
-    return np.frombuffer(b"".join(parts), dtype) if parts else np.zeros(1, dtype)
+    return np.frombuffer(b"".join(parts) or bytes(np.dtype(dtype).itemsize), dtype)
