@@ -19,7 +19,7 @@ from npk.dual.masks import Mask
 from npk.dual.planes import Links, Planes
 from npk.dual.recursion import Collapse, Field, Recursion
 
-_BAND = 4  # collapses that are added up together: their cells fill half of the first cache
+_BAND = 2  # collapses that are added up together; with more of them the second core gains less
 _BATCH = 1 << 17  # cells of units that are worked out together
 
 
