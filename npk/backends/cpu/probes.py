@@ -10,7 +10,7 @@ import numba
 import numpy as np
 
 from npk.backends.cpu.costs import Work, product_counts
-from npk.backends.cpu.program import BITS, BOX, CLEAR, COLLAPSE, GATHER, LANES, LOAD, ONES, REAL, REDUCE, ROWS
+from npk.backends.cpu.program import BITS, BOX, CLEAR, COLLAPSE, GATHER, LANES, LOAD, ONES, REAL, REDUCE, ROWS, TOGETHER
 from npk.backends.cpu.sides import zeros
 
 _GROUPS = 2  # of rows: a task of a program
@@ -79,7 +79,7 @@ class _Sketch:
             chain = (0, int(n == 0)) if chained else (-1, 0)
             self.terms.append((k, 1 + self.cells, pair, u, v, -1, 1, int(n == 0), *chain, form, n * width * self.cells, width, width))
         self._holds(count, form, width)
-        self.chain = max(self.chain, width * 16 * chained)
+        self.chain = max(self.chain, width * TOGETHER * chained)
         self.operations.append((COLLAPSE, 0, self.cells, first, count, 0, -1))
 
     def reduce(self, run: int, form: int, width: int) -> None:
