@@ -17,10 +17,12 @@ from npk.backends.cpu.chains import Chains, Step
 from npk.backends.cpu.compiler import compile_program
 from npk.backends.cpu.program import BOX, COLLAPSE, COLUMNS, LANES, REDUCE, TERMS, Draft
 from npk.backends.cpu.sides import Layout, is_kept_in_bits, on_lines, zeros
+from npk.backends.cpu.tile import compiling
 from npk.backends.exponents import find_exponents
 from npk.backends.reference import evaluate
 from npk.dual.masks import Factor, Mask, form_bits, form_real
 from npk.dual.planning import plan
+from npk.progress import Silent
 
 HEAD = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(9, 2))
 N = 33  # two groups of lanes, four of rows, and one sample
@@ -470,3 +472,27 @@ def test_what_lies_left_of_the_diagonal_is_not_computed():
     made = engine.tile(diagonal=0, memory=memory)
     assert (made[16:32, :16] == 7).all()
     assert not (made[:16, 16:] == 7).any()
+
+
+class Heard(Silent):
+    """Keeps the names of tasks."""
+
+    def __init__(self):
+        self.names = []
+
+    def task(self, description, total):
+        self.names.append(description)
+        return super().task(description, total)
+
+
+def test_compiling_is_said_once():
+    """Functions that are compiled on the way to another are part of its time; what is compiled already says nothing."""
+    inner = numba.njit(lambda x: x + 1)
+    outer = numba.njit(lambda x: inner(x) * 2)
+    heard = Heard()
+    with compiling(heard):
+        assert outer(1) == 4
+    assert heard.names == ["compiling (once)"]
+    with compiling(heard):
+        assert outer(2) == 6
+    assert heard.names == ["compiling (once)"]
