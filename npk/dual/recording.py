@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from npk.dual.tracing import Recording, Trace
 
-_RUN_BYTES = 256 << 20  # working memory of one batch while recording, at most
+_RUN_BYTES = 64 << 20  # working memory of one batch while recording, unless one sample needs more
 _LARGEST = 1024  # samples of a batch, at most: so that what is read off a layer is still in the cache
 
 
@@ -84,20 +84,20 @@ def record_trace(trace: "Trace", X: np.ndarray, *, gates: str, progress: Progres
     import torch
 
     entries = [_Entry(_as_asked(recording, gates), len(X)) for recording in trace.recordings]
-    program, size = _reading(trace.program, entries), batch_size(trace, X, memory)
+    program, size = _reader(trace, tuple(entry.recording.node for entry in entries)), batch_size(trace, X, memory)
     tensor = next(iter([*trace.program.parameters(), *trace.program.buffers()]), torch.zeros(()))
     dtype = tensor.dtype if tensor.dtype.is_floating_point else torch.float32
     with torch.no_grad(), progress.task("recording gates", len(X)) as advance:
         for start in range(0, len(X), size):
             batch = _batch(X[start : start + size])
-            _run(program, batch.to(tensor.device, dtype))
+            _run(program, batch.to(tensor.device, dtype), entries)
             advance(len(batch))
     by_name = {entry.recording.gate: entry.layer() for entry in entries}
     return GateTable(trace.graph, X, {name: by_name[name] for node in trace.graph.gates for name in node.entries})
 
 
 def batch_size(trace: "Trace", X: np.ndarray, memory: int | None = None) -> int:
-    """Samples that go through the network at once.
+    """Samples that go through the network at once: as many whatever the memory, because torch may round otherwise in other batches.
 
     Args:
         trace: of the network.
@@ -108,17 +108,17 @@ def batch_size(trace: "Trace", X: np.ndarray, memory: int | None = None) -> int:
         The number.
 
     Raises:
-        OptionError: not even one sample fits.
+        OptionError: the batch does not fit.
     """
     one = max(1, _bytes_a_sample(trace.program))
-    fixed = X.nbytes + len(X) * sum(_bytes_of_entry(recording, trace.program) for recording in trace.recordings)
-    if memory is not None and memory < fixed + one:
+    size = max(1, min(len(X), _LARGEST, _RUN_BYTES // one))
+    least = X.nbytes + len(X) * sum(_bytes_of_entry(recording, trace.program) for recording in trace.recordings) + size * one
+    if memory is not None and memory < least:
         raise OptionError(
-            f"memory={memory} bytes is too little to record the gates of {len(X)} samples: the smallest that works is {fixed + one} bytes. "
+            f"memory={memory} bytes is too little to record the gates of {len(X)} samples: the smallest that works is {least} bytes. "
             "Give that or more."
         )
-    spare = _RUN_BYTES if memory is None else min(_RUN_BYTES, memory - fixed)
-    return max(1, min(len(X), _LARGEST, spare // one))
+    return size
 
 
 def _bytes_of_entry(recording: "Recording", program: "fx.GraphModule") -> int:
@@ -210,25 +210,34 @@ class _Entry:
         return dataclasses.replace(layer, data=data.view("<u8").astype(np.uint64, copy=False)) if layer.packed else layer
 
 
-def _reading(program: "fx.GraphModule", entries: list[_Entry]) -> "fx.GraphModule":
-    """The program as compiled Python that hands each recorded value to its entries as soon as it is there.
+def _reader(trace: "Trace", names: tuple[str, ...]) -> "fx.GraphModule":
+    """The program as compiled Python with a second input, entries, of which each is handed its node's value as soon as that is there.
 
     Values are freed after their last use, so that a recorded one need not outlive its layer.
     """
     import torch
 
+    if names in trace.readers:
+        return trace.readers[names]
     graph, copies = torch.fx.Graph(), {}
-    graph.output(graph.graph_copy(program.graph, copies))
+    graph.output(graph.graph_copy(trace.program.graph, copies))
     nodes = {node.name: copy for node, copy in copies.items()}
-    for entry in entries:
-        with graph.inserting_after(nodes[entry.recording.node]):
-            graph.call_function(entry.read, (nodes[entry.recording.node],))
+    with graph.inserting_after([node for node in graph.nodes if node.op == "placeholder"][-1]):
+        entries = graph.placeholder("entries")
+    for number, name in enumerate(names):
+        with graph.inserting_after(nodes[name]):
+            graph.call_function(_hand_over, (entries, number, nodes[name]))
     for node in graph.nodes:
         if node.target is torch.ops.aten.view.default:
             node.target = (
                 torch.ops.aten.reshape.default
             )  # traced as a view, flatten must copy where a convolution has put the channels last
-    return torch.fx.GraphModule(program, graph)
+    trace.readers[names] = torch.fx.GraphModule(trace.program, graph)
+    return trace.readers[names]
+
+
+def _hand_over(entries: list[_Entry], number: int, value: "torch.Tensor") -> None:
+    entries[number].read(value)
 
 
 def _batch(X: np.ndarray) -> "torch.Tensor":
@@ -242,13 +251,13 @@ def _batch(X: np.ndarray) -> "torch.Tensor":
     return batch
 
 
-def _run(program: "fx.GraphModule", batch: "torch.Tensor") -> None:
+def _run(program: "fx.GraphModule", batch: "torch.Tensor", entries: list[_Entry]) -> None:
     import torch
     from torch.utils._pytree import tree_leaves
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's remarks on the user's operators came when the user ran the network
-        results = program(batch)
+        results = program(batch, entries)
     if not all(bool(torch.isfinite(result).all()) for result in tree_leaves(results)):
         raise DataError("the network gives NaN or infinite values. Are its weights finite, and X of the size it was trained on?")
 

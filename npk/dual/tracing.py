@@ -54,11 +54,15 @@ class Recording:
 
 @dataclass(frozen=True)
 class Trace:
-    """A traced network: its path graph, the program that runs it, and what to record of a run."""
+    """A traced network: its path graph, the program that runs it, and what to record of a run.
+
+    ``readers``: the program as it hands over the values of some nodes, made when a recording first asks for them.
+    """
 
     graph: PathGraph
     program: fx.GraphModule
     recordings: tuple[Recording, ...]
+    readers: dict[tuple[str, ...], fx.GraphModule] = field(default_factory=dict, compare=False, repr=False)
 
 
 def trace(net: torch.nn.Module, input_shape: tuple[int, ...]) -> PathGraph:
