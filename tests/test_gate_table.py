@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import npk
-from npk.dual.gate_table import GateLayer, GateTable, is_on, pack, pack_on_device, unpack
+from npk.dual.gate_table import GateLayer, GateTable, is_on, open_store, pack, pack_on_device, unpack
 from npk.dual.recording import as_samples, record_gates, record_trace
 from npk.dual.tracing import trace_network
 from npk.errors import DataError, OptionError, ShapeError, StoreError
@@ -234,14 +234,14 @@ def test_damaged_tables(table, tmp_path):
         GateTable.load(tmp_path / "gates")
     table.save(tmp_path / "gates")
     next(p for p in chunks(tmp_path / "gates") if "inputs" in p.parts).unlink()  # reads as zeros
-    with pytest.raises(StoreError, match="does not match its checksum"):
+    with pytest.raises(StoreError, match="is damaged at samples 0 to 5 .their checksum differs"):
         GateTable.load(tmp_path / "gates")
 
 
 def test_foreign_stores(table, tmp_path):
     import zarr
 
-    with pytest.raises(StoreError, match="cannot read .*nothing as a gate table"):
+    with pytest.raises(StoreError, match="cannot read .*nothing as a gate table: there is nothing. Name a folder that npk wrote"):
         GateTable.load(tmp_path / "nothing")
     zarr.open_group(tmp_path / "foreign", mode="w")
     with pytest.raises(StoreError, match="holds something that npk did not write"):
@@ -249,8 +249,46 @@ def test_foreign_stores(table, tmp_path):
     npk.kernel(table, out=tmp_path / "gram", progress=False)
     with pytest.raises(StoreError, match="holds gram, not a gate table"):
         GateTable.load(tmp_path / "gram")
+
+
+@pytest.mark.parametrize("number", [1, 3, None])
+def test_other_formats(number, table, tmp_path):
+    import zarr
+
     table.save(tmp_path / "gates")
     group = zarr.open_group(tmp_path / "gates", mode="r+")
-    group.attrs["npk"] = {**group.attrs["npk"], "format": 99}
-    with pytest.raises(StoreError, match="has format 99, this npk reads up to 1. Update npk"):
+    group.attrs["npk"] = {**group.attrs["npk"], "format": number}
+    with pytest.raises(StoreError, match=f"has format {number}, this npk reads format 2. Record it again"):
         GateTable.load(tmp_path / "gates")
+
+
+def test_places_that_are_no_store(table, tmp_path, monkeypatch):
+    def refused(why):
+        with pytest.raises(StoreError, match=f"cannot read .*gates as a gate table: {why}. Name a folder that npk wrote"):
+            open_store(tmp_path / "gates", "gate table")
+
+    refused("there is nothing")
+    with pytest.raises(StoreError, match="there is nothing"):
+        open_store(tmp_path / "gates", "gate table", write=True)
+    assert not (tmp_path / "gates").exists()
+    (tmp_path / "gates").write_text("")
+    refused("it is a file")
+    (tmp_path / "gates").unlink()
+    (tmp_path / "gates").mkdir()
+    refused("it has no zarr.json")
+    table.save(tmp_path / "gates")
+    manifest = tmp_path / "gates" / "zarr.json"
+    whole = manifest.read_text()
+    manifest.write_text(whole[: len(whole) // 2])
+    refused(r"its zarr.json is damaged \(JSONDecodeError\)")
+    manifest.write_text(whole.replace('"piece": 1024', '"piece": 1023'))
+    with pytest.raises(StoreError, match="is damaged: its manifest, zarr.json, does not match its checksum"):
+        open_store(tmp_path / "gates", "gate table")
+    manifest.write_text(whole)
+    open_store(tmp_path / "gates", "gate table")
+
+    def unreadable(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("zarr.open_group", unreadable)
+    refused("Permission denied")

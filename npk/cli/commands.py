@@ -107,13 +107,20 @@ def gates(
 ) -> None:
     """Record the gates of DATA; `npk kernel` takes the folder in the place of checkpoint and data."""
     from npk.cli import reading, tables
-    from npk.dual.recording import record_gates
+    from npk.dual.gate_store import GateStore
+    from npk.dual.recording import as_samples, example_table, record_into
+    from npk.dual.tracing import trace_network
+    from npk.files import written_whole
+    from npk.progress import as_progress
 
     reading.check_place(out)
     net = reading.How(arch, arch_option, output, layout).network(ckpt)
-    table = record_gates(net, reading.dataset(data).X, gates=gates, progress=True)
-    table.save(out)
-    tables.say(f"{out}: {len(table)} samples, {table.layers} gate layers, {tables.si(table.nbytes)}B in memory")
+    X = as_samples(reading.dataset(data).X)
+    trace = trace_network(net, X.shape[1:])
+    with written_whole(out) as temporary:
+        store = GateStore.create(temporary, example_table(trace, X, gates), len(X))
+        record_into(store, trace, X, gates, as_progress(True), keep=False)
+    tables.say(f"{out}: {len(X)} samples, {store.layers} gate layers, {tables.si(store.nbytes)}B")
 
 
 @app.command(epilog="Example: npk kernel model.safetensors --data digits --out K.zarr")

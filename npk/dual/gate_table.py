@@ -4,14 +4,15 @@ The tie rule of npk lives here and nowhere else: a gate is on when its pre-activ
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npk.dual.path_graph import PathGraph, PathNode, from_dict, to_dict
+from npk.dual.path_graph import PathGraph, PathNode, to_dict
 from npk.dual.path_operators import Input
 from npk.errors import ShapeError, StoreError
 from npk.files import digest, written_whole
@@ -19,7 +20,7 @@ from npk.files import digest, written_whole
 if TYPE_CHECKING:
     import torch
 
-FORMAT = 1
+FORMAT = 2  # of gate tables and kernels on disk
 
 
 def is_on(preactivation: "np.ndarray | torch.Tensor") -> Any:
@@ -138,45 +139,69 @@ class GateTable:
         """Bytes of gates and samples."""
         return self.inputs.nbytes + sum(entry.data.nbytes for entry in self.entries.values())
 
+    @property
+    def arrays(self) -> list[np.ndarray]:
+        """The samples, then the data of each entry."""
+        return [self.inputs, *(entry.data for entry in self.entries.values())]
+
     def fingerprint(self) -> str:
         """SHA-256 over graph, samples and gates."""
-        arrays = [np.ascontiguousarray(a) for a in (self.inputs, *(entry.data for entry in self.entries.values()))]
-        return digest(json.dumps(to_dict(self.graph)).encode(), *(a.reshape(-1).view(np.uint8).data for a in arrays))
+        return fingerprint_of(self, [self])
 
     def save(self, path: str | Path) -> None:
         """Write the table as a zarr group, whole or not at all.
 
+        Args:
+            path: the folder; one that exists is replaced.
+
         Raises:
             StoreError: the folder cannot be written.
         """
-        import zarr
+        from npk.dual.gate_store import GateStore
 
         with written_whole(path) as temporary:
-            group = zarr.open_group(temporary, mode="w")
-            group.create_array("inputs", data=self.inputs)
-            for i, entry in enumerate(self.entries.values()):
-                group.create_array(f"gates/{i}", data=entry.data)
-            layers = [{"name": name, "kind": e.kind, "shape": e.shape} for name, e in self.entries.items()]
-            manifest = {"format": FORMAT, "content": "gate table", "graph": to_dict(self.graph), "layers": layers}
-            group.attrs["npk"] = {**manifest, "sha256": self.fingerprint()}
+            store = GateStore.create(temporary, self, len(self))
+            for start, stop in store.pieces:
+                store.put(start, self.take(slice(start, stop)))
 
     @classmethod
     def load(cls, path: str | Path) -> "GateTable":
-        """Read a table that :meth:`save` wrote.
+        """Read a table that :meth:`save` or a :class:`~npk.dual.gate_store.GateStore` wrote.
+
+        Args:
+            path: the folder.
+
+        Returns:
+            The table, in memory.
 
         Raises:
-            StoreError: no such table, another version, or its content does not match its checksum.
+            StoreError: no such table, another version, not complete, or its content does not match its checksums.
         """
-        group, manifest = open_store(path, "gate table")
-        layers = manifest["layers"]
-        try:
-            entries = {v["name"]: GateLayer(v["kind"], tuple(v["shape"]), group[f"gates/{i}"][...]) for i, v in enumerate(layers)}
-            table = cls(from_dict(manifest["graph"]), group["inputs"][...], entries)
-        except Exception as error:  # zarr raises many kinds for damaged chunks; the cause is kept
-            raise StoreError(f"{path} is damaged ({type(error).__name__}: {error}). Record the gates again.") from error
-        if table.fingerprint() != manifest["sha256"]:
-            raise StoreError(f"{path} does not match its checksum: a byte changed on disk. Record the gates again.")
-        return table
+        from npk.dual.gate_store import GateStore
+
+        return GateStore.open(path).take(slice(None))
+
+
+def raw(array: np.ndarray) -> memoryview:
+    """The bytes of an array, little-endian on every machine."""
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
+
+
+def fingerprint_of(example: GateTable, tables: Iterable[GateTable]) -> str:
+    """SHA-256 over graph, samples and gates of a table that comes in pieces.
+
+    Args:
+        example: any table of the same network.
+        tables: the pieces, in order.
+
+    Returns:
+        The digest, which does not depend on how the table is cut.
+    """
+    totals = [sha256() for _ in example.arrays]
+    for table in tables:
+        for total, array in zip(totals, table.arrays, strict=True):
+            total.update(raw(array))
+    return digest(json.dumps(to_dict(example.graph)).encode(), *(total.digest() for total in totals))
 
 
 def input_values(table: GateTable, node: PathNode) -> np.ndarray:
@@ -188,22 +213,49 @@ def input_values(table: GateTable, node: PathNode) -> np.ndarray:
     return flat.reshape(len(table), node.channels, node.positions)
 
 
-def open_store(path: str | Path, content: str) -> tuple[Any, dict[str, Any]]:
-    """Open a zarr group that npk wrote and return it with its manifest.
+def open_store(path: str | Path, content: str, *, write: bool = False) -> tuple[Any, dict[str, Any]]:
+    """Open a zarr group that npk wrote.
+
+    Args:
+        path: its folder.
+        content: what it must hold, as its manifest names it.
+        write: it will be written to.
+
+    Returns:
+        The group, and its manifest.
 
     Raises:
-        StoreError: nothing there, not npk's, other content, or a newer format.
+        StoreError: nothing there, not npk's, other content, damaged, or another format.
     """
     import zarr
 
     try:
-        group = zarr.open_group(path, mode="r")
+        group = zarr.open_group(path, mode="r+" if write and Path(path).is_dir() else "r")
         manifest: Any = dict(group.attrs).get("npk")
     except Exception as error:  # zarr raises many kinds; the cause is kept
-        raise StoreError(f"cannot read {path} as a {content} ({type(error).__name__}). Name a folder that npk wrote.") from error
+        raise StoreError(f"cannot read {path} as a {content}: {_why(Path(path), error)}. Name a folder that npk wrote.") from error
     if not isinstance(manifest, dict) or manifest.get("content") != content:
         found = manifest.get("content") if isinstance(manifest, dict) else "something that npk did not write"
         raise StoreError(f"{path} holds {found}, not a {content}. Name a folder that npk wrote as a {content}.")
-    if manifest["format"] > FORMAT:
-        raise StoreError(f"{path} has format {manifest['format']}, this npk reads up to {FORMAT}. Update npk.")
+    if manifest.get("format") != FORMAT:
+        raise StoreError(f"{path} has format {manifest.get('format')}, this npk reads format {FORMAT}. Record it again.")
+    if "seal" in manifest and manifest != sealed(manifest):
+        raise StoreError(f"{path} is damaged: its manifest, zarr.json, does not match its checksum. Record it again.")
     return group, manifest
+
+
+def _why(path: Path, error: Exception) -> str:
+    """Why a group could not be opened."""
+    if not path.is_dir():
+        return "it is a file" if path.exists() else "there is nothing"
+    if isinstance(error, FileNotFoundError):
+        return "it has no zarr.json"
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return f"its zarr.json is damaged ({type(error).__name__})"
+
+
+def sealed(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A manifest with the checksum that :func:`open_store` compares."""
+    content = {key: value for key, value in manifest.items() if key != "seal"}
+    return {**content, "seal": digest(json.dumps(content, sort_keys=True).encode())}

@@ -3,19 +3,22 @@
 import dataclasses
 import math
 import warnings
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from npk.dual.gate_table import GateLayer, GateTable, is_on, pack_on_device
 from npk.dual.positions import AdaptiveWindow, Window
-from npk.errors import DataError, OptionError
-from npk.progress import Progress, as_progress
+from npk.errors import DataError, OptionError, ShapeError
+from npk.files import digest
+from npk.progress import Progress, Silent, as_progress
 
 if TYPE_CHECKING:
     import torch
     from torch import fx
 
+    from npk.dual.gate_store import GateStore
     from npk.dual.tracing import Recording, Trace
 
 _RUN_BYTES = 64 << 20  # working memory of one batch while recording, unless one sample needs more
@@ -94,6 +97,72 @@ def record_trace(trace: "Trace", X: np.ndarray, *, gates: str, progress: Progres
             advance(len(batch))
     by_name = {entry.recording.gate: entry.layer() for entry in entries}
     return GateTable(trace.graph, X, {name: by_name[name] for node in trace.graph.gates for name in node.entries})
+
+
+def example_table(trace: "Trace", X: np.ndarray, gates: str) -> GateTable:
+    """Gates of the first samples, which say what a store of all must hold.
+
+    Args:
+        trace: of the network.
+        X: finite samples.
+        gates: as in :func:`record_gates`.
+
+    Returns:
+        The table of at most two samples.
+    """
+    return record_trace(trace, X[:2], gates=gates, progress=Silent())
+
+
+def record_into(
+    store: "GateStore", trace: "Trace", X: np.ndarray, gates: str, progress: Progress, memory: int | None = None, *, keep: bool = True
+) -> None:
+    """Record the pieces of a store that are missing.
+
+    Args:
+        store: open for writing.
+        trace: of the network.
+        X: finite samples, as many as the store has.
+        gates: as in :func:`record_gates`.
+        progress: counts samples.
+        memory: as in :func:`record_trace`, for a piece.
+        keep: the store stays when the disk is full; ``False``: it is thrown away then, and the disk's own error comes.
+
+    Raises:
+        ShapeError: another number of samples.
+        StoreError: the disk is full or gone.
+    """
+    if len(X) != len(store):
+        raise ShapeError(f"X has {len(X)} samples, {store.path} is made for {len(store)}. Give the samples that it was made for.")
+    missing, write = store.missing(), store.write if keep else store.put
+    with progress.task("recording gates", len(X)) as advance:
+        advance(len(X) - sum(stop - start for start, stop in missing))
+        for start, stop in missing:
+            write(start, record_trace(trace, X[start:stop], gates=gates, progress=Silent(), memory=memory))
+            advance(stop - start)
+
+
+def weights_digest(trace: "Trace") -> str:
+    """SHA-256 over what a traced network computes: its weights and buffers, and its operators with their numbers; names do not matter.
+
+    Args:
+        trace: of the network.
+
+    Returns:
+        The digest.
+    """
+    import torch
+    from torch.fx.node import map_arg
+
+    nodes = list(trace.program.graph.nodes)
+    place = {node: f"%{i}" for i, node in enumerate(nodes)}
+    parts: list[bytes | memoryview] = []
+    for node in nodes:
+        what = f"{node.target.__module__}.{node.target.__name__}" if node.op == "call_function" else ""
+        parts.append(f"{node.op} {what} {map_arg(node.args, place.get)} {map_arg(node.kwargs, place.get)}".encode())
+        if node.op == "get_attr":
+            value = attrgetter(node.target)(trace.program).detach().cpu().contiguous()
+            parts += [f"{value.dtype} {tuple(value.shape)}".encode(), value.reshape(-1).view(torch.uint8).numpy().data]
+    return digest(*parts)
 
 
 def batch_size(trace: "Trace", X: np.ndarray, memory: int | None = None) -> int:
