@@ -28,6 +28,10 @@ class Backend(Protocol):
         """Working memory of one thread."""
         ...
 
+    def predicted(self) -> float | None:
+        """Seconds of a pair on all threads, where the speeds of this machine are known already."""
+        ...
+
     def side(self, table: GateTable) -> Any:
         """What :meth:`tile` needs of the samples on one side."""
         ...

@@ -84,6 +84,9 @@ class ReferenceBackend:
         """Working memory beside the pairs."""
         return 0
 
+    def predicted(self) -> None:
+        """None: there is no cost model."""
+
     def side(self, table: GateTable) -> GateTable:
         """The table itself: masks are formed in each tile."""
         return table

@@ -319,9 +319,11 @@ class GateStore:
         self.manifest = manifest
         self._open_part(n)
 
-    def fingerprint(self) -> str:
-        """That of the table of all samples, which need not fit into memory: see :meth:`GateTable.fingerprint`."""
-        return fingerprint_of(self.empty, (self.take(slice(start, stop)) for start, stop in self.pieces))
+    def fingerprint(self, first: int | None = None) -> str:
+        """That of the table of all samples (of the first ones), which need not fit into memory: see :meth:`GateTable.fingerprint`."""
+        end = len(self) if first is None else min(first, len(self))
+        tables = (self.take(slice(start, min(stop, end))) for start, stop in self.pieces if start < end)
+        return fingerprint_of(self.empty, tables)
 
 
 def samples_digest(X: np.ndarray, first: int | None = None) -> str:

@@ -12,24 +12,28 @@ from typing import TYPE_CHECKING, Any, Union
 import numpy as np
 
 from npk.backends import Backend
+from npk.dual.gate_store import GateStore
 from npk.dual.gate_table import GateTable
 from npk.dual.planning import plan
 from npk.dual.recording import as_samples, record_trace
 from npk.dual.recursion import Recursion
 from npk.errors import BackendError, DataError, OptionError, ShapeError
 from npk.gram.matrix import Gram, put
+from npk.gram.sources import Recorded, Source, Unrecorded, spread
 from npk.gram.store import GramStore
-from npk.gram.tiles import parse_bytes
-from npk.gram.work import Work, diagonal
+from npk.gram.stored import tell, write_store
+from npk.gram.tiles import parse_bytes, plan_tiles
+from npk.gram.work import Work, diagonal, memory_demand
 from npk.progress import Progress, as_progress
 
 if TYPE_CHECKING:
+    import distributed
     import torch
 
     from npk.dual.tracing import Trace
 
-Samples = Union[np.ndarray, GateTable, "torch.Tensor"]
-_SAMPLES_FOR_RANGE = 64  # at most; the first three with an active path are looked at
+Samples = Union[np.ndarray, GateTable, GateStore, "torch.Tensor"]
+_NO_SAMPLES = "a gate table of 0 samples has no kernel. Take at least one."
 
 
 class NeuralPathKernel:
@@ -71,6 +75,7 @@ class NeuralPathKernel:
         self.net, self.scale, self.dtype, self.gates = net, scale, str(dtype), gates
         self.value_input, self.bias, self.backend = value_input, bias, _known_backend(backend)
         self.memory, self.progress = parse_bytes(memory), as_progress(progress)
+        self.beside = 0  # bytes that the process holds beside, where the promise is for all of it
         self._trace: Trace | None = None
         self._backends: dict[tuple, Backend] = {}
 
@@ -91,73 +96,98 @@ class NeuralPathKernel:
             OptionError: the memory promise cannot be kept.
             UnsupportedGraphError: the network's paths are not wholly understood.
         """
-        work = Work(self, *self._tables(X, Y))
-        result = np.empty((work.plan.n, work.plan.m), self.dtype)
-        for tile, values in work.tiles():
-            put(result, tile.rows, tile.cols, values, symmetric=work.plan.symmetric)
+        rows, cols = self._tables(X, Y)
+        backend, exponents = self.prepare(rows if cols is None else cols)
+        shape = (len(rows), len(rows if cols is None else cols))
+        held = rows.nbytes + (cols.nbytes if cols is not None else 0)
+        demand = memory_demand(backend, self, held, shape)
+        plan = plan_tiles(*shape, demand, budget=self.memory, symmetric=cols is None)
+        tell(self, plan, demand, len(plan), backend)
+        result = np.empty(shape, self.dtype)
+        for tile, values in Work(self, rows, cols, plan, backend, exponents).tiles():
+            put(result, tile.rows, tile.cols, values, symmetric=plan.symmetric)
         return result
 
-    def to_store(self, X: Samples, Y: Samples | None, out: str | Path, *, resume: bool = True) -> Gram:
-        """The kernel matrix as a zarr store of tiles; finished tiles of an interrupted run are kept.
+    def to_store(
+        self, X: Samples, Y: Samples | None, out: str | Path, *, resume: bool = True, client: "distributed.Client | None" = None
+    ) -> Gram:
+        """The kernel matrix as a zarr store of gates and tiles; gates and tiles of an interrupted run are kept.
+
+        Samples behind those of the store make it grow; its tiles stay as they are.
 
         Args:
-            X: as in a call.
+            X: as in a call, or a gate table on disk.
             Y: as in a call.
             out: path of the store.
             resume: go on with a store of the same kernel; ``False`` refuses one that exists.
+            client: of a cluster whose workers see ``out`` under the same path; they compute the tiles.
 
         Returns:
             The matrix on disk.
 
         Raises:
-            StoreError: the store is of another kernel, or cannot be written.
+            StoreError: the store is of another kernel, is damaged, is being written by another process, or cannot be written.
         """
-        rows, cols = self._tables(X, Y)
-        about = self._about(rows, cols)
-        store = None
-        if resume and Path(out).exists():
-            store = GramStore.open(out, write=True)
-            store.compare(about)
-        work = Work(self, rows, cols, side=store.plan.side if store else None, on_disk=True)
-        store = store or GramStore.create(out, work.plan, self.dtype, about)
-        for tile, values in work.tiles(skip=store.is_done):
-            store.write(tile, values)
-        return Gram(store)
+        write_store(self, self._sources(X, Y), out, resume=resume, client=client)
+        return Gram(GramStore.open(out), self.memory)
 
-    def diagonal(self, X: Samples) -> np.ndarray:
-        """K(x, x) of each sample, ``(n,)`` float64, on the scale of the kernel ("cosine": on that of "fan_in")."""
-        table = self._tables(X, None)[0]
-        backend, exponents = self.prepare(table)
-        return np.ldexp(diagonal(backend, table, exponents), int(exponents[-1]))
+    def _sources(self, X: Samples, Y: Samples | None) -> tuple[Source, ...]:
+        """Where the gates of the rows, and of other columns, come from."""
+        sources = tuple(self._source(samples) for samples in (X, Y) if samples is not None)
+        graphs = [source.few().graph for source in sources]
+        if graphs[0] != graphs[-1]:
+            raise ShapeError("X and Y have different path graphs. Record the gates of both with the same network.")
+        return sources
+
+    def _source(self, X: Samples) -> Source:
+        if isinstance(X, (GateTable, GateStore)):
+            _check_kind(X, self.gates)
+            if len(X) == 0:
+                raise DataError(_NO_SAMPLES)
+            return Recorded(X)
+        X = self._as_samples(X)
+        return Unrecorded(self.trace(X.shape[1:]), X, self.gates)
+
+    def on(self, store: GramStore) -> Work:
+        """The work on a store, from what is in it alone."""
+        rows, cols = store.rows, None if store.plan.symmetric else store.cols
+        return Work(self, rows, cols, store.plan, self._backend(store.cols.take(slice(0, 1))), store.exponents)
 
     def record(self, X: Samples) -> GateTable:
-        """The gate table of samples under the kernel's network and options."""
-        if isinstance(X, GateTable):
+        """The gate table of samples under the kernel's network and options, in memory."""
+        if isinstance(X, (GateTable, GateStore)):
             _check_kind(X, self.gates)
-            return X
-        if self.net is None:
-            raise DataError(f"X is a {type(X).__name__}, but there is no network to record its gates. Give a gate table, or a network.")
+            return X if isinstance(X, GateTable) else X.take(slice(None))
+        X = self._as_samples(X)
+        memory = self.memory and max(1, self.memory - self.beside)
+        return record_trace(self.trace(X.shape[1:]), X, gates=self.gates, progress=self.progress, memory=memory)
+
+    def trace(self, input_shape: tuple[int, ...]) -> "Trace":
+        """The traced network, traced when samples have another shape."""
         from npk.dual.tracing import trace_network
 
-        X = as_samples(X)
-        if self._trace is None or self._trace.graph.input_shape != X.shape[1:]:
-            self._trace = trace_network(self.net, X.shape[1:])
-        return record_trace(self._trace, X, gates=self.gates, progress=self.progress, memory=self.memory)
+        assert self.net is not None
+        if self._trace is None or self._trace.graph.input_shape != input_shape:
+            self._trace = trace_network(self.net, input_shape)
+        return self._trace
+
+    def _as_samples(self, X: Any) -> np.ndarray:
+        if self.net is None:
+            raise DataError(f"X is a {type(X).__name__}, but there is no network to record its gates. Give a gate table, or a network.")
+        return as_samples(X)
 
     def prepare(self, table: GateTable) -> tuple[Backend, np.ndarray]:
         """Backend and exponents for tables like this one."""
-        backend = self._backend(table)
         from npk.backends.exponents import find_exponents
 
-        some = np.linspace(0, len(table) - 1, min(_SAMPLES_FOR_RANGE, len(table))).astype(int)
-        spread = np.argsort(np.arange(len(some)) * 0.618 % 1)  # the first few are far apart
-        return backend, find_exponents(backend.recursion, table.take(some[spread]))
+        backend = self._backend(table)
+        return backend, find_exponents(backend.recursion, table.take(spread(len(table))))
 
     def _tables(self, X: Samples, Y: Samples | None) -> tuple[GateTable, GateTable | None]:
         rows = self.record(X)
         cols = None if Y is None else self.record(Y)
         if len(rows) == 0 or (cols is not None and len(cols) == 0):
-            raise DataError("a gate table of 0 samples has no kernel. Take at least one.")
+            raise DataError(_NO_SAMPLES)
         if cols is not None and cols.graph != rows.graph:
             raise ShapeError("X and Y have different path graphs. Record the gates of both with the same network.")
         return rows, cols
@@ -169,13 +199,6 @@ class NeuralPathKernel:
             recursion = plan(table.graph, scale=self.scale, bias=self.bias, value_input=self.value_input)
             self._backends = {key: _make_backend(self.backend, recursion, table, self.dtype, self.progress)}
         return self._backends[key]
-
-    def _about(self, rows: GateTable, cols: GateTable | None) -> dict[str, Any]:
-        from npk import __version__
-
-        options = {"scale": self.scale, "dtype": self.dtype, "gates": self.gates, "value_input": self.value_input, "bias": self.bias}
-        sides = {"rows": rows.fingerprint(), "cols": cols.fingerprint() if cols is not None else "the rows"}
-        return {**options, "backend": self.backend, **sides, "npk": __version__}
 
 
 def kernel(
@@ -192,7 +215,7 @@ def kernel(
     memory: int | str | None = None,
     out: str | Path | None = None,
     resume: bool = True,
-    client: object | None = None,
+    client: "distributed.Client | None" = None,
     progress: bool | Progress = True,
 ) -> np.ndarray | Gram:
     """The neural path kernel of a network on samples.
@@ -210,7 +233,7 @@ def kernel(
         memory: bytes (or text such as "8GB") for samples, gates, working memory and result together.
         out: path of a zarr store; the result is then a :class:`npk.Gram` on disk.
         resume: go on with an interrupted store of the same kernel.
-        client: kept for a cluster; this version computes on one machine and refuses any.
+        client: a ``dask.distributed.Client``: the tiles are computed on its cluster, whose workers see ``out`` under the same path.
         progress: ``True`` for a bar on a terminal, or a :class:`npk.progress.Progress`.
 
     Returns:
@@ -224,9 +247,9 @@ def kernel(
         ScaleError: values outside the range of ``dtype``.
         StoreError: ``out`` holds something else, or cannot be written.
     """
-    if client is not None:
-        raise BackendError(f"client={client!r}: this version of npk computes on one machine. Leave client out.")
-    network, rows, cols = (None, net, X) if isinstance(net, GateTable) else (net, X, Y)
+    if client is not None and out is None:
+        raise OptionError("client= needs out=: workers write their tiles into a store that all of them see. Add for instance out='K.zarr'.")
+    network, rows, cols = (None, net, X) if isinstance(net, (GateTable, GateStore)) else (net, X, Y)
     if network is None and Y is not None:
         raise OptionError("a gate table stands for network and samples together: call kernel(table) or kernel(table_rows, table_columns).")
     if rows is None:
@@ -242,10 +265,10 @@ def kernel(
         memory=memory,
         progress=progress,
     )
-    return made(rows, cols) if out is None else made.to_store(rows, cols, out, resume=resume)
+    return made(rows, cols) if out is None else made.to_store(rows, cols, out, resume=resume, client=client)
 
 
-def _check_kind(table: GateTable, gates: str) -> None:
+def _check_kind(table: GateTable | GateStore, gates: str) -> None:
     """A table holds the gates that were recorded: another kind cannot be made of them."""
     for name, kind in ((name, table.entries[name].kind) for name in table.names):
         if gates not in ("auto", kind):

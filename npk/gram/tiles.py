@@ -1,5 +1,6 @@
 """TilePlan: how a kernel matrix is cut into tiles under a memory budget. The only loop over slices in npk."""
 
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,32 +24,55 @@ class Tile:
 
 @dataclass(frozen=True)
 class TilePlan:
-    """Cut ``(n, m)`` into square tiles of ``side``, ragged at the ends; of a symmetric matrix only the upper triangle."""
+    """Cut ``(n, m)`` into tiles of at most ``side`` x ``side``, ragged at the ends; of a symmetric matrix only the upper triangle.
+
+    ``row_ends``, ``col_ends``: where parts of an axis end that were there before the last. Cuts begin anew behind them, so that a matrix
+    that grows keeps its tiles; a symmetric one has the same on both axes.
+    """
 
     n: int
     m: int
     side: int
     symmetric: bool
+    row_ends: tuple[int, ...] = ()
+    col_ends: tuple[int, ...] = ()
 
     def __iter__(self) -> Iterator[Tile]:
-        for row, start in enumerate(range(0, self.n, self.side)):
-            rows = slice(start, min(self.n, start + self.side))
-            for col, first in enumerate(range(0, self.m, self.side)):
-                if not self.symmetric or col >= row:
-                    yield Tile(row, col, rows, slice(first, min(self.m, first + self.side)))
+        cols = list(cuts(self.m, self.side, self.col_ends))
+        for row, rows in enumerate(cuts(self.n, self.side, self.row_ends)):
+            for col in range(row if self.symmetric else 0, len(cols)):
+                yield Tile(row, col, rows, cols[col])
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        down, across = self.grid
+        return down * (down + 1) // 2 if self.symmetric else down * across
 
     @property
     def grid(self) -> tuple[int, int]:
         """Number of tiles down and across."""
-        return -(-self.n // self.side), -(-self.m // self.side)
+        return sum(1 for _ in cuts(self.n, self.side, self.row_ends)), sum(1 for _ in cuts(self.m, self.side, self.col_ends))
+
+    @property
+    def largest(self) -> int:
+        """Samples on the longest side of a tile."""
+        return min(self.side, max(self.n, self.m))
+
+    def grown(self, n: int, m: int) -> "TilePlan":
+        """The plan of the matrix with more samples behind the others, in which every tile of this one is left."""
+        ends = [(*old, size) if more > size else old for size, more, old in ((self.n, n, self.row_ends), (self.m, m, self.col_ends))]
+        return TilePlan(n, m, self.side, self.symmetric, *ends)
+
+
+def cuts(n: int, side: int, ends: tuple[int, ...] = ()) -> Iterator[slice]:
+    """Slices of at most ``side`` that cover n samples and begin anew at each of ``ends``."""
+    for first, end in itertools.pairwise((0, *ends, n)):
+        for start in range(first, end, side):
+            yield slice(start, min(end, start + side))
 
 
 @dataclass(frozen=True)
 class Demand:
-    """What a call needs, in bytes: ``fixed`` (samples, gates, result, threads), and for a tile of side t: t * sample + t * t * pair."""
+    """What a call needs, in bytes: ``fixed``, ``sample`` for each of a tile's side t, ``pair`` for each of its t * t pairs."""
 
     fixed: int
     sample: int

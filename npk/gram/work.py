@@ -2,58 +2,80 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 
 from npk.backends import Backend
 from npk.backends.cpu.threads import torch_threads_kept
+from npk.dual.gate_store import GateStore
 from npk.dual.gate_table import GateTable
 from npk.dual.recursion import Collapse, Recursion
 from npk.errors import KernelWarning, ScaleError
-from npk.gram.tiles import Demand, Tile, TilePlan, plan_tiles
+from npk.gram.tiles import Demand, Tile, TilePlan, cuts
 
 if TYPE_CHECKING:
     from npk.gram.kernel import NeuralPathKernel
 
+_BAND, _FEW = 256, 16  # samples of a diagonal: read together, and computed together
+
+
+Gates = Union[GateTable, GateStore]
+
 
 class Work:
-    """One matrix: tables, backend, plan; gives the tiles."""
+    """One matrix: gates, backend, plan; gives the tiles.
+
+    Args:
+        kernel: the options, and where progress is told.
+        rows: gates of the rows.
+        cols: gates of the columns; ``None``: the rows.
+        plan: how the matrix is cut.
+        backend: made ready for these gates.
+        exponents: power of two of each step of the recursion.
+    """
 
     def __init__(
-        self, kernel: "NeuralPathKernel", rows: GateTable, cols: GateTable | None, *, side: int | None = None, on_disk: bool = False
+        self, kernel: "NeuralPathKernel", rows: Gates, cols: Gates | None, plan: TilePlan, backend: Backend, exponents: np.ndarray
     ) -> None:
-        self.kernel, self.rows, self.cols = kernel, rows, cols if cols is not None else rows
-        self.backend, self.exponents = kernel.prepare(self.cols)
-        held = rows.nbytes + (cols.nbytes if cols is not None else 0)
-        demand = memory_demand(self.backend, kernel.dtype, (0, 0) if on_disk else (len(rows), len(self.cols)), held)
-        self.plan: TilePlan = plan_tiles(len(rows), len(self.cols), demand, budget=kernel.memory, symmetric=cols is None, side=side)
-        self.deep = least_share(self.backend.recursion) < np.log(np.finfo(kernel.dtype).tiny)
+        self.kernel, self.rows, self.cols = kernel, rows, rows if cols is None else cols
+        self.plan, self.backend, self.exponents = plan, backend, exponents
+        self.deep = least_share(backend.recursion) < np.log(np.finfo(kernel.dtype).tiny)
         self.roots = self._roots() if kernel.scale == "cosine" or self.deep else None
-        self.dead = self.lost = self.entries = 0
+        self.found = Findings()
+        self._band: tuple[int, Any] = (-1, None)
+        self._memory = backend.memory_of(plan.largest)
 
     def _roots(self) -> tuple[np.ndarray, np.ndarray]:
         """Square roots of both diagonals (scaled); 0 for dead inputs."""
         right = np.sqrt(diagonal(self.backend, self.cols, self.exponents))
         return (right if self.rows is self.cols else np.sqrt(diagonal(self.backend, self.rows, self.exponents))), right
 
-    def tiles(self, skip: Callable[[Tile], bool] = lambda tile: False) -> Iterator[tuple[Tile, np.ndarray]]:
-        """Pairs (tile, values on the kernel's scale), in the plan's order."""
-        todo = [tile for tile in self.plan if not skip(tile)]
-        band, left, memory = None, None, self.backend.memory_of(min(self.plan.side, max(self.plan.n, self.plan.m)))
-        with self.kernel.progress.task("kernel tiles", len(self.plan)) as advance:
-            advance(len(self.plan) - len(todo))
+    def tiles(self, todo: Sequence[Tile] | None = None) -> Iterator[tuple[Tile, np.ndarray]]:
+        """Pairs (tile, values on the kernel's scale); the values are overwritten by the next tile's.
+
+        Args:
+            todo: the tiles of the plan that are wanted, in its order; ``None``: all.
+        """
+        todo = list(self.plan) if todo is None else todo
+        with self.kernel.progress.task("kernel tiles", len(self.plan), len(self.plan) - len(todo)) as advance:
             for tile in todo:
-                if band != tile.row:
-                    band, left = tile.row, self.backend.side(self.rows.take(tile.rows))
-                right = self.backend.side(self.cols.take(tile.cols))
-                offset = tile.cols.start - tile.rows.start if self.plan.symmetric else None
-                values = self._finish(tile, self.backend.tile(left, right, self.exponents, offset, memory))
-                self._count(tile, values)
-                yield tile, values
+                yield tile, self.compute(tile)
                 advance(1)
-        self._report()
+        self.found.report(self.plan, self.deep)
+
+    def compute(self, tile: Tile) -> np.ndarray:
+        """The values of a tile, on the kernel's scale; they are overwritten by the next tile's."""
+        if self._band[0] != tile.row:
+            self._band = tile.row, None  # frees the band before
+            self._band = tile.row, self.backend.side(self.rows.take(tile.rows))
+        right = self.backend.side(self.cols.take(tile.cols))
+        offset = tile.cols.start - tile.rows.start if self.plan.symmetric else None
+        values = self._finish(tile, self.backend.tile(self._band[1], right, self.exponents, offset, self._memory))
+        self.found += self._findings(tile, values)
+        return values
 
     def _finish(self, tile: Tile, values: np.ndarray) -> np.ndarray:
         """A tile on the kernel's scale, in place."""
@@ -77,21 +99,32 @@ class Work:
             np.fill_diagonal(shares, (self.roots[0][tile.rows] > 0).astype(float))
         return shares.astype(self.kernel.dtype)
 
-    def _count(self, tile: Tile, values: np.ndarray) -> None:
-        """Dead inputs, and entries between live samples that are 0, in what was computed."""
-        twice = 2 if self.plan.symmetric and tile.row != tile.col else 1
-        self.entries += twice * values.size
-        if self.plan.symmetric and tile.row == tile.col:
-            self.dead += int((np.diagonal(values) == 0).sum())
+    def _findings(self, tile: Tile, values: np.ndarray) -> "Findings":
+        """Dead inputs, and entries between live samples that are 0."""
+        whole, lost = self.plan.symmetric and tile.row == tile.col, 0
+        twice = 2 if self.plan.symmetric and not whole else 1
         if self.deep and self.roots is not None:
             live = np.outer(self.roots[0][tile.rows] > 0, self.roots[1][tile.cols] > 0)
-            self.lost += twice * int(np.count_nonzero(live & (values == 0)))
+            lost = twice * int(np.count_nonzero(live & (values == 0)))
+        return Findings(int((np.diagonal(values) == 0).sum()) if whole else 0, lost, twice * values.size)
 
-    def _report(self) -> None:
-        """Say how many inputs are dead, and how many entries may have underflowed."""
+
+@dataclass(frozen=True)
+class Findings:
+    """What a user should know of the entries that were computed: dead inputs, and zeros that may be underflows."""
+
+    dead: int = 0
+    lost: int = 0
+    entries: int = 0
+
+    def __add__(self, other: "Findings") -> "Findings":
+        return Findings(self.dead + other.dead, self.lost + other.lost, self.entries + other.entries)
+
+    def report(self, plan: TilePlan, deep: bool) -> None:
+        """Warn of how many inputs are dead, and how many entries may have underflowed."""
         if self.dead:
-            why = "no active path, or one that underflowed" if self.deep else "no active path"
-            _warn(f"{self.dead} of {len(self.rows)} samples have {why}: K(x, x) = 0.")
+            why = "no active path, or one that underflowed" if deep else "no active path"
+            _warn(f"{self.dead} of {plan.n} samples have {why}: K(x, x) = 0.")
         if self.lost:
             _warn(
                 f"{self.lost} of {self.entries} entries are 0 between live samples; in a network this deep they may have underflowed. "
@@ -103,19 +136,36 @@ def _warn(text: str) -> None:
     warnings.warn(text, KernelWarning, stacklevel=6)
 
 
-def memory_demand(backend: Backend, dtype: str, shape: tuple[int, int], held: int) -> Demand:
-    """What a kernel of this shape takes: ``held`` bytes of samples and gates, the result, two sides of a tile and its pairs."""
-    item = np.dtype(dtype).itemsize
-    fixed = held + shape[0] * shape[1] * item + (os.cpu_count() or 1) * backend.bytes_a_thread
-    return Demand(fixed, 3 * backend.bytes_a_sample, backend.bytes_a_pair)
+def memory_demand(
+    backend: Backend, kernel: "NeuralPathKernel", held: int, shape: tuple[int, int] = (0, 0), gates: int = 0
+) -> Demand:
+    """What a kernel takes.
+
+    Args:
+        backend: made ready for the gates.
+        kernel: the options.
+        held: bytes of what is in memory all the time, such as samples and gates.
+        shape: of the result in memory; nothing for one on disk.
+        gates: bytes of a sample's gates on disk; 0 for gates in memory.
+
+    Returns:
+        The bytes: threads, masks of two sides of a tile, as they are formed and once more side by side, and the tile's pairs.
+    """
+    item = np.dtype(kernel.dtype).itemsize
+    fixed = kernel.beside + held + shape[0] * shape[1] * item + (os.cpu_count() or 1) * backend.bytes_a_thread
+    pair = backend.bytes_a_pair + (0 if any(shape) else 2 * item)  # what is written is copied
+    pair += 2 * 8 + item if kernel.scale == "cosine" else 0
+    return Demand(fixed, 4 * backend.bytes_a_sample + 2 * gates, pair)
 
 
-def diagonal(backend: Backend, table: GateTable, exponents: np.ndarray) -> np.ndarray:
+def diagonal(backend: Backend, gates: Gates, exponents: np.ndarray) -> np.ndarray:
     """K(x, x) of each sample divided by 2**exponents[-1], ``(n,)`` float64."""
-    found = np.empty(len(table))
-    for tile in TilePlan(len(table), 1, 16, symmetric=False):
-        side = backend.side(table.take(tile.rows))
-        found[tile.rows] = np.diagonal(backend.tile(side, side, exponents))
+    found = np.empty(len(gates))
+    for band in cuts(len(gates), _BAND):
+        table = gates.take(band)
+        for few in cuts(len(table), _FEW):
+            side = backend.side(table.take(few))
+            found[band][few] = np.diagonal(backend.tile(side, side, exponents))
     return found
 
 

@@ -48,6 +48,13 @@ class CpuBackend:
         """Working memory of one thread."""
         return self.runner.bytes_a_thread
 
+    def predicted(self) -> float | None:
+        """Seconds of a pair on all threads, where the speeds of this machine are known already: measuring them takes a while."""
+        from npk.backends.cpu import speeds
+
+        known = speeds.known_speeds(self.runner)
+        return None if known is None else known.of_pair(self.runner)
+
     def side(self, table: GateTable) -> Side:
         """Form the masks of a table's samples."""
         return self.layout.side(table)

@@ -60,14 +60,25 @@ def predict(runner: ProgramRunner | ProductRunner, threads: int | None = None) -
 
 def speeds_of(runner: ProgramRunner | ProductRunner) -> Speeds:
     """The speeds of a runner's kind: from the file of this machine, or measured now."""
-    rows = runner.rows if isinstance(runner, ProgramRunner) else None
-    about = describe_machine(rows, runner.dtype.name)
-    path = cache_folder() / f"speeds-{digest(json.dumps(about, sort_keys=True).encode())[:16]}.json"
-    found = _read(path, about)
+    found = known_speeds(runner)
     if found is None:
+        path, about, rows = _file_of(runner)
         found = measure(rows, runner.dtype)
         _write(path, about, found)
     return found
+
+
+def known_speeds(runner: ProgramRunner | ProductRunner) -> Speeds | None:
+    """The speeds of a runner's kind, if they were measured on this machine before."""
+    path, about, _ = _file_of(runner)
+    return _read(path, about)
+
+
+def _file_of(runner: ProgramRunner | ProductRunner) -> tuple[Path, dict[str, Any], int | None]:
+    """Where the speeds of a runner's kind are kept, what they are of, and the rows of the kind."""
+    rows = runner.rows if isinstance(runner, ProgramRunner) else None
+    about = describe_machine(rows, runner.dtype.name)
+    return cache_folder() / f"speeds-{digest(json.dumps(about, sort_keys=True).encode())[:16]}.json", about, rows
 
 
 def measure(rows: int | None, dtype: np.dtype) -> Speeds:

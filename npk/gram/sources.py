@@ -1,0 +1,112 @@
+"""Where the gates on one side of a kernel come from: recorded already, or to be recorded from samples."""
+
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from npk.dual.gate_store import GateStore, samples_digest
+from npk.dual.gate_table import GateTable
+from npk.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    from npk.dual.tracing import Trace
+
+_FEW = 64  # samples; the first three with an active path tell the range of a kernel's values
+
+
+class Source(Protocol):
+    """Samples, and how their gates get into a store."""
+
+    network: str  # digest of what the gates are recorded with
+
+    def __len__(self) -> int: ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory as long as the store is written."""
+        ...
+
+    def few(self) -> GateTable:
+        """Gates of a few samples from all over."""
+        ...
+
+    def digest(self, first: int) -> str:
+        """Digest of the first samples."""
+        ...
+
+    def fill(self, store: GateStore, progress: Progress, memory: int | None) -> None:
+        """Write the pieces of a store that are missing."""
+        ...
+
+
+class Recorded:
+    """Gates that are in memory or on disk."""
+
+    network = "that of the gate table"
+
+    def __init__(self, table: GateTable | GateStore) -> None:
+        self.table = table
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of a table in memory."""
+        return self.table.nbytes if isinstance(self.table, GateTable) else 0
+
+    def few(self) -> GateTable:
+        """Gates of a few samples from all over."""
+        return self.table.take(spread(len(self.table)))
+
+    def digest(self, first: int) -> str:
+        """That of the table of the first samples."""
+        return self.table.fingerprint(first)
+
+    def fill(self, store: GateStore, progress: Progress, memory: int | None) -> None:
+        """Copy the pieces that are missing."""
+        missing = store.missing()
+        todo = sum(stop - start for start, stop in missing)
+        with progress.task("copying gates", len(store), len(store) - todo) as advance:
+            for start, stop in missing:
+                store.write(start, self.table.take(slice(start, stop)))
+                advance(stop - start)
+
+
+class Unrecorded:
+    """Samples in memory, and the network that their gates are recorded with."""
+
+    def __init__(self, trace: "Trace", X: np.ndarray, gates: str) -> None:
+        from npk.dual.recording import weights_digest
+
+        self.trace, self.X, self.gates, self.network = trace, X, gates, weights_digest(trace)
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the samples."""
+        return self.X.nbytes
+
+    def few(self) -> GateTable:
+        """Gates of a few samples from all over."""
+        from npk.dual.recording import record_trace
+
+        return record_trace(self.trace, self.X[spread(len(self.X))], gates=self.gates, progress=Silent())
+
+    def digest(self, first: int) -> str:
+        """That of the samples alone."""
+        return samples_digest(self.X, first)
+
+    def fill(self, store: GateStore, progress: Progress, memory: int | None) -> None:
+        """Record the pieces that are missing."""
+        from npk.dual.recording import record_into
+
+        record_into(store, self.trace, self.X, self.gates, progress, memory)
+
+
+def spread(n: int) -> np.ndarray:
+    """Numbers of a few samples among n, of which the first few are far apart."""
+    some = np.linspace(0, n - 1, min(_FEW, n)).astype(int)
+    return some[np.argsort(np.arange(len(some)) * 0.618 % 1)]

@@ -1,0 +1,146 @@
+"""A kernel computed into a store: made anew, gone on with, or made larger; and the plan, told before the work starts."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from npk.backends import Backend
+from npk.errors import StoreError
+from npk.gram.sources import Source
+from npk.gram.store import GramStore
+from npk.gram.tiles import Demand, TilePlan, plan_tiles
+from npk.gram.work import memory_demand
+
+if TYPE_CHECKING:
+    import distributed
+
+    from npk.gram.kernel import NeuralPathKernel
+
+OPTIONS = ("scale", "dtype", "gates", "value_input", "bias", "backend")
+_WORDS = {"network": "another network or other weights", "rows": "other samples in the rows", "columns": "other samples in the columns"}
+Sources = tuple[Source, ...]
+
+
+def write_store(
+    kernel: "NeuralPathKernel", sources: Sources, out: str | Path, *, resume: bool, client: "distributed.Client | None"
+) -> None:
+    """Compute what is missing of a store, and make the store if there is none.
+
+    Args:
+        kernel: the options.
+        sources: of the rows, and of the columns if those are others.
+        out: path of the store.
+        resume: go on with a store that is there.
+        client: of a cluster that computes the tiles.
+
+    Raises:
+        StoreError: the store is of another kernel, is damaged, is being written by another process, or cannot be written.
+        OptionError: the memory promise cannot be kept.
+    """
+    held = sum(source.nbytes for source in sources)
+    if not Path(out).exists():
+        _create(kernel, sources, out, held)
+    elif not resume:
+        raise StoreError(f"{out} exists and resume=False. Choose another name, remove it, or go on with it: resume=True.")
+    with GramStore.writing(out) as store:
+        _adopt(kernel, store, sources)
+        for source, gates in zip(sources, (store.rows, store.cols), strict=False):
+            source.fill(gates, kernel.progress, kernel.memory and max(1, kernel.memory - kernel.beside - held))
+        _fill(kernel, store, held, client)
+
+
+def _create(kernel: "NeuralPathKernel", sources: Sources, out: str | Path, held: int) -> None:
+    few = tuple(source.few() for source in sources)
+    backend, exponents = kernel.prepare(few[-1])
+    sizes, demand = (len(sources[0]), len(sources[-1])), memory_demand(backend, kernel, held, gates=few[0].nbytes // len(few[0]))
+    plan = plan_tiles(*sizes, demand, budget=kernel.memory, symmetric=len(sources) == 1)
+    GramStore.create(out, plan, kernel.dtype, _about(kernel, sources, sizes), exponents, few)
+
+
+def _adopt(kernel: "NeuralPathKernel", store: GramStore, sources: Sources) -> None:
+    """See that a store is of these samples, or of the first of them: then it grows."""
+    plan, sizes = store.plan, (len(sources[0]), len(sources[-1]))
+    if plan.symmetric != (len(sources) == 1):
+        found = ["the columns are the rows in one of them, and others in the other"]
+    else:
+        counts = zip(("rows", "columns"), (plan.n, plan.m), sizes, strict=True)
+        found = [f"it has {there} {axis}, here are {here}" for axis, there, here in counts if here < there]
+    found = found or differences(store.about, _about(kernel, sources, (plan.n, plan.m)))
+    if found:
+        raise StoreError(
+            f"{store.path} holds another kernel: {'; '.join(found)}. Choose another name, or the same network, data and options."
+        )
+    store.grow(*sizes, _about(kernel, sources, sizes))
+
+
+def _about(kernel: "NeuralPathKernel", sources: Sources, sizes: tuple[int, int]) -> dict[str, Any]:
+    """What a kernel is of, its first samples on each side: what must not change when a run goes on."""
+    from npk import __version__
+
+    sides = [source.digest(size) for source, size in zip(sources, sizes, strict=False)]
+    digests = {"network": sources[0].network, "rows": sides[0], "columns": sides[1] if len(sides) == 2 else "the rows"}
+    return {**{name: getattr(kernel, name) for name in OPTIONS}, **digests, "npk": __version__}
+
+
+def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """What differs between what a store says of itself and what is asked for, in words.
+
+    Args:
+        there: of the store.
+        here: of the call.
+
+    Returns:
+        A few words for each difference.
+    """
+    return [_difference(key, there.get(key), value) for key, value in here.items() if there.get(key) != value]
+
+
+def _difference(key: str, there: object, here: object) -> str:
+    if key in _WORDS:
+        return f"{_WORDS[key]} ({str(there)[:12]} there, {str(here)[:12]} here)"
+    return f"{key} is {there!r} there and {here!r} here"
+
+
+def _fill(kernel: "NeuralPathKernel", store: GramStore, held: int, client: "distributed.Client | None") -> None:
+    """Compute the tiles that are missing, after a look at those that are not."""
+    todo, plan = store.missing(), store.plan
+    _check(kernel, store, len(plan) - len(todo), {(tile.row, tile.col) for tile in todo})
+    work = kernel.on(store)
+    demand = memory_demand(work.backend, kernel, held, gates=store.rows.bytes_a_sample)
+    plan_tiles(plan.n, plan.m, demand, budget=kernel.memory, symmetric=plan.symmetric, side=plan.side)
+    tell(kernel, plan, demand, len(todo), work.backend)
+    if client is not None:
+        from npk.gram.cluster import compute_on
+
+        compute_on(client, store, todo, kernel.progress).report(plan, work.deep)
+        return
+    for tile, values in work.tiles(todo):
+        store.write(tile, values)
+
+
+def _check(kernel: "NeuralPathKernel", store: GramStore, done: int, todo: set[tuple[int, int]]) -> None:
+    """Read the tiles of an earlier run: one that is damaged would otherwise be found when the matrix is used."""
+    if done:
+        with kernel.progress.task("checking tiles of an earlier run", done) as advance:
+            for tile in store.plan:
+                if (tile.row, tile.col) not in todo:
+                    store.read(tile)
+                    advance(1)
+
+
+def tell(kernel: "NeuralPathKernel", plan: TilePlan, demand: Demand, todo: int, backend: Backend) -> None:
+    """Tell the plan before the work starts: tiles, bytes at the peak, and seconds where the machine's speed is known.
+
+    Args:
+        kernel: where progress is told.
+        plan: of the whole matrix.
+        demand: bytes.
+        todo: tiles to compute.
+        backend: made ready.
+    """
+    each = backend.predicted()
+    pairs = plan.n * (plan.n + 1) / 2 if plan.symmetric else plan.n * plan.m
+    seconds, bytes_ = None if each is None else each * pairs * todo / len(plan), demand.bytes(plan.largest)
+    done = "" if todo == len(plan) else f", {len(plan) - todo} of them done"
+    time = "" if seconds is None else f", about {seconds:.3g} s"
+    text = f"{plan.n} x {plan.m}: {len(plan)} tiles of at most {plan.side} x {plan.side}{done}, at most {bytes_ / 1e6:.4g} MB{time}"
+    kernel.progress.note("plan", text, n=plan.n, m=plan.m, tiles=len(plan), todo=todo, side=plan.side, bytes=bytes_, seconds=seconds)
