@@ -1,13 +1,23 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and by one process at a time."""
 
 import contextlib
+import errno
 import hashlib
+import json
 import os
+import platform
 import shutil
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from npk.errors import StoreError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 
 
 @contextlib.contextmanager
@@ -57,3 +67,75 @@ def digest(*parts: bytes | memoryview) -> str:
     for part in parts:
         total.update(part)
     return total.hexdigest()
+
+
+@contextlib.contextmanager
+def locked(path: str | os.PathLike, of: str | os.PathLike | None = None) -> Iterator[None]:
+    """Hold the exclusive lock file ``path`` until the block ends; never wait for it.
+
+    The kernel of the operating system holds the lock for this process alone, and lets it go when the process ends, however it ends: what
+    a killed process leaves behind does not matter. A file beside the lock says who holds it. The lock file itself stays behind, empty:
+    removing it would let two processes lock two files of one name. Choose a hidden name.
+
+    Args:
+        path: the lock file.
+        of: what is written under the lock, for messages; ``path`` if left out.
+
+    Raises:
+        StoreError: another process (or another place in this one) holds the lock; the folder is missing or read-only; its file system
+            has no locks.
+    """
+    from filelock import FileLock
+
+    path, of = Path(path), path if of is None else of
+    if not path.absolute().parent.is_dir():  # filelock would make it
+        raise StoreError(f"cannot write {of}: there is no folder {path.absolute().parent}. Make it, or choose another one.")
+    lock = FileLock(path, blocking=False, thread_local=False, fallback_to_soft=False)
+    _acquire(lock, path, of)
+    owner, holder = os.getpid(), _holder_file(path)
+    try:
+        _say_who(holder)
+        yield
+    finally:
+        if os.getpid() == owner:  # a forked child has neither the lock nor a say in who holds it
+            _remove(holder)
+            lock.release()
+
+
+def _acquire(lock: "BaseFileLock", path: Path, of: str | os.PathLike) -> None:
+    from filelock import Timeout
+
+    try:
+        lock.acquire()
+    except Timeout:
+        raise StoreError(f"{of} is being written by {_who(_holder_file(path))}. Wait for it to end, or stop it.") from None
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, NotImplementedError) or error.errno in _NO_LOCKS:
+            message = f"cannot lock {of}: its file system has no locks, so two runs could write at once. Choose a folder on another one."
+            raise StoreError(message) from error
+        reason = error.strerror or str(error)
+        raise StoreError(f"cannot lock {of}: {path}: {reason}. Choose a folder that is writable and has room.") from error
+
+
+def _holder_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _say_who(holder: Path) -> None:
+    """Write who holds the lock. The lock does not need it, so a full disk is no error; what an earlier holder said goes first."""
+    _remove(holder)
+    temporary = holder.with_name(f"{holder.name}.tmp")  # only the holder of the lock writes it
+    who = {"process": os.getpid(), "host": platform.node(), "since": datetime.now().astimezone().isoformat(" ", "seconds")}
+    try:
+        temporary.write_text(json.dumps(who))
+        os.replace(temporary, holder)
+    except OSError:
+        _remove(temporary)
+
+
+def _who(holder: Path) -> str:
+    try:
+        who = json.loads(holder.read_text())
+        return f"process {int(who['process'])} on host {who['host']} (since {who['since']})"
+    except (OSError, ValueError, TypeError, KeyError):
+        return "another process"
