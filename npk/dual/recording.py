@@ -134,8 +134,8 @@ def record_into(
     if len(X) != len(store):
         raise ShapeError(f"X has {len(X)} samples, {store.path} is made for {len(store)}. Give the samples that it was made for.")
     missing, write = store.missing(), store.write if keep else store.put
-    with progress.task("recording gates", len(X)) as advance:
-        advance(len(X) - sum(stop - start for start, stop in missing))
+    todo = sum(stop - start for start, stop in missing)
+    with progress.task("recording gates", len(X), len(X) - todo) as advance:
         for start, stop in missing:
             write(start, record_trace(trace, X[start:stop], gates=gates, progress=Silent(), memory=memory))
             advance(stop - start)
