@@ -1,35 +1,56 @@
-"""Gram: a kernel matrix made of tiles, in memory or on disk."""
+"""Gram: a kernel matrix made of tiles on disk, that reads and multiplies like an array."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from npk.backends.cpu.threads import torch_threads_kept
-from npk.errors import ShapeError
+from npk.errors import DataError, OptionError, ShapeError
+from npk.gram.products import Cosine, Tiles, Transposed, bytes_in_flight, is_number, multiply, positions, read_block
 from npk.gram.store import GramStore
+from npk.gram.tiles import parse_bytes
+
+Floats = NDArray[np.float64]
 
 
 class Gram:
-    """A kernel matrix on disk that reads like an array.
+    r"""A kernel matrix on disk that reads and multiplies like an array.
 
-    ``numpy.asarray(gram)`` reads it whole; ``gram[a:b]`` reads rows. Every tile is compared with its checksum.
+    ``gram[rows]`` and ``gram[rows, cols]`` read a block, each of its tiles once; ``gram @ V`` and ``V @ gram`` multiply without loading
+    the matrix; ``numpy.asarray(gram)`` reads it whole. Every tile is compared with its checksum.
 
     Args:
         store: where the tiles are.
+        memory: bytes (or text such as "8GB") that reading and multiplying may take; ``None``: no promise.
+
+    Raises:
+        OptionError: memory is not a size.
     """
 
-    def __init__(self, store: GramStore) -> None:
-        self.store = store
+    __array_ufunc__ = None  # array @ gram asks __rmatmul__; NumPy would read the whole matrix first
+
+    def __init__(self, store: Tiles, memory: int | str | None = None) -> None:
+        self.store, self.memory = store, parse_bytes(memory)
 
     @classmethod
-    def load(cls, path: str | Path) -> "Gram":
+    def load(cls, path: str | Path, memory: int | str | None = None) -> "Gram":
         """Open a kernel that ``npk.kernel(..., out=path)`` or `npk kernel` wrote.
+
+        Args:
+            path: the store.
+            memory: bytes (or text such as "8GB") that reading and multiplying may take; ``None``: no promise.
+
+        Returns:
+            The matrix; nothing of it is read yet.
 
         Raises:
             StoreError: not a kernel that npk wrote.
+            OptionError: memory is not a size.
         """
-        return cls(GramStore.open(path))
+        return cls(GramStore.open(path), memory)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -37,9 +58,19 @@ class Gram:
         return self.store.plan.n, self.store.plan.m
 
     @property
+    def ndim(self) -> int:
+        """2."""
+        return 2
+
+    @property
     def dtype(self) -> np.dtype:
         """Type of the entries."""
         return np.dtype(self.store.manifest["dtype"])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole matrix in memory; on disk a symmetric one takes about half."""
+        return self._bytes(*self.shape)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -47,44 +78,176 @@ class Gram:
         return dict(self.store.manifest["about"])
 
     @property
+    def symmetric(self) -> bool:
+        """Whether rows and columns are the same samples."""
+        return self.store.plan.symmetric
+
+    @property
     def complete(self) -> bool:
         """Whether every tile is there."""
         return all(self.store.is_done(tile) for tile in self.store.plan)
 
+    @property
+    def T(self) -> "Gram":
+        """The transpose, a view: of a symmetric matrix the matrix itself."""
+        return self if self.symmetric else Gram(Transposed(self.store), self.memory)
+
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        whole = np.empty(self.shape, self.dtype)
-        for tile in self.store.plan:
-            put(whole, tile.rows, tile.cols, self.store.read(tile), symmetric=self.store.plan.symmetric)
-        return whole if dtype is None else whole.astype(dtype, copy=False)
+    def __repr__(self) -> str:
+        tiles = len(self.store.plan)
+        missing = sum(not self.store.is_done(tile) for tile in self.store.plan)
+        state = f"{missing} of {tiles} tiles missing" if missing else f"{tiles} tile{'s' * (tiles != 1)}, complete"
+        return f"<npk.Gram {self.shape[0]} x {self.shape[1]} {self.dtype} in {self.store.path}: {state}>"
 
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        """Some rows, as an array.
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False:
+            raise OptionError("copy=False asks for an array that is there already, and the matrix is on disk. Leave copy out.")
+        kind = self.dtype if dtype is None else np.dtype(dtype)
+        advice = "Read rows (gram[a:b]), multiply (gram @ V), or load it with memory={needed} or more"
+        self._keep_promise(self._bytes(*self.shape, kind), f"the whole matrix of {self.shape[0]} x {self.shape[1]} {kind}", advice)
+        whole = np.empty(self.shape, kind)
+        for tile in self.store.plan:
+            put(whole, tile.rows, tile.cols, self.store.read(tile).astype(kind, copy=False), symmetric=self.symmetric)
+        return whole
+
+    def __getitem__(self, key: Any) -> Any:
+        """Rows, a block, or one entry, in the dtype of the matrix.
+
+        ``gram[rows, cols]`` is the block of **all** those rows with all those columns, as ``numpy.ix_`` gives it, arrays of numbers
+        included. Each of the two is a number (that axis is dropped), a slice (with any step), an array of numbers (in any order, repeats
+        allowed, negative ones count from the end) or a boolean array of the axis's length. Only tiles that the block meets are read.
+
+        Args:
+            key: rows, or (rows, cols).
+
+        Returns:
+            (rows, cols) array; (cols,) for one row, (rows,) for one column, a number for one entry.
 
         Raises:
-            ShapeError: not a slice without steps.
+            ShapeError: there is no such row or column (an ``IndexError`` too), or the key is of another kind.
+            OptionError: the block does not fit the memory promise.
+            StoreError: a tile that is needed is missing or damaged.
         """
-        if not isinstance(rows, slice) or rows.step not in (None, 1):
-            raise ShapeError(f"gram[{rows!r}] is not understood. Give a slice of rows such as gram[100:200], or numpy.asarray(gram).")
-        start, stop, _ = rows.indices(self.shape[0])
-        found = np.empty((max(stop - start, 0), self.shape[1]), self.dtype)
-        for tile in self.store.plan:
-            if _meets(tile.rows, start, stop) or (self.store.plan.symmetric and _meets(tile.cols, start, stop)):
-                values = self.store.read(tile)
-                _copy(found, start, stop, tile.rows, tile.cols, values)
-                if self.store.plan.symmetric:
-                    _copy(found, start, stop, tile.cols, tile.rows, values.T)
-        return found
+        if isinstance(key, tuple) and len(key) != 2:
+            raise ShapeError(f"gram[{', '.join(map(repr, key))}]: a kernel has rows and columns. Give gram[rows] or gram[rows, cols].")
+        rows, cols = key if isinstance(key, tuple) else (key, slice(None))
+        down, across = positions(rows, self.shape[0], "row"), positions(cols, self.shape[1], "column")
+        advice = "Read fewer at a time, or load it with memory={needed} or more"
+        self._keep_promise(self._bytes(len(down), len(across)), f"a block of {len(down)} x {len(across)} {self.dtype}", advice)
+        block = read_block(self.store, down, across)
+        return block[0 if is_number(rows) else slice(None), 0 if is_number(cols) else slice(None)]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Row by row; a band of tiles is read at a time, so that none is read for each of its rows."""
+        for start, stop in dict.fromkeys((tile.rows.start, tile.rows.stop) for tile in self.store.plan):
+            yield from self[start:stop]
 
     def diagonal(self) -> np.ndarray:
-        """K(x, x) of a square matrix."""
-        found = np.empty(min(self.shape), self.dtype)
+        """The diagonal of a square matrix, from the tiles on it.
+
+        Returns:
+            (n,), in the dtype of the matrix: K(x, x) of each sample where rows and columns are the same samples.
+
+        Raises:
+            ShapeError: the matrix is not square.
+            StoreError: a tile that is needed is missing or damaged.
+        """
+        if self.shape[0] != self.shape[1]:
+            raise ShapeError(
+                f"a kernel of {self.shape[0]} x {self.shape[1]} has no diagonal: its rows and columns are different samples. "
+                "K(x, x) of some samples is NeuralPathKernel(net).diagonal(X)."
+            )
+        found = np.empty(len(self), self.dtype)
         for tile in self.store.plan:
-            if tile.row == tile.col:
-                found[tile.rows] = np.diagonal(self.store.read(tile))
+            start, stop = max(tile.rows.start, tile.cols.start), min(tile.rows.stop, tile.cols.stop)
+            if start < stop:
+                on = np.arange(start, stop)
+                found[on] = self.store.read(tile)[on - tile.rows.start, on - tile.cols.start]
         return found
+
+    def cosine(self) -> "Gram":
+        r"""The matrix on the scale "cosine", a view: tiles are divided as they are read.
+
+        .. math:: K(x, x') / \sqrt{K(x, x) K(x', x')}
+
+        Returns:
+            A Gram with 1 on the diagonal; 0 in the rows and columns of samples that no path is active for.
+
+        Raises:
+            ShapeError: rows and columns are not the same samples.
+            StoreError: a tile on the diagonal is missing or damaged.
+        """
+        if not self.symmetric:
+            raise ShapeError(
+                f"this kernel of {self.shape[0]} x {self.shape[1]} is one of rows with other columns, and K(x, x) of neither is in it. "
+                'Compute it with scale="cosine".'
+            )
+        return Gram(Cosine(self.store, self.diagonal()), self.memory)
+
+    def __matmul__(self, V: ArrayLike) -> Floats:
+        """``gram @ V`` in one pass over the tiles.
+
+        Args:
+            V: (m,) or (m, k).
+
+        Returns:
+            (n,) or (n, k), float64, summed in float64.
+
+        Raises:
+            ShapeError: V has another length than the matrix has columns.
+            DataError: V does not hold real numbers.
+            OptionError: the result does not fit the memory promise.
+            StoreError: a tile is missing or damaged.
+        """
+        vectors = _vectors(V)
+        if vectors.ndim not in (1, 2) or len(vectors) != self.shape[1]:
+            raise ShapeError(self._misfit("@ V", vectors.shape, "({1},) or ({1}, k)"))
+        return self._product(vectors)
+
+    def __rmatmul__(self, V: ArrayLike) -> Floats:
+        vectors = _vectors(V)
+        if vectors.ndim not in (1, 2) or vectors.shape[-1] != self.shape[0]:
+            raise ShapeError(self._misfit("with V @ before it", vectors.shape, "({0},) or (k, {0})"))
+        return self.T._product(vectors.T).T
+
+    def matvec(self, v: ArrayLike) -> Floats:
+        """``gram @ v``: with this and its like, ``scipy.sparse.linalg.aslinearoperator(gram)`` works, and so do SciPy's solvers."""
+        return self @ v
+
+    def rmatvec(self, v: ArrayLike) -> Floats:
+        """``gram.T @ v``."""
+        return self.T @ v
+
+    def matmat(self, V: ArrayLike) -> Floats:
+        """``gram @ V``."""
+        return self @ V
+
+    def rmatmat(self, V: ArrayLike) -> Floats:
+        """``gram.T @ V``."""
+        return self.T @ V
+
+    def _bytes(self, n: int, m: int, dtype: np.dtype | None = None) -> int:
+        return n * m * (dtype or self.dtype).itemsize
+
+    def _misfit(self, product: str, shape: tuple[int, ...], fitting: str) -> str:
+        n, m = self.shape
+        return f"a kernel of {n} x {m} {product}: V has shape {shape}. Give {fitting.format(n, m)}."
+
+    def _product(self, vectors: Floats) -> Floats:
+        n, columns = self.shape[0], vectors.size // max(1, self.shape[1])
+        advice = "Multiply fewer columns at a time, or load it with memory={needed} or more"
+        self._keep_promise(n * columns * vectors.itemsize, f"a product of {n} x {columns} float64", advice)
+        return multiply(self.store, vectors)
+
+    def _keep_promise(self, result: int, what: str, advice: str) -> None:
+        """Refuse a result that does not fit the promise beside a tile."""
+        needed = result + bytes_in_flight(self.store.plan)
+        if self.memory is not None and needed > self.memory:
+            raise OptionError(
+                f"{what} needs {needed} bytes with the tile in flight, memory={self.memory} is promised. {advice.format(needed=needed)}."
+            )
 
 
 def put(whole: np.ndarray, rows: slice, cols: slice, values: np.ndarray, *, symmetric: bool) -> None:
@@ -98,11 +261,8 @@ def put(whole: np.ndarray, rows: slice, cols: slice, values: np.ndarray, *, symm
         place_twice(whole, rows.start, cols.start, values)
 
 
-def _meets(span: slice, start: int, stop: int) -> bool:
-    return span.start < stop and start < span.stop
-
-
-def _copy(found: np.ndarray, start: int, stop: int, rows: slice, cols: slice, values: np.ndarray) -> None:
-    low, high = max(rows.start, start), min(rows.stop, stop)
-    if low < high:
-        found[low - start : high - start, cols] = values[low - rows.start : high - rows.start]
+def _vectors(V: ArrayLike) -> Floats:
+    try:
+        return np.asarray(V).astype(np.float64, casting="same_kind", copy=False)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"a kernel can be multiplied with real numbers only ({error}). Give an array of them.") from error
