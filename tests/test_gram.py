@@ -10,9 +10,8 @@ import torch
 from torch import nn
 
 import npk
-from npk.errors import BackendError, DataError, KernelWarning, OptionError, ScaleError, ShapeError, StoreError
+from npk.errors import BackendError, DataError, KernelWarning, OptionError, ScaleError, ShapeError
 from npk.gram.kernel import NeuralPathKernel
-from npk.gram.store import GramStore
 from npk.gram.tiles import Demand, TilePlan, parse_bytes, plan_tiles
 from npk.gram.work import memory_demand
 
@@ -40,31 +39,10 @@ def K(table):
 
 def budget(table, side, cols=None):
     """Bytes that allow tiles of one side and no larger."""
-    backend, _ = NeuralPathKernel(None).prepare(table)
+    kernel = NeuralPathKernel(None)
+    backend, _ = kernel.prepare(table)
     held = table.nbytes + (cols.nbytes if cols is not None else 0)
-    return memory_demand(backend, "float32", (len(table), len(cols if cols is not None else table)), held).bytes(side)
-
-
-class Interrupt:
-    """A progress object that counts tiles, and stops the run after some."""
-
-    def __init__(self, after=10**9):
-        self.after, self.tiles, self.advanced = after, 0, 0
-
-    def task(self, description, total):
-        self.counts = description == "kernel tiles"
-        return self
-
-    def __enter__(self):
-        return self.advance
-
-    def __exit__(self, *error):
-        return None
-
-    def advance(self, steps):
-        self.advanced += steps if self.counts else 0
-        if self.counts and self.advanced >= self.after:
-            raise KeyboardInterrupt
+    return memory_demand(backend, kernel, held, (len(table), len(cols if cols is not None else table))).bytes(side)
 
 
 # tiles
@@ -105,8 +83,9 @@ def test_a_budget_that_is_too_small_names_the_smallest():
 
 
 def test_demand_counts_everything_that_is_held(table):
-    backend, _ = NeuralPathKernel(None).prepare(table)
-    demand = memory_demand(backend, "float64", (50, 30), held=table.nbytes)
+    kernel = NeuralPathKernel(None, dtype="float64")
+    backend, _ = kernel.prepare(table)
+    demand = memory_demand(backend, kernel, table.nbytes, (50, 30))
     assert demand.fixed >= table.nbytes + 50 * 30 * 8 + backend.bytes_a_thread
     side = backend.side(table)
     assert demand.sample * len(table) >= 2 * (side.bits.nbytes + side.reals.nbytes)  # rows and columns
@@ -131,13 +110,10 @@ def test_no_sizes(text):
 
 
 @pytest.mark.parametrize("side", [4, 16, 32])
-def test_results_do_not_depend_on_tiles(side, table, K, tmp_path):
+def test_results_do_not_depend_on_tiles(side, table, K):
     memory = budget(table, side)
     np.testing.assert_array_equal(npk.kernel(table, memory=memory), K)
     np.testing.assert_array_equal(K, K.T)
-    gram = npk.kernel(table, memory=memory, out=tmp_path / "K")
-    assert gram.store.plan.side >= side  # the result is on disk, so the budget leaves more for a tile
-    np.testing.assert_array_equal(np.asarray(gram), K)
 
 
 def test_results_do_not_depend_on_threads(table, K):
@@ -227,95 +203,6 @@ def test_values_outside_the_range(table):
     assert np.isfinite(npk.kernel(huge, scale="count", dtype="float64")).all()
 
 
-# stores
-
-
-def test_gram_reads_like_an_array(table, K, tmp_path):
-    gram = npk.kernel(table, memory=budget(table, 16), out=tmp_path / "K")
-    assert gram.complete
-    assert (gram.shape, len(gram), gram.dtype) == ((50, 50), 50, np.float32)
-    for rows in (slice(0, 50), slice(15, 33), slice(49, 50), slice(20, 20), slice(-3, None)):
-        np.testing.assert_array_equal(gram[rows], K[rows])
-    np.testing.assert_array_equal(gram.diagonal(), np.diagonal(K))
-    again = npk.Gram.load(tmp_path / "K")
-    np.testing.assert_array_equal(np.asarray(again, np.float64), K.astype(np.float64))
-    assert again.about["scale"] == "fan_in"
-    for rows in (3, slice(0, 9, 2)):
-        with pytest.raises(ShapeError, match="Give a slice of rows"):
-            gram[rows]
-
-
-def test_rectangular_gram(table, K, tmp_path):
-    rows = table.take(slice(0, 37))
-    gram = npk.kernel(rows, table, memory=budget(rows, 16, table), out=tmp_path / "K")
-    assert gram.shape == (37, 50)
-    np.testing.assert_array_equal(gram[5:20], npk.kernel(rows, table)[5:20])
-    np.testing.assert_allclose(gram[0:37], K[:37], rtol=1e-6)
-    assert gram.diagonal().shape == (37,)
-
-
-def test_an_interrupted_run_goes_on(table, K, tmp_path, monkeypatch):
-    memory, written = budget(table, 16), []
-    write = GramStore.write
-    monkeypatch.setattr(GramStore, "write", lambda self, tile, values: (written.append((tile.row, tile.col)), write(self, tile, values)))
-    with pytest.raises(KeyboardInterrupt):
-        npk.kernel(table, memory=memory, out=tmp_path / "K", progress=Interrupt(after=3))
-    first = len(written)
-    assert 0 < first < 10
-    half = npk.Gram.load(tmp_path / "K")
-    assert not half.complete
-    with pytest.raises(StoreError, match=r"is not complete: tile \(\d, \d\) is missing"):
-        np.asarray(half)
-    gram = npk.kernel(table, out=tmp_path / "K", progress=(progress := Interrupt()))  # another budget: the tiles stay
-    assert len(written) == len(set(written)) == len(gram.store.plan) == progress.advanced
-    np.testing.assert_array_equal(np.asarray(gram), K)
-    npk.kernel(table, out=tmp_path / "K")
-    assert len(written) == len(gram.store.plan)
-
-
-def test_stores_of_something_else(table, tmp_path):
-    npk.kernel(table, out=tmp_path / "K")
-    with pytest.raises(StoreError, match="holds another kernel: scale is 'fan_in' there and 'cosine' here"):
-        npk.kernel(table, scale="cosine", out=tmp_path / "K")
-    with pytest.raises(StoreError, match="holds another kernel: rows is"):
-        npk.kernel(table.take(slice(0, 49)), out=tmp_path / "K")
-    with pytest.raises(StoreError, match="exists and is not a kernel that can be resumed"):
-        npk.kernel(table, out=tmp_path / "K", resume=False)
-    table.save(tmp_path / "gates")
-    with pytest.raises(StoreError, match="holds gate table, not a gram"):
-        npk.kernel(table, out=tmp_path / "gates")
-    with pytest.raises(StoreError, match="cannot read"):
-        npk.Gram.load(tmp_path / "nothing")
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot write .*Choose a folder"):
-        npk.kernel(table, out=tmp_path / "file" / "K")
-
-
-def test_damaged_tiles(table, tmp_path):
-    npk.kernel(table, memory=budget(table, 16), out=tmp_path / "K")
-    gram = npk.Gram.load(tmp_path / "K")
-    gram.store = GramStore.open(tmp_path / "K", write=True)
-    gram.store.group["tiles"][0, 1] += 1
-    with pytest.raises(StoreError, match=r"is damaged at tile \(0, 0\): its checksum differs"):
-        np.asarray(gram)
-    chunk = next(p for p in sorted((tmp_path / "K" / "tiles").rglob("*")) if p.is_file() and p.suffix != ".json")
-    chunk.write_bytes(b"nothing")
-    with pytest.raises(StoreError, match=r"is damaged at tile \(0, 0\): "):
-        np.asarray(gram)
-
-
-def test_a_full_disk(table, tmp_path, monkeypatch):
-    gram = npk.kernel(table, out=tmp_path / "K")
-
-    class Full:
-        def __getitem__(self, name):
-            raise OSError(28, "No space left on device")
-
-    gram.store.group = Full()
-    with pytest.raises(StoreError, match="No space left on device. Finished tiles are kept"):
-        gram.store.write(next(iter(gram.store.plan)), np.zeros((50, 50)))
-
-
 MEASURE = """
 import pathlib, sys, npk
 from npk.dual.gate_table import GateTable
@@ -344,26 +231,6 @@ def test_the_memory_promise_is_kept(tmp_path, rng):
     assert 140 * 10**6 < int(output.stdout) <= memory
 
 
-def test_a_cluster_is_refused(table):
-    with pytest.raises(BackendError, match="computes on one machine. Leave client out"):
+def test_a_cluster_needs_a_store(table):
+    with pytest.raises(OptionError, match="client= needs out=: workers write their tiles into a store that all of them see"):
         npk.kernel(table, client=object())
-
-
-def test_dead_inputs_are_told_for_a_store_too(tmp_path):
-    """The black sample has no active path; the store says so like the array."""
-    net = nn.Sequential(nn.Linear(3, 4, bias=False), nn.ReLU(), nn.Linear(4, 1)).eval()
-    X = np.array([[0, 0, 0], [1, 2, 3], [-1, -2, -3]], np.float32)
-    with pytest.warns(KernelWarning, match=r"1 of 3 samples have no active path"):
-        gram = npk.kernel(net, X, out=tmp_path / "K", progress=False)
-    assert np.asarray(gram)[0].max() == 0
-
-
-def test_a_result_on_disk_does_not_count_against_the_memory(tmp_path, rng):
-    """The array alone would break the promise; the store keeps only tiles in memory."""
-    net = nn.Sequential(nn.Linear(3, 64), nn.ReLU(), nn.Linear(64, 1)).eval()
-    X = rng.standard_normal((700, 3)).astype(np.float32)
-    memory = 700 * 700 * 4  # the array itself
-    with pytest.raises(OptionError, match="the smallest that works is"):
-        npk.kernel(net, X, memory=memory, progress=False)
-    gram = npk.kernel(net, X, memory=memory, out=tmp_path / "K", progress=False)
-    np.testing.assert_array_equal(np.asarray(gram), npk.kernel(net, X, progress=False))

@@ -10,7 +10,8 @@ from npk import record_gates
 from npk.dual.gate_table import is_on, unpack
 from npk.dual.masks import Factor, Mask, form_bits, form_real
 from npk.dual.positions import Window
-from npk.dual.recording import _pooled, _searched, as_samples, batch_size, record_trace
+from npk.dual.reading import _pooled, _searched
+from npk.dual.recording import as_samples, batch_size, record_trace
 from npk.dual.tracing import trace_network
 from npk.errors import DataError, OptionError
 from npk.progress import Silent
@@ -89,7 +90,7 @@ def test_batches_are_the_same_whatever_the_memory(trace, rng):
 
 def test_a_value_is_read_once_and_not_kept(trace, rng, monkeypatch):
     shapes = []
-    monkeypatch.setattr("npk.dual.recording.is_on", lambda q: shapes.append(tuple(q.shape)) or is_on(q))
+    monkeypatch.setattr("npk.dual.reading.is_on", lambda q: shapes.append(tuple(q.shape)) or is_on(q))
     monkeypatch.setattr("npk.dual.recording._LARGEST", 4)
     record(trace, rng.standard_normal((6, 1, 6, 5)).astype(np.float32))
     assert shapes == [(4, 70, 6, 5), (4, 3, 3, 2), (2, 70, 6, 5), (2, 3, 3, 2)]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npk.dual.gate_table import GateLayer, GateTable, is_on, pack_on_device
-from npk.dual.positions import AdaptiveWindow, Window
+from npk.dual.gate_table import GateLayer, GateTable
+from npk.dual.reading import NARROW, SOFT, read_entry
 from npk.errors import DataError, OptionError, ShapeError
 from npk.files import digest
 from npk.progress import Progress, Silent, as_progress
@@ -194,8 +194,8 @@ def _bytes_of_entry(recording: "Recording", program: "fx.GraphModule") -> int:
     """Bytes of one sample in an entry of the table."""
     channels, positions = recording.shape[0], math.prod(recording.shape[1:])
     if recording.window is not None:
-        return positions * channels * (1 if recording.window.size <= _NARROW else 4)
-    if recording.rule not in _SOFT:
+        return positions * channels * (1 if recording.window.size <= NARROW else 4)
+    if recording.rule not in SOFT:
         return positions * -(-channels // 64) * 8
     node = next(node for node in program.graph.nodes if node.name == recording.node)
     return positions * channels * node.meta["val"].dtype.itemsize
@@ -235,8 +235,6 @@ def _bytes_of_columns(node: "fx.Node") -> int:
 
 
 _KINDS = {"positive": "hard", "between": "hard", "above": "saturation", "below": "saturation", "selection": "selection"}
-_NARROW = 256  # offsets of a window that a byte can tell apart
-_SOFT = ("value", "sigmoid", "hardsigmoid", "normal")
 
 
 def _as_asked(recording: "Recording", gates: str) -> "Recording":
@@ -244,7 +242,7 @@ def _as_asked(recording: "Recording", gates: str) -> "Recording":
         raise OptionError(f'gates={gates!r} is not known. Choose "auto", "hard" or "soft".')
     if gates == "soft" and recording.rule in ("positive", "between"):
         raise OptionError(f'gates="soft", but layer {recording.gate!r} has hard gates. Choose "auto" or "hard".')
-    if gates != "hard" or recording.rule not in _SOFT:
+    if gates != "hard" or recording.rule not in SOFT:
         return recording
     if recording.hard is None:
         raise OptionError(f'gates="hard", but layer {recording.gate!r} has soft gates without a pre-activation. Choose "auto" or "soft".')
@@ -265,7 +263,7 @@ class _Entry:
         """Read the next samples off the recorded value."""
         import torch
 
-        part = _read(self.recording, value)
+        part = read_entry(self.recording, value)
         data = torch.empty((self.n, *part.shape[1:]), dtype=part.dtype) if self.data is None else self.data
         data[self.done : self.done + len(part)].copy_(part)
         self.data = data
@@ -329,73 +327,3 @@ def _run(program: "fx.GraphModule", batch: "torch.Tensor", entries: list[_Entry]
         results = program(batch, entries)
     if not all(bool(torch.isfinite(result).all()) for result in tree_leaves(results)):
         raise DataError("the network gives NaN or infinite values. Are its weights finite, and X of the size it was trained on?")
-
-
-def _read(recording: "Recording", value: "torch.Tensor") -> "torch.Tensor":
-    """One recorded value as the table keeps it, positions before channels; bits in bytes. It stays on its device."""
-    import torch
-
-    if recording.window is not None:
-        return _selection(recording.window, value)
-    gate = _gate(recording, value).reshape(len(value), -1)
-    gate = gate if recording.units is None else gate[:, torch.as_tensor(recording.units, device=gate.device)]
-    gate = gate.reshape(len(value), recording.shape[0], -1)
-    return gate.transpose(1, 2) if recording.rule in _SOFT else pack_on_device(gate)
-
-
-def _gate(recording: "Recording", value: "torch.Tensor") -> "torch.Tensor":
-    """The gate that a value makes; the tie rule is that of the gate table."""
-    import torch
-
-    low, high = recording.bounds
-    match recording.rule:
-        case "positive":
-            return is_on(value)
-        case "between":
-            return is_on(value - low) & is_on(high - value)
-        case "below":
-            return ~is_on(value - low)
-        case "above":
-            return ~is_on(high - value)
-        case "sigmoid":
-            return torch.sigmoid(value)
-        case "hardsigmoid":
-            return torch.nn.functional.hardsigmoid(value)
-        case "normal":
-            return torch.special.ndtr(value)
-    return value
-
-
-def _selection(window: Window | AdaptiveWindow, value: "torch.Tensor") -> "torch.Tensor":
-    """Offset of the first maximum of each window."""
-    import torch
-
-    best = _pooled(window, value) if isinstance(window, Window) and len(window.kernel) <= 3 else _searched(window, value)
-    return best.transpose(1, 2).to(torch.uint8 if window.size <= _NARROW else torch.int32)
-
-
-def _pooled(window: Window, value: "torch.Tensor") -> "torch.Tensor":
-    """By torch's own pool, whose maximum is the first; it gives flat positions of the padded image."""
-    import torch
-    from torch.nn import functional
-
-    pads = [side for sides in reversed(window.padding) for side in sides]
-    seen = value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value  # faster, and the order of the table
-    seen = functional.pad(seen, pads, value=-torch.inf) if any(pads) else seen
-    pool = (functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)[len(window.kernel) - 1]
-    _, places = pool(seen, window.kernel, window.stride, dilation=window.dilation, return_indices=True)
-    taps = dataclasses.replace(window, padding=((0, 0),) * len(window.kernel)).taps(tuple(seen.shape[2:]))
-    steps = taps[:, 0] - taps[0, 0]
-    offsets = np.zeros(steps[-1] + 1, np.uint8 if window.size <= _NARROW else np.int32)
-    offsets[steps] = np.arange(window.size)
-    first, offset = (torch.as_tensor(a, device=value.device) for a in (taps[0], offsets))
-    return offset[places.flatten(2) - first]
-
-
-def _searched(window: Window | AdaptiveWindow, value: "torch.Tensor") -> "torch.Tensor":
-    """By comparing what each window sees."""
-    import torch
-
-    taps = torch.as_tensor(window.taps(tuple(value.shape[2:])), device=value.device)
-    flat = value.reshape(*value.shape[:2], -1)
-    return torch.where(taps >= 0, flat[..., taps.clamp(min=0)], -torch.inf).argmax(2)

@@ -131,11 +131,16 @@ class NeuralPathKernel:
         write_store(self, self._sources(X, Y), out, resume=resume, client=client)
         return Gram(GramStore.open(out), self.memory)
 
+    def diagonal(self, X: Samples) -> np.ndarray:
+        """K(x, x) of each sample, ``(n,)`` float64, on the scale of the kernel ("cosine": on that of "fan_in")."""
+        table = self._tables(X, None)[0]
+        backend, exponents = self.prepare(table)
+        return np.ldexp(diagonal(backend, table, exponents), int(exponents[-1]))
+
     def _sources(self, X: Samples, Y: Samples | None) -> tuple[Source, ...]:
         """Where the gates of the rows, and of other columns, come from."""
         sources = tuple(self._source(samples) for samples in (X, Y) if samples is not None)
-        graphs = [source.few().graph for source in sources]
-        if graphs[0] != graphs[-1]:
+        if sources[0].graph != sources[-1].graph:
             raise ShapeError("X and Y have different path graphs. Record the gates of both with the same network.")
         return sources
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from npk.dual.gate_store import GateStore, samples_digest
 from npk.dual.gate_table import GateTable
+from npk.dual.path_graph import PathGraph
 from npk.progress import Progress, Silent
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ class Source(Protocol):
     """Samples, and how their gates get into a store."""
 
     network: str  # digest of what the gates are recorded with
+    graph: PathGraph
 
     def __len__(self) -> int: ...
 
@@ -45,7 +47,7 @@ class Recorded:
     network = "that of the gate table"
 
     def __init__(self, table: GateTable | GateStore) -> None:
-        self.table = table
+        self.table, self.graph = table, table.graph
 
     def __len__(self) -> int:
         return len(self.table)
@@ -79,7 +81,8 @@ class Unrecorded:
     def __init__(self, trace: "Trace", X: np.ndarray, gates: str) -> None:
         from npk.dual.recording import weights_digest
 
-        self.trace, self.X, self.gates, self.network = trace, X, gates, weights_digest(trace)
+        self.trace, self.X, self.gates = trace, X, gates
+        self.network, self.graph = weights_digest(trace), trace.graph
 
     def __len__(self) -> int:
         return len(self.X)

@@ -8,7 +8,7 @@ import contextlib
 import os
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -41,8 +41,14 @@ class GramStore:
 
     @classmethod
     def create(
-        cls, path: str | Path, plan: TilePlan, dtype: str, about: dict[str, Any], exponents: np.ndarray, few: tuple[GateTable, ...]
-    ) -> None:
+        cls,
+        path: str | Path,
+        plan: TilePlan,
+        dtype: str,
+        about: dict[str, Any],
+        exponents: Sequence[int] | np.ndarray = (),
+        few: tuple[GateTable, ...] = (),
+    ) -> "GramStore":
         """Make an empty store.
 
         Args:
@@ -51,7 +57,10 @@ class GramStore:
             dtype: of the entries.
             about: what the matrix is of: JSON values.
             exponents: power of two of each step of the recursion.
-            few: gates of a few samples of the rows, and of the columns if those are others.
+            few: gates of a few samples of the rows, and of the columns if those are others; nothing for a matrix without gates.
+
+        Returns:
+            The store, to be written.
 
         Raises:
             StoreError: something is there already, or the folder cannot be written.
@@ -67,13 +76,14 @@ class GramStore:
                 GateStore.create(temporary / name, table, n)
             steps = [int(exponent) for exponent in exponents]
             group.attrs["npk"] = _manifest(plan, {"dtype": dtype, "exponents": steps, "about": about})
-            os.rename(temporary, path)  # unlike os.replace on a folder of ours: never over another store
+            os.rename(temporary, path)  # never over another store
         except OSError as error:
             there = path.exists()
             why = "it exists" if there else error.strerror or str(error)
             raise StoreError(f"cannot write {path}: {why}. Choose a folder that exists, is writable and has room.") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+        return cls.open(path, write=True)
 
     @classmethod
     def open(cls, path: str | Path, *, write: bool = False) -> "GramStore":
@@ -188,8 +198,7 @@ class GramStore:
         """
         name, place, inside = self._place(tile)
         with self._kept("Finished tiles are kept"):
-            if not (self.path / "zarr.json").exists():
-                raise FileNotFoundError("the folder is gone")  # zarr would make it again
+            os.stat(self.path / "zarr.json")  # zarr would make a folder that is gone again
             self._array(f"tiles/{name}")[inside] = values
             self._array(f"checksums/{name}")[place] = _checksum(values)
 
@@ -221,12 +230,13 @@ class GramStore:
             raise StoreError(
                 f"{self.path} is not complete: tile ({tile.row}, {tile.col}) is missing. Run the same `npk kernel` command to finish it."
             )
-        values = self._read(f"tiles/{name}", inside)
+        what = f"tile ({tile.row}, {tile.col})"
+        values = self._read(f"tiles/{name}", inside, what)
         if _checksum(values) != there:
-            raise self._damaged(f"tile ({tile.row}, {tile.col})", "its checksum differs")
+            raise self._damaged(what, "its checksum differs")
         return values
 
-    def damaged(self, tiles: Iterator[Tile]) -> Iterator[Tile]:
+    def damaged(self, tiles: Iterable[Tile]) -> Iterator[Tile]:
         """Read finished tiles.
 
         Args:
@@ -257,13 +267,13 @@ class GramStore:
             self._arrays[name] = self._group[name]
         return self._arrays[name]
 
-    def _read(self, name: str, where: Any) -> np.ndarray:
+    def _read(self, name: str, where: Any, what: str = "its checksums") -> np.ndarray:
         try:
             return self._array(name)[where]
         except MemoryError:
             raise
         except Exception as error:  # zarr raises many kinds for damaged chunks; the cause is kept
-            raise self._damaged(name, f"{type(error).__name__}: {error}") from error
+            raise self._damaged(what, f"{type(error).__name__}: {error}") from error
 
     def _damaged(self, what: str, why: str) -> StoreError:
         mend = f"Drop what is damaged with `npk verify-store {self.path} --drop`, then run the command that wrote it again"
@@ -285,12 +295,11 @@ def _part(ends: tuple[int, ...], span: slice) -> tuple[int, int]:
 
 def _blocks(plan: TilePlan) -> dict[str, tuple[int, int]]:
     """Name and shape of each pair of parts: its tiles are in an array of their own."""
-    heights, widths = ([end - start for start, end in pairwise((0, *ends))] for ends in ((*plan.row_ends, plan.n), (*plan.col_ends, plan.m)))
+    heights, widths = (
+        [end - start for start, end in pairwise((0, *ends))] for ends in ((*plan.row_ends, plan.n), (*plan.col_ends, plan.m))
+    )
     return {
-        f"{i}-{j}": (height, width)
-        for i, height in enumerate(heights)
-        for j, width in enumerate(widths)
-        if not plan.symmetric or j >= i
+        f"{i}-{j}": (height, width) for i, height in enumerate(heights) for j, width in enumerate(widths) if not plan.symmetric or j >= i
     }
 
 

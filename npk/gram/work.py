@@ -4,7 +4,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _BAND, _FEW = 256, 16  # samples of a diagonal: read together, and computed together
 
 
-Gates = Union[GateTable, GateStore]
+Gates = GateTable | GateStore
 
 
 class Work:
@@ -136,9 +136,7 @@ def _warn(text: str) -> None:
     warnings.warn(text, KernelWarning, stacklevel=6)
 
 
-def memory_demand(
-    backend: Backend, kernel: "NeuralPathKernel", held: int, shape: tuple[int, int] = (0, 0), gates: int = 0
-) -> Demand:
+def memory_demand(backend: Backend, kernel: "NeuralPathKernel", held: int, shape: tuple[int, int] = (0, 0), gates: int = 0) -> Demand:
     """What a kernel takes.
 
     Args:
