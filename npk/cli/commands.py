@@ -143,6 +143,8 @@ def kernel(
     arch_option: options.ArchOption = [],  # noqa: B006
     output: options.Output = None,
     layout: options.Layout = "nchw",
+    dask: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Scheduler of a Dask cluster that computes the tiles.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Tell plan, progress and result as a JSON object a line.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the tile plan and the cost, write nothing.")] = False,
 ) -> None:
     """Compute the kernel of DATA (rows) with itself or with --against (columns); an interrupted run goes on where it stopped."""
@@ -153,12 +155,25 @@ def kernel(
     if out is None and not dry_run:
         raise OptionError("--out is missing: it names the store or .npy file to write. Add for instance --out K.zarr, or --dry-run.")
     made = NeuralPathKernel(None, scale=scale, dtype=dtype, gates=gates, value_input=value_input, bias=bias, backend=backend, memory=memory)
+    made.progress = writing.progress(json)
     how = reading.How(arch, arch_option, output, layout)
     made.net, X, Y = reading.kernel_sides(ckpt, how, (data, subset), (against, against_subset), seed)
     if out is None or dry_run:
-        tables.dry_run(writing.expected_cost(made, X), len(X), None if Y is None else len(Y))
+        tables.dry_run(*writing.expected(made, X, Y, out))
     else:
-        tables.say(writing.write_kernel(made, X, Y, out))
+        writing.write_kernel(made, X, Y, out, dask)
+
+
+@app.command(epilog="Example: npk verify-store K.zarr")
+def verify_store(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="A store that `npk kernel` or `npk gates` wrote.", show_default=False)],
+    drop: Annotated[bool, typer.Option("--drop", help="Drop what is damaged: `npk kernel` computes it again.")] = False,
+) -> None:
+    """Read all of a store and compare it with its checksums; the exit code is 2 if something is damaged."""
+    from npk.cli import tables, writing
+    from npk.gram.verification import verify_store as verify
+
+    tables.verified(verify(store, writing.progress(json=False), drop=drop))
 
 
 @app.command(epilog="Example: npk fit model.safetensors --data digits --solver svm")

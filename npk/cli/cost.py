@@ -15,8 +15,6 @@ from npk.dual.positions import Window
 from npk.dual.shifts import ShiftGroup, confirmed, outside_gates, shift_group
 from npk.dual.structure import Effort, effort
 from npk.gram.kernel import NeuralPathKernel
-from npk.gram.tiles import Demand, TilePlan, plan_tiles
-from npk.gram.work import memory_demand
 from npk.progress import as_progress
 
 if TYPE_CHECKING:
@@ -61,12 +59,6 @@ class Cost:
     def seconds(self, n: int, m: int | None = None) -> float:
         """Of the kernel of n samples with m others, or with themselves."""
         return self.seconds_a_pair * (n * (n + 1) / 2 if m is None else n * m)
-
-    def plan(self, n: int, m: int | None = None) -> tuple[TilePlan, Demand]:
-        """The tiles that the kernel of n samples (with m others) would have, and the bytes it takes."""
-        shape = (n, n if m is None else m)
-        demand = memory_demand(self.backend, self.kernel.dtype, shape, (n + (m or 0)) * self.bytes_a_sample)
-        return plan_tiles(*shape, demand, budget=self.kernel.memory, symmetric=m is None), demand
 
 
 def look(net: "nn.Module", X: np.ndarray) -> tuple[GateTable, ShiftGroup, Cost]:

@@ -43,4 +43,4 @@ Gates = Annotated[str, typer.Option(help="hard, soft or auto (as the network eva
 ValueInput = Annotated[str, typer.Option(help="x, ones or auto (as the network has it).")]
 Bias = Annotated[str, typer.Option(help="ignore, or paths: biases start paths of their own.")]
 Backend = Annotated[str, typer.Option(help="auto, cpu or reference.")]
-Memory = Annotated[str | None, typer.Option(metavar="SIZE", help="Budget of the whole call, such as 8GB.")]
+Memory = Annotated[str | None, typer.Option(metavar="SIZE", help="Budget of the whole process, such as 8GB.")]

@@ -16,10 +16,11 @@ from npk.errors import OptionError, StoreError
 if TYPE_CHECKING:
     from torch import nn
 
+    from npk.dual.gate_store import GateStore
     from npk.dual.gate_table import GateTable
 
 SHARE = 0.25  # of the samples that go to the test set, here and in the demo
-Samples = Union[np.ndarray, "GateTable"]
+Samples = Union[np.ndarray, "GateTable", "GateStore"]
 
 
 def dataset(notation: str, subset: str | None = None, seed: int = 0) -> Dataset:
@@ -90,11 +91,11 @@ def literals(pairs: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def gate_table(path: Path | str) -> "GateTable":
-    """A gate table that `npk gates` wrote."""
-    from npk.dual.gate_table import GateTable
+def gate_table(path: Path | str) -> "GateStore":
+    """A gate table that `npk gates` wrote, read as it is needed."""
+    from npk.dual.gate_store import GateStore
 
-    return GateTable.load(path)
+    return GateStore.open(path)
 
 
 def kernel_sides(

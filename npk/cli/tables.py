@@ -12,6 +12,8 @@ from npk.cli.cost import Cost
 from npk.dual.gate_table import GateTable
 from npk.dual.shifts import ShiftGroup
 from npk.dual.structure import module_of, operator_of
+from npk.gram.tiles import Demand, TilePlan
+from npk.gram.verification import Verification
 from npk.report.subjects import PAPER_RATIO, accuracy_of, baselines, dlgn_ratio, group_title, groups, models
 from npk.results import Accuracy, CheckResult, RunResult
 
@@ -126,14 +128,20 @@ def cost(found: Cost) -> None:
     table(("kernel", "time", "matrix"), rows)
 
 
-def dry_run(found: Cost, n: int, m: int | None) -> None:
+def dry_run(found: Cost, plan: TilePlan, demand: Demand) -> None:
     """The tile plan of a kernel, and what it will take."""
-    plan, demand = found.plan(n, m)
-    triangle = ", one triangle" if plan.symmetric else ""
+    triangle, pairs = (", one triangle", plan.n * (plan.n + 1) / 2) if plan.symmetric else ("", plan.n * plan.m)
     say(f"{plan.n} x {plan.m} {found.kernel.dtype}{triangle}: {len(plan)} tiles of at most {plan.side} x {plan.side}")
-    say(f"memory about {si(demand.bytes(min(plan.side, max(plan.n, plan.m))))}B, of it gates {si((n + (m or 0)) * found.bytes_a_sample)}B")
-    say(f"time about {duration(found.seconds(n, m))} at {_predicted(found)}measured {si(found.seconds_a_pair)}s a pair")
+    say(f"memory at most {si(demand.bytes(plan.largest))}B; gates {si((plan.n + plan.m * (not plan.symmetric)) * found.bytes_a_sample)}B")
+    say(f"time about {duration(pairs * found.seconds_a_pair)} at {_predicted(found)}measured {si(found.seconds_a_pair)}s a pair")
     say("nothing was computed or written")
+
+
+def verified(found: Verification) -> None:
+    """What is in a store, and whether it is sound."""
+    say(f"{found.path}: {found.content}")
+    if found.dropped:
+        say(f"dropped: {', '.join(found.damaged)}. The command that wrote the store computes that again.")
 
 
 def _predicted(found: Cost) -> str:

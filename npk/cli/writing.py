@@ -1,46 +1,124 @@
 """Writing what the user asked for where the user wants it."""
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npk.cli.cost import FEW, measure
+from npk.cli.cost import FEW, Cost, measure
 from npk.cli.reading import Samples
+from npk.dual.gate_store import GateStore
+from npk.dual.gate_table import GateTable
+from npk.errors import BackendError, OptionError
 from npk.files import written_whole
 from npk.gram.kernel import NeuralPathKernel
 from npk.gram.store import GramStore
+from npk.gram.stored import plan_on_disk
+from npk.gram.tiles import Demand, TilePlan, plan_tiles
+from npk.gram.work import memory_demand
+from npk.progress import Bar, Events, Lines, Progress
 
-if TYPE_CHECKING:
-    from npk.cli.cost import Cost
+
+def progress(json: bool) -> Progress:
+    """What tells the progress of a command: events on standard output, a bar on a terminal, or lines where there is none."""
+    if json:
+        return Events(sys.stdout)
+    return Bar() if sys.stderr.isatty() else Lines()
 
 
-def write_kernel(kernel: NeuralPathKernel, X: Samples, Y: Samples | None, out: Path) -> str:
-    """Compute a kernel into a ``.npy`` file, or into a store of tiles that an interrupted run goes on with.
+def write_kernel(kernel: NeuralPathKernel, X: Samples, Y: Samples | None, out: Path, dask: str | None) -> None:
+    """Compute a kernel into a ``.npy`` file, or into a store of tiles that an interrupted run goes on with; say what was written.
 
-    Returns:
-        What was written, in a few words.
+    Args:
+        kernel: the options.
+        X: the rows.
+        Y: the columns; ``None``: the rows.
+        out: where to.
+        dask: address of a cluster's scheduler.
+
+    Raises:
+        OptionError: a cluster and a file that is not a store.
     """
+    _promise_for_the_process(kernel, X, Y)
     if out.suffix.lower() == ".npy":
+        if dask is not None:
+            raise OptionError(f"--dask needs a store that all workers write to, {out} is one file. Give --out K.zarr.")
         matrix = kernel(X, Y)
         with written_whole(out) as temporary, temporary.open("wb") as file:
             np.save(file, matrix)
-        return f"{out}: {matrix.shape[0]} x {matrix.shape[1]} {matrix.dtype}"
-    there = tiles_there(out)
-    gram = kernel.to_store(X, Y, out)
-    again = f", {there} of {len(gram.store.plan)} tiles from an earlier run" if there else ""
-    return f"{out}: {gram.shape[0]} x {gram.shape[1]} {gram.dtype}{again}"
+        _done(kernel, out, matrix.shape, str(matrix.dtype))
+        return
+    there = finished_tiles(out)
+    if dask is None:
+        gram = kernel.to_store(X, Y, out)
+    else:
+        from npk.gram.cluster import connect
+
+        with connect(dask) as client:
+            gram = kernel.to_store(X, Y, out, client=client)
+    _done(kernel, out, gram.shape, str(gram.dtype), tiles=len(gram.store.plan), earlier=there)
 
 
-def tiles_there(out: Path) -> int:
+def _done(kernel: NeuralPathKernel, out: Path, shape: tuple[int, ...], dtype: str, **tiles: int) -> None:
+    """Say what was written: on standard output, or as an event."""
+    from npk.cli import tables
+
+    again = f", {tiles['earlier']} of {tiles['tiles']} tiles from an earlier run" if tiles.get("earlier") else ""
+    text, progress = f"{out}: {shape[0]} x {shape[1]} {dtype}{again}", kernel.progress
+    if isinstance(progress, Events):
+        progress.note("done", text, out=str(out), shape=list(shape), dtype=dtype, **tiles)
+    else:
+        tables.say(text)
+
+
+def _promise_for_the_process(kernel: NeuralPathKernel, X: Samples, Y: Samples | None) -> None:
+    """Let the promise hold for this process as a whole: what it holds by now, once all is loaded and compiled, comes first."""
+    if kernel.memory is not None:
+        kernel.prepare(_few(kernel, X))
+        kernel.beside = max(0, peak_of_process() - sum(_in_memory(samples) for samples in (X, Y)))
+
+
+def peak_of_process() -> int:
+    """Bytes that this process held at its peak.
+
+    Raises:
+        BackendError: the system does not tell.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():  # not ru_maxrss, which may be that of the process that started this one
+        return next(int(line.split()[1]) << 10 for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    try:
+        import resource
+    except ImportError as error:
+        raise BackendError("this system does not tell how much memory a process takes. Leave --memory out.") from error
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _in_memory(samples: Samples | None) -> int:
+    return 0 if samples is None or isinstance(samples, GateStore) else samples.nbytes
+
+
+def _few(kernel: NeuralPathKernel, X: Samples) -> GateTable:
+    """Gates of the first samples; those of a gate table are not copied."""
+    return kernel.record(X[:FEW]) if isinstance(X, np.ndarray) else X.take(slice(0, FEW))
+
+
+def finished_tiles(out: Path) -> int:
     """Finished tiles of a store, 0 without one."""
     store = GramStore.open(out) if out.exists() else None
-    return sum(store.is_done(tile) for tile in store.plan) if store else 0
+    return len(store.plan) - len(store.missing()) if store else 0
 
 
-def expected_cost(kernel: NeuralPathKernel, X: Samples) -> "Cost":
-    """The cost of a kernel, measured on its first samples; a gate table is not copied."""
-    return measure(kernel, kernel.record(X[:FEW]) if isinstance(X, np.ndarray) else X.take(slice(0, FEW)))
+def expected(kernel: NeuralPathKernel, X: Samples, Y: Samples | None, out: Path | None) -> tuple[Cost, TilePlan, Demand]:
+    """The cost of a pair, measured on the first samples, and the plan of the whole kernel."""
+    cost = measure(kernel, _few(kernel, X))
+    _promise_for_the_process(kernel, X, Y)
+    sizes, held = (len(X), len(X if Y is None else Y)), _in_memory(X) + _in_memory(Y)
+    if out is not None and out.suffix.lower() == ".npy":
+        gates = (sizes[0] + (0 if Y is None else sizes[1])) * cost.bytes_a_sample
+        demand = memory_demand(cost.backend, kernel, gates, sizes)
+        return cost, plan_tiles(*sizes, demand, budget=kernel.memory, symmetric=Y is None), demand
+    return cost, *plan_on_disk(kernel, cost.backend, sizes, Y is None, held, cost.bytes_a_sample)
 
 
 def write_report(run_dir: Path, out: Path, figures: Path | None) -> tuple[Path, ...]:

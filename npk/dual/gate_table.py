@@ -244,6 +244,17 @@ def open_store(path: str | Path, content: str, *, write: bool = False) -> tuple[
     return group, manifest
 
 
+def content_of(path: str | Path) -> str | None:
+    """What a folder holds that npk wrote, as its manifest names it; ``None``: something else, or a manifest that cannot be read."""
+    import zarr
+
+    try:
+        manifest: Any = dict(zarr.open_group(path, mode="r").attrs).get("npk")
+    except Exception:  # zarr raises many kinds; :func:`open_store` says which
+        return None
+    return manifest.get("content") if isinstance(manifest, dict) else None
+
+
 def _why(path: Path, error: Exception) -> str:
     """Why a group could not be opened."""
     if not path.is_dir():

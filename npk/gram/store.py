@@ -8,7 +8,7 @@ import contextlib
 import os
 import shutil
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -236,11 +236,12 @@ class GramStore:
             raise self._damaged(what, "its checksum differs")
         return values
 
-    def damaged(self, tiles: Iterable[Tile]) -> Iterator[Tile]:
+    def damaged(self, tiles: Iterable[Tile], advance: Callable[[int], None] = lambda steps: None) -> Iterator[Tile]:
         """Read finished tiles.
 
         Args:
             tiles: of the plan, done.
+            advance: is told of each tile.
 
         Yields:
             Those that are damaged; :meth:`forget` them to have them computed again.
@@ -250,6 +251,7 @@ class GramStore:
                 self.read(tile)
             except StoreError:
                 yield tile
+            advance(1)
 
     @contextlib.contextmanager
     def _kept(self, what: str) -> Iterator[None]:

@@ -51,9 +51,33 @@ def write_store(
 def _create(kernel: "NeuralPathKernel", sources: Sources, out: str | Path, held: int) -> None:
     few = tuple(source.few() for source in sources)
     backend, exponents = kernel.prepare(few[-1])
-    sizes, demand = (len(sources[0]), len(sources[-1])), memory_demand(backend, kernel, held, gates=few[0].nbytes // len(few[0]))
-    plan = plan_tiles(*sizes, demand, budget=kernel.memory, symmetric=len(sources) == 1)
+    sizes = len(sources[0]), len(sources[-1])
+    plan, _ = plan_on_disk(kernel, backend, sizes, len(sources) == 1, held, few[0].nbytes // len(few[0]))
     GramStore.create(out, plan, kernel.dtype, _about(kernel, sources, sizes), exponents, few)
+
+
+def plan_on_disk(
+    kernel: "NeuralPathKernel", backend: Backend, sizes: tuple[int, int], symmetric: bool, held: int, gates: int, side: int | None = None
+) -> tuple[TilePlan, Demand]:
+    """The tiles of a kernel on disk, and the bytes that it takes in memory.
+
+    Args:
+        kernel: the options.
+        backend: made ready.
+        sizes: rows and columns.
+        symmetric: the columns are the rows.
+        held: bytes of the samples in memory.
+        gates: bytes of a sample's gates on disk.
+        side: of the tiles that are there already.
+
+    Returns:
+        Plan and bytes.
+
+    Raises:
+        OptionError: the memory promise cannot be kept.
+    """
+    demand = memory_demand(backend, kernel, held, gates=gates)
+    return plan_tiles(*sizes, demand, budget=kernel.memory, symmetric=symmetric, side=side), demand
 
 
 def _adopt(kernel: "NeuralPathKernel", store: GramStore, sources: Sources) -> None:
@@ -105,8 +129,7 @@ def _fill(kernel: "NeuralPathKernel", store: GramStore, held: int, client: "dist
     todo, plan = store.missing(), store.plan
     _check(kernel, store, len(plan) - len(todo), {(tile.row, tile.col) for tile in todo})
     work = kernel.on(store)
-    demand = memory_demand(work.backend, kernel, held, gates=store.rows.bytes_a_sample)
-    plan_tiles(plan.n, plan.m, demand, budget=kernel.memory, symmetric=plan.symmetric, side=plan.side)
+    _, demand = plan_on_disk(kernel, work.backend, (plan.n, plan.m), plan.symmetric, held, store.rows.bytes_a_sample, plan.side)
     tell(kernel, plan, demand, len(todo), work.backend)
     if client is not None:
         from npk.gram.cluster import compute_on

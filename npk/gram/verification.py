@@ -1,0 +1,78 @@
+"""Verification: everything that a store holds is read once and compared with its checksum."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from npk.dual.gate_store import GateStore
+from npk.dual.gate_table import content_of
+from npk.errors import StoreError
+from npk.gram.store import GramStore
+from npk.progress import Progress
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was found: ``content`` in words, the parts that are ``damaged``, and whether they were ``dropped``."""
+
+    path: Path
+    content: str
+    damaged: tuple[str, ...]
+    dropped: bool
+
+
+def verify_store(path: str | Path, progress: Progress, *, drop: bool = False) -> Verification:
+    """Read a kernel or a gate table on disk, and compare all of it with its checksums.
+
+    Args:
+        path: the store.
+        progress: counts tiles and pieces.
+        drop: count what is damaged as not done, so that the command that wrote the store computes it again.
+
+    Returns:
+        What was found.
+
+    Raises:
+        StoreError: something is damaged and was not dropped; nothing that npk wrote; or another process writes it.
+    """
+    path = Path(path)
+    if content_of(path) == "gate table":
+        found = _gates(GateStore.open(path), progress)
+    elif drop:
+        with GramStore.writing(path) as store:
+            found = _gram(store, progress, drop=True)
+    else:
+        found = _gram(GramStore.open(path), progress)
+    if found.damaged and not found.dropped:
+        mend = "Record it again" if content_of(path) == "gate table" else "Drop that with --drop, then run the command that wrote it again"
+        raise StoreError(f"{path} is damaged: {', '.join(found.damaged)}. All else is sound. {mend}.")
+    return found
+
+
+def _gates(store: GateStore, progress: Progress, name: str = "gates") -> Verification:
+    with progress.task(f"checking {name}", len(store.pieces)) as advance:
+        damaged = tuple(f"{name} of samples {start} to {stop - 1}" for start, stop in store.verify())
+        advance(len(store.pieces))
+    missing = sum(stop - start for start, stop in store.missing())
+    rest = f", {missing} of them missing" if missing else ""
+    return Verification(store.path, f"gates of {len(store)} samples{rest}", damaged, False)
+
+
+def _gram(store: GramStore, progress: Progress, *, drop: bool = False) -> Verification:
+    todo = {(tile.row, tile.col) for tile in store.missing()}
+    done = [tile for tile in store.plan if (tile.row, tile.col) not in todo]
+    with progress.task("checking tiles", len(done)) as advance:
+        bad = list(store.damaged(done, advance))
+    sides = {"rows": store.rows} if store.plan.symmetric else {"rows": store.rows, "columns": store.cols}
+    gates = {name: list(side.verify()) for name, side in sides.items()}
+    if drop:
+        for tile in bad:
+            store.forget(tile)
+        for name, pieces in gates.items():
+            for start, _ in pieces:
+                sides[name].forget(start)
+    damaged = [f"tile ({tile.row}, {tile.col})" for tile in bad]
+    damaged += [f"gates of samples {start} to {stop - 1} of the {name}" for name, pieces in gates.items() for start, stop in pieces]
+    rest = f", {len(todo)} of them missing" if todo else ""
+    plan = store.plan
+    content = f"{plan.n} x {plan.m} {store.manifest['dtype']}, {len(plan)} tiles{rest}"
+    return Verification(store.path, content, tuple(damaged), drop and bool(damaged))
