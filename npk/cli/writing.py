@@ -113,12 +113,12 @@ def expected(kernel: NeuralPathKernel, X: Samples, Y: Samples | None, out: Path 
     """The cost of a pair, measured on the first samples, and the plan of the whole kernel."""
     cost = measure(kernel, _few(kernel, X))
     _promise_for_the_process(kernel, X, Y)
-    sizes, held = (len(X), len(X if Y is None else Y)), _in_memory(X) + _in_memory(Y)
     if out is not None and out.suffix.lower() == ".npy":
-        gates = (sizes[0] + (0 if Y is None else sizes[1])) * cost.bytes_a_sample
+        sizes = len(X), len(X if Y is None else Y)
+        gates = (len(X) + (0 if Y is None else len(Y))) * cost.bytes_a_sample
         demand = memory_demand(cost.backend, kernel, gates, sizes)
         return cost, plan_tiles(*sizes, demand, budget=kernel.memory, symmetric=Y is None), demand
-    return cost, *plan_on_disk(kernel, cost.backend, sizes, Y is None, held, cost.bytes_a_sample)
+    return cost, *plan_on_disk(kernel, cost.backend, kernel.sources(X, Y), cost.bytes_a_sample)
 
 
 def write_report(run_dir: Path, out: Path, figures: Path | None) -> tuple[Path, ...]:

@@ -80,7 +80,7 @@ class GateStore:
             raise StoreError(f"{where} exists already. Choose another name or remove it.")
         kinds = {name: {"kind": entry.kind, "shape": list(entry.shape)} for name, entry in example.entries.items()}
         layers = [{"name": name, **kinds[name], **_form(entry.data)} for name, entry in example.entries.items()]
-        cut = {"piece": piece or max(1, min(_PIECE_BYTES // _bytes_a_sample(example), _PIECE_SAMPLES)), "parts": [n]}
+        cut = {"piece": piece or samples_of_a_piece(_bytes_a_sample(example)), "parts": [n]}
         what = {"graph": to_dict(example.graph), "inputs": _form(example.inputs), "layers": layers}
         group = zarr.open_group(where, mode="w-")
         _make_part(group, 0, example, n, cut["piece"])
@@ -324,6 +324,18 @@ class GateStore:
         end = len(self) if first is None else min(first, len(self))
         tables = (self.take(slice(start, min(stop, end))) for start, stop in self.pieces if start < end)
         return fingerprint_of(self.empty, tables)
+
+
+def samples_of_a_piece(bytes_a_sample: int) -> int:
+    """How many samples a piece has that takes about 4 MB.
+
+    Args:
+        bytes_a_sample: of a sample and its gates.
+
+    Returns:
+        The number.
+    """
+    return max(1, min(_PIECE_BYTES // bytes_a_sample, _PIECE_SAMPLES))
 
 
 def samples_digest(X: np.ndarray, first: int | None = None) -> str:

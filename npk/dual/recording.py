@@ -92,7 +92,7 @@ def record_trace(trace: "Trace", X: np.ndarray, *, gates: str, progress: Progres
     dtype = tensor.dtype if tensor.dtype.is_floating_point else torch.float32
     with torch.no_grad(), progress.task("recording gates", len(X)) as advance:
         for start in range(0, len(X), size):
-            batch = _batch(X[start : start + size])
+            batch = _tensor(X[start : start + size])
             _run(program, batch.to(tensor.device, dtype), entries)
             advance(len(batch))
     by_name = {entry.recording.gate: entry.layer() for entry in entries}
@@ -179,15 +179,31 @@ def batch_size(trace: "Trace", X: np.ndarray, memory: int | None = None) -> int:
     Raises:
         OptionError: the batch does not fit.
     """
-    one = max(1, _bytes_a_sample(trace.program))
-    size = max(1, min(len(X), _LARGEST, _RUN_BYTES // one))
-    least = X.nbytes + len(X) * sum(_bytes_of_entry(recording, trace.program) for recording in trace.recordings) + size * one
+    size, least = _batch(trace, len(X)), X.nbytes + bytes_to_record(trace, len(X))
     if memory is not None and memory < least:
         raise OptionError(
             f"memory={memory} bytes is too little to record the gates of {len(X)} samples: the smallest that works is {least} bytes. "
             "Give that or more."
         )
     return size
+
+
+def bytes_to_record(trace: "Trace", n: int) -> int:
+    """Bytes that the recording of n samples takes beside the samples: the gates, and a batch on its way through the network.
+
+    Args:
+        trace: of the network.
+        n: samples.
+
+    Returns:
+        The bytes.
+    """
+    entries = sum(_bytes_of_entry(recording, trace.program) for recording in trace.recordings)
+    return n * entries + _batch(trace, n) * max(1, _bytes_a_sample(trace.program))
+
+
+def _batch(trace: "Trace", n: int) -> int:
+    return max(1, min(n, _LARGEST, _RUN_BYTES // max(1, _bytes_a_sample(trace.program))))
 
 
 def _bytes_of_entry(recording: "Recording", program: "fx.GraphModule") -> int:
@@ -307,7 +323,7 @@ def _hand_over(entries: list[_Entry], number: int, value: "torch.Tensor") -> Non
     entries[number].read(value)
 
 
-def _batch(X: np.ndarray) -> "torch.Tensor":
+def _tensor(X: np.ndarray) -> "torch.Tensor":
     """A copy (X may be read-only) with the plain strides of its shape: those of an axis of length 1 are arbitrary, and convolutions
     round by them.
     """

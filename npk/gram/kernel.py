@@ -128,7 +128,7 @@ class NeuralPathKernel:
         Raises:
             StoreError: the store is of another kernel, is damaged, is being written by another process, or cannot be written.
         """
-        write_store(self, self._sources(X, Y), out, resume=resume, client=client)
+        write_store(self, self.sources(X, Y), out, resume=resume, client=client)
         return Gram(GramStore.open(out), self.memory)
 
     def diagonal(self, X: Samples) -> np.ndarray:
@@ -137,7 +137,7 @@ class NeuralPathKernel:
         backend, exponents = self.prepare(table)
         return np.ldexp(diagonal(backend, table, exponents), int(exponents[-1]))
 
-    def _sources(self, X: Samples, Y: Samples | None) -> tuple[Source, ...]:
+    def sources(self, X: Samples, Y: Samples | None) -> tuple[Source, ...]:
         """Where the gates of the rows, and of other columns, come from."""
         sources = tuple(self._source(samples) for samples in (X, Y) if samples is not None)
         if sources[0].graph != sources[-1].graph:

@@ -32,11 +32,15 @@ class Source(Protocol):
         """Gates of a few samples from all over."""
         ...
 
+    def bytes_to_fill(self, piece: int) -> int:
+        """Bytes that :meth:`fill` takes for pieces of so many samples."""
+        ...
+
     def digest(self, first: int) -> str:
         """Digest of the first samples."""
         ...
 
-    def fill(self, store: GateStore, progress: Progress, memory: int | None) -> None:
+    def fill(self, store: GateStore, progress: Progress) -> None:
         """Write the pieces of a store that are missing."""
         ...
 
@@ -61,11 +65,15 @@ class Recorded:
         """Gates of a few samples from all over."""
         return self.table.take(spread(len(self.table)))
 
+    def bytes_to_fill(self, piece: int) -> int:
+        """Those of a piece, and of a copy."""
+        return 2 * piece * (self.table.nbytes // len(self.table))
+
     def digest(self, first: int) -> str:
         """That of the table of the first samples."""
         return self.table.fingerprint(first)
 
-    def fill(self, store: GateStore, progress: Progress, memory: int | None) -> None:
+    def fill(self, store: GateStore, progress: Progress) -> None:
         """Copy the pieces that are missing."""
         missing = store.missing()
         todo = sum(stop - start for start, stop in missing)
@@ -98,15 +106,21 @@ class Unrecorded:
 
         return record_trace(self.trace, self.X[spread(len(self.X))], gates=self.gates, progress=Silent())
 
+    def bytes_to_fill(self, piece: int) -> int:
+        """Those of a piece and of a copy, and of a batch on its way through the network."""
+        from npk.dual.recording import bytes_to_record
+
+        return 2 * bytes_to_record(self.trace, piece)
+
     def digest(self, first: int) -> str:
         """That of the samples alone."""
         return samples_digest(self.X, first)
 
-    def fill(self, store: GateStore, progress: Progress, memory: int | None) -> None:
+    def fill(self, store: GateStore, progress: Progress) -> None:
         """Record the pieces that are missing."""
         from npk.dual.recording import record_into
 
-        record_into(store, self.trace, self.X, self.gates, progress, memory)
+        record_into(store, self.trace, self.X, self.gates, progress)
 
 
 def spread(n: int) -> np.ndarray:

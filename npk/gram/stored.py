@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from npk.backends import Backend
+from npk.dual.gate_store import samples_of_a_piece
 from npk.errors import StoreError
 from npk.gram.sources import Source
 from npk.gram.store import GramStore
@@ -36,38 +37,34 @@ def write_store(
         StoreError: the store is of another kernel, is damaged, is being written by another process, or cannot be written.
         OptionError: the memory promise cannot be kept.
     """
-    held = sum(source.nbytes for source in sources)
     if not Path(out).exists():
-        _create(kernel, sources, out, held)
+        _create(kernel, sources, out)
     elif not resume:
         raise StoreError(f"{out} exists and resume=False. Choose another name, remove it, or go on with it: resume=True.")
     with GramStore.writing(out) as store:
         _adopt(kernel, store, sources)
         for source, gates in zip(sources, (store.rows, store.cols), strict=False):
-            source.fill(gates, kernel.progress, kernel.memory and max(1, kernel.memory - kernel.beside - held))
-        _fill(kernel, store, held, client)
+            source.fill(gates, kernel.progress)
+        _fill(kernel, store, sources, client)
 
 
-def _create(kernel: "NeuralPathKernel", sources: Sources, out: str | Path, held: int) -> None:
+def _create(kernel: "NeuralPathKernel", sources: Sources, out: str | Path) -> None:
     few = tuple(source.few() for source in sources)
     backend, exponents = kernel.prepare(few[-1])
-    sizes = len(sources[0]), len(sources[-1])
-    plan, _ = plan_on_disk(kernel, backend, sizes, len(sources) == 1, held, few[0].nbytes // len(few[0]))
-    GramStore.create(out, plan, kernel.dtype, _about(kernel, sources, sizes), exponents, few)
+    plan, _ = plan_on_disk(kernel, backend, sources, few[0].nbytes // len(few[0]))
+    GramStore.create(out, plan, kernel.dtype, _about(kernel, sources, (plan.n, plan.m)), exponents, few)
 
 
 def plan_on_disk(
-    kernel: "NeuralPathKernel", backend: Backend, sizes: tuple[int, int], symmetric: bool, held: int, gates: int, side: int | None = None
+    kernel: "NeuralPathKernel", backend: Backend, sources: Sources, gates: int, side: int | None = None
 ) -> tuple[TilePlan, Demand]:
     """The tiles of a kernel on disk, and the bytes that it takes in memory.
 
     Args:
         kernel: the options.
         backend: made ready.
-        sizes: rows and columns.
-        symmetric: the columns are the rows.
-        held: bytes of the samples in memory.
-        gates: bytes of a sample's gates on disk.
+        sources: of the rows, and of the columns if those are others.
+        gates: bytes of a sample and its gates on disk.
         side: of the tiles that are there already.
 
     Returns:
@@ -76,8 +73,11 @@ def plan_on_disk(
     Raises:
         OptionError: the memory promise cannot be kept.
     """
-    demand = memory_demand(backend, kernel, held, gates=gates)
-    return plan_tiles(*sizes, demand, budget=kernel.memory, symmetric=symmetric, side=side), demand
+    piece, held = samples_of_a_piece(gates), sum(source.nbytes for source in sources)
+    before = max(source.bytes_to_fill(min(piece, len(source))) for source in sources)
+    demand = memory_demand(backend, kernel, held, gates=gates, before=before)
+    sizes = len(sources[0]), len(sources[-1])
+    return plan_tiles(*sizes, demand, budget=kernel.memory, symmetric=len(sources) == 1, side=side), demand
 
 
 def _adopt(kernel: "NeuralPathKernel", store: GramStore, sources: Sources) -> None:
@@ -124,12 +124,12 @@ def _difference(key: str, there: object, here: object) -> str:
     return f"{key} is {there!r} there and {here!r} here"
 
 
-def _fill(kernel: "NeuralPathKernel", store: GramStore, held: int, client: "distributed.Client | None") -> None:
+def _fill(kernel: "NeuralPathKernel", store: GramStore, sources: Sources, client: "distributed.Client | None") -> None:
     """Compute the tiles that are missing, after a look at those that are not."""
     todo, plan = store.missing(), store.plan
     _check(kernel, store, len(plan) - len(todo), {(tile.row, tile.col) for tile in todo})
     work = kernel.on(store)
-    _, demand = plan_on_disk(kernel, work.backend, (plan.n, plan.m), plan.symmetric, held, store.rows.bytes_a_sample, plan.side)
+    _, demand = plan_on_disk(kernel, work.backend, sources, store.rows.bytes_a_sample, plan.side)
     tell(kernel, plan, demand, len(todo), work.backend)
     if client is not None:
         from npk.gram.cluster import compute_on

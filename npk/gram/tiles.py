@@ -72,15 +72,18 @@ def cuts(n: int, side: int, ends: tuple[int, ...] = ()) -> Iterator[slice]:
 
 @dataclass(frozen=True)
 class Demand:
-    """What a call needs, in bytes: ``fixed``, ``sample`` for each of a tile's side t, ``pair`` for each of its t * t pairs."""
+    """What a call needs, in bytes: ``fixed``, ``sample`` for each of a tile's side t, ``pair`` for each of its t * t pairs; or ``least``,
+    which something before the tiles takes.
+    """
 
     fixed: int
     sample: int
     pair: int
+    least: int = 0
 
     def bytes(self, side: int) -> int:
         """Bytes of a call with tiles of this side."""
-        return self.fixed + side * self.sample + side * side * self.pair
+        return max(self.least, self.fixed + side * self.sample + side * side * self.pair)
 
 
 def plan_tiles(n: int, m: int, demand: Demand, *, budget: int | None, symmetric: bool, side: int | None = None) -> TilePlan:
@@ -100,7 +103,7 @@ def plan_tiles(n: int, m: int, demand: Demand, *, budget: int | None, symmetric:
     Raises:
         OptionError: not even the smallest tiles fit; the message names the smallest budget that does.
     """
-    limit = budget if budget is not None else demand.fixed + 2 * 10**9
+    limit = budget if budget is not None else max(demand.least, demand.fixed + 2 * 10**9)
     sides = [side] if side else [_LARGEST >> k for k in range(7) if _LARGEST >> k >= _LANES] + [4, 1]
     fitting = next((s for s in sides if demand.bytes(min(s, max(n, m))) <= limit), None)
     if fitting is None and budget is None:

@@ -136,7 +136,9 @@ def _warn(text: str) -> None:
     warnings.warn(text, KernelWarning, stacklevel=6)
 
 
-def memory_demand(backend: Backend, kernel: "NeuralPathKernel", held: int, shape: tuple[int, int] = (0, 0), gates: int = 0) -> Demand:
+def memory_demand(
+    backend: Backend, kernel: "NeuralPathKernel", held: int, shape: tuple[int, int] = (0, 0), *, gates: int = 0, before: int = 0
+) -> Demand:
     """What a kernel takes.
 
     Args:
@@ -145,6 +147,7 @@ def memory_demand(backend: Backend, kernel: "NeuralPathKernel", held: int, shape
         held: bytes of what is in memory all the time, such as samples and gates.
         shape: of the result in memory; nothing for one on disk.
         gates: bytes of a sample's gates on disk; 0 for gates in memory.
+        before: bytes that are needed before the tiles, beside what is held.
 
     Returns:
         The bytes: threads, masks of two sides of a tile, as they are formed and once more side by side, and the tile's pairs.
@@ -153,7 +156,7 @@ def memory_demand(backend: Backend, kernel: "NeuralPathKernel", held: int, shape
     fixed = kernel.beside + held + shape[0] * shape[1] * item + (os.cpu_count() or 1) * backend.bytes_a_thread
     pair = backend.bytes_a_pair + (0 if any(shape) else 2 * item)  # what is written is copied
     pair += 2 * 8 + item if kernel.scale == "cosine" else 0
-    return Demand(fixed, 4 * backend.bytes_a_sample + 2 * gates, pair)
+    return Demand(fixed, 4 * backend.bytes_a_sample + 2 * gates, pair, kernel.beside + held + before)
 
 
 def diagonal(backend: Backend, gates: Gates, exponents: np.ndarray) -> np.ndarray:
