@@ -109,13 +109,13 @@ class GateStore:
 
     def _open_part(self, n: int) -> None:
         sample, group = len(self), self._group[str(len(self._parts))]
-        arrays = [group[name] for name in _names(self.empty)]
-        for array, empty in zip(arrays, self.empty.arrays, strict=True):
-            if array.shape != (n, *empty.shape[1:]) or array.dtype != empty.dtype:
-                raise ValueError(f"{array.path} is {array.dtype} {array.shape}, the manifest says {empty.dtype} {(n, *empty.shape[1:])}")
-        self._parts.append(_Part(sample, len(self.pieces), arrays, group["checksums"]))
-        whole = range(-(-n // self.piece))
-        self.pieces += [(sample + i * self.piece, sample + min(n, (i + 1) * self.piece)) for i in whole]
+        arrays, checksums, pieces = [group[name] for name in _names(self.empty)], group["checksums"], -(-n // self.piece)
+        expected = [((n, *empty.shape[1:]), empty.dtype) for empty in self.empty.arrays]
+        for array, (shape, dtype) in zip([*arrays, checksums], [*expected, ((pieces,), np.dtype("int64"))], strict=True):
+            if array.shape != shape or array.dtype != dtype:
+                raise ValueError(f"{array.path} is {array.dtype} {array.shape}, the manifest says {dtype} {shape}")
+        self._parts.append(_Part(sample, len(self.pieces), arrays, checksums))
+        self.pieces += [(sample + i * self.piece, sample + min(n, (i + 1) * self.piece)) for i in range(pieces)]
 
     def __len__(self) -> int:
         return self.pieces[-1][1] if self.pieces else 0
