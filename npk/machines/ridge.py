@@ -7,30 +7,28 @@ the diagonal. There is no intercept, as in scikit-learn's ``KernelRidge``. Arith
 """
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import linalg
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import gen_batches
 
 from npk.errors import DataError, OptionError, ShapeError
+from npk.gram.matrix import Gram
+from npk.gram.products import bytes_in_flight
+from npk.machines import conjugate_gradients
+from npk.machines.problem import Floats, Solution, checked_alpha, checked_gram, checked_targets, not_definite, rounding
 
 Criterion = Literal["squared error", "accuracy"]
-Floats = NDArray[np.float64]
 
 ALPHAS: tuple[float, ...] = tuple(float(alpha) for alpha in np.logspace(2, -8, 31))  # largest first: a tie goes to the smoother machine
 
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Solution:
-    """What a solver found, and how well it solves the system."""
-
-    coefficients: Floats  # shape of the right-hand side
-    residual: float  # |(K + ridge I) c - y| / |y|, measured on K itself
-    steps: int  # 1 for a direct solver
-    outcome: str  # "solved"
+_MATRICES_GIVEN = 2  # float64 matrices (n, n) that Cholesky holds: K and its factor
+_MATRICES_AUTO = 4  # and eigh: K, eigenvectors, and its workspace
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,11 +60,14 @@ class Ridge:
     choice: Choice | None  # None when alpha was given
 
 
-def fit(K: ArrayLike, y: ArrayLike, alpha: float | Literal["auto"] = "auto", *, criterion: Criterion = "squared error") -> Ridge:
+def fit(K: ArrayLike | Gram, y: ArrayLike, alpha: float | Literal["auto"] = "auto", *, criterion: Criterion = "squared error") -> Ridge:
     """Fit kernel ridge: by Cholesky for a given alpha, by one eigendecomposition and leave-one-out for ``"auto"``.
 
+    A :class:`npk.Gram` is read whole, unless it promises less memory than that takes: then a given alpha is solved by conjugate
+    gradients on the matrix on disk (``solution.steps`` passes), as :func:`npk.machines.conjugate_gradients.solve` does by default.
+
     Args:
-        K: Gram matrix of the training samples, (n, n).
+        K: Gram matrix of the training samples, (n, n), an array or on disk.
         y: targets, (n,) or (n, outputs); for the criterion ``"accuracy"`` -1 and +1, as :func:`signed_targets` makes them.
         alpha: ridge in units of the mean diagonal of K, or ``"auto"``: the best of ``ALPHAS``.
         criterion: what leave-one-out looks at; ``"accuracy"`` breaks ties by squared error.
@@ -77,15 +78,21 @@ def fit(K: ArrayLike, y: ArrayLike, alpha: float | Literal["auto"] = "auto", *, 
     Raises:
         ShapeError: K is not square and symmetric, or y has another length.
         DataError: K is zero, not finite or not positive semidefinite; y is not finite, or not -1 and +1 where it must be.
-        OptionError: alpha is neither ``"auto"`` nor a number >= 0, or the criterion is unknown.
+        OptionError: alpha is neither ``"auto"`` nor a number >= 0, or the criterion is unknown; or alpha is ``"auto"`` and K is a
+            Gram that promises less memory than that takes.
+
+    Warns:
+        ConvergenceWarning: conjugate gradients ended before the system was solved.
     """
+    if isinstance(K, Gram) and not _fits(K, alpha):
+        return _fit_on_disk(K, y, alpha)
     if isinstance(alpha, str) and alpha == "auto":
         factored = factor(K)
         choice = choose_alpha(factored, y, criterion=criterion)
         return Ridge(choice.alpha, solve(factored, y, choice.alpha), choice)
-    alpha = _checked_alpha(alpha)
+    alpha = checked_alpha(alpha)
     gram = checked_gram(K)
-    return Ridge(alpha, _solve_cholesky(gram, _checked_targets(y, len(gram)), alpha), None)
+    return Ridge(alpha, _solve_cholesky(gram, checked_targets(y, len(gram)), alpha), None)
 
 
 def factor(K: ArrayLike) -> Factor:
@@ -106,7 +113,7 @@ def factor(K: ArrayLike) -> Factor:
     gram = checked_gram(K)
     eigenvalues, eigenvectors = linalg.eigh(gram, driver="evd", check_finite=False)
     lowest, highest = eigenvalues[0], eigenvalues[-1]
-    if lowest < -len(gram) * _eps(K) * highest:
+    if lowest < -len(gram) * rounding(K) * highest:
         raise DataError(
             f"K has the eigenvalue {lowest:.3g} beside a largest one of {highest:.3g}: below rounding, so it is no kernel. "
             "Were its rows and columns made from the same samples and network? If it was computed in float32, pass it as float32."
@@ -132,10 +139,10 @@ def solve(factored: Factor, y: ArrayLike, alpha: float) -> Solution:
         DataError: y is not finite, or K + ridge I is singular to rounding.
         OptionError: alpha is not a number >= 0.
     """
-    ridge = _checked_alpha(alpha) * factored.unit
-    targets = _checked_targets(y, len(factored.gram))
+    ridge = checked_alpha(alpha) * factored.unit
+    targets = checked_targets(y, len(factored.gram))
     if factored.eigenvalues[0] + ridge <= np.finfo(np.float64).eps * factored.eigenvalues[-1]:
-        raise DataError(_singular(alpha))
+        raise DataError(not_definite(alpha))
     projected = factored.eigenvectors.T @ targets
     coefficients = factored.eigenvectors @ (projected.T / (factored.eigenvalues + ridge)).T
     return _solution(factored.gram, targets, ridge, coefficients)
@@ -161,8 +168,8 @@ def leave_one_out(factored: Factor, y: ArrayLike, alpha: float) -> Floats:
         DataError: y is not finite.
         OptionError: alpha is not a number >= 0.
     """
-    ridge = _checked_alpha(alpha) * factored.unit
-    return _leave_one_out(factored, _checked_targets(y, len(factored.gram)), np.array([ridge]))[0]
+    ridge = checked_alpha(alpha) * factored.unit
+    return _leave_one_out(factored, checked_targets(y, len(factored.gram)), np.array([ridge]))[0]
 
 
 def choose_alpha(factored: Factor, y: ArrayLike, alphas: Sequence[float] = ALPHAS, *, criterion: Criterion = "squared error") -> Choice:
@@ -184,13 +191,13 @@ def choose_alpha(factored: Factor, y: ArrayLike, alphas: Sequence[float] = ALPHA
         DataError: y is not finite, or not -1 and +1 for ``"accuracy"``.
         OptionError: no alpha is above the rounding of K, or the criterion is unknown.
     """
-    targets = _checked_targets(y, len(factored.gram))
+    targets = checked_targets(y, len(factored.gram))
     if criterion not in ("squared error", "accuracy"):
         raise OptionError(f"the criterion is {criterion!r}. Take 'squared error' or 'accuracy'.")
     if criterion == "accuracy" and not np.all(np.abs(targets) == 1):
         raise DataError("the criterion 'accuracy' needs targets -1 and +1, y has others. Make them with ridge.signed_targets(labels).")
     floor = 2 * max(0.0, -factored.eigenvalues[0])
-    tried = np.array([alpha for alpha in alphas if _checked_alpha(alpha) * factored.unit > floor])
+    tried = np.array([alpha for alpha in alphas if checked_alpha(alpha) * factored.unit > floor])
     if not len(tried):
         raise OptionError(f"no alpha is above the rounding of K, {floor / factored.unit:.2g}. Offer larger ones or compute K in float64.")
     errors, right = [], []
@@ -239,67 +246,32 @@ def check_classes(classes: NDArray) -> None:
         raise DataError(f"a classifier needs two classes, {have}. Pass samples of another class too.")
 
 
-def checked_gram(K: ArrayLike) -> Floats:
-    """The Gram matrix as float64, if it can be one.
+def _fits(K: Gram, alpha: float | str) -> bool:
+    """Whether the solver's float64 matrices are within the promise of a matrix on disk."""
+    return K.memory is None or _bytes_needed(K, alpha) <= K.memory
 
-    Args:
-        K: the matrix, (n, n).
 
-    Returns:
-        K in float64: the same array if it is float64 already.
+def _bytes_needed(K: Gram, alpha: float | str) -> int:
+    matrices = _MATRICES_AUTO if alpha == "auto" else _MATRICES_GIVEN
+    return matrices * 8 * K.shape[0] * K.shape[1] + bytes_in_flight(K.store.plan)
 
-    Raises:
-        ShapeError: K is not square, or not symmetric beyond rounding.
-        DataError: K is empty, not numeric, not finite, or its diagonal is zero.
-    """
-    try:
-        gram = np.asarray(K, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"K is not a numeric matrix ({error}). Pass the array that npk.kernel returned.") from error
-    if gram.ndim != 2 or gram.shape[0] != gram.shape[1]:
-        raise ShapeError(f"K has shape {gram.shape}, a Gram matrix is square. Pass the kernel of the training samples with themselves.")
-    largest = np.maximum(gram.max(initial=0.0), -gram.min(initial=0.0))  # a NaN stays one
-    if not np.isfinite(largest):
-        raise DataError("K holds values that are not finite. Compute it with scale='fan_in' or 'cosine', which do not overflow.")
-    if not np.trace(gram) > 0:
-        raise DataError(
-            "the kernel is zero on its diagonal (or K is empty): every input is dead, no path of the network is active for it. "
-            "Look at the range of X and at the network's weights."
+
+def _fit_on_disk(K: Gram, y: ArrayLike, alpha: float | Literal["auto"]) -> Ridge:
+    if isinstance(alpha, str) and alpha == "auto":
+        raise OptionError(
+            f"alpha='auto' needs the whole matrix and its eigenvectors in memory, {_bytes_needed(K, alpha)} bytes, and memory={K.memory} "
+            "is promised. Give a number (conjugate gradients leave the matrix on disk), or load it with that much memory."
         )
-    if not _is_symmetric(gram, 1000 * _eps(K) * largest):
-        raise ShapeError("K is not symmetric. Pass the kernel of the training samples with themselves, rows and columns in one order.")
-    return gram
-
-
-def _eps(K: ArrayLike) -> float:
-    """Rounding of the dtype in which K was computed."""
-    dtype = getattr(K, "dtype", np.dtype(np.float64))
-    return float(np.finfo(dtype).eps) if np.issubdtype(dtype, np.floating) else float(np.finfo(np.float64).eps)
-
-
-def _is_symmetric(gram: Floats, tolerance: float) -> bool:
-    """Compare the two triangles block by block: a transposed walk through the whole matrix costs as much as a small solve."""
-    blocks = list(gen_batches(len(gram), 128))
-    pairs = ((rows, cols) for i, rows in enumerate(blocks) for cols in blocks[: i + 1])
-    return all(np.abs(gram[rows, cols] - gram[cols, rows].T).max() <= tolerance for rows, cols in pairs)
-
-
-def _checked_targets(y: ArrayLike, n: int) -> Floats:
-    try:
-        targets = np.asarray(y, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"y is not numeric ({error}). For class labels make targets with ridge.signed_targets(labels).") from error
-    if targets.ndim not in (1, 2) or len(targets) != n:
-        raise ShapeError(f"y has shape {targets.shape}, K has {n} samples. Pass y of shape ({n},) or ({n}, outputs).")
-    if not np.all(np.isfinite(targets)):
-        raise DataError("y holds values that are not finite. Drop those samples or fill them in.")
-    return targets
-
-
-def _checked_alpha(alpha: float) -> float:
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float, np.integer, np.floating)) or not 0 <= alpha < np.inf:
-        raise OptionError(f"alpha is {alpha!r}. Give a number >= 0, in units of the mean diagonal of K, or 'auto'.")
-    return float(alpha)
+    alpha = checked_alpha(alpha)
+    found = conjugate_gradients.solve(K, y, alpha)
+    if found.outcome != "solved":
+        warnings.warn(
+            f"conjugate gradients {found.outcome} after {found.steps} steps: the residual is {found.residual:.2g} of y. "
+            "Take a larger alpha, or go on: conjugate_gradients.solve(K, y, alpha, start=solution.coefficients).",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+    return Ridge(alpha, found, None)
 
 
 def _leave_one_out(factored: Factor, targets: Floats, ridges: Floats) -> Floats:
@@ -326,15 +298,8 @@ def _solve_cholesky(gram: Floats, targets: Floats, alpha: float) -> Solution:
     try:
         cholesky = linalg.cho_factor(system, overwrite_a=True, check_finite=False)
     except linalg.LinAlgError as error:
-        raise DataError(_singular(alpha)) from error
+        raise DataError(not_definite(alpha)) from error
     return _solution(gram, targets, ridge, linalg.cho_solve(cholesky, targets, check_finite=False))
-
-
-def _singular(alpha: float) -> str:
-    return (
-        f"K plus alpha = {alpha:.3g} times its mean diagonal is not positive definite: alpha is below the rounding of K. "
-        "Take a larger alpha, or compute K in float64."
-    )
 
 
 def _solution(gram: Floats, targets: Floats, ridge: float, coefficients: Floats) -> Solution:

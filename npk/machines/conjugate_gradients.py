@@ -1,0 +1,193 @@
+r"""Kernel ridge by conjugate gradients: nothing is factored, so the matrix may stay on disk.
+
+.. math:: (K + \lambda I)\, C = Y, \qquad \lambda = \alpha \cdot \operatorname{mean}(\operatorname{diag} K)
+
+All right-hand sides advance together, so that one pass over K serves every class: SciPy's ``cg`` takes one vector at a time and would
+read the disk once for each. Every column has the step lengths of its own, and those that are solved are left out of the product.
+
+The error of a column falls as
+
+.. math:: \|c_k - c\|_A \le 2 \left(\frac{\sqrt\kappa - 1}{\sqrt\kappa + 1}\right)^{k} \|c_0 - c\|_A, \qquad
+   \kappa = \frac{\lambda_{\max} + \lambda}{\lambda_{\min} + \lambda} \le 1 + \frac{n}{\alpha}
+
+so a given accuracy takes at most about :math:`\tfrac12 \sqrt{1 + n / \alpha}` passes for each factor of e, and far fewer where most
+eigenvalues of K are small, as those of kernels are. (Hestenes and Stiefel, *Methods of conjugate gradients for solving linear systems*,
+Journal of Research of the National Bureau of Standards 49, 1952.)
+"""
+
+import dataclasses
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from npk.errors import DataError, OptionError, ShapeError
+from npk.gram.matrix import Gram
+from npk.machines.problem import (
+    NOT_FINITE,
+    Floats,
+    Solution,
+    check_square,
+    checked_alpha,
+    checked_gram,
+    checked_targets,
+    mean_diagonal,
+    not_definite,
+)
+from npk.progress import Advance, Progress, as_progress
+
+
+class Matrix(Protocol):
+    """What the solver asks of K, beside an array: a :class:`npk.Gram`, a sparse matrix, or anything like them."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, n)."""
+        ...
+
+    def diagonal(self) -> Any:
+        """Of the matrix, (n,)."""
+        ...
+
+    def __matmul__(self, V: Any, /) -> Any: ...
+
+
+def solve(
+    K: ArrayLike | Matrix,
+    y: ArrayLike,
+    alpha: float,
+    *,
+    tolerance: float = 1e-6,
+    most: int = 1000,
+    start: ArrayLike | None = None,
+    progress: bool | Progress = False,
+) -> Solution:
+    r"""Solve kernel ridge with nothing but products with K.
+
+    .. math:: |(K + \lambda I)\, c - y| \le \text{tolerance} \cdot |y| \quad \text{for every column}
+
+    Args:
+        K: Gram matrix of the training samples, (n, n): an array, a :class:`npk.Gram`, or anything with ``shape``, ``@`` and
+            ``diagonal()``. Of an array it is checked that it is symmetric and finite, of others as far as the steps show it.
+        y: targets, (n,) or (n, outputs).
+        alpha: ridge in units of the mean diagonal of K, >= 0.
+        tolerance: residual at which a column is solved, relative to the size of the column.
+        most: steps at most; a step is one pass over K.
+        start: coefficients to begin with, such as those of an earlier call, of y's shape; ``None``: zero.
+        progress: ``True`` for a bar on a terminal, or a :class:`npk.progress.Progress`.
+
+    Returns:
+        The Solution. Its residual is that of all columns together, measured on K by one more product. Its outcome is "solved",
+        "not converged" (the steps were used up) or "stagnated" (rounding lets the residual become no smaller).
+
+    Raises:
+        ShapeError: K is not square and symmetric, or y or start has another shape.
+        DataError: K is zero, not finite, or with this alpha not positive definite; y or start is not finite.
+        OptionError: alpha is not a number >= 0, the tolerance is not between 0 and 1, or most is not a number of steps.
+    """
+    alpha = checked_alpha(alpha)
+    _check_limits(tolerance, most)
+    matrix, unit = _checked_matrix(K)
+    targets = checked_targets(y, matrix.shape[0])
+    columns = targets.reshape(len(targets), -1)
+    sizes = np.linalg.norm(columns, axis=0)
+    shares = np.divide(1, sizes, out=np.zeros_like(sizes), where=sizes > 0)  # a column of zeros has the solution zero
+    system = _System(matrix, unit, alpha)
+    first = _checked_start(start, targets).reshape(columns.shape) * shares * unit
+    with as_progress(progress).task("conjugate gradients", most) as advance:
+        found = _iterate(system, columns * shares, first, tolerance, most, advance)
+    residual = float(np.linalg.norm(found.rest * sizes)) / (float(np.linalg.norm(sizes)) or 1.0)
+    return Solution((found.values * sizes / unit).reshape(targets.shape), residual, found.steps, found.outcome)
+
+
+@dataclasses.dataclass
+class _System:
+    """K / mean(diag K) + alpha I: the same solutions up to a factor, and no number far from 1."""
+
+    matrix: Matrix
+    unit: float
+    alpha: float
+
+    def __call__(self, V: Floats) -> Floats:
+        product = np.asarray(self.matrix @ V) / self.unit + self.alpha * V
+        if not np.isfinite(product).all():
+            raise DataError(NOT_FINITE)
+        return product
+
+
+@dataclasses.dataclass
+class _Run:
+    """Where the iteration is."""
+
+    values: Floats  # (n, columns)
+    rest: Floats  # right-hand side minus the system times values
+    steps: int = 0
+    outcome: str = "solved"
+
+    def open(self, tolerance: float) -> NDArray[np.intp]:
+        """Numbers of the columns that are not solved."""
+        return np.flatnonzero(np.linalg.norm(self.rest, axis=0) > tolerance)
+
+
+def _iterate(system: _System, target: Floats, first: Floats, tolerance: float, most: int, advance: Advance) -> _Run:
+    """Conjugate gradients, begun anew from the residual measured on K where that which the steps update has drifted from it."""
+    run = _Run(first.copy(), target - system(first) if first.any() else target.copy())
+    worst = np.inf
+    while len(run.open(tolerance)):
+        before, worst = worst, float(np.linalg.norm(run.rest, axis=0).max())
+        if run.steps >= most or worst > 0.9 * before:
+            run.outcome = "not converged" if run.steps >= most else "stagnated"
+            break
+        _advance_columns(system, run, tolerance, most, advance)
+        run.rest = target - system(run.values)
+    return run
+
+
+def _advance_columns(system: _System, run: _Run, tolerance: float, most: int, advance: Advance) -> None:
+    """Steps of Hestenes and Stiefel on the columns that are not solved, until all are or no steps are left."""
+    directions = run.rest.copy()
+    squares = np.einsum("ij,ij->j", run.rest, run.rest)
+    while len(columns := run.open(tolerance)) and run.steps < most:
+        along = directions[:, columns]
+        product = system(along)
+        curvature = np.einsum("ij,ij->j", along, product)
+        if (curvature <= 0).any():
+            raise DataError(not_definite(system.alpha))
+        length = squares[columns] / curvature
+        run.values[:, columns] += length * along
+        run.rest[:, columns] -= length * product
+        before = squares[columns]
+        squares[columns] = np.einsum("ij,ij->j", run.rest[:, columns], run.rest[:, columns])
+        directions[:, columns] = run.rest[:, columns] + squares[columns] / before * along
+        run.steps += 1
+        advance(1)
+
+
+def _checked_matrix(K: ArrayLike | Matrix) -> tuple[Matrix, float]:
+    """K as something to multiply with, and the mean of its diagonal."""
+    matrix: Any = K
+    if not isinstance(K, Gram) and (hasattr(K, "__array__") or not hasattr(K, "diagonal")):
+        gram = checked_gram(matrix)
+        return gram, mean_diagonal(np.diagonal(gram))
+    check_square(tuple(matrix.shape))
+    if not getattr(matrix, "symmetric", True):
+        raise ShapeError("K has rows of some samples and columns of others. Compute the kernel of the training samples alone, without Y.")
+    return matrix, mean_diagonal(np.asarray(matrix.diagonal()))
+
+
+def _checked_start(start: ArrayLike | None, targets: Floats) -> Floats:
+    if start is None:
+        return np.zeros_like(targets)
+    first = np.asarray(start, dtype=np.float64)
+    if first.shape != targets.shape:
+        raise ShapeError(f"start has shape {first.shape}, y has {targets.shape}. Pass coefficients for every target, or leave start out.")
+    if not np.isfinite(first).all():
+        raise DataError("start holds values that are not finite. Leave start out to begin at zero.")
+    return first
+
+
+def _check_limits(tolerance: float, most: int) -> None:
+    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float, np.integer, np.floating)) or not 0 < tolerance < 1:
+        raise OptionError(f"tolerance is {tolerance!r}. Give a number between 0 and 1, relative to the size of y.")
+    if isinstance(most, bool) or not isinstance(most, (int, np.integer)) or most < 1:
+        raise OptionError(f"most is {most!r}. Give the largest number of steps, 1 or more.")
