@@ -254,7 +254,9 @@ def test_ridge_reads_what_fits_and_streams_what_does_not(gram, stored, rng):
     assert (machine.alpha, machine.choice, machine.solution.outcome) == (0.1, None, "solved")
     assert machine.solution.steps > 1
     assert worst_residual(gram, y, 0.1, machine.solution.coefficients) <= 1e-6
-    with pytest.raises(OptionError, match=r"alpha='auto' needs the whole matrix and its eigenvectors in memory, \d+ bytes, and memory=70000 is promised"):
+    with pytest.raises(
+        OptionError, match=r"alpha='auto' needs the whole matrix and its eigenvectors in memory, \d+ bytes, and memory=70000 is promised"
+    ):
         ridge.fit(on_disk, y)
     with pytest.raises(OptionError, match="alpha is 'best'. Give a number"):
         ridge.fit(on_disk, y, "best")
@@ -285,7 +287,7 @@ y = np.load(sys.argv[3])
 ridge.fit(npk.Gram.load(sys.argv[1], memory=300_000), y[:100], 0.1)  # what is loaded and compiled on first use
 before = peak()
 gram = npk.Gram.load(sys.argv[2], memory=sys.argv[4])
-machine = ridge.fit(gram, y, 0.01)
+machine = ridge.fit(gram, y, 1.0)
 used = peak() - before
 try:
     np.asarray(gram)
@@ -298,20 +300,20 @@ np.save(sys.argv[5], machine.solution.coefficients)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak from /proc")
 @pytest.mark.slow
 def test_ridge_on_a_store_that_does_not_fit_the_memory(tmp_path, rng):
-    """8,000 samples, 256 MB in float32, solved for ten classes by a process that may take 60 MB."""
+    """8,000 samples, 256 MB in float32, solved for ten classes by a process that may take 80 MB."""
     net = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 1)).eval()
     X = rng.standard_normal((8000, 20)).astype(np.float32)
     y = ridge.signed_targets(rng.integers(0, 10, 8000))[0]
     npk.kernel(net, X[:100], scale="cosine", out=tmp_path / "small.zarr", progress=False)
-    gram = npk.kernel(net, X, scale="cosine", memory="60MB", out=tmp_path / "K.zarr", progress=False)
+    gram = npk.kernel(net, X, scale="cosine", memory="80MB", out=tmp_path / "K.zarr", progress=False)
     np.save(tmp_path / "y.npy", y)
     files = [tmp_path / name for name in ("small.zarr", "K.zarr", "y.npy", "c.npy")]
-    command = [sys.executable, "-c", MEASURE, *files[:3], "60MB", files[3]]
+    command = [sys.executable, "-c", MEASURE, *files[:3], "80MB", files[3]]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     used, steps, residual = output.split()
-    print(f"peak {int(used) / 1e6:.0f} MB of 60 promised, {steps} steps, residual {float(residual):.2g}")
-    assert int(used) <= 60 * 10**6 < gram.nbytes
+    print(f"peak {int(used) / 1e6:.0f} MB of 80 promised, {steps} steps, residual {float(residual):.2g}")
+    assert int(used) <= 80 * 10**6 < gram.nbytes
     assert float(residual) <= 1e-6
     coefficients, some = np.load(files[3]), rng.integers(0, 8000, 50)
-    fitted = gram[some].astype(float) @ coefficients + 0.01 * coefficients[some]
+    fitted = gram[some].astype(float) @ coefficients + coefficients[some]
     np.testing.assert_allclose(fitted, y[some], atol=1e-4)

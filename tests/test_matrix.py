@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy.sparse.linalg import aslinearoperator, cg, lsqr
+from scipy.sparse.linalg import aslinearoperator, cg, eigsh, lsqr
 
 import npk
 from npk.errors import DataError, OptionError, ShapeError, StoreError
@@ -393,3 +393,9 @@ def test_a_store_that_is_not_complete(tmp_path):
     for use in (lambda: gram @ np.ones(50), lambda: gram[20], gram.diagonal, gram.cosine, lambda: np.asarray(gram)):
         with pytest.raises(StoreError, match="is not complete: tile .* is missing"):
             use()
+
+
+def test_eigenvalues_by_scipy(square):
+    array = array_of(square).astype(np.float64)
+    found = eigsh(square, k=3, return_eigenvectors=False)
+    np.testing.assert_allclose(np.sort(found), np.linalg.eigvalsh(array)[-3:], rtol=1e-5)

@@ -3,6 +3,7 @@
 A view is again something with a plan and tiles to read, so that a :class:`npk.gram.matrix.Gram` can be made of it.
 """
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ import numpy as np
 from npk.errors import ShapeError
 from npk.gram.tiles import Tile
 
+_FEW_COLUMNS = 64  # so few take less time to multiply with than the tile takes to read
 BYTES_A_PAIR = 24  # at most, while a tile is read and used: packed, unpacked, and once more in float64
 
 
@@ -137,12 +139,30 @@ def multiply(tiles: Tiles, V: np.ndarray) -> np.ndarray:
         (n,) or (n, k), float64; sums over tiles run in the plan's order.
     """
     result = np.zeros((tiles.plan.n, *V.shape[1:]))
-    for tile in tiles.plan:
-        values = tiles.read(tile).astype(np.float64, copy=False)
-        result[tile.rows] += values @ V[tile.cols]
-        if tiles.plan.symmetric and tile.row != tile.col:
-            result[tile.cols] += values.T @ V[tile.rows]
+    room = np.empty(_largest(tiles.plan))  # one for all tiles: the allocator keeps what is given back again and again
+    with _threads_for(V):
+        for tile in tiles.plan:
+            values = _in_float64(tiles.read(tile), room)
+            result[tile.rows] += values @ V[tile.cols]
+            if tiles.plan.symmetric and tile.row != tile.col:
+                result[tile.cols] += values.T @ V[tile.rows]
+            del values  # before the next is read
     return result
+
+
+def _threads_for(V: np.ndarray) -> contextlib.AbstractContextManager:
+    """One thread of BLAS for few columns: others would wait for the next tile without sleeping, while it has to be read."""
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(1, user_api="blas") if V.size <= _FEW_COLUMNS * len(V) else contextlib.nullcontext()
+
+
+def _in_float64(values: np.ndarray, room: np.ndarray) -> np.ndarray:
+    if values.dtype == np.float64:
+        return values
+    found = room[: values.size].reshape(values.shape)
+    found[...] = values
+    return found
 
 
 def read_block(tiles: Tiles, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
@@ -208,7 +228,12 @@ def is_number(index: Any) -> bool:
 
 def bytes_in_flight(plan: Plan) -> int:
     """What the largest tile of a plan takes while it is read and used."""
-    return BYTES_A_PAIR * max(((t.rows.stop - t.rows.start) * (t.cols.stop - t.cols.start) for t in plan), default=0)
+    return BYTES_A_PAIR * _largest(plan)
+
+
+def _largest(plan: Plan) -> int:
+    """Pairs in the largest tile."""
+    return max(((t.rows.stop - t.rows.start) * (t.cols.stop - t.cols.start) for t in plan), default=0)
 
 
 def _mirrored(tile: Tile) -> Tile:
