@@ -12,7 +12,6 @@ must end with exit code 130, or as the shell shows one that the signal ended bef
 
 import argparse
 import contextlib
-import io
 import os
 import random
 import re
@@ -22,14 +21,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 import npk
-from npk import cli
 
 Signature = tuple[int, int, int]  # inode, time of writing, bytes
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(npk.__file__).parents[1])}
@@ -43,10 +41,11 @@ def main() -> None:
         found = Found()
         command = prepared(Path(folder), options)
         undisturbed = Path(folder) / "A.zarr"
-        seconds, startup = undisturbed_run(command, undisturbed)
+        memory, seconds, startup = undisturbed_run(command, undisturbed, options.memory)
+        command = [*command, memory]
         whole = npk.Gram.load(undisturbed).store
         tiles = len(list(whole.plan))
-        print(f"undisturbed: {tiles} tiles in {seconds:.1f} s, the first after {startup:.1f} s, --memory {command[-1]}", flush=True)
+        print(f"undisturbed: {tiles} tiles in {seconds:.1f} s, the first after {startup:.1f} s, --memory {memory}", flush=True)
         moments, most = random.Random(options.seed), startup + 2 * (seconds - startup) / options.kills
         while found.signals < options.kills:
             store = Path(folder) / f"B{found.stores}.zarr"
@@ -63,7 +62,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=25, help="signals in all")
     parser.add_argument("--signal", choices=("KILL", "INT"), default="KILL")
-    parser.add_argument("--n", type=int, default=1500, help="samples")
+    parser.add_argument("--n", type=int, default=6000, help="samples")
     parser.add_argument("--memory", help="budget of the runs; the smallest that makes at most 400 tiles if left out")
     parser.add_argument("--leftovers", type=int, default=4, help="temporary files of killed processes allowed at any time")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
@@ -97,27 +96,11 @@ class Found:
 
 
 def prepared(folder: Path, options: argparse.Namespace) -> list[str]:
-    """Checkpoint and data; the command line without the store, its last word the budget."""
-    net = npk.networks.build("conv", input_shape=(1, 16, 16), classes=10, channels=[64] * 4, seed=0)
+    """Checkpoint and data; the command line without the store and the budget."""
+    net = npk.networks.build("conv", input_shape=(1, 8, 8), classes=10, channels=[32] * 4, seed=0)
     npk.save(net, folder / "net.safetensors")
-    np.save(folder / "X.npy", np.random.default_rng(0).random((options.n, 1, 16, 16), dtype=np.float32))
-    command = ["kernel", str(folder / "net.safetensors"), "--data", str(folder / "X.npy"), "--memory"]
-    return [*command, options.memory or str(budget(command))]
-
-
-def budget(command: list[str]) -> int:
-    """The smallest that works, and then more until the tiles are few enough."""
-    memory = 1000
-    while True:
-        out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = cli.run([*command, str(memory), "--dry-run"])
-        smallest, tiles = re.search(r"smallest that works is (\d+)", err.getvalue()), re.search(r"(\d+) tiles", out.getvalue())
-        if code == 0 and tiles and int(tiles[1]) <= TILES:
-            return memory
-        if code and not smallest:
-            sys.exit(f"cannot find a budget: {err.getvalue()}")
-        memory = int(smallest[1]) if smallest else int(1.2 * memory)
+    np.save(folder / "X.npy", np.random.default_rng(0).random((options.n, 1, 8, 8), dtype=np.float32))
+    return ["kernel", str(folder / "net.safetensors"), "--data", str(folder / "X.npy"), "--memory"]
 
 
 def started(command: list[str], store: Path) -> subprocess.Popen:
@@ -126,22 +109,29 @@ def started(command: list[str], store: Path) -> subprocess.Popen:
     return subprocess.Popen(line, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def undisturbed_run(command: list[str], store: Path) -> tuple[float, float]:
-    """Seconds in all, and until the first tile is there."""
-    start, first = time.monotonic(), None
-    process = started(command, store)
-    while process.poll() is None:
-        time.sleep(0.05)
-        if first is None and tile_files(store):
-            first = time.monotonic() - start
-    err = process.communicate()[1]
-    if process.returncode:
-        sys.exit(f"the undisturbed run failed with exit code {process.returncode}: {err}")
-    seconds = time.monotonic() - start
-    return seconds, seconds if first is None else first
+def undisturbed_run(command: list[str], store: Path, memory: str | None) -> tuple[str, float, float]:
+    """A budget, seconds in all, and until the first tile is there. Without a budget: the smallest that works, and more for fewer tiles."""
+    asked, memory = memory is not None, memory or "1kB"
+    while True:
+        start, first = time.monotonic(), None
+        process = started([*command, memory], store)
+        while process.poll() is None:
+            time.sleep(0.05)
+            if first is None and tile_files(store):
+                first = time.monotonic() - start
+                if not asked and len(npk.Gram.load(store).store.plan) > TILES:
+                    process.kill()
+        seconds, err = time.monotonic() - start, process.communicate()[1]
+        smallest = re.search(r"smallest that works is (\d+)", err)
+        if process.returncode == 0:
+            return memory, seconds, seconds if first is None else first
+        if asked or (process.returncode != -signal.SIGKILL and not smallest):
+            sys.exit(f"the undisturbed run failed with exit code {process.returncode}: {err}")
+        memory = smallest[1] if smallest and smallest[1] != memory else str(int(1.1 * int(memory)))
+        shutil.rmtree(store, ignore_errors=True)
 
 
-def disturbed_run(command: list[str], store: Path, options: argparse.Namespace, moment, found: Found) -> None:
+def disturbed_run(command: list[str], store: Path, options: argparse.Namespace, moment: Callable[[], float], found: Found) -> None:
     """Begin and resume one store until it is whole; without signals once there were enough."""
     before: dict[tuple[int, int], Signature] = {}
     for _ in range(100 * options.kills):
