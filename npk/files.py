@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -30,7 +31,7 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
         StoreError: the folder is missing or read-only, or the disk is full. Nothing is left half-written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     try:
         yield temporary
         _replace(temporary, path)
@@ -41,6 +42,33 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
         raise StoreError(f"cannot write {path}: {reason}. Choose a folder that exists, is writable and has room.") from error
     finally:
         _remove(temporary)
+
+
+def temporary_beside(path: Path) -> Path:
+    """A hidden name beside ``path`` that no other process takes; what killed processes of this host left there is removed.
+
+    Args:
+        path: what will be written.
+
+    Returns:
+        The name; nothing is there yet.
+    """
+    own = f".{path.name}.{platform.node() or 'host'}-"
+    for left in path.parent.glob(f"{glob.escape(own)}*.tmp") if os.name == "posix" else ():
+        number = left.name.removeprefix(own).removesuffix(".tmp")
+        if number.isdigit() and not _is_alive(int(number)):
+            _remove(left)
+    return path.with_name(f"{own}{os.getpid()}.tmp")
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return True
 
 
 def _replace(temporary: Path, path: Path) -> None:

@@ -227,6 +227,14 @@ def _write_line(stream: TextIO, line: str) -> bool:
     return True
 
 
+def duration(seconds: float) -> str:
+    """A time that one can plan with, such as ``42 min``."""
+    for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
 def as_progress(progress: "bool | Progress") -> Progress:
     """``True``: a bar if standard error is a terminal; ``False``: silence; anything else is used as it is."""
     if isinstance(progress, bool):

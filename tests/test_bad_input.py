@@ -15,7 +15,6 @@ from torch import nn
 import npk
 from npk import cli
 from npk.gram.store import GramStore
-from npk.gram.tiles import TilePlan
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +210,7 @@ def test_store_of_another_kernel_is_left_alone(npk_command, tmp_path):
     before = np.asarray(npk.Gram.load(store))
     refused(
         npk_command("kernel", "net.safetensors", "--data", "X.npy[:5]", "--out", store),
-        "holds another kernel: rows is",
+        "holds another kernel: it has 6 rows, here are 5",
         "Choose another name",
     )
     refused(
@@ -229,7 +228,7 @@ def test_place_taken_by_something_else(npk_command, tmp_path):
 
 def test_damaged_chunk_of_a_gate_table(npk_command, tmp_path):
     assert npk_command("gates", "net.safetensors", "--data", "X.npy", "--out", tmp_path / "G")[0] == 0
-    chunk = next(path for path in sorted((tmp_path / "G" / "inputs").rglob("*")) if path.is_file() and path.name != "zarr.json")
+    chunk = next(path for path in sorted((tmp_path / "G" / "0" / "inputs").rglob("*")) if path.is_file() and path.name != "zarr.json")
     content = chunk.read_bytes()
     chunk.write_bytes(content[:10] + bytes([content[10] ^ 255]) + content[11:])
     refused(npk_command("kernel", tmp_path / "G", "--out", "K.npy"), "G", "Record the gates again")
@@ -252,9 +251,7 @@ def test_manifest_that_is_gone(npk_command, tmp_path):
 
 def small_tiles(monkeypatch):
     """Kernels of three tiles."""
-    from npk.gram import work
-
-    monkeypatch.setattr(work, "plan_tiles", lambda n, m, demand, *, symmetric, **_: TilePlan(n, m, 4, symmetric))
+    monkeypatch.setattr("npk.gram.tiles._LARGEST", 4)
 
 
 def failing_second_write(monkeypatch, error):

@@ -14,8 +14,8 @@ from torch import nn
 
 import npk
 from npk.dual import gate_store
-from npk.dual.gate_store import GateStore, samples_digest
-from npk.dual.gate_table import GateTable
+from npk.dual.gate_store import GateStore
+from npk.dual.gate_table import GateTable, samples_digest
 from npk.dual.recording import example_table, record_into, record_trace, weights_digest
 from npk.dual.tracing import trace_network
 from npk.errors import OptionError, ShapeError, StoreError
@@ -400,8 +400,8 @@ class Count:
         self.tasks, self.steps = [], []
 
     @contextlib.contextmanager
-    def task(self, description, total):
-        self.tasks.append((description, total))
+    def task(self, description, total, done=0):
+        self.tasks.append((description, total, done))
         yield self.steps.append
 
 
@@ -414,7 +414,7 @@ def test_recording_goes_on_at_the_first_missing_piece(trace, table, X, tmp_path,
     store, progress = GateStore.open(tmp_path / "s", write=True), Count()
     assert store.missing() == [(4, 8), (8, 11)]
     record_into(store, trace, X, "auto", progress)
-    assert (progress.tasks, progress.steps) == ([("recording gates", 11)], [4, 4, 3])
+    assert (progress.tasks, progress.steps) == ([("recording gates", 11, 4)], [4, 3])
     assert store.fingerprint() == table.fingerprint()
     again = Count()
     record_into(store, trace, X, "auto", again)

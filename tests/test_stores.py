@@ -13,10 +13,11 @@ import npk
 from npk.errors import KernelWarning, OptionError, StoreError
 from npk.files import locked
 from npk.gram.kernel import NeuralPathKernel
+from npk.gram.sources import Recorded
 from npk.gram.store import GramStore
-from npk.gram.stored import differences
+from npk.gram.stored import differences, plan_on_disk
 from npk.gram.tiles import TilePlan, cuts
-from npk.gram.work import Work, memory_demand
+from npk.gram.work import Work
 
 
 @pytest.fixture(scope="module")
@@ -66,19 +67,18 @@ class Counting:
             raise KeyboardInterrupt
 
 
-def budget(table, side, rows=None, scale="fan_in"):
-    """Bytes that allow tiles of one side on disk and no larger."""
-    kernel = NeuralPathKernel(None, scale=scale)
+def budget(table, side):
+    """Bytes that tiles of a side take, on disk."""
+    kernel = NeuralPathKernel(None)
     backend, _ = kernel.prepare(table)
-    held = table.nbytes + (rows.nbytes if rows is not None else 0)
-    return memory_demand(backend, kernel, held, gates=table.nbytes // len(table)).bytes(side)
+    return plan_on_disk(kernel, backend, (Recorded(table),), table.nbytes // len(table))[1].bytes(side)
 
 
-def stored(table, path, side=16, **options):
-    """A store with small tiles, read without a promise."""
-    progress = options.pop("progress", False)
-    npk.kernel(table, memory=budget(table, side, scale=options.get("scale", "fan_in")), out=path, progress=progress, **options)
-    return npk.Gram.load(path)
+def stored(*samples, out, side=16, **options):
+    """A store with tiles of a side."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("npk.gram.tiles._LARGEST", side)
+        return npk.kernel(*samples, out=out, **{"progress": False, **options})
 
 
 def chunks(path, name="tiles"):
@@ -109,11 +109,11 @@ def test_a_plan_that_grows_keeps_its_tiles():
 @pytest.mark.parametrize("side", [4, 16])
 def test_the_plan_is_told_before_the_work(side, table, tmp_path):
     progress = Counting()
-    gram = stored(table, tmp_path / "K", side, progress=progress)
+    gram = stored(table, out=tmp_path / "K", side=side, progress=progress)
     text, facts = progress.notes["plan"]
     assert facts["tiles"] == facts["todo"] == len(gram.store.plan)
     assert (facts["n"], facts["m"], facts["side"], facts["bytes"]) == (50, 50, side, budget(table, side))
-    assert text.startswith(f"50 x 50: {facts['tiles']} tiles of at most {side} x {side}, at most ")
+    assert text.startswith(f"plan: 50 x 50, {facts['tiles']} tiles of at most {side} x {side}, at most ")
 
 
 def test_predicted_seconds_are_told_where_speeds_are_known(table, tmp_path, monkeypatch):
@@ -123,7 +123,7 @@ def test_predicted_seconds_are_told_where_speeds_are_known(table, tmp_path, monk
     progress = Counting()
     npk.kernel(table, progress=progress)
     assert progress.notes["plan"][1]["seconds"] == 2 * 50 * 51 / 2
-    assert "about 2.55e+03 s" in progress.notes["plan"][0]
+    assert "about 42.5 min" in progress.notes["plan"][0]
 
 
 # results
@@ -132,7 +132,7 @@ def test_predicted_seconds_are_told_where_speeds_are_known(table, tmp_path, monk
 @pytest.mark.parametrize("scale", ["fan_in", "cosine"])
 @pytest.mark.parametrize("side", [1, 4, 16, 32])
 def test_results_do_not_depend_on_tiles(side, scale, table, tmp_path):
-    gram = stored(table, tmp_path / "K", side, scale=scale)
+    gram = stored(table, out=tmp_path / "K", side=side, scale=scale)
     assert gram.store.plan.side == side
     np.testing.assert_array_equal(np.asarray(gram), npk.kernel(table, scale=scale))
 
@@ -147,8 +147,7 @@ def test_gates_are_in_the_store(net, X, table, tmp_path):
 
 def test_rectangular_kernels(table, K, tmp_path):
     rows = table.take(slice(0, 37))
-    npk.kernel(rows, table, memory=budget(table, 16, rows), out=tmp_path / "K")
-    gram = npk.Gram.load(tmp_path / "K")
+    gram = stored(rows, table, out=tmp_path / "K")
     assert gram.shape == (37, 50)
     assert len(gram.store.plan) == 12
     np.testing.assert_array_equal(np.asarray(gram), npk.kernel(rows, table))
@@ -196,7 +195,7 @@ def test_an_interrupted_run_goes_on(table, K, tmp_path, monkeypatch):
     compute = Work.compute
     monkeypatch.setattr(Work, "compute", lambda self, tile: (computed.append((tile.row, tile.col)), compute(self, tile))[1])
     with pytest.raises(KeyboardInterrupt):
-        stored(table, tmp_path / "K", progress=Counting(after=3))
+        stored(table, out=tmp_path / "K", progress=Counting(after=3))
     half = npk.Gram.load(tmp_path / "K")
     first = len(half.store.plan) - len(half.store.missing())
     assert first == len(computed) == 3
@@ -240,9 +239,8 @@ def test_more_samples_later(sizes, net, X, K, tmp_path, monkeypatch):
     computed = []
     compute = Work.compute
     monkeypatch.setattr(Work, "compute", lambda self, tile: (computed.append(str(tile)), compute(self, tile))[1])
-    monkeypatch.setattr("npk.gram.tiles._LARGEST", 16)
     for size in sizes:
-        gram = npk.kernel(net, X[:size], out=tmp_path / "K")
+        gram = stored(net, X[:size], out=tmp_path / "K")
         np.testing.assert_array_equal(np.asarray(gram), K[:size, :size])
     assert len(computed) == len(set(computed))
     assert GramStore.open(tmp_path / "K").plan.row_ends == sizes[:-1]
@@ -309,8 +307,9 @@ def test_differences_in_words():
 
 
 def test_a_budget_that_does_not_suit_the_tiles_that_are_there(table, tmp_path):
-    stored(table, tmp_path / "K", 16)
+    stored(table, out=tmp_path / "K")
     least = budget(table, 16)
+    npk.kernel(table, memory=least, out=tmp_path / "K")
     with pytest.raises(OptionError, match=f"the smallest that works is {least} bytes"):
         npk.kernel(table, memory=least - 1, out=tmp_path / "K")
 
@@ -338,7 +337,7 @@ def test_two_that_make_the_same_store(table, tmp_path, monkeypatch):
 
 
 def test_a_byte_that_changes(table, tmp_path):
-    gram = stored(table, tmp_path / "K")
+    gram = stored(table, out=tmp_path / "K")
     chunk = chunks(tmp_path / "K")[1]
     content = bytearray(chunk.read_bytes())
     content[10] ^= 1
@@ -356,7 +355,7 @@ def test_a_byte_that_changes(table, tmp_path):
 
 
 def test_what_is_damaged_is_dropped_and_computed_again(table, K, tmp_path):
-    stored(table, tmp_path / "K")
+    stored(table, out=tmp_path / "K")
     chunks(tmp_path / "K")[1].write_bytes(b"nothing")
     with GramStore.writing(tmp_path / "K") as store:
         (tile,) = store.damaged(store.plan)
@@ -367,7 +366,7 @@ def test_what_is_damaged_is_dropped_and_computed_again(table, K, tmp_path):
 
 
 def test_damaged_checksums_and_manifests(table, tmp_path):
-    gram = stored(table, tmp_path / "K")
+    gram = stored(table, out=tmp_path / "K")
     flag = chunks(tmp_path / "K", "checksums")[0]
     flag.write_bytes(b"abc")
     with pytest.raises(StoreError, match="is damaged at its checksums"):
@@ -403,7 +402,7 @@ def test_a_folder_that_vanishes(table, tmp_path, monkeypatch):
 
     write = GramStore.write
     monkeypatch.setattr(GramStore, "write", lambda self, tile, values: (shutil.rmtree(self.path), write(self, tile, values)))
-    with pytest.raises(StoreError, match="cannot write .*K: No such file or directory. Finished tiles are kept"):
+    with pytest.raises(StoreError, match="cannot write .*K: the folder is gone. Finished tiles are kept"):
         npk.kernel(table, out=tmp_path / "K")
     assert not (tmp_path / "K" / "tiles").exists()
 

@@ -14,6 +14,7 @@ from npk.dual.shifts import ShiftGroup
 from npk.dual.structure import module_of, operator_of
 from npk.gram.tiles import Demand, TilePlan
 from npk.gram.verification import Verification
+from npk.progress import duration
 from npk.report.subjects import PAPER_RATIO, accuracy_of, baselines, dlgn_ratio, group_title, groups, models
 from npk.results import Accuracy, CheckResult, RunResult
 
@@ -169,14 +170,6 @@ def percent(share: float) -> str:
 def number(value: float) -> str:
     """Three digits."""
     return f"{value:.3g}"
-
-
-def duration(seconds: float) -> str:
-    """A time that one can plan with."""
-    for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.1f} s"
 
 
 def si(value: float) -> str:

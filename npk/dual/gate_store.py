@@ -5,12 +5,10 @@ piece is whole or it is missing. Samples that are added later begin a part of th
 """
 
 import bisect
-import json
 import math
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -336,22 +334,6 @@ def samples_of_a_piece(bytes_a_sample: int) -> int:
         The number.
     """
     return max(1, min(_PIECE_BYTES // bytes_a_sample, _PIECE_SAMPLES))
-
-
-def samples_digest(X: np.ndarray, first: int | None = None) -> str:
-    """SHA-256 over dtype, shape of a sample, and samples.
-
-    Args:
-        X: samples, ``(n, *input_shape)``.
-        first: only so many; ``None``: all.
-
-    Returns:
-        The digest; that of the first samples is the digest of an array of them.
-    """
-    total = sha256(json.dumps([X.dtype.name, X.shape[1:]]).encode())
-    for sample in X[:first]:
-        total.update(raw(sample))
-    return total.hexdigest()
 
 
 def _empty(manifest: dict[str, Any]) -> GateTable:

@@ -204,6 +204,22 @@ def fingerprint_of(example: GateTable, tables: Iterable[GateTable]) -> str:
     return digest(json.dumps(to_dict(example.graph)).encode(), *(total.digest() for total in totals))
 
 
+def samples_digest(X: np.ndarray, first: int | None = None) -> str:
+    """SHA-256 over dtype, shape of a sample, and samples.
+
+    Args:
+        X: samples, ``(n, *input_shape)``.
+        first: only so many; ``None``: all.
+
+    Returns:
+        The digest; that of the first samples is the digest of an array of them.
+    """
+    total = sha256(json.dumps([X.dtype.name, X.shape[1:]]).encode())
+    for sample in X[:first]:
+        total.update(raw(sample))
+    return total.hexdigest()
+
+
 def input_values(table: GateTable, node: PathNode) -> np.ndarray:
     """What an input node shows of the samples, ``(n, channels, positions)``."""
     flat = table.inputs.reshape(len(table), -1)

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from npk.dual.gate_store import GateStore, samples_digest
-from npk.dual.gate_table import GateTable
+from npk.dual.gate_store import GateStore
+from npk.dual.gate_table import GateTable, samples_digest
 from npk.dual.path_graph import PathGraph
 from npk.progress import Progress, Silent
 

@@ -19,7 +19,7 @@ import numpy as np
 from npk.dual.gate_store import GateStore
 from npk.dual.gate_table import FORMAT, GateTable, open_store, sealed
 from npk.errors import StoreError
-from npk.files import locked
+from npk.files import locked, temporary_beside
 from npk.gram.tiles import Tile, TilePlan
 
 CONTENT = "gram"
@@ -68,7 +68,7 @@ class GramStore:
         import zarr
 
         path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary = temporary_beside(path)
         try:
             group = zarr.open_group(temporary, mode="w")
             _make_arrays(group, plan, dtype)
@@ -260,9 +260,8 @@ class GramStore:
         except OSError as error:
             if isinstance(error, StoreError):
                 raise
-            raise StoreError(
-                f"cannot write {self.path}: {error.strerror or error}. {what}: mend the cause (room, permissions) and run again."
-            ) from error
+            why = error.strerror or str(error) if self.path.exists() else "the folder is gone"
+            raise StoreError(f"cannot write {self.path}: {why}. {what}: mend the cause (room, permissions) and run again.") from error
 
     def _array(self, name: str) -> Any:
         if name not in self._arrays:

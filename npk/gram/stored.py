@@ -10,6 +10,7 @@ from npk.gram.sources import Source
 from npk.gram.store import GramStore
 from npk.gram.tiles import Demand, TilePlan, plan_tiles
 from npk.gram.work import memory_demand
+from npk.progress import duration
 
 if TYPE_CHECKING:
     import distributed
@@ -164,6 +165,7 @@ def tell(kernel: "NeuralPathKernel", plan: TilePlan, demand: Demand, todo: int, 
     pairs = plan.n * (plan.n + 1) / 2 if plan.symmetric else plan.n * plan.m
     seconds, bytes_ = None if each is None else each * pairs * todo / len(plan), demand.bytes(plan.largest)
     done = "" if todo == len(plan) else f", {len(plan) - todo} of them done"
-    time = "" if seconds is None else f", about {seconds:.3g} s"
-    text = f"{plan.n} x {plan.m}: {len(plan)} tiles of at most {plan.side} x {plan.side}{done}, at most {bytes_ / 1e6:.4g} MB{time}"
+    time = "" if seconds is None else f", about {duration(seconds)}"
+    tiles = f"{len(plan)} tile{'s' * (len(plan) != 1)} of at most {plan.side} x {plan.side}"
+    text = f"plan: {plan.n} x {plan.m}, {tiles}{done}, at most {bytes_ / 1e6:,.0f} MB{time}"
     kernel.progress.note("plan", text, n=plan.n, m=plan.m, tiles=len(plan), todo=todo, side=plan.side, bytes=bytes_, seconds=seconds)
