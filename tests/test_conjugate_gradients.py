@@ -300,19 +300,19 @@ np.save(sys.argv[5], machine.solution.coefficients)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak from /proc")
 @pytest.mark.slow
 def test_ridge_on_a_store_that_does_not_fit_the_memory(tmp_path, rng):
-    """8,000 samples, 256 MB in float32, solved for ten classes by a process that may take 80 MB."""
+    """8,000 samples, 256 MB in float32, solved for ten classes by a process that may take 60 MB."""
     net = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 1)).eval()
     X = rng.standard_normal((8000, 20)).astype(np.float32)
     y = ridge.signed_targets(rng.integers(0, 10, 8000))[0]
     npk.kernel(net, X[:100], scale="cosine", out=tmp_path / "small.zarr", progress=False)
-    gram = npk.kernel(net, X, scale="cosine", memory="80MB", out=tmp_path / "K.zarr", progress=False)
+    gram = npk.kernel(net, X, scale="cosine", memory="60MB", out=tmp_path / "K.zarr", progress=False)
     np.save(tmp_path / "y.npy", y)
     files = [tmp_path / name for name in ("small.zarr", "K.zarr", "y.npy", "c.npy")]
-    command = [sys.executable, "-c", MEASURE, *files[:3], "80MB", files[3]]
+    command = [sys.executable, "-c", MEASURE, *files[:3], "60MB", files[3]]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     used, steps, residual = output.split()
-    print(f"peak {int(used) / 1e6:.0f} MB of 80 promised, {steps} steps, residual {float(residual):.2g}")
-    assert int(used) <= 80 * 10**6 < gram.nbytes
+    print(f"peak {int(used) / 1e6:.0f} MB of 60 promised, {steps} steps, residual {float(residual):.2g}")
+    assert int(used) <= 60 * 10**6 < gram.nbytes
     assert float(residual) <= 1e-6
     coefficients, some = np.load(files[3]), rng.integers(0, 8000, 50)
     fitted = gram[some].astype(float) @ coefficients + coefficients[some]
