@@ -49,10 +49,7 @@ def X():
 
 @pytest.fixture(scope="module")
 def table(trace, X):
-    """Recorded piece by piece: batches of another size may round another way."""
-    parts = [record_trace(trace, X[start : start + PIECE], gates="auto", progress=Silent()) for start in (0, 4, 8)]
-    entries = {n: np.concatenate([part.entries[n].data for part in parts]) for n in parts[0].entries}
-    return GateTable(trace.graph, X, {n: type(e)(e.kind, e.shape, entries[n]) for n, e in parts[0].entries.items()})
+    return record_trace(trace, X, gates="auto", progress=Silent())
 
 
 def filled(where, table, piece=PIECE):
@@ -403,6 +400,21 @@ class Count:
     def task(self, description, total, done=0):
         self.tasks.append((description, total, done))
         yield self.steps.append
+
+
+def test_recorded_batches_do_not_depend_on_what_is_missing(trace, X, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "npk.dual.recording.record_trace", lambda *args, **kwargs: seen.append(len(args[1])) or record_trace(*args, **kwargs)
+    )
+    monkeypatch.setattr(gate_store, "_READ_BYTES", 2 * PIECE * example_table(trace, X, "auto").nbytes // 2)
+    store = GateStore.create(tmp_path / "s", example_table(trace, X, "auto"), len(X), piece=PIECE)
+    assert store.groups() == [[(0, 4), (4, 8)], [(8, 11)]]
+    seen.clear()
+    record_into(store, trace, X, "auto", Silent())
+    store.forget(4)
+    record_into(store, trace, X, "auto", Silent())
+    assert seen == [8, 3, 8]
 
 
 def test_recording_goes_on_at_the_first_missing_piece(trace, table, X, tmp_path, monkeypatch):

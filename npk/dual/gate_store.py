@@ -143,6 +143,10 @@ class GateStore:
         """Pieces that are read together."""
         return max(1, _READ_BYTES // (self.piece * self.bytes_a_sample))
 
+    def groups(self) -> list[list[tuple[int, int]]]:
+        """All pieces, those together that are recorded at once: the same ones whatever is missing, so that a run again rounds alike."""
+        return [self.pieces[i:j] for i, j in self._runs(range(len(self.pieces)))]
+
     def missing(self) -> list[tuple[int, int]]:
         """The pieces that are not written yet.
 

@@ -246,7 +246,7 @@ def open_store(path: str | Path, content: str, *, write: bool = False) -> tuple[
     import zarr
 
     try:
-        group = zarr.open_group(path, mode="r+" if write and Path(path).is_dir() else "r")
+        group = zarr.open_group(path, mode="r+" if write else "r")
         manifest: Any = dict(group.attrs).get("npk")
     except Exception as error:  # zarr raises many kinds; the cause is kept
         raise StoreError(f"cannot read {path} as a {content}: {_why(Path(path), error)}. Name a folder that npk wrote.") from error

@@ -124,7 +124,7 @@ def record_into(
         X: finite samples, as many as the store has.
         gates: as in :func:`record_gates`.
         progress: counts samples.
-        memory: as in :func:`record_trace`, for a piece.
+        memory: as in :func:`record_trace`, for a group of pieces.
         keep: the store stays when the disk is full; ``False``: it is thrown away then, and the disk's own error comes.
 
     Raises:
@@ -133,12 +133,15 @@ def record_into(
     """
     if len(X) != len(store):
         raise ShapeError(f"X has {len(X)} samples, {store.path} is made for {len(store)}. Give the samples that it was made for.")
-    missing, write = store.missing(), store.write if keep else store.put
-    todo = sum(stop - start for start, stop in missing)
-    with progress.task("recording gates", len(X), len(X) - todo) as advance:
-        for start, stop in missing:
-            write(start, record_trace(trace, X[start:stop], gates=gates, progress=Silent(), memory=memory))
-            advance(stop - start)
+    missing, write = set(store.missing()), store.write if keep else store.put
+    done = len(X) - sum(stop - start for start, stop in missing)
+    with progress.task("recording gates", len(X), done) as advance:
+        for group in (group for group in store.groups() if missing.intersection(group)):
+            first = group[0][0]
+            table = record_trace(trace, X[first : group[-1][1]], gates=gates, progress=Silent(), memory=memory)
+            for start, stop in (piece for piece in group if piece in missing):
+                write(start, table.take(slice(start - first, stop - first)))
+                advance(stop - start)
 
 
 def weights_digest(trace: "Trace") -> str:
