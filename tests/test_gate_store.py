@@ -379,9 +379,27 @@ def test_what_a_piece_must_be(table, tmp_path):
     other = GateTable(table.graph, table.inputs, {**table.entries, name: type(entry)("other", entry.shape, entry.data)})
     wide = GateTable(table.graph, table.inputs.astype(np.float64), table.entries)
     for wrong in (table.take(slice(0, 3)), other.take(slice(0, 4)), wide.take(slice(0, 4))):
-        with pytest.raises(ShapeError, match=f"the table of {len(wrong)} samples is not that of samples 0 to 3 of .*s: other"):
+        with pytest.raises(
+            ShapeError, match=f"the table of {len(wrong)} samples is not that of samples 0 to {len(wrong) - 1} of .*s: other"
+        ):
             store.write(0, wrong)
     assert store.fingerprint() == table.fingerprint()
+
+
+def test_several_pieces_written_together(table, tmp_path, monkeypatch):
+    store = GateStore.create(tmp_path / "s", table, 9, piece=PIECE)
+    store.extend(2)
+    with pytest.raises(ShapeError, match="no whole pieces"):
+        store.write(4, table.take(slice(4, 11)))  # two parts
+    with monkeypatch.context() as patch:
+        stop_writing(patch, 2 * len(table.arrays) + 1, Stopped())
+        with pytest.raises(Stopped):
+            store.write(0, table.take(slice(0, 8)))
+    assert len(store.missing()) == 3
+    assert list(store.verify()) == []
+    store.write(0, table.take(slice(0, 9)))
+    store.write(9, table.take(slice(9, 11)))
+    assert same(GateStore.open(tmp_path / "s").take(slice(None)), table)
 
 
 def test_a_place_that_is_taken(table, tmp_path):
@@ -415,9 +433,11 @@ def test_recorded_batches_do_not_depend_on_what_is_missing(trace, X, tmp_path, m
     store.forget(4)
     record_into(store, trace, X, "auto", Silent())
     assert seen == [8, 3, 8]
+    assert same(store.take(slice(None)), record_trace(trace, X, gates="auto", progress=Silent()))
 
 
 def test_recording_goes_on_at_the_first_missing_piece(trace, table, X, tmp_path, monkeypatch):
+    monkeypatch.setattr(gate_store, "_READ_BYTES", 1)  # pieces one by one
     store = GateStore.create(tmp_path / "s", example_table(trace, X, "auto"), len(X), piece=PIECE)
     with monkeypatch.context() as patch:
         stop_writing(patch, len(table.arrays) + 2, Stopped())

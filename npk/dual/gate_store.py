@@ -166,14 +166,14 @@ class GateStore:
             raise StoreError(f"{self.path} has damaged checksums ({type(error).__name__}: {error}). Record the gates again.") from error
 
     def write(self, start: int, table: GateTable) -> None:
-        """Write a piece, its checksum last.
+        """Write a piece, or several neighbors of one part; checksums last.
 
         Args:
             start: number of its first sample.
-            table: of exactly its samples.
+            table: of exactly the samples of the pieces.
 
         Raises:
-            ShapeError: no piece starts there, or the table is another one.
+            ShapeError: no piece starts there, or the table is another one or of no whole pieces.
             StoreError: the disk is full or gone.
         """
         try:
@@ -187,20 +187,24 @@ class GateStore:
 
         Args:
             start: number of its first sample.
-            table: of exactly its samples.
+            table: of exactly the samples of the pieces.
 
         Raises:
-            ShapeError: no piece starts there, or the table is another one.
+            ShapeError: no piece starts there, or the table is another one or of no whole pieces.
             OSError: the disk is full or gone.
         """
-        piece, part = self._find(start)
-        stop = self.pieces[piece][1]
-        if len(table) != stop - start or not _alike(table, self.empty):
-            raise ShapeError(f"the table of {len(table)} samples is not that of samples {start} to {stop - 1} of {self.path}: other gates.")
-        self.forget(start)
+        (i, part), stop = self._find(start), start + len(table)
+        j = bisect.bisect_left(self.pieces, (stop,))
+        whole = i < j and self.pieces[j - 1][1] == stop and self._part(j - 1) is part
+        if not whole or not _alike(table, self.empty):
+            what = f"samples {start} to {stop - 1} of {self.path}"
+            raise ShapeError(f"the table of {len(table)} samples is not that of {what}: other gates, or no whole pieces.")
+        where = slice(i - part.piece, j - part.piece)
+        part.checksums[where] = _NOT_WRITTEN
         for array, data in zip(part.arrays, table.arrays, strict=True):
             array[start - part.sample : stop - part.sample] = data
-        part.checksums[piece - part.piece] = _checksum(table.arrays)
+        spans = [slice(first - start, after - start) for first, after in self.pieces[i:j]]
+        part.checksums[where] = np.array([_checksum([data[span] for data in table.arrays]) for span in spans])
 
     def forget(self, start: int) -> None:
         """Count a piece as not written.

@@ -139,7 +139,8 @@ def record_into(
         for group in (group for group in store.groups() if missing.intersection(group)):
             first = group[0][0]
             table = record_trace(trace, X[first : group[-1][1]], gates=gates, progress=Silent(), memory=memory)
-            for start, stop in (piece for piece in group if piece in missing):
+            todo = [(first, group[-1][1])] if missing.issuperset(group) else [piece for piece in group if piece in missing]
+            for start, stop in todo:
                 write(start, table.take(slice(start - first, stop - first)))
                 advance(stop - start)
 
