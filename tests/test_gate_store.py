@@ -443,14 +443,16 @@ def test_recording_goes_on_at_the_first_missing_piece(trace, table, X, tmp_path,
         stop_writing(patch, len(table.arrays) + 2, Stopped())
         with pytest.raises(Stopped):
             record_into(store, trace, X, "auto", Silent())
+    undisturbed = GateStore.create(tmp_path / "other", table, len(X), piece=PIECE)
+    record_into(undisturbed, trace, X, "auto", Silent())
     store, progress = GateStore.open(tmp_path / "s", write=True), Count()
     assert store.missing() == [(4, 8), (8, 11)]
     record_into(store, trace, X, "auto", progress)
     assert (progress.tasks, progress.steps) == ([("recording gates", 11, 4)], [4, 3])
-    assert store.fingerprint() == table.fingerprint()
+    assert store.fingerprint() == undisturbed.fingerprint()
     again = Count()
     record_into(store, trace, X, "auto", again)
-    assert again.steps == [11]
+    assert (again.tasks, again.steps) == ([("recording gates", 11, 11)], [])
 
 
 def test_what_record_into_refuses(trace, X, tmp_path, monkeypatch):

@@ -20,8 +20,8 @@ from npk.errors import ShapeError, StoreError
 
 CONTENT = "gate table"
 _NOT_WRITTEN = -1
-_PIECE_BYTES, _PIECE_SAMPLES = 4 << 20, 1024
-_READ_BYTES = 32 << 20  # read at once, at most: more takes memory and no less time
+_PIECE_BYTES, _PIECE_SAMPLES = 16 << 20, 1024
+_READ_BYTES = 16 << 20  # read, or recorded, at once, at most: more takes memory and no less time
 
 
 @dataclass(frozen=True)
@@ -333,7 +333,7 @@ class GateStore:
 
 
 def samples_of_a_piece(bytes_a_sample: int) -> int:
-    """How many samples a piece has that takes about 4 MB.
+    """How many samples a piece has.
 
     Args:
         bytes_a_sample: of a sample and its gates.
@@ -342,6 +342,19 @@ def samples_of_a_piece(bytes_a_sample: int) -> int:
         The number.
     """
     return max(1, min(_PIECE_BYTES // bytes_a_sample, _PIECE_SAMPLES))
+
+
+def samples_at_once(bytes_a_sample: int) -> int:
+    """How many samples are read or recorded at once, at most.
+
+    Args:
+        bytes_a_sample: of a sample and its gates.
+
+    Returns:
+        The number.
+    """
+    piece = samples_of_a_piece(bytes_a_sample)
+    return piece * max(1, _READ_BYTES // (piece * bytes_a_sample))
 
 
 def _empty(manifest: dict[str, Any]) -> GateTable:

@@ -32,8 +32,8 @@ class Source(Protocol):
         """Gates of a few samples from all over."""
         ...
 
-    def bytes_to_fill(self, piece: int) -> int:
-        """Bytes that :meth:`fill` takes for pieces of so many samples."""
+    def bytes_to_fill(self, together: int) -> int:
+        """Bytes that :meth:`fill` takes where so many samples are recorded together."""
         ...
 
     def digest(self, first: int) -> str:
@@ -65,9 +65,9 @@ class Recorded:
         """Gates of a few samples from all over."""
         return self.table.take(spread(len(self.table)))
 
-    def bytes_to_fill(self, piece: int) -> int:
-        """Those of a piece, and of a copy."""
-        return 2 * piece * (self.table.nbytes // len(self.table))
+    def bytes_to_fill(self, together: int) -> int:
+        """Those of the gates, and of a copy."""
+        return 2 * together * (self.table.nbytes // len(self.table))
 
     def digest(self, first: int) -> str:
         """That of the table of the first samples."""
@@ -106,11 +106,11 @@ class Unrecorded:
 
         return record_trace(self.trace, self.X[spread(len(self.X))], gates=self.gates, progress=Silent())
 
-    def bytes_to_fill(self, piece: int) -> int:
-        """Those of a piece and of a copy, and of a batch on its way through the network."""
+    def bytes_to_fill(self, together: int) -> int:
+        """Those of the gates and of a copy, and of a batch on its way through the network."""
         from npk.dual.recording import bytes_to_record
 
-        return 2 * bytes_to_record(self.trace, piece)
+        return 2 * bytes_to_record(self.trace, together)
 
     def digest(self, first: int) -> str:
         """That of the samples alone."""

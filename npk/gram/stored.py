@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from npk.backends import Backend
-from npk.dual.gate_store import samples_of_a_piece
+from npk.dual.gate_store import samples_at_once
 from npk.errors import StoreError
 from npk.gram.sources import Source
 from npk.gram.store import GramStore
@@ -74,9 +74,9 @@ def plan_on_disk(
     Raises:
         OptionError: the memory promise cannot be kept.
     """
-    piece, held = samples_of_a_piece(gates), sum(source.nbytes for source in sources)
-    before = max(source.bytes_to_fill(min(piece, len(source))) for source in sources)
-    demand = memory_demand(backend, kernel, held, gates=gates, before=before)
+    together, held = samples_at_once(gates), sum(source.nbytes for source in sources)
+    before = max(source.bytes_to_fill(min(together, len(source))) for source in sources)
+    demand = memory_demand(backend, kernel, held + 2 * gates * min(together, max(map(len, sources))), gates=gates, before=before)
     sizes = len(sources[0]), len(sources[-1])
     return plan_tiles(*sizes, demand, budget=kernel.memory, symmetric=len(sources) == 1, side=side), demand
 
