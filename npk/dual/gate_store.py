@@ -78,7 +78,7 @@ class GateStore:
             raise StoreError(f"{where} exists already. Choose another name or remove it.")
         kinds = {name: {"kind": entry.kind, "shape": list(entry.shape)} for name, entry in example.entries.items()}
         layers = [{"name": name, **kinds[name], **_form(entry.data)} for name, entry in example.entries.items()]
-        cut = {"piece": piece or samples_of_a_piece(_bytes_a_sample(example)), "parts": [n]}
+        cut = {"piece": piece or _piece(_bytes_a_sample(example)), "parts": [n]}
         what = {"graph": to_dict(example.graph), "inputs": _form(example.inputs), "layers": layers}
         group = zarr.open_group(where, mode="w-")
         _make_part(group, 0, example, n, cut["piece"])
@@ -332,18 +332,6 @@ class GateStore:
         return fingerprint_of(self.empty, tables)
 
 
-def samples_of_a_piece(bytes_a_sample: int) -> int:
-    """How many samples a piece has.
-
-    Args:
-        bytes_a_sample: of a sample and its gates.
-
-    Returns:
-        The number.
-    """
-    return max(1, min(_PIECE_BYTES // bytes_a_sample, _PIECE_SAMPLES))
-
-
 def samples_at_once(bytes_a_sample: int) -> int:
     """How many samples are read or recorded at once, at most.
 
@@ -353,8 +341,12 @@ def samples_at_once(bytes_a_sample: int) -> int:
     Returns:
         The number.
     """
-    piece = samples_of_a_piece(bytes_a_sample)
+    piece = _piece(bytes_a_sample)
     return piece * max(1, _READ_BYTES // (piece * bytes_a_sample))
+
+
+def _piece(bytes_a_sample: int) -> int:
+    return max(1, min(_PIECE_BYTES // bytes_a_sample, _PIECE_SAMPLES))
 
 
 def _empty(manifest: dict[str, Any]) -> GateTable:
