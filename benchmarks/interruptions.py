@@ -3,11 +3,12 @@
 python benchmarks/interruptions.py --kills 25
 python benchmarks/interruptions.py --kills 25 --signal INT
 
-A small convolutional network with fixed weights and data; `npk kernel` runs undisturbed once, then again and again with a signal after a
-random time, until the kernel is whole; if it is whole too early, another store is begun. After every end of a process: each tile that was
-finished before has the same file still (inode, time of writing, size), so it was not computed again and not written again; files that a
-killed process left behind are counted. The whole store is compared with the undisturbed one, byte by byte. A process that is sent SIGINT
-must end with exit code 130, or as the shell shows one that the signal ended before npk had begun. Exit code 1 if anything does not hold.
+A small convolutional network with fixed weights and data, and small tiles, so that there are many; `npk kernel` runs undisturbed once,
+then again and again with a signal after a random time, until the kernel is whole; if it is whole too early, another store is begun. After
+every end of a process: each tile that was finished before has the same file still (inode, time of writing, size), so it was not computed
+and written again; files that a killed process left behind are counted. The whole store is compared with the undisturbed one, byte by byte.
+A process that is sent SIGINT must end with exit code 130, or by the signal itself if npk had not begun (which a shell shows as 130 too).
+Exit code 1 if anything does not hold.
 """
 
 import argparse
@@ -31,7 +32,6 @@ import npk
 
 Signature = tuple[int, int, int]  # inode, time of writing, bytes
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(npk.__file__).parents[1])}
-TILES = 400  # at most; more take long to look at
 
 
 def main() -> None:
@@ -41,12 +41,11 @@ def main() -> None:
         found = Found()
         command = prepared(Path(folder), options)
         undisturbed = Path(folder) / "A.zarr"
-        memory, seconds, startup = undisturbed_run(command, undisturbed, options.memory)
-        command = [*command, memory]
+        seconds, startup = undisturbed_run(command, undisturbed)
         whole = npk.Gram.load(undisturbed).store
         tiles = len(list(whole.plan))
-        print(f"undisturbed: {tiles} tiles in {seconds:.1f} s, the first after {startup:.1f} s, --memory {memory}", flush=True)
-        moments, most = random.Random(options.seed), startup + 2 * (seconds - startup) / options.kills
+        print(f"undisturbed: {tiles} tiles in {seconds:.1f} s, the first after {startup:.1f} s", flush=True)
+        moments, most = random.Random(options.seed), startup + 4 * (seconds - startup) / options.kills
         while found.signals < options.kills:
             store = Path(folder) / f"B{found.stores}.zarr"
             disturbed_run(command, store, options, lambda: moments.uniform(0, most), found)
@@ -62,8 +61,8 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=25, help="signals in all")
     parser.add_argument("--signal", choices=("KILL", "INT"), default="KILL")
-    parser.add_argument("--n", type=int, default=6000, help="samples")
-    parser.add_argument("--memory", help="budget of the runs; the smallest that makes at most 400 tiles if left out")
+    parser.add_argument("--n", type=int, default=1500, help="samples")
+    parser.add_argument("--side", type=int, default=64, help="of a tile, at most")
     parser.add_argument("--leftovers", type=int, default=4, help="temporary files of killed processes allowed at any time")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--folder", type=Path, help="where the stores are made, for the length of the run")
@@ -96,39 +95,32 @@ class Found:
 
 
 def prepared(folder: Path, options: argparse.Namespace) -> list[str]:
-    """Checkpoint and data; the command line without the store and the budget."""
-    net = npk.networks.build("conv", input_shape=(1, 8, 8), classes=10, channels=[32] * 4, seed=0)
+    """Checkpoint and data; the command line without the store."""
+    net = npk.networks.build("conv", input_shape=(1, 16, 16), classes=10, channels=[64] * 4, seed=0)
     npk.save(net, folder / "net.safetensors")
-    np.save(folder / "X.npy", np.random.default_rng(0).random((options.n, 1, 8, 8), dtype=np.float32))
-    return ["kernel", str(folder / "net.safetensors"), "--data", str(folder / "X.npy"), "--memory"]
+    np.save(folder / "X.npy", np.random.default_rng(0).random((options.n, 1, 16, 16), dtype=np.float32))
+    npk_ = f"from npk import cli; from npk.gram import tiles; tiles._LARGEST = {options.side}; cli.main()"
+    return [sys.executable, "-c", npk_, "kernel", str(folder / "net.safetensors"), "--data", str(folder / "X.npy")]
 
 
 def started(command: list[str], store: Path) -> subprocess.Popen:
     """A run of its own process."""
-    line = [sys.executable, "-m", "npk", *command, "--out", str(store)]
+    line = [*command, "--out", str(store)]
     return subprocess.Popen(line, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def undisturbed_run(command: list[str], store: Path, memory: str | None) -> tuple[str, float, float]:
-    """A budget, seconds in all, and until the first tile is there. Without a budget: the smallest that works, and more for fewer tiles."""
-    asked, memory = memory is not None, memory or "1kB"
-    while True:
-        start, first = time.monotonic(), None
-        process = started([*command, memory], store)
-        while process.poll() is None:
-            time.sleep(0.05)
-            if first is None and tile_files(store):
-                first = time.monotonic() - start
-                if not asked and len(npk.Gram.load(store).store.plan) > TILES:
-                    process.kill()
-        seconds, err = time.monotonic() - start, process.communicate()[1]
-        smallest = re.search(r"smallest that works is (\d+)", err)
-        if process.returncode == 0:
-            return memory, seconds, seconds if first is None else first
-        if asked or (process.returncode != -signal.SIGKILL and not smallest):
-            sys.exit(f"the undisturbed run failed with exit code {process.returncode}: {err}")
-        memory = smallest[1] if smallest and smallest[1] != memory else str(int(1.1 * int(memory)))
-        shutil.rmtree(store, ignore_errors=True)
+def undisturbed_run(command: list[str], store: Path) -> tuple[float, float]:
+    """Seconds in all, and until the first tile is there."""
+    start, first = time.monotonic(), None
+    process = started(command, store)
+    while process.poll() is None:
+        time.sleep(0.05)
+        if first is None and tile_files(store):
+            first = time.monotonic() - start
+    seconds, err = time.monotonic() - start, process.communicate()[1]
+    if process.returncode:
+        sys.exit(f"the undisturbed run failed with exit code {process.returncode}: {err}")
+    return seconds, seconds if first is None else first
 
 
 def disturbed_run(command: list[str], store: Path, options: argparse.Namespace, moment: Callable[[], float], found: Found) -> None:

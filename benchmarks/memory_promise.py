@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -147,7 +148,10 @@ def measured(folder: Path, data: str, budget: str | None, threads: int) -> tuple
 
 
 class Peak:
-    """Looks at a process tree again and again; the most that its processes held, each at its own peak so far."""
+    """Looks at a process tree again and again; the most that its processes held, each at its own peak so far.
+
+    A child counts from its third look on: until it runs its own program, the memory of its parent seems to be its own too.
+    """
 
     def __init__(self, root: int) -> None:
         self.root, self.most, self.over = root, 0, threading.Event()
@@ -161,8 +165,10 @@ class Peak:
         return self.most
 
     def _watch(self) -> None:
+        looks: Counter[int] = Counter()
         while not self.over.wait(PAUSE):
-            self.most = max(self.most, sum(high_water(pid) for pid in tree(self.root)))
+            looks.update(pids := tree(self.root))
+            self.most = max(self.most, sum(high_water(pid) for pid in pids if pid == self.root or looks[pid] > 2))
 
 
 def tree(root: int) -> list[int]:
