@@ -143,6 +143,17 @@ def test_a_stream_that_takes_no_more_ends_no_computation():
     assert [event["event"] for event in told(full)] == ["begin"]
 
 
+def test_a_stream_that_failed_once_is_left_alone(monkeypatch):
+    """There may be half a line in it."""
+    stream = Full()
+    events = Events(stream)
+    events.note("first", "")
+    events.note("fails", "")
+    monkeypatch.setattr(Full, "write", io.StringIO.write)
+    events.note("room again", "")
+    assert [event["event"] for event in told(stream)] == ["first"]
+
+
 READER_GONE = """
 import os, sys
 from npk.progress import Events
