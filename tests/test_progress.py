@@ -186,6 +186,7 @@ def test_bar_shows_task_rate_and_times(terminal, clock):
     bar = Bar()
     with terminal as stderr:
         with bar.task("kernel [tiles]", 40, done=20) as advance:
+            assert bar._bars.tasks[0].completed == 20
             clock.now += 4
             advance(10)
             bar._bars.refresh()  # not wait for the next
@@ -256,10 +257,10 @@ def test_pace_in_words(clock, done, seconds, text):
 
 def test_pace_without_time_or_beyond_the_total(clock):
     pace = progress._Pace(2, 0)
-    pace.done = 3
+    pace.done = 30
     assert str(pace) == "0:00 elapsed"
-    clock.now += 1
-    assert str(pace) == "3.0/s, 0:01 elapsed, 0:00 left"
+    clock.now += 10
+    assert str(pace) == "3.0/s, 0:10 elapsed, 0:00 left"
 
 
 # lines, silence, and which one is chosen
