@@ -154,9 +154,8 @@ def memory_demand(
     """
     item = np.dtype(kernel.dtype).itemsize
     fixed = kernel.beside + held + shape[0] * shape[1] * item + (os.cpu_count() or 1) * backend.bytes_a_thread
-    pair = backend.bytes_a_pair + (
-        0 if any(shape) else 3 * item
-    )  # what is written is copied, and the matrix can be read under the same promise
+    # what is written is copied, and the matrix can be read under the same promise
+    pair = backend.bytes_a_pair + (0 if any(shape) else 3 * item)
     pair += 2 * 8 + item if kernel.scale == "cosine" else 0
     return Demand(fixed, 4 * backend.bytes_a_sample + 2 * gates, pair, kernel.beside + held + before)
 
