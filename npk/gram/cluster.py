@@ -145,6 +145,8 @@ class _Dealer:
         if time.monotonic() - self.looked < _LOOK:
             return
         with _scheduler_there():
+            if self.client.status == "closed":
+                raise ConnectionError("the client is closed")
             workers = len(self.client.nthreads())
         if workers == 0 and (self.workers or self.looked < 0):
             self.progress.note("waiting", "there are no workers: waiting for some to join", workers=0)
@@ -186,7 +188,7 @@ def _result(future: Any) -> tuple[Findings, int]:
 def _scheduler_there() -> Iterator[None]:
     try:
         yield
-    except (OSError, RuntimeError) as error:
+    except Exception as error:
         raise BackendError(f"the cluster's scheduler is gone ({type(error).__name__}: {error}). {_AGAIN}") from error
 
 
@@ -226,21 +228,32 @@ def compute_tiles(path: str, flag: str, version: str, tiles: list[Tile]) -> tupl
     """
     if version != _version():
         raise BackendError(f"the worker on host {platform.node()} has npk {_version()}, the client {version}. Install the same on both.")
+    _see(path, flag)
+    try:
+        with _one_at_a_time, _as_many_threads_as_allowed():
+            return _compute(*(_kept.get(flag) or _open(path, flag)), flag, tiles)
+    except StoreError:
+        _see(path, flag)  # where the whole folder is gone, that is what has to be said
+        raise
+
+
+def _see(path: str, flag: str) -> None:
     if not (Path(path) / flag).exists():
         raise StoreError(
-            f"{path} on host {platform.node()} is not the folder that the client writes. "
+            f"{path} on host {platform.node()} is not, or no longer, the folder that the client writes. "
             "Workers need it under the same path: choose one on a file system that all of them share."
         )
-    with _one_at_a_time, _as_many_threads_as_allowed():
-        store, work = _kept.get(flag) or _open(path, flag)
-        work.found, done, begin = Findings(), 0, time.monotonic()
-        for tile in tiles:
-            if done and (time.monotonic() - begin > _SECONDS or not (Path(path) / flag).exists()):
-                break
-            if not _count_done(work, store, tile):
-                store.write(tile, work.compute(tile))
-            done += 1
-        return work.found, done
+
+
+def _compute(store: GramStore, work: Work, flag: str, tiles: list[Tile]) -> tuple[Findings, int]:
+    work.found, done, begin = Findings(), 0, time.monotonic()
+    for tile in tiles:
+        if done and (time.monotonic() - begin > _SECONDS or not (store.path / flag).exists()):
+            break
+        if not _count_done(work, store, tile):
+            store.write(tile, work.compute(tile))
+        done += 1
+    return work.found, done
 
 
 def _count_done(work: Work, store: GramStore, tile: Tile) -> bool:
