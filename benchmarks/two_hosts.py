@@ -30,8 +30,8 @@ PORT, ADDRESSES = 8786, ("10.213.7.1", "10.213.7.2")
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--n", type=int, default=2000, help="samples")
-    parser.add_argument("--memory", default="6MB", help="for the kernel: less makes smaller tiles, and more of them")
+    parser.add_argument("--n", type=int, default=4000, help="samples")
+    parser.add_argument("--memory", default="7MB", help="for the kernel: less makes smaller tiles, and more of them")
     parser.add_argument("--hosts", nargs=2, help=argparse.SUPPRESS)  # the script calls itself on the first host
     options = parser.parse_args()
     if options.hosts:

@@ -195,6 +195,34 @@ def test_a_task_ends_after_a_while_and_what_it_left_is_handed_out(table, tmp_pat
     assert compute_tiles(str(store.path), flag, npk.__version__, list(store.plan)[:5])[1] == 1
 
 
+def test_what_a_task_left_is_handed_out_again(client, table, tmp_path):
+    store = empty_store(tmp_path / "K.zarr", table)
+    progress = Watch()
+    client.run(set_seconds, 0.0)
+    try:
+        npk.kernel(table, out=store.path, client=client, progress=progress)
+    finally:
+        client.run(set_seconds, cluster_module._SECONDS)
+    assert progress.done == 91
+    np.testing.assert_array_equal(whole(store.path), npk.kernel(table, progress=False))
+
+
+def test_a_task_ends_when_its_tiles_are_no_longer_wanted(table, tmp_path, monkeypatch):
+    store = empty_store(tmp_path / "K.zarr", table)
+    monkeypatch.setattr(cluster_module, "_allowed", lambda: (1, None))
+    flag, count = raise_flag(store), GramStore.write
+    monkeypatch.setattr(GramStore, "write", lambda self, *of: (count(self, *of), (store.path / flag).unlink()))
+    assert compute_tiles(str(store.path), flag, npk.__version__, list(store.plan)[:5])[1] == 1
+
+
+def test_few_tasks_are_handed_out_at_a_time(client, table, tmp_path):
+    store = empty_store(tmp_path / "K.zarr", table, side=8)
+    seen = []
+    npk.kernel(table, out=store.path, client=client, progress=Watch(lambda done: seen.append(len(client.futures))))
+    assert max(seen) <= 2 * 2
+    assert len(seen) >= 325 / 16
+
+
 def test_threads_of_one_worker_take_turns(table, tmp_path):
     store = empty_store(tmp_path / "K.zarr", table)
     with distributed.Client(processes=False, n_workers=1, threads_per_worker=4, dashboard_address=":0", set_as_default=False) as client:
@@ -420,6 +448,10 @@ def resident(dask_scheduler=None):
     """Bytes of this process in memory."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def set_seconds(seconds):
+    cluster_module._SECONDS = seconds
 
 
 def set_version(version):

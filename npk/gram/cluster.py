@@ -179,9 +179,15 @@ def _result(future: Any) -> tuple[Findings, int]:
             f"the cluster dropped the tiles that were handed out: its scheduler has stopped or begun anew. {_AGAIN}"
         ) from error
     except Exception as error:
+        if future.status != "error":
+            raise _gone(error) from error
         raise BackendError(
             f"a worker failed with {type(error).__name__}: {error}. Workers need the Python environment of the client. {_AGAIN}"
         ) from error
+
+
+def _gone(error: Exception) -> BackendError:
+    return BackendError(f"the cluster's scheduler is gone ({type(error).__name__}: {error}). {_AGAIN}")
 
 
 @contextlib.contextmanager
@@ -189,7 +195,7 @@ def _scheduler_there() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise BackendError(f"the cluster's scheduler is gone ({type(error).__name__}: {error}). {_AGAIN}") from error
+        raise _gone(error) from error
 
 
 @contextlib.contextmanager
