@@ -93,7 +93,7 @@ def empty_store(path, *tables, side=16, **options):
     GramStore.create(path, TilePlan(*sizes, side, len(tables) == 1), kernel.dtype, _about(kernel, sources, sizes), exponents, few)
     store = GramStore.open(path, write=True)
     for source, gates in zip(sources, (store.rows, store.cols), strict=False):
-        source.fill(gates, Silent(), None)
+        source.fill(gates, Silent())
     return store
 
 

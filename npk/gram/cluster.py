@@ -147,7 +147,8 @@ class _Dealer:
         with _scheduler_there():
             if self.client.status == "closed":
                 raise ConnectionError("the client is closed")
-            workers = len(self.client.nthreads())
+            threads: Any = self.client.nthreads()  # by worker
+        workers = len(threads)
         if workers == 0 and (self.workers or self.looked < 0):
             self.progress.note("waiting", "there are no workers: waiting for some to join", workers=0)
         self.looked, self.workers = time.monotonic(), workers
