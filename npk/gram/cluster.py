@@ -268,7 +268,7 @@ def _count_done(work: Work, store: GramStore, tile: Tile) -> bool:
     if not store.is_done(tile):
         return False
     try:
-        work.found += work._findings(tile, store.read(tile))
+        work.found += work.findings(tile, store.read(tile))
     except StoreError:  # it arrives here in parts, or is damaged: computing it again mends both
         return False
     return True

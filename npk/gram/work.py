@@ -74,7 +74,7 @@ class Work:
         right = self.backend.side(self.cols.take(tile.cols))
         offset = tile.cols.start - tile.rows.start if self.plan.symmetric else None
         values = self._finish(tile, self.backend.tile(self._band[1], right, self.exponents, offset, self._memory))
-        self.found += self._findings(tile, values)
+        self.found += self.findings(tile, values)
         return values
 
     def _finish(self, tile: Tile, values: np.ndarray) -> np.ndarray:
@@ -99,7 +99,7 @@ class Work:
             np.fill_diagonal(shares, (self.roots[0][tile.rows] > 0).astype(float))
         return shares.astype(self.kernel.dtype)
 
-    def _findings(self, tile: Tile, values: np.ndarray) -> "Findings":
+    def findings(self, tile: Tile, values: np.ndarray) -> "Findings":
         """Dead inputs, and entries between live samples that are 0."""
         whole, lost = self.plan.symmetric and tile.row == tile.col, 0
         twice = 2 if self.plan.symmetric and not whole else 1
