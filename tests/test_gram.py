@@ -37,9 +37,9 @@ def K(table):
     return npk.kernel(table)
 
 
-def budget(table, side, cols=None):
+def budget(table, side, cols=None, dtype="float32"):
     """Bytes that allow tiles of one side and no larger."""
-    kernel = NeuralPathKernel(None)
+    kernel = NeuralPathKernel(None, dtype=dtype)
     backend, _ = kernel.prepare(table)
     held = table.nbytes + (cols.nbytes if cols is not None else 0)
     return memory_demand(backend, kernel, held, (len(table), len(cols if cols is not None else table))).bytes(side)
@@ -201,6 +201,19 @@ def test_values_outside_the_range(table):
     with pytest.raises(ScaleError, match='with scale="count" the largest kernel values are about 2.*Use scale="cosine"'):
         npk.kernel(huge, scale="count")
     assert np.isfinite(npk.kernel(huge, scale="count", dtype="float64")).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_one_tiny_sample_is_no_matter_of_tiles(dtype, net, X):
+    """Alone in a tile it is not taken for a kernel outside the range; a kernel of such samples alone is."""
+    tiny = X.astype(np.float64)
+    tiny[7] *= 1e-18 if dtype == "float32" else 1e-150
+    table = npk.record_gates(net, tiny)
+    whole = npk.kernel(table, dtype=dtype)
+    np.testing.assert_array_equal(npk.kernel(table, dtype=dtype, memory=budget(table, 1, dtype=dtype)), whole)
+    assert whole[7, 7] > 0
+    with pytest.raises(ScaleError, match="the largest kernel values are about 2"):
+        npk.kernel(table.take(slice(7, 8)), dtype=dtype)
 
 
 MEASURE = """

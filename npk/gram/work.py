@@ -174,12 +174,14 @@ def diagonal(backend: Backend, gates: Gates, exponents: np.ndarray) -> np.ndarra
 def check_range(top: float, exponent: int, kernel: "NeuralPathKernel") -> None:
     """Whether values up to top * 2**exponent are exact in the kernel's dtype.
 
+    Values far below 2**exponent, the size of the matrix, may be tiny: whether a tile has only such ones depends on how the matrix is cut.
+
     Raises:
         ScaleError: values outside the range of the dtype.
     """
     info = np.finfo(kernel.dtype)
     power = np.log2(top) + exponent if top > 0 else 0.0
-    if power >= info.maxexp or power < np.log2(info.tiny) + info.nmant:
+    if power >= info.maxexp or max(power, exponent) < np.log2(info.tiny) + info.nmant:
         raise ScaleError(
             f'with scale="{kernel.scale}" the largest kernel values are about 2**{exponent}, outside the range of {kernel.dtype}. '
             'Use scale="cosine", or dtype="float64".'
