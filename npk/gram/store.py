@@ -174,6 +174,21 @@ class GramStore:
                 found.append(tile)
         return found
 
+    def unreadable(self) -> list[Tile]:
+        """The tiles whose checksums are damaged: nobody can tell whether they are done. :meth:`forget` them to go on."""
+        try:
+            self.missing()
+        except StoreError:
+            return [tile for tile in self.plan if not self._is_told(tile)]
+        return []
+
+    def _is_told(self, tile: Tile) -> bool:
+        try:
+            self.is_done(tile)
+        except StoreError:
+            return False
+        return True
+
     def is_done(self, tile: Tile) -> bool:
         """Whether a tile is whole on disk.
 
@@ -245,7 +260,12 @@ class GramStore:
 
         Yields:
             Those that are damaged; :meth:`forget` them to have them computed again.
+
+        Raises:
+            StoreError: the description of all tiles is damaged; they may be sound.
         """
+        for name in _blocks(self.plan):
+            self._array(f"tiles/{name}")
         for tile in tiles:
             try:
                 self.read(tile)
@@ -265,13 +285,21 @@ class GramStore:
 
     def _array(self, name: str) -> Any:
         if name not in self._arrays:
-            self._arrays[name] = self._group[name]
+            try:
+                self._arrays[name] = self._group[name]
+            except OSError:
+                raise
+            except Exception as error:  # zarr raises many kinds for a damaged description; the cause is kept
+                raise StoreError(
+                    f"{self.path} is damaged: {name}/zarr.json is missing or cut short ({type(error).__name__}). "
+                    "Put it back from a copy, or remove the store and run the command that wrote it again."
+                ) from error
         return self._arrays[name]
 
     def _read(self, name: str, where: Any, what: str = "its checksums") -> np.ndarray:
         try:
             return self._array(name)[where]
-        except MemoryError:
+        except (MemoryError, StoreError):
             raise
         except Exception as error:  # zarr raises many kinds for damaged chunks; the cause is kept
             raise self._damaged(what, f"{type(error).__name__}: {error}") from error
