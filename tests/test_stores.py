@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -297,6 +298,26 @@ def test_what_is_not_a_store(table, tmp_path):
     with pytest.raises(StoreError, match="cannot write .*Choose a folder"):
         npk.kernel(table, out=tmp_path / "file" / "K")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "gates"]
+
+
+def test_a_folder_that_is_not_there_is_not_made(table, tmp_path):
+    with pytest.raises(StoreError, match=r"cannot write .*K: No such file or directory. Choose a folder that exists"):
+        npk.kernel(table, out=tmp_path / "none" / "K")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_store_is_read_and_written_from_another_folder(table, K, tmp_path, monkeypatch):
+    """Its path may be relative to a folder that is no longer the current one."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    gram = npk.kernel(table, out="K")
+    with GramStore.writing("K") as store:
+        os.chdir("elsewhere")
+        np.testing.assert_array_equal(np.asarray(gram), K)
+        assert len(store.rows) == 50
+        store.forget(next(iter(store.plan)))
+    assert not gram.complete
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["K", "elsewhere"]
 
 
 def test_differences_in_words():

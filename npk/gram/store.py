@@ -67,9 +67,10 @@ class GramStore:
         """
         import zarr
 
-        path = Path(path)
+        path = Path(path).absolute()
         temporary = temporary_beside(path)
         try:
+            os.stat(path.parent)  # zarr would make it
             group = zarr.open_group(temporary, mode="w")
             _make_arrays(group, plan, dtype)
             for name, table, n in zip(("rows", "cols"), few, (plan.n, plan.m), strict=False):
@@ -99,6 +100,7 @@ class GramStore:
         Raises:
             StoreError: not a kernel that npk wrote, or a damaged one.
         """
+        path = Path(path).absolute()  # another folder may be the current one when tiles are read
         group, manifest = open_store(path, CONTENT, write=write)
         return cls(path, group, manifest)
 
