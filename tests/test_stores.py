@@ -335,6 +335,22 @@ def test_a_budget_that_does_not_suit_the_tiles_that_are_there(table, tmp_path):
         npk.kernel(table, memory=least - 1, out=tmp_path / "K")
 
 
+def test_a_budget_is_refused_before_a_store_grows_or_records(net, X, tmp_path):
+    from npk.dual.gate_store import GateStore
+
+    stored(net, X[:20], out=tmp_path / "K")
+    manifest = (tmp_path / "K" / "zarr.json").read_bytes()
+    for start, _ in (gates := GateStore.open(tmp_path / "K" / "rows", write=True)).pieces:
+        gates.forget(start)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GateStore, "write", lambda *_: pytest.fail("recorded under a promise that cannot be kept"))
+        for samples in (X[:20], X):
+            with pytest.raises(OptionError, match=f"for {len(samples)} x {len(samples)} samples: the smallest that works is"):
+                npk.kernel(net, samples, memory=1000, out=tmp_path / "K")
+    assert (tmp_path / "K" / "zarr.json").read_bytes() == manifest
+    np.testing.assert_array_equal(np.asarray(npk.kernel(net, X, out=tmp_path / "K")), npk.kernel(net, X))
+
+
 def test_a_second_writer_is_refused(table, tmp_path):
     npk.kernel(table, out=tmp_path / "K")
     with (

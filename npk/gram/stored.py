@@ -82,7 +82,26 @@ def plan_on_disk(
 
 
 def _adopt(kernel: "NeuralPathKernel", store: GramStore, sources: Sources) -> None:
-    """See that a store is of these samples, or of the first of them: then it grows."""
+    """Take a store of these samples as it is; one of the first of them grows."""
+    suits(kernel, store, sources)
+    if kernel.memory is not None:  # a promise that cannot be kept is refused before anything is recorded or made larger
+        backend, _ = kernel.prepare(sources[-1].few())
+        plan_on_disk(kernel, backend, sources, store.rows.bytes_a_sample, store.plan.side)
+    sizes = len(sources[0]), len(sources[-1])
+    store.grow(*sizes, _about(kernel, sources, sizes))
+
+
+def suits(kernel: "NeuralPathKernel", store: GramStore, sources: Sources) -> None:
+    """See that a store is of these samples, or of the first of them.
+
+    Args:
+        kernel: the options.
+        store: that is there already.
+        sources: of the rows, and of the columns if those are others.
+
+    Raises:
+        StoreError: it is of something else.
+    """
     plan, sizes = store.plan, (len(sources[0]), len(sources[-1]))
     if plan.symmetric != (len(sources) == 1):
         found = ["the columns are the rows in one of them, and others in the other"]
@@ -94,7 +113,6 @@ def _adopt(kernel: "NeuralPathKernel", store: GramStore, sources: Sources) -> No
         raise StoreError(
             f"{store.path} holds another kernel: {'; '.join(found)}. Choose another name, or the same network, data and options."
         )
-    store.grow(*sizes, _about(kernel, sources, sizes))
 
 
 def _about(kernel: "NeuralPathKernel", sources: Sources, sizes: tuple[int, int]) -> dict[str, Any]:
