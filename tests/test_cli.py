@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -204,6 +205,127 @@ def test_dry_run_tells_the_plan_and_writes_nothing(npk_command, tmp_path):
     assert "1200 x 1200 float32, one triangle: 3 tiles of at most 1024 x 1024" in out
     assert re.search(r"time about .* at predicted [\d.]+ .?s, measured [\d.]+ .?s a pair", out)
     assert list(tmp_path.iterdir()) == []
+
+
+def events(out):
+    return [json.loads(line) for line in out.splitlines()]
+
+
+@pytest.mark.parametrize("name", ["K.zarr", "K.npy"])
+def test_kernel_tells_events_as_json(npk_command, tmp_path, name):
+    command = ["kernel", "dlgn.safetensors", "--data", "digits[:20]", "--json", "--out", tmp_path / name]
+    code, out, err = npk_command(*command)
+    assert (code, err) == (0, "")
+    told = events(out)
+    (plan,) = (event for event in told if event["event"] == "plan")
+    assert plan.items() >= {"n": 20, "m": 20, "tiles": 1, "todo": 1}.items()
+    of_tiles = [event["event"] for event in told if event.get("task") == "kernel tiles"]
+    assert (of_tiles[0], of_tiles[-1], told[-1]["event"]) == ("begin", "end", "done")
+    assert "progress" in of_tiles
+    assert told[-1]["out"] == str(tmp_path / name)
+    assert told[-1]["shape"] == [20, 20]
+    if name == "K.zarr":
+        assert events(npk_command(*command)[1])[-1].items() >= {"tiles": 1, "earlier": 1}.items()
+        code, out, err = npk_command(*command, "--scale", "cosine")
+        assert (code, events(out)) == (2, [])
+        assert re.fullmatch(r"npk: [^\n]*K.zarr holds another kernel: scale is [^\n]*\n", err)
+
+
+@pytest.fixture
+def process(monkeypatch):
+    """A process of 300 MB, and of 1 MB more at every look."""
+    peaks = iter(range(300 * 10**6, 400 * 10**6, 10**6))
+    monkeypatch.setattr("npk.cli.writing.peak_of_process", lambda: next(peaks))
+
+
+@pytest.fixture(scope="module")
+def rows(folder):
+    """A gate table of the first samples, as `npk kernel` takes it."""
+    npk.record_gates(npk.load(folder / "conv.safetensors"), npk.data.load("digits[:50]").X).save(folder / "rows.gates")
+    return ["rows.gates"]
+
+
+@pytest.mark.parametrize("name", ["K.zarr", "K.npy"])
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("gates", [False, True])
+def test_the_smallest_budget_that_is_named_works(npk_command, tmp_path, process, rows, gates, wide, name):
+    """Though the process is a little larger the next time."""
+    sides = [*rows, *["--against", "rows.gates"] * wide] if gates else ["conv.safetensors", "--data", "digits[:50]"]
+    sides += ["--against", "digits[50:80]"] * (wide and not gates)
+    command = ["kernel", *sides, "--out", tmp_path / name, "--memory"]
+    code, out, err = npk_command(*command, "1kB")
+    assert (code, out) == (2, "")
+    found = re.fullmatch(r"npk: memory=1000 bytes is too little for 50 x \d+ samples: the smallest that works is (\d+) .*\n", err)
+    assert 300 * 10**6 < int(found[1]) < 320 * 10**6
+    assert list(tmp_path.iterdir()) == []
+    done(npk_command(*command, found[1]))
+
+
+def test_gates_are_not_read_for_a_budget_that_is_too_small(npk_command, tmp_path, process, rows, monkeypatch):
+    from npk.dual.gate_store import GateStore
+
+    take = GateStore.take
+    monkeypatch.setattr(
+        GateStore, "take", lambda self, rows: take(self, rows) if rows != slice(None) else pytest.fail("all gates were read")
+    )
+    code, _, err = npk_command("kernel", *rows, "--out", tmp_path / "K.npy", "--memory", "1kB")
+    assert (code, err.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("name", ["K.zarr", "K.npy", "old.zarr"])
+def test_dry_runs_tell_the_plan_of_the_run(npk_command, tmp_path, monkeypatch, name):
+    monkeypatch.setattr("npk.cli.writing.peak_of_process", lambda: 3 * 10**8)
+    command = ["kernel", "dlgn.safetensors", "--data", "digits[:100]", "--out", tmp_path / name, "--memory"]
+    if name == "old.zarr":
+        monkeypatch.setattr("npk.gram.tiles._LARGEST", 16)
+        done(npk_command("kernel", "dlgn.safetensors", "--data", "digits[:70]", "--out", tmp_path / name))
+        monkeypatch.setattr("npk.gram.tiles._LARGEST", 1024)
+    least = re.search(r"works is (\d+)", npk_command(*command, 1)[2])[1]
+    for memory in (least, int(least) + 10**6):
+        said = done(npk_command(*command, memory, "--dry-run"))
+        tiles, side = map(int, re.search(r"(\d+) tiles of at most (\d+) x", said).groups())
+        told = next(event for event in events(npk_command(*command, memory, "--json")[1]) if event["event"] == "plan")
+        assert (told["tiles"], told["side"]) == (tiles, side)
+        assert f"memory at most {tables.si(told['bytes'])}B" in said
+        (tmp_path / "K.npy").unlink(missing_ok=True)
+        shutil.rmtree(tmp_path / "K.zarr", ignore_errors=True)
+
+
+def test_dry_runs_refuse_a_store_of_something_else(npk_command, tmp_path):
+    command = ["kernel", "dlgn.safetensors", "--data", "digits[:20]", "--out", tmp_path / "K.zarr"]
+    done(npk_command(*command))
+    code, out, err = npk_command(*command, "--dry-run", "--scale", "count")
+    assert (code, out) == (2, "")
+    assert "K.zarr holds another kernel: scale is 'fan_in' there and 'count' here" in err
+
+
+def test_a_cluster_writes_no_file(npk_command, tmp_path):
+    code, out, err = npk_command("kernel", "dlgn.safetensors", "--data", "digits[:9]", "--out", tmp_path / "K.npy", "--dask", "tcp://x:1")
+    assert (code, out) == (2, "")
+    assert re.fullmatch(r"npk: --dask needs a store that all workers write to, \S*K.npy is one file. Give --out K.zarr.\n", err)
+
+
+@pytest.mark.parametrize(("platform", "unit"), [("linux", 1024), ("darwin", 1), ("freebsd14", 1024)])
+@pytest.mark.parametrize("status", [None, "VmRSS:  5 kB\n"])
+def test_the_peak_where_proc_does_not_tell(monkeypatch, tmp_path, platform, unit, status):
+    """Some sandboxes have the file without the line."""
+    import resource
+    from types import SimpleNamespace
+
+    from npk.cli import writing
+    from npk.errors import BackendError
+
+    if status is not None:
+        (tmp_path / "status").write_text(status)
+    monkeypatch.setattr(writing, "Path", lambda _: tmp_path / "status")
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=7000))
+    assert writing.peak_of_process() == 7000 * unit
+    monkeypatch.setattr(resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=0))
+    with pytest.raises(BackendError, match="this system does not tell how much memory a process takes. Leave --memory out"):
+        writing.peak_of_process()
+    (tmp_path / "status").write_text("VmRSS:  5 kB\nVmHWM:\t  123 kB\n")
+    assert writing.peak_of_process() == 123 * 1024
 
 
 @pytest.mark.parametrize("solver", ["ridge", "svm"])

@@ -9,14 +9,14 @@ from npk.cli.cost import FEW, Cost, measure
 from npk.cli.reading import Samples
 from npk.dual.gate_store import GateStore
 from npk.dual.gate_table import GateTable
+from npk.dual.recording import as_samples, record_trace
 from npk.errors import BackendError, OptionError
 from npk.files import written_whole
 from npk.gram.kernel import NeuralPathKernel
 from npk.gram.store import GramStore
-from npk.gram.stored import plan_on_disk
-from npk.gram.tiles import Demand, TilePlan, plan_tiles
-from npk.gram.work import memory_demand
-from npk.progress import Bar, Events, Lines, Progress
+from npk.gram.stored import plan_in_memory, plan_on_disk, suits
+from npk.gram.tiles import Demand, TilePlan
+from npk.progress import Bar, Events, Lines, Progress, Silent
 
 
 def progress(json: bool) -> Progress:
@@ -43,6 +43,7 @@ def write_kernel(kernel: NeuralPathKernel, X: Samples, Y: Samples | None, out: P
     if out.suffix.lower() == ".npy":
         if dask is not None:
             raise OptionError(f"--dask needs a store that all workers write to, {out} is one file. Give --out K.zarr.")
+        _plan(kernel, X, Y, out)  # a promise that cannot be kept is refused before all gates are recorded or read
         matrix = kernel(X, Y)
         with written_whole(out) as temporary, temporary.open("wb") as file:
             np.save(file, matrix)
@@ -85,13 +86,18 @@ def peak_of_process() -> int:
         BackendError: the system does not tell.
     """
     status = Path("/proc/self/status")
-    if status.exists():  # not ru_maxrss, which may be that of the process that started this one
-        return next(int(line.split()[1]) << 10 for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    for line in status.read_text().splitlines() if status.exists() else ():
+        if line.startswith("VmHWM:"):  # not ru_maxrss, which may be that of the process that started this one
+            return int(line.split()[1]) << 10
     try:
         import resource
-    except ImportError as error:
-        raise BackendError("this system does not tell how much memory a process takes. Leave --memory out.") from error
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    except ImportError:
+        peak = 0
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if peak <= 0:
+        raise BackendError("this system does not tell how much memory a process takes. Leave --memory out.")
+    return peak if sys.platform == "darwin" else peak << 10  # bytes on macOS, kilobytes elsewhere
 
 
 def _in_memory(samples: Samples | None) -> int:
@@ -99,8 +105,11 @@ def _in_memory(samples: Samples | None) -> int:
 
 
 def _few(kernel: NeuralPathKernel, X: Samples) -> GateTable:
-    """Gates of the first samples; those of a gate table are not copied."""
-    return kernel.record(X[:FEW]) if isinstance(X, np.ndarray) else X.take(slice(0, FEW))
+    """Gates of the first samples, outside the promise: what it takes is known only after them."""
+    if not isinstance(X, np.ndarray):
+        return X.take(slice(0, FEW))
+    X = as_samples(X[:FEW])
+    return record_trace(kernel.trace(X.shape[1:]), X, gates=kernel.gates, progress=Silent())
 
 
 def finished_tiles(out: Path) -> int:
@@ -111,14 +120,22 @@ def finished_tiles(out: Path) -> int:
 
 def expected(kernel: NeuralPathKernel, X: Samples, Y: Samples | None, out: Path | None) -> tuple[Cost, TilePlan, Demand]:
     """The cost of a pair, measured on the first samples, and the plan of the whole kernel."""
-    cost = measure(kernel, _few(kernel, X))
-    _promise_for_the_process(kernel, X, Y)
+    _promise_for_the_process(kernel, X, Y)  # before the measurement, which the run itself does not make
+    return measure(kernel, _few(kernel, X)), *_plan(kernel, X, Y, out)
+
+
+def _plan(kernel: NeuralPathKernel, X: Samples, Y: Samples | None, out: Path | None) -> tuple[TilePlan, Demand]:
+    """The plan that a run will have; that of a store that is there goes on with its tiles."""
+    few, sources = _few(kernel, X), kernel.sources(X, Y)
+    backend, gates = kernel.prepare(few)[0], few.nbytes // len(few)
     if out is not None and out.suffix.lower() == ".npy":
-        sizes = len(X), len(X if Y is None else Y)
-        gates = (len(X) + (0 if Y is None else len(Y))) * cost.bytes_a_sample
-        demand = memory_demand(cost.backend, kernel, gates, sizes)
-        return cost, plan_tiles(*sizes, demand, budget=kernel.memory, symmetric=Y is None), demand
-    return cost, *plan_on_disk(kernel, cost.backend, kernel.sources(X, Y), cost.bytes_a_sample)
+        return plan_in_memory(kernel, backend, sources, gates)
+    if out is None or not out.exists():
+        return plan_on_disk(kernel, backend, sources, gates)
+    store = GramStore.open(out)
+    suits(kernel, store, sources)
+    demand = plan_on_disk(kernel, backend, sources, gates, store.plan.side)[1]
+    return store.plan.grown(len(sources[0]), len(sources[-1])), demand
 
 
 def write_report(run_dir: Path, out: Path, figures: Path | None) -> tuple[Path, ...]:

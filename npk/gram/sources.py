@@ -36,6 +36,10 @@ class Source(Protocol):
         """Bytes that :meth:`fill` takes where so many samples are recorded together."""
         ...
 
+    def bytes_to_load(self) -> int:
+        """Bytes of the samples and of what it takes to have all their gates in memory."""
+        ...
+
     def digest(self, first: int) -> str:
         """Digest of the first samples."""
         ...
@@ -68,6 +72,11 @@ class Recorded:
     def bytes_to_fill(self, together: int) -> int:
         """Those of the gates, and of a copy."""
         return 2 * together * (self.table.nbytes // len(self.table))
+
+    def bytes_to_load(self) -> int:
+        """Those of the table, and of what is read at once."""
+        reading = 0 if isinstance(self.table, GateTable) else min(self.table.bytes_to_take, 2 * self.table.nbytes)
+        return self.table.nbytes + reading
 
     def digest(self, first: int) -> str:
         """That of the table of the first samples."""
@@ -111,6 +120,12 @@ class Unrecorded:
         from npk.dual.recording import bytes_to_record
 
         return 2 * bytes_to_record(self.trace, together)
+
+    def bytes_to_load(self) -> int:
+        """Those of samples and gates, and of a batch on its way through the network."""
+        from npk.dual.recording import bytes_to_record
+
+        return self.X.nbytes + bytes_to_record(self.trace, len(self.X))
 
     def digest(self, first: int) -> str:
         """That of the samples alone."""

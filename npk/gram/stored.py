@@ -81,6 +81,28 @@ def plan_on_disk(
     return plan_tiles(*sizes, demand, budget=kernel.memory, symmetric=len(sources) == 1, side=side), demand
 
 
+def plan_in_memory(kernel: "NeuralPathKernel", backend: Backend, sources: Sources, gates: int) -> tuple[TilePlan, Demand]:
+    """The tiles of a kernel in memory, and the bytes that it takes from the recording of the gates on.
+
+    Args:
+        kernel: the options.
+        backend: made ready.
+        sources: of the rows, and of the columns if those are others.
+        gates: bytes of a sample and its gates.
+
+    Returns:
+        Plan and bytes.
+
+    Raises:
+        OptionError: the memory promise cannot be kept.
+    """
+    rows, cols, sizes = sources[0], sources[1:], (len(sources[0]), len(sources[-1]))
+    held = gates * sum(map(len, sources))
+    loading = [rows.bytes_to_load() + sum(s.nbytes for s in cols), *(gates * len(rows) + s.bytes_to_load() for s in cols)]
+    demand = memory_demand(backend, kernel, held, sizes, before=max(0, *(most - held for most in loading)))
+    return plan_tiles(*sizes, demand, budget=kernel.memory, symmetric=not cols), demand
+
+
 def _adopt(kernel: "NeuralPathKernel", store: GramStore, sources: Sources) -> None:
     """Take a store of these samples as it is; one of the first of them grows."""
     suits(kernel, store, sources)

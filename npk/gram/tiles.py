@@ -73,13 +73,14 @@ def cuts(n: int, side: int, ends: tuple[int, ...] = ()) -> Iterator[slice]:
 @dataclass(frozen=True)
 class Demand:
     """What a call needs, in bytes: ``fixed``, ``sample`` for each of a tile's side t, ``pair`` for each of its t * t pairs; or ``least``,
-    which something before the tiles takes.
+    which something before the tiles takes. ``margin``: bytes by which the same call may need more the next time.
     """
 
     fixed: int
     sample: int
     pair: int
     least: int = 0
+    margin: int = 0
 
     def bytes(self, side: int) -> int:
         """Bytes of a call with tiles of this side."""
@@ -109,7 +110,7 @@ def plan_tiles(n: int, m: int, demand: Demand, *, budget: int | None, symmetric:
     if fitting is None and budget is None:
         fitting = sides[-1]
     if fitting is None:
-        least = demand.bytes(min(sides[-1], max(n, m)))
+        least = demand.bytes(min(sides[-1], max(n, m))) + demand.margin
         raise OptionError(
             f"memory={limit} bytes is too little for {n} x {m} samples: the smallest that works is {least} bytes. Give that or more."
         )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from npk.gram.kernel import NeuralPathKernel
 
 _BAND, _FEW = 256, 16  # samples of a diagonal: read together, and computed together
+_MARGIN = 100  # a process does not hold exactly the same at every start; the part of it that is enough
 
 
 Gates = GateTable | GateStore
@@ -157,7 +158,7 @@ def memory_demand(
     # what is written is copied, and the matrix can be read under the same promise
     pair = backend.bytes_a_pair + (0 if any(shape) else 3 * item)
     pair += 2 * 8 + item if kernel.scale == "cosine" else 0
-    return Demand(fixed, 4 * backend.bytes_a_sample + 2 * gates, pair, kernel.beside + held + before)
+    return Demand(fixed, 4 * backend.bytes_a_sample + 2 * gates, pair, kernel.beside + held + before, kernel.beside // _MARGIN)
 
 
 def diagonal(backend: Backend, gates: Gates, exponents: np.ndarray) -> np.ndarray:
