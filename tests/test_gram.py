@@ -82,6 +82,23 @@ def test_a_budget_that_is_too_small_names_the_smallest():
         plan_tiles(500, 400, demand, budget=1415, symmetric=False, side=16)
 
 
+def test_what_comes_before_the_tiles_counts_and_a_margin_is_named():
+    demand = Demand(fixed=1000, sample=10, pair=1, least=5000, margin=50)
+    assert [demand.bytes(side) for side in (1, 64)] == [5000, 1000 + 640 + 4096]
+    assert plan_tiles(500, 500, demand, budget=5000, symmetric=True).side == 32
+    with pytest.raises(OptionError, match="the smallest that works is 5050 bytes"):
+        plan_tiles(500, 500, demand, budget=4999, symmetric=True)
+    with pytest.raises(OptionError, match="the smallest that works is 5050 bytes"):
+        plan_tiles(3, 3, demand, budget=4999, symmetric=True, side=1024)  # of a store: its tiles hold no more than there is
+
+
+def test_two_gigabytes_for_tiles_where_nothing_is_promised():
+    for fixed in (0, 10**12):
+        assert plan_tiles(5000, 5000, Demand(fixed, 0, 1900), budget=None, symmetric=True).side == 1024
+        assert plan_tiles(5000, 5000, Demand(fixed, 0, 2000), budget=None, symmetric=True).side == 512
+    assert plan_tiles(5000, 5000, Demand(0, 10**10, 0), budget=None, symmetric=True).side == 1  # one sample takes more
+
+
 def test_demand_counts_everything_that_is_held(table):
     kernel = NeuralPathKernel(None, dtype="float64")
     backend, _ = kernel.prepare(table)
