@@ -22,6 +22,7 @@ import distributed
 import numpy as np
 
 import npk
+from npk.gram import tiles
 from npk.gram.cluster import connect
 from npk.progress import Silent
 
@@ -31,14 +32,14 @@ PORT, ADDRESSES = 8786, ("10.213.7.1", "10.213.7.2")
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=4000, help="samples")
-    parser.add_argument("--memory", default="7MB", help="for the kernel: less makes smaller tiles, and more of them")
+    parser.add_argument("--side", type=int, default=128, help="of the tiles")
     parser.add_argument("--hosts", nargs=2, help=argparse.SUPPRESS)  # the script calls itself on the first host
     options = parser.parse_args()
     if options.hosts:
-        return compare(options.hosts, options.n, options.memory)
+        return compare(options.hosts, options.n, options.side)
     try:
         with two_hosts() as hosts:
-            command = [sys.executable, __file__, f"--n={options.n}", f"--memory={options.memory}", "--hosts", *hosts]
+            command = [sys.executable, __file__, f"--n={options.n}", f"--side={options.side}", "--hosts", *hosts]
             return subprocess.run(on(hosts[0], command), check=False).returncode
     except (OSError, subprocess.CalledProcessError) as error:
         why = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else error
@@ -71,7 +72,7 @@ def on(host: str, command: list[str]) -> list[str]:
     return ["ip", "netns", "exec", host, *command]
 
 
-def compare(hosts: list[str], n: int, memory: str) -> int:
+def compare(hosts: list[str], n: int, side: int) -> int:
     """Compute on both hosts and in this process."""
     net = npk.networks.build("conv", input_shape=(1, 8, 8), classes=10, channels=[32, 32], seed=0).eval()
     table = npk.record_gates(net, np.random.default_rng(0).standard_normal((n, 1, 8, 8)).astype(np.float32))
@@ -97,7 +98,8 @@ def compare(hosts: list[str], n: int, memory: str) -> int:
             watch = Watch(lost, lambda: start(1, *worker))
             begin = time.perf_counter()
             with distributed.get_task_stream(client) as tasks:
-                npk.kernel(table, out=Path(folder, "K.zarr"), client=client, memory=memory, progress=watch)
+                tiles._LARGEST = side
+                npk.kernel(table, out=Path(folder, "K.zarr"), client=client, progress=watch)
             seconds = time.perf_counter() - begin
         gram = npk.Gram.load(Path(folder, "K.zarr"))
         same = np.array_equal(np.asarray(gram), expected)
