@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import nn
 import npk
 from npk.errors import BackendError, DataError, KernelWarning, OptionError, ScaleError, ShapeError
 from npk.gram.kernel import NeuralPathKernel
+from npk.gram.stored import plan_in_memory, plan_on_disk
 from npk.gram.tiles import Demand, TilePlan, parse_bytes, plan_tiles
 from npk.gram.work import memory_demand
 
@@ -97,6 +99,46 @@ def test_two_gigabytes_for_tiles_where_nothing_is_promised():
         assert plan_tiles(5000, 5000, Demand(fixed, 0, 1900), budget=None, symmetric=True).side == 1024
         assert plan_tiles(5000, 5000, Demand(fixed, 0, 2000), budget=None, symmetric=True).side == 512
     assert plan_tiles(5000, 5000, Demand(0, 10**10, 0), budget=None, symmetric=True).side == 1  # one sample takes more
+
+
+class Told:
+    """Progress that keeps the facts of the plan."""
+
+    def task(self, *_):
+        return nullcontext(lambda steps: None)
+
+    def note(self, name, text, /, **facts):
+        self.plan = facts
+
+
+def test_predicted_seconds_are_those_of_the_pairs_to_compute(table, tmp_path, monkeypatch):
+    from npk.backends.cpu import CpuBackend
+    from npk.gram.store import GramStore
+
+    monkeypatch.setattr(CpuBackend, "predicted", lambda self: 2.0)
+    monkeypatch.setattr("npk.gram.tiles._LARGEST", 16)
+    npk.kernel(table.take(slice(0, 32)), table, out=tmp_path / "K", progress=(told := Told()))
+    assert told.plan["seconds"] == 2 * 32 * 50
+    with GramStore.writing(tmp_path / "K") as store:
+        for tile in list(store.plan)[3:5]:
+            store.forget(tile)
+    npk.kernel(table.take(slice(0, 32)), table, out=tmp_path / "K", progress=told)
+    assert told.plan["seconds"] == 2 * 32 * 50 * 2 / 8
+
+
+@pytest.mark.parametrize("where", [plan_on_disk, plan_in_memory])
+def test_the_recording_counts(where, X):
+    """A network whose values take more than all that comes later."""
+    from npk.dual.recording import bytes_to_record
+
+    wide = nn.Sequential(nn.Linear(5, 100_000), nn.Linear(100_000, 4), nn.ReLU(), nn.Linear(4, 1)).eval()
+    for sides in ((X, None), (X[:3], X)):
+        kernel = NeuralPathKernel(wide, progress=False)
+        sources = kernel.sources(*sides)
+        few = sources[0].few()
+        recording = bytes_to_record(kernel.trace((5,)), len(X))
+        assert recording > len(X) * 100_000 * 4
+        assert where(kernel, kernel.prepare(few)[0], sources, few.nbytes // len(few))[1].least >= X.nbytes + recording
 
 
 def test_demand_counts_everything_that_is_held(table):
