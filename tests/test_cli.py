@@ -200,6 +200,14 @@ def test_a_second_kernel_run_uses_the_tiles(npk_command, tmp_path):
     assert "1 of 1 tiles from an earlier run" in done(npk_command(*command))
 
 
+def test_dry_run_as_an_event(npk_command):
+    (line,) = done(npk_command("kernel", "dlgn.safetensors", "--data", "digits[:20]", "--dry-run", "--json")).splitlines()
+    found = json.loads(line)
+    assert (found["event"], found["n"], found["m"], found["tiles"], found["side"]) == ("plan", 20, 20, 1, 1024)
+    assert found["seconds"] > 0
+    assert found["bytes"] > 0
+
+
 def test_dry_run_tells_the_plan_and_writes_nothing(npk_command, tmp_path):
     out = done(npk_command("kernel", "dlgn.safetensors", "--data", "digits[:1200]", "--dry-run", "--out", tmp_path / "K.zarr"))
     assert "1200 x 1200 float32, one triangle: 3 tiles of at most 1024 x 1024" in out

@@ -258,7 +258,7 @@ def test_other_formats(number, table, tmp_path):
     table.save(tmp_path / "gates")
     group = zarr.open_group(tmp_path / "gates", mode="r+")
     group.attrs["npk"] = {**group.attrs["npk"], "format": number}
-    with pytest.raises(StoreError, match=f"has format {number}, this npk reads format 2. Record it again"):
+    with pytest.raises(StoreError, match=f"has format {number}, this npk reads format 2. Make it again"):
         GateTable.load(tmp_path / "gates")
 
 

@@ -148,7 +148,7 @@ def kernel(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the tile plan and the cost, write nothing.")] = False,
 ) -> None:
     """Compute the kernel of DATA (rows) with itself or with --against (columns); an interrupted run goes on where it stopped."""
-    from npk.cli import reading, tables, writing
+    from npk.cli import reading, writing
     from npk.gram.kernel import NeuralPathKernel
 
     reading.check_place(out)
@@ -159,7 +159,7 @@ def kernel(
     how = reading.How(arch, arch_option, output, layout)
     made.net, X, Y = reading.kernel_sides(ckpt, how, (data, subset), (against, against_subset), seed)
     if out is None or dry_run:
-        tables.dry_run(*writing.expected(made, X, Y, out))
+        writing.dry_run(made, X, Y, out)
     else:
         writing.write_kernel(made, X, Y, out, dask)
 

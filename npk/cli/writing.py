@@ -43,7 +43,6 @@ def write_kernel(kernel: NeuralPathKernel, X: Samples, Y: Samples | None, out: P
     if out.suffix.lower() == ".npy":
         if dask is not None:
             raise OptionError(f"--dask needs a store that all workers write to, {out} is one file. Give --out K.zarr.")
-        _plan(kernel, X, Y, out)  # a promise that cannot be kept is refused before all gates are recorded or read
         matrix = kernel(X, Y)
         with written_whole(out) as temporary, temporary.open("wb") as file:
             np.save(file, matrix)
@@ -116,6 +115,19 @@ def finished_tiles(out: Path) -> int:
     """Finished tiles of a store, 0 without one."""
     store = GramStore.open(out) if out.exists() else None
     return len(store.plan) - len(store.missing()) if store else 0
+
+
+def dry_run(kernel: NeuralPathKernel, X: Samples, Y: Samples | None, out: Path | None) -> None:
+    """Say what a run would do and take: as lines, or as an event."""
+    from npk.cli import tables
+
+    cost, plan, demand = expected(kernel, X, Y, out)
+    if isinstance(kernel.progress, Events):
+        pairs = plan.n * (plan.n + 1) / 2 if plan.symmetric else plan.n * plan.m
+        facts = {"n": plan.n, "m": plan.m, "tiles": len(plan), "side": plan.side, "bytes": demand.bytes(plan.largest)}
+        kernel.progress.note("plan", "nothing was computed or written", **facts, seconds=pairs * cost.seconds_a_pair)
+    else:
+        tables.dry_run(cost, plan, demand)
 
 
 def expected(kernel: NeuralPathKernel, X: Samples, Y: Samples | None, out: Path | None) -> tuple[Cost, TilePlan, Demand]:

@@ -285,8 +285,8 @@ class GateStore:
         return arrays
 
     def _damaged(self, piece: int, why: str) -> StoreError:
-        first, after = self.pieces[piece]
-        return StoreError(f"{self.path} is damaged at samples {first} to {after - 1} ({why}). Record the gates again.")
+        (first, after), mend = self.pieces[piece], "Record the gates again; in the store of a kernel, `npk verify-store --drop` helps"
+        return StoreError(f"{self.path} is damaged at samples {first} to {after - 1} ({why}). {mend}.")
 
     def verify(self) -> Iterator[tuple[int, int]]:
         """Read everything that is written.

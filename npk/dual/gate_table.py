@@ -254,9 +254,9 @@ def open_store(path: str | Path, content: str, *, write: bool = False) -> tuple[
         found = manifest.get("content") if isinstance(manifest, dict) else "something that npk did not write"
         raise StoreError(f"{path} holds {found}, not a {content}. Name a folder that npk wrote as a {content}.")
     if manifest.get("format") != FORMAT:
-        raise StoreError(f"{path} has format {manifest.get('format')}, this npk reads format {FORMAT}. Record it again.")
+        raise StoreError(f"{path} has format {manifest.get('format')}, this npk reads format {FORMAT}. Make it again.")
     if "seal" in manifest and manifest != sealed(manifest):
-        raise StoreError(f"{path} is damaged: its manifest, zarr.json, does not match its checksum. Record it again.")
+        raise StoreError(f"{path} is damaged: its manifest, zarr.json, does not match its checksum. Make it again.")
     return group, manifest
 
 

@@ -21,7 +21,7 @@ from npk.errors import BackendError, DataError, OptionError, ShapeError
 from npk.gram.matrix import Gram, put
 from npk.gram.sources import Recorded, Source, Unrecorded, spread
 from npk.gram.store import GramStore
-from npk.gram.stored import tell, write_store
+from npk.gram.stored import plan_in_memory, tell, write_store
 from npk.gram.tiles import parse_bytes, plan_tiles
 from npk.gram.work import Work, diagonal, memory_demand
 from npk.progress import Progress, as_progress
@@ -96,6 +96,10 @@ class NeuralPathKernel:
             OptionError: the memory promise cannot be kept.
             UnsupportedGraphError: the network's paths are not wholly understood.
         """
+        if self.memory is not None:  # a promise that cannot be kept is refused before the gates of all samples are recorded or read
+            sources = self.sources(X, Y)
+            few = sources[-1].few()
+            plan_in_memory(self, self.prepare(few)[0], sources, few.nbytes // len(few))
         rows, cols = self._tables(X, Y)
         backend, exponents = self.prepare(rows if cols is None else cols)
         shape = (len(rows), len(rows if cols is None else cols))
