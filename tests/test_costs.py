@@ -12,10 +12,11 @@ import npk
 from npk.backends.cpu import CpuBackend, costs, probes, speeds
 from npk.backends.cpu.costs import PRODUCT, PROGRAM, Work, counts_of, product_counts
 from npk.backends.cpu.dense import run_product
-from npk.backends.cpu.program import BITS, BOX, CLEAR, COLLAPSE, GATHER, LOAD, ONES, REAL, REDUCE
+from npk.backends.cpu.program import BOX, CLEAR, COLLAPSE, GATHER, LOAD, REDUCE
 from npk.backends.cpu.speeds import Speeds, cache_folder, describe_machine, fit, predict, speeds_of
 from npk.backends.cpu.tile import run_tile
 from npk.backends.exponents import find_exponents
+from npk.backends.layout import BITS, ONES, REAL
 from npk.backends.reference import ReferenceBackend
 from npk.cli import cost
 from npk.dual.planes import Planes

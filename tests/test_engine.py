@@ -16,9 +16,10 @@ from npk.backends.cpu.boxes import find_runs
 from npk.backends.cpu.chains import Chains, Step
 from npk.backends.cpu.compiler import compile_program
 from npk.backends.cpu.program import BOX, COLLAPSE, COLUMNS, LANES, REDUCE, TERMS, Draft
-from npk.backends.cpu.sides import Layout, is_kept_in_bits, on_lines, zeros
+from npk.backends.cpu.sides import on_lines, side_by_side, zeros
 from npk.backends.cpu.tile import compiling
 from npk.backends.exponents import find_exponents
+from npk.backends.layout import Layout, is_kept_in_bits
 from npk.backends.reference import evaluate
 from npk.dual.masks import Factor, Mask, form_bits, form_real
 from npk.dual.planning import plan
@@ -383,8 +384,8 @@ def test_arrays_begin_at_lines(dtype):
 def test_samples_side_by_side(name, n):
     table = recorded(name).take(slice(0, n))
     side = Engine(name).backend.side(table)
-    for count, (values, together) in itertools.product((4, 8, LANES), zip((side.bits, side.reals), (0, 1), strict=True)):
-        made = side.together(count)[together]
+    for count, values in itertools.product((4, 8, LANES), (side.bits, side.reals)):
+        made = side_by_side(values, count)
         assert made.ctypes.data % 64 == 0 or not made.size
         groups = made.reshape(-(-n // count), values.shape[1], count).swapaxes(1, 2).reshape(-(-n // count) * count, values.shape[1])
         np.testing.assert_array_equal(groups[:n], values)

@@ -10,8 +10,8 @@ from torch import nn
 
 import npk
 from npk.backends.cpu import CpuBackend
-from npk.backends.cpu.product import as_product
 from npk.backends.exponents import find_exponents
+from npk.backends.product import as_product
 from npk.backends.reference import evaluate
 from npk.dual.planning import plan
 

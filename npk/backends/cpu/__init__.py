@@ -3,11 +3,12 @@
 import numpy as np
 
 from npk.backends.cpu.compiler import compile_program
-from npk.backends.cpu.product import as_product
 from npk.backends.cpu.program import LANES
 from npk.backends.cpu.runners import ProductRunner, ProgramRunner
-from npk.backends.cpu.sides import Layout, Side, is_kept_in_bits, on_lines, zeros
+from npk.backends.cpu.sides import on_lines, side_by_side, zeros
 from npk.backends.cpu.threads import torch_threads_kept
+from npk.backends.layout import Layout, Side, is_kept_in_bits
+from npk.backends.product import as_product
 from npk.dual.gate_table import GateTable
 from npk.dual.recursion import Recursion
 from npk.progress import Progress
@@ -80,7 +81,8 @@ class CpuBackend:
                 then stay as they are in the memory.
             memory: flat array of the backend's dtype and finite numbers to put the result in, from ``memory_of``; ``None``: a new one.
         """
-        (bits, reals), (lane_bits, lane_reals) = rows.together(self.runner.rows), cols.together(LANES)
+        bits, reals = (side_by_side(values, self.runner.rows) for values in (rows.bits, rows.reals))
+        lane_bits, lane_reals = (side_by_side(values, LANES) for values in (cols.bits, cols.reals))
         shape = (len(bits) * self.runner.rows, len(lane_bits) * LANES)
         out = zeros(shape, self.dtype) if memory is None else on_lines(memory, shape)
         with torch_threads_kept(), np.errstate(over="ignore"):  # what leaves the range makes the tile infinite, and is reported there

@@ -13,8 +13,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from npk.backends.cpu.program import BITS, LANES, LAYOUT, REAL, TERMS, TOGETHER
+from npk.backends.cpu.program import LANES, LAYOUT, TERMS, TOGETHER
 from npk.backends.cpu.vectors import DOUBLES, I32, I64, Vectors, number
+from npk.backends.layout import BITS, REAL
 
 TERM_COLUMNS = (*TERMS[:-1], *LAYOUT)
 

@@ -12,7 +12,6 @@ LANES = 16  # columns of the samples that are computed together
 ROWS = 8  # rows of the samples that are computed together, at most
 _PLANE = 1 << 18  # bytes of a plane of cells that leave room in the second cache
 TOGETHER = 32  # cells of a collapse that are finished before the next ones
-BITS, REAL, ONES = range(3)  # forms of masks
 LAYOUT = ("form", "first", "stride", "width")
 TERMS = ("k", "source", "pair", "u", "v", "weight", "out", "fresh", "chain", "start", "mask")
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from npk.backends.cpu.product import Product
 from npk.backends.cpu.program import LANES, ROWS, TERMS, TOGETHER, Program
-from npk.backends.cpu.sides import Layout
+from npk.backends.layout import Layout
+from npk.backends.product import Product
 
 Masks = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # bits of rows and of lanes, numbers of rows and of lanes
 

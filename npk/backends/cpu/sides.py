@@ -1,83 +1,8 @@
-"""Masks of samples in memory: words of 32 bits or numbers, and the same side by side for rows and lanes."""
-
-from dataclasses import dataclass
+"""Arrays as the processor reads them: from lines of the cache on, and samples side by side for rows and lanes."""
 
 import numpy as np
 
-from npk.backends.cpu.program import BITS, ONES, REAL
-from npk.dual.gate_table import GateTable
-from npk.dual.masks import Mask, form_bits, form_real
-
-_NARROW = 8  # segments of fewer channels (depthwise layers) are multiplied as numbers
 _LINE = 64  # bytes of a line of the cache
-
-
-@dataclass(frozen=True)
-class Side:
-    """Masks of the samples on one side of a tile, each kind in one array: ``bits (n, words)`` and ``reals (n, numbers)``."""
-
-    bits: np.ndarray
-    reals: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.bits)
-
-    def together(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """``count`` samples side by side: ``(groups, width * count)``; the last group is filled with zeros."""
-        return _side_by_side(self.bits, count), _side_by_side(self.reals, count)
-
-
-class Layout:
-    """Where each mask lies among a sample's words or numbers.
-
-    Args:
-        masks: the masks, in order.
-        table: any table of the gates that will come.
-        dtype: of the numbers.
-
-    ``rows``: form, first word or number, width of a position and width of the segment, for each segment of each mask; the last row stands
-    for ones. ``places``: form and range of each mask.
-    """
-
-    def __init__(self, masks: tuple[Mask, ...], table: GateTable, dtype: np.dtype) -> None:
-        self.masks, self.dtype = masks, dtype
-        rows, ends = [], {BITS: 0, REAL: 0}
-        self.places: list[tuple[int, slice]] = []
-        for mask in masks:
-            form = BITS if is_kept_in_bits(mask, table) else REAL
-            widths = words_of(mask) if form == BITS else mask.segments
-            starts, stride = np.cumsum([0, *widths]) + ends[form], sum(widths)
-            rows += [(form, start, stride, width) for start, width in zip(starts, widths, strict=False)]
-            self.places.append((form, slice(ends[form], ends[form] + stride * mask.size)))
-            ends[form] += stride * mask.size
-        self.words, self.numbers = ends[BITS], ends[REAL]
-        self.rows = np.array([*rows, (ONES, 0, 0, 0)], np.int64)
-
-    @property
-    def bytes_a_sample(self) -> int:
-        """Bytes of one sample's masks, on one side."""
-        return self.words * 4 + self.numbers * self.dtype.itemsize
-
-    def side(self, table: GateTable) -> Side:
-        """Form the masks of a table's samples."""
-        n = len(table)
-        bits, reals = np.empty((n, self.words), np.uint32), np.empty((n, self.numbers), self.dtype)
-        for mask, (form, where) in zip(self.masks, self.places, strict=True):
-            if form == BITS:
-                bits[:, where] = _short_words(form_bits(mask, table), mask).reshape(n, -1)
-            else:
-                reals[:, where] = form_real(mask, table, self.dtype.name).reshape(n, -1)
-        return Side(bits, reals)
-
-
-def is_kept_in_bits(mask: Mask, table: GateTable) -> bool:
-    """Whether overlaps of a mask are counted in bits."""
-    return mask.is_hard(table) and mask.width >= _NARROW * len(mask.segments)
-
-
-def words_of(mask: Mask) -> tuple[int, ...]:
-    """Words of 32 bits that each segment of a mask takes: sixteen of them fill a vector of 512 bits."""
-    return tuple(-(-size // 32) for size in mask.segments)
 
 
 def zeros(shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
@@ -91,8 +16,8 @@ def on_lines(memory: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return memory[first : first + shape[0] * shape[1]].reshape(shape)
 
 
-def _side_by_side(values: np.ndarray, count: int) -> np.ndarray:
-    """``(n, width)`` to ``(n / count, width * count)``: equal places of ``count`` samples are neighbors."""
+def side_by_side(values: np.ndarray, count: int) -> np.ndarray:
+    """``(n, width)`` to ``(n / count, width * count)``: equal places of ``count`` samples are neighbors; zeros fill the last group."""
     n, width = values.shape
     whole, rest = divmod(n, count)
     found = zeros((-(-n // count), width * count), values.dtype)
@@ -100,11 +25,3 @@ def _side_by_side(values: np.ndarray, count: int) -> np.ndarray:
     if rest:
         found[whole].reshape(width, count)[:, :rest] = values[whole * count :].T
     return found
-
-
-def _short_words(bits: np.ndarray, mask: Mask) -> np.ndarray:
-    """Words of 64 bits as words of 32, without those that hold no channel."""
-    halves = bits.astype("<u8", copy=False).view("<u4")
-    ends = np.cumsum([2 * words for words in mask.words])
-    kept = [np.arange(end - 2 * long, end - 2 * long + short) for end, long, short in zip(ends, mask.words, words_of(mask), strict=True)]
-    return halves[..., np.concatenate(kept)] if halves.shape[-1] != sum(map(len, kept)) else halves
