@@ -17,7 +17,7 @@ from npk.dual.gate_table import GateTable
 from npk.dual.planning import plan
 from npk.dual.recording import as_samples, record_trace
 from npk.dual.recursion import Recursion
-from npk.errors import BackendError, DataError, OptionError, ShapeError
+from npk.errors import DataError, OptionError, ShapeError
 from npk.gram.matrix import Gram, put
 from npk.gram.sources import Recorded, Source, Unrecorded, spread
 from npk.gram.store import GramStore
@@ -46,7 +46,7 @@ class NeuralPathKernel:
         gates: "hard", "soft" or "auto" (as the network evaluates).
         value_input: "x", "ones" or "auto" (as the network has it).
         bias: "ignore", or "paths": biases start paths of their own.
-        backend: "reference", "cpu" or "auto".
+        backend: "reference", "cpu", "cuda" or "auto" (the CPU).
         memory: bytes (or text such as "8GB") for samples, gates, working memory and result together.
         progress: ``True`` for a bar on a terminal, or a :class:`npk.progress.Progress`.
 
@@ -238,7 +238,7 @@ def kernel(
         gates: "hard", "soft" or "auto" (as the network evaluates).
         value_input: "x", "ones" or "auto" (as the network has it).
         bias: "ignore", or "paths": biases start paths of their own.
-        backend: "reference", "cpu" or "auto".
+        backend: "reference", "cpu", "cuda" or "auto" (the CPU).
         memory: bytes (or text such as "8GB") for samples, gates, working memory and result together.
         out: path of a zarr store; the result is then a :class:`npk.Gram` on disk.
         resume: go on with an interrupted store of the same kernel.
@@ -287,10 +287,12 @@ def _check_kind(table: GateTable | GateStore, gates: str) -> None:
 
 
 def _known_backend(backend: str) -> str:
+    if backend not in ("auto", "cpu", "cuda", "reference"):
+        raise OptionError(f'backend={backend!r} is not known. Choose "auto", "cpu", "cuda" or "reference".')
     if backend == "cuda":
-        raise BackendError('backend="cuda" is not in this version of npk. Use "cpu".')
-    if backend not in ("auto", "cpu", "reference"):
-        raise OptionError(f'backend={backend!r} is not known. Choose "auto", "cpu" or "reference".')
+        from npk.backends.cuda import launcher
+
+        launcher.find_launcher()  # says what is missing now, not behind a recording
     return "cpu" if backend == "auto" else backend
 
 
@@ -299,6 +301,10 @@ def _make_backend(name: str, recursion: Recursion, table: GateTable, dtype: str,
         from npk.backends.reference import ReferenceBackend
 
         return ReferenceBackend(recursion, table, dtype)
+    if name == "cuda":
+        from npk.backends.cuda import CudaBackend
+
+        return CudaBackend(recursion, table, dtype)
     from npk.backends.cpu import CpuBackend
 
     backend = CpuBackend(recursion, table, dtype)

@@ -1,0 +1,97 @@
+"""The CUDA backend: kernels of npk's own, compiled by CuPy for the device that is there."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from npk.backends.cuda import launcher as devices
+from npk.backends.cuda.launcher import Launcher
+from npk.backends.cuda.runners import DenseRunner
+from npk.backends.layout import Layout
+from npk.backends.product import as_product
+from npk.dual.gate_table import GateTable
+from npk.dual.recursion import Recursion
+from npk.errors import BackendError
+
+
+@dataclass(frozen=True)
+class DeviceSide:
+    """Masks of the samples on one side of a tile, on the device: ``bits (n, words)`` and ``reals (n, numbers)``."""
+
+    bits: Any
+    reals: Any
+
+    def __len__(self) -> int:
+        return len(self.bits)
+
+
+class CudaBackend:
+    """A recursion made ready for tiles of one kind of gates and one dtype, on the current CUDA device.
+
+    Args:
+        recursion: what to compute.
+        table: any table of the gates that will come: tells hard masks from soft ones.
+        dtype: "float32" or "float64".
+        launcher: of the device; ``None``: by CuPy.
+
+    Raises:
+        BackendError: no device that can be used, or a recursion that has no kernel.
+    """
+
+    def __init__(self, recursion: Recursion, table: GateTable, dtype: str, launcher: Launcher | None = None) -> None:
+        self.recursion, self.dtype = recursion, np.dtype(dtype)
+        product = as_product(recursion)
+        if product is None:
+            raise BackendError("backend='cuda' computes fully connected networks in this version; use backend='cpu'.")
+        self.launcher = devices.find_launcher() if launcher is None else launcher
+        self.layout = Layout(tuple(recursion.masks[mask] for mask in product.masks), table, self.dtype)
+        self.runner = DenseRunner(product, self.layout, self.launcher)
+
+    @property
+    def bytes_a_sample(self) -> int:
+        """Bytes of one sample's masks, on one side."""
+        return self.layout.bytes_a_sample
+
+    @property
+    def bytes_a_pair(self) -> int:
+        """Bytes of a pair's entry in the host's memory: in the tile, on the kernel's scale, and in between."""
+        return 3 * self.dtype.itemsize
+
+    @property
+    def bytes_a_thread(self) -> int:
+        """Working memory of one thread of the host: none."""
+        return 0
+
+    def predicted(self) -> float | None:
+        """Seconds of a pair: not known before a tile has run."""
+        return None
+
+    def side(self, table: GateTable) -> DeviceSide:
+        """Form the masks of a table's samples, and take them to the device."""
+        side = self.layout.side(table)
+        return DeviceSide(self.launcher.to_device(side.bits), self.launcher.to_device(side.reals))
+
+    def tile(
+        self, rows: DeviceSide, cols: DeviceSide, exponents: np.ndarray, diagonal: int | None = None, memory: np.ndarray | None = None
+    ) -> np.ndarray:
+        """The kernel of all pairs divided by 2**exponents[-1], ``(rows, cols)``, in the host's memory.
+
+        Args:
+            rows: masks of the row samples.
+            cols: masks of the column samples.
+            exponents: power of two of each step.
+            diagonal: in a symmetric kernel, number of the first column minus that of the first row: entries left of the diagonal are
+                then what was cheapest.
+            memory: flat array of the backend's dtype to put the result in, from ``memory_of``; ``None``: a new one.
+        """
+        shape = (len(rows), len(cols))
+        left = len(rows) if diagonal is None else diagonal
+        out = self.launcher.empty(shape, self.dtype, cleared=diagonal is not None)
+        self.runner.run((rows.bits, rows.reals), (cols.bits, cols.reals), exponents, left, out)
+        place = None if memory is None else memory[: shape[0] * shape[1]].reshape(shape)
+        return self.launcher.to_host(out, place)
+
+    def memory_of(self, side: int) -> np.ndarray:
+        """Memory for tiles of up to ``side`` x ``side`` pairs, to which the device copies fast."""
+        return self.launcher.host_memory(side * side, self.dtype)

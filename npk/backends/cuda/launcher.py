@@ -1,0 +1,198 @@
+"""The one seam between npk and the device: arrays go there and back, kernels are launched. Everything above it runs anywhere."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+
+from npk.backends.cuda.registry import KernelSpec
+from npk.errors import BackendError
+
+OLDEST = 70  # compute capability, times ten, of the oldest device that npk is for
+_ELSE = 'or use backend="cpu"'
+
+
+class Launcher(Protocol):
+    """What the CUDA backend asks of a device."""
+
+    xp: Any  # the array library of the device: NumPy's interface
+
+    @property
+    def capability(self) -> int:
+        """Compute capability of the device, times ten."""
+        ...
+
+    def launch(self, spec: KernelSpec, grid: int, args: tuple[Any, ...]) -> None:
+        """Run a kernel with ``grid`` blocks; ``args``: arrays of the device and NumPy's scalars, as the kernel declares them."""
+        ...
+
+    def to_device(self, array: np.ndarray) -> Any:
+        """The array on the device."""
+        ...
+
+    def to_host(self, array: Any, out: np.ndarray | None = None) -> np.ndarray:
+        """The array in the host's memory, in ``out`` if it is given."""
+        ...
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype, *, cleared: bool = False) -> Any:
+        """A new array on the device, of zeros if ``cleared``."""
+        ...
+
+    def host_memory(self, size: int, dtype: np.dtype) -> np.ndarray:
+        """Flat memory of the host to which results are copied fast."""
+        ...
+
+
+class CupyLauncher:
+    """The current CUDA device, by CuPy; everything happens in one stream, in order.
+
+    Args:
+        cupy: the module.
+    """
+
+    def __init__(self, cupy: Any) -> None:
+        self.xp = cupy
+        self.device = cupy.cuda.Device()
+        self.stream = cupy.cuda.Stream(non_blocking=True)
+        self._functions: dict[KernelSpec, Any] = {}
+
+    @property
+    def capability(self) -> int:
+        """Compute capability of the device, times ten."""
+        return int(self.device.compute_capability)
+
+    def launch(self, spec: KernelSpec, grid: int, args: tuple[Any, ...]) -> None:
+        """Run a kernel with ``grid`` blocks; compiled on first use, and kept by CuPy on disk.
+
+        Args:
+            spec: the kernel.
+            grid: number of blocks.
+            args: arrays of the device and NumPy's scalars.
+        """
+        function = self._function(spec)
+        with self._told("launch a kernel"), self.stream:
+            function((grid,), (spec.threads,), args)
+
+    def _function(self, spec: KernelSpec) -> Any:
+        if spec not in self._functions:
+            try:
+                module = self.xp.RawModule(code=spec.source, options=("-std=c++17", *spec.options))
+                self._functions[spec] = module.get_function(spec.entry)
+            except Exception as error:  # of the compiler, its library or the driver
+                raise BackendError(
+                    f"CuPy cannot compile npk's kernel {spec.entry} on this machine: {_line(error)}. "
+                    f"Reinstall CuPy with its compiler (pip install 'npk[cuda12]'), {_ELSE}."
+                ) from error
+        return self._functions[spec]
+
+    def to_device(self, array: np.ndarray) -> Any:
+        """The array on the device."""
+        with self._told("take", array.nbytes), self.stream:
+            return self.xp.asarray(array)
+
+    def to_host(self, array: Any, out: np.ndarray | None = None) -> np.ndarray:
+        """The array in the host's memory, in ``out`` if it is given; waits for what the stream still has to do."""
+        with self._told("give"):
+            return array.get(stream=self.stream, out=out)
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype, *, cleared: bool = False) -> Any:
+        """A new array on the device, of zeros if ``cleared``."""
+        make = self.xp.zeros if cleared else self.xp.empty
+        with self._told("take", int(np.prod(shape)) * dtype.itemsize), self.stream:
+            return make(shape, dtype)
+
+    def host_memory(self, size: int, dtype: np.dtype) -> np.ndarray:
+        """Flat page-locked memory of the host: the device writes into it without a copy in between."""
+        return np.frombuffer(self.xp.cuda.alloc_pinned_memory(max(1, size) * dtype.itemsize), dtype, size)
+
+    @contextlib.contextmanager
+    def _told(self, what: str, size: int = 0) -> Iterator[None]:
+        """Errors of the device as errors of npk."""
+        cuda = self.xp.cuda
+        try:
+            yield
+        except cuda.memory.OutOfMemoryError as error:
+            free, total = cuda.runtime.memGetInfo()
+            raise BackendError(
+                f"the GPU cannot take {size / 1e9:.2f} GB: {free / 1e9:.2f} of {total / 1e9:.2f} GB are free. "
+                f'Ask for smaller tiles with memory= (for instance memory="{max(1, free // 2**22)}MB"), free memory on the GPU, {_ELSE}.'
+            ) from error
+        except cuda.runtime.CUDARuntimeError as error:
+            raise BackendError(f"the GPU failed to {what}: {_line(error)}. Look at nvidia-smi, {_ELSE}.") from error
+
+
+def find_launcher() -> CupyLauncher:
+    """The launcher of the current CUDA device.
+
+    Returns:
+        The launcher.
+
+    Raises:
+        BackendError: without CuPy, a driver, a device, or one that is new enough.
+    """
+    cupy = _import_cupy()
+    try:
+        _check_driver(cupy)
+        _check_device(cupy)
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise BackendError(f"the CUDA driver does not work: {_line(error)}. Look at nvidia-smi, {_ELSE}.") from error
+    return CupyLauncher(cupy)
+
+
+def _import_cupy() -> Any:
+    try:
+        import cupy
+    except ModuleNotFoundError as error:
+        raise BackendError(
+            'backend="cuda" needs CuPy, which is not installed. '
+            f"Install it with pip install 'npk[cuda12]' (drivers for CUDA 13: 'npk[cuda13]'), {_ELSE}."
+        ) from error
+    except ImportError as error:
+        raise BackendError(
+            f"CuPy is installed, but cannot be imported: {_line(error)}. Reinstall it with pip install 'npk[cuda12]', {_ELSE}."
+        ) from error
+    return cupy
+
+
+def _check_driver(cupy: Any) -> None:
+    """Whether there is a driver, and one that knows the CUDA of this CuPy."""
+    runtime = cupy.cuda.runtime
+    driver, built = runtime.driverGetVersion(), runtime.runtimeGetVersion()
+    if driver == 0:
+        raise BackendError(f"there is no NVIDIA driver on this machine. Install one (nvidia-smi then lists the GPUs), {_ELSE}.")
+    if driver // 1000 < built // 1000:
+        raise BackendError(
+            f"the NVIDIA driver knows CUDA {_version(driver)}, this CuPy is made for CUDA {_version(built)}. "
+            f"Update the driver, or install CuPy for CUDA {driver // 1000} ('npk[cuda{driver // 1000}]'), {_ELSE}."
+        )
+
+
+def _check_device(cupy: Any) -> None:
+    """Whether a device can be seen, and is new enough."""
+    runtime = cupy.cuda.runtime
+    try:
+        count = runtime.getDeviceCount()
+    except runtime.CUDARuntimeError as error:
+        if "NoDevice" not in str(error):
+            raise
+        count = 0
+    if count == 0:
+        raise BackendError(
+            f"there is an NVIDIA driver, but no device can be seen. Look at nvidia-smi and at CUDA_VISIBLE_DEVICES, {_ELSE}."
+        )
+    capability = int(cupy.cuda.Device().compute_capability)
+    if capability < OLDEST:
+        raise BackendError(
+            f"the CUDA device has compute capability {capability / 10}, npk's kernels need {OLDEST / 10} or newer. "
+            f"Choose another device with CUDA_VISIBLE_DEVICES, {_ELSE}."
+        )
+
+
+def _version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _line(error: Exception) -> str:
+    """The first line of what an error says."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")

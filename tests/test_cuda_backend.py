@@ -1,0 +1,287 @@
+"""The CUDA backend on emulated devices against the CPU backend, and what is said where there is no device."""
+
+import functools
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import assert_kernels_equal
+from emu.fibers import compiler_is_missing
+from emu.launcher import EmulatedLauncher, ptx_kernel, written
+from test_backends import BackendContract, dense_table
+from tiny_networks import NETWORKS, make, samples
+from torch import nn
+
+import npk
+from npk.backends.cpu import CpuBackend
+from npk.backends.cuda import CudaBackend
+from npk.backends.cuda import launcher as launchers
+from npk.backends.cuda.registry import KERNELS, dense_kernel
+from npk.backends.exponents import find_exponents
+from npk.backends.product import as_product
+from npk.dual.planning import plan
+from npk.errors import BackendError
+
+pytestmark = pytest.mark.filterwarnings("ignore::npk.errors.KernelWarning")  # tiny networks have dead inputs
+ENGINES = ["ptx", pytest.param("check", marks=pytest.mark.skipif(compiler_is_missing(), reason="there is no g++"))]
+CHAINS = [
+    "one linear layer", "fully connected", "leaky", "batch norm", "comparison and sigmoid", "dropout", "fc dgn, soft", "fc dgn, hard",
+    "fc dlgn, ones", "fc dlgn-sf", "constants added", "a learned constant added", "prelu", "relu6", "hardtanh", "clamp", "abs",
+    "gated linear units", "silu", "hardswish", "relu6 under a sigmoid gate", "relu6, halved", "second of two heads", "gated output",
+]  # fmt: skip
+
+
+@pytest.fixture(params=ENGINES)
+def device(request, monkeypatch):
+    """An emulated device in the place of CuPy's."""
+    launcher = EmulatedLauncher(request.param)
+    monkeypatch.setattr(launchers, "find_launcher", lambda: launcher)
+    return launcher
+
+
+def chain(*widths):
+    layers = [nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in zip(widths, widths[1:], strict=False)]
+    return nn.Sequential(nn.Flatten(), *layers, nn.Linear(widths[-1], 2))
+
+
+@pytest.fixture(scope="module")
+def image_table():
+    """What the contract calls so: here images that a chain of dense layers takes."""
+    torch.manual_seed(0)
+    return npk.record_gates(chain(48, 40, 70).double().eval(), np.random.default_rng(0).standard_normal((17, 2, 4, 6)))
+
+
+# --- results ---
+
+
+@pytest.mark.parametrize(
+    ("capability", "words", "way"), [(70, 4, "popc"), (75, 4, "popc"), (80, 1, "bmma"), (90, 4, "bmma"), (100, 4, "popc"), (80, 0, "popc")]
+)
+def test_kernel_of_a_device(capability, words, way):
+    spec = dense_kernel(capability, words, "float32")
+    assert spec is KERNELS["dense", way, "float32"]
+    assert spec.serves(capability)
+
+
+@pytest.mark.parametrize("capability", [75, 80])
+class TestCuda(BackendContract):
+    """Both ways to count ones."""
+
+    @pytest.fixture(autouse=True)
+    def _device(self, capability):
+        self.launcher = EmulatedLauncher("ptx", capability)
+
+    def make(self, recursion, table, dtype):
+        return CudaBackend(recursion, table, dtype, self.launcher)
+
+    def test_images(self, image_table):
+        with pytest.raises(BackendError, match="computes fully connected networks in this version"):
+            self.make(plan(image_table.graph, bias="paths"), image_table, "float32")
+
+
+@functools.cache
+def recorded(name):
+    """Gates of 8 samples."""
+    rng = np.random.default_rng(len(name))
+    net, shape = make(name, rng)
+    return npk.record_gates(net, samples(shape, 8, rng))
+
+
+@pytest.mark.slow
+def test_list_of_chains_is_complete():
+    flat = [name for name, (_, shape) in NETWORKS.items() if len(shape) == 1]
+    assert [name for name in flat if as_product(plan(recorded(name).graph))] == CHAINS
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", CHAINS)
+def test_kernel_of_the_cpu(name, dtype, device):
+    rows, cols = recorded(name).take(slice(0, 5)), recorded(name).take(slice(3, 8))
+    diagonals = [npk.NeuralPathKernel(None, dtype="float64", backend="reference").diagonal(some) for some in (rows, cols)]
+    for other, diagonal in ((None, diagonals[0]), (cols, diagonals[1])):
+        expected = npk.kernel(rows, other, dtype=dtype, backend="cpu")
+        assert_kernels_equal(npk.kernel(rows, other, dtype=dtype, backend="cuda"), expected, dtype, [diagonals[0], diagonal])
+    assert len(device.launched) == 2
+
+
+def test_overlaps_are_those_of_the_cpu_to_the_bit(device, rng):
+    table = dense_table(130, 70, rng)
+    table = npk.GateTable(table.graph, np.ones((70, 3)), table.entries)
+    recursion = plan(table.graph)
+    exponents = find_exponents(recursion, table)
+    tiles = [made.tile(made.side(table), made.side(table), exponents) for made in (
+        CpuBackend(recursion, table, "float32"), CudaBackend(recursion, table, "float32"))]  # fmt: skip
+    np.testing.assert_array_equal(*tiles)
+
+
+@pytest.mark.parametrize("scale", ["fan_in", "cosine"])
+def test_many_tiles(scale, device, rng, tmp_path):
+    table = dense_table(40, 90, rng)
+    whole = npk.kernel(table, scale=scale, backend="cpu")
+    budget = npk.kernel(table, scale=scale, backend="cuda", memory="350kB")
+    assert len(device.launched) > 4
+    np.testing.assert_allclose(budget, whole, rtol=1e-5, atol=1e-5 * np.abs(whole).max())
+    stored = npk.kernel(table, scale=scale, backend="cuda", out=tmp_path / "K.zarr")
+    np.testing.assert_allclose(stored[:], whole, rtol=1e-5, atol=1e-5 * np.abs(whole).max())
+
+
+def test_blocks_left_of_the_diagonal_are_skipped(rng):
+    table, launcher = dense_table(40, 200, rng), EmulatedLauncher("ptx")
+    backend = CudaBackend(plan(table.graph), table, "float32", launcher)
+    side = backend.side(table)
+    made = backend.tile(side, side, find_exponents(backend.recursion, table), 0)
+    assert not made[64:, :64].any()
+    assert not made[128:, 64:128].any()
+    assert made[:64].any(0).all()
+
+
+def test_sixty_four_bit_offsets():
+    """A table of 2^31 words cannot be had here; the arithmetic of addresses can be read."""
+    for spec in KERNELS.values():
+        assert "long long row = row0 + sample" in spec.source
+        assert "const long long r = row0" in spec.source
+
+
+# --- what is missing ---
+
+
+class RuntimeFailure(RuntimeError):
+    """CuPy's CUDARuntimeError."""
+
+
+class OutOfMemory(MemoryError):
+    """CuPy's OutOfMemoryError."""
+
+
+class DeviceArray(np.ndarray):
+    """An array that has to be fetched."""
+
+    def get(self, stream=None, out=None):
+        del stream
+        if out is None:
+            return np.array(self)
+        out[:] = self
+        return out
+
+
+class FakeStream:
+    def __init__(self, non_blocking):
+        self.non_blocking = non_blocking
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+
+class FakeModule:
+    """RawModule on an emulator."""
+
+    def __init__(self, code, options):
+        self.code, self.options = code, options
+
+    def get_function(self, entry):
+        kernel = ptx_kernel(self.code, entry, self.options[1:], 90)
+        plain = functools.partial(map, lambda arg: arg.view(np.ndarray) if isinstance(arg, DeviceArray) else arg)
+        return lambda grid, block, args: kernel(grid[0], block[0], tuple(plain(args)), written(self.code, entry))
+
+
+def fake_cupy(driver=12090, built=12090, devices=1, capability="90", **parts):
+    """The parts of CuPy that npk uses, on NumPy."""
+
+    def count():
+        if isinstance(devices, Exception):
+            raise devices
+        return devices
+
+    runtime = SimpleNamespace(
+        driverGetVersion=lambda: driver, runtimeGetVersion=lambda: built, getDeviceCount=count, CUDARuntimeError=RuntimeFailure,
+        memGetInfo=lambda: (1_000_000_000, 8_000_000_000),
+    )  # fmt: skip
+    cuda = SimpleNamespace(
+        runtime=runtime, memory=SimpleNamespace(OutOfMemoryError=OutOfMemory), Stream=FakeStream, alloc_pinned_memory=bytearray,
+        Device=lambda: SimpleNamespace(compute_capability=capability),
+    )  # fmt: skip
+    made = {
+        "asarray": lambda a: np.array(a).view(DeviceArray),
+        "empty": lambda shape, dtype: np.full(shape, np.nan, dtype).view(DeviceArray),
+        "zeros": lambda shape, dtype: np.zeros(shape, dtype).view(DeviceArray),
+        "RawModule": FakeModule,
+    }
+    return SimpleNamespace(cuda=cuda, **{**made, **parts})
+
+
+def raising(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"driver": 0}, "there is no NVIDIA driver on this machine. Install one"),
+        ({"driver": 11040}, r"the NVIDIA driver knows CUDA 11.4, this CuPy is made for CUDA 12.9. Update the driver, or .*'npk\[cuda11\]'"),
+        ({"devices": 0}, "there is an NVIDIA driver, but no device can be seen. .* CUDA_VISIBLE_DEVICES"),
+        ({"devices": RuntimeFailure("cudaErrorNoDevice: no CUDA-capable device is detected")}, "no device can be seen"),
+        ({"devices": RuntimeFailure("cudaErrorUnknown: who knows")}, "the CUDA driver does not work: cudaErrorUnknown: who knows. Look at"),
+        ({"capability": "61"}, "the CUDA device has compute capability 6.1, npk's kernels need 7.0 or newer. Choose another device"),
+    ],
+)
+def test_what_is_missing_is_said(options, why, monkeypatch, rng):
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy(**options))
+    with pytest.raises(BackendError, match=why) as caught:
+        npk.kernel(dense_table(5, 4, rng), backend="cuda")
+    assert 'or use backend="cpu"' in str(caught.value)
+
+
+def test_cupy_that_is_missing(monkeypatch, rng):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(BackendError, match=r"needs CuPy, which is not installed. Install it with pip install 'npk\[cuda12\]'"):
+        npk.kernel(dense_table(5, 4, rng), backend="cuda")
+
+
+def test_cupy_that_is_broken(monkeypatch, rng, tmp_path):
+    (tmp_path / "cupy.py").write_text("raise ImportError('libfoo.so: cannot open shared object file\\nand more')")
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BackendError, match=r"cannot be imported: libfoo.so: cannot open shared object file. Reinstall it"):
+        npk.kernel(dense_table(5, 4, rng), backend="cuda")
+
+
+@pytest.mark.parametrize(
+    ("parts", "why"),
+    [
+        ({"empty": raising(OutOfMemory("no"))}, r'the GPU cannot take 0.00 GB: 1.00 of 8.00 GB are free. .*memory="238MB"'),
+        ({"asarray": raising(OutOfMemory("no"))}, "the GPU cannot take"),
+        ({"asarray": raising(RuntimeFailure("cudaErrorECC: ecc\nmore"))}, "the GPU failed to take: cudaErrorECC: ecc. Look at nvidia-smi"),
+        ({"RawModule": raising(RuntimeError("libnvrtc.so.12 not found"))}, "CuPy cannot compile npk's kernel npk_dense_bmma .*libnvrtc"),
+    ],
+)
+def test_device_that_fails(parts, why, monkeypatch, rng):
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy(**parts))
+    table = dense_table(5, 4, rng)
+    table = dense_table(40, 4, rng) if "RawModule" in parts else table
+    with pytest.raises(BackendError, match=why):
+        npk.kernel(table, table, backend="cuda")
+
+
+def test_launcher_for_cupy(monkeypatch, rng):
+    """Every line that production runs, on a CuPy whose device is an emulator."""
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy())
+    table = dense_table(70, 20, rng)
+    np.testing.assert_allclose(npk.kernel(table, backend="cuda"), npk.kernel(table, backend="cpu"), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", CHAINS)
+def test_kernel_of_the_cpu_on_a_device(name, dtype, rng):
+    net, shape = make(name, rng)
+    X = samples(shape, 70, rng)
+    diagonal = npk.NeuralPathKernel(net, dtype="float64").diagonal(X)
+    assert_kernels_equal(npk.kernel(net, X, dtype=dtype, backend="cuda"), npk.kernel(net, X, dtype=dtype), dtype, [diagonal, diagonal])
