@@ -1,6 +1,7 @@
 """The CUDA backend on emulated devices against the CPU backend, and what is said where there is no device."""
 
 import functools
+import itertools
 import sys
 from types import SimpleNamespace
 
@@ -42,7 +43,7 @@ def device(request, monkeypatch):
 
 
 def chain(*widths):
-    layers = [nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in zip(widths, widths[1:], strict=False)]
+    layers = [nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in itertools.pairwise(widths)]
     return nn.Sequential(nn.Flatten(), *layers, nn.Linear(widths[-1], 2))
 
 
@@ -95,9 +96,9 @@ def test_list_of_chains_is_complete():
     assert [name for name in flat if as_product(plan(recorded(name).graph))] == CHAINS
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", CHAINS)
-def test_kernel_of_the_cpu(name, dtype, device):
+def test_kernel_of_the_cpu(name, device):
+    dtype = {"ptx": "float32", "check": "float64"}[device.engine]  # both emulators run both arithmetics in test_cuda_dense
     rows, cols = recorded(name).take(slice(0, 5)), recorded(name).take(slice(3, 8))
     diagonals = [npk.NeuralPathKernel(None, dtype="float64", backend="reference").diagonal(some) for some in (rows, cols)]
     for other, diagonal in ((None, diagonals[0]), (cols, diagonals[1])):
@@ -120,7 +121,7 @@ def test_overlaps_are_those_of_the_cpu_to_the_bit(device, rng):
 def test_many_tiles(scale, device, rng, tmp_path):
     table = dense_table(40, 90, rng)
     whole = npk.kernel(table, scale=scale, backend="cpu")
-    budget = npk.kernel(table, scale=scale, backend="cuda", memory="350kB")
+    budget = npk.kernel(table, scale=scale, backend="cuda", memory="80kB")
     assert len(device.launched) > 4
     np.testing.assert_allclose(budget, whole, rtol=1e-5, atol=1e-5 * np.abs(whole).max())
     stored = npk.kernel(table, scale=scale, backend="cuda", out=tmp_path / "K.zarr")
@@ -135,13 +136,6 @@ def test_blocks_left_of_the_diagonal_are_skipped(rng):
     assert not made[64:, :64].any()
     assert not made[128:, 64:128].any()
     assert made[:64].any(0).all()
-
-
-def test_sixty_four_bit_offsets():
-    """A table of 2^31 words cannot be had here; the arithmetic of addresses can be read."""
-    for spec in KERNELS.values():
-        assert "long long row = row0 + sample" in spec.source
-        assert "const long long r = row0" in spec.source
 
 
 # --- what is missing ---
@@ -225,7 +219,8 @@ def raising(error):
     ("options", "why"),
     [
         ({"driver": 0}, "there is no NVIDIA driver on this machine. Install one"),
-        ({"driver": 11040}, r"the NVIDIA driver knows CUDA 11.4, this CuPy is made for CUDA 12.9. Update the driver, or .*'npk\[cuda11\]'"),
+        ({"driver": 11040}, r"the NVIDIA driver knows CUDA 11.4, this CuPy is made for CUDA 12.9. Update the driver, or use"),
+        ({"driver": 12080, "built": 13000}, r"made for CUDA 13.0. Update the driver, exchange CuPy for .*'npk\[cuda12\]'"),
         ({"devices": 0}, "there is an NVIDIA driver, but no device can be seen. .* CUDA_VISIBLE_DEVICES"),
         ({"devices": RuntimeFailure("cudaErrorNoDevice: no CUDA-capable device is detected")}, "no device can be seen"),
         ({"devices": RuntimeFailure("cudaErrorUnknown: who knows")}, "the CUDA driver does not work: cudaErrorUnknown: who knows. Look at"),

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 from emu.fibers import compiler_is_missing
-from emu.launcher import EmulatedLauncher
+from emu.launcher import EmulatedLauncher, fiber_kernel, ptx_kernel
+from emu.nvrtc import compilers
 
+from npk.backends.cuda.launcher import find_launcher
 from npk.backends.cuda.registry import KERNELS
 from npk.backends.cuda.runners import TILE
 from npk.backends.layout import BITS, REAL
@@ -44,12 +46,13 @@ class Case:
     def run(self, way, launcher, left=None):
         """The kernel's result; what it did not write is not a number."""
         (n, m), spec = self.shape, KERNELS["dense", way, self.dtype]
-        out = np.full(self.shape, np.nan, self.dtype)
+        out = launcher.to_device(np.full(self.shape, np.nan, self.dtype))
         (row_bits, row_reals), (col_bits, col_reals) = self.side(0), self.side(1)
-        arrays = (row_bits, col_bits, row_reals, col_reals, np.array(self.rows, np.int32).reshape(-1, 3), self.scales, out)
+        factors = np.array(self.rows, np.int32).reshape(-1, 3)
+        arrays = [launcher.to_device(a) for a in (row_bits, col_bits, row_reals, col_reals, factors, self.scales)]
         sizes = [np.int32(size) for size in (n, m, self.words, self.numbers, len(self.rows))]
-        launcher.launch(spec, -(-n // TILE) * -(-m // TILE), (*arrays, *sizes, np.int64(n if left is None else left)))
-        return out
+        launcher.launch(spec, -(-n // TILE) * -(-m // TILE), (*arrays, out, *sizes, np.int64(n if left is None else left)))
+        return launcher.to_host(out)
 
 
 def _packed(bits):
@@ -77,6 +80,21 @@ def test_ptx_gives_the_definition(shape, factors, way, dtype):
     np.testing.assert_array_equal(case.run(way, EmulatedLauncher("ptx")), case.expected())
 
 
+DEVICES = [
+    (way, major, arch)
+    for way in WAYS
+    for major, compiler in compilers().items()
+    for arch in (70, 75, 80, 90, 100, 120)
+    if arch in compiler.architectures and KERNELS["dense", way, "float32"].serves(arch)
+]
+
+
+@pytest.mark.parametrize(("way", "major", "arch"), DEVICES)
+def test_ptx_of_every_device(way, major, arch):
+    case = Case(TILE + 1, 5, FACTORS["input and two layers"])
+    np.testing.assert_array_equal(case.run(way, EmulatedLauncher("ptx", arch, major=major)), case.expected())
+
+
 @needs_compiler
 @pytest.mark.parametrize("mode", ["fast", "check"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -85,3 +103,66 @@ def test_ptx_gives_the_definition(shape, factors, way, dtype):
 def test_fibers_give_the_definition(shape, factors, way, dtype, mode):
     case = Case(*shape, FACTORS[factors], dtype)
     np.testing.assert_array_equal(case.run(way, EmulatedLauncher(mode)), case.expected())
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_more_than_two_to_the_31_words(way, tmp_path):
+    """Sample 16 begins behind what 32 bits can count; the file is sparse, and all but two of its words are 0."""
+    words, spec = 2**27, KERNELS["dense", way, "float32"]
+    bits = np.memmap(tmp_path / "bits", np.uint32, "w+", shape=(17, words))
+    bits[16, -2:] = 7, 3
+    out, none, one = np.full((17, 17), np.nan, np.float32), np.zeros((17, 0), np.float32), np.ones(1, np.float32)
+    sizes = [np.int32(size) for size in (17, 17, words, 0, 1)]
+    arrays = (bits, bits, none, none, np.array([[BITS, words - 2, 2]], np.int32), one, out)
+    ptx_kernel(spec.source, spec.entry, spec.options)(1, spec.threads, (*arrays, *sizes, np.int64(17)), (6,), tracked=False)
+    assert out[16, 16] == 5
+    assert out.sum() == 5
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("shape", "factors"), [*CASES, ((1000, 3000), "input and two layers")])
+def test_device_gives_the_definition(shape, factors, way, dtype):
+    launcher = find_launcher()
+    if not KERNELS["dense", way, dtype].serves(launcher.capability):
+        pytest.skip("the device has no binary tensor cores")
+    case = Case(*shape, FACTORS[factors], dtype)
+    np.testing.assert_array_equal(case.run(way, launcher), case.expected())
+
+
+@needs_compiler
+@pytest.mark.parametrize("order", ["reverse", "random"])
+@pytest.mark.parametrize("way", WAYS)
+def test_order_of_threads_does_not_matter(way, order):
+    case = Case(TILE + 1, TILE + 5, FACTORS["input and two layers"])
+    np.testing.assert_array_equal(case.run(way, EmulatedLauncher("check", order=order)), case.expected())
+
+
+@pytest.mark.parametrize("left", [-1000, -TILE, -TILE + 1, 0, 1, TILE, 1000])
+@pytest.mark.parametrize("way", WAYS)
+def test_blocks_that_meet_the_triangle(way, left):
+    """Exactly those with an entry on the diagonal or right of it are computed."""
+    case = Case(2 * TILE + 3, 3 * TILE - 2, [(BITS, 40)])
+    made, (row, col) = case.run(way, EmulatedLauncher("ptx"), left), np.indices(case.shape)
+    last_col, first_row = col // TILE * TILE + TILE - 1, row // TILE * TILE
+    met = last_col + left >= first_row
+    np.testing.assert_array_equal(made[met], case.expected()[met])
+    assert np.isnan(made[~met]).all()
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("way", "stores"), [("popc", 1), ("bmma", 2)])
+def test_ways_to_memory(way, stores, dtype):
+    """No two threads of a warp ask for different words of one bank; whole sectors are read. A fragment's rows are written in two halves."""
+    case = Case(TILE, TILE, [(REAL, 16), (BITS, 512)], dtype)
+    case.run(way, EmulatedLauncher("check", profile=True))
+    spec = KERNELS["dense", way, dtype]
+    counts = fiber_kernel(spec.source, spec.entry, spec.options).counts()
+    assert {(count["kind"], count["write"]) for count in counts} == {
+        (kind, write) for kind in ("shared", "global") for write in (False, True)
+    }
+    for count in counts:
+        most = stores if (count["kind"], count["write"]) == ("global", True) else 1
+        assert count["taken"] <= most * count["fewest"], count

@@ -26,8 +26,12 @@
 #define NPK_EMU_CHECK 0
 #endif
 
-struct uint3 { unsigned x, y, z; };
-struct dim3 { unsigned x, y, z; };
+struct uint3 {
+    unsigned x, y, z;
+};
+struct dim3 {
+    unsigned x, y, z;
+};
 typedef void (*thunk_t)(void**);
 
 // ------------------------------------------------------------------ context switch
@@ -45,20 +49,27 @@ npk_emu_swap:
     ret
 .size npk_emu_swap,.-npk_emu_swap
 )");
-struct Context { void* sp = nullptr; };
+struct Context {
+    void* sp = nullptr;
+};
 static void ctx_make(Context& c, char* stack, size_t size, void (*entry)()) {
     uintptr_t top = ((uintptr_t)stack + size) & ~(uintptr_t)15;
     void** sp = (void**)top;
-    *--sp = nullptr;              // return address of entry(): it never returns
-    *--sp = (void*)entry;         // rsp % 16 == 8 at entry, as the ABI wants
+    *--sp = nullptr;      // return address of entry(): it never returns
+    *--sp = (void*)entry; // rsp % 16 == 8 at entry, as the ABI wants
     for (int i = 0; i < 6; ++i) *--sp = nullptr;
     c.sp = sp;
 }
 static void ctx_swap(Context& from, Context& to) { npk_emu_swap(&from.sp, to.sp); }
 #else
-struct Context { ucontext_t u; };
+struct Context {
+    ucontext_t u;
+};
 static void ctx_make(Context& c, char* stack, size_t size, void (*entry)()) {
-    getcontext(&c.u); c.u.uc_stack.ss_sp = stack; c.u.uc_stack.ss_size = size; c.u.uc_link = nullptr;
+    getcontext(&c.u);
+    c.u.uc_stack.ss_sp = stack;
+    c.u.uc_stack.ss_size = size;
+    c.u.uc_link = nullptr;
     makecontext(&c.u, entry, 0);
 }
 static void ctx_swap(Context& from, Context& to) { swapcontext(&from.u, &to.u); }
@@ -67,152 +78,97 @@ static void ctx_swap(Context& from, Context& to) { swapcontext(&from.u, &to.u); 
 // ------------------------------------------------------------------ state
 enum State { READY, AT_BARRIER, AT_WARP, DONE };
 struct Fiber {
-    Context ctx; uint3 tid; unsigned lin, lane, warp; State state; int line;
-    unsigned mask; int op; unsigned long long val, snap[32]; int pred; const void* blob; unsigned char* blob_all; int blob_n;
+    Context ctx;
+    uint3 tid;
+    unsigned lin, lane, warp;
+    State state;
+    int line;
+    unsigned mask;
+    int op;
+    unsigned long long val, snap[32];
+    int pred;
+    const void* blob;
+    unsigned char* blob_all;
+    int blob_n;
 };
-struct Opts { int schedule; unsigned seed; int threads; size_t stack; int poison; };   // schedule 0 forward, 1 reverse, 2 random
-struct Launch { thunk_t fn; void** args; dim3 grid, block; size_t smem; Opts o; std::atomic<unsigned long long> next{0}; std::atomic<bool> abort{false}; };
+struct Opts {
+    int schedule;
+    unsigned seed;
+    int threads;
+    size_t stack;
+    int poison;
+}; // schedule 0 forward, 1 reverse, 2 random
+struct Launch {
+    thunk_t fn;
+    void** args;
+    dim3 grid, block;
+    size_t smem;
+    Opts o;
+    std::atomic<unsigned long long> next{0};
+    std::atomic<bool> abort{false};
+};
 struct Block {
-    Launch* L; uint3 bid; unsigned n, live; std::vector<Fiber> f; std::vector<unsigned> order; char* stacks = nullptr; size_t stack = 0;
-    std::vector<unsigned char> smem; Context sched; Fiber* cur = nullptr; unsigned epoch; std::vector<unsigned> warp_clock; int red; bool dead;
-    unsigned long long lin; std::mt19937 rng;
-    ~Block() { if (stacks) munmap(stacks, stack * n); }
+    Launch* L;
+    uint3 bid;
+    unsigned n, live;
+    std::vector<Fiber> f;
+    std::vector<unsigned> order;
+    char* stacks = nullptr;
+    size_t stack = 0;
+    std::vector<unsigned char> smem;
+    Context sched;
+    Fiber* cur = nullptr;
+    unsigned epoch;
+    std::vector<unsigned> warp_clock;
+    int red;
+    bool dead;
+    unsigned long long lin;
+    std::mt19937 rng;
+    ~Block() {
+        if (stacks) munmap(stacks, stack * n);
+    }
 };
-static thread_local Block* volatile g_b = nullptr;   // volatile: poisoning rewrites the TLS block it lives in
-static thread_local volatile int g_touch;                 // makes sure that the TLS block of this library exists
+static thread_local Block* volatile g_b = nullptr; // volatile: poisoning rewrites the TLS block it lives in
+static thread_local volatile int g_touch;          // makes sure that the TLS block of this library exists
 
-static std::vector<std::string> g_errors; static std::set<std::string> g_seen; static std::atomic_flag g_lock = ATOMIC_FLAG_INIT;
+static std::vector<std::string> g_errors;
+static std::set<std::string> g_seen;
+static std::atomic_flag g_lock = ATOMIC_FLAG_INIT;
 static void report(const std::string& key, const char* fmt, ...) {
-    char buf[1024]; va_list ap; va_start(ap, fmt); vsnprintf(buf, sizeof buf, fmt, ap); va_end(ap);
+    char buf[1024];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(buf, sizeof buf, fmt, ap);
+    va_end(ap);
     while (g_lock.test_and_set()) {}
     if (g_seen.insert(key).second && g_errors.size() < 50) g_errors.push_back(buf);
     g_lock.clear();
 }
 static std::string who(const Block& b, unsigned lin) {
-    const Fiber& f = b.f[lin]; char s[96];
-    snprintf(s, sizeof s, "block (%u,%u,%u) thread (%u,%u,%u)", b.bid.x, b.bid.y, b.bid.z, f.tid.x, f.tid.y, f.tid.z); return s;
+    const Fiber& f = b.f[lin];
+    char s[96];
+    snprintf(s, sizeof s, "block (%u,%u,%u) thread (%u,%u,%u)", b.bid.x, b.bid.y, b.bid.z, f.tid.x, f.tid.y, f.tid.z);
+    return s;
 }
-static void yield_() { Block& b = *g_b; ctx_swap(b.cur->ctx, b.sched); }
-[[noreturn]] static void die() { g_b->dead = true; g_b->L->abort = true; for (;;) yield_(); }
-static void fiber_main() { Block& b = *g_b; b.L->fn(b.L->args); b.cur->state = DONE; --b.live; for (;;) yield_(); }
+static void yield_() {
+    Block& b = *g_b;
+    ctx_swap(b.cur->ctx, b.sched);
+}
+[[noreturn]] static void die() {
+    g_b->dead = true;
+    g_b->L->abort = true;
+    for (;;) yield_();
+}
+static void fiber_main() {
+    Block& b = *g_b;
+    b.L->fn(b.L->args);
+    b.cur->state = DONE;
+    --b.live;
+    for (;;) yield_();
+}
 
-// ------------------------------------------------------------------ checker
 #if NPK_EMU_CHECK
-struct Cell { uint32_t wthr, wblk, wep, wclk, rthr, rblk, rep, rclk; uint8_t w, r, init, wat, rat; uint32_t wpc, rpc; };  // r: 0 none 1 one 2 one warp 3 several warps of a block 4 several blocks
-struct Range { char* lo; size_t n; std::string name; bool shared, ro; std::vector<Cell> c; };
-static std::vector<Range> g_ranges; static Range g_tls, g_dyn; static uintptr_t g_base; static Range* g_last;
-static char *g_mod_lo, *g_mod_hi; static unsigned long long g_checked; static bool g_profile;
-struct Access { std::vector<std::pair<uint64_t, unsigned>> a; };
-static std::map<std::tuple<uint32_t, unsigned, unsigned>, Access> g_prof; static std::map<std::pair<uint32_t, unsigned>, unsigned> g_occ;
-struct ProfSum { unsigned long long req = 0, ideal = 0, actual = 0; bool shared, write; unsigned size; }; static std::map<uint32_t, ProfSum> g_psum;
-
-static Range* find(char* p, size_t n) {
-    auto in = [&](Range& r) { return p >= r.lo && p + n <= r.lo + r.n; };
-    if (g_last && in(*g_last)) return g_last;
-    if (in(g_tls)) return g_last = &g_tls;
-    if (in(g_dyn)) return g_last = &g_dyn;
-    for (auto& r : g_ranges) if (in(r)) return g_last = &r;
-    return nullptr;
-}
-static void race(Block& b, Range& r, char* p, uint32_t pc, const char* now, uint32_t opc, uint32_t othr, uint32_t oblk, const char* before) {
-    char key[96]; snprintf(key, sizeof key, "race%x/%x", std::min(pc, opc), std::max(pc, opc));
-    report(key, "RACE %s of %s+%zu by %s @pc=%x is not ordered after the %s by block #%u thread #%u @pc=%x", now, r.name.c_str(), (size_t)(p - r.lo),
-           who(b, b.cur->lin).c_str(), pc, before, oblk, othr, opc);
-}
-static void access(void* a, size_t n, bool write, bool atomic, void* ret) {
-    Block* bp = g_b; if (!bp || !bp->cur) return;
-    Block& b = *bp; Fiber& f = *b.cur; char* p = (char*)a; uint32_t pc = (uint32_t)((uintptr_t)ret - g_base - 1);
-    char* st = b.stacks + b.stack * f.lin;
-    if (p >= st && p + n <= st + b.stack) return;                       // this thread's own local memory
-    ++g_checked;
-    Range* r = find(p, n);
-    if (!r) {
-        if (p >= b.stacks && p < b.stacks + b.stack * b.n) { report("loc", "BOUNDS access to another thread's local memory by %s @pc=%x", who(b, f.lin).c_str(), pc); die(); }
-        if (p >= g_mod_lo && p + n <= g_mod_hi) return;                 // __constant__ / __device__ tables
-        const Range* best = nullptr; size_t bd = ~(size_t)0;
-        auto near = [&](const Range& q) { size_t d = p < q.lo ? q.lo - p : p >= q.lo + q.n ? p - (q.lo + q.n) : 0; if (q.n && d < bd) { bd = d; best = &q; } };
-        near(g_tls); near(g_dyn); for (auto& q : g_ranges) near(q);
-        char key[64]; snprintf(key, sizeof key, "oob%x", pc);
-        report(key, "BOUNDS %s of %zu bytes at %s%+lld (it has %zu bytes) by %s @pc=%x", write ? "write" : "read", n, best ? best->name.c_str() : "?",
-               best ? (long long)(p - best->lo) : 0, best ? best->n : 0, who(b, f.lin).c_str(), pc);
-        die();
-    }
-    if ((uintptr_t)p % std::min<size_t>(n & -n, 16)) { report("al" + std::to_string(pc), "ALIGN %zu-byte access at %s+%zu by %s @pc=%x", n, r->name.c_str(), (size_t)(p - r->lo), who(b, f.lin).c_str(), pc); }
-    if (write && r->ro) { report("ro" + std::to_string(pc), "READONLY write to const buffer %s+%zu by %s @pc=%x", r->name.c_str(), (size_t)(p - r->lo), who(b, f.lin).c_str(), pc); }
-    if (g_profile) { unsigned k = g_occ[{pc, f.lin}]++; g_prof[{pc, f.warp, k}].a.push_back({(uint64_t)(p - r->lo) + (r->shared ? 0 : (uint64_t)1 << 40), (unsigned)n});
-        auto& s = g_psum[pc]; s.shared = r->shared; s.write = write; s.size = n; }
-    uint32_t blk = (uint32_t)b.lin, clk = b.warp_clock[f.warp];
-    for (size_t i = 0; i < n; ++i) {
-        Cell& c = r->c[p - r->lo + i];
-        auto ordered = [&](uint32_t t, uint32_t bl, uint32_t ep, uint32_t ck) {
-            if (bl != blk) return false;                       // blocks of one launch are never ordered
-            if (t == f.lin || ep != b.epoch) return true;      // same thread, or a __syncthreads between
-            return t / 32 == f.warp && ck < clk;               // or a full __syncwarp between
-        };
-        if (!write && !c.init) { report("un" + std::to_string(pc), "UNINIT read of %s+%zu by %s @pc=%x", r->name.c_str(), (size_t)(p - r->lo), who(b, f.lin).c_str(), pc); }
-        if (c.w && !(atomic && c.wat) && !ordered(c.wthr, c.wblk, c.wep, c.wclk)) race(b, *r, p + i, pc, write ? "write" : "read", c.wpc, c.wthr, c.wblk, "write");
-        if (write && c.r && !(atomic && c.rat)) {
-            bool ok = c.r == 1 ? ordered(c.rthr, c.rblk, c.rep, c.rclk) : c.r == 4 ? false
-                    : c.rblk != blk ? false : c.rep != b.epoch ? true : c.r == 2 && c.rthr / 32 == f.warp && c.rclk < clk;
-            if (!ok) race(b, *r, p + i, pc, "write", c.rpc, c.rthr, c.rblk, "read");
-        }
-        if (write) { c.w = 1; c.wthr = f.lin; c.wblk = blk; c.wep = b.epoch; c.wclk = clk; c.init = 1; c.wat = atomic; c.wpc = pc; }
-        else {
-            if (!c.r) c.r = 1;
-            else if (c.rblk != blk) c.r = 4;
-            else if (c.r != 4) {
-                if (c.rep != b.epoch) c.r = 1;
-                else if (c.rthr != f.lin) c.r = (c.r != 3 && c.rthr / 32 == f.warp) ? 2 : 3;
-            }
-            c.rat = atomic && (c.r == 1 ? true : c.rat); c.rthr = f.lin; c.rblk = blk; c.rep = b.epoch; c.rclk = clk; c.rpc = pc;
-        }
-    }
-}
-#define RET __builtin_return_address(0)
-extern "C" {
-void __tsan_init() {}  void __tsan_func_entry(void*) {}  void __tsan_func_exit() {}  void __tsan_vptr_update(void*, void*) {}  void __tsan_vptr_read(void*) {}
-#define NPK_TS(n) void __tsan_read##n(void* p) { access(p, n, false, false, RET); }  void __tsan_write##n(void* p) { access(p, n, true, false, RET); } \
-    void __tsan_unaligned_read##n(void* p) { access(p, n, false, false, RET); }  void __tsan_unaligned_write##n(void* p) { access(p, n, true, false, RET); } \
-    void __tsan_volatile_read##n(void* p) { access(p, n, false, false, RET); }  void __tsan_volatile_write##n(void* p) { access(p, n, true, false, RET); }
-NPK_TS(1) NPK_TS(2) NPK_TS(4) NPK_TS(8) NPK_TS(16)
-void __tsan_read_range(void* p, long n) { access(p, n, false, false, RET); }
-void __tsan_write_range(void* p, long n) { access(p, n, true, false, RET); }
-// UBSan handlers: the first member of (almost) every descriptor is {const char* file; uint32 line; uint32 column}
-struct UbLoc { const char* file; uint32_t line, col; };
-static void ub(const char* kind, UbLoc* l, bool fatal) {
-    if (!g_b || !g_b->cur) return;
-    report(std::string("ub") + kind + std::to_string(l->line), "UB %s at %s:%u by %s", kind, l->file ? l->file : "?", l->line, who(*g_b, g_b->cur->lin).c_str());
-    if (fatal) die();
-}
-#define NPK_UB(name, kind, fatal) void __ubsan_handle_##name(UbLoc* l, ...) { ub(kind, l, fatal); }  void __ubsan_handle_##name##_abort(UbLoc* l, ...) { ub(kind, l, true); }
-NPK_UB(out_of_bounds, "array index out of bounds", true) NPK_UB(shift_out_of_bounds, "shift out of range", false) NPK_UB(add_overflow, "signed overflow", false)
-NPK_UB(sub_overflow, "signed overflow", false) NPK_UB(mul_overflow, "signed overflow", false) NPK_UB(negate_overflow, "signed overflow", false)
-NPK_UB(divrem_overflow, "division", true) NPK_UB(type_mismatch_v1, "null or misaligned pointer", false) NPK_UB(pointer_overflow, "pointer overflow", false)
-NPK_UB(load_invalid_value, "invalid bool/enum", false) NPK_UB(float_cast_overflow, "float cast overflow", false) NPK_UB(vla_bound_not_positive, "vla", true)
-void __ubsan_handle_builtin_unreachable(UbLoc* l) { ub("unreachable", l, true); abort(); }
-void __ubsan_handle_missing_return(UbLoc* l) { ub("missing return", l, true); abort(); }
-}
-static int phdr_cb(struct dl_phdr_info* i, size_t, void* out) {
-    uintptr_t me = (uintptr_t)&g_errors; bool mine = false; char *lo = nullptr, *hi = nullptr; size_t tls = 0;
-    for (int k = 0; k < i->dlpi_phnum; ++k) {
-        auto& h = i->dlpi_phdr[k]; uintptr_t a = i->dlpi_addr + h.p_vaddr;
-        if (h.p_type == PT_LOAD) { if (me >= a && me < a + h.p_memsz) mine = true; if (!lo) lo = (char*)a; hi = (char*)a + h.p_memsz; }
-        if (h.p_type == PT_TLS) tls = h.p_memsz;
-    }
-    if (!mine) return 0;
-    g_mod_lo = lo; g_mod_hi = hi; g_base = i->dlpi_addr; ((void**)out)[0] = i->dlpi_tls_data; ((void**)out)[1] = (void*)tls; return 1;
-}
-static void shared_reset(Range& r) { std::fill(r.c.begin(), r.c.end(), Cell{}); }
-static void prof_flush() {
-    for (auto& kv : g_prof) {
-        auto& s = g_psum[std::get<0>(kv.first)]; std::set<uint64_t> words, sectors; std::map<unsigned, std::set<uint64_t>> banks;
-        for (auto& x : kv.second.a) for (uint64_t o = x.first & ~3ull; o < x.first + x.second; o += 4) { words.insert(o / 4); sectors.insert(o / 32); banks[(o / 4) % 32].insert(o / 4); }
-        ++s.req;
-        if (s.shared) { size_t mx = 0; for (auto& q : banks) mx = std::max(mx, q.second.size()); s.actual += mx; s.ideal += (words.size() + 31) / 32; }
-        else { s.actual += sectors.size(); s.ideal += (words.size() + 7) / 8; }
-    }
-    g_prof.clear(); g_occ.clear();
-}
+#include "fiber_checker.h"
 #endif
 
 // ------------------------------------------------------------------ device functions
@@ -222,84 +178,168 @@ uint3 npk_emu_bid() { return g_b->bid; }
 dim3 npk_emu_bdim() { return g_b->L->block; }
 dim3 npk_emu_gdim() { return g_b->L->grid; }
 void* npk_emu_dynamic_smem() { return g_b->smem.data(); }
-void npk_emu_trap(int line) { report("trap" + std::to_string(line), "TRAP line %d by %s", line, who(*g_b, g_b->cur->lin).c_str()); die(); }
+void npk_emu_trap(int line) {
+    report("trap" + std::to_string(line), "TRAP line %d by %s", line, who(*g_b, g_b->cur->lin).c_str());
+    die();
+}
 
 int npk_emu_syncthreads_reduce(int line, int op, int pred) {
-    Fiber& f = *g_b->cur; f.state = AT_BARRIER; f.line = line; f.op = op; f.pred = pred; yield_(); return g_b->red;
+    Fiber& f = *g_b->cur;
+    f.state = AT_BARRIER;
+    f.line = line;
+    f.op = op;
+    f.pred = pred;
+    yield_();
+    return g_b->red;
 }
 void npk_emu_syncthreads(int line) { npk_emu_syncthreads_reduce(line, -1, 0); }
 
-static void warp_sync(int line, int op, unsigned mask, unsigned long long v) {      // ends with f.snap filled
-    Block& b = *g_b; Fiber& f = *b.cur;
-    if (!(mask >> f.lane & 1)) { report("mask" + std::to_string(line), "WARP line %d: the caller is not in its own mask %08x, %s", line, mask, who(b, f.lin).c_str()); die(); }
-    f.state = AT_WARP; f.line = line; f.op = op; f.mask = mask; f.val = v;
-    unsigned first = f.warp * 32; bool all = true; unsigned live = 0;
+static void warp_sync(int line, int op, unsigned mask, unsigned long long v) { // ends with f.snap filled
+    Block& b = *g_b;
+    Fiber& f = *b.cur;
+    if (!(mask >> f.lane & 1)) {
+        report("mask" + std::to_string(line), "WARP line %d: the caller is not in its own mask %08x, %s", line, mask,
+               who(b, f.lin).c_str());
+        die();
+    }
+    f.state = AT_WARP;
+    f.line = line;
+    f.op = op;
+    f.mask = mask;
+    f.val = v;
+    unsigned first = f.warp * 32;
+    bool all = true;
+    unsigned live = 0;
     for (unsigned l = 0; l < 32; ++l) {
-        bool exists = first + l < b.n; if (exists && b.f[first + l].state != DONE) live |= 1u << l;
+        bool exists = first + l < b.n;
+        if (exists && b.f[first + l].state != DONE) live |= 1u << l;
         if (!(mask >> l & 1)) continue;
-        if (!exists) continue;       // a partial last warp: CUDA accepts the full mask there
-        Fiber& g = b.f[first + l]; all = all && g.state == AT_WARP && g.line == line && g.op == op && g.mask == mask;
+        if (!exists) continue; // a partial last warp: CUDA accepts the full mask there
+        Fiber& g = b.f[first + l];
+        all = all && g.state == AT_WARP && g.line == line && g.op == op && g.mask == mask;
     }
     if (all) {
         unsigned long long s[32] = {};
-        for (unsigned l = 0; l < 32 && first + l < b.n; ++l) if (mask >> l & 1) s[l] = b.f[first + l].val;
+        for (unsigned l = 0; l < 32 && first + l < b.n; ++l)
+            if (mask >> l & 1) s[l] = b.f[first + l].val;
         if (op == 'w' && (mask & live) == live) ++b.warp_clock[f.warp];
-        for (unsigned l = 0; l < 32 && first + l < b.n; ++l) if (mask >> l & 1) { Fiber& g = b.f[first + l]; memcpy(g.snap, s, sizeof s); g.state = READY; }
-        if (op == 'g') for (unsigned l = 0; l < 32 && first + l < b.n; ++l) { Fiber& g = b.f[first + l]; for (unsigned k = 0; k < 32; ++k) memcpy(g.blob_all + k * g.blob_n, b.f[first + k].blob, g.blob_n); }
+        for (unsigned l = 0; l < 32 && first + l < b.n; ++l)
+            if (mask >> l & 1) {
+                Fiber& g = b.f[first + l];
+                memcpy(g.snap, s, sizeof s);
+                g.state = READY;
+            }
+        if (op == 'g')
+            for (unsigned l = 0; l < 32 && first + l < b.n; ++l) {
+                Fiber& g = b.f[first + l];
+                for (unsigned k = 0; k < 32; ++k) memcpy(g.blob_all + k * g.blob_n, b.f[first + k].blob, g.blob_n);
+            }
     }
-    yield_();      // the last to arrive yields too, so that no order within the warp can be relied upon
+    yield_(); // the last to arrive yields too, so that no order within the warp can be relied upon
 }
 void npk_emu_syncwarp(int line, unsigned mask) { warp_sync(line, 'w', mask, 0); }
 unsigned npk_emu_ballot(int line, unsigned mask, int pred) {
-    warp_sync(line, 'b', mask, pred != 0); unsigned r = 0; for (int l = 0; l < 32; ++l) r |= (unsigned)(g_b->cur->snap[l] & 1) << l; return r & mask;
+    warp_sync(line, 'b', mask, pred != 0);
+    unsigned r = 0;
+    for (int l = 0; l < 32; ++l) r |= (unsigned)(g_b->cur->snap[l] & 1) << l;
+    return r & mask;
 }
 unsigned long long npk_emu_shfl(int line, int mode, unsigned mask, unsigned long long v, int arg, int width, int) {
     warp_sync(line, 's', mask, v);
-    Fiber& f = *g_b->cur; int lane = f.lane, seg = lane & ~(width - 1), src;
+    Fiber& f = *g_b->cur;
+    int lane = f.lane, seg = lane & ~(width - 1), src;
     switch (mode) {
-        case 0: src = seg + (arg & (width - 1)); break;
-        case 1: src = lane - arg; if (src < seg) src = lane; break;
-        case 2: src = lane + arg; if (src >= seg + width) src = lane; break;
-        default: src = lane ^ arg; if (src >= seg + width) src = lane; break;
+    case 0: src = seg + (arg & (width - 1)); break;
+    case 1:
+        src = lane - arg;
+        if (src < seg) src = lane;
+        break;
+    case 2:
+        src = lane + arg;
+        if (src >= seg + width) src = lane;
+        break;
+    default:
+        src = lane ^ arg;
+        if (src >= seg + width) src = lane;
+        break;
     }
-    if (!(mask >> src & 1)) { report("shfl" + std::to_string(line), "WARP line %d: shuffle reads lane %d, which is not in mask %08x, %s", line, src, mask, who(*g_b, f.lin).c_str()); return 0xDEADBEEFDEADBEEFull; }
+    if (!(mask >> src & 1)) {
+        report("shfl" + std::to_string(line), "WARP line %d: shuffle reads lane %d, which is not in mask %08x, %s", line, src, mask,
+               who(*g_b, f.lin).c_str());
+        return 0xDEADBEEFDEADBEEFull;
+    }
     return f.snap[src];
 }
 void npk_emu_warp_gather(int line, const void* mine, int n, void* all) {
-    Fiber& f = *g_b->cur; f.blob = mine; f.blob_all = (unsigned char*)all; f.blob_n = n; warp_sync(line, 'g', 0xffffffffu, 0);
+    Fiber& f = *g_b->cur;
+    f.blob = mine;
+    f.blob_all = (unsigned char*)all;
+    f.blob_n = n;
+    warp_sync(line, 'g', 0xffffffffu, 0);
 }
 }
 template <class U, class S, class F> static U rmw(void* p, int op, U v, U cmp) {
-    U* q = (U*)p; U old = __atomic_load_n(q, __ATOMIC_RELAXED), neu;
+    U* q = (U*)p;
+    U old = __atomic_load_n(q, __ATOMIC_RELAXED), neu;
     do {
         switch (op) {
-            case 0: neu = old + v; break; case 1: neu = std::min(old, v); break; case 2: neu = std::max(old, v); break; case 3: neu = old & v; break;
-            case 4: neu = old | v; break; case 5: neu = old ^ v; break; case 6: neu = v; break; case 7: neu = old == cmp ? v : old; break;
-            case 8: { F a, c; memcpy(&a, &old, sizeof a); memcpy(&c, &v, sizeof c); a += c; memcpy(&neu, &a, sizeof a); break; }
-            case 9: neu = (U)std::min((S)old, (S)v); break; default: neu = (U)std::max((S)old, (S)v); break;
+        case 0: neu = old + v; break;
+        case 1: neu = std::min(old, v); break;
+        case 2: neu = std::max(old, v); break;
+        case 3: neu = old & v; break;
+        case 4: neu = old | v; break;
+        case 5: neu = old ^ v; break;
+        case 6: neu = v; break;
+        case 7: neu = old == cmp ? v : old; break;
+        case 8: {
+            F a, c;
+            memcpy(&a, &old, sizeof a);
+            memcpy(&c, &v, sizeof c);
+            a += c;
+            memcpy(&neu, &a, sizeof a);
+            break;
+        }
+        case 9: neu = (U)std::min((S)old, (S)v); break;
+        default: neu = (U)std::max((S)old, (S)v); break;
         }
     } while (!__atomic_compare_exchange_n(q, &old, neu, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
     return old;
 }
 #if NPK_EMU_CHECK
-#define NPK_AT(n) access(p, n, false, true, __builtin_return_address(0)); access(p, n, true, true, __builtin_return_address(0));
+#define NPK_AT(n)                                                                                                                          \
+    access(p, n, false, true, __builtin_return_address(0));                                                                                \
+    access(p, n, true, true, __builtin_return_address(0));
 #else
 #define NPK_AT(n)
 #endif
 extern "C" unsigned npk_emu_rmw32(void* p, int op, unsigned v, unsigned c) { NPK_AT(4) return rmw<unsigned, int, float>(p, op, v, c); }
-extern "C" unsigned long long npk_emu_rmw64(void* p, int op, unsigned long long v, unsigned long long c) { NPK_AT(8) return rmw<unsigned long long, long long, double>(p, op, v, c); }
+extern "C" unsigned long long npk_emu_rmw64(void* p, int op, unsigned long long v, unsigned long long c) {
+    NPK_AT(8) return rmw<unsigned long long, long long, double>(p, op, v, c);
+}
 
 // ------------------------------------------------------------------ scheduler
 static void run_block(Block& b) {
-    Launch& L = *b.L; b.live = b.n; b.epoch = 1; b.dead = false; std::fill(b.warp_clock.begin(), b.warp_clock.end(), 1);
+    Launch& L = *b.L;
+    b.live = b.n;
+    b.epoch = 1;
+    b.dead = false;
+    std::fill(b.warp_clock.begin(), b.warp_clock.end(), 1);
     for (unsigned i = 0; i < b.n; ++i) {
-        Fiber& f = b.f[i]; f.lin = i; f.lane = i % 32; f.warp = i / 32; f.state = READY;
+        Fiber& f = b.f[i];
+        f.lin = i;
+        f.lane = i % 32;
+        f.warp = i / 32;
+        f.state = READY;
         f.tid = {i % L.block.x, i / L.block.x % L.block.y, i / L.block.x / L.block.y};
         ctx_make(f.ctx, b.stacks + b.stack * i, b.stack, fiber_main);
     }
-    if (L.o.poison) {      // shared memory starts as garbage
+    if (L.o.poison) { // shared memory starts as garbage
 #if NPK_EMU_CHECK
-        Block* keep = g_b; memset(g_tls.lo, 0xA5, g_tls.n); g_b = keep; shared_reset(g_tls); shared_reset(g_dyn);
+        Block* keep = g_b;
+        memset(g_tls.lo, 0xA5, g_tls.n);
+        g_b = keep;
+        shared_reset(g_tls);
+        shared_reset(g_dyn);
 #endif
         memset(b.smem.data(), 0xA5, b.smem.size());
     }
@@ -309,39 +349,94 @@ static void run_block(Block& b) {
         if (L.o.schedule == 2) std::shuffle(b.order.begin(), b.order.end(), b.rng);
         for (unsigned i : b.order) {
             if (b.f[i].state != READY) continue;
-            progress = true; b.cur = &b.f[i]; ctx_swap(b.sched, b.cur->ctx); b.cur = nullptr;
+            progress = true;
+            b.cur = &b.f[i];
+            ctx_swap(b.sched, b.cur->ctx);
+            b.cur = nullptr;
             if (b.dead) return;
         }
         if (!b.live) break;
-        unsigned at = 0; int line = -1, other = -1, red_and = 1, red_or = 0, red_n = 0, op = -1; unsigned who2 = 0;
-        for (Fiber& f : b.f) if (f.state == AT_BARRIER) { ++at; red_n += f.pred; red_and &= f.pred; red_or |= f.pred; op = f.op; if (line < 0) line = f.line; else if (f.line != line) { other = f.line; who2 = f.lin; } }
+        unsigned at = 0;
+        int line = -1, other = -1, red_and = 1, red_or = 0, red_n = 0, op = -1;
+        unsigned who2 = 0;
+        for (Fiber& f : b.f)
+            if (f.state == AT_BARRIER) {
+                ++at;
+                red_n += f.pred;
+                red_and &= f.pred;
+                red_or |= f.pred;
+                op = f.op;
+                if (line < 0)
+                    line = f.line;
+                else if (f.line != line) {
+                    other = f.line;
+                    who2 = f.lin;
+                }
+            }
         if (at == b.live) {
-            if (other >= 0) { report("div" + std::to_string(line), "BARRIER threads of one block wait at different __syncthreads: lines %d and %d, %s", line, other, who(b, who2).c_str()); L.abort = true; return; }
-            if (NPK_EMU_CHECK && at != b.n) report("exit" + std::to_string(line), "BARRIER line %d: %u threads of block (%u,%u,%u) had already returned", line, b.n - at, b.bid.x, b.bid.y, b.bid.z);
-            b.red = op == 0 ? red_n : op == 1 ? red_and : red_or; ++b.epoch;
-            for (Fiber& f : b.f) if (f.state == AT_BARRIER) f.state = READY;
+            if (other >= 0) {
+                report("div" + std::to_string(line), "BARRIER threads of one block wait at different __syncthreads: lines %d and %d, %s",
+                       line, other, who(b, who2).c_str());
+                L.abort = true;
+                return;
+            }
+            if (NPK_EMU_CHECK && at != b.n)
+                report("exit" + std::to_string(line), "BARRIER line %d: %u threads of block (%u,%u,%u) had already returned", line,
+                       b.n - at, b.bid.x, b.bid.y, b.bid.z);
+            b.red = op == 0 ? red_n : op == 1 ? red_and : red_or;
+            ++b.epoch;
+            for (Fiber& f : b.f)
+                if (f.state == AT_BARRIER) f.state = READY;
             continue;
         }
         if (!progress) {
-            for (Fiber& f : b.f) if (f.state != DONE) { report("dead", "DEADLOCK block (%u,%u,%u): %u of %u live threads at __syncthreads; e.g. %s waits at line %d (%s)", b.bid.x, b.bid.y, b.bid.z, at, b.live,
-                who(b, f.lin).c_str(), f.line, f.state == AT_WARP ? "warp collective" : "barrier"); if (f.state == AT_WARP) break; }
-            L.abort = true; return;
+            for (Fiber& f : b.f)
+                if (f.state != DONE) {
+                    report("dead", "DEADLOCK block (%u,%u,%u): %u of %u live threads at __syncthreads; e.g. %s waits at line %d (%s)",
+                           b.bid.x, b.bid.y, b.bid.z, at, b.live, who(b, f.lin).c_str(), f.line,
+                           f.state == AT_WARP ? "warp collective" : "barrier");
+                    if (f.state == AT_WARP) break;
+                }
+            L.abort = true;
+            return;
         }
     }
 }
 static void worker(Launch* L) {
-    g_touch = 1; Block b; b.L = L; b.n = L->block.x * L->block.y * L->block.z; b.f.resize(b.n); b.order.resize(b.n); b.warp_clock.resize((b.n + 31) / 32);
-    b.stack = L->o.stack; b.smem.resize(L->smem + 16); b.stacks = (char*)mmap(nullptr, b.stack * b.n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    g_touch = 1;
+    Block b;
+    b.L = L;
+    b.n = L->block.x * L->block.y * L->block.z;
+    b.f.resize(b.n);
+    b.order.resize(b.n);
+    b.warp_clock.resize((b.n + 31) / 32);
+    b.stack = L->o.stack;
+    b.smem.resize(L->smem + 16);
+    b.stacks = (char*)mmap(nullptr, b.stack * b.n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     g_b = &b;
 #if NPK_EMU_CHECK
-    void* t[2] = {}; dl_iterate_phdr(phdr_cb, t);
-    g_tls.lo = (char*)t[0]; g_tls.n = (size_t)t[1]; g_tls.name = "__shared__"; g_tls.shared = true; g_tls.ro = false; g_tls.c.assign(g_tls.n, Cell{});
-    g_dyn.lo = (char*)b.smem.data(); g_dyn.n = L->smem; g_dyn.name = "dynamic __shared__"; g_dyn.shared = true; g_dyn.ro = false; g_dyn.c.assign(g_dyn.n, Cell{}); g_last = nullptr;
+    void* t[2] = {};
+    dl_iterate_phdr(phdr_cb, t);
+    g_tls.lo = (char*)t[0];
+    g_tls.n = (size_t)t[1];
+    g_tls.name = "__shared__";
+    g_tls.shared = true;
+    g_tls.ro = false;
+    g_tls.c.assign(g_tls.n, Cell{});
+    g_dyn.lo = (char*)b.smem.data();
+    g_dyn.n = L->smem;
+    g_dyn.name = "dynamic __shared__";
+    g_dyn.shared = true;
+    g_dyn.ro = false;
+    g_dyn.c.assign(g_dyn.n, Cell{});
+    g_last = nullptr;
 #endif
     unsigned long long total = (unsigned long long)L->grid.x * L->grid.y * L->grid.z, i;
     while (!L->abort && (i = L->next++) < total) {
         unsigned long long k = L->o.schedule == 0 ? i : total - 1 - i;
-        b.lin = k; b.rng.seed(L->o.seed + (unsigned)k); b.bid = {(unsigned)(k % L->grid.x), (unsigned)(k / L->grid.x % L->grid.y), (unsigned)(k / L->grid.x / L->grid.y)};
+        b.lin = k;
+        b.rng.seed(L->o.seed + (unsigned)k);
+        b.bid = {(unsigned)(k % L->grid.x), (unsigned)(k / L->grid.x % L->grid.y), (unsigned)(k / L->grid.x / L->grid.y)};
         run_block(b);
 #if NPK_EMU_CHECK
         if (g_profile) prof_flush();
@@ -350,24 +445,63 @@ static void worker(Launch* L) {
     g_b = nullptr;
 }
 extern "C" {
-__attribute__((visibility("default"))) int npk_emu_launch(thunk_t fn, const unsigned* g, const unsigned* bl, size_t smem, void** args, int schedule, unsigned seed, int threads, size_t stack, int profile) {
-    Launch L; L.fn = fn; L.args = args; L.grid = {g[0], g[1], g[2]}; L.block = {bl[0], bl[1], bl[2]}; L.smem = smem; L.o = {schedule, seed, threads, stack, 1};
-    g_errors.clear(); g_seen.clear(); (void)profile;
-    if ((unsigned long long)bl[0] * bl[1] * bl[2] > 1024 || !bl[0] || !bl[1] || !bl[2] || bl[2] > 64 || g[1] > 65535 || g[2] > 65535) { report("cfg", "LAUNCH block or grid is over the CUDA limits"); return 1; }
+__attribute__((visibility("default"))) int npk_emu_launch(thunk_t fn, const unsigned* g, const unsigned* bl, size_t smem, void** args,
+                                                          int schedule, unsigned seed, int threads, size_t stack, int profile) {
+    Launch L;
+    L.fn = fn;
+    L.args = args;
+    L.grid = {g[0], g[1], g[2]};
+    L.block = {bl[0], bl[1], bl[2]};
+    L.smem = smem;
+    L.o = {schedule, seed, threads, stack, 1};
+    g_errors.clear();
+    g_seen.clear();
+    (void)profile;
+    if ((unsigned long long)bl[0] * bl[1] * bl[2] > 1024 || !bl[0] || !bl[1] || !bl[2] || bl[2] > 64 || g[1] > 65535 || g[2] > 65535) {
+        report("cfg", "LAUNCH block or grid is over the CUDA limits");
+        return 1;
+    }
 #if NPK_EMU_CHECK
-    g_profile = profile; g_checked = 0; g_psum.clear(); worker(&L);
-    for (auto& r : g_ranges) for (auto& c : r.c) { c.w = c.r = 0; }
+    g_profile = profile;
+    g_checked = 0;
+    g_psum.clear();
+    worker(&L);
+    for (auto& r : g_ranges)
+        for (auto& c : r.c) { c.w = c.r = 0; }
 #else
-    if (threads <= 1) worker(&L);
-    else { std::vector<std::thread> t; for (int i = 0; i < threads; ++i) t.emplace_back(worker, &L); for (auto& x : t) x.join(); }
+    if (threads <= 1)
+        worker(&L);
+    else {
+        std::vector<std::thread> t;
+        for (int i = 0; i < threads; ++i) t.emplace_back(worker, &L);
+        for (auto& x : t) x.join();
+    }
 #endif
     return (int)g_errors.size();
 }
-__attribute__((visibility("default"))) int npk_emu_error(int i, char* buf, int n) { if (i >= (int)g_errors.size()) return 0; snprintf(buf, n, "%s", g_errors[i].c_str()); return 1; }
+__attribute__((visibility("default"))) int npk_emu_error(int i, char* buf, int n) {
+    if (i >= (int)g_errors.size()) return 0;
+    snprintf(buf, n, "%s", g_errors[i].c_str());
+    return 1;
+}
 __attribute__((visibility("default"))) void npk_emu_buffer(const char* name, void* p, size_t n, int ro, int uninit) {
 #if NPK_EMU_CHECK
-    if (!name) { g_ranges.clear(); g_last = nullptr; return; }
-    Range r; r.lo = (char*)p; r.n = n; r.name = name; r.shared = false; r.ro = ro; Cell c{}; c.init = !uninit; r.c.assign(n, c); g_ranges.push_back(std::move(r)); g_last = nullptr;
+    if (!name) {
+        g_ranges.clear();
+        g_last = nullptr;
+        return;
+    }
+    Range r;
+    r.lo = (char*)p;
+    r.n = n;
+    r.name = name;
+    r.shared = false;
+    r.ro = ro;
+    Cell c{};
+    c.init = !uninit;
+    r.c.assign(n, c);
+    g_ranges.push_back(std::move(r));
+    g_last = nullptr;
 #endif
 }
 __attribute__((visibility("default"))) unsigned long long npk_emu_checked() {
@@ -377,9 +511,20 @@ __attribute__((visibility("default"))) unsigned long long npk_emu_checked() {
     return 0;
 #endif
 }
-__attribute__((visibility("default"))) int npk_emu_profile(int i, unsigned* pc, int* shared, int* write, unsigned* size, unsigned long long* v) {
+__attribute__((visibility("default"))) int npk_emu_profile(int i, unsigned* pc, int* shared, int* write, unsigned* size,
+                                                           unsigned long long* v) {
 #if NPK_EMU_CHECK
-    for (auto& kv : g_psum) if (i-- == 0) { *pc = kv.first; *shared = kv.second.shared; *write = kv.second.write; *size = kv.second.size; v[0] = kv.second.req; v[1] = kv.second.ideal; v[2] = kv.second.actual; return 1; }
+    for (auto& kv : g_psum)
+        if (i-- == 0) {
+            *pc = kv.first;
+            *shared = kv.second.shared;
+            *write = kv.second.write;
+            *size = kv.second.size;
+            v[0] = kv.second.req;
+            v[1] = kv.second.ideal;
+            v[2] = kv.second.actual;
+            return 1;
+        }
 #endif
     return 0;
 }

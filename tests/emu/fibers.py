@@ -42,8 +42,8 @@ def _run(*command):
 
 
 def _runtime(mode):
-    source, flags = _HERE / "fibers.cpp", ("-O2", *_COMMON, *_MODES[mode][1])
-    return kept(("runtime", source.read_text(), flags), lambda path: _run("g++", *flags, "-c", source, "-o", path))
+    source, checker, flags = _HERE / "fibers.cpp", _HERE / "fiber_checker.h", ("-O2", *_COMMON, *_MODES[mode][1])
+    return kept(("runtime", source.read_text(), checker.read_text(), flags), lambda path: _run("g++", *flags, "-c", source, "-o", path))
 
 
 class FiberModule:
@@ -94,22 +94,24 @@ class FiberKernel:
     def __init__(self, module, name):
         self.module, self._thunk = module, getattr(module.library, f"npk_emu_thunk_{name}")
 
-    def __call__(self, grid, threads, args, written=(), order="forward", profile=False):
-        """Run ``grid`` blocks; ``args`` and ``written`` as for :class:`emu.ptx.PtxKernel`.
+    def __call__(self, grid, threads, args, written=(), blank=None, order="forward", profile=False):
+        """Run ``grid`` blocks; ``args``, ``written`` and ``blank`` as for :class:`emu.ptx.PtxKernel`.
 
         Args:
             grid: number of blocks.
             threads: of a block.
             args: arrays and NumPy's scalars.
-            written: numbers of the arrays that the kernel writes, and does not read before.
+            written: numbers of the arrays that the kernel writes.
+            blank: of those that hold nothing yet; ``None``: all that are written.
             order: of threads and blocks: "forward", "reverse" or "random".
             profile: whether to count the ways to memory; :meth:`counts` gives them.
         """
         library, pointers, buffers = self.module.library, [], []
+        blank = written if blank is None else blank
         library.npk_emu_buffer(None, None, ctypes.c_size_t(0), 0, 0)
         for i, arg in enumerate(args):
             if isinstance(arg, np.ndarray):
-                buffers.append(_Buffer(library, i, arg, i in written))
+                buffers.append(_Buffer(library, i, arg, i not in written, i in blank))
                 pointers.append(ctypes.c_void_p(buffers[-1].address))
             else:
                 pointers.append(ctypes.create_string_buffer(arg.tobytes(), arg.nbytes))
@@ -144,7 +146,7 @@ class FiberKernel:
 class _Buffer:
     """A copy of an array in the middle of red zones."""
 
-    def __init__(self, library, number, array, blank):
+    def __init__(self, library, number, array, readonly, blank):
         self.number, self.array = number, array
         self.memory = np.full(array.nbytes + 2 * _RED, 0xA5, np.uint8)
         first = _RED - self.memory.ctypes.data % 256  # allocations of a device begin at multiples of 256
@@ -152,8 +154,8 @@ class _Buffer:
         if not blank:
             self.memory[self.inside] = array.reshape(-1).view(np.uint8)
         self.address = self.memory[self.inside].ctypes.data if array.nbytes else self.memory.ctypes.data + first
-        size, readonly = ctypes.c_size_t(array.nbytes), int(not blank)
-        library.npk_emu_buffer(f"arg{number}".encode(), ctypes.c_void_p(self.address), size, readonly, int(blank))
+        size = ctypes.c_size_t(array.nbytes)
+        library.npk_emu_buffer(f"arg{number}".encode(), ctypes.c_void_p(self.address), size, int(readonly), int(blank))
 
     def take_back(self):
         """Copy the content back; say what was written outside."""

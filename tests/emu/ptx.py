@@ -35,24 +35,26 @@ class PtxKernel:
     def __init__(self, ptx, name):
         self.program = Program(ptx, name)
 
-    def __call__(self, grid, threads, args, written=(), together=8192):
+    def __call__(self, grid, threads, args, written=(), blank=None, together=8192, tracked=True):
         """Run ``grid`` blocks.
 
         Args:
             grid: number of blocks.
             threads: of a block.
             args: arrays and NumPy's scalars.
-            written: numbers of the arrays that the kernel writes, and does not read before.
+            written: numbers of the arrays that the kernel writes.
+            blank: of those that hold nothing yet; ``None``: all that are written.
             together: so many threads run at once.
+            tracked: whether to look at the order of accesses to buffers, which takes nine times their memory.
         """
         if threads > self.program.threads:
             raise Violation(f"LAUNCH {threads} threads, __launch_bounds__ allows {self.program.threads}")
         if len(args) != len(self.program.params):
             raise Violation(f"LAUNCH {len(args)} arguments for {len(self.program.params)} parameters")
-        buffers, values = [], {}
+        buffers, values, blank = [], {}, written if blank is None else blank
         for i, (arg, (kind, name)) in enumerate(zip(args, self.program.params, strict=True)):
             if isinstance(arg, np.ndarray):
-                buffers.append(Memory(f"arg{i}", arg.reshape(-1).view(np.uint8), i not in written, i in written))
+                buffers.append(Memory(f"arg{i}", arg.reshape(-1).view(np.uint8), i not in written, i in blank, tracked=tracked))
                 values[name] = np.uint64(len(buffers) << _SHIFT)
             elif arg.dtype.itemsize * 8 != int(kind[1:]):
                 raise Violation(f"LAUNCH argument {i} is {arg.dtype}, the kernel takes .{kind}")

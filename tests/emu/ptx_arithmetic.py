@@ -133,6 +133,16 @@ def _extract_field(run, ins):
     return field.astype(kind)
 
 
+def _insert_field(run, ins):
+    kind = dtype_of(ins.op[-1])
+    field, base = (run.get(arg, kind) for arg in ins.args[1:3])
+    first, size = (run.get(arg, UNSIGNED[32]) & np.uint32(255) for arg in ins.args[3:5])
+    one, bits = kind.type(1), 8 * kind.itemsize
+    mask = np.where(size >= bits, ~kind.type(0), (one << np.minimum(size, bits - 1).astype(kind)) - one)
+    shift = np.minimum(first, bits - 1).astype(kind)
+    return np.where(first >= bits, base, (base & ~(mask << shift)) | (field & mask) << shift)
+
+
 def _logic_table(run, ins):
     x, y, z = (run.get(arg, UNSIGNED[32]) for arg in ins.args[1:4])
     table, found = int(ins.args[4], 0), np.uint32(0)
@@ -156,6 +166,6 @@ def _permute(run, ins):
 OPERATIONS = {
     **dict.fromkeys(BINARY, _binary), **dict.fromkeys(UNARY, _unary), "div": _divide, "rem": _divide, "mul": _multiply, "mad": _multiply,
     "fma": _fma, "shl": _shift, "shr": _shift, "shf": _funnel, "setp": _compare, "selp": _select, "cvt": _convert, "popc": _population,
-    "clz": _leading_zeros, "brev": _reverse, "bfe": _extract_field, "lop3": _logic_table, "prmt": _permute,
+    "clz": _leading_zeros, "brev": _reverse, "bfe": _extract_field, "bfi": _insert_field, "lop3": _logic_table, "prmt": _permute,
     "cvta": lambda run, ins: run.get(ins.args[1], np.dtype(np.uint64)),
 }  # fmt: skip

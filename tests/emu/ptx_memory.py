@@ -16,11 +16,12 @@ class Memory:
         readonly: whether a kernel may not write.
         blank: whether its content must be written before it is read.
         shared: whether it is shared memory, of which each block has its own part.
+        tracked: whether the order of accesses is looked at.
     """
 
-    def __init__(self, name, data, readonly=False, blank=False, shared=False):
-        self.name, self.data, self.readonly, self.shared = name, data, readonly, shared
-        granules = -(-len(data) // 4) + 4
+    def __init__(self, name, data, readonly=False, blank=False, shared=False, tracked=True):
+        self.name, self.data, self.readonly, self.shared, self.tracked = name, data, readonly, shared, tracked
+        granules = -(-len(data) // 4) + 4 if tracked else 0
         self.known = np.full(granules, not blank)
         self.writer, self.reader = np.full((2, granules), -1)
         self.written, self.read = np.zeros((2, granules), np.int64)  # epochs
@@ -30,7 +31,7 @@ class Memory:
 
     def access(self, who, offset, size, write, atomic):
         """Note an access; returns ``None``, or what is wrong and the number of the access that is."""
-        for part in range(max(1, size // 4)):
+        for part in range(max(1, size // 4) if self.tracked else 0):
             at = offset // 4 + part
             wrong = self._write(at, who, size, atomic) if write else self._look(at, who, atomic)
             if wrong:
@@ -73,6 +74,8 @@ class Memory:
         return None
 
     def _write(self, at, who, size, atomic):
+        if atomic and (~self.known[at]).any():
+            return f"UNINIT atomic access of {self.name}", (~self.known[at]).argmax()
         if wrong := self._after_write(at, who, atomic, "write"):
             return wrong
         read = self.reader[at], self.read[at], self.read_clock[at]

@@ -9,7 +9,8 @@ static inline RowCol bits_of_b(int lane, int i) { return {lane % 4 * 32 + i % 32
 static inline RowCol values_of_d(int lane, int i) { return {lane / 4 + i / 2 * 8, lane % 4 * 2 + i % 2}; }
 struct Fragments { unsigned a[4], b[2]; };
 
-__attribute__((noinline)) static void mma_b1_and(int line, int& d0, int& d1, int& d2, int& d3, const unsigned (&a)[4], const unsigned (&b)[2])
+__attribute__((noinline)) static void mma_b1_and(int line, int& d0, int& d1, int& d2, int& d3, const unsigned (&a)[4],
+                                                 const unsigned (&b)[2])
 {
     Fragments mine, all[32];
     for (int i = 0; i < 4; ++i) mine.a[i] = a[i];

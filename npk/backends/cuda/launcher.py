@@ -104,7 +104,8 @@ class CupyLauncher:
 
     def host_memory(self, size: int, dtype: np.dtype) -> np.ndarray:
         """Flat page-locked memory of the host: the device writes into it without a copy in between."""
-        return np.frombuffer(self.xp.cuda.alloc_pinned_memory(max(1, size) * dtype.itemsize), dtype, size)
+        with self._told("use memory of the host"):
+            return np.frombuffer(self.xp.cuda.alloc_pinned_memory(max(1, size) * dtype.itemsize), dtype, size)
 
     @contextlib.contextmanager
     def _told(self, what: str, size: int = 0) -> Iterator[None]:
@@ -116,7 +117,8 @@ class CupyLauncher:
             free, total = cuda.runtime.memGetInfo()
             raise BackendError(
                 f"the GPU cannot take {size / 1e9:.2f} GB: {free / 1e9:.2f} of {total / 1e9:.2f} GB are free. "
-                f'Ask for smaller tiles with memory= (for instance memory="{max(1, free // 2**22)}MB"), free memory on the GPU, {_ELSE}.'
+                f'Ask for smaller tiles with memory= (for instance memory="{max(1, free // 2**22)}MB"; a matrix larger than that needs '
+                f"out=), free memory on the GPU, {_ELSE}."
             ) from error
         except cuda.runtime.CUDARuntimeError as error:
             raise BackendError(f"the GPU failed to {what}: {_line(error)}. Look at nvidia-smi, {_ELSE}.") from error
@@ -162,9 +164,10 @@ def _check_driver(cupy: Any) -> None:
     if driver == 0:
         raise BackendError(f"there is no NVIDIA driver on this machine. Install one (nvidia-smi then lists the GPUs), {_ELSE}.")
     if driver // 1000 < built // 1000:
+        other = ", exchange CuPy for that of pip install 'npk[cuda12]'" if driver // 1000 == 12 else ""
         raise BackendError(
             f"the NVIDIA driver knows CUDA {_version(driver)}, this CuPy is made for CUDA {_version(built)}. "
-            f"Update the driver, or install CuPy for CUDA {driver // 1000} ('npk[cuda{driver // 1000}]'), {_ELSE}."
+            f"Update the driver{other}, {_ELSE}."
         )
 
 

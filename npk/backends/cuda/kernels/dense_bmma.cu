@@ -10,7 +10,10 @@ struct Bmma {
     // Samples lie sample by sample; halves of samples 4 to 7 of every eight are swapped, so that a fragment comes from 32 banks.
     static __device__ __forceinline__ int at(int r, int c) { return r * STAGE + (c ^ (r & 4)); }
     static __device__ __forceinline__ int row(int i) { return (int)threadIdx.x / 64 * 32 + 8 * i + (int)threadIdx.x % 32 / 4; }
-    static __device__ __forceinline__ int col(int j) { return (int)threadIdx.x / 32 % 2 * 32 + j / 2 * 8 + (int)threadIdx.x % 4 * 2 + j % 2; }
+    static __device__ __forceinline__ int col(int j)
+    {
+        return (int)threadIdx.x / 32 % 2 * 32 + j / 2 * 8 + (int)threadIdx.x % 4 * 2 + j % 2;
+    }
 
     static __device__ __forceinline__ void count(int (&sum)[ROWS][COLS], const unsigned int* rows, const unsigned int* cols, int)
     {
@@ -32,7 +35,8 @@ struct Bmma {
         for (int i = 0; i < 2; ++i)
 #pragma unroll
             for (int j = 0; j < 4; ++j)
-                npk_mma_b1_and_m16n8k256(sum[2 * i][2 * j], sum[2 * i][2 * j + 1], sum[2 * i + 1][2 * j], sum[2 * i + 1][2 * j + 1], a[i], b[j]);
+                npk_mma_b1_and_m16n8k256(sum[2 * i][2 * j], sum[2 * i][2 * j + 1], sum[2 * i + 1][2 * j], sum[2 * i + 1][2 * j + 1],
+                                         a[i], b[j]);
     }
 };
 
