@@ -136,6 +136,9 @@ def test_blocks_left_of_the_diagonal_are_skipped(rng):
     assert not made[64:, :64].any()
     assert not made[128:, 64:128].any()
     assert made[:64].any(0).all()
+    few = backend.side(table.take(slice(0, 3)))
+    exponents = find_exponents(backend.recursion, table)
+    np.testing.assert_array_equal(backend.tile(side, few, exponents), backend.tile(few, side, exponents).T)  # none without a diagonal
 
 
 # --- what is missing ---
