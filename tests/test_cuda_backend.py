@@ -77,10 +77,6 @@ class TestCuda(BackendContract):
     def make(self, recursion, table, dtype):
         return CudaBackend(recursion, table, dtype, self.launcher)
 
-    def test_images(self, image_table):
-        with pytest.raises(BackendError, match="computes fully connected networks in this version"):
-            self.make(plan(image_table.graph, bias="paths"), image_table, "float32")
-
 
 @functools.cache
 def recorded(name):

@@ -1,29 +1,32 @@
 """The CUDA backend: kernels of npk's own, compiled by CuPy for the device that is there."""
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from npk.backends.cpu.compiler import compile_program
 from npk.backends.cuda import launcher as devices
 from npk.backends.cuda.launcher import Launcher
+from npk.backends.cuda.program_runner import ProgramRunner
 from npk.backends.cuda.runners import DenseRunner
-from npk.backends.layout import Layout
+from npk.backends.layout import Layout, is_kept_in_bits
 from npk.backends.product import as_product
 from npk.dual.gate_table import GateTable
 from npk.dual.recursion import Recursion
-from npk.errors import BackendError
 
 
 @dataclass(frozen=True)
 class DeviceSide:
-    """Masks of the samples on one side of a tile, on the device: ``bits (n, words)`` and ``reals (n, numbers)``."""
+    """Masks of ``count`` samples on one side of a tile, on the device, as the runner arranges them."""
 
+    count: int
     bits: Any
     reals: Any
 
     def __len__(self) -> int:
-        return len(self.bits)
+        return self.count
 
 
 class CudaBackend:
@@ -36,17 +39,19 @@ class CudaBackend:
         launcher: of the device; ``None``: by CuPy.
 
     Raises:
-        BackendError: no device that can be used, or a recursion that has no kernel.
+        BackendError: no device that can be used.
     """
 
     def __init__(self, recursion: Recursion, table: GateTable, dtype: str, launcher: Launcher | None = None) -> None:
         self.recursion, self.dtype = recursion, np.dtype(dtype)
-        product = as_product(recursion)
-        if product is None:
-            raise BackendError("backend='cuda' computes fully connected networks in this version; use backend='cpu'.")
         self.launcher = devices.find_launcher() if launcher is None else launcher
-        self.layout = Layout(tuple(recursion.masks[mask] for mask in product.masks), table, self.dtype)
-        self.runner = DenseRunner(product, self.layout, self.launcher)
+        if product := as_product(recursion):
+            self.layout = Layout(tuple(recursion.masks[mask] for mask in product.masks), table, self.dtype)
+            self.runner = DenseRunner(product, self.layout, self.launcher)
+        else:
+            program = compile_program(recursion, [is_kept_in_bits(mask, table) for mask in recursion.masks])
+            self.layout = Layout(program.masks, table, self.dtype)
+            self.runner = ProgramRunner(program, self.layout, self.launcher)
 
     @property
     def bytes_a_sample(self) -> int:
@@ -60,8 +65,8 @@ class CudaBackend:
 
     @property
     def bytes_a_thread(self) -> int:
-        """Working memory of one thread of the host: none."""
-        return 0
+        """Working memory of the device, shared out to the threads of the host, since all are counted."""
+        return -(-self.runner.workspace // (os.cpu_count() or 1))
 
     def predicted(self) -> float | None:
         """Seconds of a pair: not known before a tile has run."""
@@ -70,7 +75,7 @@ class CudaBackend:
     def side(self, table: GateTable) -> DeviceSide:
         """Form the masks of a table's samples, and take them to the device."""
         side = self.layout.side(table)
-        return DeviceSide(self.launcher.to_device(side.bits), self.launcher.to_device(side.reals))
+        return DeviceSide(len(side), *(self.launcher.to_device(self.runner.arranged(values)) for values in (side.bits, side.reals)))
 
     def tile(
         self, rows: DeviceSide, cols: DeviceSide, exponents: np.ndarray, diagonal: int | None = None, memory: np.ndarray | None = None

@@ -53,10 +53,18 @@ def _flat(file: str) -> str:
 
 
 def _dense(way: str, dtype: str, threads: int, registers: int, shared: int, **devices: int) -> KernelSpec:
-    """The kernel of dense layers; as many blocks are to fit a multiprocessor as the registers allow."""
-    blocks = BLOCK_LIMIT // (threads * registers)
-    defines = (("NPK_REAL", {"float32": "float", "float64": "double"}[dtype]), ("NPK_BLOCKS", str(blocks)))
-    return KernelSpec(f"npk_dense_{way}", f"dense_{way}.cu", threads, registers, shared, defines, **devices)
+    """The kernel of dense layers."""
+    return KernelSpec(f"npk_dense_{way}", f"dense_{way}.cu", threads, registers, shared, _defines(dtype, threads, registers), **devices)
+
+
+def _program(dtype: str, threads: int, registers: int) -> KernelSpec:
+    """The kernel of all other networks."""
+    return KernelSpec("npk_program", "program.cu", threads, registers, 0, _defines(dtype, threads, registers))
+
+
+def _defines(dtype: str, threads: int, registers: int) -> tuple[tuple[str, str], ...]:
+    """The arithmetic, and how many blocks are to fit a multiprocessor: as many as the registers allow."""
+    return (("NPK_REAL", {"float32": "float", "float64": "double"}[dtype]), ("NPK_BLOCKS", str(BLOCK_LIMIT // (threads * registers))))
 
 
 KERNELS = {
@@ -64,6 +72,8 @@ KERNELS = {
     ("dense", "popc", "float64"): _dense("popc", "float64", 256, 128, 12800),
     ("dense", "bmma", "float32"): _dense("bmma", "float32", 128, 128, 8448, first=80, last=90),
     ("dense", "bmma", "float64"): _dense("bmma", "float64", 128, 216, 12544, first=80, last=90),
+    ("program", "general", "float32"): _program("float32", 128, 80),
+    ("program", "general", "float64"): _program("float64", 128, 80),
 }
 
 

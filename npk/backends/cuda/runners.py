@@ -27,6 +27,15 @@ class DenseRunner:
         factors = [(form, place.start, place.stop - place.start) for form, place in layout.places]
         self.factors = launcher.to_device(np.array(factors, np.int32))
 
+    @property
+    def workspace(self) -> int:
+        """Bytes of the device that work takes beside masks and result: none."""
+        return 0
+
+    def arranged(self, values: np.ndarray) -> np.ndarray:
+        """Masks ``(samples, width)`` as the kernel reads them: as they are."""
+        return values
+
     def run(self, rows: tuple[Any, Any], cols: tuple[Any, Any], exponents: np.ndarray, left: int, out: Any) -> None:
         """Fill ``out``.
 

@@ -1,0 +1,71 @@
+"""What runs on a tile of any network: the CPU backend's program of operations, each pair of samples in one thread of the device."""
+
+from typing import Any
+
+import numpy as np
+
+from npk.backends.cpu.program import Program
+from npk.backends.cpu.runners import ProgramRunner as HostRunner
+from npk.backends.cuda.launcher import Launcher
+from npk.backends.cuda.registry import KERNELS
+from npk.backends.layout import Layout
+
+ROWS, LANES = 4, 32  # row samples and column samples of a block
+BLOCKS = 1024  # in flight, at most: more than a device has room for
+WORKSPACE = 1 << 30  # bytes of the device that blocks in flight share, unless one alone takes more
+
+
+class ProgramRunner:
+    """A program of operations on planes.
+
+    Args:
+        program: the program.
+        layout: of its masks.
+        launcher: of the device.
+    """
+
+    def __init__(self, program: Program, layout: Layout, launcher: Launcher) -> None:
+        self.program, self.layout, self.launcher = program, layout, launcher
+        self.spec = KERNELS["program", "general", layout.dtype.name]
+        host = HostRunner(program, layout)
+        self.sizes = cells, sums, _, links = host.sizes.tolist()
+        self.bytes_a_block = ROWS * LANES * (cells * layout.dtype.itemsize + sums * 8 + links * 4)
+        self.blocks = min(BLOCKS, max(1, WORKSPACE // self.bytes_a_block))
+        self.operations, self.terms = launcher.to_device(program.operations), launcher.to_device(host.terms)
+        self.tables, self.weights = launcher.to_device(program.tables), launcher.to_device(host.weights)
+
+    @property
+    def workspace(self) -> int:
+        """Bytes of the device that all blocks in flight take."""
+        return self.blocks * self.bytes_a_block
+
+    def arranged(self, values: np.ndarray) -> np.ndarray:
+        """Masks ``(samples, width)`` as the kernel reads them: equal places of all samples are neighbors."""
+        return np.ascontiguousarray(values.T)
+
+    def run(self, rows: tuple[Any, Any], cols: tuple[Any, Any], exponents: np.ndarray, left: int, out: Any) -> None:
+        """Fill ``out``.
+
+        Args:
+            rows: bits and numbers of the row samples, arranged, on the device.
+            cols: of the column samples.
+            exponents: power of two of each step.
+            left: number of the first column minus that of the first row; what lies wholly left of the diagonal is skipped (give the
+                number of rows to compute all).
+            out: ``(rows, cols)`` on the device.
+        """
+        (n, m), launcher, dtype = out.shape, self.launcher, self.layout.dtype
+        grid = min(self.blocks, -(-n // ROWS) * -(-m // LANES))
+        if not grid:
+            return
+        cells, sums, result, links = self.sizes
+        scalars, scales = (
+            launcher.to_device(np.ascontiguousarray(values(exponents).astype(dtype)))
+            for values in (self.program.scalars, self.program.scales)
+        )
+        kinds = ((cells, dtype), (sums, np.dtype(np.float64)), (links, np.dtype(np.uint32)))
+        work = [launcher.empty((grid * ROWS * LANES * size,), kind) for size, kind in kinds]
+        program = (self.operations, scalars, self.terms, scales, self.tables, self.weights)
+        sizes = [np.int64(size) for size in (len(self.program.operations), cells, sums, result, links)]
+        args = (*program, rows[0], cols[0], rows[1], cols[1], *work, out, *sizes, np.int32(n), np.int32(m), np.int64(left))
+        launcher.launch(self.spec, grid, args)
