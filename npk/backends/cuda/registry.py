@@ -72,8 +72,8 @@ KERNELS = {
     ("dense", "popc", "float64"): _dense("popc", "float64", 256, 128, 12800),
     ("dense", "bmma", "float32"): _dense("bmma", "float32", 128, 128, 8448, first=80, last=90),
     ("dense", "bmma", "float64"): _dense("bmma", "float64", 128, 216, 12544, first=80, last=90),
-    ("program", "general", "float32"): _program("float32", 128, 80),
-    ("program", "general", "float64"): _program("float64", 128, 80),
+    ("program", "general", "float32"): _program("float32", 128, 128),
+    ("program", "general", "float64"): _program("float64", 128, 128),
 }
 
 

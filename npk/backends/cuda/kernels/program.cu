@@ -9,6 +9,8 @@
 #define TOGETHER 32   // cells of a collapse that are finished before the next ones
 #define FLUSH 16      // contributions that are added up before they go to a float64 sum
 #define TURNS 4       // sums that the channels of numbers take turns on
+#define COLUMNS 7
+#define TERM_COLUMNS 14
 #define LOAD 0
 #define CLEAR 1
 #define GATHER 2
@@ -19,13 +21,14 @@
 
 typedef long long npk_int;
 
-struct Operation { npk_int kind, out, cells, first, count, source, sums; };
-struct Term { npk_int k, source, pair, u, v, weight, out, fresh, chain, start, form, first, stride, width; };
+// Columns of operations and of terms, those of the mask's layout last. What cannot be large takes one register.
+struct Operation { int kind; npk_int out, cells, first; int count; npk_int source, sums; };
+struct Term { int k; npk_int source, pair, u, v, weight, out; int fresh, chain, start, form; npk_int first, stride; int width; };
 
 struct Tables {
-    const Operation* __restrict__ operations;
+    const npk_int* __restrict__ operations;
     const NPK_REAL* __restrict__ scalars;   // scale and bias of each operation
-    const Term* __restrict__ terms;
+    const npk_int* __restrict__ terms;
     const NPK_REAL* __restrict__ scales;    // of each term
     const int* __restrict__ tables;
     const NPK_REAL* __restrict__ weights;
@@ -43,16 +46,26 @@ struct Pair {
     unsigned int* chains;
 };
 
+static __device__ __forceinline__ Operation npk_operation(const npk_int* c)
+{
+    return {(int)c[0], c[1], c[2], c[3], (int)c[4], c[5], c[6]};
+}
+
+static __device__ __forceinline__ Term npk_term(const npk_int* c)
+{
+    return {(int)c[0], c[1], c[2], c[3], c[4], c[5], c[6], (int)c[7], (int)c[8], (int)c[9], (int)c[10], c[11], c[12], (int)c[13]};
+}
+
 // Overlap of the masks whose words or numbers begin at u in the row sample and at v in the column sample.
 static __device__ __forceinline__ NPK_REAL npk_overlap(const Pair& pair, const Term& term, npk_int u, npk_int v)
 {
     if (term.form == BITS) {
         int sum = 0;
-        for (npk_int w = 0; w < term.width; ++w) sum += __popc(pair.row_bits[(u + w) * pair.n] & pair.col_bits[(v + w) * pair.m]);
+        for (int w = 0; w < term.width; ++w) sum += __popc(pair.row_bits[(u + w) * pair.n] & pair.col_bits[(v + w) * pair.m]);
         return (NPK_REAL)sum;
     }
     NPK_REAL sum[TURNS] = {};
-    npk_int c = 0;
+    int c = 0;
     for (; c + TURNS <= term.width; c += TURNS)
 #pragma unroll
         for (int i = 0; i < TURNS; ++i) sum[i] += pair.row_reals[(u + c + i) * pair.n] * pair.col_reals[(v + c + i) * pair.m];
@@ -63,9 +76,9 @@ static __device__ __forceinline__ NPK_REAL npk_overlap(const Pair& pair, const T
 // Overlap of a mask that has one factor more than the one before of its chain, which the thread has kept for each cell.
 static __device__ __forceinline__ NPK_REAL npk_chained(const Pair& pair, const Term& term, npk_int u, npk_int v, npk_int cell)
 {
-    unsigned int* kept = pair.chains + (term.chain * TOGETHER + cell) * term.width * THREADS;
+    unsigned int* kept = pair.chains + ((npk_int)term.chain * TOGETHER + cell) * term.width * THREADS;
     int sum = 0;
-    for (npk_int w = 0; w < term.width; ++w) {
+    for (int w = 0; w < term.width; ++w) {
         unsigned int common = pair.row_bits[(u + w) * pair.n] & pair.col_bits[(v + w) * pair.m];
         if (!term.start) common &= kept[w * THREADS];
         kept[w * THREADS] = common;
@@ -91,10 +104,10 @@ static __device__ __forceinline__ NPK_REAL npk_added(NPK_REAL total, const Table
 }
 
 // Sum of the k cells base + tables[first ...]; -1 is left out.
-static __device__ __forceinline__ NPK_REAL npk_column(const Tables& t, const Pair& pair, npk_int base, npk_int first, npk_int k)
+static __device__ __forceinline__ NPK_REAL npk_column(const Tables& t, const Pair& pair, npk_int base, npk_int first, int k)
 {
     NPK_REAL total = 0;
-    for (npk_int j = 0; j < k; ++j) {
+    for (int j = 0; j < k; ++j) {
         const int entry = t.tables[first + j];
         if (entry >= 0) total += pair.slots[(base + entry) * THREADS];
     }
@@ -109,7 +122,7 @@ static __device__ __forceinline__ void npk_box(const Tables& t, const Pair& pair
         const int outputs = t.tables[first++];
         NPK_REAL left = npk_column(t, pair, op.source, first, op.count);
         NPK_REAL middle = npk_column(t, pair, op.source, first + op.count, op.count);
-        first += 2 * op.count;
+        first += 2 * (npk_int)op.count;
         for (int x = 0; x < outputs; ++x, first += op.count) {
             const NPK_REAL right = npk_column(t, pair, op.source, first, op.count);
             pair.slots[out++ * THREADS] = bias + ((left + middle) + right) * scale;
@@ -124,7 +137,7 @@ static __device__ __forceinline__ void npk_collapse(const Tables& t, const Pair&
     for (npk_int begin = 0; begin < op.cells; begin += TOGETHER) {
         const npk_int end = begin + TOGETHER < op.cells ? begin + TOGETHER : op.cells;
         for (npk_int i = op.first; i < op.first + op.count; ++i) {
-            const Term term = t.terms[i];
+            const Term term = npk_term(t.terms + TERM_COLUMNS * i);
             const NPK_REAL scale = t.scales[i];
             for (npk_int c = begin; c < end; ++c) {
                 NPK_REAL* out = pair.slots + (term.out + c) * THREADS;
@@ -138,7 +151,7 @@ static __device__ __forceinline__ void npk_collapse(const Tables& t, const Pair&
 
 static __device__ __forceinline__ void npk_reduce(const Tables& t, const Pair& pair, const Operation& op)
 {
-    const Term term = t.terms[op.first];
+    const Term term = npk_term(t.terms + TERM_COLUMNS * op.first);
     const NPK_REAL scale = t.scales[op.first];
     for (npk_int begin = 0; begin < op.cells;) {
         const int target = t.tables[op.out + begin];
@@ -156,7 +169,7 @@ static __device__ __forceinline__ void npk_run(const Tables& t, const Pair& pair
     pair.slots[0] = 1;   // the field V = 1
     for (npk_int s = 0; s < sums; ++s) pair.sums[s * THREADS] = 0;
     for (npk_int o = 0; o < operations; ++o) {
-        const Operation op = t.operations[o];
+        const Operation op = npk_operation(t.operations + COLUMNS * o);
         const NPK_REAL scale = t.scalars[2 * o], bias = t.scalars[2 * o + 1];
         if (op.kind == LOAD)
             for (npk_int c = 0; c < op.cells; ++c) pair.slots[(op.out + c) * THREADS] = (NPK_REAL)(pair.sums[(op.sums + c) * THREADS] + bias);
@@ -185,7 +198,7 @@ npk_program(const npk_int* __restrict__ operations, const NPK_REAL* __restrict__
             NPK_REAL* __restrict__ slots, double* __restrict__ sums, unsigned int* __restrict__ chains, NPK_REAL* __restrict__ out,
             npk_int count, npk_int cells, npk_int reductions, npk_int result, npk_int links, int n, int m, npk_int left)
 {
-    const Tables t = {(const Operation*)operations, scalars, (const Term*)terms, scales, tables, weights};
+    const Tables t = {operations, scalars, terms, scales, tables, weights};
     const npk_int across = ((npk_int)m + LANES - 1) / LANES, groups = ((npk_int)n + ROWS - 1) / ROWS;
     const npk_int block = blockIdx.x, thread = threadIdx.x;
     for (npk_int task = block; task < groups * across; task += gridDim.x) {
