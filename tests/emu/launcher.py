@@ -64,7 +64,7 @@ class EmulatedLauncher:
         return out
 
     def empty(self, shape, dtype, cleared=False):
-        return np.full(shape, 0 if cleared else np.nan, dtype)
+        return np.full(shape, np.nan if dtype.kind == "f" and not cleared else 0, dtype)
 
     def host_memory(self, size, dtype):
         return np.full(size, np.nan, dtype)

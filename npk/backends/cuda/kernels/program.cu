@@ -2,7 +2,8 @@
 //
 // A thread owns one pair of samples at a time: a column sample for each lane, a row sample for each warp. It walks all operations with
 // slots, sums and chains of its own, so nothing waits for anything. Those of a block lie thread by thread, so that a warp reads 32
-// neighbors; all threads follow the same tables, so that no two of a warp part.
+// neighbors; all threads follow the same tables, so that no two of a warp part. Loops are not unrolled: turns are few or many as the
+// network has it, and copies of what is in them would not fit the registers.
 #define THREADS 128
 #define LANES 32      // column samples of a block
 #define ROWS 4        // row samples of a block
@@ -61,14 +62,18 @@ static __device__ __forceinline__ NPK_REAL npk_overlap(const Pair& pair, const T
 {
     if (term.form == BITS) {
         int sum = 0;
-        for (int w = 0; w < term.width; ++w) sum += __popc(pair.row_bits[(u + w) * pair.n] & pair.col_bits[(v + w) * pair.m]);
+#pragma unroll 1
+    #pragma unroll 1
+    for (int w = 0; w < term.width; ++w) sum += __popc(pair.row_bits[(u + w) * pair.n] & pair.col_bits[(v + w) * pair.m]);
         return (NPK_REAL)sum;
     }
     NPK_REAL sum[TURNS] = {};
     int c = 0;
+#pragma unroll 1
     for (; c + TURNS <= term.width; c += TURNS)
 #pragma unroll
         for (int i = 0; i < TURNS; ++i) sum[i] += pair.row_reals[(u + c + i) * pair.n] * pair.col_reals[(v + c + i) * pair.m];
+#pragma unroll 1
     for (; c < term.width; ++c) sum[0] += pair.row_reals[(u + c) * pair.n] * pair.col_reals[(v + c) * pair.m];
     return ((sum[0] + sum[1]) + sum[2]) + sum[3];
 }
@@ -78,6 +83,7 @@ static __device__ __forceinline__ NPK_REAL npk_chained(const Pair& pair, const T
 {
     unsigned int* kept = pair.chains + ((npk_int)term.chain * TOGETHER + cell) * term.width * THREADS;
     int sum = 0;
+#pragma unroll 1
     for (int w = 0; w < term.width; ++w) {
         unsigned int common = pair.row_bits[(u + w) * pair.n] & pair.col_bits[(v + w) * pair.m];
         if (!term.start) common &= kept[w * THREADS];
@@ -107,6 +113,7 @@ static __device__ __forceinline__ NPK_REAL npk_added(NPK_REAL total, const Table
 static __device__ __forceinline__ NPK_REAL npk_column(const Tables& t, const Pair& pair, npk_int base, npk_int first, int k)
 {
     NPK_REAL total = 0;
+#pragma unroll 1
     for (int j = 0; j < k; ++j) {
         const int entry = t.tables[first + j];
         if (entry >= 0) total += pair.slots[(base + entry) * THREADS];
@@ -123,6 +130,7 @@ static __device__ __forceinline__ void npk_box(const Tables& t, const Pair& pair
         NPK_REAL left = npk_column(t, pair, op.source, first, op.count);
         NPK_REAL middle = npk_column(t, pair, op.source, first + op.count, op.count);
         first += 2 * (npk_int)op.count;
+#pragma unroll 1
         for (int x = 0; x < outputs; ++x, first += op.count) {
             const NPK_REAL right = npk_column(t, pair, op.source, first, op.count);
             pair.slots[out++ * THREADS] = bias + ((left + middle) + right) * scale;
@@ -139,9 +147,11 @@ static __device__ __forceinline__ void npk_collapse(const Tables& t, const Pair&
         for (npk_int i = op.first; i < op.first + op.count; ++i) {
             const Term term = npk_term(t.terms + TERM_COLUMNS * i);
             const NPK_REAL scale = t.scales[i];
+#pragma unroll 1
             for (npk_int c = begin; c < end; ++c) {
                 NPK_REAL* out = pair.slots + (term.out + c) * THREADS;
                 NPK_REAL total = term.fresh ? (NPK_REAL)0 : *out;
+#pragma unroll 1
                 for (npk_int j = c * term.k; j < (c + 1) * term.k; ++j) total = npk_added(total, t, pair, term, scale, j, c - begin);
                 *out = total;
             }
@@ -157,6 +167,7 @@ static __device__ __forceinline__ void npk_reduce(const Tables& t, const Pair& p
         const int target = t.tables[op.out + begin];
         NPK_REAL total = 0;
         npk_int j = begin;
+#pragma unroll 1
         do total = npk_added(total, t, pair, term, scale, j++, 0);
         while (j < op.cells && j - begin < FLUSH && t.tables[op.out + j] == target);
         pair.sums[(op.sums + target) * THREADS] += total;
@@ -167,15 +178,19 @@ static __device__ __forceinline__ void npk_reduce(const Tables& t, const Pair& p
 static __device__ __forceinline__ void npk_run(const Tables& t, const Pair& pair, npk_int operations, npk_int sums)
 {
     pair.slots[0] = 1;   // the field V = 1
+#pragma unroll 1
     for (npk_int s = 0; s < sums; ++s) pair.sums[s * THREADS] = 0;
     for (npk_int o = 0; o < operations; ++o) {
         const Operation op = npk_operation(t.operations + COLUMNS * o);
         const NPK_REAL scale = t.scalars[2 * o], bias = t.scalars[2 * o + 1];
         if (op.kind == LOAD)
+#pragma unroll 1
             for (npk_int c = 0; c < op.cells; ++c) pair.slots[(op.out + c) * THREADS] = (NPK_REAL)(pair.sums[(op.sums + c) * THREADS] + bias);
         else if (op.kind == CLEAR)
+#pragma unroll 1
             for (npk_int c = 0; c < op.cells; ++c) pair.slots[(op.out + c) * THREADS] = 0;
         else if (op.kind == GATHER)
+#pragma unroll 1
             for (npk_int c = 0; c < op.cells; ++c)
                 pair.slots[(op.out + c) * THREADS] = bias + npk_column(t, pair, op.source, op.first + c * op.count, op.count) * scale;
         else if (op.kind == BOX)

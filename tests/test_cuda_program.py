@@ -1,0 +1,228 @@
+"""The general kernel of the CUDA backend on emulated devices against the CPU backend, and that each of its bounds is needed."""
+
+import functools
+import os
+
+import numpy as np
+import pytest
+from conftest import TOLERANCE, assert_kernels_equal, kernel_deviation
+from emu import Violation
+from emu.fibers import compiler_is_missing
+from emu.launcher import EmulatedLauncher
+from emu.nvrtc import compilers, resources
+from test_backends import BackendContract, image_table  # noqa: F401 (a fixture)
+from tiny_networks import NETWORKS, make, samples
+
+import npk
+from npk.backends import cuda
+from npk.backends.cpu import CpuBackend
+from npk.backends.cuda import CudaBackend, program_runner
+from npk.backends.cuda.program_runner import ProgramRunner
+from npk.backends.cuda.registry import KERNELS
+from npk.backends.exponents import find_exponents
+from npk.dual.planning import plan
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::npk.errors.KernelWarning"),  # tiny networks have dead inputs
+    pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel"),
+]
+needs_compiler = pytest.mark.skipif(compiler_is_missing(), reason="the emulator by C++ needs g++, and there is none here")
+ENGINES = ["ptx", pytest.param("check", marks=needs_compiler)]
+FAST = [
+    "residual, no gate after the sum", "residual, gate after the sum", "conv circular, global pool", "conv zero padding, global pool",
+    "conv, flatten", "conv stride 2, circular", "conv dilated, valid", "conv, reflected padding", "max pool",
+    "max pool, overlapping and padded", "average pool, then gate", "average pool without padding in the count",
+    "conv residual with projection", "conv in one dimension", "conv dgn", "conv dlgn", "residual dlgn, gated skips",
+    "residual dnn, ungated skips", "resnet110", "grouped", "depthwise, stride and pool", "squeeze and excite, sigmoid",
+    "transposed, stride 2, output padding", "output with positions", "dense block", "channel split and shuffle",
+]  # fmt: skip
+
+
+@functools.cache
+def recorded(name, n=6):
+    """Gates of a few samples."""
+    rng = np.random.default_rng(len(name))
+    net, shape = make(name, rng)
+    return npk.record_gates(net, samples(shape, n, rng))
+
+
+@functools.cache
+def recorded_chains(n=5):
+    """Gates of a residual network whose stream meets enough gates for masks that follow each other."""
+    net = npk.networks.build("resnet110", "dnn", input_shape=(1, 4, 4), classes=2, seed=1, blocks=4, width=8)
+    return npk.record_gates(net.double().eval(), np.random.default_rng(0).standard_normal((n, 1, 4, 4)))
+
+
+def assert_as_on_cpu(table, dtype, launcher, **options):
+    """The tile of all rows and of the later columns, against that of the CPU backend."""
+    recursion = plan(table.graph, **options)
+    exponents, cols = find_exponents(recursion, table), table.take(slice(2, None))
+    cpu, device = CpuBackend(recursion, table, dtype), CudaBackend(recursion, table, dtype, launcher)
+    expected = cpu.tile(cpu.side(table), cpu.side(cols), exponents)
+    diagonal = np.diagonal(cpu.tile(cpu.side(table), cpu.side(table), exponents))
+    actual = device.tile(device.side(table), device.side(cols), exponents)
+    assert_kernels_equal(actual, expected, dtype, (diagonal, diagonal[2:]))
+    return device.runner
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS])
+def test_tile_of_the_cpu(name, dtype):
+    assert isinstance(assert_as_on_cpu(recorded(name), dtype, EmulatedLauncher("fast"), bias="paths"), ProgramRunner)
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["residual, gate after the sum", "conv zero padding, global pool", "conv dgn", "max pool"])
+def test_tile_of_the_cpu_without_bias(name):
+    assert isinstance(assert_as_on_cpu(recorded(name), "float32", EmulatedLauncher("fast")), ProgramRunner)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["residual, gate after the sum", "conv stride 2, circular"])
+def test_tile_of_the_cpu_under_every_check(name, dtype, engine):
+    assert_as_on_cpu(recorded(name), dtype, EmulatedLauncher(engine), bias="paths")
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_chains(dtype):
+    runner = assert_as_on_cpu(recorded_chains(), dtype, EmulatedLauncher("check"))
+    assert runner.program.chains > 0
+
+
+@needs_compiler
+class TestProgram(BackendContract):
+    """Dense layers too as a program."""
+
+    @pytest.fixture(autouse=True)
+    def _no_products(self, monkeypatch):
+        monkeypatch.setattr(cuda, "as_product", lambda recursion: None)
+
+    def make(self, recursion, table, dtype):
+        return CudaBackend(recursion, table, dtype, EmulatedLauncher("fast"))
+
+
+@functools.cache
+def ragged():
+    """33 rows and columns: one more than the lanes of a block, and than its rows; padding, so that tables have gaps."""
+    table = recorded("conv stride 2, circular", 33)
+    recursion = plan(table.graph, bias="paths")
+    exponents, backend = find_exponents(recursion, table), CpuBackend(recursion, table, "float64")
+    return recursion, table, exponents, backend.tile(backend.side(table), backend.side(table), exponents)
+
+
+def ragged_tile(launcher, rows=slice(None), cols=slice(None), diagonal=None, blocks=program_runner.BLOCKS):
+    recursion, table, exponents, expected = ragged()
+    backend = CudaBackend(recursion, table, "float64", launcher)
+    backend.runner.blocks = blocks
+    made = backend.tile(backend.side(table.take(rows)), backend.side(table.take(cols)), exponents, diagonal)
+    return made, expected[rows, cols]
+
+
+@needs_compiler
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (3, 31), (4, 32), (5, 33), (33, 3)])
+def test_edges(n, m):
+    made, expected = ragged_tile(EmulatedLauncher("check"), slice(0, n), slice(0, m))
+    assert kernel_deviation(made, expected) < TOLERANCE["float64"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_blocks_take_several_groups(engine):
+    launcher = EmulatedLauncher(engine)
+    made, expected = ragged_tile(launcher, slice(0, 9), blocks=2)
+    assert launcher.launched[-1][1] == 2
+    assert kernel_deviation(made, expected) < TOLERANCE["float64"]
+
+
+def assert_triangle(launcher):
+    made, expected = ragged_tile(launcher, slice(None), slice(0, 32), diagonal=0)
+    above = np.triu(np.ones(made.shape, bool))
+    assert kernel_deviation(made[above], expected[above]) < TOLERANCE["float64"]
+    assert not made[32].any()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_triangle(engine):
+    assert_triangle(EmulatedLauncher(engine))
+
+
+def assert_all(launcher):
+    made, expected = ragged_tile(launcher, slice(0, 5))
+    assert kernel_deviation(made, expected) < TOLERANCE["float64"]
+
+
+def assert_chains(launcher):
+    assert_as_on_cpu(recorded_chains(), "float64", launcher)
+
+
+def assert_reflected(launcher):
+    assert_as_on_cpu(recorded("conv zero padding, global pool"), "float64", launcher)
+
+
+MUTANTS = {
+    "rows": ("row >= n || ", "", assert_all),
+    "columns": (" || col >= m", "", assert_all),
+    "left of the diagonal, too few": ("if (left + col0 + LANES <= row0) continue;", "", assert_triangle),
+    "left of the diagonal, too many": ("left + col0 + LANES <= row0", "left + col0 + LANES <= row0 + ROWS", assert_triangle),
+    "groups": ("task < groups * across", "task < groups * across - 1", assert_all),
+    "no entry of a contribution": ("    if (entry < 0) return total;\n    const", "    const", assert_reflected),
+    "no entry of a column": ("if (entry >= 0) total +=", "total +=", assert_reflected),
+    "cells of a collapse": ("c < end; ++c", "c <= end; ++c", assert_all),
+    "contributions of a sum": ("while (j < op.cells && ", "while (", assert_all),
+    "target of a sum": (" && t.tables[op.out + j] == target", "", assert_all),
+    "words of a chain": ("if (!term.start) common &=", "common &=", assert_chains),
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", MUTANTS)
+def test_mutants_are_caught(name, engine):
+    old, new, check = MUTANTS[name]
+
+    def edit(source):
+        assert source.count(old) == 1
+        return source.replace(old, new)
+
+    with pytest.raises((Violation, AssertionError)):
+        check(EmulatedLauncher(engine, edit=edit))
+
+
+def test_workspace_is_counted_and_bounded(monkeypatch):
+    recursion, table, *_ = ragged()
+    backend = CudaBackend(recursion, table, "float32", EmulatedLauncher("fast"))
+    runner = backend.runner
+    assert runner.workspace == runner.blocks * runner.bytes_a_block
+    assert backend.bytes_a_thread * (os.cpu_count() or 1) >= runner.workspace > 0
+    for workspace, blocks in ((1, 1), (3 * runner.bytes_a_block, 3), (1 << 60, program_runner.BLOCKS)):
+        monkeypatch.setattr(program_runner, "WORKSPACE", workspace)
+        assert CudaBackend(recursion, table, "float32", EmulatedLauncher("fast")).runner.blocks == blocks
+
+
+@needs_compiler
+@pytest.mark.parametrize("scale", ["fan_in", "cosine"])
+def test_many_tiles(scale, monkeypatch, tmp_path):
+    launcher = EmulatedLauncher("fast")
+    monkeypatch.setattr(cuda.devices, "find_launcher", lambda: launcher)
+    table = recorded("conv stride 2, circular", 33)
+    expected = npk.kernel(table, scale=scale, backend="cpu")
+    np.testing.assert_allclose(npk.kernel(table, scale=scale, backend="cuda"), expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+    stored = npk.kernel(table, scale=scale, backend="cuda", out=tmp_path / "K.zarr")
+    np.testing.assert_allclose(stored[:], expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+
+
+PLACES = [(12, 70), (12, 75), (12, 80), (12, 90), (12, 100), (13, 80), (13, 90), (13, 100), (13, 120)]
+
+
+@pytest.mark.parametrize(("major", "arch"), PLACES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_keeps_its_budget(dtype, major, arch):
+    spec = KERNELS["program", "general", dtype]
+    _, log = compilers()[major].cubin(spec.source, arch, spec.options)
+    found = resources(log)[spec.entry]
+    assert found["registers"] <= spec.registers
+    assert found["spills"] <= spec.spills
+    assert found["stack"] == 0
+    assert found["shared"] <= spec.shared
+    assert not [line for line in log.splitlines() if "warning" in line and "deprecated" not in line]
