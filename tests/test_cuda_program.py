@@ -2,6 +2,7 @@
 
 import functools
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from tiny_networks import NETWORKS, make, samples
 import npk
 from npk.backends import cuda
 from npk.backends.cpu import CpuBackend
+from npk.backends.cpu.program import CLEAR, COLUMNS
+from npk.backends.cpu.runners import ProgramRunner as HostRunner
 from npk.backends.cuda import CudaBackend, program_runner
 from npk.backends.cuda.program_runner import ProgramRunner
 from npk.backends.cuda.registry import KERNELS
@@ -35,6 +38,7 @@ FAST = [
     "conv residual with projection", "conv in one dimension", "conv dgn", "conv dlgn", "residual dlgn, gated skips",
     "residual dnn, ungated skips", "resnet110", "grouped", "depthwise, stride and pool", "squeeze and excite, sigmoid",
     "transposed, stride 2, output padding", "output with positions", "dense block", "channel split and shuffle",
+    "pixel shuffle at the end", "linear along positions",
 ]  # fmt: skip
 
 
@@ -92,6 +96,21 @@ def test_chains(dtype):
     assert runner.program.chains > 0
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_cells_are_cleared(engine):
+    """No network that is known leaves cells to nothing but zeros: here the result of one is put out at the end."""
+    recursion, table, exponents, _ = ragged()
+    backend = CudaBackend(recursion, table, "float32", EmulatedLauncher(engine))
+    program = backend.runner.program
+    last = np.zeros((1, len(COLUMNS)), np.int64)
+    last[0, :3] = CLEAR, program.result, 1
+    changed = {"operations": last, "steps": program.steps[-1:], "factors": program.factors[-1:]}
+    longer = replace(program, **{name: np.concatenate([getattr(program, name), rows]) for name, rows in changed.items()})
+    backend.runner = ProgramRunner(longer, backend.layout, backend.launcher)
+    side = backend.side(table.take(slice(0, 2)))
+    assert not backend.tile(side, side, exponents).any()
+
+
 @needs_compiler
 class TestProgram(BackendContract):
     """Dense layers too as a program."""
@@ -140,7 +159,7 @@ def assert_triangle(launcher):
     made, expected = ragged_tile(launcher, slice(None), slice(0, 32), diagonal=0)
     above = np.triu(np.ones(made.shape, bool))
     assert kernel_deviation(made[above], expected[above]) < TOLERANCE["float64"]
-    assert not made[32].any()
+    assert not np.allclose(made[32], expected[32])  # nobody wrote it
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -157,8 +176,23 @@ def assert_chains(launcher):
     assert_as_on_cpu(recorded_chains(), "float64", launcher)
 
 
-def assert_reflected(launcher):
+def assert_padded(launcher):
     assert_as_on_cpu(recorded("conv zero padding, global pool"), "float64", launcher)
+
+
+def assert_gaps(launcher):
+    """Where there is nothing to add the weight is 0 too: here it is 1, so that what is added is seen."""
+    table = recorded("pixel shuffle at the end")
+    recursion = plan(table.graph, bias="paths")
+    cpu, device = CpuBackend(recursion, table, "float64"), CudaBackend(recursion, table, "float64", launcher)
+    program = replace(cpu.runner.program, weights=np.ones_like(cpu.runner.program.weights))
+    cpu.runner, device.runner = HostRunner(program, cpu.layout), ProgramRunner(program, device.layout, launcher)
+    tiles = [made.tile(made.side(table), made.side(table), find_exponents(recursion, table)) for made in (cpu, device)]
+    assert kernel_deviation(*reversed(tiles)) < TOLERANCE["float64"]
+
+
+def assert_pooled(launcher):
+    assert_as_on_cpu(recorded("average pool, then gate"), "float64", launcher)
 
 
 MUTANTS = {
@@ -167,26 +201,27 @@ MUTANTS = {
     "left of the diagonal, too few": ("if (left + col0 + LANES <= row0) continue;", "", assert_triangle),
     "left of the diagonal, too many": ("left + col0 + LANES <= row0", "left + col0 + LANES <= row0 + ROWS", assert_triangle),
     "groups": ("task < groups * across", "task < groups * across - 1", assert_all),
-    "no entry of a contribution": ("    if (entry < 0) return total;\n    const", "    const", assert_reflected),
-    "no entry of a column": ("if (entry >= 0) total +=", "total +=", assert_reflected),
+    "no entry of a contribution": ("t.tables[term.pair + j];", "max(0, t.tables[term.pair + j]);", assert_gaps),
+    "no entry of a column": ("if (entry >= 0) total +=", "total +=", assert_padded),
     "cells of a collapse": ("c < end; ++c", "c <= end; ++c", assert_all),
     "contributions of a sum": ("while (j < op.cells && ", "while (", assert_all),
-    "target of a sum": (" && t.tables[op.out + j] == target", "", assert_all),
+    "target of a sum": (" && t.tables[op.out + j] == target", "", assert_pooled),
     "words of a chain": ("if (!term.start) common &=", "common &=", assert_chains),
 }
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_gaps(engine):
+    assert_gaps(EmulatedLauncher(engine))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mutants_are_caught(name, engine):
     old, new, check = MUTANTS[name]
-
-    def edit(source):
-        assert source.count(old) == 1
-        return source.replace(old, new)
-
+    assert KERNELS["program", "general", "float64"].source.count(old) == 1
     with pytest.raises((Violation, AssertionError)):
-        check(EmulatedLauncher(engine, edit=edit))
+        check(EmulatedLauncher(engine, edit=lambda source: source.replace(old, new)))
 
 
 def test_workspace_is_counted_and_bounded(monkeypatch):
