@@ -280,7 +280,7 @@ def test_gates_are_not_read_for_a_budget_that_is_too_small(npk_command, tmp_path
     assert (code, err.count("\n")) == (2, 1)
 
 
-@pytest.mark.parametrize("name", ["K.zarr", "K.npy", "old.zarr"])
+@pytest.mark.parametrize("name", ["K.zarr", "K.npy", pytest.param("old.zarr", marks=pytest.mark.slow)])
 def test_dry_runs_tell_the_plan_of_the_run(npk_command, tmp_path, monkeypatch, name):
     monkeypatch.setattr("npk.cli.writing.peak_of_process", lambda: 3 * 10**8)
     command = ["kernel", "dlgn.safetensors", "--data", "digits[:100]", "--out", tmp_path / name, "--memory"]

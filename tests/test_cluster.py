@@ -157,6 +157,7 @@ def test_dead_inputs_are_counted_as_without_a_cluster(client, tmp_path):
 # workers that come and go
 
 
+@pytest.mark.slow
 def test_a_killed_worker_changes_nothing(client, table, tmp_path):
     store = empty_store(tmp_path / "K.zarr", table, side=8)
     victim = KillOne(client)
@@ -196,6 +197,7 @@ def test_a_task_ends_after_a_while_and_what_it_left_is_handed_out(table, tmp_pat
     assert compute_tiles(str(store.path), flag, npk.__version__, list(store.plan)[:5])[1] == 1
 
 
+@pytest.mark.slow
 def test_what_a_task_left_is_handed_out_again(client, table, tmp_path):
     store = empty_store(tmp_path / "K.zarr", table)
     progress = Watch()
