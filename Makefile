@@ -12,8 +12,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 demo: .venv/.installed-demo  ## train, kernels, machines, checks and report on real digits
 	$(BIN)/npk demo --data $(DATA) --out $(OUT)
 
-test: .venv/.installed-dev  ## all tests but the slow ones, with coverage
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
+test: .venv/.installed-dev  ## all tests but the slow ones, with coverage; one that takes minutes shows where it stands, and fails
+	$(BIN)/python -m pytest -n 2 --dist loadfile --timeout 300 --timeout-method thread -o faulthandler_timeout=240 --cov --cov-report=term
 
 test-all: .venv/.installed-dev  ## the slow tests too
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "" --cov --cov-report=term
