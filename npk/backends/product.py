@@ -27,7 +27,7 @@ def as_product(recursion: Recursion) -> Product | None:
     masks: list[int] = []
     factors, steps = [1.0], [0]  # of what lies before the first mask, then of each mask
     for number, step in enumerate(recursion.steps):
-        factor = _factor_of_field(recursion, step, number) if isinstance(step, Field) else _factor_of_link(step, number)
+        factor = factor_of_field(recursion, step, number) if isinstance(step, Field) else factor_of_link(step, number)
         if factor is None:
             return None
         if isinstance(step, Collapse) and (mask := step.terms[0].mask) is not None:
@@ -38,7 +38,7 @@ def as_product(recursion: Recursion) -> Product | None:
     return Product(tuple(masks), (factors[0] * factors[1], *factors[2:]), tuple(steps[1:]))
 
 
-def _factor_of_link(step: Collapse, number: int) -> float | None:
+def factor_of_link(step: Collapse, number: int) -> float | None:
     """Factor of a collapse of one term on the step before it, with one mask or none; the first one may have positions."""
     if len(step.terms) != 1 or step.groups != 1 or (number and step.positions != 1):
         return None
@@ -49,7 +49,7 @@ def _factor_of_link(step: Collapse, number: int) -> float | None:
     return float(term.weights[0, 0]) ** 2 * (int(term.blocks[0, 3]) if term.mask is None else 1)
 
 
-def _factor_of_field(recursion: Recursion, step: Field, number: int) -> float | None:
+def factor_of_field(recursion: Recursion, step: Field, number: int) -> float | None:
     """Factor of a dense layer; the first one may add up all positions of the input."""
     first = recursion.steps[0]
     if step.collapse != number - 1 or step.bias or step.positions != 1 or step.groups != 1 or not isinstance(first, Collapse):

@@ -76,6 +76,8 @@ template <class T> static inline T shfl(int line, int mode, unsigned mask, T v, 
 #define __all_sync(m, p) (npk_emu_ballot(__LINE__, m, !(p)) == 0)
 
 // ---- arithmetic intrinsics
+static inline float __int_as_float(int x) { float f; __builtin_memcpy(&f, &x, 4); return f; }
+static inline float __fmaf_rn(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 static inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
 static inline int __clz(int x) { return x ? __builtin_clz((unsigned)x) : 32; }

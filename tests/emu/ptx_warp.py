@@ -8,7 +8,7 @@ import numpy as np
 from emu.ptx_program import members
 
 LANES = np.arange(32)
-BIT_PRODUCT = "m16n8k256.row.col.s32.b1.b1.s32.and.popc"
+BIT_PRODUCTS = ("m16n8k256.row.col.s32.b1.b1.s32.and.popc", "m16n8k128.row.col.s32.b1.b1.s32.and.popc")
 
 
 def check_mask(run, mask, active):
@@ -51,7 +51,7 @@ def vote(run, ins, active):
 
 def bit_product(run, ins, active):
     """mma.sync of bits, with the fragments of the PTX ISA: a thread holds row lane / 4 (and 8 below), words lane % 4 and 4 farther on."""
-    if ".".join(ins.op[3:]) != BIT_PRODUCT:
+    if ".".join(ins.op[3:]) not in BIT_PRODUCTS:
         run.fail("UNSUPPORTED tensor core instruction")
     if not active[active.any(1)].all():
         run.fail("WARP mma without the whole warp")

@@ -9,13 +9,10 @@ static inline RowCol bits_of_b(int lane, int i) { return {lane % 4 * 32 + i % 32
 static inline RowCol values_of_d(int lane, int i) { return {lane / 4 + i / 2 * 8, lane % 4 * 2 + i % 2}; }
 struct Fragments { unsigned a[4], b[2]; };
 
-__attribute__((noinline)) static void mma_b1_and(int line, int& d0, int& d1, int& d2, int& d3, const unsigned (&a)[4],
-                                                 const unsigned (&b)[2])
+__attribute__((noinline)) static void mma_b1_and(int line, int& d0, int& d1, int& d2, int& d3, const Fragments& mine)
 {
-    Fragments mine, all[32];
-    for (int i = 0; i < 4; ++i) mine.a[i] = a[i];
-    for (int i = 0; i < 2; ++i) mine.b[i] = b[i];
-    npk_emu_warp_gather(line, &mine, sizeof mine, all);
+    Fragments all[32];
+    npk_emu_warp_gather(line, const_cast<Fragments*>(&mine), sizeof mine, all);
     unsigned A[16][8], B[8][8];   // rows of A and columns of B, of 256 bits
     for (int lane = 0; lane < 32; ++lane) {
         for (int r = 0; r < 4; ++r) { RowCol p = bits_of_a(lane, 32 * r); A[p.row][p.col / 32] = all[lane].a[r]; }
@@ -30,5 +27,15 @@ __attribute__((noinline)) static void mma_b1_and(int line, int& d0, int& d1, int
         for (int w = 0; w < 8; ++w) *d[i] += __builtin_popcount(A[p.row][w] & B[p.col][w]);
     }
 }
+static inline void mma_k256(int line, int& d0, int& d1, int& d2, int& d3, const unsigned (&a)[4], const unsigned (&b)[2])
+{
+    mma_b1_and(line, d0, d1, d2, d3, {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}});
 }
-#define npk_mma_b1_and_m16n8k256(...) npk_emu::mma_b1_and(__LINE__, __VA_ARGS__)
+// 128 bits: the first half of the words, in the same places; the other half is nothing.
+static inline void mma_k128(int line, int& d0, int& d1, int& d2, int& d3, const unsigned (&a)[2], unsigned b)
+{
+    mma_b1_and(line, d0, d1, d2, d3, {{a[0], a[1], 0, 0}, {b, 0}});
+}
+}
+#define npk_mma_b1_and_m16n8k256(...) npk_emu::mma_k256(__LINE__, __VA_ARGS__)
+#define npk_mma_b1_and_m16n8k128(...) npk_emu::mma_k128(__LINE__, __VA_ARGS__)

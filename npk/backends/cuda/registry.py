@@ -4,10 +4,12 @@ Sources are CUDA C++ without headers. What depends on the arithmetic is a macro 
 """
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
 KERNELS_FOLDER = files("npk.backends.cuda") / "kernels"
+HIGHEST = 47  # rows of a grid whose neighbors fit the shared memory that every block may have
 BLOCK_LIMIT = 65536  # registers of a multiprocessor, which the threads of a block share
 
 
@@ -67,6 +69,63 @@ def _defines(dtype: str, threads: int, registers: int) -> tuple[tuple[str, str],
     return (("NPK_REAL", {"float32": "float", "float64": "double"}[dtype]), ("NPK_BLOCKS", str(BLOCK_LIMIT // (threads * registers))))
 
 
+@dataclass(frozen=True)
+class Specialization:
+    """The kernel of pooled convolutions made for one grid: ``windows`` (rows, top, columns, first) by their numbers, ``chunks`` of 128
+    channels.
+    """
+
+    spec: KernelSpec
+    windows: tuple[tuple[int, int, int, int], ...]
+    chunks: int
+
+
+def stage_kernel(
+    shape: tuple[int, int], circular: bool, chunks: int, windows: Sequence[tuple[int, int, int, int]], dtype: str, capability: int
+) -> Specialization | None:
+    """The kernel of pooled convolutions for a grid.
+
+    A lane holds ``runs`` x ``spans`` cells of each of the ``own`` rows of its warp in registers: at most 32 where a block may then have
+    512 threads, at most 128 where it has 256. Cells that go around in a circle must fill their lanes.
+
+    Args:
+        shape: rows and columns of the grid.
+        circular: how windows look over its edge.
+        chunks: of 128 channels that the widest mask takes.
+        windows: rows, first row, columns, first column of each layer's window.
+        dtype: of the kernel.
+        capability: compute capability of the device, times ten.
+
+    Returns:
+        The kernel, or ``None`` where there is none: float64, devices without binary tensor cores, grids that do not fit.
+    """
+    (height, width), (runs, spans) = shape, (_share(shape[1], lanes, circular) for lanes in (8, 4))
+    own, registers = _rows_of_a_warp(height, -(-runs * spans // 4) * 4)
+    if not own or height > HIGHEST or dtype != "float32":
+        return None
+    threads, known = 32 * (height // own), tuple(dict.fromkeys(windows))
+    listed = "".join(f"W({number},{','.join(map(str, window))})" for number, window in enumerate(known))
+    sizes = {"H": height, "W": width, "OWN": own, "RUNS": runs, "SPANS": spans, "CIRCULAR": int(circular), "CHUNKS": chunks}
+    sizes |= {"BLOCKS": BLOCK_LIMIT // (threads * -(-registers // 8) * 8), "WINDOWS": listed}
+    defines = tuple((f"NPK_{name}", str(value)) for name, value in sizes.items())
+    spec = KernelSpec("npk_stage", "stage.cu", threads, registers, 1024 * height + 8 * threads // 32, defines, first=80, last=90)
+    return Specialization(spec, known, chunks) if spec.serves(capability) else None
+
+
+def _rows_of_a_warp(height: int, cells: int) -> tuple[int, int]:
+    """Rows that a warp owns, so many cells of each lane in a row, and registers of a thread; 0 rows if the grid does not fit a block."""
+    for most, warps, registers in ((32, 16, 128), (128, 8, 255)):
+        own = max((own for own in range(1, height + 1) if height % own == 0 and own * cells <= most), default=0)
+        if own and height // own <= warps:
+            return own, registers
+    return 0, 0
+
+
+def _share(width: int, lanes: int, circular: bool) -> int:
+    """Columns of each of at most so many lanes; in a circle all have as many."""
+    return next(share for share in range(-(-width // lanes), width + 1) if not circular or width % share == 0)
+
+
 KERNELS = {
     ("dense", "popc", "float32"): _dense("popc", "float32", 256, 80, 8704),
     ("dense", "popc", "float64"): _dense("popc", "float64", 256, 128, 12800),
@@ -74,6 +133,7 @@ KERNELS = {
     ("dense", "bmma", "float64"): _dense("bmma", "float64", 128, 216, 12544, first=80, last=90),
     ("program", "general", "float32"): _program("float32", 128, 128),
     ("program", "general", "float64"): _program("float64", 128, 128),
+    ("sums", "any", "float32"): KernelSpec("npk_sums", "sums.cu", 256, 32, 0),
 }
 
 

@@ -1,0 +1,269 @@
+// A chain of convolutions on one grid, then a global pool: K(x, x') = sum over all pairs of positions of the last masked field.
+//
+// A window of stride 1 adds cells (s, t) that all have one displacement t - s, so a block takes one pair of samples and one difference of
+// rows d at a time: the cells (y, x, x') of position (y, x) and position (y + d, x') go through all layers without leaving the chip. A
+// warp owns OWN rows y. Its cells of a row are the fragments that the binary tensor cores leave in its registers: lane 4g + q has RUNS
+// positions x = RUNS g + r and SPANS positions x' = SPANS q + c, so that most neighbors (x + k, x' + k) are its own; the others come by
+// shuffles. Neighbors in y come through shared memory, four cells of a lane at a time, in two buffers: one barrier each.
+//
+// The compiler is given: NPK_H, NPK_W (grid), NPK_OWN, NPK_RUNS, NPK_SPANS, NPK_CIRCULAR (padding; else zeros), NPK_CHUNKS (of 128 channels),
+// NPK_WINDOWS: a list of W(number, rows, first row, columns, first column).
+#include "mma.cuh"
+#define WARPS (NPK_H / NPK_OWN)
+#define QUADS ((NPK_RUNS * NPK_SPANS + 3) / 4)        // fours of cells of a lane and row
+#define TILES_A ((NPK_RUNS + 1) / 2)                  // fragments of 16 positions x
+#define TILES_B ((NPK_SPANS + 1) / 2)                 // fragments of 8 positions x'
+#define GROUPS (NPK_CIRCULAR ? NPK_W / NPK_RUNS : 8)  // of lanes that hold positions x: cells go around in a circle of them
+#define SPREAD (NPK_CIRCULAR ? NPK_W / NPK_SPANS : 4)
+#define WORDS (4 * NPK_CHUNKS)
+#define ALL 0xffffffffu
+#define MAGIC 0x4b000000   // of an integer accumulator: its bits are then those of the float 2^23 + count
+
+typedef float npk_row[4 * QUADS];
+
+// The pair of samples, the difference of rows, and where a thread stands.
+struct Place { int row, col, d, lane, g, q, y0; };
+
+// Masks of a sample: (layers, H, W, WORDS) words, (H, W, numbers) numbers, on both sides.
+struct Masks {
+    const unsigned int* __restrict__ row_bits;
+    const unsigned int* __restrict__ col_bits;
+    const float* __restrict__ row_reals;
+    const float* __restrict__ col_reals;
+    int numbers, layers;
+};
+
+// Where a lane reads: the words of a layer.
+struct Words {
+    const unsigned int* rows;
+    const unsigned int* cols;
+    const unsigned int* wrapped;   // for rows beyond the edge
+};
+
+// The words of one chunk: rows of A are positions x, columns of B positions x'; 0 outside the grid.
+struct Fragments { unsigned int a[TILES_A][2], b[TILES_B]; };
+
+// `at`: the words of the layer, of row y0 and (around the edge) row y0 + d, where the lane begins.
+static __device__ __forceinline__ void npk_fetch(Fragments& f, const Words& at, const Place& p, int j, int chunk)
+{
+    const int column = p.lane / 8, odd = p.lane / 4 % 2;
+    const unsigned int* rows = at.rows + j * NPK_W * WORDS + 4 * chunk;
+    const unsigned int* cols = (p.y0 + p.d + j < NPK_H ? at.cols : at.wrapped) + j * NPK_W * WORDS + 4 * chunk;
+#pragma unroll
+    for (int r = 0; r < 2 * TILES_A; ++r)
+        f.a[r / 2][r % 2] = r < NPK_RUNS && NPK_RUNS * p.g + r < NPK_W ? rows[r * WORDS] : 0u;
+#pragma unroll
+    for (int c = 0; c < TILES_B; ++c)
+        f.b[c] = 2 * c + odd < NPK_SPANS && NPK_SPANS * column + 2 * c + odd < NPK_W ? cols[2 * c * WORDS] : 0u;
+}
+
+// cells *= scale * overlap of the masks of row j; `f` has the first chunk, and then that of the next row, under way.
+static __device__ __forceinline__ void npk_masked(npk_row& cells, Fragments& f, const Words& at, const Place& p, int j, float scale)
+{
+    int sum[TILES_A][TILES_B][4];
+#pragma unroll
+    for (int i = 0; i < TILES_A * TILES_B * 4; ++i) sum[i / 4 / TILES_B][i / 4 % TILES_B][i % 4] = MAGIC;
+#pragma unroll 1
+    for (int chunk = 0;;) {
+#pragma unroll
+        for (int a = 0; a < TILES_A; ++a)
+#pragma unroll
+            for (int b = 0; b < TILES_B; ++b) {
+                int(&s)[4] = sum[a][b];
+                npk_mma_b1_and_m16n8k128(s[0], s[1], s[2], s[3], f.a[a], f.b[b]);
+            }
+        if (++chunk == NPK_CHUNKS) break;
+        npk_fetch(f, at, p, j, chunk);
+    }
+    if (j + 1 < NPK_OWN) npk_fetch(f, at, p, j + 1, 0);
+#pragma unroll
+    for (int r = 0; r < NPK_RUNS; ++r)
+#pragma unroll
+        for (int c = 0; c < NPK_SPANS; ++c)
+            cells[NPK_SPANS * r + c] *= __fmaf_rn(__int_as_float(sum[r / 2][c / 2][r % 2 * 2 + c % 2]), scale, -8388608.0f * scale);
+}
+
+// The cell (x + k, x' + k) of the cell (r, c): of this lane or of another one.
+static __device__ __forceinline__ float npk_neighbor(const npk_row& cells, const Place& p, int r, int c)
+{
+    const int down = (r + NPK_W * NPK_RUNS) / NPK_RUNS - NPK_W, right = (c + NPK_W * NPK_SPANS) / NPK_SPANS - NPK_W;   // lanes further
+    const float value = cells[(r - down * NPK_RUNS) * NPK_SPANS + c - right * NPK_SPANS];
+    if (down == 0 && right == 0) return value;
+    int g = p.g + down, q = p.q + right;
+    const bool inside = g >= 0 && g < GROUPS && q >= 0 && q < SPREAD;
+    g = g < 0 ? g + GROUPS : g >= GROUPS ? g - GROUPS : g;
+    q = q < 0 ? q + SPREAD : q >= SPREAD ? q - SPREAD : q;
+    const float there = __shfl_sync(ALL, value, 4 * g + q);
+    return NPK_CIRCULAR || inside ? there : 0.0f;
+}
+
+// cells(x, x') = sum over the window's columns k of cells(x + k, x' + k).
+template <int COLUMNS, int FIRST>
+static __device__ __forceinline__ void npk_columns(npk_row& cells, const Place& p)
+{
+    const int BEFORE = FIRST < 0 ? -FIRST : 0, AFTER = FIRST + COLUMNS - 1 > 0 ? FIRST + COLUMNS - 1 : 0;
+    const int LONGEST = NPK_RUNS < NPK_SPANS ? NPK_RUNS : NPK_SPANS;
+    // what the ends of each diagonal need of other lanes is fetched before anything is overwritten
+    float before[BEFORE + 1][NPK_RUNS + NPK_SPANS - 1], after[AFTER + 1][NPK_RUNS + NPK_SPANS - 1];
+#pragma unroll
+    for (int i = 0; i < NPK_RUNS + NPK_SPANS - 1; ++i) {
+        const int r = i < NPK_SPANS ? 0 : i - NPK_SPANS + 1, c = i < NPK_SPANS ? i : 0;
+        const int length = NPK_RUNS - r < NPK_SPANS - c ? NPK_RUNS - r : NPK_SPANS - c;
+#pragma unroll
+        for (int k = 1; k <= BEFORE; ++k) before[k][i] = npk_neighbor(cells, p, r - k, c - k);
+#pragma unroll
+        for (int k = 1; k <= AFTER; ++k) after[k][i] = npk_neighbor(cells, p, r + length - 1 + k, c + length - 1 + k);
+    }
+#pragma unroll
+    for (int i = 0; i < NPK_RUNS + NPK_SPANS - 1; ++i) {
+        const int r = i < NPK_SPANS ? 0 : i - NPK_SPANS + 1, c = i < NPK_SPANS ? i : 0;
+        const int length = NPK_RUNS - r < NPK_SPANS - c ? NPK_RUNS - r : NPK_SPANS - c;
+        float line[LONGEST + BEFORE + AFTER];
+#pragma unroll
+        for (int k = -BEFORE; k < LONGEST + AFTER; ++k)
+            if (k < length + AFTER)
+                line[k + BEFORE] = k < 0 ? before[k < 0 ? -k : 0][i] : k < length ? cells[k < length ? (r + k) * NPK_SPANS + c + k : 0] : after[k < length ? 0 : k - length + 1][i];
+#pragma unroll
+        for (int k = 0; k < LONGEST; ++k) {
+            float total = line[k + BEFORE + FIRST];
+#pragma unroll
+            for (int t = 1; t < COLUMNS; ++t) total += line[k + BEFORE + FIRST + t];
+            if (k < length) cells[(r + k) * NPK_SPANS + c + k] = total;
+        }
+    }
+}
+
+// Whether the rows y and y + 1, and those of the other sample, follow one another in the pictures: 1, else 0.
+static __device__ __forceinline__ float npk_joined(const Place& p, int y)
+{
+    const int other = y + p.d < NPK_H ? y + p.d : y + p.d - NPK_H;
+    return NPK_CIRCULAR || (y >= 0 && y + 1 < NPK_H && other + 1 < NPK_H) ? 1.0f : 0.0f;
+}
+
+// cells(y) = sum over the window's rows k of cells(y + k).
+template <int ROWS, int FIRST>
+static __device__ __forceinline__ void npk_rows(npk_row (&cells)[NPK_OWN], float4 (&buffers)[2][NPK_H][32], const Place& p)
+{
+#pragma unroll
+    for (int i = 0; i < 4 * QUADS; i += 4) {
+        float4(&buffer)[NPK_H][32] = buffers[i / 4 % 2];
+#pragma unroll
+        for (int j = 0; j < NPK_OWN; ++j)
+            if (j < FIRST + ROWS - 1 || j >= NPK_OWN + FIRST)   // that other warps look at
+                buffer[p.y0 + j][p.lane] = make_float4(cells[j][i], cells[j][i + 1], cells[j][i + 2], cells[j][i + 3]);
+        __syncthreads();   // the rows are complete
+        float near[NPK_OWN + ROWS - 1][4];
+#pragma unroll
+        for (int j = FIRST; j < FIRST + NPK_OWN + ROWS - 1; ++j) {
+            const bool own = j >= 0 && j < NPK_OWN;
+            const int y = p.y0 + j < 0 ? p.y0 + j + NPK_H : p.y0 + j >= NPK_H ? p.y0 + j - NPK_H : p.y0 + j;
+            const float4 value = own ? make_float4(cells[own ? j : 0][i], cells[own ? j : 0][i + 1], cells[own ? j : 0][i + 2], cells[own ? j : 0][i + 3]) : buffer[y][p.lane];
+            near[j - FIRST][0] = value.x, near[j - FIRST][1] = value.y, near[j - FIRST][2] = value.z, near[j - FIRST][3] = value.w;
+        }
+#pragma unroll
+        for (int j = 0; j < NPK_OWN; ++j)
+#pragma unroll
+            for (int e = 0; e < 4; ++e) {
+                float above = 0, below = 0;
+#pragma unroll
+                for (int k = FIRST; k < 0; ++k) above = (above + near[j + k - FIRST][e]) * npk_joined(p, p.y0 + j + k);
+#pragma unroll
+                for (int k = FIRST + ROWS - 1; k > 0; --k) below = (below + near[j + k - FIRST][e]) * npk_joined(p, p.y0 + j + k - 1);
+                cells[j][i + e] = above + near[j - FIRST][e] + below;
+            }
+    }
+}
+
+// A convolution: the window's sums of masked cells.
+template <int ROWS, int FIRST_ROW, int COLUMNS, int FIRST_COLUMN>
+static __device__ __forceinline__ void npk_window(npk_row (&cells)[NPK_OWN], float4 (&buffers)[2][NPK_H][32], const Place& p, Fragments& next,
+                                                  const Words& at)
+{
+#pragma unroll
+    for (int j = 0; j < NPK_OWN; ++j)
+        if constexpr (COLUMNS > 1 || FIRST_COLUMN) { npk_columns<COLUMNS, FIRST_COLUMN>(cells[j], p); __syncwarp(); }
+    npk_fetch(next, at, p, 0, 0);   // under way while the rows are exchanged
+    if constexpr (ROWS > 1 || FIRST_ROW) npk_rows<ROWS, FIRST_ROW>(cells, buffers, p);
+}
+
+// cells = scale * input Gram of the positions.
+static __device__ __forceinline__ void npk_begin(npk_row& cells, const Masks& m, const Place& p, int y, float scale)
+{
+    const int other = y + p.d < NPK_H ? y + p.d : y + p.d - NPK_H, x = NPK_RUNS * p.g, x2 = NPK_SPANS * p.q;
+    const float* rows = m.row_reals + ((long long)p.row * NPK_H * NPK_W + y * NPK_W + x) * m.numbers;
+    const float* cols = m.col_reals + ((long long)p.col * NPK_H * NPK_W + other * NPK_W + x2) * m.numbers;
+#pragma unroll
+    for (int i = 0; i < 4 * QUADS; ++i) cells[i] = 0;
+#pragma unroll 1
+    for (int c = 0; c < m.numbers; ++c) {
+        float a[NPK_RUNS], b[NPK_SPANS];
+#pragma unroll
+        for (int r = 0; r < NPK_RUNS; ++r) a[r] = x + r < NPK_W ? rows[r * m.numbers + c] * scale : 0.0f;
+#pragma unroll
+        for (int s = 0; s < NPK_SPANS; ++s) b[s] = x2 + s < NPK_W ? cols[s * m.numbers + c] : 0.0f;
+#pragma unroll
+        for (int i = 0; i < NPK_RUNS * NPK_SPANS; ++i) cells[i] += a[i / NPK_SPANS] * b[i % NPK_SPANS];
+    }
+}
+
+// The sum over all rows d and d - H apart that the block's warp has its part of.
+static __device__ __forceinline__ float npk_difference(const Masks& m, const int* __restrict__ windows, const float* __restrict__ scales,
+                                                       float4 (&buffers)[2][NPK_H][32], const Place& p)
+{
+    npk_row cells[NPK_OWN];
+    Fragments next;
+#pragma unroll
+    for (int j = 0; j < NPK_OWN; ++j) npk_begin(cells[j], m, p, p.y0 + j, scales[0]);
+    const long long words = (long long)m.layers * NPK_H * NPK_W * WORDS, word = p.lane % 4;
+    Words at = {m.row_bits + p.row * words + (p.y0 * NPK_W + NPK_RUNS * p.g) * WORDS + word,
+                m.col_bits + p.col * words + ((p.y0 + p.d) * NPK_W + NPK_SPANS * (p.lane / 8) + p.lane / 4 % 2) * WORDS + word, nullptr};
+    at.wrapped = at.cols - NPK_H * NPK_W * WORDS;
+#pragma unroll 1
+    for (int layer = 0; layer < m.layers; ++layer) {
+        switch (windows[layer]) {
+#define W(number, rows, first_row, columns, first_column) \
+    case number: npk_window<rows, first_row, columns, first_column>(cells, buffers, p, next, at); break;
+            NPK_WINDOWS
+#undef W
+        }
+        const float scale = scales[layer + 1];
+#pragma unroll
+        for (int j = 0; j < NPK_OWN; ++j) npk_masked(cells[j], next, at, p, j, scale);
+        at.rows += NPK_H * NPK_W * WORDS;
+        at.cols += NPK_H * NPK_W * WORDS;
+        at.wrapped += NPK_H * NPK_W * WORDS;
+    }
+    float total = 0;
+#pragma unroll
+    for (int j = 0; j < NPK_OWN; ++j)
+#pragma unroll
+        for (int i = 0; i < NPK_RUNS * NPK_SPANS; ++i) total += cells[j][i];
+    return total;
+}
+
+// One block for each pair and each of the H differences of rows: its sum goes to `parts` (n, m, H). `windows` (layers): number of the window
+// before each mask; `scales` (layers + 1). `left`: number of the first column minus that of the first row; what is left of the diagonal is
+// skipped. `first`: number of the first row.
+extern "C" __global__ void __launch_bounds__(32 * WARPS, NPK_BLOCKS)
+npk_stage(const unsigned int* __restrict__ row_bits, const unsigned int* __restrict__ col_bits,
+          const float* __restrict__ row_reals, const float* __restrict__ col_reals,
+          const int* __restrict__ windows, const float* __restrict__ scales, double* __restrict__ parts,
+          int first, int n, int m, int numbers, int layers, long long left)
+{
+    __shared__ float4 buffers[2][NPK_H][32];
+    __shared__ double sums[WARPS];
+    const unsigned int pair = blockIdx.x / NPK_H;
+    const int row = first + (int)(pair / (unsigned int)m), col = (int)(pair % (unsigned int)m), d = blockIdx.x % NPK_H, thread = threadIdx.x;
+    if (row >= n || left + col < row) return;
+    const Masks masks = {row_bits, col_bits, row_reals, col_reals, numbers, layers};
+    const Place place = {row, col, d, thread % 32, thread % 32 / 4, thread % 4, thread / 32 * NPK_OWN};
+    double total = npk_difference(masks, windows, scales, buffers, place);
+#pragma unroll
+    for (int s = 16; s; s /= 2) total += __shfl_xor_sync(ALL, total, s);
+    if (thread % 32 == 0) sums[thread / 32] = total;
+    __syncthreads();   // the sums are complete
+    if (thread) return;
+#pragma unroll 1
+    for (int w = 1; w < WARPS; ++w) total += sums[w];
+    parts[blockIdx.x] = total;
+}
