@@ -79,9 +79,20 @@ class Specialization:
     windows: tuple[tuple[int, int, int, int], ...]
     chunks: int
 
+    @property
+    def words(self) -> int:
+        """Words of a mask at one position."""
+        return 4 * self.chunks
+
 
 def stage_kernel(
-    shape: tuple[int, int], circular: bool, chunks: int, windows: Sequence[tuple[int, int, int, int]], dtype: str, capability: int
+    shape: tuple[int, int],
+    circular: bool,
+    chunks: int,
+    windows: Sequence[tuple[int, int, int, int]],
+    dtype: str,
+    capability: int,
+    fields: tuple[bool, bool] = (False, False),
 ) -> Specialization | None:
     """The kernel of pooled convolutions for a grid.
 
@@ -95,6 +106,7 @@ def stage_kernel(
         windows: rows, first row, columns, first column of each layer's window.
         dtype: of the kernel.
         capability: compute capability of the device, times ten.
+        fields: whether it begins with fields from memory, else with the input; and whether it leaves fields there, else their sums.
 
     Returns:
         The kernel, or ``None`` where there is none: float64, devices without binary tensor cores, grids that do not fit.
@@ -107,6 +119,7 @@ def stage_kernel(
     listed = "".join(f"W({number},{','.join(map(str, window))})" for number, window in enumerate(known))
     sizes = {"H": height, "W": width, "OWN": own, "RUNS": runs, "SPANS": spans, "CIRCULAR": int(circular), "CHUNKS": chunks}
     sizes |= {"BLOCKS": BLOCK_LIMIT // (threads * -(-registers // 8) * 8), "WINDOWS": listed}
+    sizes |= {"FROM_FIELD": int(fields[0]), "TO_FIELD": int(fields[1])}
     defines = tuple((f"NPK_{name}", str(value)) for name, value in sizes.items())
     spec = KernelSpec("npk_stage", "stage.cu", threads, registers, 1024 * height + 8 * threads // 32, defines, first=80, last=90)
     return Specialization(spec, known, chunks) if spec.serves(capability) else None
@@ -134,6 +147,7 @@ KERNELS = {
     ("program", "general", "float32"): _program("float32", 128, 128),
     ("program", "general", "float64"): _program("float64", 128, 128),
     ("sums", "any", "float32"): KernelSpec("npk_sums", "sums.cu", 256, 32, 0),
+    ("gather", "any", "float32"): KernelSpec("npk_gather", "gather.cu", 256, 48, 0),
 }
 
 

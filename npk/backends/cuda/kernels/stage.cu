@@ -1,13 +1,14 @@
-// A chain of convolutions on one grid, then a global pool: K(x, x') = sum over all pairs of positions of the last masked field.
+// Convolutions of stride 1 on one grid, masked layer by layer: V(s, t) = sum over a window of V(s + k, t + k), times an overlap, and so on.
 //
-// A window of stride 1 adds cells (s, t) that all have one displacement t - s, so a block takes one pair of samples and one difference of
-// rows d at a time: the cells (y, x, x') of position (y, x) and position (y + d, x') go through all layers without leaving the chip. A
-// warp owns OWN rows y. Its cells of a row are the fragments that the binary tensor cores leave in its registers: lane 4g + q has RUNS
-// positions x = RUNS g + r and SPANS positions x' = SPANS q + c, so that most neighbors (x + k, x' + k) are its own; the others come by
-// shuffles. Neighbors in y come through shared memory, four cells of a lane at a time, in two buffers: one barrier each.
+// A window adds cells (s, t) that all have one displacement t - s, so a block takes one pair of samples and one difference of rows d at
+// a time: the cells (y, x, x') of positions (y, x) and (y + d, x') go through all layers without leaving the chip. A warp owns OWN rows
+// y. Its cells of a row are the fragments that the binary tensor cores leave in its registers: lane 4g + q has RUNS positions
+// x = RUNS g + r and SPANS positions x' = SPANS q + c, so that most neighbors (x + k, x' + k) are its own; the others come by shuffles.
+// Neighbors in y come through shared memory, four cells of a lane at a time, in two buffers: one barrier each.
 //
-// The compiler is given: NPK_H, NPK_W (grid), NPK_OWN, NPK_RUNS, NPK_SPANS, NPK_CIRCULAR (padding; else zeros), NPK_CHUNKS (of 128 channels),
-// NPK_WINDOWS: a list of W(number, rows, first row, columns, first column).
+// The compiler is given: NPK_H, NPK_W (grid), NPK_OWN, NPK_RUNS, NPK_SPANS, NPK_CIRCULAR (padding; else zeros), NPK_CHUNKS (of 128
+// channels), NPK_WINDOWS: a list of W(number, rows, first row, columns, first column); NPK_FROM_FIELD (begin with V from memory, else
+// with the input Gram) and NPK_TO_FIELD (write all cells, else their sum).
 #include "mma.cuh"
 #define WARPS (NPK_H / NPK_OWN)
 #define QUADS ((NPK_RUNS * NPK_SPANS + 3) / 4)        // fours of cells of a lane and row
@@ -17,6 +18,11 @@
 #define SPREAD (NPK_CIRCULAR ? NPK_W / NPK_SPANS : 4)
 #define WORDS (4 * NPK_CHUNKS)
 #define ALL 0xffffffffu
+#if NPK_TO_FIELD
+#define NPK_RESULT float
+#else
+#define NPK_RESULT double
+#endif
 #define MAGIC 0x4b000000   // of an integer accumulator: its bits are then those of the float 2^23 + count
 
 typedef float npk_row[4 * QUADS];
@@ -24,12 +30,13 @@ typedef float npk_row[4 * QUADS];
 // The pair of samples, the difference of rows, and where a thread stands.
 struct Place { int row, col, d, lane, g, q, y0; };
 
-// Masks of a sample: (layers, H, W, WORDS) words, (H, W, numbers) numbers, on both sides.
+// Masks of a sample: (layers, H, W, WORDS) words of this stage, and (H, W, numbers) numbers, on both sides.
 struct Masks {
     const unsigned int* __restrict__ row_bits;
     const unsigned int* __restrict__ col_bits;
     const float* __restrict__ row_reals;
     const float* __restrict__ col_reals;
+    long long words;   // of a sample
     int numbers, layers;
 };
 
@@ -122,7 +129,9 @@ static __device__ __forceinline__ void npk_columns(npk_row& cells, const Place& 
 #pragma unroll
         for (int k = -BEFORE; k < LONGEST + AFTER; ++k)
             if (k < length + AFTER)
-                line[k + BEFORE] = k < 0 ? before[k < 0 ? -k : 0][i] : k < length ? cells[k < length ? (r + k) * NPK_SPANS + c + k : 0] : after[k < length ? 0 : k - length + 1][i];
+                line[k + BEFORE] = k < 0        ? before[k < 0 ? -k : 0][i]
+                                   : k < length ? cells[k < length ? (r + k) * NPK_SPANS + c + k : 0]
+                                                : after[k < length ? 0 : k - length + 1][i];
 #pragma unroll
         for (int k = 0; k < LONGEST; ++k) {
             float total = line[k + BEFORE + FIRST];
@@ -140,44 +149,53 @@ static __device__ __forceinline__ float npk_joined(const Place& p, int y)
     return NPK_CIRCULAR || (y >= 0 && y + 1 < NPK_H && other + 1 < NPK_H) ? 1.0f : 0.0f;
 }
 
+static __device__ __forceinline__ float4 npk_four(const npk_row& cells, int i)
+{
+    return make_float4(cells[i], cells[i + 1], cells[i + 2], cells[i + 3]);
+}
+
 // cells(y) = sum over the window's rows k of cells(y + k).
 template <int ROWS, int FIRST>
 static __device__ __forceinline__ void npk_rows(npk_row (&cells)[NPK_OWN], float4 (&buffers)[2][NPK_H][32], const Place& p)
 {
+    const int LAST = FIRST + ROWS - 1;
 #pragma unroll
     for (int i = 0; i < 4 * QUADS; i += 4) {
         float4(&buffer)[NPK_H][32] = buffers[i / 4 % 2];
 #pragma unroll
         for (int j = 0; j < NPK_OWN; ++j)
             if (j < FIRST + ROWS - 1 || j >= NPK_OWN + FIRST)   // that other warps look at
-                buffer[p.y0 + j][p.lane] = make_float4(cells[j][i], cells[j][i + 1], cells[j][i + 2], cells[j][i + 3]);
+                buffer[p.y0 + j][p.lane] = npk_four(cells[j], i);
         __syncthreads();   // the rows are complete
         float near[NPK_OWN + ROWS - 1][4];
 #pragma unroll
         for (int j = FIRST; j < FIRST + NPK_OWN + ROWS - 1; ++j) {
             const bool own = j >= 0 && j < NPK_OWN;
             const int y = p.y0 + j < 0 ? p.y0 + j + NPK_H : p.y0 + j >= NPK_H ? p.y0 + j - NPK_H : p.y0 + j;
-            const float4 value = own ? make_float4(cells[own ? j : 0][i], cells[own ? j : 0][i + 1], cells[own ? j : 0][i + 2], cells[own ? j : 0][i + 3]) : buffer[y][p.lane];
+            const float4 value = own ? npk_four(cells[own ? j : 0], i) : buffer[y][p.lane];
             near[j - FIRST][0] = value.x, near[j - FIRST][1] = value.y, near[j - FIRST][2] = value.z, near[j - FIRST][3] = value.w;
         }
 #pragma unroll
         for (int j = 0; j < NPK_OWN; ++j)
 #pragma unroll
             for (int e = 0; e < 4; ++e) {
-                float above = 0, below = 0;
+                // a break in the pictures takes away all that lies beyond it
+                float above = FIRST < 0 ? near[j][e] : 0, below = LAST > 0 ? near[j + ROWS - 1][e] : 0, total = near[j - FIRST][e];
 #pragma unroll
-                for (int k = FIRST; k < 0; ++k) above = (above + near[j + k - FIRST][e]) * npk_joined(p, p.y0 + j + k);
+                for (int k = FIRST + 1; k < 0; ++k) above = above * npk_joined(p, p.y0 + j + k - 1) + near[j + k - FIRST][e];
 #pragma unroll
-                for (int k = FIRST + ROWS - 1; k > 0; --k) below = (below + near[j + k - FIRST][e]) * npk_joined(p, p.y0 + j + k - 1);
-                cells[j][i + e] = above + near[j - FIRST][e] + below;
+                for (int k = LAST - 1; k > 0; --k) below = below * npk_joined(p, p.y0 + j + k) + near[j + k - FIRST][e];
+                if (FIRST < 0) total += above * npk_joined(p, p.y0 + j - 1);
+                if (LAST > 0) total += below * npk_joined(p, p.y0 + j);
+                cells[j][i + e] = total;
             }
     }
 }
 
 // A convolution: the window's sums of masked cells.
 template <int ROWS, int FIRST_ROW, int COLUMNS, int FIRST_COLUMN>
-static __device__ __forceinline__ void npk_window(npk_row (&cells)[NPK_OWN], float4 (&buffers)[2][NPK_H][32], const Place& p, Fragments& next,
-                                                  const Words& at)
+static __device__ __forceinline__ void npk_window(npk_row (&cells)[NPK_OWN], float4 (&buffers)[2][NPK_H][32], const Place& p,
+                                                  Fragments& next, const Words& at)
 {
 #pragma unroll
     for (int j = 0; j < NPK_OWN; ++j)
@@ -186,6 +204,19 @@ static __device__ __forceinline__ void npk_window(npk_row (&cells)[NPK_OWN], flo
     if constexpr (ROWS > 1 || FIRST_ROW) npk_rows<ROWS, FIRST_ROW>(cells, buffers, p);
 }
 
+#if NPK_FROM_FIELD
+// cells = V(s, t) of the pair, which memory has at `from`, position by position.
+static __device__ __forceinline__ void npk_begin(npk_row& cells, const float* __restrict__ from, const Place& p, int y)
+{
+    const int other = y + p.d < NPK_H ? y + p.d : y + p.d - NPK_H, x = NPK_RUNS * p.g, x2 = NPK_SPANS * p.q;
+    const float* at = from + ((long long)(y * NPK_W + x) * NPK_H + other) * NPK_W + x2;
+#pragma unroll
+    for (int i = 0; i < 4 * QUADS; ++i) {
+        const int r = i / NPK_SPANS, c = i % NPK_SPANS;
+        cells[i] = r < NPK_RUNS && x + r < NPK_W && x2 + c < NPK_W ? at[(long long)r * (NPK_H * NPK_W) + c] : 0.0f;
+    }
+}
+#else
 // cells = scale * input Gram of the positions.
 static __device__ __forceinline__ void npk_begin(npk_row& cells, const Masks& m, const Place& p, int y, float scale)
 {
@@ -205,19 +236,30 @@ static __device__ __forceinline__ void npk_begin(npk_row& cells, const Masks& m,
         for (int i = 0; i < NPK_RUNS * NPK_SPANS; ++i) cells[i] += a[i / NPK_SPANS] * b[i % NPK_SPANS];
     }
 }
+#endif
 
-// The sum over all rows d and d - H apart that the block's warp has its part of.
-static __device__ __forceinline__ float npk_difference(const Masks& m, const int* __restrict__ windows, const float* __restrict__ scales,
-                                                       float4 (&buffers)[2][NPK_H][32], const Place& p)
+#if NPK_TO_FIELD
+// Memory gets V(s, t) of the pair, position by position.
+static __device__ __forceinline__ void npk_keep(const npk_row& cells, float* __restrict__ to, const Place& p, int y)
 {
-    npk_row cells[NPK_OWN];
-    Fragments next;
+    const int other = y + p.d < NPK_H ? y + p.d : y + p.d - NPK_H, x = NPK_RUNS * p.g, x2 = NPK_SPANS * p.q;
+    float* at = to + ((long long)(y * NPK_W + x) * NPK_H + other) * NPK_W + x2;
 #pragma unroll
-    for (int j = 0; j < NPK_OWN; ++j) npk_begin(cells[j], m, p, p.y0 + j, scales[0]);
-    const long long words = (long long)m.layers * NPK_H * NPK_W * WORDS, word = p.lane % 4;
-    Words at = {m.row_bits + p.row * words + (p.y0 * NPK_W + NPK_RUNS * p.g) * WORDS + word,
-                m.col_bits + p.col * words + ((p.y0 + p.d) * NPK_W + NPK_SPANS * (p.lane / 8) + p.lane / 4 % 2) * WORDS + word, nullptr};
+    for (int i = 0; i < NPK_RUNS * NPK_SPANS; ++i)
+        if (x + i / NPK_SPANS < NPK_W && x2 + i % NPK_SPANS < NPK_W)
+            at[(long long)(i / NPK_SPANS) * (NPK_H * NPK_W) + i % NPK_SPANS] = cells[i];
+}
+#endif
+
+// All layers; `scales`: that of the input Gram first.
+static __device__ __forceinline__ void npk_layers(npk_row (&cells)[NPK_OWN], const Masks& m, const int* __restrict__ windows,
+                                                  const float* __restrict__ scales, float4 (&buffers)[2][NPK_H][32], const Place& p)
+{
+    const int word = p.lane % 4;
+    Words at = {m.row_bits + p.row * m.words + (p.y0 * NPK_W + NPK_RUNS * p.g) * WORDS + word,
+                m.col_bits + p.col * m.words + ((p.y0 + p.d) * NPK_W + NPK_SPANS * (p.lane / 8) + p.lane / 4 % 2) * WORDS + word, nullptr};
     at.wrapped = at.cols - NPK_H * NPK_W * WORDS;
+    Fragments next;
 #pragma unroll 1
     for (int layer = 0; layer < m.layers; ++layer) {
         switch (windows[layer]) {
@@ -233,31 +275,43 @@ static __device__ __forceinline__ float npk_difference(const Masks& m, const int
         at.cols += NPK_H * NPK_W * WORDS;
         at.wrapped += NPK_H * NPK_W * WORDS;
     }
-    float total = 0;
-#pragma unroll
-    for (int j = 0; j < NPK_OWN; ++j)
-#pragma unroll
-        for (int i = 0; i < NPK_RUNS * NPK_SPANS; ++i) total += cells[j][i];
-    return total;
 }
 
-// One block for each pair and each of the H differences of rows: its sum goes to `parts` (n, m, H). `windows` (layers): number of the window
-// before each mask; `scales` (layers + 1). `left`: number of the first column minus that of the first row; what is left of the diagonal is
-// skipped. `first`: number of the first row.
+// A block takes one pair, counted from `first` on, row by row of the tile, and one of `count` differences of rows. `from`: fields
+// (pairs, H W, H W); `to`: the same, or sums (pairs, count). `windows` (layers): number of the window before each mask; `scales`
+// (layers + 1). `left`: number of the first column minus that of the first row; what is left of the diagonal is skipped.
 extern "C" __global__ void __launch_bounds__(32 * WARPS, NPK_BLOCKS)
 npk_stage(const unsigned int* __restrict__ row_bits, const unsigned int* __restrict__ col_bits,
-          const float* __restrict__ row_reals, const float* __restrict__ col_reals,
-          const int* __restrict__ windows, const float* __restrict__ scales, double* __restrict__ parts,
-          int first, int n, int m, int numbers, int layers, long long left)
+          const float* __restrict__ row_reals, const float* __restrict__ col_reals, const float* __restrict__ from,
+          const int* __restrict__ windows, const float* __restrict__ scales, const int* __restrict__ differences,
+          NPK_RESULT* __restrict__ to,
+          long long words, long long first, int n, int m, int numbers, int layers, int count, long long left)
 {
     __shared__ float4 buffers[2][NPK_H][32];
-    __shared__ double sums[WARPS];
-    const unsigned int pair = blockIdx.x / NPK_H;
-    const int row = first + (int)(pair / (unsigned int)m), col = (int)(pair % (unsigned int)m), d = blockIdx.x % NPK_H, thread = threadIdx.x;
+    const long long place = blockIdx.x / (unsigned int)count, pair = first + place;
+    const int row = (int)(pair / m), col = (int)(pair % m), thread = threadIdx.x;
     if (row >= n || left + col < row) return;
-    const Masks masks = {row_bits, col_bits, row_reals, col_reals, numbers, layers};
-    const Place place = {row, col, d, thread % 32, thread % 32 / 4, thread % 4, thread / 32 * NPK_OWN};
-    double total = npk_difference(masks, windows, scales, buffers, place);
+    const int d = differences[blockIdx.x % (unsigned int)count];
+    const Masks masks = {row_bits, col_bits, row_reals, col_reals, words, numbers, layers};
+    const Place p = {row, col, d, thread % 32, thread % 32 / 4, thread % 4, thread / 32 * NPK_OWN};
+    npk_row cells[NPK_OWN];
+#pragma unroll
+    for (int j = 0; j < NPK_OWN; ++j)
+#if NPK_FROM_FIELD
+        npk_begin(cells[j], from + place * (NPK_H * NPK_W) * (NPK_H * NPK_W), p, p.y0 + j);
+#else
+        npk_begin(cells[j], masks, p, p.y0 + j, scales[0]);
+#endif
+    npk_layers(cells, masks, windows, scales, buffers, p);
+#if NPK_TO_FIELD
+#pragma unroll
+    for (int j = 0; j < NPK_OWN; ++j) npk_keep(cells[j], to + place * (NPK_H * NPK_W) * (NPK_H * NPK_W), p, p.y0 + j);
+#else
+    __shared__ double sums[WARPS];
+    float mine = 0;
+#pragma unroll
+    for (int i = 0; i < NPK_OWN * NPK_RUNS * NPK_SPANS; ++i) mine += cells[i / (NPK_RUNS * NPK_SPANS)][i % (NPK_RUNS * NPK_SPANS)];
+    double total = mine;
 #pragma unroll
     for (int s = 16; s; s /= 2) total += __shfl_xor_sync(ALL, total, s);
     if (thread % 32 == 0) sums[thread / 32] = total;
@@ -265,5 +319,6 @@ npk_stage(const unsigned int* __restrict__ row_bits, const unsigned int* __restr
     if (thread) return;
 #pragma unroll 1
     for (int w = 1; w < WARPS; ++w) total += sums[w];
-    parts[blockIdx.x] = total;
+    to[blockIdx.x] = total;
+#endif
 }

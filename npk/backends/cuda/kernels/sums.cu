@@ -1,14 +1,15 @@
-// out (n, m) from row `first` on: sums of the `count` parts of each pair, in their order. `left`: number of the first column minus that of
-// the first row; entries left of the diagonal have no parts, and stay as they are.
+// out = sums of the `count` parts of each pair, in their order; pairs are counted from `first` on, row by row of the tile (n, m), and `out`
+// from its own beginning. `left`: number of the first column minus that of the first row; what is left of the diagonal is skipped.
 #define THREADS 256
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-npk_sums(const double* __restrict__ parts, float* __restrict__ out, int first, int n, int m, int count, long long left)
+npk_sums(const double* __restrict__ parts, float* __restrict__ out, long long first, int n, int m, int count,
+         long long pairs, long long left)
 {
-    const long long pair = (long long)blockIdx.x * THREADS + threadIdx.x, row = first + pair / m, col = pair % m;
-    if (row >= n || left + col < row) return;
+    const long long place = (long long)blockIdx.x * THREADS + threadIdx.x, row = (first + place) / m, col = (first + place) % m;
+    if (place >= pairs || row >= n || left + col < row) return;
     double total = 0;
 #pragma unroll 1
-    for (int i = 0; i < count; ++i) total += parts[pair * count + i];
-    out[row * m + col] = (float)total;
+    for (int i = 0; i < count; ++i) total += parts[place * count + i];
+    out[place] = (float)total;
 }
