@@ -129,7 +129,7 @@ def _rows_of_a_warp(height: int, cells: int) -> tuple[int, int]:
     """Rows that a warp owns, so many cells of each lane in a row, and registers of a thread; 0 rows if the grid does not fit a block."""
     for most, warps, registers in ((32, 16, 128), (128, 8, 255)):
         own = max((own for own in range(1, height + 1) if height % own == 0 and own * cells <= most), default=0)
-        if own and height // own <= warps:
+        if own and height // own <= warps and cells <= 64:
             return own, registers
     return 0, 0
 
@@ -146,8 +146,8 @@ KERNELS = {
     ("dense", "bmma", "float64"): _dense("bmma", "float64", 128, 216, 12544, first=80, last=90),
     ("program", "general", "float32"): _program("float32", 128, 128),
     ("program", "general", "float64"): _program("float64", 128, 128),
-    ("sums", "any", "float32"): KernelSpec("npk_sums", "sums.cu", 256, 32, 0),
-    ("gather", "any", "float32"): KernelSpec("npk_gather", "gather.cu", 256, 48, 0),
+    ("sums", "any", "float32"): KernelSpec("npk_sums", "sums.cu", 256, 32, 0, _defines("float32", 256, 32)),
+    ("gather", "any", "float32"): KernelSpec("npk_gather", "gather.cu", 256, 48, 0, _defines("float32", 256, 48)),
 }
 
 

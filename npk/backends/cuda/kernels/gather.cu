@@ -4,7 +4,7 @@
 // by row of the tile (n, m); a thread makes one cell. `left`: number of the first column minus that of the first row.
 #define THREADS 256
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, NPK_BLOCKS)
 npk_gather(const float* __restrict__ from, float* __restrict__ to, const int* __restrict__ table, const int* __restrict__ wanted,
            long long first, int n, int m, int before, int width, int family, int height, int crossed, long long pairs, long long left)
 {

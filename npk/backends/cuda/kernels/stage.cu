@@ -91,7 +91,7 @@ static __device__ __forceinline__ void npk_masked(npk_row& cells, Fragments& f, 
 }
 
 // The cell (x + k, x' + k) of the cell (r, c): of this lane or of another one.
-static __device__ __forceinline__ float npk_neighbor(const npk_row& cells, const Place& p, int r, int c)
+[[maybe_unused]] static __device__ __forceinline__ float npk_neighbor(const npk_row& cells, const Place& p, int r, int c)
 {
     const int down = (r + NPK_W * NPK_RUNS) / NPK_RUNS - NPK_W, right = (c + NPK_W * NPK_SPANS) / NPK_SPANS - NPK_W;   // lanes further
     const float value = cells[(r - down * NPK_RUNS) * NPK_SPANS + c - right * NPK_SPANS];
@@ -143,13 +143,13 @@ static __device__ __forceinline__ void npk_columns(npk_row& cells, const Place& 
 }
 
 // Whether the rows y and y + 1, and those of the other sample, follow one another in the pictures: 1, else 0.
-static __device__ __forceinline__ float npk_joined(const Place& p, int y)
+[[maybe_unused]] static __device__ __forceinline__ float npk_joined(const Place& p, int y)
 {
     const int other = y + p.d < NPK_H ? y + p.d : y + p.d - NPK_H;
     return NPK_CIRCULAR || (y >= 0 && y + 1 < NPK_H && other + 1 < NPK_H) ? 1.0f : 0.0f;
 }
 
-static __device__ __forceinline__ float4 npk_four(const npk_row& cells, int i)
+[[maybe_unused]] static __device__ __forceinline__ float4 npk_four(const npk_row& cells, int i)
 {
     return make_float4(cells[i], cells[i + 1], cells[i + 2], cells[i + 3]);
 }
@@ -164,7 +164,7 @@ static __device__ __forceinline__ void npk_rows(npk_row (&cells)[NPK_OWN], float
         float4(&buffer)[NPK_H][32] = buffers[i / 4 % 2];
 #pragma unroll
         for (int j = 0; j < NPK_OWN; ++j)
-            if (j < FIRST + ROWS - 1 || j >= NPK_OWN + FIRST)   // that other warps look at
+            if (j < LAST || j >= NPK_OWN + FIRST)   // that other warps look at
                 buffer[p.y0 + j][p.lane] = npk_four(cells[j], i);
         __syncthreads();   // the rows are complete
         float near[NPK_OWN + ROWS - 1][4];
@@ -190,6 +190,7 @@ static __device__ __forceinline__ void npk_rows(npk_row (&cells)[NPK_OWN], float
                 cells[j][i + e] = total;
             }
     }
+    if (QUADS % 2) __syncthreads();   // all have read the buffer that the next layer begins with
 }
 
 // A convolution: the window's sums of masked cells.
@@ -200,8 +201,9 @@ static __device__ __forceinline__ void npk_window(npk_row (&cells)[NPK_OWN], flo
 #pragma unroll
     for (int j = 0; j < NPK_OWN; ++j)
         if constexpr (COLUMNS > 1 || FIRST_COLUMN) { npk_columns<COLUMNS, FIRST_COLUMN>(cells[j], p); __syncwarp(); }
-    npk_fetch(next, at, p, 0, 0);   // under way while the rows are exchanged
+    if constexpr (ROWS <= 3) npk_fetch(next, at, p, 0, 0);   // under way while the rows are exchanged
     if constexpr (ROWS > 1 || FIRST_ROW) npk_rows<ROWS, FIRST_ROW>(cells, buffers, p);
+    if constexpr (ROWS > 3) npk_fetch(next, at, p, 0, 0);    // which takes all registers
 }
 
 #if NPK_FROM_FIELD

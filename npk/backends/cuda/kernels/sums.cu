@@ -2,7 +2,7 @@
 // from its own beginning. `left`: number of the first column minus that of the first row; what is left of the diagonal is skipped.
 #define THREADS 256
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, NPK_BLOCKS)
 npk_sums(const double* __restrict__ parts, float* __restrict__ out, long long first, int n, int m, int count,
          long long pairs, long long left)
 {
