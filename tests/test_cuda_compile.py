@@ -9,10 +9,24 @@ import numpy as np
 import pytest
 from emu.nvrtc import compilers, resources
 
-from npk.backends.cuda.registry import BLOCK_LIMIT, KERNELS, KERNELS_FOLDER
+from npk.backends.cuda.registry import BLOCK_LIMIT, KERNELS_FOLDER, stage_kernel
+from npk.backends.cuda.registry import KERNELS as FIXED
 
 ARCHITECTURES = (70, 75, 80, 90, 100, 120)
 SHARED_LIMIT = 48 * 1024  # bytes of a block without asking for more
+THREE, FIVE, ONE = (3, -1, 3, -1), (5, -2, 5, -2), (1, 0, 1, 0)
+STAGES = {  # shape, circular, chunks, windows, fields
+    "32 x 32 circular": ((32, 32), True, 1, [THREE], (False, False)),
+    "32 x 32 zeros, between others": ((32, 32), False, 3, [THREE, ONE], (True, True)),
+    "28 x 28 circular": ((28, 28), True, 1, [THREE], (False, True)),
+    "24 x 24 wide": ((24, 24), False, 1, [FIVE, THREE], (False, False)),
+    "16 x 32, many warps": ((16, 32), False, 2, [THREE], (True, False)),
+    "16 x 16": ((16, 16), True, 1, [THREE, ONE], (True, False)),
+    "8 x 8": ((8, 8), False, 2, [FIVE, THREE, ONE], (False, False)),
+    "1 x 1": ((1, 1), False, 4, [ONE], (True, False)),
+}
+MADE = {name: stage_kernel(*given[:4], "float32", 90, given[4]) for name, given in STAGES.items()}
+KERNELS = FIXED | {("stage", name): made.spec for name, made in MADE.items() if made}
 COMPILED = [
     (key, major, arch)
     for key, spec in KERNELS.items()
@@ -29,6 +43,7 @@ def test_both_compilers_are_here():
 def test_all_architectures_are_compiled():
     assert {arch for _, _, arch in COMPILED} == set(ARCHITECTURES)
     assert {key for key, _, _ in COMPILED} == set(KERNELS)
+    assert None not in MADE.values()
 
 
 @pytest.mark.parametrize(("key", "major", "arch"), COMPILED, ids=lambda value: "-".join(value) if isinstance(value, tuple) else str(value))
@@ -50,8 +65,10 @@ def test_budgets_are_the_declared_ones(key):
     spec = KERNELS[key]
     blocks = int(dict(spec.defines)["NPK_BLOCKS"])
     assert blocks * spec.threads * spec.registers <= BLOCK_LIMIT
-    bound = re.search(r"__launch_bounds__\((\w+), NPK_BLOCKS\)", spec.source)[1]
-    assert bound == str(spec.threads) or f"#define {bound} {spec.threads}\n" in spec.source
+    bound = re.search(r"__launch_bounds__\(([\w *]+), NPK_BLOCKS\)", spec.source)[1]
+    sizes = {name.removeprefix("NPK_"): value for name, value in spec.defines}
+    warps = int(sizes["H"]) // int(sizes["OWN"]) if "OWN" in sizes else 0
+    assert bound == str(spec.threads) or f"#define {bound} {spec.threads}\n" in spec.source or 32 * warps == spec.threads
 
 
 @pytest.mark.parametrize("arch", [80, 90])
@@ -62,15 +79,23 @@ def test_tensor_cores_are_asked_for_bits(arch):
 
 
 @pytest.mark.parametrize("arch", [80, 90])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_machine_code_has_the_binary_instruction(dtype, arch, tmp_path):
+@pytest.mark.parametrize(
+    ("key", "instruction", "count"),
+    [
+        (("dense", "bmma", "float32"), "BMMA.168256.AND.POPC", 8),
+        (("dense", "bmma", "float64"), "BMMA.168256.AND.POPC", 8),
+        (("stage", "32 x 32 circular"), "BMMA.168128.AND.POPC", 4 * 8),  # rows of a warp, fragments of a row
+        (("stage", "16 x 16"), "BMMA.168128.AND.POPC", 4 * 2),
+    ],
+)
+def test_machine_code_has_the_binary_instruction(key, instruction, count, arch, tmp_path):
     """One instruction of the tensor cores for each of the source: nothing is emulated."""
     found = [path for base in sys.path for path in Path(base or ".").glob("nvidia/cu1*/bin/nvdisasm")]
     assert found, "the disassembler is part of npk's tools: pip install -e '.[dev]'"
-    spec = KERNELS["dense", "bmma", dtype]
+    spec = KERNELS[key]
     (tmp_path / "kernel").write_bytes(compilers()[12].cubin(spec.source, arch, spec.options)[0])
     code = subprocess.run([found[0], "-c", tmp_path / "kernel"], capture_output=True, text=True, check=True).stdout
-    assert re.findall(r"\b[A-Z]*MMA[.\w]*", code) == ["BMMA.168256.AND.POPC"] * 8
+    assert re.findall(r"\b[A-Z]*MMA[.\w]*", code) == [instruction] * count
 
 
 def test_sources_have_no_headers_and_one_place_for_ptx():

@@ -59,9 +59,9 @@ class Layout:
         bits, reals = np.empty((n, self.words), np.uint32), np.empty((n, self.numbers), self.dtype)
         for mask, (form, where) in zip(self.masks, self.places, strict=True):
             if form == BITS:
-                bits[:, where] = _short_words(form_bits(mask, table), mask).reshape(n, -1)
+                bits[:, where] = _short_words(form_bits(mask, table), mask).reshape(n, where.stop - where.start)
             else:
-                reals[:, where] = form_real(mask, table, self.dtype.name).reshape(n, -1)
+                reals[:, where] = form_real(mask, table, self.dtype.name).reshape(n, where.stop - where.start)
         return Side(bits, reals)
 
 

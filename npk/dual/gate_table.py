@@ -4,6 +4,7 @@ The tie rule of npk lives here and nowhere else: a gate is on when its pre-activ
 """
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -222,7 +223,7 @@ def samples_digest(X: np.ndarray, first: int | None = None) -> str:
 
 def input_values(table: GateTable, node: PathNode) -> np.ndarray:
     """What an input node shows of the samples, ``(n, channels, positions)``."""
-    flat = table.inputs.reshape(len(table), -1)
+    flat = table.inputs.reshape(len(table), math.prod(table.inputs.shape[1:]))
     if isinstance(node.operator, Input) and node.operator.units is not None:
         units = np.array(node.operator.units)
         flat = np.where(units >= 0, flat[:, units], 0)

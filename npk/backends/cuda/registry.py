@@ -97,7 +97,7 @@ def stage_kernel(
     """The kernel of pooled convolutions for a grid.
 
     A lane holds ``runs`` x ``spans`` cells of each of the ``own`` rows of its warp in registers: at most 32 where a block may then have
-    512 threads, at most 128 where it has 256. Cells that go around in a circle must fill their lanes.
+    512 threads, at most 128 where it may have 256. Cells that go around in a circle must fill their lanes.
 
     Args:
         shape: rows and columns of the grid.
@@ -112,7 +112,8 @@ def stage_kernel(
         The kernel, or ``None`` where there is none: float64, devices without binary tensor cores, grids that do not fit.
     """
     (height, width), (runs, spans) = shape, (_share(shape[1], lanes, circular) for lanes in (8, 4))
-    own, registers = _rows_of_a_warp(height, -(-runs * spans // 4) * 4)
+    wide = any(max(rows, columns) > 3 for rows, _, columns, _ in windows)
+    own, registers = _rows_of_a_warp(height, -(-runs * spans // 4) * 4, wide)
     if not own or height > HIGHEST or dtype != "float32":
         return None
     threads, known = 32 * (height // own), tuple(dict.fromkeys(windows))
@@ -125,9 +126,12 @@ def stage_kernel(
     return Specialization(spec, known, chunks) if spec.serves(capability) else None
 
 
-def _rows_of_a_warp(height: int, cells: int) -> tuple[int, int]:
-    """Rows that a warp owns, so many cells of each lane in a row, and registers of a thread; 0 rows if the grid does not fit a block."""
-    for most, warps, registers in ((32, 16, 128), (128, 8, 255)):
+def _rows_of_a_warp(height: int, cells: int, wide: bool) -> tuple[int, int]:
+    """Rows that a warp owns, so many cells of each lane in a row, and registers of a thread; 0 rows if the grid does not fit a block.
+
+    Windows of more than three rows or columns need registers too: fewer cells are then left in them.
+    """
+    for most, warps, registers in ((32, 16, 128), (96 if wide else 128, 8, 255)):
         own = max((own for own in range(1, height + 1) if height % own == 0 and own * cells <= most), default=0)
         if own and height // own <= warps and cells <= 64:
             return own, registers
@@ -146,8 +150,8 @@ KERNELS = {
     ("dense", "bmma", "float64"): _dense("bmma", "float64", 128, 216, 12544, first=80, last=90),
     ("program", "general", "float32"): _program("float32", 128, 128),
     ("program", "general", "float64"): _program("float64", 128, 128),
-    ("sums", "any", "float32"): KernelSpec("npk_sums", "sums.cu", 256, 32, 0, _defines("float32", 256, 32)),
-    ("gather", "any", "float32"): KernelSpec("npk_gather", "gather.cu", 256, 48, 0, _defines("float32", 256, 48)),
+    ("sums", "any", "float32"): KernelSpec("npk_sums", "sums.cu", 256, 64, 0, _defines("float32", 256, 64)),
+    ("gather", "any", "float32"): KernelSpec("npk_gather", "gather.cu", 256, 64, 0, _defines("float32", 256, 64)),
 }
 
 

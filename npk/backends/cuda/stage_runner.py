@@ -1,6 +1,7 @@
 """What runs on a tile of plain convolutional networks: the planes of a pair stay on the chip through all layers of a stage."""
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,8 +110,8 @@ class StageRunner:
             return values if self.chain.has_input else np.ones((n, self.chain.stages[0].positions), values.dtype)
         words = np.zeros((n, self.offsets[-1]), np.uint32)
         for step, stage in zip(self.steps, self.chain.stages, strict=True):
-            size = len(stage.windows) * stage.positions * step.made.words
-            kept = words[:, step.offset : step.offset + size].reshape(n, len(stage.windows), stage.positions, step.made.words)
+            shape = (len(stage.windows), stage.positions, step.made.words)
+            kept = words[:, step.offset : step.offset + math.prod(shape)].reshape(n, *shape)
             for layer, (_, place) in enumerate(self.layout.places[begin + step.layers.start : begin + step.layers.stop]):
                 width = (place.stop - place.start) // stage.positions
                 kept[:, layer, :, :width] = values[:, place].reshape(n, stage.positions, width)
@@ -129,9 +130,10 @@ class StageRunner:
         """
         (n, m), result = out.shape, out.reshape(-1)
         scales = self.launcher.to_device(self.chain.product.scales(exponents).astype(np.float32))
-        for first in range(0, n * m, self.pairs):
+        for launch in range(-(-n * m // self.pairs)):
+            first = launch * self.pairs
             pairs = min(self.pairs, n * m - first)
-            tile, field = _Tile(first, n, m, pairs, left), scales  # the first stage reads no field
+            tile, field = _Tile(first, m, pairs, left), scales  # the first stage reads no field
             for step in self.steps:
                 target = result[first : first + pairs] if step is self.steps[-1] else self._empty(pairs * step.after)
                 self._pass(step, tile, self._run_stage(step, tile, rows, cols, scales, field), target)
@@ -168,10 +170,9 @@ class StageRunner:
 
 @dataclass(frozen=True)
 class _Tile:
-    """The pairs in flight, counted from ``first`` on, of a tile of ``n`` x ``m``."""
+    """The pairs in flight, counted from ``first`` on, row by row of a tile of ``m`` columns."""
 
     first: int
-    n: int
     m: int
     pairs: int
     left: int
@@ -179,4 +180,4 @@ class _Tile:
     @property
     def sizes(self) -> tuple[Any, ...]:
         """As kernels take them."""
-        return np.int64(self.first), np.int32(self.n), np.int32(self.m)
+        return np.int64(self.first), np.int32(self.m)

@@ -1,16 +1,15 @@
-// Fields of one grid from those of another: V(s, t) = sum over k of U(at(s, k), at(t, k)), a window of any stride, or over all k and k',
-// U(at(s, k), at(t, k')), an average pool. `table` (width, family) has the positions, -1 for none; `wanted`
-// tells which differences of rows, around the grid of `height`, will be looked at. Pairs are counted from `first` on, row
-// by row of the tile (n, m); a thread makes one cell. `left`: number of the first column minus that of the first row.
+// Fields of one grid from those of another: V(s, t) = sum over k of U(at(s, k), at(t, k)), a window of any stride; or over all k and k',
+// U(at(s, k), at(t, k')), an average pool. `table` (width, family) has the positions, -1 for none; `wanted` tells which differences of
+// rows, around the grid of `height` rows, will be looked at. A thread makes one cell. Pairs and `left`: as in sums.cu.
 #define THREADS 256
 
 extern "C" __global__ void __launch_bounds__(THREADS, NPK_BLOCKS)
 npk_gather(const float* __restrict__ from, float* __restrict__ to, const int* __restrict__ table, const int* __restrict__ wanted,
-           long long first, int n, int m, int before, int width, int family, int height, int crossed, long long pairs, long long left)
+           long long first, int m, int before, int width, int family, int height, int crossed, long long pairs, long long left)
 {
     const long long cell = (long long)blockIdx.x * THREADS + threadIdx.x, size = (long long)width * width, place = cell / size;
     const long long row = (first + place) / m, col = (first + place) % m;
-    if (place >= pairs || row >= n || left + col < row) return;
+    if (place >= pairs || left + col < row) return;
     const int s = (int)(cell % size / width), t = (int)(cell % width), columns = width / height;
     if (!wanted[(t / columns - s / columns + height) % height]) return;
     const float* field = from + place * before * before;

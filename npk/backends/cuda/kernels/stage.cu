@@ -30,6 +30,12 @@ typedef float npk_row[4 * QUADS];
 // The pair of samples, the difference of rows, and where a thread stands.
 struct Place { int row, col, d, lane, g, q, y0; };
 
+// The row that many steps around the grid.
+static __device__ __forceinline__ int npk_around(int y)
+{
+    return y < 0 ? y + NPK_H : y < NPK_H ? y : y - NPK_H;
+}
+
 // Masks of a sample: (layers, H, W, WORDS) words of this stage, and (H, W, numbers) numbers, on both sides.
 struct Masks {
     const unsigned int* __restrict__ row_bits;
@@ -145,7 +151,7 @@ static __device__ __forceinline__ void npk_columns(npk_row& cells, const Place& 
 // Whether the rows y and y + 1, and those of the other sample, follow one another in the pictures: 1, else 0.
 [[maybe_unused]] static __device__ __forceinline__ float npk_joined(const Place& p, int y)
 {
-    const int other = y + p.d < NPK_H ? y + p.d : y + p.d - NPK_H;
+    const int other = npk_around(y + p.d);
     return NPK_CIRCULAR || (y >= 0 && y + 1 < NPK_H && other + 1 < NPK_H) ? 1.0f : 0.0f;
 }
 
@@ -171,7 +177,7 @@ static __device__ __forceinline__ void npk_rows(npk_row (&cells)[NPK_OWN], float
 #pragma unroll
         for (int j = FIRST; j < FIRST + NPK_OWN + ROWS - 1; ++j) {
             const bool own = j >= 0 && j < NPK_OWN;
-            const int y = p.y0 + j < 0 ? p.y0 + j + NPK_H : p.y0 + j >= NPK_H ? p.y0 + j - NPK_H : p.y0 + j;
+            const int y = npk_around(p.y0 + j);
             const float4 value = own ? npk_four(cells[own ? j : 0], i) : buffer[y][p.lane];
             near[j - FIRST][0] = value.x, near[j - FIRST][1] = value.y, near[j - FIRST][2] = value.z, near[j - FIRST][3] = value.w;
         }
@@ -200,7 +206,7 @@ static __device__ __forceinline__ void npk_window(npk_row (&cells)[NPK_OWN], flo
 {
 #pragma unroll
     for (int j = 0; j < NPK_OWN; ++j)
-        if constexpr (COLUMNS > 1 || FIRST_COLUMN) { npk_columns<COLUMNS, FIRST_COLUMN>(cells[j], p); __syncwarp(); }
+        if constexpr (COLUMNS > 1 || FIRST_COLUMN) npk_columns<COLUMNS, FIRST_COLUMN>(cells[j], p);
     if constexpr (ROWS <= 3) npk_fetch(next, at, p, 0, 0);   // under way while the rows are exchanged
     if constexpr (ROWS > 1 || FIRST_ROW) npk_rows<ROWS, FIRST_ROW>(cells, buffers, p);
     if constexpr (ROWS > 3) npk_fetch(next, at, p, 0, 0);    // which takes all registers
@@ -210,7 +216,7 @@ static __device__ __forceinline__ void npk_window(npk_row (&cells)[NPK_OWN], flo
 // cells = V(s, t) of the pair, which memory has at `from`, position by position.
 static __device__ __forceinline__ void npk_begin(npk_row& cells, const float* __restrict__ from, const Place& p, int y)
 {
-    const int other = y + p.d < NPK_H ? y + p.d : y + p.d - NPK_H, x = NPK_RUNS * p.g, x2 = NPK_SPANS * p.q;
+    const int other = npk_around(y + p.d), x = NPK_RUNS * p.g, x2 = NPK_SPANS * p.q;
     const float* at = from + ((long long)(y * NPK_W + x) * NPK_H + other) * NPK_W + x2;
 #pragma unroll
     for (int i = 0; i < 4 * QUADS; ++i) {
@@ -222,7 +228,7 @@ static __device__ __forceinline__ void npk_begin(npk_row& cells, const float* __
 // cells = scale * input Gram of the positions.
 static __device__ __forceinline__ void npk_begin(npk_row& cells, const Masks& m, const Place& p, int y, float scale)
 {
-    const int other = y + p.d < NPK_H ? y + p.d : y + p.d - NPK_H, x = NPK_RUNS * p.g, x2 = NPK_SPANS * p.q;
+    const int other = npk_around(y + p.d), x = NPK_RUNS * p.g, x2 = NPK_SPANS * p.q;
     const float* rows = m.row_reals + ((long long)p.row * NPK_H * NPK_W + y * NPK_W + x) * m.numbers;
     const float* cols = m.col_reals + ((long long)p.col * NPK_H * NPK_W + other * NPK_W + x2) * m.numbers;
 #pragma unroll
@@ -244,7 +250,7 @@ static __device__ __forceinline__ void npk_begin(npk_row& cells, const Masks& m,
 // Memory gets V(s, t) of the pair, position by position.
 static __device__ __forceinline__ void npk_keep(const npk_row& cells, float* __restrict__ to, const Place& p, int y)
 {
-    const int other = y + p.d < NPK_H ? y + p.d : y + p.d - NPK_H, x = NPK_RUNS * p.g, x2 = NPK_SPANS * p.q;
+    const int other = npk_around(y + p.d), x = NPK_RUNS * p.g, x2 = NPK_SPANS * p.q;
     float* at = to + ((long long)(y * NPK_W + x) * NPK_H + other) * NPK_W + x2;
 #pragma unroll
     for (int i = 0; i < NPK_RUNS * NPK_SPANS; ++i)
@@ -287,12 +293,12 @@ npk_stage(const unsigned int* __restrict__ row_bits, const unsigned int* __restr
           const float* __restrict__ row_reals, const float* __restrict__ col_reals, const float* __restrict__ from,
           const int* __restrict__ windows, const float* __restrict__ scales, const int* __restrict__ differences,
           NPK_RESULT* __restrict__ to,
-          long long words, long long first, int n, int m, int numbers, int layers, int count, long long left)
+          long long words, long long first, int m, int numbers, int layers, int count, long long left)
 {
     __shared__ float4 buffers[2][NPK_H][32];
     const long long place = blockIdx.x / (unsigned int)count, pair = first + place;
     const int row = (int)(pair / m), col = (int)(pair % m), thread = threadIdx.x;
-    if (row >= n || left + col < row) return;
+    if (left + col < row) return;
     const int d = differences[blockIdx.x % (unsigned int)count];
     const Masks masks = {row_bits, col_bits, row_reals, col_reals, words, numbers, layers};
     const Place p = {row, col, d, thread % 32, thread % 32 / 4, thread % 4, thread / 32 * NPK_OWN};
