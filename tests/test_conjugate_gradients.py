@@ -266,7 +266,7 @@ def test_ridge_reads_what_fits_and_streams_what_does_not(gram, stored, rng):
 
 def test_ridge_says_when_it_did_not_converge(gram, stored, rng, monkeypatch):
     solve = conjugate_gradients.solve
-    monkeypatch.setattr(conjugate_gradients, "solve", lambda K, y, alpha: solve(K, y, alpha, most=3))
+    monkeypatch.setattr(conjugate_gradients, "solve", lambda K, y, alpha, **options: solve(K, y, alpha, most=3, **options))
     with pytest.warns(ConvergenceWarning, match="conjugate gradients not converged after 3 steps: the residual is .* Take a larger alpha"):
         machine = ridge.fit(stored(memory=70_000), rng.normal(size=67), 1e-4)
     assert machine.solution.outcome == "not converged"

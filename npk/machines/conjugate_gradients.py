@@ -16,6 +16,7 @@ Journal of Research of the National Bureau of Standards 49, 1952.)
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from npk.errors import DataError, OptionError, ShapeError
 from npk.gram.matrix import Gram
+from npk.machines.algebra import Algebra, algebra_of
 from npk.machines.problem import (
     NOT_FINITE,
     Floats,
@@ -61,6 +63,7 @@ def solve(
     most: int = 1000,
     start: ArrayLike | None = None,
     progress: bool | Progress = False,
+    backend: str = "auto",
 ) -> Solution:
     r"""Solve kernel ridge with nothing but products with K.
 
@@ -75,6 +78,8 @@ def solve(
         most: steps at most; a step is one pass over K.
         start: coefficients to begin with, such as those of an earlier call, of y's shape; ``None``: zero.
         progress: ``True`` for a bar on a terminal, or a :class:`npk.progress.Progress`.
+        backend: "cuda": everything is computed on the current CUDA device, where K (an array or a :class:`npk.Gram`) stays if there is
+            room; else its bands, or tiles, go there one after the other in every step. "auto", "cpu", "reference": on the host.
 
     Returns:
         The Solution. Its residual is that of all columns together, measured on K by one more product. Its outcome is "solved",
@@ -83,58 +88,73 @@ def solve(
     Raises:
         ShapeError: K is not square and symmetric, or y or start has another shape.
         DataError: K is zero, not finite, or with this alpha not positive definite; y or start is not finite.
-        OptionError: alpha is not a number >= 0, the tolerance is not between 0 and 1, or most is not a number of steps.
+        OptionError: alpha is not a number >= 0, the tolerance is not between 0 and 1, most is not a number of steps, the backend is
+            unknown, or "cuda" is to multiply something that is neither an array nor a :class:`npk.Gram`.
+        BackendError: "cuda" without a device that can be used, or without enough memory on it.
     """
     alpha = checked_alpha(alpha)
     _check_limits(tolerance, most)
+    algebra = algebra_of(backend)
     matrix, unit = _checked_matrix(K)
     targets = checked_targets(y, matrix.shape[0])
     columns = targets.reshape(len(targets), -1)
     sizes = np.linalg.norm(columns, axis=0)
     shares = np.divide(1, sizes, out=np.zeros_like(sizes), where=sizes > 0)  # a column of zeros has the solution zero
-    system = _System(matrix, unit, alpha)
     first = _checked_start(start, targets).reshape(columns.shape) * shares * unit
-    with as_progress(progress).task("conjugate gradients", most) as advance:
-        found = _iterate(system, columns * shares, first, tolerance, most, advance)
-    residual = float(np.linalg.norm(found.rest * sizes)) / (float(np.linalg.norm(sizes)) or 1.0)
-    return Solution((found.values * sizes / unit).reshape(targets.shape), residual, found.steps, found.outcome)
+    with algebra.at_work(len(targets)), as_progress(progress).task("conjugate gradients", most) as advance:
+        system = _System(algebra, algebra.product(matrix), unit, alpha)
+        run = _iterate(system, algebra.put(columns * shares), algebra.put(first), tolerance, most, advance)
+        values, rest = algebra.get(run.values), algebra.get(run.rest)
+    residual = float(np.linalg.norm(rest * sizes)) / (float(np.linalg.norm(sizes)) or 1.0)
+    return Solution((values * sizes / unit).reshape(targets.shape), residual, run.steps, run.outcome)
 
 
 @dataclasses.dataclass
 class _System:
     """K / mean(diag K) + alpha I: the same solutions up to a factor, and no number far from 1."""
 
-    matrix: Matrix
+    algebra: Algebra
+    times: Callable[[Any], Any]  # K @ V, where the solver runs
     unit: float
     alpha: float
 
-    def __call__(self, V: Floats) -> Floats:
-        product = np.asarray(self.matrix @ V) / self.unit + self.alpha * V
-        if not np.isfinite(product).all():
+    def __call__(self, V: Any) -> Any:
+        product = self.times(V) / self.unit + self.alpha * V
+        if not self.algebra.xp.isfinite(product).all():
             raise DataError(NOT_FINITE)
         return product
+
+    def squares(self, V: Any, W: Any) -> Any:
+        """Inner products of the columns."""
+        return self.algebra.xp.einsum("ij,ij->j", V, W)
 
 
 @dataclasses.dataclass
 class _Run:
-    """Where the iteration is."""
+    """Where the iteration is; the arrays are those of the place where it runs."""
 
-    values: Floats  # (n, columns)
-    rest: Floats  # right-hand side minus the system times values
+    algebra: Algebra
+    values: Any  # (n, columns)
+    rest: Any  # right-hand side minus the system times values
     steps: int = 0
     outcome: str = "solved"
 
+    @property
+    def sizes(self) -> Floats:
+        """Of the columns that are left, on the host."""
+        return self.algebra.get(self.algebra.xp.linalg.norm(self.rest, axis=0))
+
     def open(self, tolerance: float) -> NDArray[np.intp]:
         """Numbers of the columns that are not solved."""
-        return np.flatnonzero(np.linalg.norm(self.rest, axis=0) > tolerance)
+        return np.flatnonzero(self.sizes > tolerance)
 
 
-def _iterate(system: _System, target: Floats, first: Floats, tolerance: float, most: int, advance: Advance) -> _Run:
+def _iterate(system: _System, target: Any, first: Any, tolerance: float, most: int, advance: Advance) -> _Run:
     """Conjugate gradients, begun anew from the residual measured on K where that which the steps update has drifted from it."""
-    run = _Run(first.copy(), target - system(first) if first.any() else target.copy())
+    run = _Run(system.algebra, first.copy(), target - system(first) if first.any() else target.copy())
     worst = np.inf
     while len(run.open(tolerance)):
-        before, worst = worst, float(np.linalg.norm(run.rest, axis=0).max())
+        before, worst = worst, float(run.sizes.max())
         if run.steps >= most or worst > 0.9 * before:
             run.outcome = "not converged" if run.steps >= most else "stagnated"
             break
@@ -146,19 +166,20 @@ def _iterate(system: _System, target: Floats, first: Floats, tolerance: float, m
 def _advance_columns(system: _System, run: _Run, tolerance: float, most: int, advance: Advance) -> None:
     """Steps of Hestenes and Stiefel on the columns that are not solved, until all are or no steps are left."""
     directions = run.rest.copy()
-    squares = np.einsum("ij,ij->j", run.rest, run.rest)
-    while len(columns := run.open(tolerance)) and run.steps < most:
+    squares = system.squares(run.rest, run.rest)
+    while len(unsolved := run.open(tolerance)) and run.steps < most:
+        columns = run.algebra.put(unsolved)
         along = directions[:, columns]
         product = system(along)
-        curvature = np.einsum("ij,ij->j", along, product)
+        curvature = system.squares(along, product)
         if (curvature <= 0).any():
             raise DataError(not_definite(system.alpha))
         length = squares[columns] / curvature
         run.values[:, columns] += length * along
         run.rest[:, columns] -= length * product
-        before = squares[columns]
-        squares[columns] = np.einsum("ij,ij->j", run.rest[:, columns], run.rest[:, columns])
-        directions[:, columns] = run.rest[:, columns] + squares[columns] / before * along
+        before, rest = squares[columns], run.rest[:, columns]
+        squares[columns] = system.squares(rest, rest)
+        directions[:, columns] = rest + squares[columns] / before * along
         run.steps += 1
         advance(1)
 

@@ -82,7 +82,7 @@ class _RidgeMachine(_KernelMachine):
         self.progress = progress
 
     def _fit_ridge(self, K: NDArray, targets: NDArray, criterion: ridge.Criterion) -> None:
-        machine = ridge.fit(K, targets, self.alpha, criterion=criterion)
+        machine = ridge.fit(K, targets, self.alpha, criterion=criterion, backend=self.backend)
         self.alpha_, self.choice_, self.dual_coef_ = machine.alpha, machine.choice, machine.solution.coefficients
 
 
@@ -104,7 +104,7 @@ class NPKRidge(MultiOutputMixin, RegressorMixin, _RidgeMachine):
         gates: ``"auto"``, ``"hard"`` or ``"soft"``.
         value_input: ``"auto"``, ``"x"`` or ``"ones"``.
         bias: ``"ignore"`` or ``"paths"``.
-        backend: ``"auto"``, ``"reference"`` or ``"cpu"``.
+        backend: ``"auto"``, ``"reference"``, ``"cpu"`` or ``"cuda"``: then kernel and solver run on the GPU.
         memory: bytes or ``"8GB"``: what the kernel may use; the solver needs about four float64 matrices (n, n) more.
         progress: show the kernel's progress, or a Progress to tell it to.
 
@@ -166,7 +166,7 @@ class NPKRidgeClassifier(ClassifierMixin, _RidgeMachine):
         gates: hard or soft gates.
         value_input: what the value network sees.
         bias: paths from biases or not.
-        backend: what computes the kernel.
+        backend: what computes the kernel, and solves.
         memory: budget of the kernel.
         progress: progress of the kernel.
 

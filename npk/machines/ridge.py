@@ -9,11 +9,10 @@ the diagonal. There is no intercept, as in scikit-learn's ``KernelRidge``. Arith
 import dataclasses
 import warnings
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import linalg
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import gen_batches
 
@@ -21,24 +20,23 @@ from npk.errors import DataError, OptionError, ShapeError
 from npk.gram.matrix import Gram
 from npk.gram.products import bytes_in_flight
 from npk.machines import conjugate_gradients
+from npk.machines.algebra import HOST, Algebra, algebra_of
 from npk.machines.problem import Floats, Solution, checked_alpha, checked_gram, checked_targets, not_definite, rounding
 
 Criterion = Literal["squared error", "accuracy"]
 
 ALPHAS: tuple[float, ...] = tuple(float(alpha) for alpha in np.logspace(2, -8, 31))  # largest first: a tie goes to the smoother machine
 
-_MATRICES_GIVEN = 2  # float64 matrices (n, n) that Cholesky holds: K and its factor
-_MATRICES_AUTO = 4  # and eigh: K, eigenvectors, and its workspace
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Factor:
     """A Gram matrix and its eigendecomposition; :func:`factor` makes and checks it."""
 
-    gram: Floats  # (n, n)
+    gram: Any  # (n, n), where the solver runs
     eigenvalues: Floats  # (n,), ascending
-    eigenvectors: Floats  # (n, n), one a column
+    eigenvectors: Any  # (n, n), one a column, where the solver runs
     unit: float  # mean of the diagonal: the ridge is alpha times this
+    algebra: Algebra = HOST
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,17 +58,26 @@ class Ridge:
     choice: Choice | None  # None when alpha was given
 
 
-def fit(K: ArrayLike | Gram, y: ArrayLike, alpha: float | Literal["auto"] = "auto", *, criterion: Criterion = "squared error") -> Ridge:
+def fit(
+    K: ArrayLike | Gram,
+    y: ArrayLike,
+    alpha: float | Literal["auto"] = "auto",
+    *,
+    criterion: Criterion = "squared error",
+    backend: str = "auto",
+) -> Ridge:
     """Fit kernel ridge: by Cholesky for a given alpha, by one eigendecomposition and leave-one-out for ``"auto"``.
 
-    A :class:`npk.Gram` is read whole, unless it promises less memory than that takes: then a given alpha is solved by conjugate
-    gradients on the matrix on disk (``solution.steps`` passes), as :func:`npk.machines.conjugate_gradients.solve` does by default.
+    A :class:`npk.Gram` is read whole, unless it promises less memory than that takes, or the device has less: then a given alpha is
+    solved by conjugate gradients on the matrix on disk (``solution.steps`` passes), as
+    :func:`npk.machines.conjugate_gradients.solve` does by default.
 
     Args:
         K: Gram matrix of the training samples, (n, n), an array or on disk.
         y: targets, (n,) or (n, outputs); for the criterion ``"accuracy"`` -1 and +1, as :func:`signed_targets` makes them.
         alpha: ridge in units of the mean diagonal of K, or ``"auto"``: the best of ``ALPHAS``.
         criterion: what leave-one-out looks at; ``"accuracy"`` breaks ties by squared error.
+        backend: "cuda": the solver runs on the current CUDA device; "auto", "cpu", "reference": on the host.
 
     Returns:
         The machine, with the Solution and, for ``"auto"``, the Choice.
@@ -78,30 +85,33 @@ def fit(K: ArrayLike | Gram, y: ArrayLike, alpha: float | Literal["auto"] = "aut
     Raises:
         ShapeError: K is not square and symmetric, or y has another length.
         DataError: K is zero, not finite or not positive semidefinite; y is not finite, or not -1 and +1 where it must be.
-        OptionError: alpha is neither ``"auto"`` nor a number >= 0, or the criterion is unknown; or alpha is ``"auto"`` and K is a
-            Gram that promises less memory than that takes.
+        OptionError: alpha is neither ``"auto"`` nor a number >= 0, or the criterion or the backend is unknown; or alpha is ``"auto"``
+            and K is a Gram that promises less memory than that takes, or is on a device that has less.
+        BackendError: "cuda" without a device that can be used, or without enough memory on it.
 
     Warns:
         ConvergenceWarning: conjugate gradients ended before the system was solved.
     """
-    if isinstance(K, Gram) and not _fits(K, alpha):
-        return _fit_on_disk(K, y, alpha)
+    algebra = algebra_of(backend)
+    if isinstance(K, Gram) and (lacking := _lacking(K, alpha, algebra)):
+        return _fit_on_disk(K, y, alpha, backend, lacking)
     if isinstance(alpha, str) and alpha == "auto":
-        factored = factor(K)
+        factored = factor(K, backend=backend)
         choice = choose_alpha(factored, y, criterion=criterion)
         return Ridge(choice.alpha, solve(factored, y, choice.alpha), choice)
     alpha = checked_alpha(alpha)
     gram = checked_gram(K)
-    return Ridge(alpha, _solve_cholesky(gram, checked_targets(y, len(gram)), alpha), None)
+    return Ridge(alpha, _solve_cholesky(algebra, gram, checked_targets(y, len(gram)), alpha), None)
 
 
-def factor(K: ArrayLike) -> Factor:
+def factor(K: ArrayLike, *, backend: str = "auto") -> Factor:
     r"""Eigendecompose a Gram matrix once, for any number of targets and alphas.
 
     .. math:: K = U \Lambda U^\top
 
     Args:
         K: Gram matrix, (n, n), symmetric and positive semidefinite up to the rounding of its own dtype.
+        backend: "cuda": on the current CUDA device, where the matrices of the Factor stay; "auto", "cpu", "reference": on the host.
 
     Returns:
         The Factor, float64.
@@ -109,16 +119,20 @@ def factor(K: ArrayLike) -> Factor:
     Raises:
         ShapeError: K is not square and symmetric.
         DataError: K is zero, not finite, or has an eigenvalue below -n eps lambda_max.
+        OptionError: the backend is unknown.
+        BackendError: "cuda" without a device that can be used, or without enough memory on it.
     """
-    gram = checked_gram(K)
-    eigenvalues, eigenvectors = linalg.eigh(gram, driver="evd", check_finite=False)
+    gram, algebra = checked_gram(K), algebra_of(backend)
+    with algebra.at_work(len(gram)):
+        placed = algebra.put(gram)
+        eigenvalues, eigenvectors = algebra.eigh(placed)
     lowest, highest = eigenvalues[0], eigenvalues[-1]
     if lowest < -len(gram) * rounding(K) * highest:
         raise DataError(
             f"K has the eigenvalue {lowest:.3g} beside a largest one of {highest:.3g}: below rounding, so it is no kernel. "
             "Were its rows and columns made from the same samples and network? If it was computed in float32, pass it as float32."
         )
-    return Factor(gram, eigenvalues, eigenvectors, float(np.mean(np.diagonal(gram))))
+    return Factor(placed, eigenvalues, eigenvectors, float(np.mean(np.diagonal(gram))), algebra)
 
 
 def solve(factored: Factor, y: ArrayLike, alpha: float) -> Solution:
@@ -143,9 +157,10 @@ def solve(factored: Factor, y: ArrayLike, alpha: float) -> Solution:
     targets = checked_targets(y, len(factored.gram))
     if factored.eigenvalues[0] + ridge <= np.finfo(np.float64).eps * factored.eigenvalues[-1]:
         raise DataError(not_definite(alpha))
-    projected = factored.eigenvectors.T @ targets
-    coefficients = factored.eigenvectors @ (projected.T / (factored.eigenvalues + ridge)).T
-    return _solution(factored.gram, targets, ridge, coefficients)
+    algebra, U = factored.algebra, factored.eigenvectors
+    with algebra.at_work(len(targets)):
+        placed, shares = algebra.put(targets), algebra.put(factored.eigenvalues + ridge)
+        return _solution(algebra, factored.gram, placed, ridge, U @ ((U.T @ placed).T / shares).T)
 
 
 def leave_one_out(factored: Factor, y: ArrayLike, alpha: float) -> Floats:
@@ -246,24 +261,28 @@ def check_classes(classes: NDArray) -> None:
         raise DataError(f"a classifier needs two classes, {have}. Pass samples of another class too.")
 
 
-def _fits(K: Gram, alpha: float | str) -> bool:
-    """Whether the solver's float64 matrices are within the promise of a matrix on disk."""
-    return K.memory is None or _bytes_needed(K, alpha) <= K.memory
-
-
-def _bytes_needed(K: Gram, alpha: float | str) -> int:
-    matrices = _MATRICES_AUTO if alpha == "auto" else _MATRICES_GIVEN
-    return matrices * 8 * K.shape[0] * K.shape[1] + bytes_in_flight(K.store.plan)
-
-
-def _fit_on_disk(K: Gram, y: ArrayLike, alpha: float | Literal["auto"]) -> Ridge:
-    if isinstance(alpha, str) and alpha == "auto":
-        raise OptionError(
-            f"alpha='auto' needs the whole matrix and its eigenvectors in memory, {_bytes_needed(K, alpha)} bytes, and memory={K.memory} "
-            "is promised. Give a number (conjugate gradients leave the matrix on disk), or load it with that much memory."
+def _lacking(K: Gram, alpha: float | str, algebra: Algebra) -> str:
+    """What the solver's float64 matrices do not fit: the promise of a matrix on disk, or the device; nothing if they fit."""
+    matrix, (host, device) = 8 * K.shape[0] * K.shape[1], algebra.auto if alpha == "auto" else algebra.given
+    needed, free = host * matrix + bytes_in_flight(K.store.plan), algebra.free()
+    if K.memory is not None and needed > K.memory:
+        return (
+            f"in memory, {needed} bytes, and memory={K.memory} is promised. "
+            "Give a number (conjugate gradients leave the matrix on disk), or load it with that much memory."
         )
+    if free is not None and device * matrix > free:
+        return (
+            f"on the GPU, about {device * matrix} bytes, and {free} are free there. "
+            'Give a number (conjugate gradients bring tiles there, one after the other), or use backend="cpu".'
+        )
+    return ""
+
+
+def _fit_on_disk(K: Gram, y: ArrayLike, alpha: float | Literal["auto"], backend: str, lacking: str) -> Ridge:
+    if isinstance(alpha, str) and alpha == "auto":
+        raise OptionError(f"alpha='auto' needs the whole matrix and its eigenvectors {lacking}")
     alpha = checked_alpha(alpha)
-    found = conjugate_gradients.solve(K, y, alpha)
+    found = conjugate_gradients.solve(K, y, alpha, backend=backend)
     if found.outcome != "solved":
         warnings.warn(
             f"conjugate gradients {found.outcome} after {found.steps} steps: the residual is {found.residual:.2g} of y. "
@@ -276,11 +295,12 @@ def _fit_on_disk(K: Gram, y: ArrayLike, alpha: float | Literal["auto"]) -> Ridge
 
 def _leave_one_out(factored: Factor, targets: Floats, ridges: Floats) -> Floats:
     """Errors (len(ridges), *targets.shape): one matrix product for all ridges."""
-    U = factored.eigenvectors
-    weights = 1 / (factored.eigenvalues + ridges[:, None])  # (ridges, n)
-    projected = U.T @ targets.reshape(len(U), -1)
-    coefficients = np.tensordot(weights[:, :, None] * projected, U, axes=(1, 1))  # (ridges, outputs, n)
-    errors = coefficients / (weights @ (U * U).T)[:, None, :]
+    algebra, U = factored.algebra, factored.eigenvectors
+    with algebra.at_work(len(targets)):
+        weights = algebra.put(1 / (factored.eigenvalues + ridges[:, None]))  # (ridges, n)
+        projected = U.T @ algebra.put(targets.reshape(len(targets), -1))
+        coefficients = algebra.xp.tensordot(weights[:, :, None] * projected, U, axes=(1, 1))  # (ridges, outputs, n)
+        errors = algebra.get(coefficients / (weights @ (U * U).T)[:, None, :])
     return errors.swapaxes(1, 2).reshape(len(ridges), *targets.shape)
 
 
@@ -291,18 +311,21 @@ def _is_right(scores: Floats, targets: Floats) -> NDArray[np.bool_]:
     return scores.argmax(axis=1) == targets.argmax(axis=1)
 
 
-def _solve_cholesky(gram: Floats, targets: Floats, alpha: float) -> Solution:
-    ridge = alpha * float(np.mean(np.diagonal(gram)))
-    system = np.array(gram.T, order="F")  # symmetric: the transpose is the matrix, already in LAPACK's order
-    system[np.diag_indices_from(system)] += ridge
-    try:
-        cholesky = linalg.cho_factor(system, overwrite_a=True, check_finite=False)
-    except linalg.LinAlgError as error:
-        raise DataError(not_definite(alpha)) from error
-    return _solution(gram, targets, ridge, linalg.cho_solve(cholesky, targets, check_finite=False))
+def _solve_cholesky(algebra: Algebra, gram: Floats, targets: Floats, alpha: float) -> Solution:
+    ridge, xp = alpha * float(np.mean(np.diagonal(gram))), algebra.xp
+    with algebra.at_work(len(gram)):
+        matrix, placed = algebra.put(gram), algebra.put(targets)
+        system = xp.array(matrix.T, order="F")  # symmetric: the transpose is the matrix, already in LAPACK's order
+        system[xp.diag_indices_from(system)] += ridge
+        try:
+            coefficients = algebra.solve_positive(system, placed)
+        except np.linalg.LinAlgError as error:
+            raise DataError(not_definite(alpha)) from error
+        return _solution(algebra, matrix, placed, ridge, coefficients)
 
 
-def _solution(gram: Floats, targets: Floats, ridge: float, coefficients: Floats) -> Solution:
-    size = float(np.linalg.norm(targets))
-    rest = float(np.linalg.norm(gram @ coefficients + ridge * coefficients - targets))
-    return Solution(coefficients, rest / size if size else rest, 1, "solved")
+def _solution(algebra: Algebra, gram: Any, targets: Any, ridge: float, coefficients: Any) -> Solution:
+    """With the residual measured on K; the arrays are those of the algebra."""
+    norm = algebra.xp.linalg.norm
+    size, rest = float(norm(targets)), float(norm(gram @ coefficients + ridge * coefficients - targets))
+    return Solution(algebra.get(coefficients), rest / size if size else rest, 1, "solved")
