@@ -1,5 +1,6 @@
 """What all tests share: seeds, tolerances, and how two kernels are compared."""
 
+import functools
 import os
 import zlib
 from pathlib import Path
@@ -36,8 +37,21 @@ def _one_thread():
 
 
 def pytest_runtest_setup(item):
-    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device, and there is none here")
+    if item.get_closest_marker("gpu") and (why := no_device()):
+        pytest.skip(f"needs a CUDA device: {why}")
+
+
+@functools.cache
+def no_device():
+    """Why the tests that need a CUDA device cannot run; nothing if they can."""
+    from npk.backends.cuda.launcher import find_launcher  # here, since what it imports looks at the folder that is set above
+    from npk.errors import BackendError
+
+    try:
+        find_launcher()
+    except BackendError as error:
+        return str(error).partition(", or use backend=")[0]
+    return "" if torch.cuda.is_available() else f"PyTorch {torch.__version__} finds none"
 
 
 def kernel_deviation(actual, expected, diagonals=None):
