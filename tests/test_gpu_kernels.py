@@ -64,7 +64,7 @@ def test_chains(dtype, launcher):
     assert assert_as_on_cpu(recorded_chains(), dtype, Oldest(launcher)).program.chains > 0
 
 
-@pytest.mark.parametrize(("n", "m"), itertools.product((1, 3, 4, 5, 33), (1, 31, 32, 33)))
+@pytest.mark.parametrize(("n", "m"), [*itertools.product((1, 3, 4, 5, 33), (1, 31, 32, 33))])
 def test_edges(n, m, launcher):
     made, expected = ragged_tile(Oldest(launcher), slice(0, n), slice(0, m))
     assert made.shape == (n, m)
