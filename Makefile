@@ -7,7 +7,7 @@ OUT ?= demo/
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-all lint docs clean
+.PHONY: demo test test-all gpu lint docs clean
 
 demo: .venv/.installed-demo  ## train, kernels, machines, checks and report on real digits
 	$(BIN)/npk demo --data $(DATA) --out $(OUT)
@@ -17,6 +17,9 @@ test: .venv/.installed-dev  ## all tests but the slow ones, with coverage; one t
 
 test-all: .venv/.installed-dev  ## the slow tests too
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "" --cov --cov-report=term
+
+gpu: .venv/.installed-dev  ## what only a GPU shows: its tests, compute-sanitizer, benchmarks beside their peers; code 2 without one
+	@$(BIN)/python benchmarks/gpu_run.py
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check
