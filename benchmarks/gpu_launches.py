@@ -95,6 +95,7 @@ def tables() -> Iterator[GateTable]:
     networks = [
         ((6,), (nn.Linear(6, 40), nn.ReLU(), nn.Linear(40, 70), nn.ReLU(), nn.Linear(70, 2))),
         ((2, 5, 5), (nn.Conv2d(2, 9, 3, **circular), nn.ReLU(), nn.Conv2d(9, 35, 3, **circular), nn.ReLU(), *pooled, nn.Linear(35, 2))),
+        ((2, 6, 4), (nn.Conv2d(2, 9, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(9, 8, 2), nn.ReLU(), *pooled, nn.Linear(8, 2))),
         (
             (2, 5, 4),
             (nn.Conv2d(2, 9, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(9, 8, 2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 2)),
