@@ -1,7 +1,7 @@
 """npk's kernels and solvers on a GPU beside their peers there, in turns in one run; each peer's numbers are compared with npk's before."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +9,7 @@ import bench_dense
 import numpy as np
 import torch
 from bench_ridge import ALPHA, problem
+from gpu_launches import OLD, Watched
 from gpu_peers import Fields, MatrixProducts, cholesky, cuml_ridge
 from timing import Route, Timing, measured
 
@@ -99,8 +100,10 @@ def conv(place: Place, n: int, side: int, channels: int, depth: int, repeat: int
     table = record_gates(net, np.random.default_rng(0).standard_normal((n, 3, side, side), dtype=np.float32))
     tile, fields = Tile(table, place), Fields(table, side, place.device)
     check(fields(), tile.numbers()[0, : fields.pairs])
-    routes = [Route(f"npk {tile.kind}", tile.stay), Route("a field a layer, in torch", place.done(fields))]
-    counts = (n * n, fields.pairs)
+    general = Tile(table, replace(place, launcher=Watched(place.launcher, OLD)))  # the one that takes every network
+    routes = [Route(f"npk {tile.kind}", tile.stay), Route(f"npk {general.kind}, as on old devices", general.stay)]
+    routes.append(Route("a field a layer, in torch", place.done(fields)))
+    counts = (n * n, n * n, fields.pairs)
     timings = [timing.per(count) for timing, count in zip(measured(routes, repeat), counts, strict=True)]
     return Comparison("pooled convolutions", "pair", sizes, timings)
 
