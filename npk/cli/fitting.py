@@ -13,8 +13,8 @@ from npk.results import Accuracy
 Machine = tuple[str, Callable[[np.ndarray], np.ndarray], dict[str, float]]  # name, predict, what was chosen
 
 
-def solver_named(name: str) -> Callable[[np.ndarray, np.ndarray], Machine]:
-    """What fits a kernel machine on a training kernel and labels.
+def solver_named(name: str) -> Callable[[np.ndarray, np.ndarray, str], Machine]:
+    """What fits a kernel machine on a training kernel and labels, with the backend that computed the kernel.
 
     Raises:
         OptionError: no such solver.
@@ -48,16 +48,16 @@ def fit(
     labels, start = (training.require_labels(), test.require_labels()), time.perf_counter()
     rows = kernel.record(training.X)
     K, cross = kernel(rows), kernel(test.X, rows)
-    model, predict, chosen = solver(K, labels[0])
+    model, predict, chosen = solver(K, labels[0], kernel.backend)
     right, on_training = float(np.mean(predict(cross) == labels[1])), float(np.mean(predict(K) == labels[0]))
     return on_training, Accuracy(network, model, right, time.perf_counter() - start, chosen)
 
 
-def _ridge(K: np.ndarray, labels: np.ndarray) -> Machine:
+def _ridge(K: np.ndarray, labels: np.ndarray, backend: str) -> Machine:
     from npk.machines import ridge
 
     targets, classes = ridge.signed_targets(labels)
-    found = ridge.fit(K, targets, criterion="accuracy")
+    found = ridge.fit(K, targets, criterion="accuracy", backend=backend)
 
     def predict(rows: np.ndarray) -> np.ndarray:
         scores = rows @ found.solution.coefficients
@@ -66,7 +66,7 @@ def _ridge(K: np.ndarray, labels: np.ndarray) -> Machine:
     return "NPK-ridge", predict, {"alpha": float(found.alpha)}
 
 
-def _svm(K: np.ndarray, labels: np.ndarray) -> Machine:
+def _svm(K: np.ndarray, labels: np.ndarray, backend: str) -> Machine:  # scikit-learn's SVM, on the host whatever the backend
     from npk.machines import svm
 
     found = svm.fit(K, labels)
