@@ -40,6 +40,10 @@ class BackendError(NpkError, RuntimeError):
     """A backend that is not available here, or cannot do what was asked."""
 
 
+class DeviceMemoryError(BackendError):
+    """A device that has no room for what was asked; a smaller part may fit."""
+
+
 class MissingPackageError(NpkError, ImportError):
     """An optional package that is needed and not installed."""
 

@@ -52,7 +52,7 @@ class Case:
         arrays = [launcher.to_device(a) for a in (row_bits, col_bits, row_reals, col_reals, factors, self.scales)]
         sizes = [np.int32(size) for size in (n, m, self.words, self.numbers, len(self.rows))]
         launcher.launch(spec, -(-n // TILE) * -(-m // TILE), (*arrays, out, *sizes, np.int64(n if left is None else left)))
-        return launcher.to_host(out)
+        return launcher.copy(out)()
 
 
 def _packed(bits):

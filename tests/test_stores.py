@@ -193,8 +193,8 @@ def test_a_result_on_disk_does_not_count_against_the_memory(tmp_path, rng):
 
 def test_an_interrupted_run_goes_on(table, K, tmp_path, monkeypatch):
     computed = []
-    compute = Work.compute
-    monkeypatch.setattr(Work, "compute", lambda self, tile: (computed.append((tile.row, tile.col)), compute(self, tile))[1])
+    start = Work._start
+    monkeypatch.setattr(Work, "_start", lambda self, tile, memory: (computed.append((tile.row, tile.col)), start(self, tile, memory))[1])
     with pytest.raises(KeyboardInterrupt):
         stored(table, out=tmp_path / "K", progress=Counting(after=3))
     half = npk.Gram.load(tmp_path / "K")
@@ -238,8 +238,8 @@ def test_a_run_killed_while_it_writes_goes_on(fails, net, X, K, tmp_path, monkey
 @pytest.mark.parametrize("sizes", [(20, 50), (16, 17, 33, 50), (49, 50)])
 def test_more_samples_later(sizes, net, X, K, tmp_path, monkeypatch):
     computed = []
-    compute = Work.compute
-    monkeypatch.setattr(Work, "compute", lambda self, tile: (computed.append(str(tile)), compute(self, tile))[1])
+    start = Work._start
+    monkeypatch.setattr(Work, "_start", lambda self, tile, memory: (computed.append(str(tile)), start(self, tile, memory))[1])
     for size in sizes:
         gram = stored(net, X[:size], out=tmp_path / "K")
         np.testing.assert_array_equal(np.asarray(gram), K[:size, :size])

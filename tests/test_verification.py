@@ -63,8 +63,10 @@ def work(monkeypatch):
     from npk.dual.gate_store import GateStore
 
     found = {"tiles": [], "pieces": []}
-    compute, write = Work.compute, GateStore.write
-    monkeypatch.setattr(Work, "compute", lambda self, tile: (found["tiles"].append((tile.row, tile.col)), compute(self, tile))[1])
+    start, write = Work._start, GateStore.write
+    monkeypatch.setattr(
+        Work, "_start", lambda self, tile, memory: (found["tiles"].append((tile.row, tile.col)), start(self, tile, memory))[1]
+    )
     monkeypatch.setattr(
         GateStore, "write", lambda self, start, table: (found["pieces"].append((start, len(table))), write(self, start, table))[1]
     )

@@ -1,5 +1,6 @@
 """Backends: apply a recursion to one tile of sample pairs."""
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,6 +29,11 @@ class Backend(Protocol):
         """Working memory of one thread."""
         ...
 
+    @property
+    def ahead(self) -> int:
+        """Tiles that may be under way while an earlier one is read: 0 where a tile is computed by who asks for it."""
+        ...
+
     def predicted(self) -> float | None:
         """Seconds of a pair on all threads, where the speeds of this machine are known already."""
         ...
@@ -43,6 +49,12 @@ class Backend(Protocol):
 
         The result may lie in ``memory``, where the next tile with it overwrites it.
         """
+        ...
+
+    def start(
+        self, rows: Any, cols: Any, exponents: np.ndarray, diagonal: int | None = None, memory: np.ndarray | None = None
+    ) -> Callable[[], np.ndarray]:
+        """Begin what :meth:`tile` does; what is returned waits for the values."""
         ...
 
     def memory_of(self, side: int) -> np.ndarray | None:

@@ -1,5 +1,8 @@
 """The recursion in NumPy, float64, on full fields of position pairs: plain, exact, and the measure of every other backend."""
 
+import functools
+from collections.abc import Callable
+
 import numpy as np
 
 from npk.dual.gate_table import GateTable
@@ -84,6 +87,11 @@ class ReferenceBackend:
         """Working memory beside the pairs."""
         return 0
 
+    @property
+    def ahead(self) -> int:
+        """No tile is under way while another one is read: all threads work on one."""
+        return 0
+
     def predicted(self) -> None:
         """None: there is no cost model."""
 
@@ -96,6 +104,12 @@ class ReferenceBackend:
     ) -> np.ndarray:
         """The kernel of all pairs divided by 2**exponents[-1]."""
         return evaluate(self.recursion, rows, cols, exponents).astype(self.dtype)
+
+    def start(
+        self, rows: GateTable, cols: GateTable, exponents: np.ndarray, diagonal: int | None = None, memory: np.ndarray | None = None
+    ) -> Callable[[], np.ndarray]:
+        """A tile that is computed when its values are asked for."""
+        return functools.partial(self.tile, rows, cols, exponents, diagonal, memory)
 
     def memory_of(self, side: int) -> None:
         """None: each tile has memory of its own."""

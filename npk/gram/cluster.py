@@ -282,7 +282,7 @@ def _open(path: str, flag: str) -> tuple[GramStore, Work]:
     _kept.clear()  # first: two would take twice the memory
     store = GramStore.open(path, write=True)
     kernel = NeuralPathKernel(None, **{name: store.about[name] for name in OPTIONS}, progress=False)
-    work = kernel.on(store)
+    work = kernel.on(store, one_device=True)
     demand = memory_demand(work.backend, kernel, 0, gates=store.rows.bytes_a_sample).bytes(store.plan.largest)
     threads, limit = _allowed()
     needed = demand - max(0, (os.cpu_count() or 1) - threads) * work.backend.bytes_a_thread

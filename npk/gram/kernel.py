@@ -157,10 +157,10 @@ class NeuralPathKernel:
         X = self._as_samples(X)
         return Unrecorded(self.trace(X.shape[1:]), X, self.gates)
 
-    def on(self, store: GramStore) -> Work:
-        """The work on a store, from what is in it alone."""
+    def on(self, store: GramStore, *, one_device: bool = False) -> Work:
+        """The work on a store, from what is in it alone; ``one_device``: on the current device only, since others have processes too."""
         rows, cols = store.rows, None if store.plan.symmetric else store.cols
-        return Work(self, rows, cols, store.plan, self._backend(store.cols.take(slice(0, 1))), store.exponents)
+        return Work(self, rows, cols, store.plan, self._backend(store.cols.take(slice(0, 1)), one_device), store.exponents)
 
     def record(self, X: Samples) -> GateTable:
         """The gate table of samples under the kernel's network and options, in memory."""
@@ -201,12 +201,12 @@ class NeuralPathKernel:
             raise ShapeError("X and Y have different path graphs. Record the gates of both with the same network.")
         return rows, cols
 
-    def _backend(self, table: GateTable) -> Backend:
+    def _backend(self, table: GateTable, one_device: bool = False) -> Backend:
         kinds = tuple(entry.kind for entry in table.entries.values())
-        key = (table.graph, kinds)
+        key = (table.graph, kinds, one_device)
         if key not in self._backends:
             recursion = plan(table.graph, scale=self.scale, bias=self.bias, value_input=self.value_input)
-            self._backends = {key: _make_backend(self.backend, recursion, table, self.dtype, self.progress)}
+            self._backends = {key: _make_backend(self.backend, recursion, table, self.dtype, self.progress, one_device)}
         return self._backends[key]
 
 
@@ -296,15 +296,15 @@ def _known_backend(backend: str) -> str:
     return "cpu" if backend == "auto" else backend
 
 
-def _make_backend(name: str, recursion: Recursion, table: GateTable, dtype: str, progress: Progress) -> Backend:
+def _make_backend(name: str, recursion: Recursion, table: GateTable, dtype: str, progress: Progress, one_device: bool) -> Backend:
     if name == "reference":
         from npk.backends.reference import ReferenceBackend
 
         return ReferenceBackend(recursion, table, dtype)
     if name == "cuda":
-        from npk.backends.cuda import CudaBackend
+        from npk.backends.cuda.several import on_devices
 
-        return CudaBackend(recursion, table, dtype)
+        return on_devices(recursion, table, dtype, one=one_device)
     from npk.backends.cpu import CpuBackend
 
     backend = CpuBackend(recursion, table, dtype)

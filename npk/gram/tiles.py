@@ -21,6 +21,11 @@ class Tile:
     rows: slice
     cols: slice
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.rows.stop - self.rows.start, self.cols.stop - self.cols.start
+
 
 @dataclass(frozen=True)
 class TilePlan:

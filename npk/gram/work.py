@@ -1,8 +1,12 @@
 """The work on one kernel matrix: its tiles in order, on the kernel's scale, and what has to be said about the result."""
 
+import functools
+import itertools
+import math
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +17,7 @@ from npk.backends.cpu.threads import torch_threads_kept
 from npk.dual.gate_store import GateStore
 from npk.dual.gate_table import GateTable
 from npk.dual.recursion import Collapse, Recursion
-from npk.errors import KernelWarning, ScaleError
+from npk.errors import DeviceMemoryError, KernelWarning, ScaleError
 from npk.gram.tiles import Demand, Tile, TilePlan, cuts
 
 if TYPE_CHECKING:
@@ -47,7 +51,8 @@ class Work:
         self.roots = self._roots() if kernel.scale == "cosine" or self.deep else None
         self.found = Findings()
         self._band: tuple[int, Any] = (-1, None)
-        self._memory = backend.memory_of(plan.largest)
+        self._memories = itertools.cycle([backend.memory_of(plan.largest) for _ in range(backend.ahead + 1)])
+        self._most = plan.largest  # samples on a side of what the device has room for
 
     def _roots(self) -> tuple[np.ndarray, np.ndarray]:
         """Square roots of both diagonals (scaled); 0 for dead inputs."""
@@ -62,21 +67,80 @@ class Work:
         """
         todo = list(self.plan) if todo is None else todo
         with self.kernel.progress.task("kernel tiles", len(self.plan), len(self.plan) - len(todo)) as advance:
-            for tile in todo:
-                yield tile, self.compute(tile)
+            for tile, finished in self._begun(todo):
+                yield tile, finished()
                 advance(1)
         self.found.report(self.plan, self.deep)
 
+    def _begun(self, todo: Sequence[Tile]) -> Iterator[tuple[Tile, Callable[[], np.ndarray]]]:
+        """Tiles and what gives their values; so many later ones are under way as the backend takes."""
+        waiting: deque[tuple[Tile, Callable[[], np.ndarray]]] = deque()
+        for tile in todo:
+            waiting.append((tile, self._begin(tile)))
+            if len(waiting) > self.backend.ahead:
+                yield waiting.popleft()
+        yield from waiting
+
     def compute(self, tile: Tile) -> np.ndarray:
         """The values of a tile, on the kernel's scale; they are overwritten by the next tile's."""
-        if self._band[0] != tile.row:
-            self._band = tile.row, None  # frees the band before
-            self._band = tile.row, self.backend.side(self.rows.take(tile.rows))
-        right = self.backend.side(self.cols.take(tile.cols))
-        offset = tile.cols.start - tile.rows.start if self.plan.symmetric else None
-        values = self._finish(tile, self.backend.tile(self._band[1], right, self.exponents, offset, self._memory))
-        self.found += self.findings(tile, values)
+        return self._begin(tile)()
+
+    def _begin(self, tile: Tile) -> Callable[[], np.ndarray]:
+        """What gives the values of a tile that is under way from now on."""
+        started = self._start(tile, next(self._memories))
+
+        def finished() -> np.ndarray:
+            values = self._finish(tile, started())
+            self.found += self.findings(tile, values)
+            return values
+
+        return finished
+
+    def _start(self, tile: Tile, memory: np.ndarray | None) -> Callable[[], np.ndarray]:
+        """The tile as a whole where there is room for it, else in pieces."""
+        pieces = functools.partial(self._in_pieces, tile, memory)
+        if max(tile.shape) > self._most:
+            return pieces
+        try:
+            if self._band[0] != tile.row:
+                self._band = tile.row, None  # frees the band before
+                self._band = tile.row, self.backend.side(self.rows.take(tile.rows))
+            right = self.backend.side(self.cols.take(tile.cols))
+            return self.backend.start(self._band[1], right, self.exponents, self._offset(tile.rows, tile.cols), memory)
+        except DeviceMemoryError as error:
+            self._make_smaller(tile.shape, error)
+            return pieces
+
+    def _in_pieces(self, tile: Tile, memory: np.ndarray | None) -> np.ndarray:
+        """A tile of which the device takes only a part at a time."""
+        self._band = (-1, None)
+        values = np.empty(tile.shape, self.kernel.dtype) if memory is None else memory[: math.prod(tile.shape)].reshape(tile.shape)
+        values[:] = 0
+        todo = [(tile.rows, tile.cols)]
+        while todo:
+            rows, cols = todo.pop()
+            if max(rows.stop - rows.start, cols.stop - cols.start) > self._most:
+                todo += itertools.product(_parts(rows, self._most), _parts(cols, self._most))
+                continue
+            try:
+                sides = self.backend.side(self.rows.take(rows)), self.backend.side(self.cols.take(cols))
+                made = self.backend.tile(*sides, self.exponents, self._offset(rows, cols))
+                values[_moved(rows, -tile.rows.start), _moved(cols, -tile.cols.start)] = made
+            except DeviceMemoryError as error:
+                self._make_smaller((rows.stop - rows.start, cols.stop - cols.start), error)
+                todo.append((rows, cols))
         return values
+
+    def _offset(self, rows: slice, cols: slice) -> int | None:
+        return cols.start - rows.start if self.plan.symmetric else None
+
+    def _make_smaller(self, shape: tuple[int, int], error: DeviceMemoryError) -> None:
+        """Halve what is asked of the device at once, and say so."""
+        if max(shape) == 1:
+            raise error
+        self._most = -(-max(shape) // 2)
+        text = f"the device has no room for a tile of {shape[0]} x {shape[1]}: in pieces of {self._most} from now on"
+        self.kernel.progress.note("pieces", text, side=self._most)
 
     def _finish(self, tile: Tile, values: np.ndarray) -> np.ndarray:
         """A tile on the kernel's scale, in place."""
@@ -131,6 +195,15 @@ class Findings:
                 f"{self.lost} of {self.entries} entries are 0 between live samples; in a network this deep they may have underflowed. "
                 'Use dtype="float64" to tell.'
             )
+
+
+def _parts(whole: slice, side: int) -> list[slice]:
+    """Parts of at most ``side`` of a slice."""
+    return [_moved(part, whole.start) for part in cuts(whole.stop - whole.start, side)]
+
+
+def _moved(part: slice, by: int) -> slice:
+    return slice(part.start + by, part.stop + by)
 
 
 def _warn(text: str) -> None:

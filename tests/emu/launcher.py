@@ -8,6 +8,7 @@ import numpy as np
 from emu.fibers import FiberKernel, FiberModule
 from emu.nvrtc import compilers
 from emu.ptx import PtxKernel
+from npk.errors import DeviceMemoryError
 
 
 @functools.cache
@@ -35,13 +36,15 @@ class EmulatedLauncher:
         engine: of the kernels.
         capability: of the device.
         edit: changes a source before it is compiled.
+        room: most bytes of an array of the device.
         options: of the engine: ``major`` for "ptx", ``order`` for the others.
     """
 
     xp = np
 
-    def __init__(self, engine, capability=80, edit=lambda source: source, **options):
-        self.engine, self.capability, self.edit, self.options, self.launched = engine, capability, edit, options, []
+    def __init__(self, engine, capability=80, edit=lambda source: source, room=None, **options):
+        self.engine, self.capability, self.edit, self.room, self.options = engine, capability, edit, room, options
+        self.launched, self.events = [], []  # kernels; what began and what was waited for
 
     def launch(self, spec, grid, args):
         assert spec.serves(self.capability)
@@ -55,15 +58,30 @@ class EmulatedLauncher:
             kernel(grid, spec.threads, args, written(source, spec.entry), **self.options)
 
     def to_device(self, array):
+        self._take(array.nbytes)
         return np.ascontiguousarray(array).copy()
 
-    def to_host(self, array, out=None):
-        if out is None:
-            return array.copy()
-        out[:] = array
-        return out
+    def _take(self, size):
+        """The device has no room for more than ``room`` bytes at once."""
+        if self.room is not None and size > self.room:
+            raise DeviceMemoryError(f"the GPU cannot take {size} bytes: {self.room} are free.")
+
+    def copy(self, array, out=None):
+        """The values are there only once one has waited."""
+        there = np.empty_like(array) if out is None else out
+        there[:] = np.nan
+        number = len(self.events)
+        self.events.append(f"begun {number}")
+
+        def wait():
+            self.events.append(f"read {number}")
+            there[:] = array
+            return there
+
+        return wait
 
     def empty(self, shape, dtype, cleared=False):
+        self._take(int(np.prod(shape)) * dtype.itemsize)
         return np.full(shape, np.nan if dtype.kind == "f" and not cleared else 0, dtype)
 
     def host_memory(self, size, dtype):

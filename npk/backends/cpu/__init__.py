@@ -1,5 +1,8 @@
 """The CPU backend: a recursion compiled to operations on displacement planes, run by Numba with popcount overlaps."""
 
+import functools
+from collections.abc import Callable
+
 import numpy as np
 
 from npk.backends.cpu.compiler import compile_program
@@ -49,6 +52,11 @@ class CpuBackend:
         """Working memory of one thread."""
         return self.runner.bytes_a_thread
 
+    @property
+    def ahead(self) -> int:
+        """No tile is under way while another one is read: all threads work on one."""
+        return 0
+
     def predicted(self) -> float | None:
         """Seconds of a pair on all threads, where the speeds of this machine are known already: measuring them takes a while."""
         from npk.backends.cpu import speeds
@@ -89,6 +97,12 @@ class CpuBackend:
             left = diagonal if diagonal is not None else len(out)
             self.runner.run((bits, lane_bits, reals, lane_reals), exponents, left, out)
         return out[: len(rows), : len(cols)]
+
+    def start(
+        self, rows: Side, cols: Side, exponents: np.ndarray, diagonal: int | None = None, memory: np.ndarray | None = None
+    ) -> Callable[[], np.ndarray]:
+        """A tile that is computed when its values are asked for."""
+        return functools.partial(self.tile, rows, cols, exponents, diagonal, memory)
 
     def memory_of(self, side: int) -> np.ndarray:
         """Memory for tiles of up to ``side`` x ``side`` pairs: memory that was used before takes a fraction of the time of new memory."""

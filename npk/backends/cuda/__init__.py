@@ -1,6 +1,6 @@
 """The CUDA backend: kernels of npk's own, compiled by CuPy for the device that is there."""
 
-import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +46,7 @@ class CudaBackend:
 
     def __init__(self, recursion: Recursion, table: GateTable, dtype: str, launcher: Launcher | None = None) -> None:
         self.recursion, self.dtype = recursion, np.dtype(dtype)
-        self.launcher = devices.find_launcher() if launcher is None else launcher
+        self.launcher: Launcher = devices.find_launcher() if launcher is None else launcher
         if product := as_product(recursion):
             self.layout = Layout(tuple(recursion.masks[mask] for mask in product.masks), table, self.dtype)
             self.runner = DenseRunner(product, self.layout, self.launcher)
@@ -73,13 +73,18 @@ class CudaBackend:
 
     @property
     def bytes_a_pair(self) -> int:
-        """Bytes of a pair's entry in the host's memory: in the tile, on the kernel's scale, and in between."""
-        return 3 * self.dtype.itemsize
+        """Bytes of a pair's entry in the host's memory: in the tiles under way, on the kernel's scale, and in between."""
+        return (3 + self.ahead) * self.dtype.itemsize
 
     @property
     def bytes_a_thread(self) -> int:
-        """Working memory of the device, shared out to the threads of the host, since all are counted."""
-        return -(-self.runner.workspace // (os.cpu_count() or 1))
+        """Working memory of the host: none, all work is done in the memory of the device."""
+        return 0
+
+    @property
+    def ahead(self) -> int:
+        """Tiles that are under way while an earlier one is read: one is computed while the one before is copied, finished and written."""
+        return 1
 
     def predicted(self) -> float | None:
         """Seconds of a pair: not known before a tile has run."""
@@ -87,8 +92,16 @@ class CudaBackend:
 
     def side(self, table: GateTable) -> DeviceSide:
         """Form the masks of a table's samples, and take them to the device."""
+        return self.there(self.formed(table))
+
+    def formed(self, table: GateTable) -> tuple[np.ndarray, np.ndarray]:
+        """Masks of a table's samples in the host's memory: bits and numbers, ``(samples, width)``."""
         side = self.layout.side(table)
-        return DeviceSide(len(side), *(self.launcher.to_device(self.runner.arranged(values)) for values in (side.bits, side.reals)))
+        return side.bits, side.reals
+
+    def there(self, formed: tuple[np.ndarray, np.ndarray]) -> DeviceSide:
+        """Take masks to the device, as the runner arranges them."""
+        return DeviceSide(len(formed[0]), *(self.launcher.to_device(self.runner.arranged(values)) for values in formed))
 
     def tile(
         self, rows: DeviceSide, cols: DeviceSide, exponents: np.ndarray, diagonal: int | None = None, memory: np.ndarray | None = None
@@ -102,13 +115,26 @@ class CudaBackend:
             diagonal: in a symmetric kernel, number of the first column minus that of the first row: entries left of the diagonal are
                 then what was cheapest.
             memory: flat array of the backend's dtype to put the result in, from ``memory_of``; ``None``: a new one.
+
+        Raises:
+            DeviceMemoryError: the device has no room for the tile.
+            BackendError: the device failed.
+        """
+        return self.start(rows, cols, exponents, diagonal, memory)()
+
+    def start(
+        self, rows: DeviceSide, cols: DeviceSide, exponents: np.ndarray, diagonal: int | None = None, memory: np.ndarray | None = None
+    ) -> Callable[[], np.ndarray]:
+        """Begin a tile, with the arguments of :meth:`tile`; what is returned waits for its values.
+
+        Nothing waits here: kernels and the copy behind them are only put in line.
         """
         shape = (len(rows), len(cols))
         left = len(rows) if diagonal is None else diagonal
         out = self.launcher.empty(shape, self.dtype, cleared=diagonal is not None)
         self.runner.run((rows.bits, rows.reals), (cols.bits, cols.reals), exponents, left, out)
         place = None if memory is None else memory[: shape[0] * shape[1]].reshape(shape)
-        return self.launcher.to_host(out, place)
+        return self.launcher.copy(out, place)
 
     def memory_of(self, side: int) -> np.ndarray:
         """Memory for tiles of up to ``side`` x ``side`` pairs, to which the device copies fast."""

@@ -1,13 +1,14 @@
 """The one seam between npk and the device: arrays go there and back, kernels are launched. Everything above it runs anywhere."""
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
 
 from npk.backends.cuda.registry import KernelSpec
-from npk.errors import BackendError
+from npk.errors import BackendError, DeviceMemoryError
 
 OLDEST = 70  # compute capability, times ten, of the oldest device that npk is for
 _ELSE = 'or use backend="cpu"'
@@ -31,8 +32,8 @@ class Launcher(Protocol):
         """The array on the device."""
         ...
 
-    def to_host(self, array: Any, out: np.ndarray | None = None) -> np.ndarray:
-        """The array in the host's memory, in ``out`` if it is given."""
+    def copy(self, array: Any, out: np.ndarray | None = None) -> Callable[[], np.ndarray]:
+        """Begin to copy the array to the host's memory, to ``out`` if it is given; what is returned waits for it."""
         ...
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype, *, cleared: bool = False) -> Any:
@@ -45,16 +46,18 @@ class Launcher(Protocol):
 
 
 class CupyLauncher:
-    """The current CUDA device, by CuPy; everything happens in one stream, in order.
+    """A CUDA device, by CuPy: kernels in one stream, in order; copies to the host in another one, behind them.
 
     Args:
         cupy: the module.
+        number: of the device; ``None``: the current one.
     """
 
-    def __init__(self, cupy: Any) -> None:
+    def __init__(self, cupy: Any, number: int | None = None) -> None:
         self.xp = cupy
-        self.device = cupy.cuda.Device()
-        self.stream = cupy.cuda.Stream(non_blocking=True)
+        self.device = cupy.cuda.Device(number)
+        with self.device:
+            self.stream, self.copies = cupy.cuda.Stream(non_blocking=True), cupy.cuda.Stream(non_blocking=True)
         self._functions: dict[KernelSpec, Any] = {}
 
     @property
@@ -77,8 +80,9 @@ class CupyLauncher:
     def _function(self, spec: KernelSpec) -> Any:
         if spec not in self._functions:
             try:
-                module = self.xp.RawModule(code=spec.source, options=("-std=c++17", *spec.options))
-                self._functions[spec] = module.get_function(spec.entry)
+                with self.device:
+                    module = self.xp.RawModule(code=spec.source, options=("-std=c++17", *spec.options))
+                    self._functions[spec] = module.get_function(spec.entry)
             except Exception as error:  # of the compiler, its library or the driver
                 raise BackendError(
                     f"CuPy cannot compile npk's kernel {spec.entry} on this machine: {_line(error)}. "
@@ -91,10 +95,33 @@ class CupyLauncher:
         with self._told("take", array.nbytes), self.stream:
             return self.xp.asarray(array)
 
-    def to_host(self, array: Any, out: np.ndarray | None = None) -> np.ndarray:
-        """The array in the host's memory, in ``out`` if it is given; waits for what the stream still has to do."""
+    def copy(self, array: Any, out: np.ndarray | None = None) -> Callable[[], np.ndarray]:
+        """Begin to copy the array to the host's memory, behind all that is in line so far; what comes later does not wait for it.
+
+        Args:
+            array: of the device.
+            out: page-locked memory; ``None``: new memory.
+
+        Returns:
+            What waits for the copy, and gives it.
+        """
+        event = functools.partial(self.xp.cuda.Event, disable_timing=True)
         with self._told("give"):
-            return array.get(stream=self.stream, out=out)
+            computed = event()
+            computed.record(self.stream)
+            self.copies.wait_event(computed)
+            there = array.get(stream=self.copies, out=out, blocking=False)
+            copied = event()
+            copied.record(self.copies)
+        held = [array]  # until it is copied
+
+        def wait() -> np.ndarray:
+            with self._told("give"):
+                copied.synchronize()
+            held.clear()
+            return there
+
+        return wait
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype, *, cleared: bool = False) -> Any:
         """A new array on the device, of zeros if ``cleared``."""
@@ -109,16 +136,17 @@ class CupyLauncher:
 
     @contextlib.contextmanager
     def _told(self, what: str, size: int = 0) -> Iterator[None]:
-        """Errors of the device as errors of npk."""
+        """The device as the current one; its errors as errors of npk."""
         cuda = self.xp.cuda
         try:
-            yield
+            with self.device:
+                yield
         except cuda.memory.OutOfMemoryError as error:
+            self.xp.get_default_memory_pool().free_all_blocks()  # so that something smaller may fit
             free, total = cuda.runtime.memGetInfo()
-            raise BackendError(
+            raise DeviceMemoryError(
                 f"the GPU cannot take {size / 1e9:.2f} GB: {free / 1e9:.2f} of {total / 1e9:.2f} GB are free. "
-                f'Ask for smaller tiles with memory= (for instance memory="{max(1, free // 2**22)}MB"; a matrix larger than that needs '
-                f"out=), free memory on the GPU, {_ELSE}."
+                f"Free memory on the GPU, {_ELSE}."
             ) from error
         except cuda.runtime.CUDARuntimeError as error:
             raise BackendError(f"the GPU failed to {what}: {_line(error)}. Look at nvidia-smi, {_ELSE}.") from error
@@ -133,13 +161,33 @@ def find_launcher() -> CupyLauncher:
     Raises:
         BackendError: without CuPy, a driver, a device, or one that is new enough.
     """
+    return CupyLauncher(_checked_cupy())
+
+
+def find_launchers() -> list[CupyLauncher]:
+    """Launchers of the current CUDA device, and of all others that can be seen and are new enough.
+
+    Returns:
+        The launchers, that of the current device first.
+
+    Raises:
+        BackendError: without CuPy, a driver, a device, or a current one that is new enough.
+    """
+    cupy = _checked_cupy()
+    current, count = cupy.cuda.Device().id, cupy.cuda.runtime.getDeviceCount()
+    others = [number for number in range(count) if number != current and int(cupy.cuda.Device(number).compute_capability) >= OLDEST]
+    return [CupyLauncher(cupy, number) for number in (current, *others)]
+
+
+def _checked_cupy() -> Any:
+    """CuPy, with a driver and a current device that npk can use."""
     cupy = _import_cupy()
     try:
         _check_driver(cupy)
         _check_device(cupy)
     except cupy.cuda.runtime.CUDARuntimeError as error:
         raise BackendError(f"the CUDA driver does not work: {_line(error)}. Look at nvidia-smi, {_ELSE}.") from error
-    return CupyLauncher(cupy)
+    return cupy
 
 
 def _import_cupy() -> Any:

@@ -1,0 +1,102 @@
+"""Several CUDA devices: the tiles of a matrix in turns."""
+
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from npk.backends.cuda import CudaBackend, DeviceSide, devices
+from npk.dual.gate_table import GateTable
+from npk.dual.recursion import Recursion
+
+
+class SharedSide:
+    """Masks of samples, formed once, on each device from when it first asks for them.
+
+    Args:
+        backends: of the devices.
+        formed: the masks in the host's memory.
+    """
+
+    def __init__(self, backends: Sequence[CudaBackend], formed: tuple[np.ndarray, np.ndarray]) -> None:
+        self.backends, self.formed = backends, formed
+        self.on: Callable[[int], DeviceSide] = functools.cache(self._on)
+
+    def _on(self, number: int) -> DeviceSide:
+        return self.backends[number].there(self.formed)
+
+    def __len__(self) -> int:
+        return len(self.formed[0])
+
+
+class SeveralDevices:
+    """A backend of each device: see :class:`npk.backends.cuda.CudaBackend` for the meaning of each method.
+
+    Args:
+        backends: of the devices, for the same recursion and gates.
+    """
+
+    def __init__(self, backends: Sequence[CudaBackend]) -> None:
+        self.backends, self.recursion, self.dtype = backends, backends[0].recursion, backends[0].dtype
+        self._turns = itertools.cycle(range(len(backends)))
+
+    @property
+    def bytes_a_sample(self) -> int:
+        """Bytes of one sample's masks, on one side."""
+        return self.backends[0].bytes_a_sample
+
+    @property
+    def bytes_a_pair(self) -> int:
+        """Bytes of a pair's entry in the host's memory: in the tiles under way, on the kernel's scale, and in between."""
+        return (3 + self.ahead) * self.dtype.itemsize
+
+    @property
+    def bytes_a_thread(self) -> int:
+        """Working memory of the host: none."""
+        return 0
+
+    @property
+    def ahead(self) -> int:
+        """Tiles that are under way while an earlier one is read: one on each device."""
+        return len(self.backends)
+
+    def predicted(self) -> None:
+        """None: not known before a tile has run."""
+
+    def side(self, table: GateTable) -> SharedSide:
+        """Form the masks of a table's samples."""
+        return SharedSide(self.backends, self.backends[0].formed(table))
+
+    def tile(self, rows: SharedSide, cols: SharedSide, *options: Any, **more: Any) -> np.ndarray:
+        """The kernel of all pairs divided by 2**exponents[-1], by the device whose turn it is."""
+        return self.start(rows, cols, *options, **more)()
+
+    def start(
+        self, rows: SharedSide, cols: SharedSide, exponents: np.ndarray, diagonal: int | None = None, memory: np.ndarray | None = None
+    ) -> Callable[[], np.ndarray]:
+        """Begin a tile on the device whose turn it is."""
+        number = next(self._turns)
+        return self.backends[number].start(rows.on(number), cols.on(number), exponents, diagonal, memory)
+
+    def memory_of(self, side: int) -> np.ndarray:
+        """Memory for tiles of up to ``side`` x ``side`` pairs, to which all devices copy fast."""
+        return self.backends[0].memory_of(side)
+
+
+def on_devices(recursion: Recursion, table: GateTable, dtype: str, *, one: bool = False) -> CudaBackend | SeveralDevices:
+    """The backend of the devices that can be seen (CUDA_VISIBLE_DEVICES chooses).
+
+    Args:
+        recursion: what to compute.
+        table: any table of the gates that will come.
+        dtype: "float32" or "float64".
+        one: the current device alone.
+
+    Raises:
+        BackendError: no device that can be used.
+    """
+    launchers = [devices.find_launcher()] if one else devices.find_launchers()
+    backends = [CudaBackend(recursion, table, dtype, launcher) for launcher in launchers]
+    return backends[0] if len(backends) == 1 else SeveralDevices(backends)
