@@ -1,6 +1,7 @@
 """The general kernel of the CUDA backend on emulated devices against the CPU backend, and that each of its bounds is needed."""
 
 import functools
+import itertools
 import os
 from dataclasses import replace
 
@@ -22,7 +23,9 @@ from npk.backends.cpu.runners import ProgramRunner as HostRunner
 from npk.backends.cuda import CudaBackend, program_runner
 from npk.backends.cuda.program_runner import ProgramRunner
 from npk.backends.cuda.registry import KERNELS
+from npk.backends.cuda.runners import DenseRunner
 from npk.backends.exponents import find_exponents
+from npk.backends.product import as_product
 from npk.dual.planning import plan
 
 pytestmark = [
@@ -31,14 +34,6 @@ pytestmark = [
 ]
 needs_compiler = pytest.mark.skipif(compiler_is_missing(), reason="the emulator by C++ needs g++, and there is none here")
 ENGINES = ["ptx", pytest.param("check", marks=needs_compiler)]
-FAST = [ "residual, gate after the sum", "conv circular, global pool", "conv zero padding, global pool",
-    "conv, flatten", "conv stride 2, circular", "conv dilated, valid", "conv, reflected padding", "max pool",
-    "max pool, overlapping and padded", "average pool, then gate", "average pool without padding in the count",
-    "conv residual with projection", "conv in one dimension", "conv dgn", "conv dlgn", "residual dlgn, gated skips",
-    "residual dnn, ungated skips", "resnet110", "grouped", "depthwise, stride and pool", "squeeze and excite, sigmoid",
-    "transposed, stride 2, output padding", "output with positions", "dense block", "channel split and shuffle",
-    "pixel shuffle at the end", "linear along positions",
-]  # fmt: skip
 
 
 @functools.cache
@@ -57,28 +52,25 @@ def recorded_chains(n=5):
 
 
 def assert_as_on_cpu(table, dtype, launcher, **options):
-    """The tile of all rows and of the later columns, against that of the CPU backend."""
+    """The tile of all rows and of the later columns, and one on the diagonal, against those of the CPU backend."""
     recursion = plan(table.graph, **options)
-    exponents, cols = find_exponents(recursion, table), table.take(slice(2, None))
+    exponents, later = find_exponents(recursion, table), table.take(slice(2, None))
     cpu, device = CpuBackend(recursion, table, dtype), CudaBackend(recursion, table, dtype, launcher)
-    expected = cpu.tile(cpu.side(table), cpu.side(cols), exponents)
-    diagonal = np.diagonal(cpu.tile(cpu.side(table), cpu.side(table), exponents))
-    actual = device.tile(device.side(table), device.side(cols), exponents)
-    assert_kernels_equal(actual, expected, dtype, (diagonal, diagonal[2:]))
+    expected = cpu.tile(cpu.side(table), cpu.side(table), exponents)
+    diagonal, side = np.diagonal(expected), device.side(table)
+    assert_kernels_equal(device.tile(side, device.side(later), exponents), expected[:, 2:], dtype, (diagonal, diagonal[2:]))
+    square = np.triu(device.tile(side, side, exponents, 0))  # what is left of the diagonal is whatever was cheapest
+    assert_kernels_equal(square, np.triu(expected), dtype, (diagonal, diagonal))
     return device.runner
 
 
 @needs_compiler
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS])
-def test_tile_of_the_cpu(name, dtype):
-    assert isinstance(assert_as_on_cpu(recorded(name), dtype, EmulatedLauncher("fast"), bias="paths"), ProgramRunner)
-
-
-@needs_compiler
-@pytest.mark.parametrize("name", ["residual, gate after the sum", "conv zero padding, global pool", "conv dgn", "max pool"])
-def test_tile_of_the_cpu_without_bias(name):
-    assert isinstance(assert_as_on_cpu(recorded(name), "float32", EmulatedLauncher("fast")), ProgramRunner)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "vgg16" else n for n in NETWORKS])
+def test_every_tiny_network(name):
+    """With and without biases on the paths, in both arithmetics."""
+    for bias, dtype in itertools.product(("paths", "ignore"), ("float32", "float64")):
+        runner = assert_as_on_cpu(recorded(name), dtype, EmulatedLauncher("fast"), bias=bias)
+        assert isinstance(runner, DenseRunner if as_product(plan(recorded(name).graph, bias=bias)) else ProgramRunner)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -63,8 +63,7 @@ static __device__ __forceinline__ NPK_REAL npk_overlap(const Pair& pair, const T
     if (term.form == BITS) {
         int sum = 0;
 #pragma unroll 1
-    #pragma unroll 1
-    for (int w = 0; w < term.width; ++w) sum += __popc(pair.row_bits[(u + w) * pair.n] & pair.col_bits[(v + w) * pair.m]);
+        for (int w = 0; w < term.width; ++w) sum += __popc(pair.row_bits[(u + w) * pair.n] & pair.col_bits[(v + w) * pair.m]);
         return (NPK_REAL)sum;
     }
     NPK_REAL sum[TURNS] = {};
@@ -185,7 +184,8 @@ static __device__ __forceinline__ void npk_run(const Tables& t, const Pair& pair
         const NPK_REAL scale = t.scalars[2 * o], bias = t.scalars[2 * o + 1];
         if (op.kind == LOAD)
 #pragma unroll 1
-            for (npk_int c = 0; c < op.cells; ++c) pair.slots[(op.out + c) * THREADS] = (NPK_REAL)(pair.sums[(op.sums + c) * THREADS] + bias);
+            for (npk_int c = 0; c < op.cells; ++c)
+                pair.slots[(op.out + c) * THREADS] = (NPK_REAL)(pair.sums[(op.sums + c) * THREADS] + bias);
         else if (op.kind == CLEAR)
 #pragma unroll 1
             for (npk_int c = 0; c < op.cells; ++c) pair.slots[(op.out + c) * THREADS] = 0;
