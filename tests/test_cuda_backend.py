@@ -178,13 +178,14 @@ class FakeStream:
 
 class FakeEvent:
     def __init__(self, disable_timing):
-        self.recorded, self.disable_timing = None, disable_timing
+        self.recorded, self.disable_timing, self.done = None, disable_timing, False
 
     def record(self, stream):
         self.recorded = stream
 
     def synchronize(self):
         assert self.recorded is not None
+        self.done = True
 
 
 class FakeDevice(contextlib.nullcontext):

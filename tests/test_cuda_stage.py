@@ -150,6 +150,14 @@ def test_entries_left_of_the_diagonal_are_skipped(kind, left):
     np.testing.assert_array_equal(tile, np.where(left + col >= row, whole, 0))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_bytes_of_a_sample_are_those_that_are_arranged(kind):
+    table = recorded((4, 8), **KINDS[kind])
+    backend = CudaBackend(plan(table.graph), table, "float32", EmulatedLauncher("ptx"))
+    side = backend.side(table)
+    assert backend.bytes_a_sample * len(table) == side.bits.nbytes + side.reals.nbytes
+
+
 @pytest.mark.parametrize("kind", ["circular", "strides, circular"])
 @pytest.mark.parametrize("work", [1, 600])
 def test_pairs_come_in_chunks(kind, work, monkeypatch):

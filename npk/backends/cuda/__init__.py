@@ -68,8 +68,8 @@ class CudaBackend:
 
     @property
     def bytes_a_sample(self) -> int:
-        """Bytes of one sample's masks, on one side."""
-        return self.layout.bytes_a_sample
+        """Bytes of one sample's masks in the host's memory, on one side, as they are formed or as the runner arranges them."""
+        return max(self.layout.bytes_a_sample, self.runner.bytes_a_sample)
 
     @property
     def bytes_a_pair(self) -> int:

@@ -59,6 +59,7 @@ class CupyLauncher:
         with self.device:
             self.stream, self.copies = cupy.cuda.Stream(non_blocking=True), cupy.cuda.Stream(non_blocking=True)
         self._functions: dict[KernelSpec, Any] = {}
+        self._flying: list[tuple[Any, Any, np.ndarray]] = []
 
     @property
     def capability(self) -> int:
@@ -113,12 +114,12 @@ class CupyLauncher:
             there = array.get(stream=self.copies, out=out, blocking=False)
             copied = event()
             copied.record(self.copies)
-        held = [array]  # until it is copied
+        # device and host keep their memory until the copy is done, even if nobody waits for it
+        self._flying = [copy for copy in self._flying if not copy[0].done] + [(copied, array, there)]
 
         def wait() -> np.ndarray:
             with self._told("give"):
                 copied.synchronize()
-            held.clear()
             return there
 
         return wait

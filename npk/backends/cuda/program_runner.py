@@ -35,6 +35,11 @@ class ProgramRunner:
         self.tables, self.weights = launcher.to_device(program.tables), launcher.to_device(host.weights)
 
     @property
+    def bytes_a_sample(self) -> int:
+        """Bytes of one sample's masks, arranged."""
+        return self.layout.bytes_a_sample
+
+    @property
     def workspace(self) -> int:
         """Bytes of the device that all blocks in flight take."""
         return self.blocks * self.bytes_a_block

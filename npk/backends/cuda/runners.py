@@ -28,6 +28,11 @@ class DenseRunner:
         self.factors = launcher.to_device(np.array(factors, np.int32))
 
     @property
+    def bytes_a_sample(self) -> int:
+        """Bytes of one sample's masks, arranged."""
+        return self.layout.bytes_a_sample
+
+    @property
     def workspace(self) -> int:
         """Bytes of the device that work takes beside masks and result: none."""
         return 0

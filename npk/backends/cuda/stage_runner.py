@@ -97,6 +97,11 @@ class StageRunner:
         return _Step(made, passage, _layers(chain)[number], self.offsets[number], *sizes, *tables)
 
     @property
+    def bytes_a_sample(self) -> int:
+        """Bytes of one sample's masks, arranged."""
+        return 4 * (self.offsets[-1] + max(self.layout.numbers, self.chain.stages[0].positions))
+
+    @property
     def workspace(self) -> int:
         """Bytes of the device that work takes beside masks and result."""
         return max(WORK, sum(step.bytes_a_pair for step in self.steps))
