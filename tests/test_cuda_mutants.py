@@ -1,5 +1,7 @@
 """The emulators are themselves tested: kernels with a planted mistake must be found out, by both."""
 
+import re
+
 import numpy as np
 import pytest
 from emu import Violation
@@ -7,10 +9,12 @@ from emu.fibers import compiler_is_missing
 from emu.launcher import EmulatedLauncher
 from test_cuda_dense import TILE, Case
 
+from npk.backends.cuda.registry import KERNELS
 from npk.backends.layout import BITS, REAL
 
 ENGINES = ["ptx", pytest.param("check", marks=pytest.mark.skipif(compiler_is_missing(), reason="there is no g++"))]
 WRONG = "wrong"  # nothing is broken; only the numbers tell
+BEYOND = "BOUNDS|UNINIT|RACE|out of bounds|wrong"  # of shared memory, or into its other arrays
 BARRIERS = ("the words are complete", "all have read the words", "the numbers are complete", "all have read the numbers")
 
 # name: (text, what is put in its place, what is said: one of these words; None: nothing, as the kernel is as good)
@@ -33,13 +37,22 @@ EVERY_WAY = {
     "blocks collide": ("(blockIdx.x % across) * TILE", "(blockIdx.x % 1) * TILE", "RACE"),
     "an input is written": ("out[r * m + c] =", "((float*)scales)[0] = 1, out[r * m + c] =", "READONLY"),
     "samples left out": ("sample + i * STEP, place)] = b[i]", "sample, place)] = b[i]", "UNINIT"),
+    "numbers beyond a stage": ("width - k0 < STAGE ? width - k0 : STAGE", "width - k0", BEYOND),
+    "factors left out": ("f < count", "f < count - 1", WRONG),
+    "words left out": ("w0 < width; w0 += STAGE", "w0 + STAGE <= width; w0 += STAGE", WRONG),
+    "numbers left out": ("k0 < width; k0 += STAGE", "k0 + STAGE <= width; k0 += STAGE", WRONG),
+    "the last number of a stage left out": ("k < depth", "k < depth - 1", WRONG),
     "scale left out": ("(NPK_REAL)sum[i][j] * scale", "(NPK_REAL)sum[i][j]", WRONG),
 }  # fmt: skip
 POPC = {
     "rows of threads": ("(int)threadIdx.x / 16 + 16 * i", "(int)threadIdx.x / 16 + 15 * i", "RACE|wrong"),
     "columns of threads": ("(int)threadIdx.x % 16 + 16 * j", "(int)threadIdx.x % 16 * 4 + 3 - j", None),
     "words of one sample over the next": ("TILE + 4;", "TILE - 1;", "RACE"),
-    "beyond shared memory": ("cols[at(col(j), c)]", "cols[at(col(j) + 16, c)]", "BOUNDS|UNINIT|out of bounds|wrong"),
+    "beyond shared memory": ("cols[at(col(j), c)]", "cols[at(col(j) + 16, c)]", BEYOND),
+    "rows of shared memory": ("rows[at(row(i), c)]", "rows[at(row(i), c + 1)]", BEYOND),
+    "samples over each other": ("c * LINE + r;", "c * LINE + r / 2;", "RACE"),
+    "words beyond a stage": ("rest < STAGE ? rest : STAGE", "rest", BEYOND),
+    "the last word of a stage left out": ("c < depth", "c < depth - 1", WRONG),
 }
 BMMA = {
     "no zeros behind the last word": (
@@ -48,6 +61,9 @@ BMMA = {
     ),
     "fragment of A, rows": ("a[i][1] = rows[at(row(2 * i + 1), t)]", "a[i][1] = rows[at(row(2 * i), t)]", WRONG),
     "fragment of A, words": ("a[i][2] = rows[at(row(2 * i), t + 4)]", "a[i][2] = rows[at(row(2 * i + 1), t)]", WRONG),
+    "fragment of A, rows of the other half": ("a[i][3] = rows[at(row(2 * i + 1), t + 4)]", "a[i][3] = rows[at(row(2 * i), t + 4)]", WRONG),
+    "fragment of B, words": ("b[j][0] = cols[at(col0 + 8 * j, t)]", "b[j][0] = cols[at(col0 + 8 * j, 3 - t)]", WRONG),
+    "samples over each other": ("r * STAGE + (c ^ (r & 4))", "r / 2 * STAGE + (c ^ (r & 4))", "RACE"),
     "fragment of B": ("b[j][1] = cols[at(col0 + 8 * j, t + 4)]", "b[j][1] = cols[at(col0 + 8 * j, t)]", WRONG),
     "columns of B": ("% 2 * 32 + (int)threadIdx.x % 32 / 4;\n", "% 2 * 32 + (int)threadIdx.x % 4;\n", WRONG),
     "fragment of D": ("sum[2 * i][2 * j + 1], sum[2 * i + 1][2 * j],", "sum[2 * i + 1][2 * j], sum[2 * i][2 * j + 1],", WRONG),
@@ -60,6 +76,38 @@ MUTANTS = {
     **{(name, "bmma"): mutant for name, mutant in (EVERY_WAY | BMMA).items()},
 }
 CHOSEN = [pytest.param(*key, marks=pytest.mark.slow if key[1] == "bmma" and key[0] in EVERY_WAY else ()) for key in MUTANTS]
+
+
+def parts(source, pattern):
+    """Where a source has what a pattern looks for, comments aside: (first, last, text)."""
+    plain = re.sub(r"//.*", lambda comment: " " * len(comment[0]), source)
+    return [(found.start(), found.end(), found[0]) for found in re.finditer(pattern, plain)]
+
+
+def uncovered(source, pattern, texts):
+    """The places of a source that a pattern looks for and no mutant's text touches."""
+    spans = [(source.index(text), source.index(text) + len(text)) for text in texts if text in source]
+    return [text for first, last, text in parts(source, pattern) if not any(a < last and first < b for a, b in spans)]
+
+
+BARRIER = r"__sync(threads|warp)\(\)"
+BOUND = r"(if|while) \([^;{\n]*[<>][^;{\n]*|[^=\n(,]*<[^;\n]*?\?|bool inside =[^;]*|for \([^;]*; [^;\n]*< ?=?[^;A-Z]*[a-z][^;]*;"
+MAP = r"(return|[ab]\[i\]|[ab]\[j\]|[ab]\[[ij]\]\[\d\]|col0) =? ?[^;\n]*(at\(|threadIdx|STAGE|LINE)[^;\n]*;|npk_mma\w+\(sum[^;]*;"
+
+
+@pytest.mark.parametrize(("way", "barriers", "bounds", "maps"), [("popc", 4, 14, 5), ("bmma", 4, 12, 11)])
+def test_every_barrier_bound_and_map_has_a_mutant(way, barriers, bounds, maps):
+    """So many there are; one more needs its mutant."""
+    source, texts = KERNELS["dense", way, "float32"].source, [MUTANTS[key][0] for key in MUTANTS if key[1] == way]
+    for pattern, count in ((BARRIER, barriers), (BOUND, bounds), (MAP, maps)):
+        assert uncovered(source, pattern, texts) == []
+        assert len(parts(source, pattern)) == count, [text for *_, text in parts(source, pattern)]
+
+
+@pytest.mark.parametrize("pattern", [BARRIER, BOUND, MAP])
+def test_what_has_no_mutant_is_told(pattern):
+    source = KERNELS["dense", "bmma", "float32"].source
+    assert len(uncovered(source, pattern, [])) == len(parts(source, pattern)) > 3
 
 
 def case():

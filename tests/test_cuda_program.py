@@ -9,17 +9,19 @@ import pytest
 from conftest import TOLERANCE, assert_kernels_equal, kernel_deviation
 from emu import Violation
 from emu.fibers import compiler_is_missing
-from emu.launcher import EmulatedLauncher
+from emu.launcher import EmulatedLauncher, fiber_kernel
 from emu.nvrtc import compilers, resources
 from test_backends import BackendContract, image_table  # noqa: F401 (a fixture)
+from test_cuda_mutants import BARRIER, BOUND, parts, uncovered
 from tiny_networks import NETWORKS, make, samples
 
 import npk
-from npk.backends import cuda
+from npk.backends import cuda, layout
 from npk.backends.cpu import CpuBackend
 from npk.backends.cpu.program import CLEAR, COLUMNS
 from npk.backends.cpu.runners import ProgramRunner as HostRunner
 from npk.backends.cuda import CudaBackend, program_runner
+from npk.backends.cuda import launcher as devices
 from npk.backends.cuda.program_runner import ProgramRunner
 from npk.backends.cuda.registry import KERNELS
 from npk.backends.cuda.runners import DenseRunner
@@ -66,9 +68,17 @@ def assert_as_on_cpu(table, dtype, launcher, **options):
 @needs_compiler
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "vgg16" else n for n in NETWORKS])
 def test_every_tiny_network(name):
-    """With and without biases on the paths, in both arithmetics."""
-    for bias, dtype in itertools.product(("paths", "ignore"), ("float32", "float64")):
-        runner = assert_as_on_cpu(recorded(name), dtype, EmulatedLauncher("fast"), bias=bias)
+    """With and without biases on the paths, in both arithmetics; with the masks as they are kept, and all hard ones in bits."""
+    kinds = [
+        *itertools.product(("paths", "ignore"), ("float32", "float64"), (False,)),
+        ("paths", "float64", True),
+        ("ignore", "float32", True),
+    ]
+    for bias, dtype, bits in kinds:
+        with pytest.MonkeyPatch.context() as patch:
+            if bits:
+                patch.setattr(layout, "_NARROW", 0)
+            runner = assert_as_on_cpu(recorded(name), dtype, EmulatedLauncher("fast", devices.OLDEST), bias=bias)
         assert isinstance(runner, DenseRunner if as_product(plan(recorded(name).graph, bias=bias)) else ProgramRunner)
 
 
@@ -86,11 +96,10 @@ def test_chains(dtype):
     assert runner.program.chains > 0
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_cells_are_cleared(engine):
+def assert_cleared(launcher):
     """No network that is known leaves cells to nothing but zeros: here the result of one is put out at the end."""
     recursion, table, exponents, _ = ragged()
-    backend = CudaBackend(recursion, table, "float32", EmulatedLauncher(engine))
+    backend = CudaBackend(recursion, table, "float32", launcher)
     program = backend.runner.program
     last = np.zeros((1, len(COLUMNS)), np.int64)
     last[0, :3] = CLEAR, program.result, 1
@@ -99,6 +108,11 @@ def test_cells_are_cleared(engine):
     backend.runner = ProgramRunner(longer, backend.layout, backend.launcher)
     side = backend.side(table.take(slice(0, 2)))
     assert not backend.tile(side, side, exponents).any()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_cells_are_cleared(engine):
+    assert_cleared(EmulatedLauncher(engine))
 
 
 @needs_compiler
@@ -185,6 +199,14 @@ def assert_pooled(launcher):
     assert_as_on_cpu(recorded("average pool, then gate"), "float64", launcher)
 
 
+def assert_bits(launcher):
+    """Masks so narrow are kept as numbers otherwise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layout, "_NARROW", 0)
+        assert_as_on_cpu(recorded("conv stride 2, circular"), "float64", launcher, bias="paths")
+
+
+CELLS, CELL = "for (npk_int c = 0; c < op.cells", "pair.slots[(op.out + c) * THREADS] ="
 MUTANTS = {
     "rows": ("row >= n || ", "", assert_all),
     "columns": (" || col >= m", "", assert_all),
@@ -196,7 +218,29 @@ MUTANTS = {
     "cells of a collapse": ("c < end; ++c", "c <= end; ++c", assert_all),
     "contributions of a sum": ("while (j < op.cells && ", "while (", assert_all),
     "target of a sum": (" && t.tables[op.out + j] == target", "", assert_pooled),
-    "words of a chain": ("if (!term.start) common &=", "common &=", assert_chains),
+    "start of a chain": ("if (!term.start) common &=", "common &=", assert_chains),
+    "words of a chain": ("w < term.width; ++w) {", "w <= term.width; ++w) {", assert_chains),
+    "masks of chains": ("term.chain < 0 ? npk_overlap", "term.chain < 1 ? npk_overlap", assert_chains),
+    "entries of chains": ("    if (entry < 0) return total;\n    const", "    if (entry <= 0) return total;\n    const", assert_chains),
+    "words of a mask": ("w < term.width; ++w) sum", "w <= term.width; ++w) sum", assert_bits),
+    "numbers in turns": ("c + TURNS <= term.width", "c <= term.width", assert_all),
+    "numbers behind the turns": ("for (; c < term.width; ++c)", "for (; c <= term.width; ++c)", assert_all),
+    "first entry": ("if (entry < 0 && term.chain < 0)", "if (entry <= 0 && term.chain < 0)", assert_all),
+    "masks of ones": ("term.form <= NUMBERS", "term.form < NUMBERS", assert_all),
+    "weights": ("term.weight < 0 ? scale", "term.weight >= 0 ? scale", assert_pooled),
+    "entries of a column": ("for (int j = 0; j < k; ++j) {", "for (int j = 0; j < k - 1; ++j) {", assert_padded),
+    "runs": ("run < op.cells", "run < op.cells - 1", assert_padded),
+    "cells of a run": ("x < outputs", "x < outputs - 1", assert_padded),
+    "cells beyond a collapse": ("begin + TOGETHER < op.cells ? begin + TOGETHER : op.cells", "begin + TOGETHER", assert_all),
+    "last cells of a collapse": ("begin < op.cells; begin +=", "begin + TOGETHER <= op.cells; begin +=", assert_all),
+    "terms": ("i < op.first + op.count", "i < op.first + op.count - 1", assert_all),
+    "contributions of a cell": ("j < (c + 1) * term.k", "j <= (c + 1) * term.k", assert_all),
+    "last contributions of a sum": ("begin < op.cells;) {", "begin + FLUSH < op.cells;) {", assert_all),
+    "sums that begin with nothing": ("s < sums", "s < sums - 1", assert_all),
+    "operations": ("o < operations", "o < operations - 1", assert_all),
+    "sums that are loaded": (f"{CELLS}; ++c)\n{' ' * 16}{CELL} (NPK", f"{CELLS} - 1; ++c)\n{' ' * 16}{CELL} (NPK", assert_all),
+    "cells that are cleared": (f"{CELLS}; ++c) {CELL} 0", f"{CELLS} - 1; ++c) {CELL} 0", assert_cleared),
+    "cells that are gathered": (f"{CELLS}; ++c)\n{' ' * 16}{CELL} bias", f"{CELLS} - 1; ++c)\n{' ' * 16}{CELL} bias", assert_all),
 }
 
 
@@ -212,6 +256,25 @@ def test_mutants_are_caught(name, engine):
     assert KERNELS["program", "general", "float64"].source.count(old) == 1
     with pytest.raises((Violation, AssertionError)):
         check(EmulatedLauncher(engine, edit=lambda source: source.replace(old, new)))
+
+
+def test_every_barrier_and_bound_has_a_mutant():
+    """So many there are, and no barrier; one more needs its mutant."""
+    source, texts = KERNELS["program", "general", "float64"].source, [text for text, *_ in MUTANTS.values()]
+    assert parts(source, BARRIER) == []
+    assert uncovered(source, BOUND, texts) == []
+    assert len(parts(source, BOUND)) == 28
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_ways_to_memory(dtype):
+    """A warp reads and writes neighbors: no more sectors than the bytes need."""
+    table, launcher = recorded("conv stride 2, circular", 33).take(slice(0, 32)), EmulatedLauncher("check", profile=True)
+    runner = assert_as_on_cpu(table, dtype, launcher, bias="paths")
+    counts = fiber_kernel(runner.spec.source, runner.spec.entry, runner.spec.options).counts()
+    assert {(count["kind"], count["write"]) for count in counts} == {("global", False), ("global", True)}
+    assert [count for count in counts if count["taken"] > count["fewest"]] == []
 
 
 def test_workspace_is_bounded_and_no_matter_of_the_host(monkeypatch):
