@@ -63,16 +63,16 @@ def test_engines_agree_on_every_instruction(arch, major, rng):
 # --- fragments of the tensor cores ---
 
 
-def of_the_isa():
-    """Places of each bit of A and B and of each value of D, from the PTX ISA: "Matrix Fragments for mma.m16n8k256"."""
-    a = {(t, i): (t // 4 + i // 32 % 2 * 8, t % 4 * 32 + i % 32 + i // 64 * 128) for t in range(32) for i in range(128)}
-    b = {(t, i): (t // 4, t % 4 * 32 + i % 32 + i // 32 * 128) for t in range(32) for i in range(64)}
+def of_the_isa(words):
+    """Places of each bit of A and B and of each value of D, from the PTX ISA: "Matrix Fragments for mma.m16n8k128" and "k256"."""
+    a = {(t, i): (t // 4 + i // 32 % 2 * 8, t % 4 * 32 + i % 32 + i // 64 * 128) for t in range(32) for i in range(16 * words)}
+    b = {(t, i): (t // 4, t % 4 * 32 + i % 32 + i // 32 * 128) for t in range(32) for i in range(8 * words)}
     d = {(t, i): (t // 4 + i // 2 * 8, t % 4 * 2 + i % 2) for t in range(32) for i in range(4)}
     return a, b, d
 
 
-def of_cute():
-    """The same from CuTe: MMA_Traits<SM80_16x8x256_S32U1U1S32_TN_ANDPOPC>, layouts of (thread, value), columns first."""
+def of_cute(words):
+    """The same from CuTe: layouts of (thread, value), columns first, of MMA_Traits<SM80_16x8x128_S32U1U1S32_TN_ANDPOPC> and 16x8x256."""
 
     def layout(height, threads, sizes, steps):
         count = sizes[0] * sizes[1] * sizes[2]
@@ -84,65 +84,70 @@ def of_cute():
                 places[t, i] = (at % height, at // height)
         return places
 
-    a = layout(16, (512, 1), (32, 2, 2), (16, 8, 2048))
-    b = layout(8, (256, 1), (32, 2, 1), (8, 1024, 0))
+    a = layout(16, (512, 1), (32, 2, words // 4), (16, 8, 2048))
+    b = layout(8, (256, 1), (32, words // 4, 1), (8, 1024, 0))
     return a, b, layout(16, (32, 1), (2, 2, 1), (16, 8, 0))
 
 
-PROBE = (
-    (KERNELS_FOLDER / "mma.cuh").read_text()
-    + """
-// each block sets one bit of A and one of B: registers in, registers out
+def probe(words):
+    """A kernel each of whose blocks sets one bit of A and one of B: registers in, registers out."""
+    return (
+        (KERNELS_FOLDER / "mma.cuh").read_text()
+        + f"""
 extern "C" __global__ void __launch_bounds__(32) probe(const int* a_bit, const int* b_bit, int* out)
-{
+{{
     const int p = blockIdx.x, lane = threadIdx.x;
-    unsigned int a[4] = {}, b[2] = {};
-    int d[4] = {};
-    for (int r = 0; r < 4; ++r) if (a_bit[p] / 32 == lane * 4 + r) a[r] = 1u << (a_bit[p] % 32);
-    for (int r = 0; r < 2; ++r) if (b_bit[p] / 32 == lane * 2 + r) b[r] = 1u << (b_bit[p] % 32);
-    npk_mma_b1_and_m16n8k256(d[0], d[1], d[2], d[3], a, b);
+    unsigned int a[{words // 2}] = {{}}, b[{words // 4}] = {{}};
+    int d[4] = {{}};
+    for (int r = 0; r < {words // 2}; ++r) if (a_bit[p] / 32 == lane * {words // 2} + r) a[r] = 1u << (a_bit[p] % 32);
+    for (int r = 0; r < {words // 4}; ++r) if (b_bit[p] / 32 == lane * {words // 4} + r) b[r] = 1u << (b_bit[p] % 32);
+    npk_mma_b1_and_m16n8k{32 * words}(d[0], d[1], d[2], d[3], a, {"b" if words == 8 else "b[0]"});
     for (int v = 0; v < 4; ++v) out[(p * 32 + lane) * 4 + v] = d[v];
-}
+}}
 """
-)
+    )
 
 
-def probes(rng):
+def probes(words, rng):
     """Bits of A and B, and what must come out: pairs that meet, and some that do not."""
-    a, b, d = of_the_isa()
+    a, b, d = of_the_isa(words)
     b_at, d_at = {place: key for key, place in b.items()}, {place: key for key, place in d.items()}
     chosen = [(key, place) for key, place in a.items() if key[1] % 8 == 0]
     bits, expected = np.zeros((2, len(chosen)), np.int32), np.zeros((len(chosen), 32, 4), np.int32)
     for p, ((lane, i), (row, k)) in enumerate(chosen):
         col, meets = int(rng.integers(8)), p % 3 > 0
-        other, j = b_at[col, k if meets else (k + 1 + int(rng.integers(255))) % 256]
-        bits[:, p] = lane * 128 + i, other * 64 + j
+        other, j = b_at[col, k if meets else (k + 1 + int(rng.integers(32 * words - 1))) % (32 * words)]
+        bits[:, p] = lane * 16 * words + i, other * 8 * words + j
         if meets:
             expected[p][d_at[row, col]] = 1
     return *bits, expected
 
 
-def test_two_published_maps_agree():
-    assert of_the_isa() == of_cute()
+@pytest.mark.parametrize("words", [4, 8])
+def test_two_published_maps_agree(words):
+    assert of_the_isa(words) == of_cute(words)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_one_bit_at_a_time(engine, rng):
-    a, b, expected = probes(rng)
+@pytest.mark.parametrize("words", [4, 8])
+def test_one_bit_at_a_time(words, engine, rng):
+    a, b, expected = probes(words, rng)
     out = np.zeros_like(expected)
-    made(engine, PROBE, "probe")(len(a), 32, (a, b, out), (2,))
+    made(engine, probe(words), "probe")(len(a), 32, (a, b, out), (2,))
     np.testing.assert_array_equal(out, expected)
 
 
 @pytest.mark.gpu
-def test_one_bit_at_a_time_on_a_device(rng):
+@pytest.mark.parametrize("words", [4, 8])
+def test_one_bit_at_a_time_on_a_device(words, rng):
     import cupy
 
     if not 80 <= int(cupy.cuda.Device().compute_capability) <= 90:
         pytest.skip("the device has no binary tensor cores")
-    a, b, expected = probes(rng)
+    a, b, expected = probes(words, rng)
     out = cupy.zeros(expected.shape, np.int32)
-    cupy.RawModule(code=PROBE, options=("-std=c++17",)).get_function("probe")((len(a),), (32,), (cupy.asarray(a), cupy.asarray(b), out))
+    kernel = cupy.RawModule(code=probe(words), options=("-std=c++17",)).get_function("probe")
+    kernel((len(a),), (32,), (cupy.asarray(a), cupy.asarray(b), out))
     np.testing.assert_array_equal(out.get(), expected)
 
 
@@ -173,6 +178,24 @@ extern "C" __global__ void sum(const int* in, int* out, int* total, int n)
     if (t % 32 == 0 && t < n) { out[t / 32] = v; if (some) atomicAdd(total, v); }
 }
 """
+
+
+COMPUTED = """
+extern "C" __global__ void computed(const int* in, const int* lane, int* out)
+{
+    const int t = threadIdx.x;
+    out[t] = __shfl_sync(0xffffffffu, in[t], lane[t]) + 1000 * __shfl_sync(0xffffffffu, in[t], lane[t] + 1, 8);
+}
+"""
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_shuffles_with_computed_lanes(engine, rng):
+    """Lanes count modulo the width, as the hardware does."""
+    x, lane = rng.integers(0, 100, (2, 64)).astype(np.int32)
+    out, t = np.zeros(64, np.int32), np.arange(64)
+    made(engine, COMPUTED, "computed")(1, 64, (x, lane, out), (2,))
+    np.testing.assert_array_equal(out, x[t // 32 * 32 + lane % 32] + 1000 * x[t // 8 * 8 + (lane + 1) % 8])
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import platform
+import socket
 import threading
 import time
 import uuid
@@ -55,6 +56,7 @@ def connect(address: str) -> Iterator["distributed.Client"]:
     distributed = _distributed()
     try:
         where = json.loads(Path(address).read_text())["address"] if Path(address).is_file() else address
+        _knock(where)
         client = distributed.Client(where, timeout=_PATIENCE, set_as_default=False)
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise BackendError(
@@ -63,6 +65,17 @@ def connect(address: str) -> Iterator["distributed.Client"]:
         ) from error
     with client:
         yield client
+
+
+def _knock(where: str) -> None:
+    """Whether anything listens there. A client that finds nobody leaves its event loop behind, in which later ones may be caught."""
+    from distributed.comm.addressing import parse_address, parse_host_port
+    from distributed.comm.registry import get_backend
+
+    scheme, place = parse_address(where)
+    get_backend(scheme)  # ValueError: there is no such way to talk
+    if scheme in ("tcp", "tls"):
+        socket.create_connection(parse_host_port(place, 8786), timeout=_PATIENCE).close()
 
 
 def compute_on(client: "distributed.Client", store: GramStore, todo: Sequence[Tile], progress: Progress) -> Findings:

@@ -8,7 +8,7 @@ import numpy as np
 from emu.ptx_program import members
 
 LANES = np.arange(32)
-BIT_PRODUCTS = ("m16n8k256.row.col.s32.b1.b1.s32.and.popc", "m16n8k128.row.col.s32.b1.b1.s32.and.popc")
+BIT_PRODUCTS = {f"m16n8k{32 * words}.row.col.s32.b1.b1.s32.and.popc": words for words in (4, 8)}  # words of a row
 
 
 def check_mask(run, mask, active):
@@ -26,7 +26,7 @@ def shuffle(run, ins, active):
     """Registers of other threads; the second target tells whether there was such a thread."""
     check_mask(run, run.by_warp(ins.args[-1]), active)
     value, by, clamp = run.by_warp(ins.args[1]), *(run.by_warp(arg).astype(np.int64) for arg in ins.args[2:4])
-    segment = (clamp >> 8) & 31
+    by, segment = by & 31, (clamp >> 8) & 31
     last, mode = (LANES & segment) | (clamp & 31 & ~segment), ins.op[2]
     source = {"up": LANES - by, "down": LANES + by, "bfly": LANES ^ by, "idx": (LANES & segment) | (by & ~segment)}[mode]
     inside = source >= last if mode == "up" else source <= last
@@ -51,14 +51,17 @@ def vote(run, ins, active):
 
 def bit_product(run, ins, active):
     """mma.sync of bits, with the fragments of the PTX ISA: a thread holds row lane / 4 (and 8 below), words lane % 4 and 4 farther on."""
-    if ".".join(ins.op[3:]) not in BIT_PRODUCTS:
+    words = BIT_PRODUCTS.get(".".join(ins.op[3:]))
+    if words is None:
         run.fail("UNSUPPORTED tensor core instruction")
     if not active[active.any(1)].all():
         run.fail("WARP mma without the whole warp")
     targets, a, b, c = (members(arg) for arg in ins.args)
+    if [len(names) for names in (targets, a, b, c)] != [4, words // 2, words // 4, 4]:
+        run.fail("UNSUPPORTED number of registers of a tensor core instruction")
     group, place = LANES // 4, LANES % 4
     warps = len(active)
-    A, B = np.zeros((warps, 16, 8), np.uint32), np.zeros((warps, 8, 8), np.uint32)
+    A, B = np.zeros((warps, 16, words), np.uint32), np.zeros((warps, 8, words), np.uint32)
     for r, name in enumerate(a):
         A[:, group + 8 * (r % 2), place + 4 * (r // 2)] = run.by_warp(name)
     for r, name in enumerate(b):
