@@ -12,10 +12,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 demo: .venv/.installed-demo  ## train, kernels, machines, checks and report on real digits
 	$(BIN)/npk demo --data $(DATA) --out $(OUT)
 
-test: .venv/.installed-dev  ## all tests but the slow ones, with coverage; one that takes minutes shows where it stands, and fails
-	$(BIN)/python -m pytest -n 2 --dist loadfile --timeout 300 --timeout-method thread -o faulthandler_timeout=240 --cov --cov-report=term
+test: .venv/.installed-dev  ## all tests but the slow ones; one that takes minutes shows where it stands, and fails
+	$(BIN)/python -m pytest -n 2 --dist loadfile --timeout 300 --timeout-method thread -o faulthandler_timeout=240
 
-test-all: .venv/.installed-dev  ## the slow tests too
+test-all: .venv/.installed-dev  ## the slow tests too, with coverage
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "" --cov --cov-report=term
 
 gpu: .venv/.installed-dev  ## what only a GPU shows: its tests, compute-sanitizer, benchmarks beside their peers; code 2 without one

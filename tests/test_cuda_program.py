@@ -1,7 +1,6 @@
 """The general kernel of the CUDA backend on emulated devices against the CPU backend, and that each of its bounds is needed."""
 
 import functools
-import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -65,15 +64,15 @@ def assert_as_on_cpu(table, dtype, launcher, **options):
     return device.runner
 
 
+CHOSEN = [("paths", "float64", False), ("ignore", "float32", False), ("ignore", "float32", True)]  # bias, dtype, all hard masks in bits
+OTHERS = [("paths", "float32", False), ("ignore", "float64", False), ("paths", "float64", True)]
+
+
 @needs_compiler
+@pytest.mark.parametrize("kinds", [CHOSEN, pytest.param(OTHERS, marks=pytest.mark.slow)], ids=["chosen", "others"])
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "vgg16" else n for n in NETWORKS])
-def test_every_tiny_network(name):
+def test_every_tiny_network(name, kinds):
     """With and without biases on the paths, in both arithmetics; with the masks as they are kept, and all hard ones in bits."""
-    kinds = [
-        *itertools.product(("paths", "ignore"), ("float32", "float64"), (False,)),
-        ("paths", "float64", True),
-        ("ignore", "float32", True),
-    ]
     for bias, dtype, bits in kinds:
         with pytest.MonkeyPatch.context() as patch:
             if bits:

@@ -91,6 +91,7 @@ def test_many_random_networks_are_read_exactly_or_refused(drawn):
     examine(*drawn)
 
 
+@pytest.mark.slow
 def test_most_random_networks_are_read():
     """A reader that refuses everything would pass the tests above."""
     reasons = [examine(*random_network(random.Random(seed).choice), seed) for seed in range(40)]
