@@ -300,6 +300,17 @@ def test_launcher_for_cupy(monkeypatch, rng):
     np.testing.assert_allclose(npk.kernel(table, backend="cuda"), npk.kernel(table, backend="cpu"), rtol=1e-5, atol=1e-5)
 
 
+def test_devices_that_take_turns_are_alike(monkeypatch):
+    """One of another compute capability may have other kernels, and an entry must not depend on whose turn it was."""
+    cupy, capabilities = fake_cupy(devices=4), ["80", "90", "90", "100"]
+    current = 1
+    cupy.cuda.Device = lambda number=None: FakeDevice(
+        current if number is None else number, capabilities[current if number is None else number]
+    )
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    assert [launcher.device.id for launcher in launchers.find_launchers()] == [1, 2]
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", CHAINS)

@@ -166,7 +166,9 @@ def find_launcher() -> CupyLauncher:
 
 
 def find_launchers() -> list[CupyLauncher]:
-    """Launchers of the current CUDA device, and of all others that can be seen and are new enough.
+    """Launchers of the current CUDA device, and of all others that can be seen and are of its compute capability.
+
+    Another one may have other kernels, which round otherwise: an entry would depend on the device whose turn it was.
 
     Returns:
         The launchers, that of the current device first.
@@ -175,9 +177,10 @@ def find_launchers() -> list[CupyLauncher]:
         BackendError: without CuPy, a driver, a device, or a current one that is new enough.
     """
     cupy = _checked_cupy()
-    current, count = cupy.cuda.Device().id, cupy.cuda.runtime.getDeviceCount()
-    others = [number for number in range(count) if number != current and int(cupy.cuda.Device(number).compute_capability) >= OLDEST]
-    return [CupyLauncher(cupy, number) for number in (current, *others)]
+    current = cupy.cuda.Device()
+    devices = [cupy.cuda.Device(number) for number in range(cupy.cuda.runtime.getDeviceCount())]
+    others = [d.id for d in devices if d.id != current.id and d.compute_capability == current.compute_capability]
+    return [CupyLauncher(cupy, number) for number in (current.id, *others)]
 
 
 def _checked_cupy() -> Any:
