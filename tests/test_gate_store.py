@@ -4,6 +4,7 @@ import contextlib
 import errno
 import subprocess
 import sys
+import threading
 import tracemalloc
 
 import numpy as np
@@ -73,13 +74,14 @@ class Stopped(BaseException):
 
 
 def stop_writing(monkeypatch, after, error):
-    """Let so many files be written, then fail for good."""
-    put, left = zarr.storage._local._put, iter(range(after))
+    """Let so many files be written, then fail for good; one at a time, so that those that may are there when it fails."""
+    put, left, turn = zarr.storage._local._put, iter(range(after)), threading.Lock()
 
     def limited(*args, **kwargs):
-        if next(left, None) is None:
-            raise error
-        return put(*args, **kwargs)
+        with turn:
+            if next(left, None) is None:
+                raise error
+            return put(*args, **kwargs)
 
     monkeypatch.setattr(zarr.storage._local, "_put", limited)
 
