@@ -15,8 +15,9 @@ import npk
 from npk.backends import layout
 from npk.backends.cpu import CpuBackend
 from npk.backends.cuda import CudaBackend, stage_runner
+from npk.backends.cuda.chain import as_chain
 from npk.backends.cuda.launcher import find_launcher
-from npk.backends.cuda.stage import as_chain
+from npk.backends.cuda.schedule import schedule
 from npk.backends.cuda.stage_runner import StageRunner
 from npk.backends.exponents import find_exponents
 from npk.backends.reference import ReferenceBackend
@@ -101,6 +102,8 @@ GRIDS = {
     "several warps around the edge": ((20, 8), {}),
     "a window of five": ((6, 9), {"kernel": 5, "padding": "zeros"}),
     "a window of five around the edge": ((8, 7), {"kernel": 5}),
+    "smaller than its window": ((2, 2), {"padding": "zeros", "layers": 3}),
+    "smaller than its window, in one direction": ((1, 6), {"padding": "zeros", "kernel": 5}),
     "one row": ((1, 9), {"kernel": 3, "padding": "zeros"}),
     "a prime number of rows": ((7, 5), {"padding": "zeros"}),
 }
@@ -197,35 +200,25 @@ def chain_of(net, shape, **options):
 
 def test_stages_and_passages():
     chain = chain_of(convolutions(stride=2, layers=3, end="head"), (2, 8, 8))
-    assert [(stage.shape, [window.numbers for window in stage.windows]) for stage in chain.stages] == [
+    assert [(stage.shape, [row.window.numbers for row in schedule(stage).rows]) for stage in chain.stages] == [
         ((8, 8), [(3, -1, 3, -1)]),
         ((4, 4), [(1, 0, 1, 0), (3, -1, 3, -1)]),
         ((1, 1), [(1, 0, 1, 0)]),
     ]
     assert [stage.circular for stage in chain.stages[:2]] == [True, True]
-    assert [passage.kind for passage in chain.passages] == ["paired", "sum", "sum"]
-    assert chain.passages[0].differences((8, 8), (4, 4), np.arange(4)).tolist() == [0, 2, 4, 6]  # half of the planes are never looked at
-    assert chain.has_input
+    assert [passage.kind for passages in chain.passages for passage in passages] == ["paired", "sum", "sum"]
+    assert chain.passages[0][0].differences((8, 8), (4, 4), np.arange(4)).tolist() == [0, 2, 4, 6]  # half of the planes are never looked at
+    assert chain.mask == 0
 
 
 def test_flattening_looks_at_one_plane():
     chain = chain_of(convolutions(end="flatten"), (2, 6, 5))
-    assert [passage.kind for passage in chain.passages] == ["paired"]
-    assert chain.passages[0].differences((6, 5), (1, 1), np.arange(1)).tolist() == [0]
-
-
-class Residual(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.first, self.second, self.last = nn.Conv2d(2, 9, 3, padding=1), nn.Conv2d(9, 9, 3, padding=1), nn.Linear(9, 2)
-
-    def forward(self, x):
-        x = torch.relu(self.first(x))
-        return self.last((x + torch.relu(self.second(x))).mean((2, 3)))
+    assert [passage.kind for (passage,) in chain.passages] == ["paired"]
+    assert chain.passages[0][0].differences((6, 5), (1, 1), np.arange(1)).tolist() == [0]
 
 
 OTHERS = {
-    "residual": (Residual, (2, 4, 4), {}),
+    "no gate at all": (lambda: nn.Sequential(nn.Conv2d(2, 9, 3), nn.Flatten(), nn.LazyLinear(2)), (2, 4, 4), {}),
     "paths of the bias": (convolutions, (2, 4, 4), {"bias": "paths"}),
     "few channels": (lambda: convolutions(width=5), (2, 4, 4), {}),
     "groups": (lambda: nn.Sequential(nn.Conv2d(16, 16, 3, groups=2), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2)), (16, 4, 4), {}),
@@ -255,7 +248,7 @@ def test_ways_to_memory(kind):
     bank. Masks come in segments of 16 bytes, all of whose bytes are used.
     """
     table, launcher = recorded((20, 8), n=2, width=128, **KINDS[kind]), EmulatedLauncher("check", profile=True)
-    spec = made(table, launcher, slice(1), slice(1, 2))[0].made[0].spec
+    spec = made(table, launcher, slice(1), slice(1, 2))[0].steps[0].made.spec
     counts = fiber_kernel(spec.source, spec.entry, spec.options).counts()
     shared = [count for count in counts if count["kind"] == "shared"]
     assert {count["write"] for count in shared} == {False, True}

@@ -7,6 +7,7 @@ import pytest
 from emu import Violation
 from emu.fibers import compiler_is_missing
 from emu.launcher import EmulatedLauncher
+from test_cuda_residual import recorded as recorded_stream
 from test_cuda_stage import made, recorded
 
 from npk.backends.cuda.registry import KERNELS_FOLDER
@@ -20,6 +21,7 @@ WARPS, EDGE = ((14, 12), {"layers": 3}), ((4, 6), {"layers": 3})
 ODD = ((4, 28), {"layers": 3})  # seven fours of cells; one warp has them all, unless it owns fewer rows
 WIDE = ((2, 4), {"width": 130})
 STEPS = ((5, 5), {"padding": "zeros", "stride": 2, "end": "flatten", "layers": 3})
+GATED, STRIDED, UNGATED, FORKED = (((4, 4), {"kind": kind}) for kind in ("gated", "strided", "ungated", "forked"))
 
 # name: (text, what is put in its place, what is said: one of these words, network)
 MUTANTS = {
@@ -33,8 +35,8 @@ MUTANTS = {
     "rows of A": ("(p.y0 * NPK_W + NPK_RUNS * p.g) * WORDS", "(p.y0 * NPK_W + NPK_RUNS * p.q) * WORDS", "BOUNDS|wrong", EDGE),
     "words of A and B": ("word = p.lane % 4;", "word = 3 - p.lane / 8;", WRONG, WIDE),
     "columns of B": ("NPK_SPANS * (p.lane / 8) + p.lane / 4 % 2)", "NPK_SPANS * (p.lane / 8))", WRONG, ODD),
-    "rows of D": ("[r % 2 * 2 + c % 2]", "[c % 2 * 2 + r % 2]", WRONG, ODD),
-    "columns of D": ("sum[r / 2][c / 2][", "sum[r / 2][TILES_B - 1 - c / 2][", WRONG, ODD),
+    "rows of D": ("[(r) % 2 * 2 + (c) % 2]", "[(c) % 2 * 2 + (r) % 2]", WRONG, ODD),
+    "columns of D": ("[(c) / 2][(r)", "[TILES_B - 1 - (c) / 2][(r)", WRONG, ODD),
     "next chunk": ("npk_fetch(f, at, p, j, chunk);", "npk_fetch(f, at, p, j, 0);", WRONG, WIDE),
     "next row": ("npk_fetch(f, at, p, j + 1, 0);", "npk_fetch(f, at, p, j, 0);", WRONG, EDGE),
     "lanes beyond the edge": ("NPK_CIRCULAR || inside ? there : 0.0f", "there", WRONG, ((4, 8), {"padding": "zeros"})),
@@ -58,6 +60,21 @@ MUTANTS = {
         "    if (place >= pairs || left + col < row) return;\n    const int s", "    const int s", "BOUNDS", STEPS),
     "planes that nobody looks at": ("if (!wanted[", "if (wanted[", "UNINIT|wrong", POOL),
     "offsets beyond the grid": ("if (a < 0) continue;", "", "BOUNDS|wrong|UNINIT", STEPS),
+    "slots of the block": ("((long long)blockIdx.x * slots.held + slot)", "((long long)slot)", "RACE|wrong", GATED),
+    "slots of the thread": (" + threadIdx.x;", ";", "RACE|wrong", GATED),
+    "the slot that is read": ("npk_load(cells, npk_slot(slots, load))", "npk_load(cells, npk_slot(slots, 0))", WRONG, FORKED),
+    "nothing is read": ("if (load != NONE) npk_load", "if (false) npk_load", WRONG, FORKED),
+    "nothing is kept": ("if (keep != NONE) npk_wait", "if (false) npk_wait", "UNINIT|wrong", GATED),
+    "nothing but the last term": ("(i + e) % NPK_SPANS), cells[i + e]);", "(i + e) % NPK_SPANS), 0.0f);", WRONG, GATED),
+    "the slot that is added": ("npk_slot(slots, mask);", "npk_slot(slots, 0);", WRONG, GATED),
+    "the row that is added": ("added + j * (QUADS * THREADS)", "added", WRONG, GATED),
+    "rows without a mask": ("if (mask == UNMASKED) continue;", "", "BOUNDS|UNINIT|wrong", UNGATED),
+    "rows that are not added": ("mask == MULTIPLIED ? nullptr :", "", "BOUNDS|UNINIT|wrong", GATED),
+    "scales of masks": ("scales[++masks]", "scales[layer + 1]", "BOUNDS|UNINIT|wrong", UNGATED),
+    "lanes that are remembered": ("p.lane = __shfl_sync(ALL, p.lane, p.lane)", "p.lane = __shfl_sync(ALL, p.lane, 0)", "RACE|wrong", GATED),
+    "tiles of A one by one": ("f.a[first + a]", "f.a[a]", WRONG, ((2, 20), {"kind": "gated"})),
+    "fields that begin": ("from + field * apart", "from", WRONG, STRIDED),
+    "fields that begin in slots": ("npk_slot(own, field - 1)", "npk_slot(own, 0 * field)", "UNINIT|wrong", STRIDED),
     "other offsets beyond the grid": ("if (b >= 0) total", "total", "BOUNDS|wrong|UNINIT", ((4, 4), {"padding": "zeros", "stride": 2})),
 }  # fmt: skip
 
@@ -72,7 +89,7 @@ def test_mutant_is_found(name, engine):
         seen.append(source.count(text))
         return source.replace(text, instead)
 
-    table = recorded(shape, n=2, **options)
+    table = (recorded_stream if "kind" in options else recorded)(shape, n=2, **options)
     recursion = plan(table.graph, scale="count")
     reference = ReferenceBackend(recursion, table, "float64")
     try:

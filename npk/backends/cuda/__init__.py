@@ -8,10 +8,10 @@ import numpy as np
 
 from npk.backends.cpu.compiler import compile_program
 from npk.backends.cuda import launcher as devices
+from npk.backends.cuda.chain import as_chain
 from npk.backends.cuda.launcher import Launcher
 from npk.backends.cuda.program_runner import ProgramRunner
 from npk.backends.cuda.runners import DenseRunner
-from npk.backends.cuda.stage import as_chain
 from npk.backends.cuda.stage_runner import StageRunner, specialized
 from npk.backends.layout import Layout, is_kept_in_bits
 from npk.backends.product import as_product
@@ -58,11 +58,11 @@ class CudaBackend:
             self.runner = ProgramRunner(program, self.layout, self.launcher)
 
     def _stage(self, table: GateTable) -> StageRunner | None:
-        """The runner of plain convolutional networks, where the network and the device are of its kind."""
+        """The runner of convolutional networks, where the network and the device are of its kind."""
         chain = as_chain(self.recursion, [is_kept_in_bits(mask, table) for mask in self.recursion.masks])
         if chain is None:
             return None
-        layout = Layout(tuple(self.recursion.masks[mask] for mask in chain.product.masks), table, self.dtype)
+        layout = Layout(tuple(self.recursion.masks[mask] for mask in chain.masks), table, self.dtype)
         made = specialized(chain, layout, self.launcher.capability)
         return StageRunner(chain, layout, self.launcher, made) if made else None
 

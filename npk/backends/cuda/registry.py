@@ -72,12 +72,13 @@ def _defines(dtype: str, threads: int, registers: int) -> tuple[tuple[str, str],
 @dataclass(frozen=True)
 class Specialization:
     """The kernel of pooled convolutions made for one grid: ``windows`` (rows, top, columns, first) by their numbers, ``chunks`` of 128
-    channels.
+    channels, ``slot``: bytes of a field that waits, of one pair and difference of rows.
     """
 
     spec: KernelSpec
     windows: tuple[tuple[int, int, int, int], ...]
     chunks: int
+    slot: int
 
     @property
     def words(self) -> int:
@@ -93,6 +94,7 @@ def stage_kernel(
     dtype: str,
     capability: int,
     fields: tuple[bool, bool] = (False, False),
+    slots: bool = False,
 ) -> Specialization | None:
     """The kernel of pooled convolutions for a grid.
 
@@ -107,6 +109,7 @@ def stage_kernel(
         dtype: of the kernel.
         capability: compute capability of the device, times ten.
         fields: whether it begins with fields from memory, else with the input; and whether it leaves fields there, else their sums.
+        slots: whether fields wait in memory meanwhile, for residual streams.
 
     Returns:
         The kernel, or ``None`` where there is none: float64, devices without binary tensor cores, grids that do not fit.
@@ -120,10 +123,11 @@ def stage_kernel(
     listed = "".join(f"W({number},{','.join(map(str, window))})" for number, window in enumerate(known))
     sizes = {"H": height, "W": width, "OWN": own, "RUNS": runs, "SPANS": spans, "CIRCULAR": int(circular), "CHUNKS": chunks}
     sizes |= {"BLOCKS": BLOCK_LIMIT // (threads * -(-registers // 8) * 8), "WINDOWS": listed}
-    sizes |= {"FROM_FIELD": int(fields[0]), "TO_FIELD": int(fields[1])}
+    sizes |= {"FROM_FIELD": int(fields[0]), "TO_FIELD": int(fields[1]), "SLOTS": int(slots)}
     defines = tuple((f"NPK_{name}", str(value)) for name, value in sizes.items())
     spec = KernelSpec("npk_stage", "stage.cu", threads, registers, 1024 * height + 8 * threads // 32, defines, first=80, last=90)
-    return Specialization(spec, known, chunks) if spec.serves(capability) else None
+    slot = 16 * -(-runs * spans // 4) * own * threads if slots else 0
+    return Specialization(spec, known, chunks, slot) if spec.serves(capability) else None
 
 
 def _rows_of_a_warp(height: int, cells: int, wide: bool) -> tuple[int, int]:

@@ -1,14 +1,8 @@
-"""Recursion -> Chain: convolutions of stride 1 on one grid are a stage, which one kernel runs on the chip; passages lead to other grids."""
+"""What runs on the chip: stages of convolutions of stride 1 on one grid, in one kernel each, and passages that lead to other grids."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-
-from npk.backends.product import Product
-from npk.dual.recursion import Collapse, Field, Recursion
-
-Step = Collapse | Field
 
 
 @dataclass(frozen=True)
@@ -38,12 +32,71 @@ class Window:
 PLAIN = Window(1, 0, 1, 0)  # sees the position itself
 
 
+@dataclass(frozen=True)
+class Scale:
+    """``factor`` * 2**(exponent of step ``before`` - that of step ``after``): from one step's scale to another's; ``None``: exponent 0."""
+
+    factor: float
+    before: int | None
+    after: int
+
+    def value(self, exponents: np.ndarray) -> float:
+        """The number."""
+        given = 0 if self.before is None else int(exponents[self.before])
+        return float(np.ldexp(self.factor, given - int(exponents[self.after])))
+
+
+@dataclass(frozen=True)
+class Masked:
+    """A term: the value of step ``root`` times the overlap of ``mask`` (its number; ``None``: 1) times ``scale``."""
+
+    root: int
+    mask: int | None
+    scale: Scale
+
+    @property
+    def key(self) -> tuple[int, int | None, float]:
+        """What it is, whatever the scale of the sum that it is part of."""
+        return self.root, self.mask, self.scale.factor
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """The value of ``step``: the window's sums of that of step ``root``."""
+
+    step: int
+    root: int
+    window: Window
+
+    @property
+    def roots(self) -> tuple[int, ...]:
+        """Steps whose values it takes."""
+        return (self.root,)
+
+
+@dataclass(frozen=True)
+class Sum:
+    """The value of ``step``: the sum of the terms."""
+
+    step: int
+    terms: tuple[Masked, ...]
+
+    @property
+    def roots(self) -> tuple[int, ...]:
+        """Steps whose values it takes."""
+        return tuple(term.root for term in self.terms)
+
+
 @dataclass
 class Stage:
-    """Layers on one grid of ``shape`` (rows, columns): a window before each mask, ``circular`` or with zeros around the grid."""
+    """Steps on one grid of ``shape`` (rows, columns), ``circular`` or with zeros around it; it begins with the values of ``begins``.
+
+    Its first step takes the first of them.
+    """
 
     shape: tuple[int, int]
-    windows: list[Window] = field(default_factory=list)
+    begins: list[int] = field(default_factory=list)
+    steps: list[Convolution | Sum] = field(default_factory=list)
     circular: bool = False
 
     @property
@@ -51,10 +104,22 @@ class Stage:
         """Number of positions of the grid."""
         return self.shape[0] * self.shape[1]
 
+    @property
+    def windows(self) -> list[Window]:
+        """Windows of its convolutions."""
+        return [step.window for step in self.steps if isinstance(step, Convolution)]
+
+    @property
+    def result(self) -> int | None:
+        """The step whose value it ends with, where that is a sum or what it began with."""
+        if self.steps:
+            return self.steps[-1].step if isinstance(self.steps[-1], Sum) else None
+        return self.begins[0] if len(self.begins) == 1 else None
+
 
 @dataclass(frozen=True)
 class Passage:
-    """From the last masked field U of a stage to the first one of the next.
+    """From the last masked field U of a stage to one that the next begins with.
 
     ``kind``: "paired", V(s, t) = sum over k of U(at(s, k), at(t, k)); "crossed", over all k and k'; "sum", over everything, to one
     position. ``table``: the positions, ``(positions, family)``, -1 for none.
@@ -80,137 +145,17 @@ class Passage:
 class Chain:
     """K = what remains after all stages, at one position.
 
-    ``product``: the masks, that of the input first, and the factors, first that of the input; ``has_input``: whether the input has a mask,
-    or is ones. ``passages``: between the stages, and a last one.
+    ``mask``: number of the input's, or ``None`` for ones; ``scale``: of the input Gram; ``passages``: after each stage, in the order of
+    what the next one begins with.
     """
 
-    product: Product
-    has_input: bool
+    mask: int | None
+    scale: Scale
     stages: list[Stage]
-    passages: list[Passage]
+    passages: list[list[Passage]]
 
-
-def as_chain(recursion: Recursion, hard: Sequence[bool]) -> Chain | None:
-    """The recursion as a chain of stages, where it is one.
-
-    Args:
-        recursion: what to compute.
-        hard: for each of its masks whether it is kept in bits.
-    """
-    collapses, fields = _turns(recursion.steps)
-    passed = [_passed(step, 2 * n - 1 if n else None) for n, step in enumerate(collapses)]
-    if not collapses or not fields or None in passed or len(collapses[0].grid) > 2:
-        return None
-    first, *masks = (step.terms[0].mask for step in collapses)
-    if (first is not None and hard[first]) or any(mask is not None and not hard[mask] for mask in masks):
-        return None
-    found = _stages(collapses, fields)
-    if found is None:
-        return None
-    weights = [weight for weight in passed if weight is not None]
-    product = _product((first, *masks), [weights[0], *(w * f.factor for w, f in zip(weights[1:], fields, strict=True))])
-    return Chain(product, first is not None, *found)
-
-
-def _turns(steps: Sequence[Step]) -> tuple[list[Collapse], list[Field]]:
-    """Collapses and fields that take turns, each field on the collapse before it, without groups or bias; nothing if they do not."""
-    collapses = [step for step in steps[::2] if isinstance(step, Collapse)]
-    fields = [s for n, s in enumerate(steps[1::2]) if isinstance(s, Field) and s.collapse == 2 * n and s.groups == 1 and not s.bias]
-    return (collapses, fields) if len(collapses) + len(fields) == len(steps) else ([], [])
-
-
-def _passed(step: Collapse, before: int | None) -> float | None:
-    """Factor of a collapse of one term whose mask is read where the field is, all positions in their order or some of them together."""
-    term, *more = step.terms
-    alike = bool((term.weights == term.weights[0, 0]).all())
-    if more or step.groups != 1 or term.field != before or len(term.blocks) != 1 or not alike:
-        return None
-    if before is None and (term.family > 1 or (term.mask is not None and not _in_order(term.places))):
-        return None
-    if before is not None and term.mask is not None and not np.array_equal(term.places, term.cells):
-        return None
-    return float(term.weights[0, 0]) ** 2 * (int(term.blocks[0, 3]) if term.mask is None else 1)
-
-
-def _in_order(table: np.ndarray) -> bool:
-    return np.array_equal(table.reshape(-1), np.arange(table.size))
-
-
-def _stages(collapses: Sequence[Collapse], fields: Sequence[Field]) -> tuple[list[Stage], list[Passage]] | None:
-    """The stages and the passages between them and after the last one."""
-    stages, passages = [Stage((1, 1, *collapses[0].grid)[-2:])], []  # type: ignore[list-item]
-    for step, collapse in zip(fields, collapses[1:], strict=True):
-        stage = stages[-1]
-        window = _window(step.taps, stage)
-        if window is None:
-            passages.append(Passage("paired", step.taps.T.astype(np.int32)))
-            stage, window = Stage((1, 1, *step.grid)[-2:]), PLAIN  # type: ignore[arg-type]
-            stages.append(stage)
-        cells, masked = collapse.terms[0].cells, collapse.terms[0].mask is not None
-        if len(step.grid) > 2 or stage.positions != step.positions or (masked and np.unique(cells[cells >= 0]).size < step.positions):
-            return None
-        if masked:
-            stage.windows.append(window)
-        elif window != PLAIN:
-            return None
-        if cells.shape != (step.positions, 1) or not _in_order(cells):
-            whole = len(cells) == 1 and np.array_equal(np.sort(cells[0]), np.arange(stage.positions))
-            passages.append(Passage("sum" if whole else "crossed", cells.astype(np.int32)))
-            stages.append(Stage((1, 1, *collapse.grid)[-2:]))  # type: ignore[arg-type]
-            if stages[-1].positions != collapse.positions:
-                return None
-    return _finished(stages, passages)
-
-
-def _finished(stages: list[Stage], passages: list[Passage]) -> tuple[list[Stage], list[Passage]] | None:
-    """With a passage to one position at the end, and no stage behind it."""
-    if stages[-1].positions > 1 or len(stages) == 1:
-        return None
-    if not stages[-1].windows:
-        return stages[:-1], passages
-    return stages, [*passages, Passage("sum", np.zeros((1, 1), np.int32))]
-
-
-def _product(masks: Sequence[int | None], factors: Sequence[float]) -> Product:
-    """Masks and factors, those of collapses without a mask with the one before."""
-    kept, steps = [factors[0]], [0]
-    for number, (mask, factor) in enumerate(zip(masks[1:], factors[1:], strict=True), 1):
-        if mask is None:
-            kept[-1] *= factor
-        else:
-            kept, steps = [*kept, factor], [*steps, 2 * number]
-        steps[-1] = 2 * number
-    return Product(tuple(mask for mask in masks if mask is not None), tuple(kept), tuple(steps))
-
-
-def _window(taps: np.ndarray, stage: Stage) -> Window | None:
-    """The window of stride 1 on the grid of a stage that has these taps, in any order, with the padding of the windows before it."""
-    if taps.shape[1] != stage.positions:
-        return None
-    for circular in (True, False):
-        found = _window_with(taps, stage.shape, circular)
-        fits = all(np.array_equal(w.taps(stage.shape, circular), w.taps(stage.shape, stage.circular)) for w in stage.windows)
-        if found is not None and fits:
-            same = np.array_equal(found.taps(stage.shape, stage.circular), found.taps(stage.shape, circular))
-            stage.circular = stage.circular if same else circular
-            return found
-    return None
-
-
-def _window_with(taps: np.ndarray, shape: tuple[int, int], circular: bool) -> Window | None:
-    spans = []
-    for size, moves in zip(shape, _moves(taps, shape), strict=True):
-        steps = np.unique((moves + (size - 1) // 2) % size - (size - 1) // 2 if circular else moves)
-        if not len(steps) or steps[0] > 0 or steps[-1] < 0 or steps[-1] - steps[0] >= size:
-            return None
-        spans += [int(steps[-1] - steps[0]) + 1, int(steps[0])]
-    window = Window(*spans)
-    expected = window.taps(shape, circular)
-    alike = expected.shape == taps.shape and np.array_equal(np.sort(expected, axis=0), np.sort(taps, axis=0))
-    return window if alike else None
-
-
-def _moves(taps: np.ndarray, shape: tuple[int, int]) -> list[np.ndarray]:
-    """How many rows and columns away each tap is that looks at a position."""
-    here = np.broadcast_to(np.arange(shape[0] * shape[1]), taps.shape)[taps >= 0]
-    return [there - at for there, at in zip(np.divmod(taps[taps >= 0], shape[1]), np.divmod(here, shape[1]), strict=True)]
+    @property
+    def masks(self) -> tuple[int, ...]:
+        """Numbers of all masks, that of the input first."""
+        terms = (term for stage in self.stages for step in stage.steps if isinstance(step, Sum) for term in step.terms)
+        return tuple(dict.fromkeys(mask for mask in (self.mask, *(term.mask for term in terms)) if mask is not None))

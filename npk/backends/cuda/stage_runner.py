@@ -1,7 +1,6 @@
-"""What runs on a tile of plain convolutional networks: the planes of a pair stay on the chip through all layers of a stage."""
+"""What runs on a tile of convolutional networks: the planes of a pair stay on the chip through all layers of a stage."""
 
-import itertools
-import math
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +8,8 @@ import numpy as np
 
 from npk.backends.cuda.launcher import Launcher
 from npk.backends.cuda.registry import KERNELS, Specialization, stage_kernel
-from npk.backends.cuda.stage import Chain, Passage
+from npk.backends.cuda.schedule import Schedule, schedule
+from npk.backends.cuda.stage import Chain, Passage, Stage
 from npk.backends.layout import Layout
 
 WORK = 1 << 30  # bytes of the device for the fields of the pairs in flight, unless those of one pair take more
@@ -25,40 +25,68 @@ def specialized(chain: Chain, layout: Layout, capability: int) -> list[Specializ
         capability: compute capability of the device, times ten.
     """
     made = []
-    for number, layers in enumerate(_layers(chain)):
-        stage, keep = chain.stages[number], chain.passages[number].kind != "sum"
-        places = [place for _, place in layout.places[layers.start + chain.has_input : layers.stop + chain.has_input]]
-        chunks = max([-(-(place.stop - place.start) // stage.positions // CHUNK) for place in places], default=1)
-        windows = [window.numbers for window in stage.windows]
-        made.append(stage_kernel(stage.shape, stage.circular, chunks, windows, layout.dtype.name, capability, (number > 0, keep)))
+    for number, (stage, passages) in enumerate(zip(chain.stages, chain.passages, strict=True)):
+        planned = schedule(stage)
+        places = [_place(chain, layout, term.mask) for term in planned.terms]
+        chunks = max((-(-(place.stop - place.start) // stage.positions // CHUNK) for place in places if place), default=1)
+        windows, fields = [row.window.numbers for row in planned.rows], (number > 0, passages[0].kind != "sum")
+        slots = not planned.plain
+        made.append(stage_kernel(stage.shape, stage.circular, chunks, windows, layout.dtype.name, capability, fields, slots))
     return None if None in made else made
 
 
-def _layers(chain: Chain) -> list[slice]:
-    """The layers of each stage among all."""
-    ends = np.cumsum([0, *(len(stage.windows) for stage in chain.stages)]).tolist()
-    return [slice(*pair) for pair in itertools.pairwise(ends)]
+def _place(chain: Chain, layout: Layout, mask: int | None) -> slice | None:
+    """Where a mask lies among a sample's words."""
+    return None if mask is None else layout.places[chain.masks.index(mask)][1]
+
+
+@dataclass(frozen=True)
+class _Way:
+    """A passage on the device; ``after``: cells of a field behind it."""
+
+    passage: Passage
+    after: int
+    table: Any
+    wanted: Any
 
 
 @dataclass(frozen=True)
 class _Step:
-    """One stage on the device, and the passage after it; ``cells`` and ``after``: of a field before and after the passage."""
+    """One stage on the device, and the ways from it to the next; ``masks``: number of its first one; ``offset``: of their words."""
 
     made: Specialization
-    passage: Passage
-    layers: slice
+    stage: Stage
+    planned: Schedule
+    ways: list[_Way]
+    masks: int
     offset: int
-    cells: int
-    after: int
-    windows: Any
+    rows: Any
     differences: Any
-    wanted: Any
-    table: Any
+
+    @property
+    def cells(self) -> int:
+        """Cells of a field."""
+        return self.stage.positions**2
+
+    @property
+    def kept(self) -> int:
+        """Bytes of what a pair leaves in memory: a field, or the parts of its sum."""
+        return 8 * len(self.differences) if self.sums else 4 * self.cells
+
+    @property
+    def sums(self) -> bool:
+        """Whether nothing but the sum of all cells is wanted."""
+        return self.ways[0].passage.kind == "sum"
+
+    @property
+    def waiting(self) -> int:
+        """Bytes of a pair's fields that wait."""
+        return len(self.differences) * self.planned.slots * self.made.slot
 
     @property
     def bytes_a_pair(self) -> int:
-        """Bytes of what a pair leaves in memory."""
-        return (8 * len(self.differences) if self.passage.kind == "sum" else 4 * self.cells) + 4 * self.after
+        """Bytes of the device that a pair takes."""
+        return self.kept + self.waiting + sum(4 * way.after for way in self.ways)
 
 
 class StageRunner:
@@ -66,40 +94,48 @@ class StageRunner:
 
     Args:
         chain: the stages.
-        layout: of their masks, in the order of the chain's product.
+        layout: of their masks, in the order of the chain.
         launcher: of the device.
         made: how the kernel is made for each stage.
     """
 
     def __init__(self, chain: Chain, layout: Layout, launcher: Launcher, made: list[Specialization]) -> None:
-        self.chain, self.layout, self.launcher, self.made = chain, layout, launcher, made
-        sizes = [m.words * s.positions * len(s.windows) for m, s in zip(made, chain.stages, strict=True)]
-        self.offsets = np.cumsum([0, *sizes]).tolist()
-        self.steps = [self._step(number, *found) for number, found in enumerate(self._looked_at())]
+        self.chain, self.layout, self.launcher = chain, layout, launcher
+        self.steps: list[_Step] = []
+        self.masks, self.words = 0, 0
+        for number, (differences, wanted) in enumerate(self._looked_at()):
+            step = self._step(number, made[number], differences, wanted)
+            self.steps.append(step)
+            self.masks += len(step.planned.terms)
+            self.words += len(step.planned.terms) * step.stage.positions * step.made.words
+        self.scales = [chain.scale, *(term.scale for step in self.steps for term in step.planned.terms)]
         self.pairs = max(1, WORK // sum(step.bytes_a_pair for step in self.steps))
 
     def _looked_at(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Of each stage: the differences of rows that are looked at, and which of the next one's are."""
         wanted, after, found = np.arange(1), (1, 1), []
-        for stage, passage in reversed(list(zip(self.chain.stages, self.chain.passages, strict=True))):
+        for stage, passages in reversed(list(zip(self.chain.stages, self.chain.passages, strict=True))):
             flags = np.isin(np.arange(after[0]), wanted)
-            wanted = passage.differences(stage.shape, after, wanted)
+            wanted = functools.reduce(np.union1d, [passage.differences(stage.shape, after, wanted) for passage in passages])
             found.append((wanted, flags))
             after = stage.shape
         return found[::-1]
 
-    def _step(self, number: int, differences: np.ndarray, wanted: np.ndarray) -> _Step:
-        chain, made = self.chain, self.made[number]
-        stage, passage = chain.stages[number], chain.passages[number]
-        windows = [made.windows.index(window.numbers) for window in stage.windows]
-        tables = (self.launcher.to_device(np.array(t, np.int32, order="C")) for t in (windows, differences, wanted, passage.table))
-        sizes = (stage.positions**2, len(passage.table) ** 2)
-        return _Step(made, passage, _layers(chain)[number], self.offsets[number], *sizes, *tables)
+    def _step(self, number: int, made: Specialization, differences: np.ndarray, wanted: np.ndarray) -> _Step:
+        stage, passages = self.chain.stages[number], self.chain.passages[number]
+        planned = schedule(stage)
+        windows = [made.windows.index(row.window.numbers) for row in planned.rows]
+        rows = windows if planned.plain else [(w, r.load, r.keep, r.mask) for w, r in zip(windows, planned.rows, strict=True)]
+        ways = [_Way(passage, len(passage.table) ** 2, self._numbers(passage.table), self._numbers(wanted)) for passage in passages]
+        return _Step(made, stage, planned, ways, self.masks, self.words, self._numbers(rows), self._numbers(differences))
+
+    def _numbers(self, values: Any) -> Any:
+        return self.launcher.to_device(np.array(values, np.int32, order="C"))
 
     @property
     def bytes_a_sample(self) -> int:
         """Bytes of one sample's masks, arranged."""
-        return 4 * (self.offsets[-1] + max(self.layout.numbers, self.chain.stages[0].positions))
+        return 4 * (self.words + max(self.layout.numbers, self.chain.stages[0].positions))
 
     @property
     def workspace(self) -> int:
@@ -107,19 +143,23 @@ class StageRunner:
         return max(WORK, sum(step.bytes_a_pair for step in self.steps))
 
     def arranged(self, values: np.ndarray) -> np.ndarray:
-        """Masks as the kernel reads them: for each stage ``(layers, positions, words)`` with whole chunks of words, and the input's numbers
-        ``(positions, channels)``, sample by sample.
+        """Masks as the kernel reads them: for each stage ``(masks, positions, words)`` with whole chunks of words, in the order in which
+        they are read, and the input's numbers ``(positions, channels)``, sample by sample.
         """
-        n, begin = len(values), int(self.chain.has_input)
+        n = len(values)
         if values.dtype != np.uint32:
-            return values if self.chain.has_input else np.ones((n, self.chain.stages[0].positions), values.dtype)
-        words = np.zeros((n, self.offsets[-1]), np.uint32)
-        for step, stage in zip(self.steps, self.chain.stages, strict=True):
-            shape = (len(stage.windows), stage.positions, step.made.words)
-            kept = words[:, step.offset : step.offset + math.prod(shape)].reshape(n, *shape)
-            for layer, (_, place) in enumerate(self.layout.places[begin + step.layers.start : begin + step.layers.stop]):
-                width = (place.stop - place.start) // stage.positions
-                kept[:, layer, :, :width] = values[:, place].reshape(n, stage.positions, width)
+            return np.ones((n, self.chain.stages[0].positions), values.dtype) if self.chain.mask is None else values
+        words = np.zeros((n, self.words), np.uint32)
+        for step in self.steps:
+            positions, width, start = step.stage.positions, step.made.words, step.offset
+            for term in step.planned.terms:
+                kept = words[:, start : start + positions * width].reshape(n, positions, width)
+                start += positions * width
+                if (place := _place(self.chain, self.layout, term.mask)) is None:
+                    kept[:, :, 0] = 1  # one channel
+                else:
+                    taken = (place.stop - place.start) // positions
+                    kept[:, :, :taken] = values[:, place].reshape(n, positions, taken)
         return words
 
     def run(self, rows: tuple[Any, Any], cols: tuple[Any, Any], exponents: np.ndarray, left: int, out: Any) -> None:
@@ -134,39 +174,43 @@ class StageRunner:
             out: ``(rows, cols)`` on the device.
         """
         (n, m), result = out.shape, out.reshape(-1)
-        scales = self.launcher.to_device(self.chain.product.scales(exponents).astype(np.float32))
+        scales = self.launcher.to_device(np.array([scale.value(exponents) for scale in self.scales], np.float32))
         for launch in range(-(-n * m // self.pairs)):
             first = launch * self.pairs
             pairs = min(self.pairs, n * m - first)
-            tile, field = _Tile(first, m, pairs, left), scales  # the first stage reads no field
+            tile, fields = _Tile(first, m, pairs, left), scales  # the first stage reads no field
             for step in self.steps:
-                target = result[first : first + pairs] if step is self.steps[-1] else self._empty(pairs * step.after)
-                self._pass(step, tile, self._run_stage(step, tile, rows, cols, scales, field), target)
-                field = target
+                kept = self._run_stage(step, tile, rows, cols, scales, fields)
+                fields = result[first : first + pairs] if step is self.steps[-1] else self._empty(pairs * sum(w.after for w in step.ways))
+                start = 0
+                for way in step.ways:
+                    self._pass(step, way, tile, kept, fields[start:])
+                    start += pairs * way.after
 
-    def _run_stage(self, step: _Step, tile: "_Tile", rows: tuple[Any, Any], cols: tuple[Any, Any], scales: Any, field: Any) -> Any:
+    def _run_stage(self, step: _Step, tile: "_Tile", rows: tuple[Any, Any], cols: tuple[Any, Any], scales: Any, fields: Any) -> Any:
         """The stage's fields, or the parts of their sums."""
-        layers, count = step.layers.stop - step.layers.start, len(step.differences)
-        kept = self._empty(tile.pairs * count, np.float64) if step.passage.kind == "sum" else self._empty(tile.pairs * step.cells)
+        count, planned = len(step.differences), step.planned
+        size, kind = (tile.pairs * step.kept // 8, np.float64) if step.sums else (tile.pairs * step.cells, np.float32)
+        kept, slots = self._empty(size, kind), self._empty(tile.pairs * step.waiting // 4)
         bits = [side[0].reshape(-1)[step.offset :] for side in (rows, cols)]
-        arrays = (*bits, rows[1], cols[1], field, step.windows, scales[step.layers.start :], step.differences, kept)
+        arrays = (*bits, rows[1], cols[1], fields, step.rows, scales[step.masks :], step.differences, kept, slots)
         numbers = self.layout.numbers // self.chain.stages[0].positions or 1
-        sizes = (np.int64(self.offsets[-1]), *tile.sizes, np.int32(numbers), np.int32(layers), np.int32(count), np.int64(tile.left))
-        self.launcher.launch(step.made.spec, tile.pairs * count, (*arrays, *sizes))
+        sizes = (np.int64(self.words), *tile.sizes, *(np.int32(size) for size in (numbers, len(planned.rows), count)), np.int64(tile.left))
+        waiting = (np.int32(planned.slots), np.int32(len(step.stage.begins)), np.int64(tile.pairs * step.cells))
+        self.launcher.launch(step.made.spec, tile.pairs * count, (*arrays, *sizes, *waiting))
         return kept
 
-    def _pass(self, step: _Step, tile: "_Tile", kept: Any, target: Any) -> None:
-        """The passage, from what a stage kept to the next one's fields."""
+    def _pass(self, step: _Step, way: _Way, tile: "_Tile", kept: Any, target: Any) -> None:
+        """The passage, from what a stage kept to a field that the next one begins with."""
         end = (np.int64(tile.pairs), np.int64(tile.left))
-        if step.passage.kind == "sum":
+        if way.passage.kind == "sum":
             spec, cells = KERNELS["sums", "any", "float32"], tile.pairs
             arguments = (kept, target, *tile.sizes, np.int32(len(step.differences)), *end)
         else:
-            spec, cells = KERNELS["gather", "any", "float32"], tile.pairs * step.after
-            width, family = step.passage.table.shape
-            crossed, before = step.passage.kind == "crossed", round(step.cells**0.5)
-            sizes = [np.int32(size) for size in (before, width, family, len(step.wanted), crossed)]
-            arguments = (kept, target, step.table, step.wanted, *tile.sizes, *sizes, *end)
+            spec, cells = KERNELS["gather", "any", "float32"], tile.pairs * way.after
+            width, family = way.passage.table.shape
+            sizes = [np.int32(size) for size in (step.stage.positions, width, family, len(way.wanted), way.passage.kind == "crossed")]
+            arguments = (kept, target, way.table, way.wanted, *tile.sizes, *sizes, *end)
         self.launcher.launch(spec, -(-cells // spec.threads), arguments)
 
     def _empty(self, size: int, dtype: type = np.float32) -> Any:

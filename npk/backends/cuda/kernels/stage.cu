@@ -8,7 +8,8 @@
 //
 // The compiler is given: NPK_H, NPK_W (grid), NPK_OWN, NPK_RUNS, NPK_SPANS, NPK_CIRCULAR (padding; else zeros), NPK_CHUNKS (of 128
 // channels), NPK_WINDOWS: a list of W(number, rows, first row, columns, first column); NPK_FROM_FIELD (begin with V from memory, else
-// with the input Gram) and NPK_TO_FIELD (write all cells, else their sum).
+// with the input Gram), NPK_TO_FIELD (write all cells, else their sum) and NPK_SLOTS (residual: planes wait in slots of memory, and a
+// collapse adds up several of them, each times an overlap of its own).
 #include "mma.cuh"
 #define WARPS (NPK_H / NPK_OWN)
 #define QUADS ((NPK_RUNS * NPK_SPANS + 3) / 4)        // fours of cells of a lane and row
@@ -17,6 +18,7 @@
 #define GROUPS (NPK_CIRCULAR ? NPK_W / NPK_RUNS : 8)  // of lanes that hold positions x: cells go around in a circle of them
 #define SPREAD (NPK_CIRCULAR ? NPK_W / NPK_SPANS : 4)
 #define WORDS (4 * NPK_CHUNKS)
+#define THREADS (32 * WARPS)
 #define ALL 0xffffffffu
 #if NPK_TO_FIELD
 #define NPK_RESULT float
@@ -70,30 +72,50 @@ static __device__ __forceinline__ void npk_fetch(Fragments& f, const Words& at, 
         f.b[c] = 2 * c + odd < NPK_SPANS && NPK_SPANS * column + 2 * c + odd < NPK_W ? cols[2 * c * WORDS] : 0u;
 }
 
-// cells *= scale * overlap of the masks of row j; `f` has the first chunk, and then that of the next row, under way.
-static __device__ __forceinline__ void npk_masked(npk_row& cells, Fragments& f, const Words& at, const Place& p, int j, float scale)
+// cells *= scale * overlap of the masks of row j, or cells += `added` times it; `f` has the first chunk, and then that of the next row,
+// under way.
+static __device__ __forceinline__ void npk_masked(npk_row& cells, Fragments& f, const Words& at, const Place& p, int j, float scale,
+                                                  [[maybe_unused]] const float4* added)
 {
-    int sum[TILES_A][TILES_B][4];
+    const int AT_ONCE = NPK_SLOTS && NPK_CHUNKS == 1 ? 1 : TILES_A;   // tiles of A: residual stages have fewer registers left
+    int sum[AT_ONCE][TILES_B][4];
 #pragma unroll
-    for (int i = 0; i < TILES_A * TILES_B * 4; ++i) sum[i / 4 / TILES_B][i / 4 % TILES_B][i % 4] = MAGIC;
+    for (int first = 0; first < TILES_A; first += AT_ONCE) {
+#pragma unroll
+        for (int i = 0; i < AT_ONCE * TILES_B * 4; ++i) sum[i / 4 / TILES_B][i / 4 % TILES_B][i % 4] = MAGIC;
 #pragma unroll 1
-    for (int chunk = 0;;) {
+        for (int chunk = 0;;) {
 #pragma unroll
-        for (int a = 0; a < TILES_A; ++a)
+            for (int a = 0; a < AT_ONCE; ++a)
 #pragma unroll
-            for (int b = 0; b < TILES_B; ++b) {
-                int(&s)[4] = sum[a][b];
-                npk_mma_b1_and_m16n8k128(s[0], s[1], s[2], s[3], f.a[a], f.b[b]);
+                for (int b = 0; b < TILES_B; ++b) {
+                    int(&s)[4] = sum[a][b];
+                    npk_mma_b1_and_m16n8k128(s[0], s[1], s[2], s[3], f.a[first + a], f.b[b]);
+                }
+            if (++chunk == NPK_CHUNKS) break;
+            npk_fetch(f, at, p, j, chunk);
+        }
+        if (first + AT_ONCE == TILES_A && j + 1 < NPK_OWN) npk_fetch(f, at, p, j + 1, 0);
+#define OVERLAP(r, c) __fmaf_rn(__int_as_float(sum[(r) / 2 - first][(c) / 2][(r) % 2 * 2 + (c) % 2]), scale, -8388608.0f * scale)
+        const int BEGIN = 2 * first * NPK_SPANS, END = first + AT_ONCE < TILES_A ? BEGIN + 2 * AT_ONCE * NPK_SPANS : NPK_RUNS * NPK_SPANS;
+#if NPK_SLOTS
+        if (added) {
+#pragma unroll
+            for (int i = 0; i < NPK_RUNS * NPK_SPANS; i += 4) {
+                if (i + 4 <= BEGIN || i >= END) continue;
+                const float4 value = added[i / 4 * THREADS];
+                const float four[4] = {value.x, value.y, value.z, value.w};
+#pragma unroll
+                for (int e = 0; e < 4; ++e)
+                    if (i + e >= BEGIN && i + e < END)
+                        cells[i + e] = __fmaf_rn(four[e], OVERLAP((i + e) / NPK_SPANS, (i + e) % NPK_SPANS), cells[i + e]);
             }
-        if (++chunk == NPK_CHUNKS) break;
-        npk_fetch(f, at, p, j, chunk);
+        } else
+#endif
+#pragma unroll
+            for (int i = 0; i < NPK_RUNS * NPK_SPANS; ++i)
+                if (i >= BEGIN && i < END) cells[i] *= OVERLAP(i / NPK_SPANS, i % NPK_SPANS);
     }
-    if (j + 1 < NPK_OWN) npk_fetch(f, at, p, j + 1, 0);
-#pragma unroll
-    for (int r = 0; r < NPK_RUNS; ++r)
-#pragma unroll
-        for (int c = 0; c < NPK_SPANS; ++c)
-            cells[NPK_SPANS * r + c] *= __fmaf_rn(__int_as_float(sum[r / 2][c / 2][r % 2 * 2 + c % 2]), scale, -8388608.0f * scale);
 }
 
 // The cell (x + k, x' + k) of the cell (r, c): of this lane or of another one.
@@ -259,26 +281,93 @@ static __device__ __forceinline__ void npk_keep(const npk_row& cells, float* __r
 }
 #endif
 
-// All layers; `scales`: that of the input Gram first.
-static __device__ __forceinline__ void npk_layers(npk_row (&cells)[NPK_OWN], const Masks& m, const int* __restrict__ windows,
-                                                  const float* __restrict__ scales, float4 (&buffers)[2][NPK_H][32], const Place& p)
+// What a row of the layers does: a window; in a residual stage, before it, cells = slot `load`, and then slot `keep` = cells; then the
+// mask: MULTIPLIED, UNMASKED, or the slot that is added times the overlap.
+#if NPK_SLOTS
+enum { WINDOW, LOAD, KEEP, MASK, ROW };
+#else
+enum { WINDOW, ROW };
+#endif
+#define NONE (-1)
+#define MULTIPLIED (-1)
+#define UNMASKED (-2)
+
+// The same place, in a way that the compiler does not see through: all that follows from it would be kept from layer to layer, in
+// registers that residual stages, and warps with many rows, do not have.
+static __device__ __forceinline__ void npk_forget(Place& p)
 {
+    if (!NPK_SLOTS && NPK_OWN <= 6) return;
+    p.d = __shfl_sync(ALL, p.d, 0);
+    p.y0 = __shfl_sync(ALL, p.y0, 0);
+    p.lane = __shfl_sync(ALL, p.lane, p.lane);
+    p.g = p.lane / 4;
+    p.q = p.lane % 4;
+}
+
+// Slots of all blocks, `held` of each.
+struct Slots { float4* first; int held; };
+
+#if NPK_SLOTS
+// What a thread has in a slot: fours of cells, lane beside lane.
+static __device__ __forceinline__ float4* npk_slot(const Slots& slots, int slot)
+{
+    return slots.first + ((long long)blockIdx.x * slots.held + slot) * (NPK_OWN * QUADS * THREADS) + threadIdx.x;
+}
+
+static __device__ __forceinline__ void npk_wait(const npk_row (&cells)[NPK_OWN], float4* slot)
+{
+#pragma unroll
+    for (int i = 0; i < NPK_OWN * QUADS; ++i) slot[i * THREADS] = npk_four(cells[i / QUADS], i % QUADS * 4);
+}
+
+static __device__ __forceinline__ void npk_load(npk_row (&cells)[NPK_OWN], const float4* slot)
+{
+#pragma unroll
+    for (int i = 0; i < NPK_OWN * QUADS; ++i) {
+        const float4 value = slot[i * THREADS];
+        float* four = cells[i / QUADS] + i % QUADS * 4;
+        four[0] = value.x, four[1] = value.y, four[2] = value.z, four[3] = value.w;
+    }
+}
+#endif
+
+// All layers, or rows of a residual stage; `scales`: that of the input Gram first.
+static __device__ __forceinline__ void npk_layers(npk_row (&cells)[NPK_OWN], const Masks& m, const int* __restrict__ windows,
+                                                  const float* __restrict__ scales, float4 (&buffers)[2][NPK_H][32], Place p,
+                                                  [[maybe_unused]] const Slots& slots)
+{
+    npk_forget(p);
     const int word = p.lane % 4;
     Words at = {m.row_bits + p.row * m.words + (p.y0 * NPK_W + NPK_RUNS * p.g) * WORDS + word,
                 m.col_bits + p.col * m.words + ((p.y0 + p.d) * NPK_W + NPK_SPANS * (p.lane / 8) + p.lane / 4 % 2) * WORDS + word, nullptr};
     at.wrapped = at.cols - NPK_H * NPK_W * WORDS;
     Fragments next;
+    int masks = 0;
 #pragma unroll 1
     for (int layer = 0; layer < m.layers; ++layer) {
-        switch (windows[layer]) {
+        npk_forget(p);
+#if NPK_SLOTS
+        const int load = windows[ROW * layer + LOAD];
+        if (load != NONE) npk_load(cells, npk_slot(slots, load));
+#endif
+        switch (windows[ROW * layer + WINDOW]) {
 #define W(number, rows, first_row, columns, first_column) \
     case number: npk_window<rows, first_row, columns, first_column>(cells, buffers, p, next, at); break;
             NPK_WINDOWS
 #undef W
         }
-        const float scale = scales[layer + 1];
+#if NPK_SLOTS
+        // read late: registers are scarce
+        const int keep = windows[ROW * layer + KEEP], mask = windows[ROW * layer + MASK];
+        if (keep != NONE) npk_wait(cells, npk_slot(slots, keep));
+        if (mask == UNMASKED) continue;
+        const float4* added = mask == MULTIPLIED ? nullptr : npk_slot(slots, mask);
+#else
+        const float4* added = nullptr;
+#endif
+        const float scale = scales[++masks];
 #pragma unroll
-        for (int j = 0; j < NPK_OWN; ++j) npk_masked(cells[j], next, at, p, j, scale);
+        for (int j = 0; j < NPK_OWN; ++j) npk_masked(cells[j], next, at, p, j, scale, added ? added + j * (QUADS * THREADS) : nullptr);
         at.rows += NPK_H * NPK_W * WORDS;
         at.cols += NPK_H * NPK_W * WORDS;
         at.wrapped += NPK_H * NPK_W * WORDS;
@@ -288,12 +377,16 @@ static __device__ __forceinline__ void npk_layers(npk_row (&cells)[NPK_OWN], con
 // A block takes one pair, counted from `first` on, row by row of the tile, and one of `count` differences of rows. `from`: fields
 // (pairs, H W, H W); `to`: the same, or sums (pairs, count). `windows` (layers): number of the window before each mask; `scales`
 // (layers + 1). `left`: number of the first column minus that of the first row; what is left of the diagonal is skipped.
-extern "C" __global__ void __launch_bounds__(32 * WARPS, NPK_BLOCKS)
+// A residual stage: `windows` (layers, 4), rows; `scales`: of the input Gram and each mask; `from` has `fields` of them, `apart` numbers
+// apart: the first one begins, the others begin in slots; `slots`: those of all blocks, `held` of each.
+extern "C" __global__ void __launch_bounds__(THREADS, NPK_BLOCKS)
 npk_stage(const unsigned int* __restrict__ row_bits, const unsigned int* __restrict__ col_bits,
           const float* __restrict__ row_reals, const float* __restrict__ col_reals, const float* __restrict__ from,
           const int* __restrict__ windows, const float* __restrict__ scales, const int* __restrict__ differences,
           NPK_RESULT* __restrict__ to,
-          long long words, long long first, int m, int numbers, int layers, int count, long long left)
+          [[maybe_unused]] float4* __restrict__ slots,
+          long long words, long long first, int m, int numbers, int layers, int count, long long left,
+          [[maybe_unused]] int held, [[maybe_unused]] int fields, [[maybe_unused]] long long apart)
 {
     __shared__ float4 buffers[2][NPK_H][32];
     const long long place = blockIdx.x / (unsigned int)count, pair = first + place;
@@ -301,8 +394,18 @@ npk_stage(const unsigned int* __restrict__ row_bits, const unsigned int* __restr
     if (left + col < row) return;
     const int d = differences[blockIdx.x % (unsigned int)count];
     const Masks masks = {row_bits, col_bits, row_reals, col_reals, words, numbers, layers};
-    const Place p = {row, col, d, thread % 32, thread % 32 / 4, thread % 4, thread / 32 * NPK_OWN};
+    Place p = {row, col, d, thread % 32, thread % 32 / 4, thread % 4, thread / 32 * NPK_OWN};
     npk_row cells[NPK_OWN];
+    const Slots own = {slots, held};
+#if NPK_SLOTS && NPK_FROM_FIELD
+#pragma unroll 1
+    for (int field = fields - 1; field >= 0; --field) {
+        const float* at = from + field * apart + place * (NPK_H * NPK_W) * (NPK_H * NPK_W);
+#pragma unroll
+        for (int j = 0; j < NPK_OWN; ++j) npk_begin(cells[j], at, p, p.y0 + j);
+        if (field) npk_wait(cells, npk_slot(own, field - 1));
+    }
+#else
 #pragma unroll
     for (int j = 0; j < NPK_OWN; ++j)
 #if NPK_FROM_FIELD
@@ -310,8 +413,10 @@ npk_stage(const unsigned int* __restrict__ row_bits, const unsigned int* __restr
 #else
         npk_begin(cells[j], masks, p, p.y0 + j, scales[0]);
 #endif
-    npk_layers(cells, masks, windows, scales, buffers, p);
+#endif
+    npk_layers(cells, masks, windows, scales, buffers, p, own);
 #if NPK_TO_FIELD
+    npk_forget(p);
 #pragma unroll
     for (int j = 0; j < NPK_OWN; ++j) npk_keep(cells[j], to + place * (NPK_H * NPK_W) * (NPK_H * NPK_W), p, p.y0 + j);
 #else

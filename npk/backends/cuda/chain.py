@@ -1,0 +1,215 @@
+"""Recursion -> Chain, where it is one: pooled and flattened convolutions, and residual streams on the grids between them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from npk.backends.cuda.stage import PLAIN, Chain, Convolution, Masked, Passage, Scale, Stage, Sum, Window
+from npk.dual.recursion import Collapse, Field, Recursion, Term
+
+
+def as_chain(recursion: Recursion, hard: Sequence[bool]) -> Chain | None:
+    """The recursion as a chain of stages, where it is one.
+
+    Args:
+        recursion: what to compute.
+        hard: for each of its masks whether it is kept in bits.
+    """
+    walk = _Walk(recursion, hard)
+    return walk.chain() if all(walk.takes(number) for number in range(len(recursion.steps))) else None
+
+
+@dataclass(frozen=True)
+class _Value:
+    """A step's value: ``factor`` times that of step ``root``, on the scale of step ``exponent``."""
+
+    root: int
+    factor: float
+    exponent: int
+
+    def times(self, factor: float, root: int | None = None) -> "_Value":
+        return _Value(self.root if root is None else root, self.factor * factor, self.exponent)
+
+
+class _Walk:
+    """The chain as far as the steps taken so far."""
+
+    def __init__(self, recursion: Recursion, hard: Sequence[bool]) -> None:
+        self.recursion, self.hard = recursion, hard
+        self.mask: int | None = None
+        self.scale = Scale(1.0, None, 0)
+        self.stages: list[Stage] = []
+        self.passages: list[list[Passage]] = []
+        self.values: dict[int, _Value] = {}
+        self.home: dict[int, int] = {}  # stage in which a value is
+        self.keys: dict[int, set[tuple[int, int | None, float]]] = {}  # terms of each sum
+
+    def takes(self, number: int) -> bool:
+        """Take the next step; whether that goes."""
+        step = self.recursion.steps[number]
+        if step.groups != 1 or len(step.grid) > 2:
+            return False
+        if isinstance(step, Field):
+            return self._field(number, step)
+        return self._collapse(number, step) if number else self._input(step)
+
+    def _input(self, step: Collapse) -> bool:
+        term, *more = step.terms
+        read_in_order = term.mask is None or (not self.hard[term.mask] and _in_order(term.places))
+        if more or term.field is not None or term.family > 1 or not _alike(term) or not read_in_order:
+            return False
+        self.mask, self.scale = term.mask, Scale(_factor(term), None, 0)
+        self.stages, self.home = [Stage(_shape(step.grid), [0])], {0: 0}
+        self.values[0] = _Value(0, 1.0, 0)
+        return self.stages[0].positions == step.positions
+
+    def _field(self, number: int, step: Field) -> bool:
+        value = self.values[step.collapse]
+        home = self.home[value.root]
+        stage, last = self.stages[home], home == len(self.stages) - 1
+        window = _window(step.taps, stage) if last else None
+        self.values[number] = value.times(step.factor, None if window == PLAIN else number)
+        if window is None:
+            return not step.bias and self._leaves(number, value.root, Passage("paired", step.taps.T.astype(np.int32)), step)
+        if window != PLAIN:
+            stage.steps.append(Convolution(number, value.root, window))
+            self.home[number] = home
+        return not step.bias
+
+    def _collapse(self, number: int, step: Collapse) -> bool:
+        stage, (first, *more) = self.stages[-1], step.terms
+        if not all(self._fits(term, first.cells, stage) for term in step.terms):
+            return False
+        cells, value = first.cells.astype(np.int32), self.values[first.field or 0]
+        if first.mask is None and not more:  # nothing but a factor
+            self.values[number] = value = value.times(_factor(first))
+        else:
+            stage.steps.append(self._sum(number, [self._masked(term, number) for term in step.terms], stage))
+            self.values[number] = value = _Value(number, 1.0, number)
+            self.home[number] = len(self.stages) - 1
+        if cells.shape == (stage.positions, 1) and _in_order(cells):
+            return True
+        whole = len(cells) == 1 and np.array_equal(np.sort(cells[0]), np.arange(stage.positions))
+        self.values[number] = replace(value, root=number)
+        return self._leaves(number, value.root, Passage("sum" if whole else "crossed", cells), step)
+
+    def _fits(self, term: Term, cells: np.ndarray, stage: Stage) -> bool:
+        """Whether the term is on the stage's grid, and is masked there before positions are added up."""
+        there = term.field is not None and self.home[self.values[term.field].root] == len(self.stages) - 1
+        if not there or not _alike(term) or not np.array_equal(term.cells, cells) or cells.max() >= stage.positions:
+            return False
+        mask = None if term.mask is None else self.recursion.masks[term.mask]
+        return mask is None or (self.hard[term.mask or 0] and mask.size == stage.positions and np.array_equal(term.places, cells))
+
+    def _masked(self, term: Term, number: int) -> Masked:
+        value = self.values[term.field or 0]
+        return Masked(value.root, term.mask, Scale(_factor(term) * value.factor, value.exponent, number))
+
+    def _sum(self, number: int, terms: list[Masked], stage: Stage) -> Sum:
+        """The sum, with the latest earlier one whose terms it has in their place: an ungated stream grows by one term a block."""
+        self.keys[number] = {term.key for term in terms}
+        for step in reversed(stage.steps):
+            known = self.keys.get(step.step)
+            if known and known <= self.keys[number]:
+                rest = (term for term in terms if term.key not in known)
+                return Sum(number, (Masked(step.step, None, Scale(1.0, step.step, number)), *rest))
+        return Sum(number, tuple(terms))
+
+    def _leaves(self, number: int, root: int, passage: Passage, step: Collapse | Field) -> bool:
+        """Lead what a stage ends with to the next one, which may begin with several fields."""
+        home, shape = self.home[root], _shape(step.grid)
+        if root != self.stages[home].result or shape[0] * shape[1] != step.positions:
+            return False
+        if home == len(self.stages) - 1:
+            self.stages.append(Stage(shape))
+            self.passages.append([])
+        if home != len(self.stages) - 2 or self.stages[-1].shape != shape:
+            return False
+        self.stages[-1].begins.append(number)
+        self.passages[-1].append(passage)
+        self.home[number] = home + 1
+        return True
+
+    def chain(self) -> Chain | None:
+        """What was taken, with a passage to one position at the end, and no stage behind it."""
+        number, end = len(self.recursion.steps) - 1, self.stages[-1]
+        value = self.values[number]
+        if end.positions > 1 or end.result != value.root or len(self.stages) == 1:
+            return None
+        if end.steps:
+            self.passages.append([Passage("sum", np.zeros((1, 1), np.int32))])
+        else:
+            self.stages.pop()
+        steps = next((stage.steps for stage in reversed(self.stages) if stage.steps), [])
+        if not steps or not isinstance(steps[-1], Sum):
+            return None
+        steps[-1] = _ends(steps[-1], value.factor, number)
+        for stage, passages in zip(self.stages[1:], self.passages, strict=False):
+            _sort(stage, passages)
+        return Chain(self.mask, self.scale, self.stages, self.passages)
+
+
+def _ends(last: Sum, factor: float, number: int) -> Sum:
+    """The last sum, on the scale of the last step, with the factor of what lies between."""
+    scales = [Scale(term.scale.factor * factor, term.scale.before, number) for term in last.terms]
+    return replace(last, terms=tuple(replace(term, scale=scale) for term, scale in zip(last.terms, scales, strict=True)))
+
+
+def _sort(stage: Stage, passages: list[Passage]) -> None:
+    """Have what the first step takes come first."""
+    first = stage.begins.index(stage.steps[0].roots[0]) if stage.steps else 0
+    stage.begins.insert(0, stage.begins.pop(first))
+    passages.insert(0, passages.pop(first))
+
+
+def _shape(grid: Sequence[int]) -> tuple[int, int]:
+    """Rows and columns."""
+    rows, columns = (1, 1, *grid)[-2:]
+    return rows, columns
+
+
+def _alike(term: Term) -> bool:
+    """Whether all members of a term without groups have one weight."""
+    return len(term.blocks) == 1 and bool((term.weights == term.weights[0, 0]).all())
+
+
+def _factor(term: Term) -> float:
+    return float(term.weights[0, 0]) ** 2 * (int(term.blocks[0, 3]) if term.mask is None else 1)
+
+
+def _in_order(table: np.ndarray) -> bool:
+    return np.array_equal(table.reshape(-1), np.arange(table.size))
+
+
+def _window(taps: np.ndarray, stage: Stage) -> Window | None:
+    """The window of stride 1 on the grid of a stage that has these taps, in any order, with the padding of the windows before it."""
+    if taps.shape[1] != stage.positions:
+        return None
+    for circular in (True, False):
+        found = _window_with(taps, stage.shape, circular)
+        fits = all(np.array_equal(w.taps(stage.shape, circular), w.taps(stage.shape, stage.circular)) for w in stage.windows)
+        if found is not None and fits:
+            same = np.array_equal(found.taps(stage.shape, stage.circular), found.taps(stage.shape, circular))
+            stage.circular = stage.circular if same else circular
+            return found
+    return None
+
+
+def _window_with(taps: np.ndarray, shape: tuple[int, int], circular: bool) -> Window | None:
+    spans = []
+    for size, moves in zip(shape, _moves(taps, shape), strict=True):
+        steps = np.unique((moves + (size - 1) // 2) % size - (size - 1) // 2 if circular else moves)
+        if not len(steps) or steps[0] > 0 or steps[-1] < 0 or (circular and steps[-1] - steps[0] >= size):
+            return None
+        spans += [int(steps[-1] - steps[0]) + 1, int(steps[0])]
+    window = Window(*spans)
+    expected = window.taps(shape, circular)
+    alike = expected.shape == taps.shape and np.array_equal(np.sort(expected, axis=0), np.sort(taps, axis=0))
+    return window if alike else None
+
+
+def _moves(taps: np.ndarray, shape: tuple[int, int]) -> list[np.ndarray]:
+    """How many rows and columns away each tap is that looks at a position."""
+    here = np.broadcast_to(np.arange(shape[0] * shape[1]), taps.shape)[taps >= 0]
+    return [there - at for there, at in zip(np.divmod(taps[taps >= 0], shape[1]), np.divmod(here, shape[1]), strict=True)]
