@@ -36,6 +36,7 @@ RATES = {
     "shared": ({"wavefronts"}, 32, 32),  # a wavefront is 128 bytes: 32 words
 }
 LAYERS, CHANNELS, SIDE, INPUTS = 21, 128, 32, 3  # of the pooled convolutions that a kernel's speed is judged by
+BLOCKS = 18  # of each stage of ResNet-110
 SAMPLES, WIDTHS, FEATURES = 8192, (1024,) * 4, 784  # of the dense layers
 PROMISED = 20e-6  # seconds of a pair of pooled convolutions on an H100
 
@@ -89,11 +90,12 @@ class Kernel:
 # --- pooled convolutions, layer by layer ---
 
 
-def stage(circular: bool) -> Callable[[int], KernelSpec]:
+def stage(circular: bool, residual: bool = False) -> Callable[[int], KernelSpec]:
     """The kernel of pooled convolutions by architecture."""
 
     def found(arch: int) -> KernelSpec:
-        made = stage_kernel((SIDE, SIDE), circular, CHANNELS // 128, [(3, -1, 3, -1)], "float32", arch)
+        windows = [(3, -1, 3, -1), (1, 0, 1, 0)] if residual else [(3, -1, 3, -1)]
+        made = stage_kernel((SIDE, SIDE), circular, CHANNELS // 128, windows, "float32", arch, (False, residual), residual)
         if made is None:
             raise RuntimeError(f"The registry has no kernel of pooled convolutions for sm_{arch}, which the roofline is about.")
         return made.spec
@@ -103,8 +105,14 @@ def stage(circular: bool) -> Callable[[int], KernelSpec]:
 
 def stage_units(code: Code) -> dict[str, Asked]:
     """A layer of a warp. Its loads of masks take four wavefronts: positions that neighbors ask for lie in four lines of the cache."""
-    layer = code.own(code.smallest("BMMA"))
-    return {"a layer of 4 x 32 x 32 cells": layer + Asked(wavefronts=3 * layer["global"])}
+    return {"a layer of 4 x 32 x 32 cells": _with_masks(code)}
+
+
+def _with_masks(code: Code) -> Asked:
+    """The loop over layers; loads of one word are those of masks."""
+    loop = code.smallest("BMMA")
+    masks = sum(i.words[0] == "LDG" and "128" not in i.words for i in code.of(loop))
+    return code.own(loop) + Asked(wavefronts=3 * masks)
 
 
 def stage_work(code: Code) -> Work:
@@ -115,6 +123,20 @@ def stage_work(code: Code) -> Work:
         once += code.own(loop) * (INPUTS if code.has(loop, "LDG") else 8) * (loop != layer)  # the input's numbers, and sums of warps
     warps, mask = 8 * SIDE, SIDE * SIDE * CHANNELS // 8
     return Work((stage_units(code).popitem()[1] * LAYERS + once) * warps, 2 * 2 * mask * LAYERS * SIDE, 2 * mask * LAYERS)
+
+
+def residual_units(code: Code) -> dict[str, Asked]:
+    """A row of a warp: a window and a mask, or a field that is added. All ways through the loop are counted, which none of them takes."""
+    return {"a row of 4 x 32 x 32 cells, all ways": _with_masks(code)}
+
+
+def residual_work(code: Code) -> Work:
+    """A pair in the first stage of ResNet-110: all branches so far are added to each sum, and read for that; each is written once."""
+    sums, layers = BLOCKS * (BLOCKS + 1) // 2, 2 * BLOCKS + 1
+    warps, mask = 8 * SIDE, SIDE * SIDE * CHANNELS // 8
+    fields = 4 * SIDE**4 * (sums + BLOCKS + 1 + 1)  # and the last one, for the next stage
+    rows = residual_units(code).popitem()[1] * ((sums + layers) * warps)
+    return Work(rows, fields + 2 * 2 * mask * (sums + layers) * SIDE, fields + 2 * mask * (sums + layers))
 
 
 # --- dense layers ---
@@ -220,6 +242,7 @@ def known(*key: str) -> Callable[[int], KernelSpec]:
 ROWS = [
     Kernel("stage, circular", stage(True), stage_units, stage_work),
     Kernel("stage, zeros", stage(False), stage_units, stage_work),
+    Kernel("stage, residual", stage(False, residual=True), residual_units, residual_work),
     Kernel("dense bmma float32", known("dense", "bmma", "float32"), dense_units, dense_work(4, 4)),
     Kernel("dense bmma float64", known("dense", "bmma", "float64"), dense_units, dense_work(8, 4)),
     Kernel("dense popc float32", known("dense", "popc", "float32"), dense_units, dense_work(4, 8)),
