@@ -24,7 +24,7 @@ from npk.backends.cuda.registry import KERNELS, dense_kernel
 from npk.backends.exponents import find_exponents
 from npk.backends.product import as_product
 from npk.dual.planning import plan
-from npk.errors import BackendError
+from npk.errors import BackendError, DeviceMemoryError
 
 pytestmark = pytest.mark.filterwarnings("ignore::npk.errors.KernelWarning")  # tiny networks have dead inputs
 ENGINES = ["ptx", pytest.param("check", marks=pytest.mark.skipif(compiler_is_missing(), reason="there is no g++"))]
@@ -319,3 +319,19 @@ def test_kernel_of_the_cpu_on_a_device(name, dtype, rng):
     X = samples(shape, 70, rng)
     diagonal = npk.NeuralPathKernel(net, dtype="float64").diagonal(X)
     assert_kernels_equal(npk.kernel(net, X, dtype=dtype, backend="cuda"), npk.kernel(net, X, dtype=dtype), dtype, [diagonal, diagonal])
+
+
+def test_torch_beside_the_kernels(monkeypatch):
+    """torch works in the stream of the kernels, on the same device, and its lack of memory is the device's."""
+    seen = []
+    monkeypatch.setattr(torch.cuda, "ExternalStream", lambda pointer, device: (pointer, device))
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: seen.append(stream) or contextlib.nullcontext())
+    launcher = launchers.CupyLauncher(fake_cupy(devices=2, from_dlpack=np.from_dlpack), 1)
+    launcher.stream.ptr = 1234
+    with launcher.beside_torch() as device:
+        assert device == torch.device("cuda", 1)
+    assert seen == [(1234, 1)]
+    tensor = torch.arange(6)
+    assert np.shares_memory(launcher.from_torch(tensor), tensor.numpy())
+    with pytest.raises(DeviceMemoryError, match="the GPU cannot take the masks: CUDA out of memory"), launcher.beside_torch():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nand more")

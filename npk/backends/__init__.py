@@ -5,7 +5,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from npk.dual.gate_table import GateTable
 from npk.dual.recursion import Recursion
 
 
@@ -38,8 +37,8 @@ class Backend(Protocol):
         """Seconds of a pair on all threads, where the speeds of this machine are known already."""
         ...
 
-    def side(self, table: GateTable) -> Any:
-        """What :meth:`tile` needs of the samples on one side."""
+    def side(self, table: Any) -> Any:
+        """What :meth:`tile` needs of the samples of a gate table on one side; a device takes gates that are on one, too."""
         ...
 
     def tile(

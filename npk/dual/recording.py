@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npk.dual.gate_table import GateLayer, GateTable
+from npk.dual.device_gates import DeviceLayer
+from npk.dual.gate_table import GateTable
 from npk.dual.reading import NARROW, SOFT, read_entry
 from npk.errors import DataError, OptionError, ShapeError
 from npk.files import digest
@@ -86,17 +87,53 @@ def record_trace(trace: "Trace", X: np.ndarray, *, gates: str, progress: Progres
     """
     import torch
 
-    entries = [_Entry(_as_asked(recording, gates), len(X)) for recording in trace.recordings]
-    program, size = _reader(trace, tuple(entry.recording.node for entry in entries)), batch_size(trace, X, memory)
+    size, here = batch_size(trace, X, memory), torch.device("cpu")
+    entries = record_entries(trace, X, gates, progress, size=size, keep=here)
+    return GateTable(trace.graph, X, {name: entry.host() for name, entry in entries.items()})
+
+
+def place_of(trace: "Trace") -> "tuple[torch.device, torch.dtype]":
+    """Where a traced network is, and the type of number that it takes.
+
+    Args:
+        trace: of the network.
+
+    Returns:
+        Device and type.
+    """
+    import torch
+
     tensor = next(iter([*trace.program.parameters(), *trace.program.buffers()]), torch.zeros(()))
-    dtype = tensor.dtype if tensor.dtype.is_floating_point else torch.float32
+    return tensor.device, tensor.dtype if tensor.dtype.is_floating_point else torch.float32
+
+
+def record_entries(
+    trace: "Trace", X: np.ndarray, gates: str, progress: Progress, *, size: int, keep: "torch.device"
+) -> dict[str, DeviceLayer]:
+    """Run a traced network over samples.
+
+    Args:
+        trace: of the network.
+        X: finite samples.
+        gates: as in :func:`record_gates`.
+        progress: as there.
+        size: samples of a batch.
+        keep: the device that the gates are kept on.
+
+    Returns:
+        The entries of the table by name, in the graph's order.
+    """
+    import torch
+
+    entries = [_Entry(_as_asked(recording, gates), len(X), keep) for recording in trace.recordings]
+    program, (device, dtype) = _reader(trace, tuple(entry.recording.node for entry in entries)), place_of(trace)
     with torch.no_grad(), progress.task("recording gates", len(X)) as advance:
         for start in range(0, len(X), size):
-            batch = _tensor(X[start : start + size])
-            _run(program, batch.to(tensor.device, dtype), entries)
+            batch = tensor_of(X[start : start + size])
+            _run(program, batch.to(device, dtype), entries)
             advance(len(batch))
     by_name = {entry.recording.gate: entry.layer() for entry in entries}
-    return GateTable(trace.graph, X, {name: by_name[name] for node in trace.graph.gates for name in node.entries})
+    return {name: by_name[name] for node in trace.graph.gates for name in node.entries}
 
 
 def example_table(trace: "Trace", X: np.ndarray, gates: str) -> GateTable:
@@ -202,7 +239,7 @@ def bytes_to_record(trace: "Trace", n: int) -> int:
     Returns:
         The bytes.
     """
-    entries = sum(_bytes_of_entry(recording, trace.program) for recording in trace.recordings)
+    entries = sum(bytes_of_entry(recording, trace.program) for recording in trace.recordings)
     return n * entries + _batch(trace, n) * max(1, _bytes_a_sample(trace.program))
 
 
@@ -210,7 +247,7 @@ def _batch(trace: "Trace", n: int) -> int:
     return max(1, min(n, _LARGEST, _RUN_BYTES // max(1, _bytes_a_sample(trace.program))))
 
 
-def _bytes_of_entry(recording: "Recording", program: "fx.GraphModule") -> int:
+def bytes_of_entry(recording: "Recording", program: "fx.GraphModule") -> int:
     """Bytes of one sample in an entry of the table."""
     channels, positions = recording.shape[0], math.prod(recording.shape[1:])
     if recording.window is not None:
@@ -276,6 +313,7 @@ class _Entry:
 
     recording: "Recording"
     n: int
+    keep: "torch.device"
     data: "torch.Tensor | None" = None
     done: int = 0
 
@@ -284,17 +322,15 @@ class _Entry:
         import torch
 
         part = read_entry(self.recording, value)
-        data = torch.empty((self.n, *part.shape[1:]), dtype=part.dtype) if self.data is None else self.data
+        data = torch.empty((self.n, *part.shape[1:]), dtype=part.dtype, device=self.keep) if self.data is None else self.data
         data[self.done : self.done + len(part)].copy_(part)
         self.data = data
         self.done += len(part)
 
-    def layer(self) -> GateLayer:
+    def layer(self) -> DeviceLayer:
         """The finished entry."""
         assert self.data is not None
-        data, kind = self.data.numpy(), _KINDS.get(self.recording.rule, "soft")
-        layer = GateLayer(kind, self.recording.shape, data)
-        return dataclasses.replace(layer, data=data.view("<u8").astype(np.uint64, copy=False)) if layer.packed else layer
+        return DeviceLayer(_KINDS.get(self.recording.rule, "soft"), self.recording.shape, self.data)
 
 
 def _reader(trace: "Trace", names: tuple[str, ...]) -> "fx.GraphModule":
@@ -327,7 +363,7 @@ def _hand_over(entries: list[_Entry], number: int, value: "torch.Tensor") -> Non
     entries[number].read(value)
 
 
-def _tensor(X: np.ndarray) -> "torch.Tensor":
+def tensor_of(X: np.ndarray) -> "torch.Tensor":
     """A copy (X may be read-only) with the plain strides of its shape: those of an axis of length 1 are arbitrary, and convolutions
     round by them.
     """

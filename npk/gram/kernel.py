@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Union
 import numpy as np
 
 from npk.backends import Backend
+from npk.dual.device_gates import DeviceGates
 from npk.dual.gate_store import GateStore
 from npk.dual.gate_table import GateTable
 from npk.dual.planning import plan
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from npk.dual.tracing import Trace
 
 Samples = Union[np.ndarray, GateTable, GateStore, "torch.Tensor"]
+_SHARE = 0.5  # of a GPU's free memory that gates may take: masks and results of tiles need room too
 _NO_SAMPLES = "a gate table of 0 samples has no kernel. Take at least one."
 
 
@@ -185,21 +187,40 @@ class NeuralPathKernel:
             raise DataError(f"X is a {type(X).__name__}, but there is no network to record its gates. Give a gate table, or a network.")
         return as_samples(X)
 
-    def prepare(self, table: GateTable) -> tuple[Backend, np.ndarray]:
+    def prepare(self, table: GateTable | DeviceGates) -> tuple[Backend, np.ndarray]:
         """Backend and exponents for tables like this one."""
         from npk.backends.exponents import find_exponents
 
-        backend = self._backend(table)
-        return backend, find_exponents(backend.recursion, table.take(spread(len(table))))
+        some = table.take(spread(len(table)))
+        few = some.host() if isinstance(some, DeviceGates) else some
+        backend = self._backend(few)
+        return backend, find_exponents(backend.recursion, few)
 
-    def _tables(self, X: Samples, Y: Samples | None) -> tuple[GateTable, GateTable | None]:
-        rows = self.record(X)
-        cols = None if Y is None else self.record(Y)
+    def _tables(self, X: Samples, Y: Samples | None) -> tuple[GateTable | DeviceGates, GateTable | DeviceGates | None]:
+        rows = self._gates_of(X)
+        cols = None if Y is None else self._gates_of(Y)
         if len(rows) == 0 or (cols is not None and len(cols) == 0):
             raise DataError(_NO_SAMPLES)
         if cols is not None and cols.graph != rows.graph:
             raise ShapeError("X and Y have different path graphs. Record the gates of both with the same network.")
         return rows, cols
+
+    def _gates_of(self, X: Samples) -> GateTable | DeviceGates:
+        """The gates, left on the GPU where network and tiles are there, and they take no more than their share of what is free."""
+        if self.backend != "cuda" or isinstance(X, (GateTable, GateStore)):
+            return self.record(X)
+        from npk.dual import device_recording as there
+
+        X = self._as_samples(X)
+        trace = self.trace(X.shape[1:])
+        free, needed = there.free_on_device(trace), there.device_bytes(trace, X)
+        if free is None:
+            return self.record(X)
+        if needed > free * _SHARE:
+            text = f"gates and samples take {needed / 1e9:.2f} GB, more than half of the {free / 1e9:.2f} GB that the GPU has free"
+            self.progress.note("gates", f"{text}: they go through the host's memory", bytes=needed, free=free)
+            return self.record(X)
+        return there.record_on_device(trace, X, gates=self.gates, progress=self.progress)
 
     def _backend(self, table: GateTable, one_device: bool = False) -> Backend:
         kinds = tuple(entry.kind for entry in table.entries.values())

@@ -14,6 +14,7 @@ import numpy as np
 
 from npk.backends import Backend
 from npk.backends.cpu.threads import torch_threads_kept
+from npk.dual.device_gates import DeviceGates
 from npk.dual.gate_store import GateStore
 from npk.dual.gate_table import GateTable
 from npk.dual.recursion import Collapse, Recursion
@@ -27,7 +28,7 @@ _BAND, _FEW = 256, 16  # samples of a diagonal: read together, and computed toge
 _MARGIN = 100  # a process does not hold exactly the same at every start; the part of it that is enough
 
 
-Gates = GateTable | GateStore
+Gates = GateTable | GateStore | DeviceGates
 
 
 class Work:

@@ -1,9 +1,11 @@
 """A launcher of the CUDA backend whose device is an emulator."""
 
+import contextlib
 import functools
 import re
 
 import numpy as np
+import torch
 
 from emu.fibers import FiberKernel, FiberModule
 from emu.nvrtc import compilers
@@ -60,6 +62,16 @@ class EmulatedLauncher:
     def to_device(self, array):
         self._take(array.nbytes)
         return np.ascontiguousarray(array).copy()
+
+    @contextlib.contextmanager
+    def beside_torch(self):
+        """The CPU's memory is that of the device."""
+        yield torch.device("cpu")
+
+    def from_torch(self, tensor):
+        """By DLPack too."""
+        self._take(tensor.nbytes)
+        return np.from_dlpack(tensor)
 
     def _take(self, size):
         """The device has no room for more than ``room`` bytes at once."""

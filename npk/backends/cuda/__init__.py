@@ -9,12 +9,14 @@ import numpy as np
 from npk.backends.cpu.compiler import compile_program
 from npk.backends.cuda import launcher as devices
 from npk.backends.cuda.chain import as_chain
+from npk.backends.cuda.device_masks import DeviceMasks
 from npk.backends.cuda.launcher import Launcher
 from npk.backends.cuda.program_runner import ProgramRunner
 from npk.backends.cuda.runners import DenseRunner
 from npk.backends.cuda.stage_runner import StageRunner, specialized
-from npk.backends.layout import Layout, is_kept_in_bits
+from npk.backends.layout import Layout, Side, is_kept_in_bits
 from npk.backends.product import as_product
+from npk.dual.device_gates import DeviceGates
 from npk.dual.gate_table import GateTable
 from npk.dual.recursion import Recursion
 
@@ -46,6 +48,7 @@ class CudaBackend:
 
     def __init__(self, recursion: Recursion, table: GateTable, dtype: str, launcher: Launcher | None = None) -> None:
         self.recursion, self.dtype = recursion, np.dtype(dtype)
+        self._masks: DeviceMasks | None = None
         self.launcher: Launcher = devices.find_launcher() if launcher is None else launcher
         if product := as_product(recursion):
             self.layout = Layout(tuple(recursion.masks[mask] for mask in product.masks), table, self.dtype)
@@ -90,18 +93,21 @@ class CudaBackend:
         """Seconds of a pair: not known before a tile has run."""
         return None
 
-    def side(self, table: GateTable) -> DeviceSide:
-        """Form the masks of a table's samples, and take them to the device."""
-        return self.there(self.formed(table))
+    def side(self, table: GateTable | DeviceGates) -> DeviceSide:
+        """Form the masks of a table's samples: in the host's memory and taken to the device, or there, where the gates are."""
+        return self.formed_there(table) if isinstance(table, DeviceGates) else self.there(self.layout.side(table))
 
-    def formed(self, table: GateTable) -> tuple[np.ndarray, np.ndarray]:
-        """Masks of a table's samples in the host's memory: bits and numbers, ``(samples, width)``."""
-        side = self.layout.side(table)
-        return side.bits, side.reals
-
-    def there(self, formed: tuple[np.ndarray, np.ndarray]) -> DeviceSide:
+    def there(self, side: Side) -> DeviceSide:
         """Take masks to the device, as the runner arranges them."""
-        return DeviceSide(len(formed[0]), *(self.launcher.to_device(self.runner.arranged(values)) for values in formed))
+        return DeviceSide(len(side), *(self.launcher.to_device(self.runner.arranged(values)) for values in (side.bits, side.reals)))
+
+    def formed_there(self, gates: DeviceGates) -> DeviceSide:
+        """Form the masks of gates that are on a device, on this one."""
+        with self.launcher.beside_torch() as device:
+            if self._masks is None:
+                self._masks = DeviceMasks(self.layout, gates, device)
+            bits, reals = (self.launcher.from_torch(values) for values in self._masks.side(gates.to(device)))
+            return DeviceSide(len(gates), *(self.runner.arranged(values, self.launcher.xp) for values in (bits.view(np.uint32), reals)))
 
     def tile(
         self, rows: DeviceSide, cols: DeviceSide, exponents: np.ndarray, diagonal: int | None = None, memory: np.ndarray | None = None

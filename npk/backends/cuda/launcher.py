@@ -3,12 +3,15 @@
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from npk.backends.cuda.registry import KernelSpec
 from npk.errors import BackendError, DeviceMemoryError
+
+if TYPE_CHECKING:
+    import torch
 
 OLDEST = 70  # compute capability, times ten, of the oldest device that npk is for
 _ELSE = 'or use backend="cpu"'
@@ -30,6 +33,14 @@ class Launcher(Protocol):
 
     def to_device(self, array: np.ndarray) -> Any:
         """The array on the device."""
+        ...
+
+    def beside_torch(self) -> "contextlib.AbstractContextManager[torch.device]":
+        """A context in which torch's operators run in order with the kernels; gives torch's name of the device."""
+        ...
+
+    def from_torch(self, tensor: "torch.Tensor") -> Any:
+        """A tensor of the device as an array, in the same memory."""
         ...
 
     def copy(self, array: Any, out: np.ndarray | None = None) -> Callable[[], np.ndarray]:
@@ -95,6 +106,27 @@ class CupyLauncher:
         """The array on the device."""
         with self._told("take", array.nbytes), self.stream:
             return self.xp.asarray(array)
+
+    @contextlib.contextmanager
+    def beside_torch(self) -> "Iterator[torch.device]":
+        """Have torch's operators run in the stream of the kernels: memory that they give back is given out anew only behind these.
+
+        Raises:
+            DeviceMemoryError: torch finds no memory.
+        """
+        import torch
+
+        stream = torch.cuda.ExternalStream(self.stream.ptr, device=self.device.id)
+        try:
+            with self._told("form masks"), self.stream, torch.cuda.stream(stream):
+                yield torch.device("cuda", self.device.id)
+        except torch.OutOfMemoryError as error:
+            torch.cuda.empty_cache()  # so that something smaller may fit
+            raise DeviceMemoryError(f"the GPU cannot take the masks: {_line(error)}. Free memory on the GPU, {_ELSE}.") from error
+
+    def from_torch(self, tensor: "torch.Tensor") -> Any:
+        """A tensor of the device as an array, in the same memory; by DLPack."""
+        return self.xp.from_dlpack(tensor)
 
     def copy(self, array: Any, out: np.ndarray | None = None) -> Callable[[], np.ndarray]:
         """Begin to copy the array to the host's memory, behind all that is in line so far; what comes later does not wait for it.

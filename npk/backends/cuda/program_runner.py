@@ -44,9 +44,9 @@ class ProgramRunner:
         """Bytes of the device that all blocks in flight take."""
         return self.blocks * self.bytes_a_block
 
-    def arranged(self, values: np.ndarray) -> np.ndarray:
-        """Masks ``(samples, width)`` as the kernel reads them: equal places of all samples are neighbors."""
-        return np.ascontiguousarray(values.T)
+    def arranged(self, values: Any, xp: Any = np) -> Any:
+        """Masks ``(samples, width)``, of the host or of the device, as the kernel reads them: equal places of all samples are neighbors."""
+        return values.T.copy()
 
     def run(self, rows: tuple[Any, Any], cols: tuple[Any, Any], exponents: np.ndarray, left: int, out: Any) -> None:
         """Fill ``out``.

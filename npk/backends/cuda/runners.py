@@ -37,8 +37,8 @@ class DenseRunner:
         """Bytes of the device that work takes beside masks and result: none."""
         return 0
 
-    def arranged(self, values: np.ndarray) -> np.ndarray:
-        """Masks ``(samples, width)`` as the kernel reads them: as they are."""
+    def arranged(self, values: Any, xp: Any = np) -> Any:
+        """Masks ``(samples, width)``, of the host or of the device, as the kernel reads them: as they are."""
         return values
 
     def run(self, rows: tuple[Any, Any], cols: tuple[Any, Any], exponents: np.ndarray, left: int, out: Any) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from npk.backends.cuda import CudaBackend, DeviceSide, devices
+from npk.backends.layout import Side
+from npk.dual.device_gates import DeviceGates
 from npk.dual.gate_table import GateTable
 from npk.dual.recursion import Recursion
 
@@ -17,18 +19,19 @@ class SharedSide:
 
     Args:
         backends: of the devices.
-        formed: the masks in the host's memory.
+        masks: in the host's memory; or gates on a device, of which each device forms its own.
     """
 
-    def __init__(self, backends: Sequence[CudaBackend], formed: tuple[np.ndarray, np.ndarray]) -> None:
-        self.backends, self.formed = backends, formed
+    def __init__(self, backends: Sequence[CudaBackend], masks: Side | DeviceGates) -> None:
+        self.backends, self.masks = backends, masks
         self.on: Callable[[int], DeviceSide] = functools.cache(self._on)
 
     def _on(self, number: int) -> DeviceSide:
-        return self.backends[number].there(self.formed)
+        backend, masks = self.backends[number], self.masks
+        return backend.formed_there(masks) if isinstance(masks, DeviceGates) else backend.there(masks)
 
     def __len__(self) -> int:
-        return len(self.formed[0])
+        return len(self.masks)
 
 
 class SeveralDevices:
@@ -65,9 +68,9 @@ class SeveralDevices:
     def predicted(self) -> None:
         """None: not known before a tile has run."""
 
-    def side(self, table: GateTable) -> SharedSide:
+    def side(self, table: GateTable | DeviceGates) -> SharedSide:
         """Form the masks of a table's samples."""
-        return SharedSide(self.backends, self.backends[0].formed(table))
+        return SharedSide(self.backends, table if isinstance(table, DeviceGates) else self.backends[0].layout.side(table))
 
     def tile(self, rows: SharedSide, cols: SharedSide, *options: Any, **more: Any) -> np.ndarray:
         """The kernel of all pairs divided by 2**exponents[-1], by the device whose turn it is."""

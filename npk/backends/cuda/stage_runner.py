@@ -142,24 +142,25 @@ class StageRunner:
         """Bytes of the device that work takes beside masks and result."""
         return max(WORK, sum(step.bytes_a_pair for step in self.steps))
 
-    def arranged(self, values: np.ndarray) -> np.ndarray:
+    def arranged(self, values: Any, xp: Any = np) -> Any:
         """Masks as the kernel reads them: for each stage ``(masks, positions, words)`` with whole chunks of words, in the order in which
-        they are read, and the input's numbers ``(positions, channels)``, sample by sample.
+        they are read, and the input's numbers ``(positions, channels)``, sample by sample; ``xp``: the array library that they are of.
         """
         n = len(values)
         if values.dtype != np.uint32:
-            return np.ones((n, self.chain.stages[0].positions), values.dtype) if self.chain.mask is None else values
-        words = np.zeros((n, self.words), np.uint32)
+            return xp.ones((n, self.chain.stages[0].positions), values.dtype) if self.chain.mask is None else values
+        words = xp.empty((n, self.words), np.uint32)
         for step in self.steps:
             positions, width, start = step.stage.positions, step.made.words, step.offset
             for term in step.planned.terms:
-                kept = words[:, start : start + positions * width].reshape(n, positions, width)
-                start += positions * width
+                mask = xp.zeros((n, positions, width), np.uint32)
                 if (place := _place(self.chain, self.layout, term.mask)) is None:
-                    kept[:, :, 0] = 1  # one channel
+                    mask[:, :, 0] = 1  # one channel
                 else:
                     taken = (place.stop - place.start) // positions
-                    kept[:, :, :taken] = values[:, place].reshape(n, positions, taken)
+                    mask[:, :, :taken] = values[:, place].reshape(n, positions, taken)
+                words[:, start : start + positions * width] = mask.reshape(n, positions * width)
+                start += positions * width
         return words
 
     def run(self, rows: tuple[Any, Any], cols: tuple[Any, Any], exponents: np.ndarray, left: int, out: Any) -> None:
