@@ -293,6 +293,24 @@ def test_device_that_fails(parts, why, monkeypatch, rng):
         npk.kernel(table, table, backend="cuda")
 
 
+@pytest.mark.parametrize(
+    ("what", "name"),
+    [("launch a kernel", "RawModule"), ("give", "Event"), ("use memory of the host", "alloc_pinned_memory")],
+)
+def test_device_that_fails_later(what, name, monkeypatch, rng):
+    """In the middle of a kernel, of the copy to the host, or for want of page-locked memory there."""
+    cupy, fails = fake_cupy(), raising(RuntimeFailure("cudaErrorIllegalAddress: bad\nmore"))
+    if name == "RawModule":
+        cupy.RawModule = lambda code, options: SimpleNamespace(get_function=lambda entry: fails)
+    elif name == "Event":
+        monkeypatch.setattr(FakeEvent, "synchronize", fails)
+    else:
+        cupy.cuda.alloc_pinned_memory = fails
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    with pytest.raises(BackendError, match=f"the GPU failed to {what}: cudaErrorIllegalAddress: bad. Look at nvidia-smi, or use"):
+        npk.kernel(dense_table(5, 4, rng), backend="cuda")
+
+
 def test_launcher_for_cupy(monkeypatch, rng):
     """Every line that production runs, on a CuPy whose device is an emulator."""
     monkeypatch.setitem(sys.modules, "cupy", fake_cupy())
