@@ -131,12 +131,14 @@ def residual_units(code: Code) -> dict[str, Asked]:
 
 
 def residual_work(code: Code) -> Work:
-    """A pair in the first stage of ResNet-110: all branches so far are added to each sum, and read for that; each is written once."""
-    sums, layers = BLOCKS * (BLOCKS + 1) // 2, 2 * BLOCKS + 1
-    warps, mask = 8 * SIDE, SIDE * SIDE * CHANNELS // 8
-    fields = 4 * SIDE**4 * (sums + BLOCKS + 1 + 1)  # and the last one, for the next stage
-    rows = residual_units(code).popitem()[1] * ((sums + layers) * warps)
-    return Work(rows, fields + 2 * 2 * mask * (sums + layers) * SIDE, fields + 2 * mask * (sums + layers))
+    """A pair in the first stage of ResNet-110: all branches so far are added to each sum, and read for that; each is written once. Two
+    strides of 2 follow: every fourth difference of rows is looked at.
+    """
+    sums, layers, planes = BLOCKS * (BLOCKS + 1) // 2, 2 * BLOCKS + 1, SIDE // 4
+    mask = SIDE * SIDE * CHANNELS // 8
+    fields = 4 * SIDE**3 * planes * (sums + BLOCKS + 1 + 1)  # and the last one, for the next stage
+    rows = residual_units(code).popitem()[1] * ((sums + layers) * 8 * planes)
+    return Work(rows, fields + 2 * 2 * mask * (sums + layers) * planes, fields + 2 * mask * (sums + layers))
 
 
 # --- dense layers ---

@@ -57,6 +57,15 @@ def strided(s, x):
     return F.relu(x + s.h(F.relu(s.g(x))))
 
 
+def shortened(s, x):
+    """Blocks that lead to smaller grids, twice, with shortcuts that leave positions out and add channels of zeros."""
+    x = gated(s, x)
+    for first, second in ((s.e, s.f), (s.g, s.h)):
+        y = second(F.relu(first(x)))
+        x = F.relu(y + F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 1, y.shape[1] - x.shape[1] - 1)))
+    return x
+
+
 def ungated(s, x):
     x = F.relu(s.stem(x))
     x = x + F.relu(s.a(x))
@@ -98,6 +107,10 @@ def stream(kind="gated", padding="zeros", end=pool, width=9):
         }
         more |= {name: conv(2 * width, 2 * width, padding=padding) for name in "fgh"}
         return Net(strided, end, **make("stem", *"abcd"), **more)
+    if kind == "shortened":
+        more = {"e": conv(width, width + 3, 3, 2, padding), "f": conv(width + 3, width + 3, 3, 1, padding)}
+        more |= {"g": conv(width + 3, width + 5, 3, 2, padding), "h": conv(width + 5, width + 5, 3, 1, padding)}
+        return Net(shortened, end, **make("stem", *"abcd"), **more)
     if kind == "linear":
         return Net(linear, end, **make("stem", *"ac"), narrow=conv(width, width, 1), wide=conv(width, width, 1))
     function, names = {"gated": (gated, "abcd"), "ungated": (ungated, "abc"), "before": (before, "abcd"), "forked": (forked, "abc")}[kind]
@@ -122,6 +135,7 @@ STREAMS = {
     "gated, circular": {"padding": "circular"},
     "strided": {"kind": "strided"},
     "strided, circular": {"kind": "strided", "padding": "circular", "shape": (6, 5)},
+    "shortened": {"kind": "shortened", "shape": (8, 4)},
     "ungated": {"kind": "ungated"},
     "gates before": {"kind": "before"},
     "forked": {"kind": "forked", "padding": "circular"},
@@ -198,6 +212,16 @@ def test_a_stage_begins_with_several_fields():
     assert [[passage.kind for passage in passages] for passages in chain.passages] == [["paired"] * 3, ["sum"]]
     assert chain.stages[1].begins[0] == chain.stages[1].steps[0].roots[0]
     assert rows_of("strided", 1)[1][0] == (-1, 1, -1, MULTIPLIED)
+
+
+def test_fields_of_earlier_grids_are_fetched_stage_by_stage():
+    """All branches so far go on, with a part of their positions; a fourth of those of the first grid's reach the third."""
+    chain = chain_of(stream("shortened"), (2, 8, 8))
+    assert [len(stage.begins) for stage in chain.stages] == [1, 1 + 3, 1 + 4]
+    assert [len(stage.outputs) for stage in chain.stages] == [4, 5, 1]
+    assert chain.passages[0][1].table[:, 0].tolist() == [8 * y + x for y in range(0, 8, 2) for x in range(0, 8, 2)]
+    assert {tuple(passage.table[:, 0]) for passage in chain.passages[1][1:]} == {(0, 2, 8, 10)}
+    assert schedule(chain.stages[0]).outputs == (0, 1, 2)
 
 
 def test_a_field_that_is_taken_again_is_read_back():

@@ -22,6 +22,7 @@ ODD = ((4, 28), {"layers": 3})  # seven fours of cells; one warp has them all, u
 WIDE = ((2, 4), {"width": 130})
 STEPS = ((5, 5), {"padding": "zeros", "stride": 2, "end": "flatten", "layers": 3})
 GATED, STRIDED, UNGATED, FORKED = (((4, 4), {"kind": kind}) for kind in ("gated", "strided", "ungated", "forked"))
+SHORTENED = ((8, 4), {"kind": "shortened"})
 
 # name: (text, what is put in its place, what is said: one of these words, network)
 MUTANTS = {
@@ -73,6 +74,9 @@ MUTANTS = {
     "scales of masks": ("scales[++masks]", "scales[layer + 1]", "BOUNDS|UNINIT|wrong", UNGATED),
     "lanes that are remembered": ("p.lane = __shfl_sync(ALL, p.lane, p.lane)", "p.lane = __shfl_sync(ALL, p.lane, 0)", "RACE|wrong", GATED),
     "tiles of A one by one": ("f.a[first + a]", "f.a[a]", WRONG, ((2, 20), {"kind": "gated"})),
+    "slots of outputs": ("windows[ROW * layers + output - 1]", "windows[ROW * layers]", WRONG, SHORTENED),
+    "places of outputs": ("to + output * apart", "to", "RACE|UNINIT|wrong", SHORTENED),
+    "outputs beyond the first": ("output < outputs;", "output < 1;", "UNINIT|wrong", SHORTENED),
     "fields that begin": ("from + field * apart", "from", WRONG, STRIDED),
     "fields that begin in slots": ("npk_slot(own, field - 1)", "npk_slot(own, 0 * field)", "UNINIT|wrong", STRIDED),
     "other offsets beyond the grid": ("if (b >= 0) total", "total", "BOUNDS|wrong|UNINIT", ((4, 4), {"padding": "zeros", "stride": 2})),

@@ -43,6 +43,7 @@ class _Walk:
         self.passages: list[list[Passage]] = []
         self.values: dict[int, _Value] = {}
         self.home: dict[int, int] = {}  # stage in which a value is
+        self.fetched: dict[int, tuple[int, np.ndarray]] = {}  # fields from other grids: what they are of, and where it is read
         self.keys: dict[int, set[tuple[int, int | None, float]]] = {}  # terms of each sum
 
     def takes(self, number: int) -> bool:
@@ -71,7 +72,7 @@ class _Walk:
         window = _window(step.taps, stage) if last else None
         self.values[number] = value.times(step.factor, None if window == PLAIN else number)
         if window is None:
-            return not step.bias and self._leaves(number, value.root, Passage("paired", step.taps.T.astype(np.int32)), step)
+            return not step.bias and self._leaves(number, Passage("paired", step.taps.T.astype(np.int32), value.root), step)
         if window != PLAIN:
             stage.steps.append(Convolution(number, value.root, window))
             self.home[number] = home
@@ -79,32 +80,67 @@ class _Walk:
 
     def _collapse(self, number: int, step: Collapse) -> bool:
         stage, (first, *more) = self.stages[-1], step.terms
-        if not all(self._fits(term, first.cells, stage) for term in step.terms):
+        cells = (first.cells if self._is_here(first) else first.places).astype(np.int32)
+        if not all(self._fits(term, cells, stage) for term in step.terms):
             return False
-        cells, value = first.cells.astype(np.int32), self.values[first.field or 0]
         if first.mask is None and not more:  # nothing but a factor
-            self.values[number] = value = value.times(_factor(first))
+            self.values[number] = value = self.values[first.field or 0].times(_factor(first))
         else:
-            stage.steps.append(self._sum(number, [self._masked(term, number) for term in step.terms], stage))
+            terms = [self._masked(term, number) for term in step.terms]
+            if None in terms:
+                return False
+            stage.steps.append(self._sum(number, [term for term in terms if term], stage))
             self.values[number] = value = _Value(number, 1.0, number)
             self.home[number] = len(self.stages) - 1
         if cells.shape == (stage.positions, 1) and _in_order(cells):
             return True
         whole = len(cells) == 1 and np.array_equal(np.sort(cells[0]), np.arange(stage.positions))
         self.values[number] = replace(value, root=number)
-        return self._leaves(number, value.root, Passage("sum" if whole else "crossed", cells), step)
+        return self._leaves(number, Passage("sum" if whole else "crossed", cells, value.root), step)
+
+    def _is_here(self, term: Term) -> bool:
+        """Whether the term's field is on the grid of the last stage."""
+        return term.field is not None and self.home[self.values[term.field].root] == len(self.stages) - 1
 
     def _fits(self, term: Term, cells: np.ndarray, stage: Stage) -> bool:
-        """Whether the term is on the stage's grid, and is masked there before positions are added up."""
-        there = term.field is not None and self.home[self.values[term.field].root] == len(self.stages) - 1
-        if not there or not _alike(term) or not np.array_equal(term.cells, cells) or cells.max() >= stage.positions:
-            return False
+        """Whether the term is masked on the stage's grid before positions are added up; without a mask it has to be there already."""
         mask = None if term.mask is None else self.recursion.masks[term.mask]
-        return mask is None or (self.hard[term.mask or 0] and mask.size == stage.positions and np.array_equal(term.places, cells))
+        there = term.cells if self._is_here(term) else term.places
+        if term.field is None or not _alike(term) or not np.array_equal(there, cells) or cells.max() >= stage.positions:
+            return False
+        if mask is None:
+            return self._is_here(term)
+        return self.hard[term.mask or 0] and mask.size == stage.positions and np.array_equal(term.places, cells)
 
-    def _masked(self, term: Term, number: int) -> Masked:
+    def _masked(self, term: Term, number: int) -> Masked | None:
         value = self.values[term.field or 0]
-        return Masked(value.root, term.mask, Scale(_factor(term) * value.factor, value.exponent, number))
+        root: int | None = value.root
+        if not self._is_here(term):  # a shortcut that leaves positions out: the field comes from another grid as it is
+            table = np.full((self.stages[-1].positions, 1), -1, np.int32)
+            table[term.places] = term.cells[..., None]
+            read_once = table.min() >= 0 and np.array_equal(table[term.places, 0], term.cells)
+            root = self._fetched(value.root, table, len(self.stages) - 1) if read_once else None
+        if root is None:
+            return None
+        return Masked(root, term.mask, Scale(_factor(term) * value.factor, value.exponent, number))
+
+    def _fetched(self, root: int, table: np.ndarray, to: int) -> int | None:
+        """A field of an earlier stage as another one begins with it: V(s, t) = U(table(s), table(t)); stage by stage."""
+        for between, (source, seen) in self.fetched.items():
+            if source != root:
+                continue
+            if self.home[between] == to and np.array_equal(seen, table):
+                return between
+            place = {int(position): number for number, position in enumerate(seen[:, 0])}
+            if self.home[between] < to and all(int(position) in place for position in table[:, 0]):
+                return self._fetched(between, np.array([[place[int(position)]] for position in table[:, 0]], np.int32), to)
+        if self.home[root] != to - 1:
+            return None
+        number = len(self.recursion.steps) + len(self.fetched)
+        self.stages[to].begins.append(number)
+        self.passages[to - 1].append(Passage("paired", table, root))
+        self.fetched[number], self.home[number] = (root, table), to
+        return number
 
     def _sum(self, number: int, terms: list[Masked], stage: Stage) -> Sum:
         """The sum, with the latest earlier one whose terms it has in their place: an ungated stream grows by one term a block."""
@@ -116,10 +152,10 @@ class _Walk:
                 return Sum(number, (Masked(step.step, None, Scale(1.0, step.step, number)), *rest))
         return Sum(number, tuple(terms))
 
-    def _leaves(self, number: int, root: int, passage: Passage, step: Collapse | Field) -> bool:
+    def _leaves(self, number: int, passage: Passage, step: Collapse | Field) -> bool:
         """Lead what a stage ends with to the next one, which may begin with several fields."""
-        home, shape = self.home[root], _shape(step.grid)
-        if root != self.stages[home].result or shape[0] * shape[1] != step.positions:
+        home, shape = self.home[passage.source], _shape(step.grid)
+        if passage.source != self.stages[home].result or shape[0] * shape[1] != step.positions:
             return False
         if home == len(self.stages) - 1:
             self.stages.append(Stage(shape))
@@ -138,7 +174,7 @@ class _Walk:
         if end.positions > 1 or end.result != value.root or len(self.stages) == 1:
             return None
         if end.steps:
-            self.passages.append([Passage("sum", np.zeros((1, 1), np.int32))])
+            self.passages.append([Passage("sum", np.zeros((1, 1), np.int32), value.root)])
         else:
             self.stages.pop()
         steps = next((stage.steps for stage in reversed(self.stages) if stage.steps), [])
@@ -147,6 +183,8 @@ class _Walk:
         steps[-1] = _ends(steps[-1], value.factor, number)
         for stage, passages in zip(self.stages[1:], self.passages, strict=False):
             _sort(stage, passages)
+        for stage, passages in zip(self.stages, self.passages, strict=True):
+            stage.outputs = sorted(dict.fromkeys(passage.source for passage in passages), key=lambda step: step != _last(stage))
         return Chain(self.mask, self.scale, self.stages, self.passages)
 
 
@@ -161,6 +199,11 @@ def _sort(stage: Stage, passages: list[Passage]) -> None:
     first = stage.begins.index(stage.steps[0].roots[0]) if stage.steps else 0
     stage.begins.insert(0, stage.begins.pop(first))
     passages.insert(0, passages.pop(first))
+
+
+def _last(stage: Stage) -> int:
+    """The value that a stage has in its cells at its end."""
+    return stage.steps[-1].step if stage.steps else stage.begins[0]
 
 
 def _shape(grid: Sequence[int]) -> tuple[int, int]:
@@ -204,9 +247,12 @@ def _window_with(taps: np.ndarray, shape: tuple[int, int], circular: bool) -> Wi
             return None
         spans += [int(steps[-1] - steps[0]) + 1, int(steps[0])]
     window = Window(*spans)
-    expected = window.taps(shape, circular)
-    alike = expected.shape == taps.shape and np.array_equal(np.sort(expected, axis=0), np.sort(taps, axis=0))
-    return window if alike else None
+    return window if _offsets(window.taps(shape, circular)) == _offsets(taps) else None
+
+
+def _offsets(taps: np.ndarray) -> list[bytes]:
+    """What each offset sees, for all positions together, in any order of offsets; without those that see nothing."""
+    return sorted(row.tobytes() for row in taps.astype(np.int32) if (row >= 0).any())
 
 
 def _moves(taps: np.ndarray, shape: tuple[int, int]) -> list[np.ndarray]:

@@ -25,10 +25,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Schedule:
-    """``slots``: how many there are; what a stage begins with after the first one is in those from 0 on."""
+    """``slots``: how many there are; what a stage begins with after the first one is in those from 0 on. ``outputs``: slots of what is
+    wanted after it, beside what it ends with.
+    """
 
     rows: tuple[Row, ...]
     slots: int
+    outputs: tuple[int, ...]
 
     @property
     def plain(self) -> bool:
@@ -56,14 +59,14 @@ def schedule(stage: Stage) -> Schedule:
             made.convolve(step)
         else:
             made.add_up(step)
-    return Schedule(tuple(made.rows), made.slots)
+    return Schedule(tuple(made.rows), made.slots, tuple(made.held[output] for output in stage.outputs[1:]))
 
 
 class _Rows:
     """Rows so far; ``here``: step whose value the cells are; ``left``: how often each value will be taken; ``held``: slots of values."""
 
     def __init__(self, stage: Stage) -> None:
-        self.left = Counter(root for step in stage.steps for root in step.roots)
+        self.left = Counter([*stage.outputs[1:], *(root for step in stage.steps for root in step.roots)])
         self.held = {step: slot for slot, step in enumerate(stage.begins[1:])}
         self.here, self.slots = stage.begins[0], len(self.held)
         self.free: list[int] = []

@@ -89,14 +89,16 @@ class Sum:
 
 @dataclass
 class Stage:
-    """Steps on one grid of ``shape`` (rows, columns), ``circular`` or with zeros around it; it begins with the values of ``begins``.
+    """Steps on one grid of ``shape`` (rows, columns), ``circular`` or with zeros around it.
 
-    Its first step takes the first of them.
+    ``begins``: the values that it begins with, of which the first step takes the first; ``outputs``: those that are wanted after it, what
+    it ends with first.
     """
 
     shape: tuple[int, int]
     begins: list[int] = field(default_factory=list)
     steps: list[Convolution | Sum] = field(default_factory=list)
+    outputs: list[int] = field(default_factory=list)
     circular: bool = False
 
     @property
@@ -119,7 +121,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Passage:
-    """From the last masked field U of a stage to one that the next begins with.
+    """From a field U of a stage, the value of step ``source``, to one that the next begins with.
 
     ``kind``: "paired", V(s, t) = sum over k of U(at(s, k), at(t, k)); "crossed", over all k and k'; "sum", over everything, to one
     position. ``table``: the positions, ``(positions, family)``, -1 for none.
@@ -127,6 +129,7 @@ class Passage:
 
     kind: str
     table: np.ndarray
+    source: int
 
     def differences(self, before: tuple[int, int], after: tuple[int, int], wanted: np.ndarray) -> np.ndarray:
         """Differences of rows, around the grid ``before``, of the cells that those ``wanted`` around the grid ``after`` look at."""

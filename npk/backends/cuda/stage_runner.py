@@ -70,8 +70,8 @@ class _Step:
 
     @property
     def kept(self) -> int:
-        """Bytes of what a pair leaves in memory: a field, or the parts of its sum."""
-        return 8 * len(self.differences) if self.sums else 4 * self.cells
+        """Bytes of what a pair leaves in memory: fields, or the parts of a sum."""
+        return 8 * len(self.differences) if self.sums else 4 * self.cells * len(self.stage.outputs)
 
     @property
     def sums(self) -> bool:
@@ -125,7 +125,8 @@ class StageRunner:
         stage, passages = self.chain.stages[number], self.chain.passages[number]
         planned = schedule(stage)
         windows = [made.windows.index(row.window.numbers) for row in planned.rows]
-        rows = windows if planned.plain else [(w, r.load, r.keep, r.mask) for w, r in zip(windows, planned.rows, strict=True)]
+        rows = [n for w, r in zip(windows, planned.rows, strict=True) for n in ([w] if planned.plain else [w, r.load, r.keep, r.mask])]
+        rows.extend(planned.outputs)
         ways = [_Way(passage, len(passage.table) ** 2, self._numbers(passage.table), self._numbers(wanted)) for passage in passages]
         return _Step(made, stage, planned, ways, self.masks, self.words, self._numbers(rows), self._numbers(differences))
 
@@ -185,19 +186,21 @@ class StageRunner:
                 fields = result[first : first + pairs] if step is self.steps[-1] else self._empty(pairs * sum(w.after for w in step.ways))
                 start = 0
                 for way in step.ways:
-                    self._pass(step, way, tile, kept, fields[start:])
+                    output = step.stage.outputs.index(way.passage.source) * pairs * step.cells
+                    self._pass(step, way, tile, kept[output:], fields[start:])
                     start += pairs * way.after
 
     def _run_stage(self, step: _Step, tile: "_Tile", rows: tuple[Any, Any], cols: tuple[Any, Any], scales: Any, fields: Any) -> Any:
         """The stage's fields, or the parts of their sums."""
         count, planned = len(step.differences), step.planned
-        size, kind = (tile.pairs * step.kept // 8, np.float64) if step.sums else (tile.pairs * step.cells, np.float32)
-        kept, slots = self._empty(size, kind), self._empty(tile.pairs * step.waiting // 4)
+        kept = self._empty(tile.pairs * step.kept // 8, np.float64) if step.sums else self._empty(tile.pairs * step.kept // 4)
+        slots = self._empty(tile.pairs * step.waiting // 4)
         bits = [side[0].reshape(-1)[step.offset :] for side in (rows, cols)]
         arrays = (*bits, rows[1], cols[1], fields, step.rows, scales[step.masks :], step.differences, kept, slots)
         numbers = self.layout.numbers // self.chain.stages[0].positions or 1
         sizes = (np.int64(self.words), *tile.sizes, *(np.int32(size) for size in (numbers, len(planned.rows), count)), np.int64(tile.left))
-        waiting = (np.int32(planned.slots), np.int32(len(step.stage.begins)), np.int64(tile.pairs * step.cells))
+        counts = (planned.slots, len(step.stage.begins), len(step.stage.outputs))
+        waiting = (*(np.int32(number) for number in counts), np.int64(tile.pairs * step.cells))
         self.launcher.launch(step.made.spec, tile.pairs * count, (*arrays, *sizes, *waiting))
         return kept
 

@@ -377,8 +377,9 @@ static __device__ __forceinline__ void npk_layers(npk_row (&cells)[NPK_OWN], con
 // A block takes one pair, counted from `first` on, row by row of the tile, and one of `count` differences of rows. `from`: fields
 // (pairs, H W, H W); `to`: the same, or sums (pairs, count). `windows` (layers): number of the window before each mask; `scales`
 // (layers + 1). `left`: number of the first column minus that of the first row; what is left of the diagonal is skipped.
-// A residual stage: `windows` (layers, 4), rows; `scales`: of the input Gram and each mask; `from` has `fields` of them, `apart` numbers
-// apart: the first one begins, the others begin in slots; `slots`: those of all blocks, `held` of each.
+// A residual stage: `windows` (layers, 4), rows, and behind them slots of the second output and so on; `scales`: of the input Gram and
+// each mask; `from` has `fields` of them, `apart` numbers apart: the first one begins, the others begin in slots; so has `to` its
+// `outputs`; `slots`: those of all blocks, `held` of each.
 extern "C" __global__ void __launch_bounds__(THREADS, NPK_BLOCKS)
 npk_stage(const unsigned int* __restrict__ row_bits, const unsigned int* __restrict__ col_bits,
           const float* __restrict__ row_reals, const float* __restrict__ col_reals, const float* __restrict__ from,
@@ -386,7 +387,7 @@ npk_stage(const unsigned int* __restrict__ row_bits, const unsigned int* __restr
           NPK_RESULT* __restrict__ to,
           [[maybe_unused]] float4* __restrict__ slots,
           long long words, long long first, int m, int numbers, int layers, int count, long long left,
-          [[maybe_unused]] int held, [[maybe_unused]] int fields, [[maybe_unused]] long long apart)
+          [[maybe_unused]] int held, [[maybe_unused]] int fields, [[maybe_unused]] int outputs, [[maybe_unused]] long long apart)
 {
     __shared__ float4 buffers[2][NPK_H][32];
     const long long place = blockIdx.x / (unsigned int)count, pair = first + place;
@@ -416,9 +417,19 @@ npk_stage(const unsigned int* __restrict__ row_bits, const unsigned int* __restr
 #endif
     npk_layers(cells, masks, windows, scales, buffers, p, own);
 #if NPK_TO_FIELD
-    npk_forget(p);
+#if NPK_SLOTS
+#pragma unroll 1
+    for (int output = 0; output < outputs; ++output) {
+        if (output) npk_load(cells, npk_slot(own, windows[ROW * layers + output - 1]));
+#else
+    const int output = 0;
+    {
+#endif
+        npk_forget(p);
+        float* at = to + output * apart + place * (NPK_H * NPK_W) * (NPK_H * NPK_W);
 #pragma unroll
-    for (int j = 0; j < NPK_OWN; ++j) npk_keep(cells[j], to + place * (NPK_H * NPK_W) * (NPK_H * NPK_W), p, p.y0 + j);
+        for (int j = 0; j < NPK_OWN; ++j) npk_keep(cells[j], at, p, p.y0 + j);
+    }
 #else
     __shared__ double sums[WARPS];
     float mine = 0;
