@@ -225,7 +225,7 @@ def fake_cupy(driver=12090, built=12090, devices=1, capability="90", **parts):
     )  # fmt: skip
     made = {
         "asarray": lambda a: np.array(a).view(DeviceArray),
-        "empty": lambda shape, dtype: np.full(shape, np.nan, dtype).view(DeviceArray),
+        "empty": lambda shape, dtype: np.full(shape, np.nan if np.dtype(dtype).kind == "f" else 0xBAD, dtype).view(DeviceArray),
         "zeros": lambda shape, dtype: np.zeros(shape, dtype).view(DeviceArray),
         "RawModule": FakeModule,
         "get_default_memory_pool": lambda: SimpleNamespace(free_all_blocks=lambda: None),

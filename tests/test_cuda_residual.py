@@ -1,12 +1,14 @@
 """Residual streams on the chip: what waits in memory meanwhile, and their kernels on both emulators against the definition."""
 
 import functools
+import sys
 
 import numpy as np
 import pytest
 import torch
 from conftest import assert_kernels_equal
 from emu.launcher import EmulatedLauncher
+from test_cuda_backend import fake_cupy
 from test_cuda_stage import ENGINES, assert_exact, chain_of, made, needs_compiler
 from torch import nn
 from torch.nn import functional as F
@@ -243,6 +245,14 @@ def test_tile_of_the_cpu(arch, options):
     expected = cpu.tile(side, side, exponents)
     assert isinstance(runner, stage_runner.StageRunner)
     assert_kernels_equal(tile, expected, "float32", (np.diagonal(expected), np.diagonal(expected)))
+
+
+def test_stages_by_cupy(monkeypatch):
+    """Every line that production runs, on a CuPy whose device is an emulator."""
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy())
+    table = recorded(**STREAMS["strided"])
+    expected = npk.kernel(table, dtype="float64")
+    np.testing.assert_allclose(npk.kernel(table, backend="cuda"), expected, rtol=0, atol=1e-6 * np.abs(expected).max())
 
 
 @pytest.mark.gpu

@@ -58,7 +58,7 @@ def made(table, launcher, rows=slice(None), cols=slice(None), scale="count", **o
 
 
 def assert_exact(table, launcher, rows=slice(None), cols=slice(1, None)):
-    """Whole numbers come out whole, equal to the definition's; beyond 2**24 and means over positions that are no power of two are rounded."""
+    """Whole numbers come out whole, equal to the definition's; beyond 2**24, or as means over an odd number of positions, rounded."""
     runner, tile, exponents = made(table, launcher, rows, cols)
     reference = ReferenceBackend(plan(table.graph, scale="count"), table, "float64")
     expected = reference.tile(reference.side(table.take(rows)), reference.side(table.take(cols)), exponents)
@@ -152,14 +152,6 @@ def test_entries_left_of_the_diagonal_are_skipped(kind, left):
     _, whole, _ = made(table, launcher, slice(4), slice(1, None))
     row, col = np.indices(tile.shape)
     np.testing.assert_array_equal(tile, np.where(left + col >= row, whole, 0))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_bytes_of_a_sample_are_those_that_are_arranged(kind):
-    table = recorded((4, 8), **KINDS[kind])
-    backend = CudaBackend(plan(table.graph), table, "float32", EmulatedLauncher("ptx"))
-    side = backend.side(table)
-    assert backend.bytes_a_sample * len(table) == side.bits.nbytes + side.reals.nbytes
 
 
 @pytest.mark.parametrize("kind", ["circular", "strides, circular"])

@@ -71,8 +71,8 @@ class CudaBackend:
 
     @property
     def bytes_a_sample(self) -> int:
-        """Bytes of one sample's masks in the host's memory, on one side, as they are formed or as the runner arranges them."""
-        return max(self.layout.bytes_a_sample, self.runner.bytes_a_sample)
+        """Bytes of one sample's masks in the host's memory, on one side."""
+        return self.layout.bytes_a_sample
 
     @property
     def bytes_a_pair(self) -> int:
@@ -98,8 +98,8 @@ class CudaBackend:
         return self.formed_there(table) if isinstance(table, DeviceGates) else self.there(self.layout.side(table))
 
     def there(self, side: Side) -> DeviceSide:
-        """Take masks to the device, as the runner arranges them."""
-        return DeviceSide(len(side), *(self.launcher.to_device(self.runner.arranged(values)) for values in (side.bits, side.reals)))
+        """Take masks to the device, where the runner arranges them."""
+        return self._arranged(len(side), *(self.launcher.to_device(values) for values in (side.bits, side.reals)))
 
     def formed_there(self, gates: DeviceGates) -> DeviceSide:
         """Form the masks of gates that are on a device, on this one."""
@@ -107,7 +107,11 @@ class CudaBackend:
             if self._masks is None:
                 self._masks = DeviceMasks(self.layout, gates, device)
             bits, reals = (self.launcher.from_torch(values) for values in self._masks.side(gates.to(device)))
-            return DeviceSide(len(gates), *(self.runner.arranged(values, self.launcher.xp) for values in (bits.view(np.uint32), reals)))
+            return self._arranged(len(gates), bits.view(np.uint32), reals)
+
+    def _arranged(self, count: int, bits: Any, reals: Any) -> DeviceSide:
+        with self.launcher.in_line("arrange masks"):
+            return DeviceSide(count, *(self.runner.arranged(values) for values in (bits, reals)))
 
     def tile(
         self, rows: DeviceSide, cols: DeviceSide, exponents: np.ndarray, diagonal: int | None = None, memory: np.ndarray | None = None

@@ -31,6 +31,10 @@ class Launcher(Protocol):
         """Run a kernel with ``grid`` blocks; ``args``: arrays of the device and NumPy's scalars, as the kernel declares them."""
         ...
 
+    def in_line(self, what: str) -> "contextlib.AbstractContextManager[None]":
+        """A context in which arrays of the device are worked on in line with the kernels; ``what`` is done, for messages."""
+        ...
+
     def to_device(self, array: np.ndarray) -> Any:
         """The array on the device."""
         ...
@@ -86,7 +90,7 @@ class CupyLauncher:
             args: arrays of the device and NumPy's scalars.
         """
         function = self._function(spec)
-        with self._told("launch a kernel"), self.stream:
+        with self.in_line("launch a kernel"):
             function((grid,), (spec.threads,), args)
 
     def _function(self, spec: KernelSpec) -> Any:
@@ -104,7 +108,7 @@ class CupyLauncher:
 
     def to_device(self, array: np.ndarray) -> Any:
         """The array on the device."""
-        with self._told("take", array.nbytes), self.stream:
+        with self.in_line("take", array.nbytes):
             return self.xp.asarray(array)
 
     @contextlib.contextmanager
@@ -118,7 +122,7 @@ class CupyLauncher:
 
         stream = torch.cuda.ExternalStream(self.stream.ptr, device=self.device.id)
         try:
-            with self._told("form masks"), self.stream, torch.cuda.stream(stream):
+            with self.in_line("form masks"), torch.cuda.stream(stream):
                 yield torch.device("cuda", self.device.id)
         except torch.OutOfMemoryError as error:
             torch.cuda.empty_cache()  # so that something smaller may fit
@@ -139,7 +143,7 @@ class CupyLauncher:
             What waits for the copy, and gives it.
         """
         event = functools.partial(self.xp.cuda.Event, disable_timing=True)
-        with self._told("give"):
+        with self.in_line("give"):
             computed = event()
             computed.record(self.stream)
             self.copies.wait_event(computed)
@@ -150,7 +154,7 @@ class CupyLauncher:
         self._flying = [copy for copy in self._flying if not copy[0].done] + [(copied, array, there)]
 
         def wait() -> np.ndarray:
-            with self._told("give"):
+            with self.in_line("give"):
                 copied.synchronize()
             return there
 
@@ -159,26 +163,35 @@ class CupyLauncher:
     def empty(self, shape: tuple[int, ...], dtype: np.dtype, *, cleared: bool = False) -> Any:
         """A new array on the device, of zeros if ``cleared``."""
         make = self.xp.zeros if cleared else self.xp.empty
-        with self._told("take", int(np.prod(shape)) * dtype.itemsize), self.stream:
+        with self.in_line("take", int(np.prod(shape)) * dtype.itemsize):
             return make(shape, dtype)
 
     def host_memory(self, size: int, dtype: np.dtype) -> np.ndarray:
         """Flat page-locked memory of the host: the device writes into it without a copy in between."""
-        with self._told("use memory of the host"):
+        with self.in_line("use memory of the host"):
             return np.frombuffer(self.xp.cuda.alloc_pinned_memory(max(1, size) * dtype.itemsize), dtype, size)
 
     @contextlib.contextmanager
-    def _told(self, what: str, size: int = 0) -> Iterator[None]:
-        """The device as the current one; its errors as errors of npk."""
+    def in_line(self, what: str, size: int = 0) -> Iterator[None]:
+        """The device as the current one, its arrays worked on in line with the kernels; its errors as errors of npk.
+
+        Args:
+            what: is done, for messages.
+            size: bytes that are taken.
+
+        Raises:
+            DeviceMemoryError: there is no room.
+            BackendError: the device failed.
+        """
         cuda = self.xp.cuda
         try:
-            with self.device:
+            with self.device, self.stream:
                 yield
         except cuda.memory.OutOfMemoryError as error:
             self.xp.get_default_memory_pool().free_all_blocks()  # so that something smaller may fit
             free, total = cuda.runtime.memGetInfo()
             raise DeviceMemoryError(
-                f"the GPU cannot take {size / 1e9:.2f} GB: {free / 1e9:.2f} of {total / 1e9:.2f} GB are free. "
+                f"the GPU cannot {f'take {size / 1e9:.2f} GB' if size else what}: {free / 1e9:.2f} of {total / 1e9:.2f} GB are free. "
                 f"Free memory on the GPU, {_ELSE}."
             ) from error
         except cuda.runtime.CUDARuntimeError as error:

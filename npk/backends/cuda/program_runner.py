@@ -35,17 +35,12 @@ class ProgramRunner:
         self.tables, self.weights = launcher.to_device(program.tables), launcher.to_device(host.weights)
 
     @property
-    def bytes_a_sample(self) -> int:
-        """Bytes of one sample's masks, arranged."""
-        return self.layout.bytes_a_sample
-
-    @property
     def workspace(self) -> int:
         """Bytes of the device that all blocks in flight take."""
         return self.blocks * self.bytes_a_block
 
-    def arranged(self, values: Any, xp: Any = np) -> Any:
-        """Masks ``(samples, width)``, of the host or of the device, as the kernel reads them: equal places of all samples are neighbors."""
+    def arranged(self, values: Any) -> Any:
+        """Masks ``(samples, width)`` of the device, as the kernel reads them: equal places of all samples are neighbors."""
         return values.T.copy()
 
     def run(self, rows: tuple[Any, Any], cols: tuple[Any, Any], exponents: np.ndarray, left: int, out: Any) -> None:

@@ -28,17 +28,12 @@ class DenseRunner:
         self.factors = launcher.to_device(np.array(factors, np.int32))
 
     @property
-    def bytes_a_sample(self) -> int:
-        """Bytes of one sample's masks, arranged."""
-        return self.layout.bytes_a_sample
-
-    @property
     def workspace(self) -> int:
         """Bytes of the device that work takes beside masks and result: none."""
         return 0
 
-    def arranged(self, values: Any, xp: Any = np) -> Any:
-        """Masks ``(samples, width)``, of the host or of the device, as the kernel reads them: as they are."""
+    def arranged(self, values: Any) -> Any:
+        """Masks ``(samples, width)`` of the device, as the kernel reads them: as they are."""
         return values
 
     def run(self, rows: tuple[Any, Any], cols: tuple[Any, Any], exponents: np.ndarray, left: int, out: Any) -> None:

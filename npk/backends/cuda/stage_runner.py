@@ -134,20 +134,15 @@ class StageRunner:
         return self.launcher.to_device(np.array(values, np.int32, order="C"))
 
     @property
-    def bytes_a_sample(self) -> int:
-        """Bytes of one sample's masks, arranged."""
-        return 4 * (self.words + max(self.layout.numbers, self.chain.stages[0].positions))
-
-    @property
     def workspace(self) -> int:
         """Bytes of the device that work takes beside masks and result."""
         return max(WORK, sum(step.bytes_a_pair for step in self.steps))
 
-    def arranged(self, values: Any, xp: Any = np) -> Any:
-        """Masks as the kernel reads them: for each stage ``(masks, positions, words)`` with whole chunks of words, in the order in which
-        they are read, and the input's numbers ``(positions, channels)``, sample by sample; ``xp``: the array library that they are of.
+    def arranged(self, values: Any) -> Any:
+        """Masks of the device as the kernel reads them: for each stage ``(masks, positions, words)`` with whole chunks of words, in the
+        order in which they are read, and the input's numbers ``(positions, channels)``, sample by sample.
         """
-        n = len(values)
+        n, xp = len(values), self.launcher.xp
         if values.dtype != np.uint32:
             return xp.ones((n, self.chain.stages[0].positions), values.dtype) if self.chain.mask is None else values
         words = xp.empty((n, self.words), np.uint32)
