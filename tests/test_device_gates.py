@@ -23,6 +23,7 @@ from npk.dual.device_recording import device_bytes, free_on_device, record_on_de
 from npk.dual.planning import plan
 from npk.dual.recording import record_trace
 from npk.dual.tracing import trace_network
+from npk.errors import DataError, ShapeError
 from npk.progress import Silent
 
 pytestmark = [
@@ -191,6 +192,14 @@ def test_images(name, launcher, rng):
     np.testing.assert_allclose(
         kernel.diagonal(X), npk.NeuralPathKernel(None, backend="cpu", value_input=kernel.value_input).diagonal(table), rtol=1e-5
     )
+
+
+@pytest.mark.parametrize(
+    ("X", "why"), [(np.zeros((0, 60)), "n at least 1"), (np.full((2, 60), np.nan), "NaN"), (np.zeros((2, 3)), "shape")]
+)
+def test_samples_that_are_none(X, why, launcher):
+    with pytest.raises((DataError, ShapeError), match=why):
+        npk.kernel(WIDE, X.astype(np.float32), backend="cuda")
 
 
 @needs_compiler

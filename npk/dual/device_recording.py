@@ -39,6 +39,7 @@ def record_on_device(trace: "Trace", X: np.ndarray, *, gates: str, progress: Pro
         inputs[part[0] : part[-1] + 1] = tensor_of(X[part[0] : part[-1] + 1]).to(device)
     if device.type == "cuda":
         torch.cuda.synchronize(device)  # masks are formed in other streams than torch's current one
+        torch.cuda.empty_cache()  # what the forward pass took is wanted for tiles
     return DeviceGates(trace.graph, inputs, entries)
 
 

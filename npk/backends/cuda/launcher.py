@@ -125,7 +125,7 @@ class CupyLauncher:
             with self.in_line("form masks"), torch.cuda.stream(stream):
                 yield torch.device("cuda", self.device.id)
         except torch.OutOfMemoryError as error:
-            torch.cuda.empty_cache()  # so that something smaller may fit
+            _give_back(self.xp)
             raise DeviceMemoryError(f"the GPU cannot take the masks: {_line(error)}. Free memory on the GPU, {_ELSE}.") from error
 
     def from_torch(self, tensor: "torch.Tensor") -> Any:
@@ -188,7 +188,7 @@ class CupyLauncher:
             with self.device, self.stream:
                 yield
         except cuda.memory.OutOfMemoryError as error:
-            self.xp.get_default_memory_pool().free_all_blocks()  # so that something smaller may fit
+            _give_back(self.xp)
             free, total = cuda.runtime.memGetInfo()
             raise DeviceMemoryError(
                 f"the GPU cannot {f'take {size / 1e9:.2f} GB' if size else what}: {free / 1e9:.2f} of {total / 1e9:.2f} GB are free. "
@@ -287,6 +287,14 @@ def _check_device(cupy: Any) -> None:
             f"the CUDA device has compute capability {capability / 10}, npk's kernels need {OLDEST / 10} or newer. "
             f"Choose another device with CUDA_VISIBLE_DEVICES, {_ELSE}."
         )
+
+
+def _give_back(cupy: Any) -> None:
+    """Give the device what CuPy and torch keep for later, so that something smaller may fit."""
+    import torch
+
+    cupy.get_default_memory_pool().free_all_blocks()
+    torch.cuda.empty_cache()
 
 
 def _version(number: int) -> str:
