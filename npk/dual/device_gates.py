@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npk.dual.gate_table import GateLayer, GateTable
+from npk.dual.gate_table import GateForm, GateLayer, GateTable
 from npk.dual.path_graph import PathGraph
 
 if TYPE_CHECKING:
@@ -14,22 +14,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class DeviceLayer:
+class DeviceLayer(GateForm):
     """One entry: a :class:`~npk.dual.gate_table.GateLayer` whose ``data`` is a tensor; bits are in bytes, ``(n, positions, bytes)``."""
 
-    kind: str
-    shape: tuple[int, ...]
     data: "torch.Tensor"
-
-    @property
-    def channels(self) -> int:
-        """Number of channels."""
-        return self.shape[0]
-
-    @property
-    def packed(self) -> bool:
-        """Whether the data are bits."""
-        return self.kind in ("hard", "saturation")
 
     def host(self) -> GateLayer:
         """The entry in the host's memory."""

@@ -60,17 +60,11 @@ def unpack(words: np.ndarray, channels: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class GateLayer:
-    """One entry of the table. Arrays have positions before channels.
-
-    ``kind``: "hard" (``data`` is packed bits ``(n, positions, words)``), "soft" (real gates ``(n, positions, channels)``),
-    "saturation" (packed bits: where a ReLU6 or Hardtanh gives a constant) or "selection" (offset that each window of a max pool lets
-    pass, ``(n, positions, channels)``).
-    """
+class GateForm:
+    """What an entry of a table is, wherever its data are: its kind, and the shape ``(channels, *positions)`` of a sample."""
 
     kind: str
     shape: tuple[int, ...]
-    data: np.ndarray
 
     @property
     def channels(self) -> int:
@@ -81,6 +75,18 @@ class GateLayer:
     def packed(self) -> bool:
         """Whether the data are bits."""
         return self.kind in ("hard", "saturation")
+
+
+@dataclass(frozen=True)
+class GateLayer(GateForm):
+    """One entry of the table. Arrays have positions before channels.
+
+    ``kind``: "hard" (``data`` is packed bits ``(n, positions, words)``), "soft" (real gates ``(n, positions, channels)``),
+    "saturation" (packed bits: where a ReLU6 or Hardtanh gives a constant) or "selection" (offset that each window of a max pool lets
+    pass, ``(n, positions, channels)``).
+    """
+
+    data: np.ndarray
 
 
 @dataclass(frozen=True)
