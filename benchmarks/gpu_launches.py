@@ -20,9 +20,11 @@ from npk.backends.cuda.launcher import Launcher, find_launcher
 from npk.backends.cuda.registry import KERNELS, KERNELS_FOLDER, KernelSpec
 from npk.backends.exponents import find_exponents
 from npk.dual.planning import plan
+from npk.networks import build
 
 OLD = 75  # a capability without binary tensor cores: its kernels run on newer devices too
 ANYWHERE = {"dense_popc.cu", "program.cu"}  # kernels that every device takes
+RESIDUAL = "stage.cu, residual"
 SHAPES = ((1, 1), (3, 35), (37, 5))  # of tiles: less than a block, and not a multiple of one
 TOLERANCE = {"float32": 1e-5, "float64": 1e-11}
 
@@ -52,7 +54,7 @@ def main() -> int:
     launcher = find_launcher()
     launcher.xp.cuda.set_allocator(None)  # without CuPy's pool every array is an allocation of its own, whose ends are watched
     reached, worst = launch_all(launcher)
-    missed = expected(launcher.capability) - {spec.file for spec in reached}
+    missed = expected(launcher.capability) - {form_of(spec) for spec in reached}
     names = sorted({name_of(spec) for spec in reached})
     print(f"sm_{launcher.capability}: {', '.join(names)}; worst deviation {worst:.2g} of what is promised")
     if missed or not worst <= 1:
@@ -63,14 +65,20 @@ def main() -> int:
 
 
 def expected(capability: int) -> set[str]:
-    """Files of the kernels that a device has to reach: all of them where there are binary tensor cores."""
-    every = {file.name for file in KERNELS_FOLDER.iterdir() if file.name.endswith(".cu")}
+    """Forms of the kernels that a device has to reach: all of them where there are binary tensor cores."""
+    every = {file.name for file in KERNELS_FOLDER.iterdir() if file.name.endswith(".cu")} | {RESIDUAL}
     return every if KERNELS["dense", "bmma", "float32"].serves(capability) else ANYWHERE & every
+
+
+def form_of(spec: KernelSpec) -> str:
+    """File of a kernel, with what makes two of it."""
+    return RESIDUAL if dict(spec.defines).get("NPK_SLOTS") == "1" else spec.file
 
 
 def name_of(spec: KernelSpec) -> str:
     """Entry and arithmetic of a kernel, whatever else it is compiled for."""
-    return f"{spec.entry} {dict(spec.defines).get('NPK_REAL', '')}".strip()
+    form = "residual" if form_of(spec) == RESIDUAL else dict(spec.defines).get("NPK_REAL", "")
+    return f"{spec.entry} {form}".strip()
 
 
 def launch_all(launcher: Launcher) -> tuple[set[KernelSpec], float]:
@@ -103,7 +111,13 @@ def tables() -> Iterator[GateTable]:
     ]
     for shape, layers in networks:
         net = nn.Sequential(*layers).double().eval()
-        yield record_gates(net, np.random.default_rng(0).standard_normal((max(map(max, SHAPES)), *shape)))
+        yield record_gates(net, _samples(shape))
+    gated = build("residual", input_shape=(2, 6, 6), classes=2, widths=(9, 9, 12), strides=(1, 1, 2), skip="gated", seed=0)
+    yield record_gates(gated.double().eval(), _samples((2, 6, 6)))
+
+
+def _samples(shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((max(map(max, SHAPES)), *shape))
 
 
 def deviation(table: GateTable, dtype: str, launcher: Watched) -> float:
