@@ -351,5 +351,7 @@ def test_torch_beside_the_kernels(monkeypatch):
     assert seen == [(1234, 1)]
     tensor = torch.arange(6)
     assert np.shares_memory(launcher.from_torch(tensor), tensor.numpy())
+    empty = launcher.from_torch(torch.empty((3, 0), dtype=torch.int32))
+    assert (empty.shape, empty.dtype) == ((3, 0), np.int32)
     with pytest.raises(DeviceMemoryError, match="the GPU cannot take the masks: CUDA out of memory"), launcher.beside_torch():
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nand more")

@@ -1,6 +1,7 @@
 """Gates that stay where the network is: masks formed by torch are those of NumPy to the bit, on CPU tensors; and kernels made of them."""
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from npk.backends.cuda.several import SeveralDevices
 from npk.backends.layout import Layout
 from npk.dual import device_recording
 from npk.dual.device_recording import device_bytes, free_on_device, record_on_device
+from npk.dual.masks import Factor, Mask
+from npk.dual.path_operators import Input
 from npk.dual.planning import plan
 from npk.dual.recording import record_trace
 from npk.dual.tracing import trace_network
@@ -60,6 +63,52 @@ def test_masks_are_those_of_the_host(name):
             np.testing.assert_array_equal(bits.numpy().view(np.uint32), expected.bits)
             np.testing.assert_array_equal(reals.numpy(), expected.reals)
             assert reals.numpy().dtype == dtype
+
+
+class Mixed(nn.Module):
+    """Entries of every kind: gates with a slope, selections, soft gates."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.head = nn.Conv2d(2, 9, 3, padding=1), nn.Conv2d(9, 3, 1), nn.Linear(3, 2)
+
+    def forward(self, x):
+        found = self.second(nn.functional.max_pool2d(nn.functional.leaky_relu(self.first(x), 0.2), 2))
+        return self.head((found * torch.sigmoid(found)).mean((2, 3)))
+
+
+def drawn(factors, sizes, rng, segments=(9, 11)):
+    """A mask that reads at random, of factors whose entries have so many channels and positions."""
+    channels, positions = (np.stack([rng.integers(size[axis], size=long) for size in sizes]) for axis, long in ((0, 20), (1, 5)))
+    return Mask(factors, channels, positions, rng.integers(4, size=positions.shape), segments)
+
+
+def test_every_way_to_read(rng):
+    """Masks that no network has: each kind of factor alone, whole and in parts, products of all of them, and of none."""
+    trace, X = trace_network(Mixed().eval(), (2, 4, 4)), rng.standard_normal((4, 2, 4, 4)).astype(np.float32)
+    table, there = record_trace(trace, X, **arguments()), record_on_device(trace, X, **arguments())
+    first, *others = table.graph.nodes
+    node = replace(first, operator=Input(units=tuple(rng.permutation(np.arange(-1, 31)).tolist())))  # one shows a zero
+    table, there = (replace(gates, graph=replace(gates.graph, nodes=(node, *others))) for gates in (table, there))
+    names = {entry.kind: name for name, entry in table.entries.items()}
+    slopes = [Factor("gate", names["hard"], slope) for slope in (0.0, 0.3, tuple(np.arange(9) / 7))]
+    factors = [Factor("input", node.name), *slopes, Factor("selection", names["selection"]), Factor("gate", names["soft"])]
+    sizes = [(node.channels, node.positions)]
+    sizes += [(entry.channels, entry.data.shape[1]) for entry in (table.entries[factor.name] for factor in factors[1:])]
+    alone = [((factor,), [size]) for factor, size in zip(factors, sizes, strict=True)]
+    masks = [drawn(*one, rng) for one in alone] + [drawn(*one, rng, (20,)) for one in alone]
+    for factor, [(channels, positions)] in alone:
+        whole = np.arange(channels)[None], np.arange(positions)[None], np.full((1, positions), 2), (channels,)
+        masks.append(Mask(factor, *whole))
+        masks.append(Mask(factor, whole[0], rng.integers(positions, size=(1, 5)), np.full((1, 5), 1), (channels,)))
+    masks += [drawn(tuple(factors), sizes, rng), drawn((factors[1], factors[4]), [sizes[1], sizes[4]], rng)]
+    masks.append(Mask((), *(np.zeros((0, size), int) for size in (3, 5, 5)), (3,)))
+    for dtype in (np.float32, np.float64):
+        layout = Layout(tuple(masks), table, np.dtype(dtype))
+        assert layout.words
+        expected, (bits, reals) = layout.side(table), DeviceMasks(layout, there, HERE).side(there)
+        np.testing.assert_array_equal(bits.numpy().view(np.uint32), expected.bits)
+        np.testing.assert_array_equal(reals.numpy(), expected.reals)
 
 
 class Split(nn.Module):
@@ -117,11 +166,20 @@ def test_a_network_on_no_gpu():
     assert gates.nbytes == X.nbytes
 
 
-@pytest.mark.parametrize("at_once", [1, 100, 10**9])
-def test_samples_are_copied_in_parts(at_once, monkeypatch):
-    trace, X = traced("fully connected")
-    monkeypatch.setattr(device_recording, "_AT_ONCE", at_once)
+def test_what_the_layers_took_goes_back(monkeypatch):
+    done, (trace, X) = [], traced("fully connected")
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: done.append("given back"))
     np.testing.assert_array_equal(record_on_device(trace, X, **arguments()).inputs.numpy(), X)
+    assert done
+
+
+def test_what_torch_keeps_counts_as_free(monkeypatch):
+    done = []
+    monkeypatch.setattr(device_recording, "place_of", lambda trace: (torch.device("cuda", 1), torch.float32))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: done.append("given back"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: done.append(device) or (7, 9))
+    assert free_on_device(None) == 7
+    assert done == ["given back", torch.device("cuda", 1)]
 
 
 class Adopting(EmulatedLauncher):

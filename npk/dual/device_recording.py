@@ -5,13 +5,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from npk.dual.device_gates import DeviceGates
-from npk.dual.recording import batch_size, bytes_of_entry, place_of, record_entries, tensor_of
+from npk.dual.recording import batch_size, bytes_of_entries, place_of, record_entries
 from npk.progress import Progress
 
 if TYPE_CHECKING:
     from npk.dual.tracing import Trace
-
-_AT_ONCE = 64 << 20  # bytes of samples that are copied together, unless one has more
 
 
 def record_on_device(trace: "Trace", X: np.ndarray, *, gates: str, progress: Progress) -> DeviceGates:
@@ -32,19 +30,16 @@ def record_on_device(trace: "Trace", X: np.ndarray, *, gates: str, progress: Pro
     """
     import torch
 
-    device, _ = place_of(trace)
-    entries = record_entries(trace, X, gates, progress, size=batch_size(trace, X), keep=device)
-    inputs = torch.empty(X.shape, dtype=torch.float64 if X.dtype == np.float64 else torch.float32, device=device)
-    for part in np.array_split(np.arange(len(X)), min(len(X), -(-X.nbytes // _AT_ONCE))):
-        inputs[part[0] : part[-1] + 1] = tensor_of(X[part[0] : part[-1] + 1]).to(device)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)  # masks are formed in other streams than torch's current one
-        torch.cuda.empty_cache()  # what the forward pass took is wanted for tiles
+    inputs = torch.empty(X.shape, dtype=torch.float64 if X.dtype == np.float64 else torch.float32, device=place_of(trace)[0])
+    entries = record_entries(trace, X, gates, progress, size=batch_size(trace, X), inputs=inputs)
+    if inputs.is_cuda:
+        torch.cuda.synchronize(inputs.device)  # masks are formed in other streams than torch's current one
+    torch.cuda.empty_cache()  # what the layers' values took: others than torch use the device from now on
     return DeviceGates(trace.graph, inputs, entries)
 
 
 def device_bytes(trace: "Trace", X: np.ndarray) -> int:
-    """Bytes of samples and their gates on a device.
+    """Bytes of samples and their gates on a device, at most: hard gates of a network that has soft ones take less.
 
     Args:
         trace: of the network.
@@ -53,7 +48,7 @@ def device_bytes(trace: "Trace", X: np.ndarray) -> int:
     Returns:
         The bytes.
     """
-    return X.nbytes + len(X) * sum(bytes_of_entry(recording, trace.program) for recording in trace.recordings)
+    return X.nbytes + len(X) * bytes_of_entries(trace)
 
 
 def free_on_device(trace: "Trace") -> int | None:
@@ -68,4 +63,7 @@ def free_on_device(trace: "Trace") -> int | None:
     import torch
 
     device, _ = place_of(trace)
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+    if device.type != "cuda":
+        return None
+    torch.cuda.empty_cache()  # what torch keeps without need is free
+    return torch.cuda.mem_get_info(device)[0]

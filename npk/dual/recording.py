@@ -85,10 +85,7 @@ def record_trace(trace: "Trace", X: np.ndarray, *, gates: str, progress: Progres
         DataError: the network gives values that are not finite.
         OptionError: soft gates of a network that has only hard ones, or ``memory`` is too little.
     """
-    import torch
-
-    size, here = batch_size(trace, X, memory), torch.device("cpu")
-    entries = record_entries(trace, X, gates, progress, size=size, keep=here)
+    entries = record_entries(trace, X, gates, progress, size=batch_size(trace, X, memory))
     return GateTable(trace.graph, X, {name: entry.host() for name, entry in entries.items()})
 
 
@@ -108,7 +105,7 @@ def place_of(trace: "Trace") -> "tuple[torch.device, torch.dtype]":
 
 
 def record_entries(
-    trace: "Trace", X: np.ndarray, gates: str, progress: Progress, *, size: int, keep: "torch.device"
+    trace: "Trace", X: np.ndarray, gates: str, progress: Progress, *, size: int, inputs: "torch.Tensor | None" = None
 ) -> dict[str, DeviceLayer]:
     """Run a traced network over samples.
 
@@ -118,19 +115,23 @@ def record_entries(
         gates: as in :func:`record_gates`.
         progress: as there.
         size: samples of a batch.
-        keep: the device that the gates are kept on.
+        inputs: where the samples are put as they go through the network; gates are kept on the same device. ``None``: gates are kept
+            in the host's memory.
 
     Returns:
         The entries of the table by name, in the graph's order.
     """
     import torch
 
+    keep = torch.device("cpu") if inputs is None else inputs.device
     entries = [_Entry(_as_asked(recording, gates), len(X), keep) for recording in trace.recordings]
     program, (device, dtype) = _reader(trace, tuple(entry.recording.node for entry in entries)), place_of(trace)
     with torch.no_grad(), progress.task("recording gates", len(X)) as advance:
         for start in range(0, len(X), size):
-            batch = tensor_of(X[start : start + size])
-            _run(program, batch.to(device, dtype), entries)
+            batch = _tensor(X[start : start + size]).to(device)
+            if inputs is not None:
+                inputs[start : start + size] = batch
+            _run(program, batch.to(dtype), entries)
             advance(len(batch))
     by_name = {entry.recording.gate: entry.layer() for entry in entries}
     return {name: by_name[name] for node in trace.graph.gates for name in node.entries}
@@ -239,15 +240,26 @@ def bytes_to_record(trace: "Trace", n: int) -> int:
     Returns:
         The bytes.
     """
-    entries = sum(bytes_of_entry(recording, trace.program) for recording in trace.recordings)
-    return n * entries + _batch(trace, n) * max(1, _bytes_a_sample(trace.program))
+    return n * bytes_of_entries(trace) + _batch(trace, n) * max(1, _bytes_a_sample(trace.program))
+
+
+def bytes_of_entries(trace: "Trace") -> int:
+    """Bytes of one sample's gates.
+
+    Args:
+        trace: of the network.
+
+    Returns:
+        The bytes.
+    """
+    return sum(_bytes_of_entry(recording, trace.program) for recording in trace.recordings)
 
 
 def _batch(trace: "Trace", n: int) -> int:
     return max(1, min(n, _LARGEST, _RUN_BYTES // max(1, _bytes_a_sample(trace.program))))
 
 
-def bytes_of_entry(recording: "Recording", program: "fx.GraphModule") -> int:
+def _bytes_of_entry(recording: "Recording", program: "fx.GraphModule") -> int:
     """Bytes of one sample in an entry of the table."""
     channels, positions = recording.shape[0], math.prod(recording.shape[1:])
     if recording.window is not None:
@@ -363,7 +375,7 @@ def _hand_over(entries: list[_Entry], number: int, value: "torch.Tensor") -> Non
     entries[number].read(value)
 
 
-def tensor_of(X: np.ndarray) -> "torch.Tensor":
+def _tensor(X: np.ndarray) -> "torch.Tensor":
     """A copy (X may be read-only) with the plain strides of its shape: those of an axis of length 1 are arbitrary, and convolutions
     round by them.
     """

@@ -129,7 +129,9 @@ class CupyLauncher:
             raise DeviceMemoryError(f"the GPU cannot take the masks: {_line(error)}. Free memory on the GPU, {_ELSE}.") from error
 
     def from_torch(self, tensor: "torch.Tensor") -> Any:
-        """A tensor of the device as an array, in the same memory; by DLPack."""
+        """A tensor of the device as an array, in the same memory; by DLPack, whose pointer to nothing is no CUDA memory."""
+        if tensor.numel() == 0:
+            return self.xp.empty(tuple(tensor.shape), np.dtype(str(tensor.dtype).removeprefix("torch.")))
         return self.xp.from_dlpack(tensor)
 
     def copy(self, array: Any, out: np.ndarray | None = None) -> Callable[[], np.ndarray]:
