@@ -62,9 +62,10 @@ def strided(s, x):
 def shortened(s, x):
     """Blocks that lead to smaller grids, twice, with shortcuts that leave positions out and add channels of zeros."""
     x = gated(s, x)
-    for first, second in ((s.e, s.f), (s.g, s.h)):
+    for first, second in ((s.e, s.f), (s.i, s.j), (s.g, s.h)):
         y = second(F.relu(first(x)))
-        x = F.relu(y + F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 1, y.shape[1] - x.shape[1] - 1)))
+        added = y.shape[1] - x.shape[1]
+        x = F.relu(y + (F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 1, added - 1)) if added else x))
     return x
 
 
@@ -111,6 +112,7 @@ def stream(kind="gated", padding="zeros", end=pool, width=9):
         return Net(strided, end, **make("stem", *"abcd"), **more)
     if kind == "shortened":
         more = {"e": conv(width, width + 3, 3, 2, padding), "f": conv(width + 3, width + 3, 3, 1, padding)}
+        more |= {name: conv(width + 3, width + 3, padding=padding) for name in "ij"}
         more |= {"g": conv(width + 3, width + 5, 3, 2, padding), "h": conv(width + 5, width + 5, 3, 1, padding)}
         return Net(shortened, end, **make("stem", *"abcd"), **more)
     if kind == "linear":
@@ -219,11 +221,38 @@ def test_a_stage_begins_with_several_fields():
 def test_fields_of_earlier_grids_are_fetched_stage_by_stage():
     """All branches so far go on, with a part of their positions; a fourth of those of the first grid's reach the third."""
     chain = chain_of(stream("shortened"), (2, 8, 8))
-    assert [len(stage.begins) for stage in chain.stages] == [1, 1 + 3, 1 + 4]
-    assert [len(stage.outputs) for stage in chain.stages] == [4, 5, 1]
+    assert [len(stage.begins) for stage in chain.stages] == [1, 1 + 3, 1 + 5]
+    assert [len(stage.outputs) for stage in chain.stages] == [4, 6, 1]
     assert chain.passages[0][1].table[:, 0].tolist() == [8 * y + x for y in range(0, 8, 2) for x in range(0, 8, 2)]
     assert {tuple(passage.table[:, 0]) for passage in chain.passages[1][1:]} == {(0, 2, 8, 10)}
     assert schedule(chain.stages[0]).outputs == (0, 1, 2)
+
+
+def skipping(s, x):
+    """A shortcut around a whole grid."""
+    x = F.relu(s.stem(x))
+    y = F.relu(s.b(F.relu(s.a(x))))
+    return F.relu(s.c(y) + x[:, :, ::4, ::4])
+
+
+def crossing(s, x):
+    """Two ways to the next grid, from different fields."""
+    h = F.relu(s.stem(x))
+    return F.relu(s.a(h) + s.b(F.relu(s.c(h))))
+
+
+def crossing_back(s, x):
+    """The same, in the other order."""
+    h = F.relu(s.stem(x))
+    g = F.relu(s.c(h))
+    return F.relu(s.b(g) + s.a(h))
+
+
+@pytest.mark.parametrize(("function", "strides"), [(skipping, "ab"), (crossing, "ab"), (crossing_back, "ab")])
+def test_streams_that_are_no_chains(function, strides):
+    """The general kernel takes them."""
+    operators = {name: conv(9, 9, stride=1 + (name in strides)) for name in "abc"}
+    assert chain_of(Net(function, pool, stem=conv(2, 9), **operators), (2, 8, 8)) is None
 
 
 def test_a_field_that_is_taken_again_is_read_back():

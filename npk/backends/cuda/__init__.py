@@ -33,7 +33,48 @@ class DeviceSide:
         return self.count
 
 
-class CudaBackend:
+class OnDevices:
+    """What backends on devices have in common: of the host's memory they take their tiles, and tiles are begun before they are read."""
+
+    dtype: np.dtype
+    ahead: int  # tiles that are under way while an earlier one is read
+    start: Callable[..., Callable[[], np.ndarray]]
+
+    @property
+    def bytes_a_pair(self) -> int:
+        """Bytes of a pair's entry in the host's memory: in the tiles under way, on the kernel's scale, and in between."""
+        return (3 + self.ahead) * self.dtype.itemsize
+
+    @property
+    def bytes_a_thread(self) -> int:
+        """Working memory of the host: none, all work is done in the memory of the device."""
+        return 0
+
+    def predicted(self) -> float | None:
+        """Seconds of a pair: not known before a tile has run."""
+        return None
+
+    def tile(
+        self, rows: Any, cols: Any, exponents: np.ndarray, diagonal: int | None = None, memory: np.ndarray | None = None
+    ) -> np.ndarray:
+        """The kernel of all pairs divided by 2**exponents[-1], ``(rows, cols)``, in the host's memory.
+
+        Args:
+            rows: masks of the row samples.
+            cols: masks of the column samples.
+            exponents: power of two of each step.
+            diagonal: in a symmetric kernel, number of the first column minus that of the first row: entries left of the diagonal are
+                then what was cheapest.
+            memory: flat array of the backend's dtype to put the result in, from ``memory_of``; ``None``: a new one.
+
+        Raises:
+            DeviceMemoryError: the device has no room for the tile.
+            BackendError: the device failed.
+        """
+        return self.start(rows, cols, exponents, diagonal, memory)()
+
+
+class CudaBackend(OnDevices):
     """A recursion made ready for tiles of one kind of gates and one dtype, on the current CUDA device.
 
     Args:
@@ -45,6 +86,8 @@ class CudaBackend:
     Raises:
         BackendError: no device that can be used.
     """
+
+    ahead = 1  # one is computed while the one before is copied, finished and written
 
     def __init__(self, recursion: Recursion, table: GateTable, dtype: str, launcher: Launcher | None = None) -> None:
         self.recursion, self.dtype = recursion, np.dtype(dtype)
@@ -74,25 +117,6 @@ class CudaBackend:
         """Bytes of one sample's masks in the host's memory, on one side."""
         return self.layout.bytes_a_sample
 
-    @property
-    def bytes_a_pair(self) -> int:
-        """Bytes of a pair's entry in the host's memory: in the tiles under way, on the kernel's scale, and in between."""
-        return (3 + self.ahead) * self.dtype.itemsize
-
-    @property
-    def bytes_a_thread(self) -> int:
-        """Working memory of the host: none, all work is done in the memory of the device."""
-        return 0
-
-    @property
-    def ahead(self) -> int:
-        """Tiles that are under way while an earlier one is read: one is computed while the one before is copied, finished and written."""
-        return 1
-
-    def predicted(self) -> float | None:
-        """Seconds of a pair: not known before a tile has run."""
-        return None
-
     def side(self, table: GateTable | DeviceGates) -> DeviceSide:
         """Form the masks of a table's samples: in the host's memory and taken to the device, or there, where the gates are."""
         return self.formed_there(table) if isinstance(table, DeviceGates) else self.there(self.layout.side(table))
@@ -112,25 +136,6 @@ class CudaBackend:
     def _arranged(self, count: int, bits: Any, reals: Any) -> DeviceSide:
         with self.launcher.in_line("arrange masks"):
             return DeviceSide(count, *(self.runner.arranged(values) for values in (bits, reals)))
-
-    def tile(
-        self, rows: DeviceSide, cols: DeviceSide, exponents: np.ndarray, diagonal: int | None = None, memory: np.ndarray | None = None
-    ) -> np.ndarray:
-        """The kernel of all pairs divided by 2**exponents[-1], ``(rows, cols)``, in the host's memory.
-
-        Args:
-            rows: masks of the row samples.
-            cols: masks of the column samples.
-            exponents: power of two of each step.
-            diagonal: in a symmetric kernel, number of the first column minus that of the first row: entries left of the diagonal are
-                then what was cheapest.
-            memory: flat array of the backend's dtype to put the result in, from ``memory_of``; ``None``: a new one.
-
-        Raises:
-            DeviceMemoryError: the device has no room for the tile.
-            BackendError: the device failed.
-        """
-        return self.start(rows, cols, exponents, diagonal, memory)()
 
     def start(
         self, rows: DeviceSide, cols: DeviceSide, exponents: np.ndarray, diagonal: int | None = None, memory: np.ndarray | None = None

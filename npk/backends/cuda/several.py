@@ -3,11 +3,10 @@
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
-from npk.backends.cuda import CudaBackend, DeviceSide, devices
+from npk.backends.cuda import CudaBackend, DeviceSide, OnDevices, devices
 from npk.backends.layout import Side
 from npk.dual.device_gates import DeviceGates
 from npk.dual.gate_table import GateTable
@@ -34,7 +33,7 @@ class SharedSide:
         return len(self.masks)
 
 
-class SeveralDevices:
+class SeveralDevices(OnDevices):
     """A backend of each device: see :class:`npk.backends.cuda.CudaBackend` for the meaning of each method.
 
     Args:
@@ -43,6 +42,7 @@ class SeveralDevices:
 
     def __init__(self, backends: Sequence[CudaBackend]) -> None:
         self.backends, self.recursion, self.dtype = backends, backends[0].recursion, backends[0].dtype
+        self.ahead = len(backends)  # one on each device
         self._turns = itertools.cycle(range(len(backends)))
 
     @property
@@ -50,31 +50,9 @@ class SeveralDevices:
         """Bytes of one sample's masks, on one side."""
         return self.backends[0].bytes_a_sample
 
-    @property
-    def bytes_a_pair(self) -> int:
-        """Bytes of a pair's entry in the host's memory: in the tiles under way, on the kernel's scale, and in between."""
-        return (3 + self.ahead) * self.dtype.itemsize
-
-    @property
-    def bytes_a_thread(self) -> int:
-        """Working memory of the host: none."""
-        return 0
-
-    @property
-    def ahead(self) -> int:
-        """Tiles that are under way while an earlier one is read: one on each device."""
-        return len(self.backends)
-
-    def predicted(self) -> None:
-        """None: not known before a tile has run."""
-
     def side(self, table: GateTable | DeviceGates) -> SharedSide:
         """Form the masks of a table's samples."""
         return SharedSide(self.backends, table if isinstance(table, DeviceGates) else self.backends[0].layout.side(table))
-
-    def tile(self, rows: SharedSide, cols: SharedSide, *options: Any, **more: Any) -> np.ndarray:
-        """The kernel of all pairs divided by 2**exponents[-1], by the device whose turn it is."""
-        return self.start(rows, cols, *options, **more)()
 
     def start(
         self, rows: SharedSide, cols: SharedSide, exponents: np.ndarray, diagonal: int | None = None, memory: np.ndarray | None = None
