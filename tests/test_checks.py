@@ -76,17 +76,83 @@ def test_duality_in_single_precision():
     assert 0 < result.measured < result.tolerance == 1e-4
 
 
+class Normalizes(nn.Module):
+    """Constants of the code: an attribute, and a tensor that is made while the network runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.mean = torch.tensor([0.5, 0.4, -0.3])
+
+    def forward(self, x):
+        return (x - self.mean) / torch.tensor([0.2, 0.3, 0.1])
+
+
+def test_duality_of_a_network_with_constants():
+    net = nn.Sequential(Normalizes(), nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 3), Normalizes())
+    result = npk.check_duality(net.eval(), draw(5, 3), draws=50)
+    assert result.passed
+    assert 0 < result.measured < 1e-5
+
+
+class Named(nn.Sequential):
+    """Its output is in a dictionary."""
+
+    def forward(self, x):
+        return {"logits": super().forward(x)}
+
+
+def test_duality_of_an_output_in_a_dictionary():
+    torch.manual_seed(0)
+    assert npk.check_duality(Named(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)).eval(), draw(5, 3), draws=50).passed
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+def test_duality_in_half_precision(kind):
+    """Rounding of 1e-3 would hide mistakes: what is compared is a copy in float64."""
+    layers = [layer for i in (4, 32, 32) for layer in (nn.Linear(i, 32), nn.ReLU())]
+    net = network(*layers, nn.Linear(32, 2)).to(getattr(torch, kind))
+    before = {name: w.clone() for name, w in net.state_dict().items()}
+    result = npk.check_duality(net, draw(6, 4), draws=50)
+    assert result.passed
+    assert result.measured < 1e-9
+    assert result.tolerance == 1e-9
+    assert f"of the {kind} network a copy in float64" in result.statement
+    assert all(w.dtype == getattr(torch, kind) and torch.equal(w, before[name]) for name, w in net.state_dict().items())
+
+
+class Narrows(nn.Module):
+    """Its code asks for a type of number."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, x):
+        return x.to(self.kind)
+
+
+@pytest.mark.parametrize(("kind", "inner"), [("float64", "float32"), ("float32", "float16"), ("float16", "float16")])
+def test_duality_goes_by_the_coarsest_numbers_of_the_network(kind, inner):
+    inner = getattr(torch, inner)
+    net = nn.Sequential(network(nn.Linear(3, 32), nn.ReLU()).to(getattr(torch, kind)), Narrows(inner), network(nn.Linear(32, 2)).to(inner))
+    result = npk.check_duality(net.eval(), draw(5, 3), draws=50)
+    assert result.passed
+    assert result.measured > 1e-9
+    assert result.tolerance == {torch.float32: 1e-4, torch.float16: 0.05}[inner]
+    assert "copy" not in result.statement
+
+
 def test_duality_sees_one_flipped_gate(skips, monkeypatch):
     """The gate with the largest effect; one whose pre-activation is near 0 would hardly show."""
-    record = duality.record_gates
+    record = duality.record_trace
 
-    def flip(net, X):
-        table = record(net, X)
+    def flip(trace, X, **options):
+        table = record(trace, X, **options)
         name = table.names[0]
         entry = table.entries[name]
         return GateTable(table.graph, table.inputs, {**table.entries, name: GateLayer(entry.kind, entry.shape, entry.data ^ np.uint64(1))})
 
-    monkeypatch.setattr(duality, "record_gates", flip)
+    monkeypatch.setattr(duality, "record_trace", flip)
     result = npk.check_duality(skips[True], draw(5, 3), draws=10)
     assert not result.passed
     assert result.measured > 1e-3

@@ -1,22 +1,38 @@
 """Duality: the network is the inner product of its path features and its path values."""
 
+import copy
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from npk.dual.gate_table import GateTable
 from npk.dual.paths import neural_path_feature, neural_path_value
-from npk.dual.recording import as_samples, record_gates
+from npk.dual.recording import as_samples, place_of, record_trace
 from npk.dual.value_network import evaluate, own_weights, random_weights
+from npk.errors import NpkError
 from npk.gram.kernel import NeuralPathKernel
+from npk.progress import Silent
 from npk.results import CheckResult
 
 if TYPE_CHECKING:
     import torch
 
+    from npk.dual.tracing import Trace
+
 _ENUMERABLE = 50_000
-_TOLERANCE = {"float32": 1e-4, "float64": 1e-9}
+_TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "float16": 0.05, "bfloat16": 0.3}  # from the finest to the coarsest
+_HALF = ("float16", "bfloat16")
 _SAMPLES = 16
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A network as it is checked: traced, with the coarsest type of number that it computes in."""
+
+    net: "torch.nn.Module"
+    trace: "Trace"
+    dtype: str
 
 
 def check_duality(net: "torch.nn.Module", X: np.ndarray, *, draws: int = 200, seed: int = 0, name: str = "network") -> CheckResult:
@@ -24,7 +40,8 @@ def check_duality(net: "torch.nn.Module", X: np.ndarray, *, draws: int = 200, se
 
     The value network is the path graph that npk read, under the gates that npk recorded. With the network's own weights and biases it
     must give the network's output; with weights drawn at random its outputs must have the kernel as their second moment. Where paths
-    are few they are also enumerated.
+    are few they are also enumerated. The network runs on copies of the samples. One in half precision, whose rounding would hide
+    mistakes, is checked as a copy in float64, if it runs in float64; the statement says so.
 
     Args:
         net: a network in eval mode.
@@ -41,24 +58,61 @@ def check_duality(net: "torch.nn.Module", X: np.ndarray, *, draws: int = 200, se
         DataError: X is empty or not finite.
         UnsupportedGraphError: the network's paths are not wholly understood.
     """
-    import torch
-
     X = as_samples(X)[:_SAMPLES]
-    table = record_gates(net, X)
-    dtype = next((p.dtype for p in net.parameters()), torch.float32)
-    with torch.no_grad():
-        output = net(torch.as_tensor(X).to(dtype)).double().cpu().numpy().reshape(len(X), -1)
-    weights = own_weights(net)
+    given = _subject(net, X)
+    subject, X = (_in_float64(given, X) or given, _rounded(given, X)) if given.dtype in _HALF else (given, X)
+    table = record_trace(subject.trace, X, gates="auto", progress=Silent())
+    output, weights = _output(subject, X), own_weights(subject.trace.program)
     again = evaluate(table, weights).reshape(output.shape)
     cases = [{"label": "own weights", "deviation": _relative(again, output)}]
     if table.graph.path_count() <= _ENUMERABLE:
         cases.append({"label": "paths one by one", "deviation": _relative(_enumerated(table, weights), output[:1, :1])})
-    errors = _moment_errors(table, draws, np.random.default_rng(seed))
-    tolerance = _TOLERANCE["float64" if dtype == torch.float64 else "float32"]
+    errors, tolerance = _moment_errors(table, draws, np.random.default_rng(seed)), _TOLERANCE[subject.dtype]
     worst = max(case["deviation"] for case in cases)
     statement = "f(x) = <path feature, path value>, relative to the largest output"
+    statement += f"; of the {given.dtype} network a copy in float64" if subject is not given else ""
     details = {"cases": cases, "moment_errors": errors, "draws": draws, "paths": float(table.graph.path_count())}
     return CheckResult("duality", name, statement, bool(worst <= tolerance and errors <= 5), worst, tolerance, details)
+
+
+def _subject(net: "torch.nn.Module", X: np.ndarray) -> _Subject:
+    import torch
+    from torch.utils._pytree import tree_leaves
+
+    from npk.dual.tracing import trace_network
+
+    trace = trace_network(net, X.shape[1:])
+    values = (value for node in trace.program.graph.nodes for value in tree_leaves(node.meta.get("val")))
+    found = {str(value.dtype).removeprefix("torch.") for value in values if isinstance(value, torch.Tensor)}
+    return _Subject(net, trace, max(found & _TOLERANCE.keys(), key=list(_TOLERANCE).index, default="float32"))
+
+
+def _in_float64(given: _Subject, X: np.ndarray) -> _Subject | None:
+    """The same network in float64; ``None`` where its code asks for half precision itself."""
+    try:
+        found = _subject(copy.deepcopy(given.net).double(), X)
+    except (NpkError, RuntimeError):
+        return None
+    return None if found.dtype in _HALF else found
+
+
+def _rounded(given: _Subject, X: np.ndarray) -> np.ndarray:
+    """Samples as a network in half precision sees them."""
+    import torch
+
+    return torch.tensor(X, dtype=place_of(given.trace)[1]).to(torch.float32).numpy()
+
+
+def _output(subject: _Subject, X: np.ndarray) -> np.ndarray:
+    """What the network itself gives, ``(n, output units)`` float64; it may work in place on what it is given."""
+    import torch
+    from torch.utils._pytree import tree_leaves
+
+    device, dtype = place_of(subject.trace)
+    with torch.no_grad():
+        results = tree_leaves(subject.net(torch.tensor(X, dtype=dtype, device=device)))
+    output = next(result for result in results if isinstance(result, torch.Tensor))
+    return output.double().cpu().numpy().reshape(len(X), -1)
 
 
 def _relative(actual: np.ndarray, expected: np.ndarray) -> float:

@@ -6,10 +6,12 @@ gate operator is an external gate.
 """
 
 import contextlib
+import copy
 import io
 import logging
 import math
 import warnings
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -92,7 +94,7 @@ def _export(net: torch.nn.Module, input_shape: tuple[int, ...]) -> fx.GraphModul
     tensor = next(iter([*net.parameters(), *net.buffers()]), torch.zeros(()))
     dtype = tensor.dtype if tensor.dtype.is_floating_point else torch.float32
     example = torch.zeros((2, *input_shape), dtype=dtype, device=tensor.device)  # a batch of 1 would be taken for a constant
-    _try_forward(net, example, input_shape)
+    net = _on_copies(net) if _try_forward(net, example, input_shape) else net
     try:
         with _quiet():
             exported = torch.export.export(net, (example,), dynamic_shapes=({0: torch.export.Dim("n", min=1)},))
@@ -117,8 +119,16 @@ def _quiet() -> Iterator[None]:
             logging.disable(before)
 
 
-def _try_forward(net: torch.nn.Module, example: torch.Tensor, input_shape: tuple[int, ...]) -> None:
-    """Tell a wrong input shape from a network that cannot be traced. Dropout and batch norm are not disturbed: gradients and state stay."""
+def _on_copies(net: torch.nn.Module) -> torch.nn.Module:
+    """The network for torch.export, which takes no input that is worked on in place; modules and parameters are shared."""
+    found = copy.copy(net)
+    first = OrderedDict[int, Any]({-1: lambda _module, inputs: tuple(value.clone() for value in inputs)})
+    found._forward_pre_hooks = first | net._forward_pre_hooks
+    return found
+
+
+def _try_forward(net: torch.nn.Module, example: torch.Tensor, input_shape: tuple[int, ...]) -> bool:
+    """Whether the network works in place on its input; a wrong input shape is told. Gradients and state stay as they are."""
     if any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) and m.training for m in net.modules()):
         raise UnsupportedGraphError(
             f"{type(net).__name__} has batch norm in train mode, whose statistics depend on the batch. Call net.eval() first."
@@ -126,7 +136,9 @@ def _try_forward(net: torch.nn.Module, example: torch.Tensor, input_shape: tuple
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            before = example._version
             net(example)
+            return example._version != before
     except NpkError:
         raise
     except (RuntimeError, ValueError, IndexError) as error:

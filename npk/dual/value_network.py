@@ -5,9 +5,11 @@ its outputs have the kernel as their second moment, for every architecture (mome
 """
 
 from collections.abc import Mapping
+from operator import attrgetter
 
 import numpy as np
 import torch
+from torch import fx
 
 from npk.dual.gate_table import GateTable, input_values, unpack
 from npk.dual.path_graph import PathGraph, PathNode, average_weights, fan_in, part_taps, window_taps
@@ -17,8 +19,10 @@ Weights = Mapping[str, torch.Tensor]
 
 
 def own_weights(net: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """All parameters and buffers of a network in float64, by name."""
+    """All parameters and buffers of a network in float64, by name; of a traced program its constants, too."""
     tensors = [*net.named_parameters(remove_duplicate=False), *net.named_buffers(remove_duplicate=False)]
+    held = (str(node.target) for node in net.graph.nodes if node.op == "get_attr") if isinstance(net, fx.GraphModule) else ()
+    tensors += [(name, attrgetter(name)(net)) for name in held]
     return {name: tensor.detach().double().cpu() for name, tensor in tensors if tensor.dtype.is_floating_point}
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map_only
 
 from npk.errors import OptionError, UnsupportedGraphError
 
@@ -97,9 +98,9 @@ def _modules(net: nn.Module) -> dict[int | str, nn.Module]:
 
 
 def _caught(net: nn.Module, x: torch.Tensor, module: nn.Module, name: int | str) -> Any:
-    """The output of a module while the network runs."""
+    """A copy of a module's output while the network runs: what follows may work in place on it."""
     caught: list[Any] = []
-    hook = module.register_forward_hook(lambda _module, _inputs, result: caught.append(result))
+    hook = module.register_forward_hook(lambda _module, _inputs, result: caught.append(tree_map_only(torch.Tensor, torch.clone, result)))
     try:
         net(x)
     finally:

@@ -212,7 +212,7 @@ def _outputs(net: nn.Module, X: np.ndarray) -> int:
         )
     net.eval()
     with torch.no_grad():
-        return net(torch.from_numpy(X[:1]).to(next(net.parameters()).device)).shape[1]
+        return net(torch.tensor(X[:1], device=next(net.parameters()).device)).shape[1]  # a copy: a network may work in place on its input
 
 
 def _split(y: np.ndarray, validation: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -287,7 +287,7 @@ class _Run:
         self.net.eval()
         if len(self.y_held) == 0:
             return math.nan, math.nan
-        logits = torch.cat([self.net(x) for x in self.X_held.split(512)])
+        logits = torch.cat([self.net(x.clone()) for x in self.X_held.split(512)])
         accuracy = (logits.argmax(1) == self.y_held).double().mean()
         return float(accuracy), float(functional.cross_entropy(logits, self.y_held))
 
