@@ -5,9 +5,9 @@
 - ``.pt``, ``.pth``, ``.bin``, ``.ckpt``: a state dict; loading needs ``arch``. Or TorchScript: its graph is followed, not run by torch
 - ``.onnx``: weights and graph; read, not written; needs the extra ``onnx``
 
-Pickled code is never run: a pickled network is refused, in a ``.pt2`` file too. Foreign state dicts may be half precision (becomes
-float32), wrapped as ``{"state_dict": ...}`` and the like, and carry a prefix such as ``module.`` on every name. A graph in a ``.pt2`` or
-TorchScript file is read by torch's own loader, which was not made for files from strangers.
+Nothing in a file runs while it is loaded: a pickled network is refused, in a ``.pt2`` file too; torch gets a ``.pt2`` file only after a
+whole check, and a TorchScript file never. Foreign state dicts may be half precision (becomes float32), wrapped as
+``{"state_dict": ...}`` and the like, and carry a prefix such as ``module.`` on every name.
 """
 
 import os

@@ -3,12 +3,12 @@
 import contextlib
 import difflib
 import logging
-import os
 import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from npk.checkpoint.archives import Archive
 from npk.errors import CheckpointError
 
 WORKING = ".safetensors (weights and architecture), .pt2 (torch.export), .pt or .pth (state dict)"
@@ -48,21 +48,12 @@ def check_file(path: Path) -> None:
 
 
 def check_archive(path: Path) -> None:
-    """Compare the check sums of a zip archive, which torch does not."""
+    """Compare the check sums of a zip archive, which torch does not; one that can be read in two ways is refused."""
     with path.open("rb") as file:
         if file.read(2) != b"PK":
             return  # torch's older format has none
-        file.seek(-min(22, path.stat().st_size), os.SEEK_END)
-        whole = file.read(4) == b"PK\x05\x06"  # the last record; zipfile forgives a cut in it, torch does not
-    if not whole:
-        raise CheckpointError(f"{path} is truncated: its table of contents is missing. Copy or save it again.")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except Exception as error:  # a damaged archive raises nearly anything
-        raise CheckpointError(f"{path} is truncated or damaged ({first_line(error)}). Copy or save it again.") from error
-    if damaged:
-        raise CheckpointError(f"{path} was changed after it was saved: {damaged} in it is damaged. Copy it again from where it was made.")
+    with Archive(path) as archive:
+        archive.check_sums()
 
 
 def is_script(path: Path) -> bool:

@@ -2,13 +2,12 @@
 
 import copy
 import io
-import json
 import types
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from npk.checkpoint.files import check_archive, first_line, quiet_torch
+from npk.checkpoint.files import first_line, quiet_torch
+from npk.checkpoint.program_records import checked_copy
 from npk.errors import CheckpointError, OptionError
 
 if TYPE_CHECKING:
@@ -42,11 +41,10 @@ def read_pt2(path: Path) -> "nn.Module":
 
     import npk.networks.gating  # noqa: F401 - registers the operator npk::gate
 
-    check_archive(path)
-    _refuse_code(path)
+    copy = checked_copy(path)
     try:
         with quiet_torch():
-            net = torch.export.load(path).module()
+            net = torch.export.load(copy).module()
     except Exception as error:
         raise CheckpointError(
             f"{path} cannot be read by torch {torch.__version__} ({first_line(error)}). Was it written by torch.export.save?"
@@ -60,29 +58,3 @@ def read_pt2(path: Path) -> "nn.Module":
 def _stay(net: "nn.Module") -> "nn.Module":
     """An exported graph has one mode for ever."""
     return net
-
-
-def _refuse_code(path: Path) -> None:
-    """Let through tensors and the graph; torch's loader would unpickle objects and run compiled libraries."""
-    if not zipfile.is_zipfile(path):
-        raise CheckpointError(f"{path} is truncated or was not written by torch.export.save. Copy or save it again.")
-    with zipfile.ZipFile(path) as archive:
-        code = [name for name in archive.namelist() if _is_code(name, archive.read(name))]
-    if code:
-        raise CheckpointError(
-            f"{path} holds pickled or compiled code ({code[0]}), which npk never runs. Export a network of plain tensors."
-        )
-
-
-def _is_code(name: str, content: bytes) -> bool:
-    """Whether torch's loader would run a part of the file; so is taken what cannot be read."""
-    import torch
-
-    try:
-        if name.endswith("_config.json"):
-            return any(entry["use_pickle"] for entry in json.loads(content)["config"].values())
-        if name.endswith(".pt"):
-            torch.load(io.BytesIO(content), weights_only=True)
-    except Exception:
-        return True
-    return "aotinductor" in name or "/constants/custom_obj" in name or "/constants/opaque_obj" in name

@@ -1,198 +1,160 @@
-"""TorchScript files: the state dict in them, or their graph as a network that ``torch.export`` can trace.
+"""TorchScript files: the state dict in them, or their code as a network that ``torch.export`` can trace.
 
-``torch.export`` does not trace a ScriptModule. Its graph, with all calls inlined, is a list of ATen operators, and is followed here
-operator by operator. Nothing in the file runs while it is loaded.
+``torch.export`` does not trace a ScriptModule, and ``torch.jit.load`` runs code of the file. So an archive is read here: its objects from
+its pickles (``script_pickle``), its code as a tree of known parts (``script_code``), which is followed operator by operator when the
+network meets a sample (``script_follow``). Nothing in the file runs while it is loaded.
 """
 
-import operator
-import re
-import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from npk.checkpoint.files import check_archive, first_line, quiet_torch
+from npk.checkpoint.archives import Archive
+from npk.checkpoint.script_code import Code, RunsWhileLoaded, StrangeCode
+from npk.checkpoint.script_follow import Follower, Placed
+from npk.checkpoint.script_pickle import Pickled, ScriptObject, Strange
 from npk.errors import CheckpointError, UnsupportedGraphError
 
-# On numbers, lists and None; the same names on tensors are operators of torch.
-PLAIN: dict[str, Callable[..., Any]] = {
-    "aten::__getitem__": operator.getitem,
-    "aten::__not__": operator.not_,
-    "aten::add": operator.add,
-    "aten::append": lambda items, item: items.append(item) or items,
-    "aten::div": operator.truediv,
-    "aten::eq": operator.eq,
-    "aten::floordiv": operator.floordiv,
-    "aten::ge": operator.ge,
-    "aten::gt": operator.gt,
-    "aten::le": operator.le,
-    "aten::len": len,
-    "aten::lt": operator.lt,
-    "aten::mul": operator.mul,
-    "aten::ne": operator.ne,
-    "aten::neg": operator.neg,
-    "aten::remainder": operator.mod,
-    "aten::sub": operator.sub,
-}
-
-
-def _raise(message: Any, *_: Any) -> None:
-    raise ValueError(f"the network raises {message!r}")
-
-
-# On anything.
-ALWAYS: dict[str, Callable[..., Any]] = {
-    # traced: the last four arguments are switches of cuDNN
-    "aten::_convolution": lambda *arguments: torch.ops.aten.convolution.default(*arguments[:9]),
-    "aten::Bool": lambda value: value,  # numbers stay what they are: a size of a traced network must stay a size
-    "aten::Float": lambda value: value,
-    "aten::Int": lambda value: value,
-    "aten::ScalarImplicit": lambda value: value,
-    "aten::__is__": operator.is_,
-    "aten::__isnot__": operator.is_not,
-    "aten::dim": lambda x: x.dim(),
-    "aten::format": lambda text, *values: text.format(*values),
-    "aten::list": list,
-    "aten::warn": lambda *_: None,
-    "aten::size": lambda x, dim=None: list(x.shape) if dim is None else x.shape[dim],
-    "prim::ListConstruct": lambda *items: list(items),
-    "prim::NumToTensor": lambda value: value,
-    "prim::RaiseException": _raise,
-    "prim::TupleConstruct": lambda *items: items,
-    "prim::Uninitialized": lambda: None,
-    "prim::dtype": lambda x: x.dtype,
-    "prim::device": lambda x: x.device,
-    "prim::unchecked_cast": lambda value: value,
-}
-UNPACKS = ("prim::ListUnpack", "prim::TupleUnpack")
+_DEEPEST = 60  # modules within modules
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """The state dict of a TorchScript archive."""
-    return dict(_loaded(path).state_dict())
+    """The state dict of a TorchScript archive.
+
+    Raises:
+        CheckpointError: a damaged archive, or one that holds what npk does not know.
+    """
+    return {name: value for name, value, _ in _tensors(*_read(path)[:2])}
 
 
 def read_script(path: Path) -> nn.Module:
-    """The network of a TorchScript archive, in evaluation mode."""
-    return ScriptNetwork(_loaded(path).eval())
+    """The network of a TorchScript archive, in evaluation mode, float64 if one of its parameters is, else float32.
+
+    Raises:
+        CheckpointError: a damaged archive, or one that holds what npk does not know.
+    """
+    code, top, constants = _read(path)
+    net = ScriptNetwork(code, top, constants)
+    return net.double() if any(p.dtype == torch.float64 for p in net.parameters()) else net.float()
 
 
-def _loaded(path: Path) -> Any:
-    check_archive(path)
-    with zipfile.ZipFile(path) as archive:
-        code = [name for name in archive.namelist() if name.endswith(".py") and b"def __setstate__" in archive.read(name)]
-    if code:
-        raise CheckpointError(
-            f"{path} holds code that runs while it is loaded ({code[0]}), which npk refuses. "
-            "Where it was made, write torch.save(script.state_dict(), 'weights.pt'), and load that with arch."
-        )
-    try:
-        with quiet_torch():
-            script = torch.jit.load(path, map_location="cpu")
-    except Exception as error:
-        raise CheckpointError(
-            f"{path} cannot be read by torch {torch.__version__} ({first_line(error)}). Copy or save it again."
-        ) from error
-    return script.double() if any(p.dtype == torch.float64 for p in script.parameters()) else script.float()
+def _read(path: Path) -> tuple[Code, ScriptObject, tuple[Any, ...]]:
+    """The code, the network's own object, and the constants of the code."""
+    with Archive(path) as archive:
+        root = archive.names[0].partition("/")[0] + "/"
+        try:
+            code, pickled = Code(archive, root), Pickled(archive, root)
+            if f"{root}byteorder" in archive.names and archive.read(f"{root}byteorder") != b"little":
+                raise Strange("its numbers are in another order of bytes")
+            top, constants = pickled.read("data"), pickled.read("constants")
+            _check_objects(top, code)
+        except RunsWhileLoaded as error:
+            raise CheckpointError(
+                f"{path} holds code that runs while it is loaded ({error}), which npk refuses. "
+                "Where it was made, write torch.save(script.state_dict(), 'weights.pt'), and load that with arch."
+            ) from error
+        except (Strange, StrangeCode) as error:
+            raise CheckpointError(f"{path} is damaged or holds what npk does not know: {error}. Copy or save it again.") from error
+    return code, top, constants if isinstance(constants, tuple) else ()
 
 
-@dataclass(frozen=True)
-class Step:
-    """One node of a TorchScript graph: what it computes, from which values, under which names; the two branches of an ``if``."""
+def _check_objects(top: Any, code: Code) -> None:
+    """The network's own object has a method ``forward``; each object below it has a class, and none is within itself."""
+    kind = code.classes.get(top.kind) if isinstance(top, ScriptObject) else None
+    if kind is None or "forward" not in kind.methods or len(kind.methods["forward"].names) < 2:
+        raise Strange("it holds no network with a method forward")
+    waiting: list[tuple[ScriptObject, int]] = [(top, 0)]
+    seen = 0
+    while waiting:
+        target, depth = waiting.pop()
+        seen += 1
+        if target.kind not in code.classes:
+            raise Strange(f"it has no code of the class {target.kind}")
+        if depth > _DEEPEST or seen > 100_000:
+            raise Strange("its modules are within each other without end")
+        waiting.extend((value, depth + 1) for value in target.values.values() if isinstance(value, ScriptObject))
 
-    kind: str
-    function: torch._ops.OpOverload | None
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    branches: "tuple[Block, ...]"
-    source: str
 
-
-@dataclass(frozen=True)
-class Block:
-    """Steps in order, and the names of their results."""
-
-    steps: tuple[Step, ...]
-    results: tuple[str, ...]
+def _tensors(code: Code, top: ScriptObject, path: str = "") -> Iterator[tuple[str, torch.Tensor, bool]]:
+    """Path, tensor, and whether it is a parameter, of all parameters and buffers."""
+    kind = code.classes[top.kind]
+    for name in (*kind.parameters, *kind.buffers):
+        if isinstance(top.values.get(name), torch.Tensor):
+            yield path + name, top.values[name], name in kind.parameters
+    for name, value in top.values.items():
+        if isinstance(value, ScriptObject):
+            yield from _tensors(code, value, f"{path}{name}.")
 
 
 class ScriptNetwork(nn.Module):
-    """The inlined graph of a ScriptModule, followed step by step; parameters and buffers have the names they have there."""
+    """The code of a TorchScript archive, followed step by step; parameters and buffers have the names they have there."""
 
-    def __init__(self, script: Any) -> None:
+    def __init__(self, code: Code, top: ScriptObject, constants: tuple[Any, ...]) -> None:
         super().__init__()
-        self._share_tensors(script)
-        graph = script.inlined_graph
-        self._own, self._input = (value.debugName() for value in graph.inputs())
-        self._paths: dict[str, str] = {}  # of parameters and buffers, by the name of a value
-        self._constants: dict[str, Any] = {}
-        self._objects: dict[str, tuple[Any, str]] = {self._own: (script, "")}
-        self._block = self._translated(graph)
-        del self._objects  # the script itself: it can be neither copied nor traced
+        self._code, self._top = code, Shared(top)
+        self._constants = [self._kept(f"constant_{i}", value) for i, value in enumerate(constants)]
+        self._register()
         self.eval()
 
-    def _share_tensors(self, script: Any) -> None:
-        seen: dict[tuple[int, torch.Size], nn.Parameter] = {}
-        for path, module in script.named_modules():
-            target = _descend(self, path)
-            for name, parameter in module.named_parameters(recurse=False):
-                tensor = parameter.detach()
-                target.register_parameter(name, seen.setdefault((tensor.data_ptr(), tensor.shape), nn.Parameter(tensor)))
-            for name, buffer in module.named_buffers(recurse=False):
-                target.register_buffer(name, buffer)
-
-    def _translated(self, block: Any) -> Block:
-        steps = []
-        for node in block.nodes():
-            if node.kind() == "prim::Constant":
-                self._keep_constant(node)
-            elif node.kind() == "prim::GetAttr":
-                self._keep_attribute(node)
-            else:
-                inputs, outputs = (tuple(v.debugName() for v in values) for values in (node.inputs(), node.outputs()))
-                branches = tuple(self._translated(inner) for inner in node.blocks())
-                steps.append(Step(node.kind(), _operator(node), inputs, outputs, branches, _source(node)))
-        return Block(tuple(steps), tuple(value.debugName() for value in block.outputs()))
-
-    def _keep_constant(self, node: Any) -> None:
-        name = node.output().debugName()
-        value = None if node.output().type().kind() == "FunctionType" else node.output().toIValue()
+    def _kept(self, name: str, value: Any) -> Any:
+        """A constant: a tensor becomes a buffer."""
         if isinstance(value, torch.Tensor):
-            self._paths[name] = f"constant_{len(self._buffers)}"
-            self.register_buffer(self._paths[name], value)
-        else:
-            self._constants[name] = value
+            self.register_buffer(name, value)
+            return None
+        return value
 
-    def _keep_attribute(self, node: Any) -> None:
-        holder, path = self._objects[node.input().debugName()]
-        name, path = node.output().debugName(), f"{path}.{node.s('name')}".removeprefix(".")
-        value = getattr(holder, node.s("name"))
-        if isinstance(value, torch.jit.ScriptModule):
-            self._objects[name] = value, path
-        elif isinstance(value, torch.Tensor):
-            self._paths[name] = path
-        else:
-            self._constants[name] = value
+    def _register(self) -> None:
+        """Tensors under their names; other tensors that a module holds are buffers too."""
+        top = self._top.value
+        seen: dict[tuple[Any, ...], nn.Parameter] = {}
+        for path, tensor, is_parameter in _tensors(self._code, top):
+            head, _, name = path.rpartition(".")
+            if is_parameter and tensor.is_floating_point():
+                key = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+                _descend(self, head).register_parameter(name, seen.setdefault(key, nn.Parameter(tensor)))
+            else:
+                _descend(self, head).register_buffer(name, tensor)
+        _prepare(self, top, "")
 
     def forward(self, x: torch.Tensor) -> Any:
         """The output for a batch."""
-        tensors = {name: _found(self, path) for name, path in self._paths.items()}
-        results = self._run(self._block, {**self._constants, **tensors, self._input: x})
-        return results[0] if len(results) == 1 else tuple(results)
+        top = self._top.value
+        follower = Follower(self._code, self._constant, lambda path: _found(self, path))
+        function = follower.method(Placed(top, ""), "forward")
+        assert function is not None  # checked when the file was read
+        try:
+            return follower.call(function, [Placed(top, ""), x], {})
+        except RecursionError as error:
+            raise UnsupportedGraphError("the code of the TorchScript file is nested too deeply. Export it to .pt2.") from error
 
-    def _run(self, block: Block, values: dict[str, Any]) -> list[Any]:
-        for step in block.steps:
-            inputs = [values[name] for name in step.inputs]
-            if step.kind == "prim::If":
-                results = self._run(step.branches[0 if inputs[0] else 1], values)
-            else:
-                results = inputs[0] if step.kind in UNPACKS else [_result(step, inputs)]
-            values.update(zip(step.outputs, results, strict=False))  # some have no output
-        return [values[name] for name in block.results]
+    def _constant(self, number: int) -> Any:
+        name = f"constant_{number}"
+        return self._buffers[name] if name in self._buffers else self._constants[number]
+
+
+class Shared:
+    """What copies of a network have in common, because it is never changed."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __deepcopy__(self, memo: object) -> "Shared":
+        return self
+
+
+def _prepare(net: nn.Module, target: ScriptObject, path: str) -> None:
+    """Evaluation mode for an object and those below it; its tensors that are neither parameters nor buffers become buffers."""
+    for name, value in target.values.items():
+        whole = f"{path}.{name}".removeprefix(".")
+        if name == "training":
+            target.values[name] = False
+        elif isinstance(value, ScriptObject):
+            _prepare(net, value, whole)
+        elif isinstance(value, torch.Tensor) and name not in (holder := _descend(net, path))._parameters | holder._buffers:
+            holder.register_buffer(name, value, persistent=False)
 
 
 def _descend(root: nn.Module, path: str) -> nn.Module:
@@ -207,32 +169,3 @@ def _descend(root: nn.Module, path: str) -> nn.Module:
 def _found(root: nn.Module, path: str) -> torch.Tensor:
     head, _, name = path.rpartition(".")
     return getattr(root.get_submodule(head), name)
-
-
-def _operator(node: Any) -> torch._ops.OpOverload | None:
-    """The ATen operator of a node, with its overload; none for one that reads or writes files."""
-    found = re.match(r"aten::(\w+)(?:\.(\w+))?\(", node.schema())
-    packet = getattr(torch.ops.aten, found[1], None) if found and "filename" not in node.schema() else None
-    operator = getattr(packet, found[2] or "default", None) if found else None
-    return operator if isinstance(operator, torch._ops.OpOverload) else None
-
-
-def _source(node: Any) -> str:
-    """File and line where the network was written."""
-    place = re.search(r"([^\s\"/]+\.py)\D{1,9}(\d+)", node.sourceRange())
-    return f"{place[1]}:{place[2]}" if place else "source unknown"
-
-
-def _result(step: Step, inputs: list[Any]) -> Any:
-    if step.kind in ALWAYS:
-        return ALWAYS[step.kind](*inputs)
-    if step.kind in PLAIN and not isinstance(inputs[0], torch.Tensor):
-        return PLAIN[step.kind](*inputs)
-    if step.function is None:
-        raise UnsupportedGraphError(
-            f"npk does not follow {step.kind} of TorchScript ({step.source}). "
-            "Load the weights with arch='module:callable', or export to .pt2."
-        )
-    named = [argument.name for argument in step.function._schema.arguments if argument.kwarg_only]
-    plain = len(inputs) - len(named)
-    return step.function(*inputs[:plain], **dict(zip(named, inputs[plain:], strict=True)))
