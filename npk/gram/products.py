@@ -136,16 +136,16 @@ def multiply(tiles: Tiles, V: np.ndarray) -> np.ndarray:
         V: (m,) or (m, k), float64.
 
     Returns:
-        (n,) or (n, k), float64; sums over tiles run in the plan's order.
+        (n,) or (n, k), float64; sums over tiles run in the plan's order, and the layout of V in memory changes no bit.
     """
     result = np.zeros((tiles.plan.n, *V.shape[1:]))
     room = np.empty(_largest(tiles.plan))  # one for all tiles: the allocator keeps what is given back again and again
     with _threads_for(V):
         for tile in tiles.plan:
             values = _in_float64(tiles.read(tile), room)
-            result[tile.rows] += values @ V[tile.cols]
+            result[tile.rows] += values @ np.ascontiguousarray(V[tile.cols])  # BLAS rounds by the layout of what it is given
             if tiles.plan.symmetric and tile.row != tile.col:
-                result[tile.cols] += values.T @ V[tile.rows]
+                result[tile.cols] += values.T @ np.ascontiguousarray(V[tile.rows])
             del values  # before the next is read
     return result
 
