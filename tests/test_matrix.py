@@ -1,6 +1,7 @@
 """Gram: blocks, products and views of a matrix of tiles, against the same in NumPy."""
 
 import itertools
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -257,7 +258,7 @@ def test_products_are_repeatable_and_in_float64(rng):
 class Laid(np.ndarray):
     """Values of a tile that note how what they are multiplied with lies in memory."""
 
-    seen = []
+    seen: ClassVar = []
 
     def __matmul__(self, V):
         self.seen.append(V.flags.c_contiguous)

@@ -58,7 +58,7 @@ def _add_term(
 
 
 def _overlaps(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Sums over channels, ``(n, m, positions, positions)``: a product for each pair, for BLAS rounds otherwise in products of other shapes."""
+    """Sums over channels, ``(n, m, positions, positions)``: a product a pair, for BLAS rounds by the shape of a product."""
     return np.ascontiguousarray(left)[:, None] @ np.ascontiguousarray(right.swapaxes(1, 2))[None]
 
 
