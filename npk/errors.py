@@ -50,3 +50,7 @@ class MissingPackageError(NpkError, ImportError):
 
 class KernelWarning(UserWarning):
     """A kernel that is right and still not what one may think: inputs without an active path, entries that may have underflowed."""
+
+
+class CheckpointWarning(UserWarning):
+    """A checkpoint that was read, and holds more tensors than the network has."""

@@ -87,7 +87,7 @@ CASES = {
     "truncated checkpoint": (["inspect", "cut.safetensors"], "cut.safetensors", "truncated"),
     "empty checkpoint": (["inspect", "empty.safetensors"], "empty.safetensors is empty"),
     "text as a checkpoint": (["inspect", "text.safetensors"], "text.safetensors"),
-    "checkpoint of unknown kind": (["inspect", "X.npy"], ".npy is no kind of checkpoint that npk knows. Use .safetensors"),
+    "checkpoint of unknown kind": (["inspect", "X.npy"], "X.npy is a NumPy array. Use .safetensors"),
     "pickled network": (["inspect", "pickled.pt", "--arch", "bad_input_arch:flat"], "pickled.pt", "state_dict"),
     "state dict without arch": (["inspect", "layernorm.pt"], "does not describe its architecture", "arch='module:callable'"),
     "arch without a colon": (["inspect", "layernorm.pt", "--arch", "bad_input_arch"], "names no callable", "module:callable"),

@@ -358,13 +358,11 @@ def test_a_folder_is_no_checkpoint(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("x.h5", r"\.h5 is no kind of checkpoint that npk (knows|writes). Use \.safetensors .*\.pt2 .*\.pth"),
+        ("x.h5", r"\.h5 is no kind of checkpoint that npk writes. Use \.safetensors .*\.pt2 .*\.pth"),
         ("x", "a name without suffix is no kind"),
     ],
 )
-def test_suffixes_that_do_not_work(tmp_path, plain, name, message):
-    with pytest.raises(CheckpointError, match=message):
-        npk.load(tmp_path / name)
+def test_suffixes_that_are_not_written(tmp_path, plain, name, message):
     with pytest.raises(CheckpointError, match=message):
         npk.save(plain, tmp_path / name)
 
@@ -436,10 +434,10 @@ def test_pickled_code_is_not_run(tmp_path, plain):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([1, 2], "holds a list, not a state dict"),
+        ([1, 2], "holds no weights: it has a int, a int"),
         ({}, "holds a dict, not a state dict"),
-        ({0: torch.ones(1)}, "holds no weights under 0"),
-        ({"epoch": 3, "generator": {"a": torch.ones(1)}}, "holds no weights under epoch, generator"),
+        ({0: torch.ones(1)}, "holds no weights: it has 0"),
+        ({"epoch": 3, "generator": {"a": torch.ones(1)}}, "generator does not fit small: 8 missing"),
     ],
 )
 def test_no_state_dict(tmp_path, content, message):

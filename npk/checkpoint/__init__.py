@@ -2,12 +2,13 @@
 
 - ``.safetensors``: the weights, and in the metadata the architecture, npk's version, free details and a SHA-256 over all of it
 - ``.pt2``: weights and graph, by ``torch.export``; takes any batch size; always in evaluation mode
-- ``.pt``, ``.pth``, ``.bin``, ``.ckpt``: a state dict; loading needs ``arch``. Or TorchScript: its graph is followed, not run by torch
+- what ``torch.save`` wrote, ``.pt`` and under many other names: a state dict; loading needs ``arch``
+- TorchScript: its graph is followed, not run by torch
 - ``.onnx``: weights and graph; read, not written; needs the extra ``onnx``
 
-Nothing in a file runs while it is loaded: a pickled network is refused, in a ``.pt2`` file too; torch gets a ``.pt2`` file only after a
-whole check, and a TorchScript file never. Foreign state dicts may be half precision (becomes float32), wrapped as
-``{"state_dict": ...}`` and the like, and carry a prefix such as ``module.`` on every name.
+Reading, the bytes of a file say which of them it is. Nothing in a file runs while it is loaded: a pickled network is refused, in a
+``.pt2`` file too; torch gets a ``.pt2`` file only after a whole check, and a TorchScript file never. Foreign state dicts may be half
+precision (becomes float32), wrapped in dictionaries and lists, and carry a prefix such as ``module.``.
 """
 
 import os
@@ -15,8 +16,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from npk.checkpoint import architecture, program, weights
-from npk.checkpoint.files import STATE_DICTS, check_file, is_script, readable_suffix, written_suffix
+from npk.checkpoint import architecture, fitting, folders, program, weights
+from npk.checkpoint.files import check_file, written_suffix
+from npk.checkpoint.kinds import INDEX, ONNX, PROGRAM, SAFETENSORS, SCRIPT, kind_of
 from npk.checkpoint.weights import fingerprint
 from npk.errors import CheckpointError, OptionError
 from npk.files import written_whole
@@ -65,17 +67,21 @@ def load(
     arch: "str | Callable[..., nn.Module] | None" = None,
     *,
     arch_options: "Mapping[str, Any] | None" = None,
+    key: str | int | None = None,
     output: int | str | None = None,
     layout: str = "nchw",
 ) -> "nn.Module":
     """Load a network, on the CPU and in evaluation mode.
 
     Args:
-        path: a file that :func:`save` wrote, or a foreign ``.safetensors``, ``.pt``, ``.pth``, ``.bin``, ``.ckpt`` (state dict or
-            TorchScript), ``.jit``, ``.ts`` (TorchScript), ``.pt2`` or ``.onnx`` file (needs the extra ``onnx``).
-        arch: what makes the network around the weights: a callable, or ``"module:callable"`` in your own code, imported from
-            the current directory first. Needed where the file does not describe its architecture.
+        path: a file that :func:`save` wrote, or a foreign one: safetensors, a state dict of ``torch.save``, TorchScript, a ``.pt2``
+            program, ONNX (needs the extra ``onnx``). What it is, its bytes say. Or a folder with ``model.safetensors``,
+            ``pytorch_model.bin`` or the index of several such files.
+        arch: what makes the network around the weights: a callable, ``"module:callable"`` in your own code, imported from
+            the current directory first, or ``"file.py:callable"``. Needed where the file does not describe its architecture.
         arch_options: keyword arguments of ``arch``.
+        key: which dictionary of tensors is meant, where the file has several: the key or the number in a list that leads to it,
+            several with dots between, or the beginning of the names in it.
         output: number or key of an output, or name of a module whose output is taken; see :func:`choose_output`.
         layout: ``"nhwc"`` for a network that takes samples as (H, W, C): it is wrapped to take them as (C, H, W).
 
@@ -84,59 +90,67 @@ def load(
 
     Raises:
         CheckpointError: a missing, truncated, changed or foreign file, pickled code, a newer format, or weights that do not fit.
-        OptionError: an option is malformed, or ``arch`` is given for a file that has no use for it.
-        MissingPackageError: an ``.onnx`` file without the package ``onnx``.
+        OptionError: an option is malformed, or ``arch`` or ``key`` is given for a file that has no use for it.
+        MissingPackageError: an ONNX file without the package ``onnx``.
     """
     path = Path(path)
-    suffix = readable_suffix(path)
-    check_file(path)
     if arch is None and arch_options:
         raise OptionError(f"{', '.join(arch_options)} are arguments of arch, and arch is not given. Add arch='module:callable'.")
     if layout not in ("nchw", "nhwc"):
         raise OptionError(f"layout={layout!r} is not known. Choose nchw (channels first) or nhwc (channels last).")
-    net = _own_graph(path, suffix, arch) or _filled(path, suffix, arch, dict(arch_options or {}))
+    if isinstance(key, bool) or not isinstance(key, str | int | None):
+        raise OptionError(f"key is {key!r}. Give the name or number under which the file has the weights, such as 'state_dict'.")
+    path = folders.weights_in(path) if path.is_dir() else path
+    check_file(path)
+    kind = kind_of(path)
+    if kind in (PROGRAM, ONNX) or (kind == SCRIPT and arch is None):
+        return _own_graph(path, kind, arch, key, output, layout)
+    net = _filled(path, kind, arch, dict(arch_options or {}), None if key is None else str(key))
     return _as_asked(net.eval(), output, layout)
 
 
-def _own_graph(path: Path, suffix: str, arch: Any) -> "nn.Module | None":
-    """The network of a file that holds its own graph; nothing for another one."""
-    script = suffix in STATE_DICTS and is_script(path)
-    if suffix not in (".pt2", ".onnx") and not (script and arch is None):
-        return None
-    if arch is not None:
-        raise OptionError(f"{path} holds its own graph and has no use for arch={arch!r}. Leave arch out.")
-    if suffix == ".onnx":
+def _own_graph(path: Path, kind: str, arch: Any, key: Any, output: int | str | None, layout: str) -> "nn.Module":
+    """The network of a file that holds its own graph."""
+    for name, value in (("arch", arch), ("key", key)):
+        if value is not None:
+            raise OptionError(f"{path} holds its own graph and has no use for {name}={value!r}. Leave {name} out.")
+    if kind == ONNX:
         from npk.checkpoint.onnx_reader import read_onnx
 
-        return read_onnx(path)
-    if script:
+        return _as_asked(read_onnx(path), output, layout)
+    if kind == SCRIPT:
         from npk.checkpoint.script_program import read_script
 
-        return read_script(path)
-    return program.read_pt2(path)
+        return _as_asked(read_script(path).eval(), output, layout)
+    return _as_asked(program.read_pt2(path).eval(), output, layout)
 
 
-def _filled(path: Path, suffix: str, arch: "str | Callable[..., nn.Module] | None", arch_options: dict[str, Any]) -> "nn.Module":
+def _filled(
+    path: Path, kind: str, arch: "str | Callable[..., nn.Module] | None", arch_options: dict[str, Any], key: str | None
+) -> "nn.Module":
     """The network that ``arch`` or the file describes, with the weights of the file."""
-    described = None
-    if suffix == ".safetensors":
-        state, described = weights.read_safetensors(path)
-    else:
-        state = _script_state(path) if is_script(path) else weights.read_pt(path)
+    content, described = _weights(path, kind)
     if arch is None and described is None:
         raise CheckpointError(f"{path} does not describe its architecture. Say what makes the network: arch='module:callable'.")
     if arch is not None:
         net, label = architecture.make(arch, arch_options), arch if isinstance(arch, str) else getattr(arch, "__qualname__", repr(arch))
     else:
         net, label = architecture.rebuild(path, described), "the architecture described in it"
-    weights.fill(net, weights.plain_state(state, path), f"{path} does not fit {label}")
+    fitting.fill(net, content, path, label, key)
     return net
 
 
-def _script_state(path: Path) -> "dict[str, Tensor]":
-    from npk.checkpoint.script_program import read_state
+def _weights(path: Path, kind: str) -> tuple[Any, dict[str, Any] | None]:
+    """What a file holds, and the architecture if it describes one."""
+    if kind == SAFETENSORS:
+        return weights.read_safetensors(path)
+    if kind == SCRIPT:
+        from npk.checkpoint.script_program import read_state
 
-    return read_state(path)
+        return read_state(path), None
+    if kind == INDEX:
+        return folders.read_shards(path, lambda shard: _weights(shard, kind_of(shard))[0]), None
+    return weights.read_pt(path), None
 
 
 def _as_asked(net: "nn.Module", output: int | str | None, layout: str) -> "nn.Module":
@@ -161,7 +175,7 @@ def read_details(path: str | os.PathLike) -> dict[str, Any]:
         CheckpointError: another kind of file, or one that cannot be read.
     """
     path = Path(path)
-    if path.suffix.lower() != ".safetensors":
-        raise CheckpointError(f"{path} has no details, only .safetensors files do. Name a .safetensors file that npk wrote.")
     check_file(path)
+    if kind_of(path) != SAFETENSORS:
+        raise CheckpointError(f"{path} has no details, only .safetensors files do. Name a .safetensors file that npk wrote.")
     return weights.read_description(path)["details"]

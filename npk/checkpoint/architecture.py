@@ -3,14 +3,18 @@
 import contextlib
 import difflib
 import importlib
-import os
+import importlib.util
+import operator
+import re
 import sys
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from npk.checkpoint.files import first_line
 from npk.errors import CheckpointError, OptionError
+from npk.files import digest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,7 +39,7 @@ def make(arch: "str | Callable[..., nn.Module]", arguments: dict[str, Any]) -> "
 
     if isinstance(arch, torch.nn.Module) or not (isinstance(arch, str) or callable(arch)):
         raise OptionError(f"arch is a {type(arch).__name__}. Give what makes the network: a class, a function or 'module:callable'.")
-    with _current_directory_first():
+    with _first_on_the_path(Path.cwd()):
         make = _imported(arch) if isinstance(arch, str) else arch
         try:
             net = _without_drawing(make, arguments)
@@ -55,30 +59,79 @@ def _without_drawing(make: "Callable[..., nn.Module]", arguments: dict[str, Any]
 
 
 @contextlib.contextmanager
-def _current_directory_first() -> Iterator[None]:
-    """Import from the current directory as ``python -m`` does, only inside the block."""
-    here = os.getcwd()
-    sys.path.insert(0, here)
+def _first_on_the_path(folder: Path) -> Iterator[None]:
+    """Import from a folder before all others, only inside the block; of the current one, ``python -m`` does so too."""
+    sys.path.insert(0, str(folder))
     importlib.invalidate_caches()
     try:
         yield
     finally:
-        sys.path.remove(here)
+        sys.path.remove(str(folder))
 
 
 def _imported(arch: str) -> "Callable[..., nn.Module]":
-    name, _, attribute = arch.partition(":")
+    name, _, attribute = arch.rpartition(":")
     if not (name and attribute):
-        raise OptionError(f"arch={arch!r} names no callable. Write 'module:callable', such as 'models.small:make_network'.")
+        raise OptionError(
+            f"arch={arch!r} names no callable. Write 'module:callable', such as 'models.small:make_network', or 'file.py:callable'."
+        )
+    module = _from_file(Path(name), arch) if name.endswith(".py") else _module(name, arch)
     try:
-        module = importlib.import_module(name)
-    except Exception as error:
-        raise CheckpointError(
-            f"arch={arch!r}: importing {name} failed with {first_line(error)}. Start npk in the folder that holds {name}, or install it."
-        ) from error
-    make: Callable[..., nn.Module] | None = getattr(module, attribute, None)
+        make: Callable[..., nn.Module] | None = operator.attrgetter(attribute)(module)
+    except AttributeError:
+        make = None
     if not callable(make):
         known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         near = difflib.get_close_matches(attribute, known, n=1) or known[:5]
         raise CheckpointError(f"arch={arch!r}: {name} has no callable {attribute}. Did you mean {', '.join(near) or 'another module'}?")
     return make
+
+
+def _module(name: str, arch: str) -> types.ModuleType:
+    """The module of a dotted name."""
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        file = Path(*name.split(".")).with_suffix(".py")
+        place = f"Start npk in the folder that holds {name}, name its file as 'path/to/{file.name}:callable', or install it"
+        raise CheckpointError(f"arch={arch!r}: importing {name} failed with {first_line(error)}. {place}.") from error
+
+
+def _from_file(file: Path, arch: str) -> types.ModuleType:
+    """The module in a file, as a part of its package if the folder is one."""
+    if not file.is_file():
+        raise CheckpointError(f"arch={arch!r}: there is no file {file}. Check its name and folder.")
+    file = file.resolve()
+    names, folder = [file.stem], file.parent
+    while (folder / "__init__.py").is_file():
+        names, folder = [folder.name, *names], folder.parent
+    name = ".".join(names)
+    try:
+        with _first_on_the_path(folder):
+            known = sys.modules.get(name)
+            if known is None and all(part.isidentifier() for part in names):
+                known = importlib.import_module(name)
+            return known if known is not None and _is_from(known, file) else _apart(file)
+    except Exception as error:
+        raise CheckpointError(f"arch={arch!r}: importing {file} failed with {first_line(error)}. Mend it, or name another file.") from error
+
+
+def _is_from(module: types.ModuleType, file: Path) -> bool:
+    return bool(module.__file__) and Path(module.__file__).resolve() == file
+
+
+def _apart(file: Path) -> types.ModuleType:
+    """The module in a file whose name another module has already, under a name of its own."""
+    name = f"{re.sub(r'[^0-9A-Za-z]', '_', file.stem)}_{digest(str(file).encode())[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None  # a file that ends in .py has a loader
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look themselves up there
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

@@ -4,7 +4,6 @@ import contextlib
 import difflib
 import logging
 import warnings
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +11,6 @@ from npk.checkpoint.archives import Archive
 from npk.errors import CheckpointError
 
 WORKING = ".safetensors (weights and architecture), .pt2 (torch.export), .pt or .pth (state dict)"
-STATE_DICTS = (".pt", ".pth", ".bin", ".ckpt", ".jit", ".ts")  # what torch.save and torch.jit.save write; the content says which of them
-READABLE = (".safetensors", ".pt2", ".onnx", *STATE_DICTS)
 
 
 def written_suffix(path: Path) -> str:
@@ -21,17 +18,6 @@ def written_suffix(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix not in (".safetensors", ".pt2", ".pt", ".pth"):
         raise CheckpointError(f"{path}: {suffix or 'a name without suffix'} is no kind of checkpoint that npk writes. Use {WORKING}.")
-    return suffix
-
-
-def readable_suffix(path: Path) -> str:
-    """The suffix in lower case, if npk reads such files."""
-    suffix = path.suffix.lower()
-    if suffix not in READABLE:
-        raise CheckpointError(
-            f"{path}: {suffix or 'a name without suffix'} is no kind of checkpoint that npk knows. "
-            f"Use {WORKING}, .bin or .ckpt (state dict), .jit or .ts (TorchScript), .onnx."
-        )
     return suffix
 
 
@@ -54,15 +40,6 @@ def check_archive(path: Path) -> None:
             return  # torch's older format has none
     with Archive(path) as archive:
         archive.check_sums()
-
-
-def is_script(path: Path) -> bool:
-    """Whether the file is an archive that ``torch.jit.save`` wrote; a damaged one is not, and is refused when it is read."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError):
-        return False
 
 
 def first_line(error: Exception) -> str:

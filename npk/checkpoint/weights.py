@@ -1,15 +1,15 @@
-"""Weights: safetensors files, state dicts, and whether they fit a network."""
+"""Weights in files: safetensors, and what ``torch.save`` wrote."""
 
-import argparse
 import contextlib
-import difflib
 import io
 import json
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from npk.checkpoint.beside import stand_ins
 from npk.checkpoint.files import check_archive, first_line, quiet_torch
 from npk.errors import CheckpointError
 from npk.files import digest
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 FORMAT = 1  # of the metadata of a .safetensors file; counts up when an older npk could misread a file
-# Under these names training scripts put the state dict, in the order in which they are looked for.
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params", "checkpoint", "ema", "model_ema")
+_READING = threading.Lock()  # torch's list of names that a file may have belongs to the process
 
 
 def fingerprint(net: "nn.Module") -> str:
@@ -124,14 +123,14 @@ def _parsed(path: Path, text: str) -> dict[str, Any]:
 
 
 def read_pt(path: Path) -> Any:
-    """What a .pt file holds, without running any code."""
+    """What ``torch.save`` wrote, without running any code."""
     import torch
 
     check_archive(path)
     try:
-        with quiet_torch():
-            with torch.serialization.safe_globals(_harmless()):
-                return torch.load(path, weights_only=True, map_location="cpu")
+        # Opened here: by a name with another suffix torch would take it for another kind of file.
+        with path.open("rb") as file, _READING, quiet_torch(), torch.serialization.safe_globals(stand_ins()):
+            return torch.load(file, weights_only=True, map_location="cpu")
     except Exception as error:
         code = re.search(r"GLOBAL (\S+)", str(error))
         if code:
@@ -140,66 +139,3 @@ def read_pt(path: Path) -> Any:
                 "write torch.save(net.state_dict(), 'weights.pt'), and load that with arch; or use torch.export.save."
             ) from error
         raise CheckpointError(f"{path} is truncated or was not written by torch.save. Copy or save it again.") from error
-
-
-def _harmless() -> list[Any]:
-    """What training scripts keep beside the weights, and what runs no code of strangers: options, and NumPy numbers."""
-    import numpy as np
-
-    scalar = np.float64(0).__reduce__()[0]
-    kinds = [type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "bool")]
-    return [argparse.Namespace, scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *kinds]
-
-
-def plain_state(content: Any, path: Path) -> "dict[str, Tensor]":
-    """The state dict inside wrappers; what is no tensor beside tensors (epoch, options) is left out."""
-    import torch
-
-    while isinstance(content, dict):
-        inner = next((w for w in WRAPPERS if isinstance(content.get(w), dict)), None)
-        if inner is None:
-            break
-        content = content[inner]
-    if not isinstance(content, dict) or not content:
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, not a state dict with weights. Save net.state_dict().")
-    state = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, torch.Tensor)}
-    if not state:
-        raise CheckpointError(
-            f"{path} holds no weights under {', '.join(map(str, list(content)[:5]))}. Save net.state_dict() alone, or as 'state_dict'."
-        )
-    return state
-
-
-def _by_names_of(net: "nn.Module", state: "dict[str, Tensor]") -> "dict[str, Tensor]":
-    """Without the prefix (``module.``, ``_orig_mod.``, ...) that all names share, where only then some of the network's are met."""
-    expected, stripped = net.state_dict(), state
-    while not any(name in expected for name in stripped):
-        if len({name.partition(".")[0] for name in stripped}) > 1 or not all("." in name for name in stripped):
-            return state
-        stripped = {name.partition(".")[2]: tensor for name, tensor in stripped.items()}
-    return stripped
-
-
-def fill(net: "nn.Module", state: "dict[str, Tensor]", misfit: str) -> None:
-    """Put the weights into the network; every name and shape must fit, half precision becomes float32."""
-    import torch
-
-    state, expected = _by_names_of(net, state), net.state_dict()
-    missing = [name for name in expected if name not in state and not name.endswith("num_batches_tracked")]  # old files have none
-    unknown = [name for name in state if name not in expected]
-    shapes = [name for name in state if name in expected and state[name].shape != expected[name].shape]
-    reasons = [
-        (len(missing), "missing", [f"{name}{_near(name, unknown)}" for name in missing[:3]]),
-        (len(unknown), "unknown", [f"{name}{_near(name, missing)}" for name in unknown[:3]]),
-        (len(shapes), "of another shape", [f"{n} is {tuple(state[n].shape)}, not {tuple(expected[n].shape)}" for n in shapes[:3]]),
-    ]
-    told = [f"{count} {what} ({'; '.join(first)}{'; ...' if count > 3 else ''})" for count, what, first in reasons if count]
-    if told:
-        raise CheckpointError(f"{misfit}: {', '.join(told)}. Give the arch, with its arguments, that the weights come from.")
-    net.to(torch.float64 if any(tensor.dtype == torch.float64 for tensor in state.values()) else torch.float32)  # never half
-    net.load_state_dict(state)
-
-
-def _near(name: str, others: list[str]) -> str:
-    near = difflib.get_close_matches(name, others, n=1)
-    return f", near {near[0]}" if near else ""

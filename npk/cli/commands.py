@@ -78,6 +78,7 @@ def inspect(
     ckpt: options.Checkpoint,
     arch: options.Arch = None,
     arch_option: options.ArchOption = [],  # noqa: B006
+    key: options.Key = None,
     output: options.Output = None,
     layout: options.Layout = "nchw",
     data: options.MaybeData = None,
@@ -87,7 +88,7 @@ def inspect(
     from npk.cli import reading, tables
     from npk.cli.cost import look
 
-    net = reading.How(arch, arch_option, output, layout).network(ckpt)
+    net = reading.How(arch, arch_option, output, layout, key).network(ckpt)
     table, group, cost = look(net, reading.example(net, data, input_shape, most=512))
     tables.graph(table, sampled=data is not None)
     tables.structure(table, group)
@@ -102,6 +103,7 @@ def gates(
     gates: options.Gates = "auto",
     arch: options.Arch = None,
     arch_option: options.ArchOption = [],  # noqa: B006
+    key: options.Key = None,
     output: options.Output = None,
     layout: options.Layout = "nchw",
 ) -> None:
@@ -114,7 +116,7 @@ def gates(
     from npk.progress import as_progress
 
     reading.check_place(out)
-    net = reading.How(arch, arch_option, output, layout).network(ckpt)
+    net = reading.How(arch, arch_option, output, layout, key).network(ckpt)
     X = as_samples(reading.dataset(data).X)
     trace = trace_network(net, X.shape[1:])
     with written_whole(out) as temporary:
@@ -141,6 +143,7 @@ def kernel(
     memory: options.Memory = None,
     arch: options.Arch = None,
     arch_option: options.ArchOption = [],  # noqa: B006
+    key: options.Key = None,
     output: options.Output = None,
     layout: options.Layout = "nchw",
     dask: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Scheduler of a Dask cluster that computes the tiles.")] = None,
@@ -156,7 +159,7 @@ def kernel(
         raise OptionError("--out is missing: it names the store or .npy file to write. Add for instance --out K.zarr, or --dry-run.")
     made = NeuralPathKernel(None, scale=scale, dtype=dtype, gates=gates, value_input=value_input, bias=bias, backend=backend, memory=memory)
     made.progress = writing.progress(json)
-    how = reading.How(arch, arch_option, output, layout)
+    how = reading.How(arch, arch_option, output, layout, key)
     made.net, X, Y = reading.kernel_sides(ckpt, how, (data, subset), (against, against_subset), seed)
     if out is None or dry_run:
         writing.dry_run(made, X, Y, out)
@@ -189,6 +192,7 @@ def fit(
     seed: options.Seed = 0,
     arch: options.Arch = None,
     arch_option: options.ArchOption = [],  # noqa: B006
+    key: options.Key = None,
     output: options.Output = None,
     layout: options.Layout = "nchw",
     json: options.Json = None,
@@ -201,7 +205,7 @@ def fit(
     machine = fitting.solver_named(solver)
     made = NeuralPathKernel(None, scale=scale, dtype=dtype, backend=backend, memory=memory)
     sides = reading.training_and_test(data, test, seed)
-    made.net = reading.How(arch, arch_option, output, layout).network(ckpt)
+    made.net = reading.How(arch, arch_option, output, layout, key).network(ckpt)
     on_training, result = fitting.fit(machine, made, *sides, network=ckpt.stem)
     tables.fitted(on_training, result, (len(sides[0]), len(sides[1])))
     if json is not None:
@@ -216,6 +220,7 @@ def check(
     samples: Annotated[int, typer.Option(min=1, help="How many samples of DATA are used.")] = 8,
     arch: options.Arch = None,
     arch_option: options.ArchOption = [],  # noqa: B006
+    key: options.Key = None,
     output: options.Output = None,
     layout: options.Layout = "nchw",
     json: options.Json = None,
@@ -225,7 +230,7 @@ def check(
 
     reading.check_place(json)
     test = checking.named(statement)
-    net = reading.How(arch, arch_option, output, layout).network(ckpt)
+    net = reading.How(arch, arch_option, output, layout, key).network(ckpt)
     result = test(net, reading.dataset(data).X[:samples], name=ckpt.stem)
     tables.check(result)
     if json is not None:

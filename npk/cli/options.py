@@ -8,7 +8,9 @@ import typer
 Checkpoint = Annotated[
     Path,
     typer.Argument(
-        metavar="CKPT", help="Checkpoint: .safetensors, .pt2, .onnx, TorchScript, or .pt/.pth/.bin with --arch.", show_default=False
+        metavar="CKPT",
+        help="Checkpoint: .safetensors, .pt2, .onnx, TorchScript, or a state dict or folder of weights with --arch.",
+        show_default=False,
     ),
 ]
 CheckpointOrGates = Annotated[
@@ -26,10 +28,16 @@ MaybeData = Annotated[
     str | None,
     typer.Option(metavar="DATA", help="Samples: digits, mnist5k, FILE.npz, FILE.npy, a folder, idx:DIR, cifar10:DIR, with a slice."),
 ]
-Arch = Annotated[str | None, typer.Option(metavar="MODULE:CALLABLE", help="What makes the network, for files that do not say.")]
+Arch = Annotated[
+    str | None, typer.Option(metavar="MODULE:CALLABLE", help="What makes the network, for files that do not say; or FILE.py:CALLABLE.")
+]
 ArchOption = Annotated[
     list[str],
     typer.Option("--arch-option", metavar="KEY=VALUE", help="Keyword argument of --arch, a Python literal or text; may be repeated."),
+]
+Key = Annotated[
+    str | None,
+    typer.Option(metavar="KEY", help="Which dictionary of tensors is meant, where a file holds several."),
 ]
 Output = Annotated[
     str | None, typer.Option(metavar="NAME", help="Number or key of an output of the network, or a module whose output is taken.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 
+from npk.checkpoint.folders import holds_weights
 from npk.data import Dataset, load, split
 from npk.errors import OptionError, StoreError
 
@@ -49,23 +50,26 @@ class How:
         arch_option: its keyword arguments, each ``key=value``.
         output: number or key of an output, or name of a module.
         layout: "nchw" or "nhwc".
+        key: which dictionary of tensors is meant.
     """
 
     arch: str | None = None
     arch_option: Sequence[str] = ()
     output: str | None = None
     layout: str = "nchw"
+    key: str | None = None
 
     @property
     def said(self) -> bool:
         """Whether any of the options was given."""
-        return bool(self.arch or self.arch_option or self.output or self.layout != "nchw")
+        return bool(self.arch or self.arch_option or self.output or self.key or self.layout != "nchw")
 
     def network(self, path: Path) -> "nn.Module":
         """The network of a checkpoint."""
         from npk.checkpoint import load as load_network
 
-        return load_network(path, arch=self.arch, arch_options=literals(self.arch_option), output=self.output, layout=self.layout)
+        options = literals(self.arch_option)
+        return load_network(path, arch=self.arch, arch_options=options, key=self.key, output=self.output, layout=self.layout)
 
 
 def network(path: Path) -> "nn.Module":
@@ -116,7 +120,7 @@ def kernel_sides(
     Raises:
         OptionError: data and gate table both, or neither.
     """
-    if path.is_dir():
+    if path.is_dir() and not holds_weights(path):
         if rows != (None, None) or cols[1] is not None or how.said:
             message = f"{path} is a gate table and holds its samples already. Leave out --data, --subset and --arch;"
             raise OptionError(f"{message} --against may name another gate table.")
