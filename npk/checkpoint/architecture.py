@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from npk.checkpoint.described import check_described
 from npk.checkpoint.files import first_line
 from npk.errors import CheckpointError, OptionError
 from npk.files import digest
@@ -25,7 +26,10 @@ def rebuild(path: Path, architecture: Any) -> "nn.Module":
     from npk import networks
 
     try:
+        check_described(path, architecture)
         return _without_drawing(networks.build, architecture)
+    except CheckpointError:
+        raise
     except Exception as error:
         raise CheckpointError(
             f"{path}: npk.networks.build cannot make the architecture described in it ({first_line(error)}). "

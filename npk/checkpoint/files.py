@@ -50,14 +50,16 @@ def first_line(error: Exception) -> str:
 @contextlib.contextmanager
 def quiet_torch() -> Iterator[None]:
     """Hold back the warnings and tracebacks that torch shows for files which npk refuses in a sentence."""
-    log = logging.getLogger("torch.export")
-    log.addFilter(_nothing)
+    logs = [logging.getLogger(name) for name in ("torch.export", "torch._subclasses.fake_tensor")]
+    for log in logs:
+        log.addFilter(_nothing)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        log.removeFilter(_nothing)
+        for log in logs:
+            log.removeFilter(_nothing)
 
 
 def _nothing(record: logging.LogRecord) -> bool:

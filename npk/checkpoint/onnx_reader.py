@@ -14,11 +14,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from npk.checkpoint.files import first_line
+from npk.checkpoint.files import first_line, quiet_torch
+from npk.checkpoint.onnx_limits import Budget, Excess, cells, check_external, check_nodes
 from npk.checkpoint.onnx_operators import RULES
 from npk.checkpoint.onnx_sizes import SIZES
 from npk.errors import CheckpointError, MissingPackageError, UnsupportedGraphError
 
+MOST_CELLS = 1 << 28  # that a network makes of three samples while it is checked
 OLDEST = 7  # of the operator sets: before, broadcasting was an attribute
 WEIGHTS = {
     "BatchNormalization": ("", "weight", "bias", "running_mean", "running_var"),
@@ -46,7 +48,8 @@ def read_onnx(path: Path) -> nn.Module:
         )
     opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
     shape = [dim.dim_value or None for dim in inputs[0].type.tensor_type.shape.dim]
-    net = _Builder(path, opset, (shape or [None])[0], constants).network(graph, inputs[0].name)
+    size = path.stat().st_size + sum(value.nbytes for value in constants.values())
+    net = _Builder(path, opset, (shape or [None])[0], constants, Budget(size)).network(graph, inputs[0].name)
     if len(shape) > 1 and None not in shape[1:]:
         net.input_shape = tuple(int(side) for side in shape[1:] if side)
         _check_samples_apart(path, net)
@@ -62,7 +65,10 @@ def _model(path: Path) -> Any:
             f"{path}: ONNX files need the package onnx, which is missing. Install it: pip install 'npk[onnx]'."
         ) from error
     try:
-        model = onnx.load(path)
+        model = onnx.load(path, load_external_data=False)
+        check_nodes(model)
+        check_external(model, path.absolute().parent)
+        onnx.load_external_data_for_model(model, str(path.absolute().parent))
         if not model.graph.node or not model.graph.output:
             raise ValueError("it holds no graph")
         model = inliner.inline_local_functions(model) if model.functions else model
@@ -84,6 +90,7 @@ def _array(path: Path, tensor: Any) -> np.ndarray:
     from onnx import numpy_helper
 
     try:
+        cells(tensor.dims)
         return _not_half(numpy_helper.to_array(tensor))
     except Exception as error:
         raise CheckpointError(f"{path}: the weight {tensor.name} cannot be read ({first_line(error)}). Export it again.") from error
@@ -150,8 +157,8 @@ class OnnxNetwork(nn.Module):
 class _Builder:
     """Reads the nodes of a graph, in order."""
 
-    def __init__(self, path: Path, opset: int, batch: int | None, constants: dict[str, np.ndarray]) -> None:
-        self.path, self.opset, self.batch = path, opset, batch
+    def __init__(self, path: Path, opset: int, batch: int | None, constants: dict[str, np.ndarray], budget: Budget) -> None:
+        self.path, self.opset, self.batch, self.budget = path, opset, batch, budget
         self.constants = constants
         self.origins = {name: {name} for name, value in constants.items() if value.dtype.kind == "f" and value.ndim > 1}
         self.sizes: set[str] = set()  # values that are shapes, or come of shapes alone
@@ -187,7 +194,7 @@ class _Builder:
         """Compute a node that does not depend on the input."""
         given = [self.constants.get(name) for name in node.input]
         try:
-            values = given[:1] if node.op_type == "Identity" else self._evaluated(node, given)
+            values = self._evaluated(node, given)
         except Exception as error:
             raise CheckpointError(
                 f"{self.path}: the constant {node.output[0]} cannot be computed ({first_line(error)}). Export the file again, simplified."
@@ -200,8 +207,16 @@ class _Builder:
 
     def _evaluated(self, node: Any, given: list[Any]) -> list[Any]:
         """By the reference, else by our own rules: the reference does not know the older forms of all operators."""
+        from onnx import numpy_helper
         from onnx.reference import ReferenceEvaluator
 
+        attributes = self._attributes(node)
+        if node.op_type == "Identity":
+            return given[:1]
+        if node.op_type == "Constant" and "value" in attributes:
+            cells(attributes["value"].dims)
+            return [numpy_helper.to_array(attributes["value"])]
+        self.budget.spend(node, given, attributes)
         try:
             evaluator = ReferenceEvaluator(node, opsets={node.domain: self.opset})
             return list(evaluator.run(None, {name: value for name, value in zip(node.input, given, strict=True) if name}))
@@ -209,7 +224,7 @@ class _Builder:
             if node.op_type not in RULES or not given:
                 raise
         first, *rest = given
-        result = RULES[node.op_type](self._attributes(node), torch.tensor(first), *rest)
+        result = RULES[node.op_type](attributes, torch.tensor(first), *rest)
         return list(result) if isinstance(result, tuple) else [result]
 
     def _attributes(self, node: Any) -> dict[str, Any]:
@@ -312,8 +327,9 @@ def _check_samples_apart(path: Path, net: OnnxNetwork) -> None:
     """Each sample must have the output that it has alone; a file made for a batch of one may have fixed the batch anywhere."""
     generator = torch.Generator().manual_seed(0)
     kind = next((p.dtype for p in net.parameters() if p.is_floating_point()), torch.float32)
-    x = torch.rand((3, *(net.input_shape or ())), generator=generator, dtype=kind)
     try:
+        _check_sizes(net, kind)
+        x = torch.rand((3, *(net.input_shape or ())), generator=generator, dtype=kind)
         with torch.no_grad():
             together, apart = net.eval()(x), [net(sample[None]) for sample in x]
     except UnsupportedGraphError:
@@ -328,3 +344,24 @@ def _check_samples_apart(path: Path, net: OnnxNetwork) -> None:
             raise CheckpointError(
                 f"{path} mixes the samples of a batch: it was made for one batch size. Export it with a dynamic batch axis."
             )
+
+
+def _check_sizes(net: OnnxNetwork, kind: torch.dtype) -> None:
+    """Follow the network without values: what it makes of three samples must have an end."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    made = 0
+
+    def count(node: nn.Module, _: Any, result: Any) -> None:
+        nonlocal made
+        made += sum(value.numel() for value in (result if isinstance(result, tuple) else (result,)) if isinstance(value, torch.Tensor))
+        if made > MOST_CELLS:
+            raise Excess(f"its values for three samples have more than {MOST_CELLS:,} cells")
+
+    hooks = [node.register_forward_hook(count) for node in net.children()]
+    try:
+        with quiet_torch(), torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
+            net.eval()(torch.empty((3, *(net.input_shape or ())), dtype=kind))
+    finally:
+        for hook in hooks:
+            hook.remove()

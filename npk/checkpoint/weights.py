@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from npk.checkpoint.beside import stand_ins
 from npk.checkpoint.files import check_archive, first_line, quiet_torch
-from npk.errors import CheckpointError
+from npk.errors import CheckpointError, NpkError
 from npk.files import digest
 
 if TYPE_CHECKING:
@@ -79,7 +79,9 @@ def _opened(path: Path, framework: str) -> Iterator[Any]:
     try:
         with safe_open(path, framework=framework) as file:
             yield file
-    except (SafetensorError, OSError) as error:
+    except NpkError:
+        raise
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, MemoryError) as error:
         raise CheckpointError(f"{path} is truncated or no safetensors file ({first_line(error)}). Copy or save it again.") from error
 
 
@@ -112,8 +114,8 @@ def _parsed(path: Path, text: str) -> dict[str, Any]:
 
     try:
         described = json.loads(text)
-        version, made_by = int(described["format"]), described["version"]
-    except (ValueError, KeyError, TypeError) as error:
+        version, made_by, _ = int(described["format"]), described["version"], (described["architecture"], described["details"])
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise CheckpointError(f"{path}: its description is damaged ({first_line(error)}). Copy it again from where it was made.") from error
     if version > FORMAT:
         raise CheckpointError(
