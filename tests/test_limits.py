@@ -207,3 +207,10 @@ def test_a_description_that_is_none(tmp_path, text):
     for read in (npk.load, npk.checkpoint.read_details):
         with pytest.raises(CheckpointError, match="its description is damaged"):
             read(tmp_path / "x.safetensors")
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path):
+    for value in (float("nan"), float("inf")):
+        torch.save({"weight": torch.tensor([[1.0, value]]), "bias": torch.zeros(1)}, tmp_path / "x.pt")
+        with pytest.raises(CheckpointError, match="the weight weight holds NaN or infinity"):
+            npk.load(tmp_path / "x.pt", arch=lambda: torch.nn.Linear(2, 1))

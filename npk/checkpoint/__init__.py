@@ -104,9 +104,9 @@ def load(
     check_file(path)
     kind = kind_of(path)
     if kind in (PROGRAM, ONNX) or (kind == SCRIPT and arch is None):
-        return _own_graph(path, kind, arch, key, output, layout)
+        return weights.finite(_own_graph(path, kind, arch, key, output, layout), path)
     net = _filled(path, kind, arch, dict(arch_options or {}), None if key is None else str(key))
-    return _as_asked(net.eval(), output, layout)
+    return _as_asked(weights.finite(net.eval(), path), output, layout)
 
 
 def _own_graph(path: Path, kind: str, arch: Any, key: Any, output: int | str | None, layout: str) -> "nn.Module":

@@ -141,3 +141,17 @@ def read_pt(path: Path) -> Any:
                 "write torch.save(net.state_dict(), 'weights.pt'), and load that with arch; or use torch.export.save."
             ) from error
         raise CheckpointError(f"{path} is truncated or was not written by torch.save. Copy or save it again.") from error
+
+
+def finite(net: "nn.Module", path: Path) -> "nn.Module":
+    """The network, if its parameters are numbers; constants in the graph of a file may be infinite, as masks are.
+
+    Raises:
+        CheckpointError: a parameter holds NaN or infinity.
+    """
+    import torch
+
+    for name, parameter in net.named_parameters():
+        if not name.rpartition(".")[2].startswith("constant") and not bool(torch.isfinite(parameter).all()):
+            raise CheckpointError(f"{path}: the weight {name} holds NaN or infinity. Was it changed, or did its training diverge?")
+    return net
