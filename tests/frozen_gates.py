@@ -47,16 +47,18 @@ FACTORS = {
     "hardswish": lambda q, inplace=False: torch.nn.functional.hardsigmoid(q),
 }
 SUMS = ("add", "radd", "sub", "rsub")
-VALUES = ("sigmoid", "hardsigmoid", "gt", "gate")  # gates that multiply a value elsewhere: the recorded value itself
+FACTORS["clamp_min"] = FACTORS["threshold"] = lambda q, *zeros, inplace=False: _leaky(q)
+FACTORS["gelu"] = lambda q, approximate="none": 0.5 * (1 + torch.erf(q / math.sqrt(2)))
+VALUES = ("sigmoid", "hardsigmoid", "gt", "lt", "le", "gate")  # gates that multiply a value elsewhere: the recorded value itself
 POOLS = {name: f"{name}_with_indices" for d in "123" for name in (f"max_pool{d}d", f"adaptive_max_pool{d}d")}
 
 
 class Frozen(TorchFunctionMode):
     """Records gates on the first run (``gates`` empty), replays them in the same order later."""
 
-    def __init__(self, gates=(), constants=None):
+    def __init__(self, gates=(), constants=None, ones=1.0):
         super().__init__()
-        self.gates, self.replay, self.made = list(gates), bool(gates), 0
+        self.gates, self.replay, self.made, self.ones = list(gates), bool(gates), 0, ones
         self.constants, self.given, self.added = {}, constants or {}, 0
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -73,8 +75,15 @@ class Frozen(TorchFunctionMode):
         if called in FACTORS:
             result = self._factor(called, args, kwargs)
             return args[0].copy_(result) if getattr(func, "__name__", "").endswith("_") or kwargs.get("inplace") else result
+        if called == "maximum":  # with zeros
+            return self._factor("relu", args[:1], {})
+        if called == "ones_like":  # the input of a value path
+            return self.ones * func(*args, **kwargs)
         if called in VALUES:
             return self._gate(lambda: func(*args, **kwargs))
+        if called == "amax":
+            value, axis = args[:2]
+            return value.gather(axis, self._gate(lambda: value.argmax(axis, keepdim=True)))
         if called in POOLS:
             return self._pool(called, args, kwargs)
         return func(*args, **kwargs)
@@ -86,8 +95,8 @@ class Frozen(TorchFunctionMode):
         return self.gates[self.made - 1]
 
     def _factor(self, called, args, kwargs):
-        found = self._gate(lambda: FACTORS[called](*args, **kwargs))
-        factor, *levels = found if isinstance(found, tuple) else (found,)
+        found = self._gate(lambda: FACTORS[called](args[0].double(), *args[1:], **kwargs))
+        factor, *levels = (gate.to(args[0].dtype) for gate in (found if isinstance(found, tuple) else (found,)))
         return sum((self._constant(level, args[0]) for level in levels), args[0] * factor)
 
     def _shift(self, called, first, second):
@@ -136,15 +145,15 @@ def freeze(net, X):
     return mode.gates, output
 
 
-def frozen_output(net, X, gates, weights, mode=Frozen):
-    """Output of the network with these weights under these gates, ``(n, output units)``."""
+def frozen_output(net, X, gates, weights, mode=Frozen, ones=1.0):
+    """Output of the network with these weights under these gates, ``(n, output units)``; ``ones``: what a path from ones starts with."""
     constants = {name: w for name, w in weights.items() if name.startswith("constant ")}
     own = {name: w for name, w in weights.items() if name not in constants}
-    with mode(gates, constants):
+    with mode(gates, constants, ones):
         return functional_call(net, own, (X,), tie_weights=False).flatten(1)
 
 
-def _weights(net, X):
+def free_weights(net, X):
     """Parameters, buffers, and those that stand for the constants of the code."""
     mode = Frozen()
     with torch.no_grad(), mode:
@@ -178,17 +187,18 @@ class TooManyError(ValueError):
     """More coefficients than can be evaluated one by one."""
 
 
-def coefficients(net, X, *, bias, most=MOST):
+def coefficients(net, X, *, bias, most=MOST, gates=None, ones=False, sizes=None):
     """Taylor coefficients of the frozen output in its parameters: ``(monomials, n, output units)``.
 
-    ``bias`` "ignore" keeps the part that is linear in the input, which no bias and no constant enters.
+    ``bias`` "ignore" keeps the part that is linear in the input, which no bias and no constant enters. ``gates``: of the same network in
+    another type of number. ``ones``: in the place of the input. ``sizes``: of the entries of parameters, by name, where they are not 1.
     """
-    gates, _ = freeze(net, X)
-    weights = _weights(net, X)
+    gates, weights, start = gates or freeze(net, X)[0], free_weights(net, X), torch.ones_like(X) if ones else X
 
     def function(w):
-        f = frozen_output(net, X, gates, w)
-        return f if bias == "paths" else f - frozen_output(net, torch.zeros_like(X), gates, w)
+        w = {name: (sizes or {}).get(name, 1.0) * tensor for name, tensor in w.items()}
+        f = frozen_output(net, start, gates, w)
+        return f if bias == "paths" else f - frozen_output(net, torch.zeros_like(X), gates, w, ones=0.0)
 
     groups = _carrying(function, weights)
     tables = {}
@@ -211,15 +221,15 @@ def coefficients(net, X, *, bias, most=MOST):
     return values.flatten(0, len(sides) - 1)
 
 
-def differentiated_kernel(net, X, *, bias, most=MOST):
+def differentiated_kernel(net, X, *, bias, **options):
     """The kernel by differentiation, scale "count": the inner product of Taylor coefficients, mean over the output units."""
-    found = coefficients(net, X, bias=bias, most=most).detach()
+    found = coefficients(net, X, bias=bias, **options).detach()
     return (torch.einsum("pnu,pmu->nm", found, found) / found.shape[2]).numpy()
 
 
 def random_outputs(net, X, gates, generator, *, draws):
     """Outputs under random signs over the root of the fan-in, biases and constants 0: ``(draws, n, output units)``."""
-    weights, outputs = _weights(net, X), []
+    weights, outputs = free_weights(net, X), []
     for _ in range(draws):
         drawn = {name: _random_sign(net, name, w, generator) for name, w in weights.items()}
         outputs.append(frozen_output(net, X, gates, drawn).detach())

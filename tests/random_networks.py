@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from npk.networks import gating
+
 MOST_VALUES = 60  # of one layer, a sample
 MOST_PATHS = 1500  # to one unit
 
@@ -45,8 +47,8 @@ class Step:
 class Builder:
     """Grows a network layer by layer; ``now`` is the value that the next layer takes."""
 
-    def __init__(self, choose, rank):
-        self.choose, self.rank, self.net = choose, rank, RandomNet().double()
+    def __init__(self, choose, rank, plain=False):
+        self.choose, self.rank, self.plain, self.net = choose, rank, plain, RandomNet().double()
         shape = (choose([1, 2, 3]), *[choose([3, 4, 2]) for _ in range(rank)])
         self.shape, self.values, self.paths, self.now = shape, [torch.rand(2, *shape).double()], [1], 0
 
@@ -57,6 +59,10 @@ class Builder:
     @property
     def channels(self):
         return self.value.shape[1]
+
+    def kind(self, name):
+        """The class of that name for the network's rank: "Conv" is ``nn.Conv2d`` for images."""
+        return getattr(nn, f"{name}{self.rank}d")
 
     def own(self, member):
         """Add a module or parameter and give its name."""
@@ -98,7 +104,7 @@ def convolution(b, channels=None, same=False):
     out = out if out % groups == 0 else groups * b.choose([1, 2])
     if channels and out != channels:
         groups, out = 1, channels
-    kernel, kind = b.sides([1, 2, 3] if not same else [1, 3]), [None, nn.Conv1d, nn.Conv2d][b.rank]
+    kernel, kind = b.sides([1, 2, 3] if not same else [1, 3]), b.kind("Conv")
     if same or b.choose([0, 0, 1]):
         mode = b.choose(["zeros", "circular", "zeros", "reflect"]) if b.choose([0, 1]) else "zeros"
         options = {"padding": "same", "dilation": b.sides([1, 2]), "padding_mode": mode}
@@ -109,22 +115,57 @@ def convolution(b, channels=None, same=False):
 
 
 def transposed(b):
-    kind = [None, nn.ConvTranspose1d, nn.ConvTranspose2d][b.rank]
+    kind = b.kind("ConvTranspose")
     groups, stride = b.choose([1, b.channels]), b.sides([1, 2, 3])
     sides = {"output_padding": tuple(b.choose(range(s)) for s in stride), "padding": b.sides([0, 1]), "dilation": b.sides([1, 1, 2])}
     module = kind(b.channels, groups * b.choose([1, 2]), b.sides([1, 2, 3]), stride=stride, groups=groups, **sides)
     return b.layer(module, factor=b.channels // groups * module.weight[0, 0].numel())
 
 
+SPELLINGS = {  # of ReLU
+    "compare": lambda x: x * (x > 0),
+    "compare, as numbers": lambda x: x * (x > 0).to(x.dtype),
+    "where": lambda x: torch.where(x > 0, x, 0.0),
+    "where not": lambda x: torch.where(x <= 0, torch.zeros_like(x), x),
+    "masked": lambda x: x.masked_fill(x < 0, 0.0),
+    "clamp": lambda x: x.clamp(min=0),
+    "clamp_min": lambda x: torch.clamp_min(x, 0),
+    "minus what is below": lambda x: x - x.clamp(max=0),
+    "maximum": lambda x: torch.maximum(x, torch.zeros_like(x)),
+    "threshold": lambda x: F.threshold(x, 0.0, 0.0),
+    "half of the sum": lambda x: 0.5 * (x + x.abs()),
+    "in place": lambda x: F.relu_(x.clone()),
+    "leaky, by two": lambda x: F.relu(x) - 0.2 * F.relu(-x),
+}
+
+
+def earlier_gate(b):
+    """Gates of an earlier value of this shape, hard or soft: what DGNs and DLGNs do."""
+    earlier = b.choose([i for i, v in enumerate(b.values) if v.shape == b.value.shape])
+    beta = b.choose([1.0, 4.0])
+    gates = {
+        "compared": lambda q: q > 0,
+        "compared, as numbers": lambda q: (q > 0).to(q.dtype),
+        "hard": lambda q: gating.gate(q, True, 4.0, 0.1),
+        "soft": lambda q: gating.gate(q, False, 4.0, 0.1),
+        "sigmoid": lambda q: torch.sigmoid(beta * q),
+        "hard sigmoid": F.hardsigmoid,
+    }
+    name = b.choose(["compared", "compared, as numbers", "hard"] if b.plain else list(gates))
+    b.push(Step(f"gates of an earlier value, {name}", lambda net, x, q: x * gates[name](q)), b.now, earlier)
+
+
 def gate(b):
+    spelling = b.choose(list(SPELLINGS))
+    if b.plain or b.choose([0, 0, 1]):
+        return b.layer(nn.ReLU()) if b.choose([0, 1]) else Step(f"ReLU, {spelling}", lambda net, x: SPELLINGS[spelling](x))
     options = [nn.ReLU(), nn.ReLU(inplace=True), nn.LeakyReLU(0.2), nn.PReLU(init=0.4), nn.PReLU(b.channels), nn.ReLU6(), nn.SiLU()]
     options += [nn.ReLU()] * 4 + [
         nn.Hardtanh(-0.3, 0.4),
         nn.Hardtanh(0.0, 0.6),
         nn.Hardswish(),
-        "compare",
+        nn.GELU(),
         "abs",
-        "clamp",
         "glu",
         "external",
         "squeeze",
@@ -134,12 +175,12 @@ def gate(b):
         copied = Step("a copy", lambda net, x: x.clone())  # in place: not on a value that others read too
         return b.layer(chosen) if not getattr(chosen, "inplace", False) or b.push(copied) else b.layer(nn.ReLU())
     if chosen in ("external", "squeeze"):
-        kind = [None, nn.Conv1d, nn.Conv2d][b.rank](b.channels, b.channels, 1)
+        kind = b.kind("Conv")(b.channels, b.channels, 1)
         name, axes, sigmoid = b.own(kind), tuple(range(2, 2 + b.rank)), b.choose([torch.sigmoid, F.hardsigmoid])
         if chosen == "squeeze":
             return Step(chosen, lambda net, x: x * sigmoid(getattr(net, name)(x.mean(axes, keepdim=True))))
         return Step(chosen, lambda net, x: x * sigmoid(getattr(net, name)(x)))
-    functions = {"compare": lambda x: x * (x > 0), "abs": torch.abs, "clamp": lambda x: x.clamp(min=0), "glu": lambda x: F.glu(x, 1)}
+    functions = {"abs": torch.abs, "glu": lambda x: F.glu(x, 1)}
     return Step(chosen, lambda net, x: functions[chosen](x))
 
 
@@ -153,26 +194,28 @@ def pool(b):
     factor = 9
     match b.choose(["max", "average", "adaptive average", "adaptive max", "mean"]):
         case "max":
-            module = [None, nn.MaxPool1d, nn.MaxPool2d][b.rank](dilation=b.sides([1, 1, 2]), **window)
+            module = b.kind("MaxPool")(dilation=b.sides([1, 1, 2]), **window)
         case "average":
-            module = [None, nn.AvgPool1d, nn.AvgPool2d][b.rank](count_include_pad=bool(b.choose([0, 1])), **window)
+            module = b.kind("AvgPool")(count_include_pad=bool(b.choose([0, 1])), **window)
         case "adaptive average":
-            module = [None, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d][b.rank](b.sides([1, 2, 3]) if b.rank > 1 else b.choose([1, 2, 3]))
+            module = b.kind("AdaptiveAvgPool")(b.sides([1, 2, 3]))
         case "adaptive max":
-            module = [None, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d][b.rank](b.sides([1, 2, 3]) if b.rank > 1 else b.choose([1, 2, 3]))
+            module = b.kind("AdaptiveMaxPool")(b.sides([1, 2, 3]))
         case _:
-            return Step("mean of the last axis", lambda net, x: x.mean(-1, keepdim=True), b.value.shape[-1])
+            take = b.choose([torch.mean, torch.sum, torch.amax])
+            return Step(f"{take.__name__} of the last axis", lambda net, x: take(x, -1, keepdim=True), b.value.shape[-1])
     return b.layer(module, factor=factor)
 
 
 def norm(b):
-    return b.layer([None, nn.BatchNorm1d, nn.BatchNorm2d][b.rank](b.channels, affine=bool(b.choose([1, 1, 0]))))
+    return b.layer(b.kind("BatchNorm")(b.channels, affine=bool(b.choose([1, 1, 0]))))
 
 
 def scale(b):
     c = b.choose([0.5, -1.5])
     column = (b.channels, *[1] * b.rank)
     one, many = (b.own(torch.ones(shape)) for shape in ((), column))
+    b.net.register_buffer(held := f"held{len(b.net._buffers)}", torch.ones(column).double())
     return b.choose(
         [
             Step(f"times {c}", lambda net, x: c * x),
@@ -180,6 +223,10 @@ def scale(b):
             Step("over 3", lambda net, x: x / 3),
             Step("times a parameter", lambda net, x: x * getattr(net, one)),
             Step("times a parameter of channels", lambda net, x: getattr(net, many) * x),
+            Step("times a buffer", lambda net, x: x * getattr(net, held)),
+            Step("over a buffer", lambda net, x: x / getattr(net, held)),
+            Step("plus a buffer", lambda net, x: x + getattr(net, held)),
+            Step("minus a parameter", lambda net, x: x - getattr(net, many)),
             Step(f"plus {c}", lambda net, x: x + c),
             Step(f"minus {c}", lambda net, x: x - c),
             Step("dropout", lambda net, x: F.dropout(x, 0.5, net.training)),
@@ -208,6 +255,11 @@ def rearrange(b):
         Step("twice the channels", lambda net, x: x.repeat(1, 2, *[1] * rank)),
         Step("one channel expanded", lambda net, x: x[:, :1].expand(-1, 2, *[-1] * rank)),
         Step("a channel picked", lambda net, x: x[:, [c - 1, 0]]),
+        Step("flipped", lambda net, x: x.flip(-1)),
+        Step("rolled", lambda net, x: x.roll(1, -1)),
+        Step("channels repeated", lambda net, x: x.repeat_interleave(2, 1)),
+        Step("stacked with its negative", lambda net, x: torch.stack([x, -x], 2).flatten(1, 2)),
+        Step("without the first position", lambda net, x: x.narrow(-1, 1, x.shape[-1] - 1)),
     ]
     images = [
         Step("pixel shuffle", lambda net, x: F.pixel_shuffle(x, 2)),
@@ -244,14 +296,29 @@ def join(b):
 
 def tied(b):
     """A convolution of the network once more."""
-    names = [n for n, m in b.net.named_children() if isinstance(m, nn.Conv1d | nn.Conv2d) and m.in_channels == b.channels]
+    names = [n for n, m in b.net.named_children() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d) and m.in_channels == b.channels]
     if not names:
         return convolution(b)
     name = b.choose(names)
     return Step(f"{name} again", lambda net, x: getattr(net, name)(x), getattr(b.net, name).weight[0].numel())
 
 
-STEPS = [convolution] * 6 + [transposed] + [gate] * 6 + [pool] * 2 + [norm, scale, scale] + [rearrange] * 4
+def matrix(b):
+    """A product of the last axis with a matrix, however it is written."""
+    inside, out = b.value.shape[-1], b.choose([1, 2, 3])
+    rows, cols = b.own(torch.ones(out, inside)), b.own(torch.ones(inside, out))
+    return b.choose(
+        [
+            Step("last axis, linear", lambda net, x: F.linear(x, getattr(net, rows)), inside),
+            Step("last axis @ W", lambda net, x: x @ getattr(net, cols), inside),
+            Step("last axis @ W.T", lambda net, x: x @ getattr(net, rows).T, inside),
+            Step("last axis, turned W", lambda net, x: F.linear(x, getattr(net, cols).t()), inside),
+            Step("last axis, einsum", lambda net, x: torch.einsum("...i,io->...o", x, getattr(net, cols)), inside),
+        ]
+    )
+
+
+STEPS = [convolution] * 6 + [transposed] + [gate] * 6 + [pool] * 2 + [norm, scale, scale] + [rearrange] * 4 + [matrix]
 RARE = [tied, *STEPS]
 
 
@@ -272,12 +339,22 @@ def head(b):
         b.push(b.layer(nn.Linear(b.channels, b.choose([1, 2])), factor=b.channels))
 
 
-def random_network(choose):
-    """A network in eval mode with random weights and statistics, and the shape of a sample."""
-    b = Builder(choose, choose([2, 2, 1]))
-    for _ in range(choose([3, 5, 8, 12])):
-        if choose([0, 0, 0, 1]) and b.now:
+def random_network(choose, *, least=1, plain=False):
+    """A network in eval mode, and the shape of a sample.
+
+    ``least``: of operators; ``plain``: hard gates at 0 alone, which are the same in every type of number.
+    """
+    b, most = Builder(choose, choose([2, 2, 2, 1, 1, 3]), plain), choose([3, 5, 8, 12])
+    if choose(range(8)) == 0:
+        b.push(Step("ones", lambda net, x: torch.ones_like(x)))
+    tries = 0
+    while tries < most or (len(b.net.steps) < least and tries < 100):
+        tries += 1
+        kind = choose([0, 0, 0, 0, 0, 0, 1, 1, 2])
+        if kind == 1 and b.now:
             join(b)
+        elif kind == 2 and b.now:
+            earlier_gate(b)
         else:
             b.push(choose(STEPS if choose(range(12)) else RARE)(b))
     head(b)
@@ -289,7 +366,8 @@ def random_network(choose):
 
 def turns_channels_into_positions(net):
     """Whether what a channel is depends on where one looks."""
-    return any(step.label in ("last axis first", "pixel shuffle", "pixel unshuffle") for step, _ in net.steps)
+    moving = ("last axis first", "pixel shuffle", "pixel unshuffle")
+    return any(step.label in moving or step.label.startswith("last axis") for step, _ in net.steps)
 
 
 def randomize(net, rng):
@@ -298,4 +376,4 @@ def randomize(net, rng):
         if tensor.dtype.is_floating_point:
             fan_in = tensor[0].numel() if tensor.dim() > 1 else 1
             drawn = torch.as_tensor(rng.uniform(-1.5, 1.5, tuple(tensor.shape))) / fan_in**0.5
-            tensor.copy_(drawn.abs() + 0.3 if name.endswith("running_var") else drawn)
+            tensor.copy_(drawn.abs() + 0.3 if name.endswith("running_var") or "held" in name else drawn)
