@@ -117,7 +117,7 @@ def _own_graph(path: Path, kind: str, arch: Any, key: Any, output: int | str | N
     if kind == ONNX:
         from npk.checkpoint.onnx_reader import read_onnx
 
-        return _as_asked(read_onnx(path), output, layout)
+        return _as_asked(read_onnx(path, output), None, layout)
     if kind == SCRIPT:
         from npk.checkpoint.script_program import read_script
 

@@ -1,4 +1,4 @@
-"""ONNX operators as functions of torch, one rule a line where that is enough.
+"""ONNX operators as functions of torch, one rule a line where that is enough; those that gate are in ``onnx_gates``.
 
 A rule takes the node's attributes and then its inputs; an input that is left out is None. Weights and whatever is computed from a sample
 are tensors. Numbers known while loading (shapes, axes, limits) are NumPy arrays.
@@ -12,32 +12,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-Attributes = dict[str, Any]
-Tensor = torch.Tensor
-
-
-def numbers(values: Any) -> list[Any]:
-    """A shape, a list of axes and the like, as a list."""
-    return values.reshape(-1).tolist() if isinstance(values, np.ndarray) else [int(v) for v in values]
-
-
-def given(a: Attributes, name: str, values: Any) -> list[Any] | None:
-    """What older versions of an operator have as an attribute and newer ones as an input."""
-    values = a.get(name) if values is None else values
-    return None if values is None else numbers(values)
-
-
-def _number(a: Attributes, name: str, value: Any, otherwise: float) -> float:
-    return a.get(name, otherwise) if value is None else float(np.asarray(value).reshape(()))
-
-
-def _tensor(value: Any, like: Tensor) -> Tensor:
-    """A constant beside a tensor; a tensor stays what it is."""
-    if isinstance(value, Tensor):
-        return value
-    found = torch.as_tensor(np.asarray(value), device=like.device)
-    return found.to(like.dtype) if found.is_floating_point() else found
-
+from npk.checkpoint.onnx_gates import GATES
+from npk.checkpoint.onnx_values import Attributes, Tensor, elementwise, given, number, numbers, one, tensor
 
 # windows
 
@@ -150,18 +126,6 @@ def _batch_norm(a: Attributes, x: Tensor, weight: Tensor, bias: Tensor, mean: Te
 # functions of one value
 
 
-def _clip(a: Attributes, x: Tensor, low: Any = None, high: Any = None) -> Tensor:
-    low, high = _number(a, "min", low, -math.inf), _number(a, "max", high, math.inf)
-    if low == 0 and high > 1e30:
-        return F.relu(x)
-    return F.hardtanh(x, low, high) if max(abs(low), abs(high)) < 1e30 else x.clamp(low, high)
-
-
-def _hard_sigmoid(a: Attributes, x: Tensor) -> Tensor:
-    slope, shift = a.get("alpha", 0.2), a.get("beta", 0.5)
-    return F.hardsigmoid(x) if (round(6 * slope, 4), shift) == (1, 0.5) else F.hardtanh(x * slope + shift, 0.0, 1.0)
-
-
 def _softmax(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def rule(a: Attributes, x: Tensor) -> Tensor:
         if a["opset"] >= 13:
@@ -230,7 +194,7 @@ def _pad(a: Attributes, x: Tensor, pads: Any = None, value: Any = None, axes: An
     if first == x.dim():
         return x
     kind = str({"edge": "replicate", "wrap": "circular"}.get(mode, mode))
-    return _padded(x, before[min(first, 2) :], after[min(first, 2) :], kind, _number(a, "value", value, 0.0))
+    return _padded(x, before[min(first, 2) :], after[min(first, 2) :], kind, number(a, "value", value, 0.0))
 
 
 def _resize(a: Attributes, x: Tensor, *rest: Any) -> Tensor:
@@ -274,103 +238,55 @@ def _gather(a: Attributes, x: Tensor, indices: Any) -> Tensor:
     return x.index_select(axis, flat.reshape(-1)).reshape(*x.shape[:axis], *flat.shape, *x.shape[axis % x.dim() + 1 :])
 
 
-def _elementwise(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Two values or more; a constant of one cell becomes a plain number."""
-
-    def rule(a: Attributes, *inputs: Any) -> Tensor:
-        like = next(value for value in inputs if isinstance(value, Tensor))
-        found = inputs[0]
-        for value in inputs[1:]:
-            found = function(*(v.item() if isinstance(v, np.ndarray) and v.size == 1 else _tensor(v, like) for v in (found, value)))
-        return found
-
-    return rule
-
-
-def _larger(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    return _elementwise(lambda x, y: function(*(torch.as_tensor(v) for v in (x, y))))
-
-
-def _one(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    return lambda a, x: function(x)
-
-
-def _where(a: Attributes, condition: Any, x: Any, y: Any) -> Tensor:
-    like = next(value for value in (x, y, condition) if isinstance(value, Tensor))
-    return torch.where(_tensor(condition, like).bool(), _tensor(x, like), _tensor(y, like))
-
-
-FLOATS = (1, 10, 11, 16)  # ONNX's numbers for float32, float16, float64 and bfloat16
-
-
 RULES: dict[str, Callable[..., Any]] = {
-    "Abs": _one(torch.abs),
-    "Add": _elementwise(lambda x, y: x + y),
+    **GATES,
+    "Add": elementwise(lambda x, y: x + y),
     "AveragePool": _average_pool,
     "BatchNormalization": _batch_norm,
-    "Cast": lambda a, x: x if a["to"] in FLOATS and x.is_floating_point() else x.float() if a["to"] in FLOATS else x.long(),
-    "Clip": _clip,
-    "Concat": lambda a, *xs: torch.cat([_tensor(x, next(y for y in xs if isinstance(y, Tensor))) for x in xs], a["axis"]),
+    "Concat": lambda a, *xs: torch.cat([tensor(x, next(y for y in xs if isinstance(y, Tensor))) for x in xs], a["axis"]),
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "DepthToSpace": _depth_to_space,
-    "Div": _elementwise(lambda x, y: x / y),
+    "Div": elementwise(lambda x, y: x / y),
     "Dropout": lambda a, x, *_: x,
-    "Elu": lambda a, x: F.elu(x, a.get("alpha", 1.0)),
-    "Erf": _one(torch.erf),
-    "Exp": _one(torch.exp),
+    "Erf": one(torch.erf),
+    "Exp": one(torch.exp),
     "Expand": lambda a, x, shape: x * torch.ones(numbers(shape), dtype=x.dtype, device=x.device),
     "Flatten": _flatten,
     "Gather": _gather,
-    "Gelu": lambda a, x: F.gelu(x, approximate=a.get("approximate", "none")),
     "Gemm": _gemm,
     "GlobalAveragePool": _global_average,
     "GlobalMaxPool": _global_max,
-    "Greater": _elementwise(lambda x, y: x > y),
-    "GreaterOrEqual": _elementwise(lambda x, y: x >= y),
-    "HardSigmoid": _hard_sigmoid,
-    "HardSwish": _one(F.hardswish),
     "Identity": lambda a, x: x,
     "InstanceNormalization": lambda a, x, w, b: F.instance_norm(x, weight=w, bias=b, eps=a.get("epsilon", 1e-5)),
     "LRN": lambda a, x: F.local_response_norm(x, a["size"], a.get("alpha", 1e-4), a.get("beta", 0.75), a.get("bias", 1.0)),
-    "LeakyRelu": lambda a, x: F.leaky_relu(x, a.get("alpha", 0.01)),
-    "Less": _elementwise(lambda x, y: x < y),
-    "LessOrEqual": _elementwise(lambda x, y: x <= y),
-    "Log": _one(torch.log),
+    "Log": one(torch.log),
     "LogSoftmax": _softmax(F.log_softmax),
     "MatMul": lambda a, x, y: F.linear(x, y) if a.get("linear") else x @ y,
-    "Max": _larger(torch.maximum),
     "MaxPool": _max_pool,
-    "Min": _larger(torch.minimum),
-    "Mul": _elementwise(lambda x, y: x * y),
-    "Neg": _one(torch.neg),
-    "Not": _one(torch.logical_not),
-    "PRelu": lambda a, x, slope: F.prelu(x, slope),
+    "Mul": elementwise(lambda x, y: x * y),
+    "Neg": one(torch.neg),
     "Pad": _pad,
-    "Pow": _elementwise(lambda x, y: x**y),
-    "Reciprocal": _one(torch.reciprocal),
+    "Pow": elementwise(lambda x, y: x**y),
+    "Reciprocal": one(torch.reciprocal),
     "ReduceMax": _reduce(torch.amax),
     "ReduceMean": _reduce(torch.mean),
     "ReduceMin": _reduce(torch.amin),
     "ReduceSum": _reduce(torch.sum),
-    "Relu": _one(F.relu),
     "Reshape": _reshape,
     "Resize": _resize,
-    "Selu": _one(F.selu),
     "Shape": lambda a, x: np.array(x.shape[a.get("start", 0) : a.get("end")], dtype=object),
-    "Sigmoid": _one(torch.sigmoid),
-    "Sign": _one(torch.sign),
+    "Sign": one(torch.sign),
     "Slice": _slice,
+    "Softsign": one(F.softsign),
     "Softmax": _softmax(F.softmax),
-    "Softplus": _one(F.softplus),
     "Split": _split,
-    "Sqrt": _one(torch.sqrt),
+    "Sqrt": one(torch.sqrt),
     "Squeeze": _squeeze,
-    "Sub": _elementwise(lambda x, y: x - y),
-    "Sum": _elementwise(lambda x, y: x + y),
-    "Tanh": _one(torch.tanh),
+    "Sub": elementwise(lambda x, y: x - y),
+    "Sum": elementwise(lambda x, y: x + y),
+    "Tanh": one(torch.tanh),
     "Transpose": lambda a, x: x.permute(a.get("perm", list(range(x.dim()))[::-1])),
     "Unsqueeze": _unsqueeze,
     "Upsample": _resize,
-    "Where": _where,
 }

@@ -5,7 +5,6 @@ of ``onnx_operators``, and of ``onnx_sizes`` for shapes. Files that were made fo
 mixes its samples is refused.
 """
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from torch import nn
 from npk.checkpoint.files import first_line, quiet_torch
 from npk.checkpoint.onnx_limits import Budget, Excess, cells, check_external, check_nodes
 from npk.checkpoint.onnx_operators import RULES
+from npk.checkpoint.onnx_outputs import chosen, full_name, last_before, module_names, needed, spelled_out
 from npk.checkpoint.onnx_sizes import SIZES
 from npk.errors import CheckpointError, MissingPackageError, UnsupportedGraphError
 
@@ -32,11 +32,11 @@ WEIGHTS = {
     "PRelu": ("", "weight"),
 }
 # Operators whose constants are values beside computed values; elsewhere constants are sizes, limits and the like.
-VALUES = ("Add", "Concat", "Div", "MatMul", "Max", "Min", "Mul", "Pow", "Sub", "Sum", "Where")
+VALUES = ("Add", "Concat", "Div", "MatMul", "Mul", "Pow", "Sub", "Sum")
 
 
-def read_onnx(path: Path) -> nn.Module:
-    """The network of an ONNX file, in evaluation mode."""
+def read_onnx(path: Path, output: int | str | None = None) -> nn.Module:
+    """The network of an ONNX file, in evaluation mode; of the nodes before ``output`` alone, where that is given."""
     model = _model(path)
     graph = model.graph
     constants = {tensor.name: _array(path, tensor) for tensor in graph.initializer}
@@ -49,7 +49,8 @@ def read_onnx(path: Path) -> nn.Module:
     opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
     shape = [dim.dim_value or None for dim in inputs[0].type.tensor_type.shape.dim]
     size = path.stat().st_size + sum(value.nbytes for value in constants.values())
-    net = _Builder(path, opset, (shape or [None])[0], constants, Budget(size)).network(graph, inputs[0].name)
+    builder = _Builder(path, opset, (shape or [None])[0], constants, Budget(size))
+    net = builder.network(graph, inputs[0].name, output)
     if len(shape) > 1 and None not in shape[1:]:
         net.input_shape = tuple(int(side) for side in shape[1:] if side)
         _check_samples_apart(path, net)
@@ -163,15 +164,21 @@ class _Builder:
         self.origins = {name: {name} for name, value in constants.items() if value.dtype.kind == "f" and value.ndim > 1}
         self.sizes: set[str] = set()  # values that are shapes, or come of shapes alone
         self.unknown: set[str] = set()
+        self.unread: set[int] = set()  # the nodes of these
         self.parameters: dict[tuple[str, str], torch.Tensor] = {}
         self.forms: dict[str, tuple[str, str]] = {}
 
-    def network(self, graph: Any, source: str) -> OnnxNetwork:
+    def network(self, graph: Any, source: str, output: int | str | None) -> OnnxNetwork:
         """The network of the nodes that lead to an output."""
         results = [value.name for value in graph.output]
+        nodes = needed(spelled_out(graph.node, self.constants), results)
+        modules = module_names(nodes, self.constants, _is_taken)
+        if output is not None:
+            results = [chosen(self.path, output, results, modules)]
+        names = {id(node): name for name, node in modules.items()}
         made: dict[str, OnnxNode] = {}
         known = {source}
-        for node in _needed(graph.node, results):
+        for node in needed(nodes, results):
             computed = [name for name in node.input if name and name not in self.constants]
             lost = [name for name in computed if name not in known]
             if lost:
@@ -182,13 +189,19 @@ class _Builder:
                 self._fold(node)
             else:
                 known.update(node.output)
-                made[self._name(node, made)] = self._node(node, all(name in self.sizes for name in computed))
+                made[names[id(node)]] = self._node(node, all(name in self.sizes for name in computed))
         if self.unknown:
-            raise CheckpointError(
-                f"{self.path} uses ONNX operators that npk does not read: {', '.join(sorted(self.unknown))}. "
-                "Export the network without them."
-            )
+            self._refuse_unknown({names[id(node)]: node for node in nodes if id(node) in names and names[id(node)] in made})
         return OnnxNetwork(source, results, made)
+
+    def _refuse_unknown(self, modules: dict[str, Any]) -> None:
+        """Name the operators, all at once, and the values before them."""
+        before = last_before(modules, {name for name, node in modules.items() if id(node) in self.unread})
+        choice = f", or choose the values before them: --output {before[0]}, output={before[0]!r}" if before else ""
+        raise CheckpointError(
+            f"{self.path} uses ONNX operators that npk does not read: {', '.join(sorted(self.unknown))}. "
+            f"Export the network without them{choice}."
+        )
 
     def _fold(self, node: Any) -> None:
         """Compute a node that does not depend on the input."""
@@ -233,9 +246,9 @@ class _Builder:
     def _node(self, node: Any, sizes: bool) -> OnnxNode:
         table = SIZES if sizes else RULES
         used_twice = len(node.output) > 1 and node.op_type not in ("Split", "Dropout", "BatchNormalization") and any(node.output[1:])
-        if node.op_type not in table or node.domain not in ("", "ai.onnx") or used_twice:
-            domain = f"{node.domain}." if node.domain not in ("", "ai.onnx") else ""
-            self.unknown.add(f"{domain}{node.op_type}{' with several outputs' if used_twice else ''}{' of shapes' if sizes else ''}")
+        if full_name(node) not in table or used_twice:
+            self.unread.add(id(node))
+            self.unknown.add(f"{full_name(node)}{' with several outputs' if used_twice else ''}{' of shapes' if sizes else ''}")
         if sizes or node.op_type == "Shape":
             self.sizes.update(node.output)
         made = OnnxNode(node.op_type, table.get(node.op_type), self._attributes(node), list(node.input), list(node.output))
@@ -276,7 +289,8 @@ class _Builder:
         """How a weight is put for torch, in a word, and the weight so."""
         a = node.attributes
         if node.op == "PRelu":
-            return "flat", value.reshape(-1)
+            a["slope"] = value.shape
+            return "flat", value.reshape(-1)[: 1 if bool(np.all(value == value.flat[0])) else None]
         if not a.get("linear"):
             return "plain", value
         if i == 1:
@@ -296,24 +310,10 @@ class _Builder:
                     "Give each layer a weight of its own."
                 )
 
-    def _name(self, node: Any, taken: dict[str, OnnxNode]) -> str:
-        """The node's own name, where it can be the name of a module."""
-        name = re.sub(r"\W+", "_", node.name).strip("_") or f"{node.op_type}_{len(taken)}"
-        return (
-            name
-            if not hasattr(OnnxNetwork, name) and name not in (*taken, "source", "results", "input_shape", "training")
-            else f"{name}_{len(taken)}"
-        )
 
-
-def _needed(nodes: Any, results: list[str]) -> list[Any]:
-    """The nodes that lead to a result, in order."""
-    wanted, kept = set(results), []
-    for node in reversed(nodes):
-        if wanted & set(node.output):
-            wanted.update(node.input)
-            kept.append(node)
-    return kept[::-1]
+def _is_taken(name: str) -> bool:
+    """Whether a module cannot have a name, because the network has something else under it."""
+    return hasattr(OnnxNetwork, name) or name in ("source", "results", "input_shape", "training")
 
 
 def _attribute(attribute: Any) -> tuple[str, Any]:

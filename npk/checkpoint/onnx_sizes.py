@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from npk.checkpoint.onnx_operators import Attributes, given, numbers
+from npk.checkpoint.onnx_values import Attributes, given, numbers
 
 
 def _sizes(value: Any) -> np.ndarray:
