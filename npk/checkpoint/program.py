@@ -6,6 +6,7 @@ import types
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from npk.checkpoint.batches import free_in_batch
 from npk.checkpoint.files import first_line, quiet_torch
 from npk.checkpoint.program_records import checked_copy
 from npk.errors import CheckpointError, OptionError
@@ -44,7 +45,9 @@ def read_pt2(path: Path) -> "nn.Module":
     copy = checked_copy(path)
     try:
         with quiet_torch():
-            net = torch.export.load(copy).module()
+            net = free_in_batch(torch.export.load(copy), path)
+    except CheckpointError:
+        raise
     except Exception as error:
         raise CheckpointError(
             f"{path} cannot be read by torch {torch.__version__} ({first_line(error)}). Was it written by torch.export.save?"
