@@ -1,13 +1,18 @@
 """Files that are written whole or not at all, and by one process at a time."""
 
 import contextlib
+import ctypes
 import errno
 import glob
 import hashlib
 import json
 import os
 import platform
+import re
 import shutil
+import sys
+import time
+import uuid
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +24,8 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
+_MOMENT = 60.0  # seconds: far longer than the time between two renamings
+_in_use: set[str] = set()  # temporary names that this process took
 
 
 @contextlib.contextmanager
@@ -45,7 +52,7 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def temporary_beside(path: Path) -> Path:
-    """A hidden name beside ``path`` that no other process takes; what killed processes of this host left there is removed.
+    """A hidden name beside ``path`` that nobody else takes; what killed processes of this host left there is put back or removed.
 
     Args:
         path: what will be written.
@@ -53,12 +60,47 @@ def temporary_beside(path: Path) -> Path:
     Returns:
         The name; nothing is there yet.
     """
-    own = f".{path.name}.{platform.node() or 'host'}-"
-    for left in path.parent.glob(f"{glob.escape(own)}*.tmp") if os.name == "posix" else ():
-        number = left.name.removeprefix(own).removesuffix(".tmp")
-        if number.isdigit() and not _is_alive(int(number)):
+    put_back(path)
+    for left in _left_beside(path) if os.name == "posix" else ():
+        if left.suffix == ".tmp" or os.path.lexists(path):  # never the only copy
             _remove(left)
-    return path.with_name(f"{own}{os.getpid()}.tmp")
+    own = path.with_name(f".{path.name}.{platform.node() or 'host'}-{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
+    _in_use.add(own.name)
+    return own
+
+
+def put_back(path: Path) -> None:
+    """Put a folder back under its name whose replacement was cut short by a kill, where the system cannot let two names change places.
+
+    Args:
+        path: its name; nothing is done where something is there.
+    """
+    if os.path.lexists(path):
+        return
+    for old in (left for left in _left_beside(path) if left.suffix == ".old"):
+        with contextlib.suppress(OSError):  # another process was faster, or the folder is read-only: what follows says so
+            os.rename(old, path)
+            return
+
+
+def _left_beside(path: Path) -> list[Path]:
+    """What killed processes left beside a name, the latest first."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.(?:(.*)-)?(\d+)(?:\.[0-9a-f]{{8}})?\.(tmp|old)", re.DOTALL)
+    found: list[tuple[float, Path]] = []
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        with contextlib.suppress(OSError):  # gone by now
+            if (match := pattern.fullmatch(left.name)) and _is_left(left, *match.groups()):
+                found.append((left.lstat().st_ctime, left))
+    return [left for _, left in sorted(found, reverse=True)]
+
+
+def _is_left(left: Path, host: str | None, process: str, kind: str) -> bool:
+    """Whether nobody works with it. Of other hosts only a folder out of its place says so, once it is out for longer than a renaming."""
+    if host not in (None, platform.node() or "host"):
+        return kind == "old" and time.time() - left.lstat().st_ctime > _MOMENT
+    if int(process) == os.getpid():  # a process of an earlier life of the machine may have had the same number
+        return left.name not in _in_use
+    return not _is_alive(int(process))
 
 
 def _is_alive(process: int) -> bool:
@@ -72,17 +114,35 @@ def _is_alive(process: int) -> bool:
 
 
 def _replace(temporary: Path, path: Path) -> None:
-    if temporary.is_dir() and path.is_dir():
-        old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    """Put what was written in its place. Of a folder the older one is under its name until the new one is, and then under the other."""
+    if not (temporary.is_dir() and path.is_dir()):
+        os.replace(temporary, path)
+    elif not _change_places(temporary, path):
+        old = temporary.with_suffix(".old")  # :func:`put_back` knows it
+        _in_use.add(old.name)
         os.replace(path, old)
-        os.replace(temporary, path)
-        shutil.rmtree(old)
-    else:
-        os.replace(temporary, path)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            os.replace(old, path)
+            raise
+        _remove(old)
+
+
+def _change_places(one: Path, other: Path) -> bool:
+    """Let two names change places in one step; whether the system and the file system could."""
+    names = {"linux": "renameat2", "darwin": "renamex_np"}
+    if sys.platform not in names:
+        return False
+    function = getattr(ctypes.CDLL(None), names[sys.platform], None)
+    if function is None:
+        return False
+    here, a, b, exchange = ctypes.c_int(-100), os.fsencode(one.absolute()), os.fsencode(other.absolute()), ctypes.c_uint(2)
+    return (function(here, a, here, b, exchange) if sys.platform == "linux" else function(a, b, exchange)) == 0
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         with contextlib.suppress(OSError):  # never made, or its folder is no folder: the error under way says so
@@ -118,6 +178,8 @@ def locked(path: str | os.PathLike, of: str | os.PathLike | None = None) -> Iter
     path, of = Path(path), path if of is None else of
     if not path.absolute().parent.is_dir():  # filelock would make it
         raise StoreError(f"cannot write {of}: there is no folder {path.absolute().parent}. Make it, or choose another one.")
+    if path.is_symlink():
+        raise StoreError(f"cannot lock {of}: {path} is a link, and npk follows none there. Remove it.")
     lock = FileLock(path, blocking=False, thread_local=False, fallback_to_soft=False)
     _acquire(lock, path, of)
     owner, holder = os.getpid(), _holder_file(path)
@@ -154,8 +216,10 @@ def _say_who(holder: Path) -> None:
     _remove(holder)
     temporary = holder.with_name(f"{holder.name}.tmp")  # only the holder of the lock writes it
     who = {"process": os.getpid(), "host": platform.node(), "since": datetime.now().astimezone().isoformat(" ", "seconds")}
+    _remove(temporary)
     try:
-        temporary.write_text(json.dumps(who))
+        with temporary.open("x") as file:  # through no link
+            json.dump(who, file)
         os.replace(temporary, holder)
     except OSError:
         _remove(temporary)

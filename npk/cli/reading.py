@@ -13,6 +13,7 @@ import numpy as np
 from npk.checkpoint.folders import holds_weights
 from npk.data import Dataset, load, split
 from npk.errors import OptionError, StoreError
+from npk.files import put_back
 
 if TYPE_CHECKING:
     from torch import nn
@@ -120,6 +121,7 @@ def kernel_sides(
     Raises:
         OptionError: data and gate table both, or neither.
     """
+    put_back(path)
     if path.is_dir() and not holds_weights(path):
         if rows != (None, None) or cols[1] is not None or how.said:
             message = f"{path} is a gate table and holds its samples already. Leave out --data, --subset and --arch;"
