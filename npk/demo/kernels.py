@@ -8,6 +8,7 @@ import numpy as np
 
 from npk.checks.measures import class_overlap, effective_rank, spectrum
 from npk.errors import StoreError
+from npk.files import locked
 from npk.gram.kernel import NeuralPathKernel
 from npk.machines import ridge, svm
 from npk.progress import Progress
@@ -55,11 +56,15 @@ class Machines:
         """A kernel of the folder; one of another network or of other data is replaced, the folder is the demo's own."""
         import shutil
 
+        out = self.folder / name
         try:
-            return kernel.to_store(rows, cols, self.folder / name)
+            return kernel.to_store(rows, cols, out)
         except StoreError:
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-            return kernel.to_store(rows, cols, self.folder / name)
+            if not out.is_dir():
+                raise
+            with locked(out / ".lock", of=out):  # not one that another process writes
+                shutil.rmtree(out, ignore_errors=True)
+            return kernel.to_store(rows, cols, out)
 
     def fit(self, name: str, K: np.ndarray, cross: np.ndarray, seconds: float, suffix: str) -> list[Accuracy]:
         """SVM and ridge on one kernel; C by cross-validation and alpha by leave-one-out, on the training samples."""

@@ -5,7 +5,8 @@ piece is whole or it is missing. Samples that are added later begin a part of th
 """
 
 import bisect
-import math
+import contextlib
+import uuid
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,24 +15,32 @@ from typing import Any
 
 import numpy as np
 
+from npk.dual.gate_parts import NOT_WRITTEN, alike, as_slice, bytes_of, check_manifest, empty_table, form, make_part, names
 from npk.dual.gate_table import FORMAT, GateLayer, GateTable, fingerprint_of, open_store, raw, sealed
-from npk.dual.path_graph import from_dict, to_dict
+from npk.dual.path_graph import to_dict
+from npk.dual.store_files import DTYPES, LostFile, prove
 from npk.errors import ShapeError, StoreError
 
 CONTENT = "gate table"
-_NOT_WRITTEN = -1
 _PIECE_BYTES, _PIECE_SAMPLES = 16 << 20, 1024
 _READ_BYTES = 16 << 20  # read, or recorded, at once, at most: more takes memory and no less time
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Samples that were added together: the numbers of their first sample and piece, and arrays of their own, the inputs first."""
+    """Samples that were added together: a name that no other part in the world has, the numbers of their first sample and piece, and
+    arrays of their own, the inputs first.
+    """
 
+    identity: str
     sample: int
     piece: int
     arrays: list[Any]
     checksums: Any
+
+    def checksum(self, piece: int, arrays: Iterable[np.ndarray]) -> int:
+        """That of a piece's arrays, in this place: pieces of other stores, and of other places, have others."""
+        return _checksum(arrays, zlib.crc32(f"{self.identity} {piece - self.piece}".encode()))
 
 
 class GateStore:
@@ -44,7 +53,8 @@ class GateStore:
 
     def __init__(self, path: Path, group: Any, manifest: dict[str, Any]) -> None:
         self.path, self.manifest, self._group = path, manifest, group
-        self.empty, self.piece = _empty(manifest), int(manifest["piece"])
+        check_manifest(manifest)
+        self.empty, self.piece = empty_table(manifest), int(manifest["piece"])
         self.graph, self.entries = self.empty.graph, self.empty.entries
         self.names, self.layers = self.empty.names, self.empty.layers
         self.pieces: list[tuple[int, int]] = []
@@ -69,19 +79,21 @@ class GateStore:
             The store, to be written.
 
         Raises:
-            StoreError: something is there already.
+            StoreError: something is there already, or the table has values of a kind that stores do not hold.
             OSError: the folder cannot be written.
         """
         import zarr
 
         if Path(where).exists():
             raise StoreError(f"{where} exists already. Choose another name or remove it.")
+        if strange := {array.dtype.name for array in example.arrays} - set(DTYPES):
+            raise StoreError(f"a gate table with values of type {', '.join(strange)} cannot be saved. Take one of {', '.join(DTYPES)}.")
         kinds = {name: {"kind": entry.kind, "shape": list(entry.shape)} for name, entry in example.entries.items()}
-        layers = [{"name": name, **kinds[name], **_form(entry.data)} for name, entry in example.entries.items()]
-        cut = {"piece": piece or _piece(_bytes_a_sample(example)), "parts": [n]}
-        what = {"graph": to_dict(example.graph), "inputs": _form(example.inputs), "layers": layers}
-        group = zarr.open_group(where, mode="w-")
-        _make_part(group, 0, example, n, cut["piece"])
+        layers = [{"name": name, **kinds[name], **form(entry.data)} for name, entry in example.entries.items()]
+        cut = {"piece": piece or _piece(bytes_of(example)), "parts": [n], "identities": [[uuid.uuid4().hex]]}
+        what = {"graph": to_dict(example.graph), "inputs": form(example.inputs), "layers": layers}
+        group = zarr.open_group(where, mode="w-", zarr_format=3)
+        make_part(group, 0, example, n, cut["piece"])
         group.attrs["npk"] = sealed({"format": FORMAT, "content": CONTENT, **what, **cut, "about": about or {}})
         return cls.open(where, write=True)
 
@@ -102,17 +114,22 @@ class GateStore:
         group, manifest = open_store(where, CONTENT, write=write)
         try:
             return cls(Path(where), group, manifest)
+        except StoreError:
+            raise
         except Exception as error:  # zarr raises many kinds for damaged arrays; the cause is kept
             raise StoreError(f"{where} is damaged ({type(error).__name__}: {error}). Record the gates again.") from error
 
     def _open_part(self, n: int) -> None:
-        sample, group = len(self), self._group[str(len(self._parts))]
-        arrays, checksums, pieces = [group[name] for name in _names(self.empty)], group["checksums"], -(-n // self.piece)
+        from npk.dual.plain_store import open_array
+
+        number, sample, pieces = len(self._parts), len(self), -(-n // self.piece)
+        group, identity = self._group[str(number)], self.identities[0][number]
+        arrays, checksums = [open_array(group, name) for name in names(self.empty)], group["checksums"]
         expected = [((n, *empty.shape[1:]), empty.dtype) for empty in self.empty.arrays]
         for array, (shape, dtype) in zip([*arrays, checksums], [*expected, ((pieces,), np.dtype("int64"))], strict=True):
             if array.shape != shape or array.dtype != dtype:
                 raise ValueError(f"{array.path} is {array.dtype} {array.shape}, the manifest says {dtype} {shape}")
-        self._parts.append(_Part(sample, len(self.pieces), arrays, checksums))
+        self._parts.append(_Part(identity, sample, len(self.pieces), arrays, checksums))
         self.pieces += [(sample + i * self.piece, sample + min(n, (i + 1) * self.piece)) for i in range(pieces)]
 
     def __len__(self) -> int:
@@ -124,9 +141,14 @@ class GateStore:
         return self.manifest["about"]
 
     @property
+    def identities(self) -> list[list[str]]:
+        """The names of the parts, in a list: they say which store this is, and prove that a folder still holds it."""
+        return self.manifest["identities"]
+
+    @property
     def bytes_a_sample(self) -> int:
         """Bytes of one sample and its gates."""
-        return _bytes_a_sample(self.empty)
+        return bytes_of(self.empty)
 
     @property
     def nbytes(self) -> int:
@@ -157,7 +179,7 @@ class GateStore:
             StoreError: the checksums are damaged.
         """
         found = [checksum for part in self._parts for checksum in self._checksums(part)]
-        return [piece for piece, checksum in zip(self.pieces, found, strict=True) if checksum == _NOT_WRITTEN]
+        return [piece for piece, checksum in zip(self.pieces, found, strict=True) if checksum == NOT_WRITTEN]
 
     def _checksums(self, part: _Part) -> np.ndarray:
         try:
@@ -174,13 +196,19 @@ class GateStore:
 
         Raises:
             ShapeError: no piece starts there, or the table is another one or of no whole pieces.
-            StoreError: the disk is full or gone.
+            StoreError: the disk is full or gone, or another store is in its place.
         """
-        try:
+        with self._kept("Pieces written so far are kept"):
             self.put(start, table)
+
+    @contextlib.contextmanager
+    def _kept(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except StoreError:
+            raise
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise StoreError(f"cannot write {self.path}: {reason}. Pieces written so far are kept: make room and run again.") from error
+            raise StoreError(f"cannot write {self.path}: {error.strerror or error}. {what}: make room and run again.") from error
 
     def put(self, start: int, table: GateTable) -> None:
         """As :meth:`write`, with the disk's own errors: for a store that is thrown away when one occurs.
@@ -196,15 +224,18 @@ class GateStore:
         (i, part), stop = self._find(start), start + len(table)
         j = bisect.bisect_left(self.pieces, (stop,))
         whole = i < j and self.pieces[j - 1][1] == stop and self._part(j - 1) is part
-        if not whole or not _alike(table, self.empty):
+        if not whole or not alike(table, self.empty):
             what = f"samples {start} to {stop - 1} of {self.path}"
             raise ShapeError(f"the table of {len(table)} samples is not that of {what}: other gates, or no whole pieces.")
+        prove(self.path, self.identities)
         where = slice(i - part.piece, j - part.piece)
-        part.checksums[where] = _NOT_WRITTEN
+        part.checksums[where] = NOT_WRITTEN
         for array, data in zip(part.arrays, table.arrays, strict=True):
             array[start - part.sample : stop - part.sample] = data
-        spans = [slice(first - start, after - start) for first, after in self.pieces[i:j]]
-        part.checksums[where] = np.array([_checksum([data[span] for data in table.arrays]) for span in spans])
+        spans = [(piece, slice(first - start, after - start)) for piece, (first, after) in enumerate(self.pieces[i:j], i)]
+        found = np.array([part.checksum(piece, [data[span] for data in table.arrays]) for piece, span in spans])
+        prove(self.path, self.identities)
+        part.checksums[where] = found
 
     def forget(self, start: int) -> None:
         """Count a piece as not written.
@@ -214,9 +245,12 @@ class GateStore:
 
         Raises:
             ShapeError: no piece starts there.
+            StoreError: the disk is full or gone, or another store is in its place.
         """
         piece, part = self._find(start)
-        part.checksums[piece - part.piece] = _NOT_WRITTEN
+        with self._kept("Pieces written so far are kept"):
+            prove(self.path, self.identities)
+            part.checksums[piece - part.piece] = NOT_WRITTEN
 
     def _find(self, start: int) -> tuple[int, _Part]:
         """Number and part of the piece that starts at a sample."""
@@ -246,7 +280,7 @@ class GateStore:
         for i, j in self._runs(np.unique(np.searchsorted(firsts, wanted, side="right") - 1)):
             start, stop = self.pieces[i][0], self.pieces[j - 1][1]
             here = np.flatnonzero((wanted >= start) & (wanted < stop))
-            to, of = _as_slice(here), _as_slice(wanted[here] - start)
+            to, of = as_slice(here), as_slice(wanted[here] - start)
             for whole, read in zip(taken, self._read(i, j), strict=True):
                 whole[to] = read[of]
         entries = zip(self.empty.entries.items(), taken[1:], strict=True)
@@ -268,21 +302,26 @@ class GateStore:
         part, (start, _), (_, stop) = self._part(i), self.pieces[i], self.pieces[j - 1]
         try:
             checksums = part.checksums[i - part.piece : j - part.piece]
+            if (checksums == NOT_WRITTEN).any():
+                raise self._incomplete(i + int(np.flatnonzero(checksums == NOT_WRITTEN)[0]))
             arrays = [array[start - part.sample : stop - part.sample] for array in part.arrays]
-        except MemoryError:
+        except (MemoryError, StoreError):
             raise
         except Exception as error:  # zarr raises many kinds for damaged chunks; the cause is kept
             for piece in range(i, j if j - i > 1 else i):  # to name the one
                 self._read(piece, piece + 1)
-            raise self._damaged(i, f"{type(error).__name__}: {error}") from error
+            why = f"their checksum differs: {error}" if isinstance(error, LostFile) else f"{type(error).__name__}: {error}"
+            raise self._damaged(i, why) from error
         for piece, checksum in zip(range(i, j), checksums, strict=True):
             first, after = self.pieces[piece]
-            if checksum == _NOT_WRITTEN:
-                what = f"the gates of samples {first} to {after - 1} are missing"
-                raise StoreError(f"{self.path} is not complete: {what}. Run the same command again to finish it.")
-            if checksum != _checksum([array[first - start : after - start] for array in arrays]):
+            if checksum != part.checksum(piece, [array[first - start : after - start] for array in arrays]):
                 raise self._damaged(piece, "their checksum differs")
         return arrays
+
+    def _incomplete(self, piece: int) -> StoreError:
+        first, after = self.pieces[piece]
+        what = f"the gates of samples {first} to {after - 1} are missing"
+        return StoreError(f"{self.path} is not complete: {what}. Run the same command again to finish it.")
 
     def _damaged(self, piece: int, why: str) -> StoreError:
         (first, after), mend = self.pieces[piece], "Record the gates again; in the store of a kernel, `npk verify-store --drop` helps"
@@ -305,23 +344,23 @@ class GateStore:
                 except StoreError:
                     yield piece
 
-    def extend(self, n: int, *, about: dict[str, Any] | None = None) -> None:
+    def extend(self, n: int, *, about: dict[str, Any] | None = None, identity: str | None = None) -> None:
         """Make room for more samples behind the others; no piece changes. The manifest is written last.
 
         Args:
             n: number of samples to add.
             about: takes the place of what the store says of its gates; ``None``: nothing new.
+            identity: of the part; ``None``: a new one.
 
         Raises:
-            StoreError: the disk is full or gone; the store is as it was.
+            StoreError: the disk is full or gone, or another store is in its place; the store is as it was.
         """
-        manifest = {**self.manifest, "parts": [*self.manifest["parts"], n], "about": self.about if about is None else about}
-        try:
-            _make_part(self._group, len(self._parts), self.empty, n, self.piece)
+        parts = {"parts": [*self.manifest["parts"], n], "identities": [[*self.identities[0], identity or uuid.uuid4().hex]]}
+        manifest = {**self.manifest, **parts, "about": self.about if about is None else about}
+        with self._kept("It is as it was"):
+            prove(self.path, self.identities)
+            make_part(self._group, len(self._parts), self.empty, n, self.piece)
             self._group.attrs["npk"] = sealed(manifest)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise StoreError(f"cannot write {self.path}: {reason}. It is as it was: make room and run again.") from error
         self.manifest = manifest
         self._open_part(n)
 
@@ -349,52 +388,7 @@ def _piece(bytes_a_sample: int) -> int:
     return max(1, min(_PIECE_BYTES // bytes_a_sample, _PIECE_SAMPLES))
 
 
-def _empty(manifest: dict[str, Any]) -> GateTable:
-    """The table of 0 samples that a manifest describes."""
-    inputs, *data = (np.empty((0, *form["width"]), form["dtype"]) for form in (manifest["inputs"], *manifest["layers"]))
-    layers = zip(manifest["layers"], data, strict=True)
-    return GateTable(
-        from_dict(manifest["graph"]), inputs, {v["name"]: GateLayer(v["kind"], tuple(v["shape"]), empty) for v, empty in layers}
-    )
-
-
-def _form(array: np.ndarray) -> dict[str, Any]:
-    return {"width": list(array.shape[1:]), "dtype": array.dtype.name}
-
-
-def _bytes_a_sample(table: GateTable) -> int:
-    return max(1, sum(array.dtype.itemsize * math.prod(array.shape[1:]) for array in table.arrays))
-
-
-def _alike(table: GateTable, other: GateTable) -> bool:
-    """Whether two tables differ in nothing but their samples."""
-    kinds = [[(name, e.kind, e.shape) for name, e in t.entries.items()] for t in (table, other)]
-    return kinds[0] == kinds[1] and [_form(a) for a in table.arrays] == [_form(a) for a in other.arrays] and table.graph == other.graph
-
-
-def _names(table: GateTable) -> list[str]:
-    """Names of a part's arrays."""
-    return ["inputs", *(f"gates/{i}" for i in range(len(table.entries)))]
-
-
-def _make_part(group: Any, number: int, example: GateTable, n: int, piece: int) -> None:
-    """Empty arrays for n samples, in the place of those that a killed run may have left."""
-    for name, array in zip(_names(example), example.arrays, strict=True):
-        shape = (n, *array.shape[1:])
-        chunks = (max(1, min(piece, n)), *(max(1, side) for side in shape[1:]))
-        group.create_array(f"{number}/{name}", shape=shape, chunks=chunks, dtype=array.dtype, compressors=None, overwrite=True)
-    sides = {"shape": (-(-n // piece),), "chunks": (1,)}  # a chunk is replaced as a whole
-    group.create_array(f"{number}/checksums", **sides, dtype="int64", fill_value=_NOT_WRITTEN, compressors=None, overwrite=True)
-
-
-def _as_slice(numbers: np.ndarray) -> slice | np.ndarray:
-    """Numbers that follow one another as a slice, which is faster."""
-    follow = len(numbers) > 0 and bool((np.diff(numbers) == 1).all())
-    return slice(int(numbers[0]), int(numbers[-1]) + 1) if follow else numbers
-
-
-def _checksum(arrays: Iterable[np.ndarray]) -> int:
-    checksum = 0
+def _checksum(arrays: Iterable[np.ndarray], checksum: int) -> int:
     for array in arrays:
         checksum = zlib.crc32(raw(array), checksum)
     return checksum

@@ -15,13 +15,14 @@ import numpy as np
 
 from npk.dual.path_graph import PathGraph, PathNode, to_dict
 from npk.dual.path_operators import Input
+from npk.dual.store_files import read_manifest
 from npk.errors import ShapeError, StoreError
-from npk.files import digest, written_whole
+from npk.files import digest, put_back, written_whole
 
 if TYPE_CHECKING:
     import torch
 
-FORMAT = 2  # of gate tables and kernels on disk
+FORMAT = 3  # of gate tables and kernels on disk
 
 
 def is_on(preactivation: "np.ndarray | torch.Tensor") -> Any:
@@ -182,11 +183,16 @@ class GateTable:
             The table, in memory.
 
         Raises:
-            StoreError: no such table, another version, not complete, or its content does not match its checksums.
+            StoreError: no such table, another version, not complete, larger than memory, or its content does not match its checksums.
         """
         from npk.dual.gate_store import GateStore
 
-        return GateStore.open(path).take(slice(None))
+        store = GateStore.open(path)
+        try:
+            return store.take(slice(None))
+        except MemoryError as error:
+            much = f"{path} takes {store.nbytes} bytes, more than there is memory"
+            raise StoreError(f"{much}. Read parts of it: GateStore.open(path).take(rows).") from error
 
 
 def raw(array: np.ndarray) -> memoryview:
@@ -250,30 +256,32 @@ def open_store(path: str | Path, content: str, *, write: bool = False) -> tuple[
     Raises:
         StoreError: nothing there, not npk's, other content, damaged, or another format.
     """
-    import zarr
+    from npk.dual.plain_store import open_group
 
+    put_back(path := Path(path))
     try:
-        group = zarr.open_group(path, mode="r+" if write else "r")
-        manifest: Any = dict(group.attrs).get("npk")
+        manifest = read_manifest(path)
+        group = open_group(path, write=write)
+    except StoreError:
+        raise
     except Exception as error:  # zarr raises many kinds; the cause is kept
-        raise StoreError(f"cannot read {path} as a {content}: {_why(Path(path), error)}. Name a folder that npk wrote.") from error
+        raise StoreError(f"cannot read {path} as a {content}: {_why(path, error)}. Name a folder that npk wrote.") from error
     if not isinstance(manifest, dict) or manifest.get("content") != content:
         found = manifest.get("content") if isinstance(manifest, dict) else "something that npk did not write"
         raise StoreError(f"{path} holds {found}, not a {content}. Name a folder that npk wrote as a {content}.")
     if manifest.get("format") != FORMAT:
         raise StoreError(f"{path} has format {manifest.get('format')}, this npk reads format {FORMAT}. Make it again.")
-    if "seal" in manifest and manifest != sealed(manifest):
+    if manifest != sealed(manifest):
         raise StoreError(f"{path} is damaged: its manifest, zarr.json, does not match its checksum. Make it again.")
     return group, manifest
 
 
 def content_of(path: str | Path) -> str | None:
     """What a folder holds that npk wrote, as its manifest names it; ``None``: something else, or a manifest that cannot be read."""
-    import zarr
-
+    put_back(path := Path(path))
     try:
-        manifest: Any = dict(zarr.open_group(path, mode="r").attrs).get("npk")
-    except Exception:  # zarr raises many kinds; :func:`open_store` says which
+        manifest = read_manifest(path)
+    except (OSError, ValueError):  # :func:`open_store` says which
         return None
     return manifest.get("content") if isinstance(manifest, dict) else None
 
@@ -283,7 +291,8 @@ def _why(path: Path, error: Exception) -> str:
     if not path.is_dir():
         return "it is a file" if path.exists() else "there is nothing"
     if isinstance(error, FileNotFoundError):
-        return "it has no zarr.json"
+        older = any((path / name).exists() for name in (".zgroup", ".zarray"))
+        return "it is of zarr format 2, and npk reads format 3 alone" if older else "it has no zarr.json"
     if isinstance(error, OSError):
         return error.strerror or str(error)
     return f"its zarr.json is damaged ({type(error).__name__})"

@@ -10,19 +10,32 @@ import shutil
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from npk.dual.gate_store import GateStore
-from npk.dual.gate_table import FORMAT, GateTable, open_store, sealed
+from npk.dual.gate_table import GateTable, open_store
+from npk.dual.store_files import LostFile, look, prove
 from npk.errors import StoreError
 from npk.files import locked, temporary_beside
+from npk.gram.store_layout import (
+    CONTENT,
+    Identities,
+    blocks,
+    check_number,
+    chunks,
+    grid,
+    grown_identities,
+    manifest_of,
+    mark,
+    place,
+    plan_of,
+    sweep,
+)
 from npk.gram.tiles import Tile, TilePlan
 
-CONTENT = "gram"
 _NOT_DONE = -1
 _LOCK = ".lock"
 
@@ -35,8 +48,7 @@ class GramStore:
 
     def __init__(self, path: str | Path, group: Any, manifest: dict[str, Any]) -> None:
         self.path, self.manifest, self._group = Path(path), manifest, group
-        (n, m), (row_ends, col_ends) = manifest["shape"], manifest["ends"]
-        self.plan = TilePlan(n, m, manifest["side"], manifest["symmetric"], tuple(row_ends), tuple(col_ends))
+        self.plan = plan_of(manifest)
         self._arrays: dict[str, Any] = {}
 
     @classmethod
@@ -63,21 +75,25 @@ class GramStore:
             The store, to be written.
 
         Raises:
-            StoreError: something is there already, or the folder cannot be written.
+            StoreError: something is there already, the folder cannot be written, or there are too many tiles.
         """
         import zarr
 
+        check_number(plan)
         path = Path(path).absolute()
         temporary = temporary_beside(path)
         try:
             os.stat(path.parent)  # zarr would make it
-            group = zarr.open_group(temporary, mode="w")
+            group = zarr.open_group(temporary, mode="w", zarr_format=3)
             _make_arrays(group, plan, dtype)
-            for name, table, n in zip(("rows", "cols"), few, (plan.n, plan.m), strict=False):
-                GateStore.create(temporary / name, table, n)
-            steps = [int(exponent) for exponent in exponents]
-            group.attrs["npk"] = _manifest(plan, {"dtype": dtype, "exponents": steps, "about": about})
+            sides = zip(("rows", "cols"), few, (plan.n, plan.m), strict=False)
+            found = [GateStore.create(temporary / name, table, n).identities[0] for name, table, n in sides]
+            steps, known = [int(exponent) for exponent in exponents], [*found, [], []][:2]
+            identities = grown_identities(known, plan)
+            group.attrs["npk"] = manifest_of(plan, {"dtype": dtype, "exponents": steps, "about": about, "identities": identities})
             os.rename(temporary, path)  # never over another store
+        except StoreError:
+            raise
         except OSError as error:
             there = path.exists()
             why = "it exists" if there else error.strerror or str(error)
@@ -102,7 +118,10 @@ class GramStore:
         """
         path = Path(path).absolute()  # another folder may be the current one when tiles are read
         group, manifest = open_store(path, CONTENT, write=write)
-        return cls(path, group, manifest)
+        try:
+            return cls(path, group, manifest)
+        except (ValueError, LookupError, TypeError) as error:
+            raise StoreError(f"{path} is damaged: {error}. Remove it and run the command that wrote it again.") from error
 
     @classmethod
     @contextlib.contextmanager
@@ -113,23 +132,37 @@ class GramStore:
             path: its folder.
 
         Raises:
-            StoreError: not a kernel that npk wrote, or another process writes it.
+            StoreError: not a kernel that npk wrote, another process writes it, or something else is in it.
         """
-        cls.open(path)
+        before = cls.open(path)
         with locked(Path(path) / _LOCK, of=path):
-            for left in Path(path).rglob("*.partial"):  # a killed run was writing them
-                left.unlink(missing_ok=True)
-            yield cls.open(path, write=True)
+            store = cls.open(path, write=True)
+            prove(store.path, before.identities)  # or the lock would be that of another store
+            sweep(store.path)
+            yield store
 
     @cached_property
     def rows(self) -> GateStore:
         """Gates of the rows."""
-        return GateStore.open(self.path / "rows", write=not self._group.read_only)
+        return self._gates("rows", 0)
 
     @cached_property
     def cols(self) -> GateStore:
         """Gates of the columns; those of the rows in a symmetric matrix."""
-        return self.rows if self.plan.symmetric else GateStore.open(self.path / "cols", write=not self._group.read_only)
+        return self.rows if self.plan.symmetric else self._gates("cols", 1)
+
+    def _gates(self, name: str, axis: int) -> GateStore:
+        look(self.path, name)  # the folder of a store may be a link, but not one within another
+        found, known = GateStore.open(self.path / name, write=not self._group.read_only), self.identities[axis]
+        there = found.identities[0]
+        if there != known[: len(there)]:
+            raise StoreError(f"{self.path} is damaged: its {name} are the gates of another store. Remove it and run again.")
+        return found
+
+    @property
+    def identities(self) -> Identities:
+        """The names of the parts of its rows and columns: they say which store this is, and prove that a folder still holds it."""
+        return self.manifest["identities"]
 
     @property
     def about(self) -> dict[str, Any]:
@@ -150,17 +183,22 @@ class GramStore:
             about: what the matrix is of then.
 
         Raises:
-            StoreError: the disk is full or gone; the store is as it was.
+            StoreError: the disk is full or gone, or another store is in its place; the store is as it was.
         """
         if (n, m) != (self.plan.n, self.plan.m):
-            plan = self.plan.grown(n, m)
+            check_number(plan := self.plan.grown(n, m))
+            more = {"about": about, "identities": grown_identities(self.identities, plan)}
             with self._kept("It is as it was"):
+                prove(self.path, self.identities)
                 _make_arrays(self._group, plan, self.manifest["dtype"], more_than=self.plan)
-                self._group.attrs["npk"] = self.manifest = _manifest(plan, {**self.manifest, "about": about})
+                self._group.attrs["npk"] = self.manifest = manifest_of(plan, {**self.manifest, **more})
             self.plan = plan
-        for store, size in {self.rows: n, self.cols: m}.items():
-            if len(store) < size:
-                store.extend(size - len(store))
+        for store, ends, names in zip(
+            (self.rows, self.cols), ((*self.plan.row_ends, n), (*self.plan.col_ends, m)), self.identities, strict=True
+        ):
+            for end, name in zip(ends, names, strict=True):
+                if len(store) < end:
+                    store.extend(end - len(store), identity=name)
 
     def missing(self) -> list[Tile]:
         """The tiles that are not done.
@@ -168,11 +206,11 @@ class GramStore:
         Raises:
             StoreError: the checksums are damaged.
         """
-        known = {name: self._read(f"checksums/{name}", ...) for name in _blocks(self.plan)}
+        known = {name: self._read(f"checksums/{name}", ...) for name in blocks(self.plan)}
         found = []
         for tile in self.plan:
-            name, place, _ = self._place(tile)
-            if known[name][place] == _NOT_DONE:
+            name, where, _ = self._place(tile)
+            if known[name][where] == _NOT_DONE:
                 found.append(tile)
         return found
 
@@ -200,8 +238,8 @@ class GramStore:
         Raises:
             StoreError: its checksum is damaged.
         """
-        name, place, _ = self._place(tile)
-        return int(self._read(f"checksums/{name}", place)) != _NOT_DONE
+        name, where, _ = self._place(tile)
+        return int(self._read(f"checksums/{name}", where)) != _NOT_DONE
 
     def write(self, tile: Tile, values: np.ndarray) -> None:
         """Write a tile, then its checksum.
@@ -211,13 +249,15 @@ class GramStore:
             values: its entries.
 
         Raises:
-            StoreError: the disk is full, or the folder is gone; finished tiles stay.
+            StoreError: the disk is full, the folder is gone, or another store is in its place; finished tiles stay.
         """
-        name, place, inside = self._place(tile)
+        name, where, inside = self._place(tile)
         with self._kept("Finished tiles are kept"):
-            os.stat(self.path / "zarr.json")  # zarr would make a folder that is gone again
+            prove(self.path, self.identities)  # zarr would make a folder that is gone again
             self._array(f"tiles/{name}")[inside] = values
-            self._array(f"checksums/{name}")[place] = _checksum(values)
+            checksum = _checksum(values, self._mark(tile))
+            prove(self.path, self.identities)
+            self._array(f"checksums/{name}")[where] = checksum
 
     def forget(self, tile: Tile) -> None:
         """Count a tile as not done.
@@ -226,11 +266,12 @@ class GramStore:
             tile: of the plan.
 
         Raises:
-            StoreError: the disk is full or gone.
+            StoreError: the disk is full or gone, or another store is in its place.
         """
-        name, place, _ = self._place(tile)
+        name, where, _ = self._place(tile)
         with self._kept("Finished tiles are kept"):
-            self._array(f"checksums/{name}")[place] = _NOT_DONE
+            prove(self.path, self.identities)
+            self._array(f"checksums/{name}")[where] = _NOT_DONE
 
     def read(self, tile: Tile) -> np.ndarray:
         """A finished tile.
@@ -241,15 +282,15 @@ class GramStore:
         Raises:
             StoreError: not computed yet, or damaged on disk.
         """
-        name, place, inside = self._place(tile)
-        there = int(self._read(f"checksums/{name}", place))
+        name, where, inside = self._place(tile)
+        there = int(self._read(f"checksums/{name}", where))
         if there == _NOT_DONE:
             raise StoreError(
                 f"{self.path} is not complete: tile ({tile.row}, {tile.col}) is missing. Run the same `npk kernel` command to finish it."
             )
         what = f"tile ({tile.row}, {tile.col})"
         values = self._read(f"tiles/{name}", inside, what)
-        if _checksum(values) != there:
+        if _checksum(values, self._mark(tile)) != there:
             raise self._damaged(what, "its checksum differs")
         return values
 
@@ -266,7 +307,7 @@ class GramStore:
         Raises:
             StoreError: the description of all tiles is damaged; they may be sound.
         """
-        for name in _blocks(self.plan):
+        for name in blocks(self.plan):
             self._array(f"tiles/{name}")
         for tile in tiles:
             try:
@@ -287,8 +328,11 @@ class GramStore:
 
     def _array(self, name: str) -> Any:
         if name not in self._arrays:
+            from npk.dual.plain_store import open_array
+
             try:
-                self._arrays[name] = self._group[name]
+                found = open_array(self._group, name) if name.startswith("tiles") else self._group[name]
+                self._arrays[name] = self._expected(name, found)
             except OSError:
                 raise
             except Exception as error:  # zarr raises many kinds for a damaged description; the cause is kept
@@ -298,11 +342,23 @@ class GramStore:
                 ) from error
         return self._arrays[name]
 
+    def _expected(self, name: str, found: Any) -> Any:
+        """An array, if it is as the manifest says."""
+        kind, block = name.split("/")
+        size = blocks(self.plan)[block]
+        tiles = (size, chunks(self.plan, size), np.dtype(self.manifest["dtype"]), 0)
+        wanted = tiles if kind == "tiles" else (grid(self.plan, size), (1, 1), np.dtype("int64"), _NOT_DONE)
+        if (found.shape, found.chunks, found.dtype, found.fill_value) != wanted:
+            raise StoreError(f"{self.path} is damaged: {name}/zarr.json does not say what the manifest says. Put it back from a copy.")
+        return found
+
     def _read(self, name: str, where: Any, what: str = "its checksums") -> np.ndarray:
         try:
             return self._array(name)[where]
         except (MemoryError, StoreError):
             raise
+        except LostFile as error:
+            raise self._damaged(what, f"its checksum differs: {error}") from error
         except Exception as error:  # zarr raises many kinds for damaged chunks; the cause is kept
             raise self._damaged(what, f"{type(error).__name__}: {error}") from error
 
@@ -312,43 +368,24 @@ class GramStore:
 
     def _place(self, tile: Tile) -> tuple[str, tuple[int, int], tuple[slice, slice]]:
         """Block of a tile, its number in the block down and across, and its slices in the block."""
-        plan, side = self.plan, self.plan.side
-        (down, top), (across, left) = _part(plan.row_ends, tile.rows), _part(plan.col_ends, tile.cols)
-        inside = slice(tile.rows.start - top, tile.rows.stop - top), slice(tile.cols.start - left, tile.cols.stop - left)
-        return f"{down}-{across}", (inside[0].start // side, inside[1].start // side), inside
+        (down, across), where, inside = place(self.plan, tile)
+        return f"{down}-{across}", where, inside
 
-
-def _part(ends: tuple[int, ...], span: slice) -> tuple[int, int]:
-    """Number of the part that a slice is in, and where the part begins."""
-    number = sum(end <= span.start for end in ends)
-    return number, (0, *ends)[number]
-
-
-def _blocks(plan: TilePlan) -> dict[str, tuple[int, int]]:
-    """Name and shape of each pair of parts: its tiles are in an array of their own."""
-    heights, widths = (
-        [end - start for start, end in pairwise((0, *ends))] for ends in ((*plan.row_ends, plan.n), (*plan.col_ends, plan.m))
-    )
-    return {
-        f"{i}-{j}": (height, width) for i, height in enumerate(heights) for j, width in enumerate(widths) if not plan.symmetric or j >= i
-    }
+    def _mark(self, tile: Tile) -> int:
+        block, where, _ = place(self.plan, tile)
+        return mark(self.identities, block, where)
 
 
 def _make_arrays(group: Any, plan: TilePlan, dtype: str, more_than: TilePlan | None = None) -> None:
     """Empty arrays for the blocks of a plan, in the place of those that a killed run may have left."""
-    there = _blocks(more_than) if more_than else {}
-    for name, shape in _blocks(plan).items():
+    there = blocks(more_than) if more_than else {}
+    plain: dict[str, Any] = {"compressors": None, "filters": None, "overwrite": True}
+    for name, shape in blocks(plan).items():
         if name not in there:
-            chunks, grid = tuple(min(plan.side, size) for size in shape), tuple(-(-size // plan.side) for size in shape)
-            group.create_array(f"tiles/{name}", shape=shape, chunks=chunks, dtype=dtype, compressors=None, overwrite=True)
-            flags = {"shape": grid, "chunks": (1, 1), "dtype": "int64", "fill_value": _NOT_DONE, "compressors": None}
-            group.create_array(f"checksums/{name}", **flags, overwrite=True)
+            group.create_array(f"tiles/{name}", shape=shape, chunks=chunks(plan, shape), dtype=dtype, **plain)
+            flags = {"shape": grid(plan, shape), "chunks": (1, 1), "dtype": "int64", "fill_value": _NOT_DONE}
+            group.create_array(f"checksums/{name}", **flags, **plain)
 
 
-def _manifest(plan: TilePlan, more: dict[str, Any]) -> dict[str, Any]:
-    cut = {"shape": [plan.n, plan.m], "side": plan.side, "ends": [list(plan.row_ends), list(plan.col_ends)], "symmetric": plan.symmetric}
-    return sealed({**more, "format": FORMAT, "content": CONTENT, **cut})
-
-
-def _checksum(values: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(values, values.dtype.newbyteorder("<")).data)
+def _checksum(values: np.ndarray, begin: int) -> int:
+    return zlib.crc32(np.ascontiguousarray(values, values.dtype.newbyteorder("<")).data, begin)
