@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import sys
-import threading
 import time
 
 import numpy as np
@@ -235,13 +234,17 @@ def test_threads_of_one_worker_take_turns(table, tmp_path):
 
 def test_workers_may_come_late(table, tmp_path):
     store = empty_store(tmp_path / "K.zarr", table)
-    progress = Watch()
     options = {"processes": False, "threads_per_worker": 1, "dashboard_address": ":0"}
     with distributed.LocalCluster(n_workers=0, **options) as cluster, distributed.Client(cluster, set_as_default=False) as client:
-        timer = threading.Timer(0.5, lambda: cluster.scale(1))
-        timer.start()
+
+        class Calling(Watch):
+            def note(self, name, text, /, **facts):
+                super().note(name, text)
+                if name == "waiting":
+                    cluster.scale(1)
+
+        progress = Calling()
         npk.kernel(table, out=store.path, client=client, progress=progress)
-        timer.join()
     assert ("waiting", "there are no workers: waiting for some to join") in progress.notes
     np.testing.assert_array_equal(whole(store.path), npk.kernel(table, progress=False))
 

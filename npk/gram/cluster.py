@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from npk.errors import BackendError, MissingPackageError, NpkError, OptionError, StoreError
+from npk.gram.crew import AGAIN, Crew
 from npk.gram.store import GramStore
 from npk.gram.tiles import Tile, cuts
 from npk.gram.work import Findings, Work, memory_demand
@@ -33,7 +34,6 @@ _SECONDS = 5.0  # after which a task ends, and what it left is handed out again
 _AHEAD = 2  # tasks a worker: one runs, one waits
 _GLANCE, _LOOK = 0.02, 1.0  # seconds between looks for finished tasks, and for workers that joined or left
 _PATIENCE = 10  # seconds for a scheduler to answer
-_AGAIN = "Finished tiles are kept: run again to go on."
 
 _one_at_a_time = threading.Lock()  # threads of a worker: Numba's may crash when two of them start parallel code
 _kept: dict[str, tuple[GramStore, Work]] = {}  # of the last run that this process worked for
@@ -95,7 +95,7 @@ def compute_on(client: "distributed.Client", store: GramStore, todo: Sequence[Ti
         OptionError: the client is none.
         StoreError: a worker cannot read or write the store.
         ScaleError: values outside the range of the dtype.
-        BackendError: the workers do not fit this process, died over and over, or the scheduler is gone.
+        BackendError: the workers do not fit this process, died over and over, have been none for too long, or the scheduler is gone.
     """
     if not isinstance(client, _distributed().Client) or client.asynchronous:
         raise OptionError(f"client= is a {type(client).__name__}. Give a dask.distributed.Client that is not asynchronous.")
@@ -125,7 +125,7 @@ class _Dealer:
     def __init__(self, client: "distributed.Client", where: tuple[str, str], todo: Sequence[Tile], progress: Progress) -> None:
         self.client, self.where, self.progress = client, where, progress
         self.running: dict[Any, list[Tile]] = {}  # by future
-        self.looked, self.workers = -_LOOK, 0
+        self.looked, self.workers, self.crew = -_LOOK, 0, Crew(progress)
         self._look()
         self.waiting = deque(_tasks(todo, self.workers))
 
@@ -147,6 +147,7 @@ class _Dealer:
             findings, done = _result(future)
             if left := self.running.pop(future)[done:]:
                 self.waiting.appendleft(left)
+            self.crew.did_something()
             yield findings, done
 
     def cancel(self) -> None:
@@ -161,10 +162,8 @@ class _Dealer:
             if self.client.status == "closed":
                 raise ConnectionError("the client is closed")
             threads: Any = self.client.nthreads()  # by worker
-        workers = len(threads)
-        if workers == 0 and (self.workers or self.looked < 0):
-            self.progress.note("waiting", "there are no workers: waiting for some to join", workers=0)
-        self.looked, self.workers = time.monotonic(), workers
+        self.crew.is_now(set(threads))
+        self.looked, self.workers = time.monotonic(), len(threads)
 
 
 def _tasks(todo: Sequence[Tile], workers: int) -> Iterator[list[Tile]]:
@@ -186,22 +185,22 @@ def _result(future: Any) -> tuple[Findings, int]:
     except KilledWorker as error:
         raise BackendError(
             f"{error.allowed_failures + 1} workers died with the same tiles, the last one at {error.last_worker.address}. "
-            f"Their logs say why; often it is memory: give them more, or fewer to a host. {_AGAIN}"
+            f"Their logs say why; often it is memory: give them more, or fewer to a host. {AGAIN}"
         ) from error
     except CancelledError as error:
         raise BackendError(
-            f"the cluster dropped the tiles that were handed out: its scheduler has stopped or begun anew. {_AGAIN}"
+            f"the cluster dropped the tiles that were handed out: its scheduler has stopped or begun anew. {AGAIN}"
         ) from error
     except Exception as error:
         if future.status != "error":
             raise _gone(error) from error
         raise BackendError(
-            f"a worker failed with {type(error).__name__}: {error}. Workers need the Python environment of the client. {_AGAIN}"
+            f"a worker failed with {type(error).__name__}: {error}. Workers need the Python environment of the client. {AGAIN}"
         ) from error
 
 
 def _gone(error: Exception) -> BackendError:
-    return BackendError(f"the cluster's scheduler is gone ({type(error).__name__}: {error}). {_AGAIN}")
+    return BackendError(f"the cluster's scheduler is gone ({type(error).__name__}: {error}). {AGAIN}")
 
 
 @contextlib.contextmanager
@@ -271,7 +270,9 @@ def _compute(store: GramStore, work: Work, flag: str, tiles: list[Tile]) -> tupl
         if done and (time.monotonic() - begin > _SECONDS or not (store.path / flag).exists()):
             break
         if not _count_done(work, store, tile):
-            store.write(tile, work.compute(tile))
+            values = work.compute(tile)
+            _see(str(store.path), flag)  # a tile that is late, of a client that is gone, may be of nobody's use
+            store.write(tile, values)
         done += 1
     return work.found, done
 
