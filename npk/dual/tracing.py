@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_leaves
 from npk.dual.exported import is_batched, module_of, name_of, source_of
 from npk.dual.index_operators import MIXED, ONES
 from npk.dual.layout import Layout, parts_of
+from npk.dual.memory import is_one, refuse_shared_memory
 from npk.dual.operators import RULES, Value, carriers_of, constant_behind
 from npk.dual.path_graph import PathGraph, PathNode
 from npk.dual.path_operators import Input, Operator, Rearrange, Scale, Shift
@@ -171,6 +172,7 @@ class Reader:
             self.refuse(results[0], "the network returns a list", "Choose one of its values with npk.choose_output")
         ends = last.node if last.is_whole and last.units is None else self.settle(results[0], last).node
         order = _reachable(self.nodes, ends)
+        refuse_shared_memory(order, self.tensor)
         names = {name for node in order for name in node.entries}
         return Trace(PathGraph(tuple(order), self.input_shape), self.program, tuple(r for r in self.recordings if r.gate in names))
 
@@ -287,13 +289,13 @@ class Reader:
         raise UnsupportedGraphError(f"node {node.name}{module} ({source_of(node)}): {what}. {remedy}.")
 
     def parameter(self, node: fx.Node, argument: object) -> str:
-        """Name of a parameter or buffer; a tensor with two names goes by the first, so that sharing is seen."""
+        """Name of a parameter or buffer; a memory with two names goes by the first, so that sharing is seen."""
         held = constant_behind(argument)
         if held is None:
             self.refuse(node, "its weight is computed, not a parameter of the network", "Fold the computation into the parameter first")
         tensor = self.tensor(str(held.target))
-        same = (n for n in self.program.graph.nodes if n.op == "get_attr" and self.tensor(str(n.target)) is tensor)
-        return str(next(same).target)
+        names = (str(n.target) for n in self.program.graph.nodes if n.op == "get_attr")
+        return next(name for name in names if is_one(self.tensor(name), tensor))
 
     def tensor(self, target: str) -> torch.Tensor:
         """The parameter or buffer behind a get_attr node."""
