@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from npk.dual.masks import Factor, Mask
+from npk.dual.options import chosen
 from npk.dual.path_graph import PathGraph, PathNode, average_weights, fan_in, part_taps, window_taps
 from npk.dual.path_operators import Add, AveragePool, BatchNorm, Convolution, Gate, Input, MaxPool, Part, Rearrange, Scale, Shift, bias_of
 from npk.dual.positions import OUTSIDE, look_up
 from npk.dual.recursion import Collapse, Field, Recursion, Term
-from npk.errors import OptionError, UnsupportedGraphError
+from npk.errors import UnsupportedGraphError
 
 
 def plan(graph: PathGraph, *, scale: str = "fan_in", bias: str = "ignore", value_input: str = "auto") -> Recursion:
@@ -34,13 +35,8 @@ def plan(graph: PathGraph, *, scale: str = "fan_in", bias: str = "ignore", value
         OptionError: an option with another value.
         UnsupportedGraphError: a bias of two layers whose paths are asked for.
     """
-    for name, value, known in (
-        ("scale", scale, ("fan_in", "count", "cosine")),
-        ("bias", bias, ("ignore", "paths")),
-        ("value_input", value_input, ("auto", "x", "ones")),
-    ):
-        if value not in known:
-            raise OptionError(f"{name}={value!r} is not known. Choose one of {', '.join(known)}.")
+    for name, value in (("scale", scale), ("bias", bias), ("value_input", value_input)):
+        chosen(name, value)
     if bias == "paths":
         _refuse_shared_biases(graph)
     return _Planner(graph, scale != "count", bias == "paths", value_input).run()

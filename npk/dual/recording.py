@@ -10,6 +10,7 @@ import numpy as np
 
 from npk.dual.device_gates import DeviceLayer
 from npk.dual.gate_table import GateTable
+from npk.dual.options import chosen
 from npk.dual.reading import NARROW, SOFT, read_entry
 from npk.errors import DataError, OptionError, ShapeError
 from npk.files import digest
@@ -307,8 +308,7 @@ _KINDS = {"positive": "hard", "between": "hard", "above": "saturation", "below":
 
 
 def _as_asked(recording: "Recording", gates: str) -> "Recording":
-    if gates not in ("auto", "hard", "soft"):
-        raise OptionError(f'gates={gates!r} is not known. Choose "auto", "hard" or "soft".')
+    chosen("gates", gates)
     if gates == "soft" and recording.rule in ("positive", "between"):
         raise OptionError(f'gates="soft", but layer {recording.gate!r} has hard gates. Choose "auto" or "hard".')
     if gates != "hard" or recording.rule not in SOFT:

@@ -14,6 +14,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, NoReturn
 
 import numpy as np
@@ -30,6 +31,7 @@ from npk.dual.path_graph import PathGraph, PathNode
 from npk.dual.path_operators import Input, Operator, Rearrange, Scale, Shift
 from npk.dual.positions import AdaptiveWindow, Window
 from npk.dual.refused import refusal_of
+from npk.dual.state import have_values
 from npk.errors import NpkError, ShapeError, UnsupportedGraphError
 from npk.files import digest
 
@@ -59,13 +61,19 @@ class Recording:
 class Trace:
     """A traced network: its path graph, the program that runs it, and what to record of a run.
 
-    ``readers``: the program as it hands over the values of some nodes, made when a recording first asks for them.
+    ``readers``: the program as it hands over the values of some nodes, made when a recording first asks for them. ``values``: copies of
+    the tensors whose values are in the graph.
     """
 
     graph: PathGraph
     program: fx.GraphModule
     recordings: tuple[Recording, ...]
     readers: dict[tuple[str, ...], fx.GraphModule] = field(default_factory=dict, compare=False, repr=False)
+    values: dict[str, torch.Tensor] = field(default_factory=dict, compare=False, repr=False)
+
+    def holds(self) -> bool:
+        """Whether the tensors of the program have the values that the graph has read of them, such as slopes."""
+        return have_values({name: attrgetter(name)(self.program) for name in self.values}, self.values)
 
 
 def trace(net: torch.nn.Module, input_shape: tuple[int, ...]) -> PathGraph:
@@ -158,6 +166,7 @@ class Reader:
     nodes: dict[str, PathNode] = field(default_factory=dict)
     recordings: list[Recording] = field(default_factory=list)
     settled: dict[tuple, PathNode] = field(default_factory=dict)
+    values: dict[str, torch.Tensor] = field(default_factory=dict)  # that were read
 
     def read(self) -> Trace:
         """The trace of the whole program."""
@@ -172,9 +181,10 @@ class Reader:
             self.refuse(results[0], "the network returns a list", "Choose one of its values with npk.choose_output")
         ends = last.node if last.is_whole and last.units is None else self.settle(results[0], last).node
         order = _reachable(self.nodes, ends)
-        refuse_shared_memory(order, self.tensor)
+        refuse_shared_memory(order, self.held)
         names = {name for node in order for name in node.entries}
-        return Trace(PathGraph(tuple(order), self.input_shape), self.program, tuple(r for r in self.recordings if r.gate in names))
+        recordings = tuple(r for r in self.recordings if r.gate in names)
+        return Trace(PathGraph(tuple(order), self.input_shape), self.program, recordings, values=self.values)
 
     def value(self, start: fx.Node) -> Value:
         """What ``start`` computes, as units of path nodes; iterative, for deep networks."""
@@ -293,16 +303,19 @@ class Reader:
         held = constant_behind(argument)
         if held is None:
             self.refuse(node, "its weight is computed, not a parameter of the network", "Fold the computation into the parameter first")
-        tensor = self.tensor(str(held.target))
+        tensor = self.held(str(held.target))
         names = (str(n.target) for n in self.program.graph.nodes if n.op == "get_attr")
-        return next(name for name in names if is_one(self.tensor(name), tensor))
+        return next(name for name in names if is_one(self.held(name), tensor))
 
     def tensor(self, target: str) -> torch.Tensor:
-        """The parameter or buffer behind a get_attr node."""
-        found: Any = self.program
-        for part in target.split("."):
-            found = getattr(found, part)
-        return found
+        """The parameter or buffer behind a get_attr node, of which values go into the graph."""
+        tensor = self.held(target)
+        self.values[target] = tensor.detach().clone()
+        return tensor
+
+    def held(self, target: str) -> torch.Tensor:
+        """The parameter or buffer behind a get_attr node, whatever its values are."""
+        return attrgetter(target)(self.program)
 
 
 def _reachable(nodes: dict[str, PathNode], last: PathNode) -> list[PathNode]:
