@@ -49,7 +49,7 @@ class MissingPackageError(NpkError, ImportError):
 
 
 class KernelWarning(UserWarning):
-    """A kernel that is right and still not what one may think: inputs without an active path, entries that may have underflowed."""
+    """A kernel that is right and still not what one may think: inputs without an active path, entries below the range."""
 
 
 class CheckpointWarning(UserWarning):

@@ -218,9 +218,9 @@ def test_diagonal_and_networks_that_are_reused(net, X, K):
     made = NeuralPathKernel(net, progress=False)
     np.testing.assert_allclose(made.diagonal(X), np.diagonal(K), rtol=1e-6)
     np.testing.assert_array_equal(made(X), K)
-    trace = made._trace
+    trace = made._traced
     np.testing.assert_array_equal(made(X[:9]), K[:9, :9])
-    assert made._trace is trace
+    assert made._traced is trace
 
 
 # refusals

@@ -71,6 +71,14 @@ def form_real(mask: Mask, table: GateTable, dtype: str | np.dtype = "float64") -
     return np.ones((len(table), mask.size, mask.width), dtype) if product is None else product.astype(dtype, copy=False)
 
 
+def form_support(mask: Mask, table: GateTable) -> np.ndarray:
+    """Where a mask is other than 0, ``(n, positions, channels)`` bool: products of its factors may be too small for any number."""
+    found = np.ones((len(table), mask.size, mask.width), bool)
+    for factor, channels, at, offset in zip(mask.factors, mask.channels, mask.positions, mask.offsets, strict=True):
+        found &= _taken(_values(factor, table, at, offset), channels, axis=2) != 0
+    return found
+
+
 def form_bits(mask: Mask, table: GateTable) -> np.ndarray:
     """Values of a hard mask in packed bits, ``(n, positions, words)`` uint64, each segment in words of its own.
 

@@ -12,19 +12,22 @@ from typing import TYPE_CHECKING, Any, Union
 import numpy as np
 
 from npk.backends import Backend
+from npk.dual.balance import balance_of
 from npk.dual.device_gates import DeviceGates
 from npk.dual.gate_store import GateStore
 from npk.dual.gate_table import GateTable
+from npk.dual.options import CHOICES, chosen
 from npk.dual.planning import plan
 from npk.dual.recording import as_samples, record_trace
 from npk.dual.recursion import Recursion
 from npk.errors import DataError, OptionError, ShapeError
 from npk.gram.matrix import Gram, put
+from npk.gram.sides import Sides
 from npk.gram.sources import Recorded, Source, Unrecorded, spread
 from npk.gram.store import GramStore
 from npk.gram.stored import plan_in_memory, tell, write_store
 from npk.gram.tiles import parse_bytes, plan_tiles
-from npk.gram.work import Work, diagonal, memory_demand
+from npk.gram.work import Work, memory_demand
 from npk.progress import Progress, as_progress
 
 if TYPE_CHECKING:
@@ -70,16 +73,16 @@ class NeuralPathKernel:
         memory: int | str | None = None,
         progress: bool | Progress = True,
     ) -> None:
-        if str(dtype) not in ("float32", "float64"):
-            raise OptionError(f'dtype={dtype!r} is not known. Choose "float32" or "float64".')
-        if gates not in ("auto", "hard", "soft"):
-            raise OptionError(f'gates={gates!r} is not known. Choose "auto", "hard" or "soft".')
-        self.net, self.scale, self.dtype, self.gates = net, scale, str(dtype), gates
-        self.value_input, self.bias, self.backend = value_input, bias, _known_backend(backend)
+        self.net, self.scale, self.dtype, self.gates = net, scale, dtype, gates
+        self.value_input, self.bias, self.backend = value_input, bias, backend
         self.memory, self.progress = parse_bytes(memory), as_progress(progress)
         self.beside = 0  # bytes that the process holds beside, where the promise is for all of it
-        self._trace: Trace | None = None
+        self._traced: tuple[Trace, list] | None = None  # and the state of the network that it rests on
         self._backends: dict[tuple, Backend] = {}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Options are seen to when they are given, and hold from the next call on when they are given later."""
+        object.__setattr__(self, name, _option(name, value) if name in CHOICES else value)
 
     def __call__(self, X: Samples, Y: Samples | None = None) -> np.ndarray:
         """The kernel matrix.
@@ -140,8 +143,9 @@ class NeuralPathKernel:
     def diagonal(self, X: Samples) -> np.ndarray:
         """K(x, x) of each sample, ``(n,)`` float64, on the scale of the kernel ("cosine": on that of "fan_in")."""
         table = self._tables(X, None)[0]
-        backend, exponents = self.prepare(table)
-        return np.ldexp(diagonal(backend, table, exponents), int(exponents[-1]))
+        sides = Sides(self, *self.prepare(table))
+        values, powers = sides.diagonal(table)
+        return np.ldexp(values, sides.unit + 2 * powers)
 
     def sources(self, X: Samples, Y: Samples | None) -> tuple[Source, ...]:
         """Where the gates of the rows, and of other columns, come from."""
@@ -174,13 +178,18 @@ class NeuralPathKernel:
         return record_trace(self.trace(X.shape[1:]), X, gates=self.gates, progress=self.progress, memory=memory)
 
     def trace(self, input_shape: tuple[int, ...]) -> "Trace":
-        """The traced network, traced when samples have another shape."""
+        """The traced network, traced when samples have another shape, or the network is not what it was."""
+        from npk.dual.state import state_of
         from npk.dual.tracing import trace_network
 
         assert self.net is not None
-        if self._trace is None or self._trace.graph.input_shape != input_shape:
-            self._trace = trace_network(self.net, input_shape)
-        return self._trace
+        if self._traced is not None:
+            trace, state = self._traced
+            if trace.graph.input_shape == input_shape and trace.holds() and state == state_of(self.net):
+                return trace
+        trace = trace_network(self.net, input_shape)
+        self._traced = trace, state_of(self.net)  # behind the trace: a network may keep what its forward made
+        return trace
 
     def _as_samples(self, X: Any) -> np.ndarray:
         if self.net is None:
@@ -188,13 +197,20 @@ class NeuralPathKernel:
         return as_samples(X)
 
     def prepare(self, table: GateTable | DeviceGates) -> tuple[Backend, np.ndarray]:
-        """Backend and exponents for tables like this one."""
+        """Backend for tables like this one, and exponents: of each step of the recursion, and of the size of the matrix."""
         from npk.backends.exponents import find_exponents
 
         some = table.take(spread(len(table)))
         few = some.host() if isinstance(some, DeviceGates) else some
         backend = self._backend(few)
-        return backend, find_exponents(backend.recursion, few)
+        balanced, powers = balance_of(backend.recursion).balanced(few)
+        exponents = find_exponents(backend.recursion, balanced)
+        return backend, np.append(exponents, exponents[-1] + 2 * powers.max())
+
+    def in_float64(self, table: GateTable | DeviceGates) -> Backend:
+        """The backend for samples whose values the dtype does not hold."""
+        few = table.host() if isinstance(table, DeviceGates) else table
+        return self._backend(few, one_device=True, dtype="float64")
 
     def _tables(self, X: Samples, Y: Samples | None) -> tuple[GateTable | DeviceGates, GateTable | DeviceGates | None]:
         rows = self._gates_of(X)
@@ -222,12 +238,14 @@ class NeuralPathKernel:
             return self.record(X)
         return there.record_on_device(trace, X, gates=self.gates, progress=self.progress)
 
-    def _backend(self, table: GateTable, one_device: bool = False) -> Backend:
-        kinds = tuple(entry.kind for entry in table.entries.values())
-        key = (table.graph, kinds, one_device)
+    def _backend(self, table: GateTable, one_device: bool = False, dtype: str | None = None) -> Backend:
+        kinds, dtype = tuple(entry.kind for entry in table.entries.values()), dtype or self.dtype
+        common = (table.graph, kinds, *(getattr(self, name) for name in CHOICES))
+        key = (common, one_device, dtype)
         if key not in self._backends:
             recursion = plan(table.graph, scale=self.scale, bias=self.bias, value_input=self.value_input)
-            self._backends = {key: _make_backend(self.backend, recursion, table, self.dtype, self.progress, one_device)}
+            kept = {known: backend for known, backend in self._backends.items() if known[0] == common and known[2] != dtype}
+            self._backends = {**kept, key: _make_backend(self.backend, recursion, table, dtype, self.progress, one_device)}
         return self._backends[key]
 
 
@@ -307,14 +325,14 @@ def _check_kind(table: GateTable | GateStore, gates: str) -> None:
             )
 
 
-def _known_backend(backend: str) -> str:
-    if backend not in ("auto", "cpu", "cuda", "reference"):
-        raise OptionError(f'backend={backend!r} is not known. Choose "auto", "cpu", "cuda" or "reference".')
-    if backend == "cuda":
+def _option(name: str, value: Any) -> str:
+    """An option as it is kept."""
+    value = chosen(name, str(value) if name == "dtype" else value)
+    if (name, value) == ("backend", "cuda"):
         from npk.backends.cuda import launcher
 
         launcher.find_launcher()  # says what is missing now, not behind a recording
-    return "cpu" if backend == "auto" else backend
+    return "cpu" if (name, value) == ("backend", "auto") else value
 
 
 def _make_backend(name: str, recursion: Recursion, table: GateTable, dtype: str, progress: Progress, one_device: bool) -> Backend:

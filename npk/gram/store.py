@@ -68,7 +68,7 @@ class GramStore:
             plan: the tiles.
             dtype: of the entries.
             about: what the matrix is of: JSON values.
-            exponents: power of two of each step of the recursion.
+            exponents: power of two of each step of the recursion, and of the size of the matrix.
             few: gates of a few samples of the rows, and of the columns if those are others; nothing for a matrix without gates.
 
         Returns:
@@ -171,7 +171,7 @@ class GramStore:
 
     @property
     def exponents(self) -> np.ndarray:
-        """Power of two of each step of the recursion."""
+        """Power of two of each step of the recursion, and of the size of the matrix."""
         return np.array(self.manifest["exponents"], np.int64)
 
     def grow(self, n: int, m: int, about: dict[str, Any]) -> None:

@@ -175,7 +175,7 @@ def _fill(kernel: "NeuralPathKernel", store: GramStore, sources: Sources, client
     if client is not None:
         from npk.gram.cluster import compute_on
 
-        compute_on(client, store, todo, kernel.progress).report(plan, work.deep)
+        compute_on(client, store, todo, kernel.progress).report(plan, kernel.dtype)
         return
     for tile, values in work.tiles(todo):
         store.write(tile, values)

@@ -14,21 +14,15 @@ import numpy as np
 
 from npk.backends import Backend
 from npk.backends.cpu.threads import torch_threads_kept
-from npk.dual.device_gates import DeviceGates
-from npk.dual.gate_store import GateStore
-from npk.dual.gate_table import GateTable
-from npk.dual.recursion import Collapse, Recursion
 from npk.errors import DeviceMemoryError, KernelWarning, ScaleError
+from npk.gram.sides import Gates, Samples, Sides
 from npk.gram.tiles import Demand, Tile, TilePlan, cuts
 
 if TYPE_CHECKING:
     from npk.gram.kernel import NeuralPathKernel
 
-_BAND, _FEW = 256, 16  # samples of a diagonal: read together, and computed together
+_TOGETHER = 64  # rows that are multiplied by powers of their own at once
 _MARGIN = 100  # a process does not hold exactly the same at every start; the part of it that is enough
-
-
-Gates = GateTable | GateStore | DeviceGates
 
 
 class Work:
@@ -40,7 +34,7 @@ class Work:
         cols: gates of the columns; ``None``: the rows.
         plan: how the matrix is cut.
         backend: made ready for these gates.
-        exponents: power of two of each step of the recursion.
+        exponents: power of two of each step of the recursion, and of the size of the matrix.
     """
 
     def __init__(
@@ -48,17 +42,17 @@ class Work:
     ) -> None:
         self.kernel, self.rows, self.cols = kernel, rows, rows if cols is None else cols
         self.plan, self.backend, self.exponents = plan, backend, exponents
-        self.deep = least_share(backend.recursion) < np.log(np.finfo(kernel.dtype).tiny)
-        self.roots = self._roots() if kernel.scale == "cosine" or self.deep else None
+        self.sides = Sides(kernel, backend, exponents)
+        self.roots = self._roots() if kernel.scale == "cosine" else None
         self.found = Findings()
-        self._band: tuple[int, Any] = (-1, None)
+        self._row: tuple[int, Samples | None, Any] = (-1, None, None)  # the band of rows that is in memory
         self._memories = itertools.cycle([backend.memory_of(plan.largest) for _ in range(backend.ahead + 1)])
         self._most = plan.largest  # samples on a side of what the device has room for
 
     def _roots(self) -> tuple[np.ndarray, np.ndarray]:
-        """Square roots of both diagonals (scaled); 0 for dead inputs."""
-        right = np.sqrt(diagonal(self.backend, self.cols, self.exponents))
-        return (right if self.rows is self.cols else np.sqrt(diagonal(self.backend, self.rows, self.exponents))), right
+        """Square roots of both diagonals (balanced and scaled); 0 for dead inputs."""
+        right = np.sqrt(self.sides.diagonal(self.cols)[0])
+        return (right if self.rows is self.cols else np.sqrt(self.sides.diagonal(self.rows)[0])), right
 
     def tiles(self, todo: Sequence[Tile] | None = None) -> Iterator[tuple[Tile, np.ndarray]]:
         """Pairs (tile, values on the kernel's scale); the values are overwritten by the next tile's.
@@ -71,7 +65,7 @@ class Work:
             for tile, finished in self._begun(todo):
                 yield tile, finished()
                 advance(1)
-        self.found.report(self.plan, self.deep)
+        self.found.report(self.plan, self.kernel.dtype)
 
     def _begun(self, todo: Sequence[Tile]) -> Iterator[tuple[Tile, Callable[[], np.ndarray]]]:
         """Tiles and what gives their values; so many later ones are under way as the backend takes."""
@@ -88,48 +82,59 @@ class Work:
 
     def _begin(self, tile: Tile) -> Callable[[], np.ndarray]:
         """What gives the values of a tile that is under way from now on."""
-        started = self._start(tile, next(self._memories))
+        rows, cols = self._samples(tile)
+        started = self._start(tile, rows, cols, next(self._memories))
 
         def finished() -> np.ndarray:
-            values = self._finish(tile, started())
-            self.found += self.findings(tile, values)
+            values = self._finish(tile, rows, cols, started())
+            self.found += self._findings(tile, rows, cols, values)
             return values
 
         return finished
 
-    def _start(self, tile: Tile, memory: np.ndarray | None) -> Callable[[], np.ndarray]:
+    def _samples(self, tile: Tile) -> tuple[Samples, Samples]:
+        """Both sides of a tile; the rows stay for the next one."""
+        if self._row[0] != tile.row:
+            self._row = tile.row, None, None  # frees the band before
+            self._row = tile.row, self.sides.samples(self.rows.take(tile.rows)), None
+        rows = self._row[1]
+        assert rows is not None
+        same = self.rows is self.cols and (tile.rows.start, tile.rows.stop) == (tile.cols.start, tile.cols.stop)
+        return rows, rows if same else self.sides.samples(self.cols.take(tile.cols))
+
+    def _start(self, tile: Tile, rows: Samples, cols: Samples, memory: np.ndarray | None) -> Callable[[], np.ndarray]:
         """The tile as a whole where there is room for it, else in pieces."""
-        pieces = functools.partial(self._in_pieces, tile, memory)
+        pieces = functools.partial(self._in_pieces, tile, rows, cols, memory)
         if max(tile.shape) > self._most:
             return pieces
         try:
-            if self._band[0] != tile.row:
-                self._band = tile.row, None  # frees the band before
-                self._band = tile.row, self.backend.side(self.rows.take(tile.rows))
-            right = self.backend.side(self.cols.take(tile.cols))
-            return self.backend.start(self._band[1], right, self.exponents, self._offset(tile.rows, tile.cols), memory)
+            if self._row[2] is None:
+                self._row = (*self._row[:2], self.backend.side(rows.table))
+            right = self.backend.side(cols.table)
+            return self.backend.start(self._row[2], right, self.exponents, self._offset(tile.rows, tile.cols), memory)
         except DeviceMemoryError as error:
             self._make_smaller(tile.shape, error)
             return pieces
 
-    def _in_pieces(self, tile: Tile, memory: np.ndarray | None) -> np.ndarray:
+    def _in_pieces(self, tile: Tile, rows: Samples, cols: Samples, memory: np.ndarray | None) -> np.ndarray:
         """A tile of which the device takes only a part at a time."""
-        self._band = (-1, None)
+        self._row = (-1, None, None)
         values = np.empty(tile.shape, self.kernel.dtype) if memory is None else memory[: math.prod(tile.shape)].reshape(tile.shape)
         values[:] = 0
-        todo = [(tile.rows, tile.cols)]
+        todo = [(slice(0, len(rows)), slice(0, len(cols)))]
         while todo:
-            rows, cols = todo.pop()
-            if max(rows.stop - rows.start, cols.stop - cols.start) > self._most:
-                todo += itertools.product(_parts(rows, self._most), _parts(cols, self._most))
+            down, across = todo.pop()
+            shape = down.stop - down.start, across.stop - across.start
+            if max(shape) > self._most:
+                todo += itertools.product(_parts(down, self._most), _parts(across, self._most))
                 continue
             try:
-                sides = self.backend.side(self.rows.take(rows)), self.backend.side(self.cols.take(cols))
-                made = self.backend.tile(*sides, self.exponents, self._offset(rows, cols))
-                values[_moved(rows, -tile.rows.start), _moved(cols, -tile.cols.start)] = made
+                sides = self.backend.side(rows.table.take(down)), self.backend.side(cols.table.take(across))
+                offset = self._offset(_moved(down, tile.rows.start), _moved(across, tile.cols.start))
+                values[down, across] = self.backend.tile(*sides, self.exponents, offset)
             except DeviceMemoryError as error:
-                self._make_smaller((rows.stop - rows.start, cols.stop - cols.start), error)
-                todo.append((rows, cols))
+                self._make_smaller(shape, error)
+                todo.append((down, across))
         return values
 
     def _offset(self, rows: slice, cols: slice) -> int | None:
@@ -143,12 +148,14 @@ class Work:
         text = f"the device has no room for a tile of {shape[0]} x {shape[1]}: in pieces of {self._most} from now on"
         self.kernel.progress.note("pieces", text, side=self._most)
 
-    def _finish(self, tile: Tile, values: np.ndarray) -> np.ndarray:
+    def _finish(self, tile: Tile, rows: Samples, cols: Samples, values: np.ndarray) -> np.ndarray:
         """A tile on the kernel's scale, in place."""
         from npk.gram.passes import settle
 
         whole = self.plan.symmetric and tile.row == tile.col
-        exponent = 0 if self.kernel.scale == "cosine" else int(self.exponents[-1])
+        values[rows.left_out], values[:, cols.left_out] = 0, 0
+        plain = rows.plain and cols.plain and self.roots is None
+        exponent = self.sides.unit if plain else 0
         with torch_threads_kept(), np.errstate(over="ignore", under="ignore"):
             top = float(settle(values, float(np.ldexp(1.0, exponent)), whole).max())
         if not np.isfinite(top):
@@ -156,46 +163,100 @@ class Work:
                 f"kernel values leave the range of {self.kernel.dtype} between layers. "
                 'Use dtype="float64"; if it is float64 already, the samples differ too much in size: normalize them.'
             )
-        if self.roots is None or self.kernel.scale != "cosine":
-            check_range(top, exponent, self.kernel)
+        if plain:
+            check_range(np.log2(top) + exponent if top > 0 else -np.inf, int(self.exponents[-1]), self.kernel)
             return values
-        roots = np.outer(self.roots[0][tile.rows], self.roots[1][tile.cols])
-        shares = np.divide(values, roots, out=np.zeros(values.shape), where=roots > 0)
-        if whole:
-            np.fill_diagonal(shares, (self.roots[0][tile.rows] > 0).astype(float))
+        if self.roots is not None:
+            return self._cosines(tile, rows, cols, values)
+        return self._sized(tile, rows, cols, values)
+
+    def _cosines(self, tile: Tile, rows: Samples, cols: Samples, values: np.ndarray) -> np.ndarray:
+        assert self.roots is not None
+        roots = self.roots[0][tile.rows], self.roots[1][tile.cols]
+        products = np.outer(*roots)
+        shares = np.divide(values, products, out=np.zeros(values.shape), where=products > 0)
+        for some, others, exact in self.sides.exactly(rows, cols):
+            left, right = roots[0][some][:, None], roots[1][others]
+            shares[np.ix_(some, others)] = np.divide(
+                exact / np.where(left > 0, left, 1), right, out=0 * exact, where=(left > 0) & (right > 0)
+            )
+        if self.plan.symmetric and tile.row == tile.col:
+            _mirror(shares, rows.wide)
+            np.fill_diagonal(shares, (roots[0] > 0).astype(float))
         return shares.astype(self.kernel.dtype)
 
+    def _sized(self, tile: Tile, rows: Samples, cols: Samples, values: np.ndarray) -> np.ndarray:
+        """Each entry times its own power of two; those that the dtype did not hold from float64."""
+        left, right, top = rows.powers + self.sides.unit, cols.powers, -np.inf
+        with np.errstate(over="ignore", under="ignore"):
+            for part in cuts(len(values), _TOGETHER):
+                values[part] = np.ldexp(values[part].astype(np.float64), left[part][:, None] + right)
+            for some, others, exact in self.sides.exactly(rows, cols):
+                values[np.ix_(some, others)] = np.ldexp(exact, left[some][:, None] + right[others])
+            if self.plan.symmetric and tile.row == tile.col:
+                _mirror(values, rows.wide)
+            largest = np.abs(values).max()
+            top = np.log2(largest) if largest > 0 else -np.inf
+        check_range(top, int(self.exponents[-1]), self.kernel)
+        return values
+
     def findings(self, tile: Tile, values: np.ndarray) -> "Findings":
-        """Dead inputs, and entries between live samples that are 0."""
-        whole, lost = self.plan.symmetric and tile.row == tile.col, 0
+        """What has to be said of a tile that is there already."""
+        return self._findings(tile, *self._samples(tile), values)
+
+    def _findings(self, tile: Tile, rows: Samples, cols: Samples, values: np.ndarray) -> "Findings":
+        """Dead inputs, samples that no dtype holds, and entries between live samples below the range of this one."""
+        whole = self.plan.symmetric and tile.row == tile.col
+        dead: np.ndarray = np.equal(np.diagonal(values), 0) if rows.live is None else ~rows.live
+        lost = 0 if rows.lost is None else int(rows.lost.sum())
         twice = 2 if self.plan.symmetric and not whole else 1
-        if self.deep and self.roots is not None:
-            live = np.outer(self.roots[0][tile.rows] > 0, self.roots[1][tile.cols] > 0)
-            lost = twice * int(np.count_nonzero(live & (values == 0)))
-        return Findings(int((np.diagonal(values) == 0).sum()) if whole else 0, lost, twice * values.size)
+        small = 0 if self.roots is not None else twice * _below(rows, cols, np.finfo(self.kernel.dtype).minexp)
+        return Findings(int(dead.sum()) if whole else 0, lost if whole else 0, small, twice * values.size)
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What a user should know of the entries that were computed: dead inputs, and zeros that may be underflows."""
+    """What a user should know of the entries that were computed: dead inputs, and what leaves the range of the numbers."""
 
     dead: int = 0
     lost: int = 0
+    small: int = 0
     entries: int = 0
 
     def __add__(self, other: "Findings") -> "Findings":
-        return Findings(self.dead + other.dead, self.lost + other.lost, self.entries + other.entries)
+        return Findings(self.dead + other.dead, self.lost + other.lost, self.small + other.small, self.entries + other.entries)
 
-    def report(self, plan: TilePlan, deep: bool) -> None:
-        """Warn of how many inputs are dead, and how many entries may have underflowed."""
+    def report(self, plan: TilePlan, dtype: str) -> None:
+        """Warn of how many inputs are dead, and how many entries are not exact."""
         if self.dead:
-            why = "no active path, or one that underflowed" if deep else "no active path"
-            _warn(f"{self.dead} of {plan.n} samples have {why}: K(x, x) = 0.")
+            _warn(f"{self.dead} of {plan.n} samples have no active path: K(x, x) = 0.")
         if self.lost:
             _warn(
-                f"{self.lost} of {self.entries} entries are 0 between live samples; in a network this deep they may have underflowed. "
-                'Use dtype="float64" to tell.'
+                f"{self.lost} of {plan.n} samples have active paths whose values are too far apart for float64: "
+                "what underflowed is missing from the entries of these samples."
             )
+        if self.small:
+            more = ', or dtype="float64"' if dtype == "float32" else ""
+            _warn(
+                f"{self.small} of {self.entries} entries between live samples are below the range of {dtype}: "
+                f'they came out as 0, or rounded. Use scale="cosine"{more}.'
+            )
+
+
+def _below(rows: Samples, cols: Samples, minexp: int) -> int:
+    """How many pairs of live samples have roots of K(x, x) K(x', x') below a power of two."""
+    if rows.size is None and cols.size is None:
+        return 0
+    left, right = (np.zeros(len(side)) if side.size is None else side.size for side in (rows, cols))
+    right = np.sort(right[np.isfinite(right)])
+    return int(np.searchsorted(right, 2 * minexp - left[np.isfinite(left)], side="left").sum())
+
+
+def _mirror(values: np.ndarray, some: np.ndarray) -> None:
+    """Make some rows and columns symmetric: what is right of the diagonal goes below it."""
+    for i in some:
+        values[i:, i] = values[i, i:]
+        values[i, :i] = values[:i, i]
 
 
 def _parts(whole: slice, side: int) -> list[slice]:
@@ -235,19 +296,8 @@ def memory_demand(
     return Demand(fixed, 4 * backend.bytes_a_sample + 2 * gates, pair, kernel.beside + held + before, kernel.beside // _MARGIN)
 
 
-def diagonal(backend: Backend, gates: Gates, exponents: np.ndarray) -> np.ndarray:
-    """K(x, x) of each sample divided by 2**exponents[-1], ``(n,)`` float64."""
-    found = np.empty(len(gates))
-    for band in cuts(len(gates), _BAND):
-        table = gates.take(band)
-        for few in cuts(len(table), _FEW):
-            side = backend.side(table.take(few))
-            found[band][few] = np.diagonal(backend.tile(side, side, exponents))
-    return found
-
-
-def check_range(top: float, exponent: int, kernel: "NeuralPathKernel") -> None:
-    """Whether values up to top * 2**exponent are exact in the kernel's dtype.
+def check_range(power: float, exponent: int, kernel: "NeuralPathKernel") -> None:
+    """Whether values up to 2**power are exact in the kernel's dtype.
 
     Values far below 2**exponent, the size of the matrix, may be tiny: whether a tile has only such ones depends on how the matrix is cut.
 
@@ -255,14 +305,9 @@ def check_range(top: float, exponent: int, kernel: "NeuralPathKernel") -> None:
         ScaleError: values outside the range of the dtype.
     """
     info = np.finfo(kernel.dtype)
-    power = np.log2(top) + exponent if top > 0 else 0.0
     if power >= info.maxexp or max(power, exponent) < np.log2(info.tiny) + info.nmant:
+        largest = exponent if power < info.maxexp else max(exponent, info.maxexp)
         raise ScaleError(
-            f'with scale="{kernel.scale}" the largest kernel values are about 2**{exponent}, outside the range of {kernel.dtype}. '
+            f'with scale="{kernel.scale}" the largest kernel values are about 2**{largest}, outside the range of {kernel.dtype}. '
             'Use scale="cosine", or dtype="float64".'
         )
-
-
-def least_share(recursion: Recursion) -> float:
-    """Logarithm of the smallest value other than 0 that a product of overlaps can have relative to the diagonal's bound."""
-    return -sum(float(np.log(step.channels * step.positions)) for step in recursion.steps if isinstance(step, Collapse))

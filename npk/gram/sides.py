@@ -1,0 +1,118 @@
+"""Samples on one side of a tile: brought to one size, with what the kernel's dtype cannot hold of them; those are computed in float64."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from npk.backends import Backend
+from npk.backends.ranges import Ranges
+from npk.dual.balance import balance_of
+from npk.dual.device_gates import DeviceGates
+from npk.dual.gate_store import GateStore
+from npk.dual.gate_table import GateTable
+from npk.gram.tiles import cuts
+
+if TYPE_CHECKING:
+    from npk.gram.kernel import NeuralPathKernel
+
+Gates = GateTable | GateStore | DeviceGates
+_BAND, _FEW = 256, 16  # samples of a diagonal: read together, and computed together
+_TOGETHER = 64  # samples that float64 does not take long for, nor much memory
+
+
+@dataclass
+class Samples:
+    """Samples of one side.
+
+    ``powers (n,)``: K(x, x') = balanced kernel times 2**(power of x + power of x'). ``wide``: numbers of the samples whose values are too
+    far apart for the kernel's dtype. ``live (n,)``: whether a path is active, ``size (n,)``: logarithm to base 2 of K(x, x), ``lost (n,)``:
+    whether float64 does not hold its values either; ``None`` where nothing can be lost.
+    """
+
+    table: GateTable | DeviceGates
+    powers: np.ndarray
+    wide: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    live: np.ndarray | None = None
+    size: np.ndarray | None = None
+    lost: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def left_out(self) -> np.ndarray:
+        """Numbers of the samples whose values do not come from the backend: those that are wide, and those that are dead."""
+        return self.wide if self.live is None else np.union1d(self.wide, np.flatnonzero(~self.live))
+
+    @property
+    def plain(self) -> bool:
+        """Whether the backend's values need nothing but the power of two of the matrix."""
+        return not (len(self.wide) or self.powers.any())
+
+
+class Sides:
+    """Makes samples ready for tiles of one matrix.
+
+    Args:
+        kernel: the options.
+        backend: made ready for the gates.
+        exponents: power of two of each step, and of the size of the matrix.
+    """
+
+    def __init__(self, kernel: "NeuralPathKernel", backend: Backend, exponents: np.ndarray) -> None:
+        self.kernel, self.backend, self.exponents = kernel, backend, exponents
+        self.unit = int(exponents[len(backend.recursion.steps) - 1])  # power of two of the balanced matrix
+        self.balance = balance_of(backend.recursion)
+        self.ranges = Ranges(backend.recursion, exponents, kernel.dtype)
+
+    def samples(self, gates: GateTable | DeviceGates) -> Samples:
+        """Bring samples to one size, and look for those whose values the dtype does not hold."""
+        table, powers = self.balance.balanced(gates)  # pyright: ignore[reportArgumentType]
+        lowest = 0 if self.kernel.scale == "cosine" else self.unit + 2 * int(powers.min())
+        if self.ranges.surely_held(table, lowest):
+            return Samples(table, powers)
+        seen = table.host() if isinstance(table, DeviceGates) else table
+        found = self.ranges.look(seen)
+        wide, lost = np.flatnonzero(~found.held), np.zeros(len(table), bool)
+        if len(wide):
+            lost[wide] = ~Ranges(self.backend.recursion, self.exponents, "float64").look(seen.take(wide)).held
+        return Samples(table, powers, wide, found.live, found.size + 2 * powers, lost)
+
+    @cached_property
+    def _exact(self) -> Backend:
+        """The backend for samples that the dtype does not hold."""
+        return self.backend if self.kernel.dtype == "float64" else self.kernel.in_float64(self._some)
+
+    def exactly(self, rows: Samples, cols: Samples) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Row numbers, column numbers and values, divided by 2**unit, of the pairs that the dtype does not hold."""
+        for some in cuts(len(rows.wide), _TOGETHER):
+            for part in cuts(len(cols), _TOGETHER):
+                yield self._pairs(rows, rows.wide[some], cols, np.arange(len(cols))[part])
+        for some in cuts(len(cols.wide), _TOGETHER):
+            for part in cuts(len(rows), _TOGETHER):
+                yield self._pairs(rows, np.arange(len(rows))[part], cols, cols.wide[some])
+
+    def _pairs(self, rows: Samples, some: np.ndarray, cols: Samples, others: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        left, right = rows.table.take(some), cols.table.take(others)
+        self._some = left.take(slice(0, 1))
+        backend = self._exact
+        return some, others, backend.tile(backend.side(left), backend.side(right), self.exponents).astype(np.float64)
+
+    def diagonal(self, gates: Gates) -> tuple[np.ndarray, np.ndarray]:
+        """K(x, x) of each balanced sample divided by 2**unit, and its power, each ``(n,)``."""
+        found, powers = np.empty(len(gates)), np.empty(len(gates), np.int64)
+        for band in cuts(len(gates), _BAND):
+            samples = self.samples(gates.take(band))
+            powers[band] = samples.powers
+            for few in cuts(len(samples), _FEW):
+                side = self.backend.side(samples.table.take(few))
+                with np.errstate(over="ignore"):
+                    found[band][few] = np.diagonal(self.backend.tile(side, side, self.exponents))
+            found[band][samples.left_out] = 0
+            for some in cuts(len(samples.wide), _FEW):
+                wide = samples.wide[some]
+                found[band][wide] = np.diagonal(self._pairs(samples, wide, samples, wide)[2])
+        return found, powers
