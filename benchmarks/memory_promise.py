@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 import npk
-from npk.gram.tiles import parse_bytes
+from npk.gram.options import parse_bytes
 
 WORK = {"fc": ("fc", {"hidden": [1024] * 4}, (784,), 20_000), "conv": ("conv", {"channels": [64] * 4}, (1, 16, 16), 3_000)}
 BUDGETS = ("700MB", "1GB", "3GB")

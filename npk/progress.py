@@ -13,6 +13,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TextIO, TypeAlias, Union
 
+import numpy as np
+
+from npk.errors import OptionError
+
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
@@ -219,12 +223,21 @@ def _write_line(stream: TextIO, line: str) -> bool:
         stream.write(line + "\n")
         stream.flush()
     except BrokenPipeError:
-        with contextlib.suppress(OSError), open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), stream.fileno())
+        lead_nowhere(stream)
         return False
     except (OSError, ValueError):  # no room; closed
         return False
     return True
+
+
+def lead_nowhere(stream: TextIO) -> None:
+    """Let a stream whose reader has gone take whatever comes.
+
+    Args:
+        stream: with a file of its own.
+    """
+    with contextlib.suppress(OSError), open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def duration(seconds: float) -> str:
@@ -236,7 +249,23 @@ def duration(seconds: float) -> str:
 
 
 def as_progress(progress: "bool | Progress") -> Progress:
-    """``True``: a bar if standard error is a terminal; ``False``: silence; anything else is used as it is."""
-    if isinstance(progress, bool):
-        return Bar() if progress and sys.stderr.isatty() else Silent()
+    """``True``: a bar if standard error is a terminal; ``False``: silence; a Progress is used as it is.
+
+    Raises:
+        OptionError: none of these.
+    """
+    if isinstance(progress, (bool, np.bool_)):
+        return Bar() if progress and _is_terminal() else Silent()
+    if isinstance(progress, type) or not callable(getattr(progress, "task", None)):
+        raise OptionError(
+            f"progress is of type {type(progress).__name__}. Give True, False or a progress, such as npk.progress.Events(file)."
+        )
     return progress
+
+
+def _is_terminal() -> bool:
+    """Whether there is someone to look at standard error; it may be missing, or closed."""
+    try:
+        return sys.stderr is not None and sys.stderr.isatty()
+    except ValueError:
+        return False

@@ -13,8 +13,9 @@ from torch import nn
 import npk
 from npk.errors import BackendError, DataError, KernelWarning, OptionError, ScaleError, ShapeError
 from npk.gram.kernel import NeuralPathKernel
+from npk.gram.options import parse_bytes
 from npk.gram.stored import plan_in_memory, plan_on_disk
-from npk.gram.tiles import Demand, TilePlan, parse_bytes, plan_tiles
+from npk.gram.tiles import Demand, TilePlan, plan_tiles
 from npk.gram.work import memory_demand
 
 

@@ -262,10 +262,10 @@ def _with(X, index, value):
     ("change", "message"),
     [
         (lambda X, y: (X[:0], y[:0]), "X has shape .0, 1, 6, 6."),
-        (lambda X, y: (X.astype(str), y), "it must hold samples of numbers"),
+        (lambda X, y: (X.astype(str), y), "X has dtype <U32. Give an array of numbers"),
         (lambda X, y: (X, y[:-1]), r"y has shape \(89,\)"),
         (lambda X, y: (X, y + 0.5), "y has shape .90,. and type float64"),
-        (lambda X, y: (_with(X, 5, np.nan), y), "X has 1 values that are not finite"),
+        (lambda X, y: (_with(X, 5, np.nan), y), "X has 1 values that are NaN or infinite"),
         (lambda X, y: (X, y + 1), "y holds classes 1 to 3, the network has 3 outputs"),
         (lambda X, y: (X[..., :5], y), "the network was built for .1, 6, 6."),
         (lambda X, y: (X[:3], y[:3]), "leave none for validation=0.1"),

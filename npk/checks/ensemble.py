@@ -9,11 +9,12 @@ import numpy as np
 from npk.dual.gate_table import GateTable
 from npk.dual.path_graph import PathGraph, PathNode, fan_in
 from npk.dual.path_operators import Add, Convolution, Gate, Input
-from npk.dual.recording import as_samples, record_gates
+from npk.dual.recording import record_gates
 from npk.dual.value_network import gate_values
 from npk.errors import OptionError
 from npk.gram.kernel import NeuralPathKernel
 from npk.results import CheckResult
+from npk.samples import as_samples
 
 if TYPE_CHECKING:
     import torch

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from npk.dual.gate_table import GateTable
-from npk.dual.recording import as_samples
 from npk.errors import DataError, OptionError
 from npk.gram.kernel import NeuralPathKernel
 from npk.results import CheckResult
+from npk.samples import as_samples
 
 if TYPE_CHECKING:
     import torch

@@ -16,6 +16,7 @@ from npk.dual.shifts import ShiftGroup, confirmed, outside_gates, shift_group
 from npk.dual.structure import Effort, effort
 from npk.gram.kernel import NeuralPathKernel
 from npk.progress import as_progress
+from npk.samples import as_samples
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,11 +64,11 @@ class Cost:
 
 def look(net: "nn.Module", X: np.ndarray) -> tuple[GateTable, ShiftGroup, Cost]:
     """What `npk inspect` prints: gates of some samples, the shifts that leave the kernel alone, and the cost of a pair."""
-    from npk.dual.recording import as_samples, record_trace
-    from npk.dual.tracing import trace_network
+    from npk.dual.inputs import trace_for
+    from npk.dual.recording import record_trace
 
     X = as_samples(X)
-    trace = trace_network(net, X.shape[1:])
+    trace = trace_for(net, X)
     table = record_trace(trace, X, gates="auto", progress=as_progress(True))
     group = confirmed(shift_group(trace.graph, outside_gates(trace)), trace, X[:_SHIFTED])
     return table, group, measure(NeuralPathKernel(None, progress=False), table)

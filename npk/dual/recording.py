@@ -7,14 +7,17 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from npk.dual.device_gates import DeviceLayer
 from npk.dual.gate_table import GateTable
 from npk.dual.options import chosen
+from npk.dual.inputs import trace_for
 from npk.dual.reading import NARROW, SOFT, read_entry
 from npk.errors import DataError, OptionError, ShapeError
 from npk.files import digest
 from npk.progress import Progress, Silent, as_progress
+from npk.samples import as_samples
 
 if TYPE_CHECKING:
     import torch
@@ -27,14 +30,12 @@ _RUN_BYTES = 64 << 20  # working memory of one batch while recording, unless one
 _LARGEST = 1024  # samples of a batch, at most: so that what is read off a layer is still in the cache
 
 
-def record_gates(
-    net: "torch.nn.Module", X: "np.ndarray | torch.Tensor", *, gates: str = "auto", progress: bool | Progress = False
-) -> GateTable:
+def record_gates(net: "torch.nn.Module", X: ArrayLike, *, gates: str = "auto", progress: bool | Progress = False) -> GateTable:
     """Run a network over samples and keep its gates.
 
     Args:
         net: a network in eval mode.
-        X: samples, ``(n, *input_shape)``; NumPy array or tensor.
+        X: samples, ``(n, *input_shape)``, in any of the forms that :mod:`npk.samples` lists.
         gates: "hard" (q > 0), "soft" (the real gate values), "auto": as the network evaluates.
         progress: ``True`` for a bar on a terminal, or a :class:`npk.progress.Progress`.
 
@@ -42,31 +43,13 @@ def record_gates(
         The gates of all samples, packed.
 
     Raises:
-        DataError: X is empty or not finite, or the network gives values that are not finite.
+        DataError: X is empty, not finite or in a form that is refused, or the network gives values that are not finite.
+        ShapeError: the network does not take samples of X's shape.
         OptionError: soft gates of a network that has only hard ones.
         UnsupportedGraphError: the network's paths are not wholly understood.
     """
-    from npk.dual.tracing import trace_network
-
     X = as_samples(X)
-    return record_trace(trace_network(net, X.shape[1:]), X, gates=gates, progress=as_progress(progress))
-
-
-def as_samples(X: "np.ndarray | torch.Tensor") -> np.ndarray:
-    """Samples as a finite floating-point array with at least one row.
-
-    Raises:
-        DataError: empty, of no number type, or not finite.
-    """
-    X = np.asarray(X) if isinstance(X, np.ndarray) or not hasattr(X, "detach") else X.detach().cpu().numpy()
-    if X.dtype.kind not in "fiub":
-        raise DataError(f"X has dtype {X.dtype}. Give an array of numbers.")
-    X = X if X.dtype in (np.float32, np.float64) else X.astype(np.float32)
-    if X.ndim < 2 or X.size == 0:
-        raise DataError(f"X has shape {X.shape}. Give samples as (n, *input_shape) with n at least 1.")
-    if not np.isfinite([X.min(), X.max()]).all():  # both pass a NaN on, and neither takes memory
-        raise DataError(f"X has {np.count_nonzero(~np.isfinite(X))} values that are NaN or infinite. Clean the data first.")
-    return X
+    return record_trace(trace_for(net, X), X, gates=gates, progress=as_progress(progress))
 
 
 def record_trace(trace: "Trace", X: np.ndarray, *, gates: str, progress: Progress, memory: int | None = None) -> GateTable:

@@ -17,18 +17,21 @@ from npk.dual.device_gates import DeviceGates
 from npk.dual.gate_store import GateStore
 from npk.dual.gate_table import GateTable
 from npk.dual.options import CHOICES, chosen
+from npk.dual.inputs import shape_explained
 from npk.dual.planning import plan
-from npk.dual.recording import as_samples, record_trace
+from npk.dual.recording import record_trace
 from npk.dual.recursion import Recursion
 from npk.errors import DataError, OptionError, ShapeError
 from npk.gram.matrix import Gram, put
+from npk.gram.options import check_store_place, dtype_named, parse_bytes
 from npk.gram.sides import Sides
 from npk.gram.sources import Recorded, Source, Unrecorded, spread
 from npk.gram.store import GramStore
 from npk.gram.stored import plan_in_memory, tell, write_store
-from npk.gram.tiles import parse_bytes, plan_tiles
+from npk.gram.tiles import plan_tiles
 from npk.gram.work import Work, memory_demand
 from npk.progress import Progress, as_progress
+from npk.samples import as_samples
 
 if TYPE_CHECKING:
     import distributed
@@ -101,10 +104,7 @@ class NeuralPathKernel:
             OptionError: the memory promise cannot be kept.
             UnsupportedGraphError: the network's paths are not wholly understood.
         """
-        if self.memory is not None:  # a promise that cannot be kept is refused before the gates of all samples are recorded or read
-            sources = self.sources(X, Y)
-            few = sources[-1].few()
-            plan_in_memory(self, self.prepare(few)[0], sources, few.nbytes // len(few))
+        self.keep_promise(X, Y)
         rows, cols = self._tables(X, Y)
         backend, exponents = self.prepare(rows if cols is None else cols)
         shape = (len(rows), len(rows if cols is None else cols))
@@ -116,6 +116,21 @@ class NeuralPathKernel:
         for tile, values in Work(self, rows, cols, plan, backend, exponents).tiles():
             put(result, tile.rows, tile.cols, values, symmetric=plan.symmetric)
         return result
+
+    def keep_promise(self, X: Samples, Y: Samples | None = None) -> None:
+        """Refuse a memory promise that cannot be kept, before the gates of all samples are recorded or read.
+
+        Args:
+            X: as in a call.
+            Y: as in a call.
+
+        Raises:
+            OptionError: the promise cannot be kept.
+        """
+        if self.memory is not None:
+            sources = self.sources(X, Y)
+            few = sources[-1].few()
+            plan_in_memory(self, self.prepare(few)[0], sources, few.nbytes // len(few))
 
     def to_store(
         self, X: Samples, Y: Samples | None, out: str | Path, *, resume: bool = True, client: "distributed.Client | None" = None
@@ -136,7 +151,11 @@ class NeuralPathKernel:
 
         Raises:
             StoreError: the store is of another kernel, is damaged, is being written by another process, or cannot be written.
+            OptionError: ``out`` is no name of a store, or ``client`` no client.
         """
+        out = check_store_place(out)
+        if client is not None and not (callable(getattr(client, "submit", None)) and hasattr(client, "scheduler_info")):
+            raise OptionError(f"client is of type {type(client).__name__}. Give a dask.distributed.Client(address).")
         write_store(self, self.sources(X, Y), out, resume=resume, client=client)
         return Gram(GramStore.open(out), self.memory)
 
@@ -194,7 +213,10 @@ class NeuralPathKernel:
     def _as_samples(self, X: Any) -> np.ndarray:
         if self.net is None:
             raise DataError(f"X is a {type(X).__name__}, but there is no network to record its gates. Give a gate table, or a network.")
-        return as_samples(X)
+        X = as_samples(X)
+        with shape_explained(self.net, X.shape):
+            self.trace(X.shape[1:])
+        return X
 
     def prepare(self, table: GateTable | DeviceGates) -> tuple[Backend, np.ndarray]:
         """Backend for tables like this one, and exponents: of each step of the recursion, and of the size of the matrix."""
@@ -327,7 +349,7 @@ def _check_kind(table: GateTable | GateStore, gates: str) -> None:
 
 def _option(name: str, value: Any) -> str:
     """An option as it is kept."""
-    value = chosen(name, str(value) if name == "dtype" else value)
+    value = chosen(name, dtype_named(value) if name == "dtype" else value)
     if (name, value) == ("backend", "cuda"):
         from npk.backends.cuda import launcher
 

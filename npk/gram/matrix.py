@@ -9,9 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from npk.backends.cpu.threads import torch_threads_kept
 from npk.errors import DataError, OptionError, ShapeError
+from npk.gram.options import parse_bytes
 from npk.gram.products import Cosine, Tiles, Transposed, bytes_in_flight, is_number, multiply, positions, read_block
 from npk.gram.store import GramStore
-from npk.gram.tiles import parse_bytes
 
 Floats = NDArray[np.float64]
 

@@ -38,7 +38,7 @@ def write_store(
         StoreError: the store is of another kernel, is damaged, is being written by another process, or cannot be written.
         OptionError: the memory promise cannot be kept.
     """
-    if not Path(out).exists():
+    if not Path(out).exists() or not any(Path(out).iterdir()):  # an empty folder is given way to
         _create(kernel, sources, out)
     elif not resume:
         raise StoreError(f"{out} exists and resume=False. Choose another name, remove it, or go on with it: resume=True.")

@@ -1,13 +1,11 @@
 """TilePlan: how a kernel matrix is cut into tiles under a memory budget. The only loop over slices in npk."""
 
 import itertools
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from npk.errors import OptionError
 
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 _LANES = 16
 _LARGEST = 1024
 
@@ -120,19 +118,3 @@ def plan_tiles(n: int, m: int, demand: Demand, *, budget: int | None, symmetric:
             f"memory={limit} bytes is too little for {n} x {m} samples: the smallest that works is {least} bytes. Give that or more."
         )
     return TilePlan(n, m, fitting, symmetric)
-
-
-def parse_bytes(memory: int | str | None) -> int | None:
-    """Bytes of "8GB", "512MiB", or a number.
-
-    Raises:
-        OptionError: not a size.
-    """
-    if memory is None or isinstance(memory, int):
-        if memory is not None and memory <= 0:
-            raise OptionError(f"memory={memory} is not a size. Give a number of bytes above 0, or text such as '8GB'.")
-        return memory
-    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?I?)B?\s*", memory.upper())
-    if not match or match[2] == "I" or float(match[1]) <= 0:
-        raise OptionError(f"memory={memory!r} is not a size. Give a number of bytes, or text such as '8GB' or '512MiB'.")
-    return int(float(match[1]) * _UNITS[match[2]])

@@ -9,6 +9,7 @@ import os
 import pickle
 import time
 from collections.abc import Iterator
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from torch.nn import functional
 
 from npk.errors import BackendError, CheckpointError, DataError, NpkError, OptionError
 from npk.files import digest, written_whole
+from npk.layouts import check_layout, known_shape
 from npk.networks.regimes import default_regime, prepare
 from npk.progress import Progress, as_progress
 from npk.results import Result
+from npk.samples import as_array, as_samples
 
 FORMAT = "npk training checkpoint 1"
 
@@ -61,13 +64,15 @@ class _Options:
     def __post_init__(self) -> None:
         choices = {"optimizer": ("adam", "sgd"), "schedule": ("one-cycle", "cosine", "constant"), "augment": (None, "shift")}
         for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
+            if not isinstance(getattr(self, name), str | None) or getattr(self, name) not in allowed:
                 raise OptionError(
                     f"{name} is {getattr(self, name)!r}, it must be one of {', '.join(map(str, allowed))}. Choose one of these."
                 )
         for name in ("epochs", "batch_size", "shift", *(("patience",) if self.patience is not None else ())):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+            if not _is_number(getattr(self, name), Integral) or getattr(self, name) < 1:
                 raise OptionError(f"{name} is {getattr(self, name)!r}, it must be a positive whole number. Correct it.")
+        if not _is_number(self.seed, Integral) or not 0 <= self.seed < 2**32:
+            raise OptionError(f"seed is {self.seed!r}, it must be a whole number from 0 to 2**32 - 1. Correct it.")
         for name, top in (
             ("validation", 1),
             ("label_smoothing", 1),
@@ -75,8 +80,12 @@ class _Options:
             ("weight_decay", math.inf),
             ("learning_rate", math.inf),
         ):
-            if not 0 <= getattr(self, name) < top:
-                raise OptionError(f"{name} is {getattr(self, name)}, it must be at least 0 and below {top}. Correct it.")
+            if not _is_number(getattr(self, name), Real) or not 0 <= getattr(self, name) < top:
+                raise OptionError(f"{name} is {getattr(self, name)!r}, it must be at least 0 and below {top}. Correct it.")
+
+
+def _is_number(value: object, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def train(
@@ -110,7 +119,7 @@ def train(
 
     Args:
         net: a network made by :func:`npk.networks.build`, or any module from samples to logits.
-        X: samples (n, channels, height, width) or (n, d).
+        X: samples (n, channels, height, width) or (n, d), in any of the forms that :mod:`npk.samples` lists.
         y: class numbers (n,), from 0.
         regime: see :func:`npk.networks.regimes.prepare`; ``None``: relu for plain networks, dlnpf for soft and frnpf-ii for hard gates.
         features: the trained network whose gates regime ``"flnpf"`` copies.
@@ -143,8 +152,12 @@ def train(
     """
     given = locals()
     options = _Options(**{field.name: given[field.name] for field in dataclasses.fields(_Options)})
-    start, regime = time.perf_counter(), regime or default_regime(net)
-    data = _checked(net, X, y, augment)
+    start, data = time.perf_counter(), _checked(net, X, y, augment)
+    if not isinstance(regime, str | None):
+        raise OptionError(f"regime is {regime!r}, it must be the name of one. Correct it.")
+    regime = default_regime(net) if regime is None else regime
+    if checkpoint is not None and not isinstance(checkpoint, (str, os.PathLike)):
+        raise OptionError(f"checkpoint is {checkpoint!r}, it must be the path of a file. Correct it.")
     prepare(net, regime, features=features)
     with _borrowed(net, device):
         run = _Run(net, data, options, torch.device(device))
@@ -173,7 +186,7 @@ def train(
 @contextlib.contextmanager
 def _borrowed(net: nn.Module, device: str) -> Iterator[None]:
     """The network on ``device``; afterwards in evaluation mode where it came from."""
-    if device not in ("cpu", "cuda"):
+    if not isinstance(device, str) or device not in ("cpu", "cuda"):
         raise OptionError(f"device is {device!r}, it must be cpu or cuda. Choose one of these.")
     if device == "cuda" and not torch.cuda.is_available():
         raise BackendError("device is 'cuda', but torch finds no CUDA device here. Use device='cpu'.")
@@ -187,16 +200,14 @@ def _borrowed(net: nn.Module, device: str) -> Iterator[None]:
 
 def _checked(net: nn.Module, X: np.ndarray, y: np.ndarray, augment: str | None) -> tuple[np.ndarray, np.ndarray]:
     """The samples as float32 and the labels as int64, fit for this network."""
-    X, y = np.asarray(X), np.asarray(y)
-    if X.ndim < 2 or len(X) == 0 or X.dtype.kind not in "fiub":
-        raise DataError(f"X has shape {X.shape} and type {X.dtype}, it must hold samples of numbers, (n, ...). Give at least two samples.")
+    if not isinstance(net, nn.Module) or next(net.parameters(), None) is None:
+        raise OptionError(f"net is of type {type(net).__name__} without parameters. Give a torch module with weights to train.")
+    X, y = as_samples(X), as_array(y, "y")
     if y.shape != (len(X),) or y.dtype.kind not in "iu":
         raise DataError(f"y has shape {y.shape} and type {y.dtype}, X has {len(X)} samples. Give one whole class number a sample.")
-    if not np.isfinite(X).all():
-        raise DataError(f"X has {np.count_nonzero(~np.isfinite(X))} values that are not finite. Remove or fill them in.")
     if augment == "shift" and X.ndim != 4:
         raise DataError(f"augment='shift' needs images (n, channels, height, width), X has shape {X.shape}. Leave augment out.")
-    X, y = np.ascontiguousarray(X, dtype=np.float32), y.astype(np.int64)
+    X, y = np.require(X, np.float32, ["C", "W"]), y.astype(np.int64)
     classes = _outputs(net, X)
     if y.min() < 0 or y.max() >= classes:
         raise DataError(f"y holds classes {y.min()} to {y.max()}, the network has {classes} outputs. Number the classes from 0.")
@@ -205,14 +216,25 @@ def _checked(net: nn.Module, X: np.ndarray, y: np.ndarray, augment: str | None) 
 
 def _outputs(net: nn.Module, X: np.ndarray) -> int:
     """Number of outputs, found by passing one sample through."""
-    expected = getattr(net, "architecture", {}).get("input_shape")
-    if expected is not None and list(X.shape[1:]) != expected:
+    check_layout(net, X.shape)
+    expected = known_shape(net)
+    if expected is not None and X.shape[1:] != expected:
         raise DataError(
-            f"X has samples of shape {list(X.shape[1:])}, the network was built for {expected}. Reshape X or build another network."
+            f"X has samples of shape {list(X.shape[1:])}, the network was built for {list(expected)}. Reshape X or build another network."
         )
     net.eval()
-    with torch.no_grad():
-        return net(torch.tensor(X[:1], device=next(net.parameters()).device)).shape[1]  # a copy: a network may work in place on its input
+    try:
+        with torch.no_grad():
+            found = net(torch.tensor(X[:1], device=next(net.parameters()).device))  # a copy: it may work in place
+    except NpkError:
+        raise
+    except Exception as error:  # of the user's own code: of any kind
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise DataError(f"the network does not take samples of shape {X.shape[1:]}: {why}. Give X the shape it was made for.") from error
+    if not isinstance(found, torch.Tensor) or found.ndim != 2:
+        what = f"shape {tuple(found.shape)}" if isinstance(found, torch.Tensor) else f"type {type(found).__name__}"
+        raise DataError(f"the network gives an output of {what} for one sample. Train one that gives logits (n, classes).")
+    return found.shape[1]
 
 
 def _split(y: np.ndarray, validation: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

