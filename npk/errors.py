@@ -12,6 +12,10 @@ class DataError(NpkError, ValueError):
     """A data set, array or DATA notation that cannot be used."""
 
 
+class DataTypeError(DataError, TypeError):
+    """Data of a type that holds no numbers."""
+
+
 class ShapeError(NpkError, ValueError):
     """Two things whose shapes do not fit together."""
 

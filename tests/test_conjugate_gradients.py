@@ -223,7 +223,7 @@ def test_bad_matrices(gram, rng, wrap, spoil, error, match):
 def test_matrices_that_are_no_kernel(gram, stored):
     with pytest.raises(ShapeError, match="not symmetric"):
         conjugate_gradients.solve(np.triu(gram), np.ones(67), 0.1)
-    with pytest.raises(DataError, match="not a numeric matrix"):
+    with pytest.raises(DataError, match="K is 'kernel', not an array of numbers"):
         conjugate_gradients.solve("kernel", np.ones(67), 0.1)
     with pytest.raises(ShapeError, match="K has rows of some samples and columns of others. Compute .* without Y"):
         conjugate_gradients.solve(stored(symmetric=False), np.ones(67), 0.1)

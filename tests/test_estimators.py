@@ -1,4 +1,4 @@
-"""The scikit-learn estimators, on a closed-form kernel that stands in for npk.kernel, and (at the end) on npk.kernel itself."""
+"""The scikit-learn estimators, on a closed-form kernel that stands in for npk.NeuralPathKernel, and on that itself."""
 
 import math
 import pickle
@@ -17,6 +17,7 @@ from sklearn.svm import SVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
+from npk.dual import recording, tracing
 from npk.errors import DataError, KernelWarning, OptionError, ShapeError
 from npk.machines import estimators, ridge
 from npk.machines.estimators import NPKSVC, NPKRidge, NPKRidgeClassifier
@@ -69,14 +70,25 @@ def _inputs_and_gates(net, X):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """npk.kernel replaced; the list of the options it was called with."""
+    """npk.NeuralPathKernel replaced, its gates by the samples themselves; the list of the options that kernels were made with."""
     made = []
 
-    def kernel(net, X, Y=None, **options):
-        made.append(options)
-        return closed_form(net, X, Y, **options)
+    class ClosedForm:
+        def __init__(self, net, **options):
+            self.net, self.options = net, options
+            if net is not None:
+                made.append(options)
 
-    monkeypatch.setattr(estimators, "kernel", kernel)
+        def keep_promise(self, X):
+            pass
+
+        def record(self, X):
+            return X
+
+        def __call__(self, rows, cols=None):
+            return closed_form(self.net, rows, cols, **self.options)
+
+    monkeypatch.setattr(estimators, "NeuralPathKernel", ClosedForm)
     return made
 
 
@@ -164,7 +176,7 @@ def test_every_option_reaches_the_kernel(calls, machine, rng):
     }
     X, y = rng.normal(size=(12, 3)), np.arange(12) % 2
     machine(fully_connected, progress=True, **options).fit(X, y).predict(X)
-    assert calls == [{**options, "progress": True}] * 2
+    assert calls == [{**options, "progress": True}]  # predict goes on with the kernel of fit
 
 
 # --- shapes ----------------------------------------------------------------------------------------------------------------------
@@ -203,10 +215,10 @@ def test_wrong_shapes(pictures, machine):
     y = targets_for(machine, y)
     with pytest.raises(ShapeError, match=r"X has 64 features a sample, input_shape \(3, 5\) has 15"):
         machine(fully_connected, input_shape=(3, 5)).fit(X.reshape(200, 64), y)
-    with pytest.raises(ShapeError, match=r"samples have shape \(1, 8, 8\), the network takes \(8, 8, 1\)"):
+    with pytest.raises(ShapeError, match=r"X is \(n, 1, 8, 8\); the network wants \(8, 8, 1\). Bring the axes"):
         machine(fully_connected, input_shape=(8, 8, 1)).fit(X, y)
     fitted = machine(fully_connected).fit(X, y)
-    with pytest.raises(ShapeError, match=r"samples have shape \(8, 8, 1\), the network takes \(1, 8, 8\)"):
+    with pytest.raises(ShapeError, match=r"wants \(1, 8, 8\): channels stand last, give X.transpose\(0, 3, 1, 2\)"):
         fitted.predict(X.reshape(200, 8, 8, 1))
     with pytest.raises(ValueError, match=r"X has 49 features, but .* is expecting 64"):
         fitted.predict(X[:, :, :7, :7])
@@ -268,13 +280,73 @@ def test_a_path_is_no_network(machine):
         machine("run/model.safetensors").fit(np.eye(4), np.arange(4) % 2)
 
 
-@pytest.mark.usefixtures("fake")
-def test_bad_alpha_and_cost(rng):
+LATE = {
+    "a C of zero": (NPKSVC, {"C": 0}, None, "C is 0"),
+    "a C of text": (NPKSVC, {"C": "1"}, None, "C is '1'"),
+    "an alpha of text": (NPKRidge, {"alpha": "best"}, None, "alpha is 'best'"),
+    "a negative alpha": (NPKRidgeClassifier, {"alpha": -1}, None, "alpha is -1"),
+    "an unknown backend": (NPKRidge, {"backend": "gpu"}, None, "backend='gpu' is not known"),
+    "a memory of NaN": (NPKSVC, {"memory": math.nan}, None, "memory=nan is not a size"),
+    "a shape that is none": (NPKSVC, {"input_shape": "3"}, None, "input_shape is '3'"),
+    "labels that are continuous": (NPKSVC, {}, np.linspace(0, 1, 8), "Unknown label type: continuous"),
+    "continuous labels of a ridge": (NPKRidgeClassifier, {"alpha": 0.1}, np.linspace(0, 1, 8), "Unknown label type: continuous"),
+    "labels that hold NaN": (NPKRidgeClassifier, {}, np.array([0, 1, np.nan, 0, 1, 0, 1, 0]), "y contains NaN"),
+    "one class": (NPKRidgeClassifier, {"alpha": 0.1}, np.zeros(8, int), "y has 1 class"),
+    "a class of one sample": (NPKSVC, {}, np.arange(8) // 7, "class 1 has 1 sample"),
+    "labels that are too few": (NPKSVC, {}, np.arange(7) % 2, "inconsistent numbers of samples"),
+}
+
+
+@pytest.mark.parametrize(("machine", "options", "y", "text"), LATE.values(), ids=LATE)
+def test_what_cannot_be_learnt_is_refused_before_there_is_a_kernel(machine, options, y, text, monkeypatch, rng):
+    computed = []
+    monkeypatch.setattr(estimators.NeuralPathKernel, "record", lambda *_: computed.append("gates"))
+    monkeypatch.setattr(estimators, "kernel", lambda *_: computed.append("kernel"))
+    with pytest.raises((DataError, OptionError), match=text):
+        machine(fully_connected, **options).fit(rng.normal(size=(8, 3)), np.arange(8) % 2 if y is None else y)
+    assert computed == []
+
+
+def test_samples_of_all_kinds_are_those_of_the_kernel(rng):
+    X, y = torch.tensor(rng.normal(size=(8, 1, 2, 2)), dtype=torch.float32), torch.arange(8) % 2
+    expected = NPKRidgeClassifier(fully_connected).fit(X.numpy(), y.numpy()).predict(X.numpy())
+    machine = NPKRidgeClassifier(fully_connected).fit(X.clone().requires_grad_(), y)
+    for samples in (X, list(X), torch.utils.data.TensorDataset(X, y)):
+        np.testing.assert_array_equal(machine.predict(samples), expected)
+    with pytest.raises(DataError, match="X is sparse"):
+        machine.predict(X.to_sparse())
+    with pytest.raises(DataError, match="masked"):
+        machine.predict(np.ma.array(X.numpy(), mask=X.numpy() > 0))
+
+
+def test_predict_sends_its_own_samples_alone_through_the_network(rng, monkeypatch):
+    seen, traced = [], []
+    net = nn.Sequential(nn.Linear(3, 64), nn.ReLU(), nn.Linear(64, 2)).eval()
+    X, y = rng.normal(size=(30, 3)).astype(np.float32), np.arange(30) % 2
+    machine = NPKRidgeClassifier(net, alpha=0.1).fit(X, y)
+    record, trace = recording.record_entries, tracing._export
+    monkeypatch.setattr(recording, "record_entries", lambda t, X, *a, **k: seen.append(len(X)) or record(t, X, *a, **k))
+    monkeypatch.setattr(tracing, "_export", lambda *a: traced.append(1) or trace(*a))
+    machine.predict(X[:1])
+    assert (seen, traced) == ([1], [])
+    again = pickle.loads(pickle.dumps(machine))
+    assert not hasattr(again, "kernel_")
+    np.testing.assert_array_equal(again.predict(X[:2]), machine.predict(X[:2]))
+    assert (seen, traced) == ([1, 2, 2], [1])
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_copy_that_was_changed_is_refused(machine, rng):
     X, y = rng.normal(size=(8, 3)), np.arange(8) % 2
-    with pytest.raises(OptionError, match="alpha is 'best'"):
-        NPKRidge(fully_connected, alpha="best").fit(X, y)
-    with pytest.raises(OptionError, match="C is -1"):
-        NPKSVC(fully_connected, C=-1).fit(X, y)
+    fitted = machine(nn.Sequential(nn.Linear(3, 64), nn.ReLU(), nn.Linear(64, 2)).eval()).fit(X, targets_for(machine, y))
+    before = fitted.predict(X)
+    with torch.no_grad():
+        fitted.net[0].weight.neg_()  # the user's own: fit has copied it
+    np.testing.assert_array_equal(fitted.predict(X), before)
+    with torch.no_grad():
+        fitted.net_[0].weight.neg_()
+    with pytest.raises(OptionError, match="net_ has changed since fit"):
+        fitted.predict(X)
 
 
 # --- the estimator contract ------------------------------------------------------------------------------------------------------

@@ -46,11 +46,19 @@ def fit(
         ShapeError: samples that do not fit the network, or each other.
     """
     labels, start = (training.require_labels(), test.require_labels()), time.perf_counter()
+    _check_labels(solver, labels[0])
     rows = kernel.record(training.X)
     K, cross = kernel(rows), kernel(test.X, rows)
     model, predict, chosen = solver(K, labels[0], kernel.backend)
     right, on_training = float(np.mean(predict(cross) == labels[1])), float(np.mean(predict(K) == labels[0]))
     return on_training, Accuracy(network, model, right, time.perf_counter() - start, chosen)
+
+
+def _check_labels(solver: Callable[..., Machine], labels: np.ndarray) -> None:
+    """Refuse labels that cannot be learnt from, before there is a kernel."""
+    from npk.machines import problem, svm
+
+    (svm.check if solver is _svm else problem.checked_labels)(labels)
 
 
 def _ridge(K: np.ndarray, labels: np.ndarray, backend: str) -> Machine:

@@ -169,7 +169,7 @@ def algebra_of(backend: str) -> Algebra:
         OptionError: another backend.
         BackendError: "cuda" without CuPy, a driver, or a device that is new enough.
     """
-    if backend not in ("auto", "cpu", "cuda", "reference"):
+    if not isinstance(backend, str) or backend not in ("auto", "cpu", "cuda", "reference"):
         raise OptionError(f'backend={backend!r} is not known. Choose "auto", "cpu", "cuda" or "reference".')
     if backend != "cuda":
         return HOST

@@ -35,6 +35,8 @@ from npk.machines.problem import (
     checked_targets,
     mean_diagonal,
     not_definite,
+    samples_of,
+    values_of,
 )
 from npk.progress import Advance, Progress, as_progress
 
@@ -95,8 +97,10 @@ def solve(
     alpha = checked_alpha(alpha)
     _check_limits(tolerance, most)
     algebra = algebra_of(backend)
+    targets = checked_targets(y, samples_of(K))
+    _checked_start(start, targets)  # before anything is read
     matrix, unit = _checked_matrix(K)
-    targets = checked_targets(y, matrix.shape[0])
+    targets = checked_targets(targets, matrix.shape[0])
     columns = targets.reshape(len(targets), -1)
     sizes = np.linalg.norm(columns, axis=0)
     shares = np.divide(1, sizes, out=np.zeros_like(sizes), where=sizes > 0)  # a column of zeros has the solution zero
@@ -199,7 +203,10 @@ def _checked_matrix(K: ArrayLike | Matrix) -> tuple[Matrix, float]:
 def _checked_start(start: ArrayLike | None, targets: Floats) -> Floats:
     if start is None:
         return np.zeros_like(targets)
-    first = np.asarray(start, dtype=np.float64)
+    try:
+        first = values_of(start).astype(np.float64, casting="same_kind")
+    except TypeError as error:
+        raise DataError(f"start is not numeric ({error}). Pass coefficients, or leave start out.") from error
     if first.shape != targets.shape:
         raise ShapeError(f"start has shape {first.shape}, y has {targets.shape}. Pass coefficients for every target, or leave start out.")
     if not np.isfinite(first).all():

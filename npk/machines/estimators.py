@@ -1,24 +1,33 @@
-"""Scikit-learn estimators on the neural path kernel of a network: where network and matrix meet."""
+"""Scikit-learn estimators on the neural path kernel of a network: where network and matrix meet.
 
-import copy
-import math
-from collections.abc import Callable
+``fit`` keeps the kernel object with its trace and plan, and the gates of the training samples: ``predict`` sends nothing but its own
+samples through the network.
+"""
+
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, MultiOutputMixin, RegressorMixin
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
-from npk.errors import OptionError, ShapeError
-from npk.gram.kernel import kernel
+from npk.checkpoint.weights import fingerprint
+from npk.dual.gate_table import GateTable
+from npk.errors import DataError, DataTypeError, NpkError, OptionError
+from npk.gram.kernel import NeuralPathKernel
 from npk.machines import ridge, svm
+from npk.machines.inputs import Network, Shape, built, check_picture, flattened, resolved_shape
+from npk.machines.problem import check_alpha, checked_labels
 from npk.progress import Progress
+from npk.samples import as_array
 
-Network = nn.Module | Callable[[tuple[int, ...]], nn.Module]
-Shape = tuple[int, ...]
+_OPTIONS = ("scale", "dtype", "gates", "value_input", "bias", "backend", "memory", "progress")
+
+
+def kernel(made: NeuralPathKernel, rows: NDArray | GateTable, cols: GateTable | None = None) -> NDArray:
+    """The matrix that a machine learns from (rows alone), or predicts from."""
+    return made(rows, cols)
 
 
 class _KernelMachine(BaseEstimator):
@@ -26,29 +35,55 @@ class _KernelMachine(BaseEstimator):
 
     net: Network
     input_shape: Shape | None
+    net_: nn.Module
+    gates_: GateTable
 
-    def _kernel(self, X: NDArray, Y: NDArray | None = None) -> NDArray:
-        options = ("scale", "dtype", "gates", "value_input", "bias", "backend", "memory", "progress")
-        K: Any = kernel(self.net_, X, Y, **{name: getattr(self, name) for name in options})
-        return K
+    def _check_targets(self, y: NDArray) -> NDArray:
+        """Refuse targets and parameters that the machine cannot be fitted with, before there is a kernel."""
+        raise NotImplementedError
 
     def _learn_inputs(self, X: ArrayLike, y: ArrayLike, **checks: bool) -> tuple[NDArray, NDArray]:
-        """Check X and y, keep X and a copy of the network, give the Gram matrix and y."""
-        raw, shape = _flattened(X)
-        checked: Any = validate_data(self, raw, y, dtype=(np.float32, np.float64), **checks)
-        rows, targets = checked
-        self.input_shape_ = _resolved_shape(self.input_shape, self.net, shape, rows.shape[1])
-        self.net_ = _built(self.net, self.input_shape_)
+        """Check X and y, keep a copy of the network, its kernel and the gates of X, give the Gram matrix and y."""
+        options = {name: getattr(self, name) for name in _OPTIONS}
+        NeuralPathKernel(None, **options)  # refuses options that are wrong
+        raw, shape = flattened(X)
+        rows, targets = self._validated(raw, as_array(y, "y") if hasattr(y, "detach") else y, **checks)
+        targets = self._check_targets(targets)
+        self.input_shape_ = resolved_shape(self.input_shape, self.net, shape, rows.shape[1])
+        self.net_ = built(self.net, self.input_shape_)
+        self._options, self._as_of_fit = options, fingerprint(self.net_)
+        self.kernel_ = NeuralPathKernel(self.net_, **options)
         self.X_fit_ = rows.reshape(len(rows), *self.input_shape_)
-        return self._kernel(self.X_fit_), targets
+        self.kernel_.keep_promise(self.X_fit_)
+        self.gates_ = self.kernel_.record(self.X_fit_)
+        return kernel(self.kernel_, self.gates_), targets
 
     def _cross(self, X: ArrayLike) -> NDArray:
         """Kernel of X (rows) with the samples of fit (columns)."""
         check_is_fitted(self)
-        raw, shape = _flattened(X)
-        rows: Any = validate_data(self, raw, dtype=(np.float32, np.float64), reset=False)
-        _check_picture(shape, self.input_shape_)
-        return self._kernel(rows.reshape(len(rows), *self.input_shape_), self.X_fit_)
+        raw, shape = flattened(X)
+        rows = self._validated(raw, reset=False)
+        check_picture(shape, self.input_shape_)
+        if fingerprint(self.net_) != self._as_of_fit:
+            raise OptionError("net_ has changed since fit, whose gates and coefficients are of the network as it was. Call fit again.")
+        if not hasattr(self, "kernel_"):  # it was pickled
+            self.kernel_ = NeuralPathKernel(self.net_, **self._options)
+        return kernel(self.kernel_, rows.reshape(len(rows), *self.input_shape_), self.gates_)
+
+    def _validated(self, X: Any, *y: Any, **checks: bool) -> Any:
+        """Samples, and targets if there are some, as scikit-learn checks them; its errors are npk's."""
+        try:
+            return validate_data(self, X, *y, dtype=(np.float32, np.float64), **checks)
+        except NpkError:
+            raise
+        except TypeError as error:
+            raise DataTypeError(" ".join(str(error).split())) from error
+        except ValueError as error:
+            raise DataError(" ".join(str(error).split())) from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the kernel object, which holds the network once more; it is made again where it is needed."""
+        return {name: value for name, value in super().__getstate__().items() if name != "kernel_"}
 
 
 class _RidgeMachine(_KernelMachine):
@@ -80,6 +115,10 @@ class _RidgeMachine(_KernelMachine):
         self.backend = backend
         self.memory = memory
         self.progress = progress
+
+    def _check_targets(self, y: NDArray) -> NDArray:
+        check_alpha(self.alpha)
+        return y
 
     def _fit_ridge(self, K: NDArray, targets: NDArray, criterion: ridge.Criterion) -> None:
         machine = ridge.fit(K, targets, self.alpha, criterion=criterion, backend=self.backend)
@@ -114,7 +153,9 @@ class NPKRidge(MultiOutputMixin, RegressorMixin, _RidgeMachine):
         dual_coef_: (n,) or (n, outputs).
         X_fit_: the training samples, ``(n, *input_shape_)``.
         input_shape_: shape of one sample.
-        net_: the network, a copy.
+        net_: the network, a copy; ``predict`` refuses one that has changed since.
+        kernel_: the kernel object of ``net_`` (:class:`npk.NeuralPathKernel`), with its trace and its plan; not pickled.
+        gates_: gates of the training samples, a gate table.
         n_features_in_: the product of ``input_shape_``.
     """
 
@@ -131,8 +172,8 @@ class NPKRidge(MultiOutputMixin, RegressorMixin, _RidgeMachine):
         Raises:
             ShapeError: X does not fit the input shape.
             DataError: the kernel is zero on all samples, or not positive definite with this alpha.
-            OptionError: an option has no such value.
-            ValueError: X or y is refused by scikit-learn's checks (NaN, lengths).
+            OptionError: an option, alpha or C has no such value; told before any kernel is computed, as are labels that do not fit.
+            DataError: X or y is refused: a form that is no samples, or by scikit-learn's checks (NaN, lengths).
         """
         K, y = self._learn_inputs(X, y, y_numeric=True, multi_output=True)
         self._fit_ridge(K, y, "squared error")
@@ -150,6 +191,8 @@ class NPKRidge(MultiOutputMixin, RegressorMixin, _RidgeMachine):
         Raises:
             NotFittedError: ``fit`` was not called.
             ShapeError: X does not fit the input shape.
+            DataError: X is refused, as in ``fit``.
+            OptionError: ``net_`` was changed after ``fit``.
         """
         return self._cross(X) @ self.dual_coef_
 
@@ -177,7 +220,9 @@ class NPKRidgeClassifier(ClassifierMixin, _RidgeMachine):
         dual_coef_: (n,) for two classes, else (n, classes).
         X_fit_: the training samples, ``(n, *input_shape_)``.
         input_shape_: shape of one sample.
-        net_: the network, a copy.
+        net_: the network, a copy; ``predict`` refuses one that has changed since.
+        kernel_: the kernel object of ``net_`` (:class:`npk.NeuralPathKernel`), with its trace and its plan; not pickled.
+        gates_: gates of the training samples, a gate table.
         n_features_in_: the product of ``input_shape_``.
     """
 
@@ -194,14 +239,16 @@ class NPKRidgeClassifier(ClassifierMixin, _RidgeMachine):
         Raises:
             ShapeError: X does not fit the input shape.
             DataError: one class only, or the kernel is zero on all samples, or not positive definite with this alpha.
-            OptionError: an option has no such value.
-            ValueError: X or y is refused by scikit-learn's checks (NaN, lengths).
+            OptionError: an option, alpha or C has no such value; told before any kernel is computed, as are labels that do not fit.
+            DataError: X or y is refused: a form that is no samples, or by scikit-learn's checks (NaN, lengths).
         """
         K, y = self._learn_inputs(X, y)
-        check_classification_targets(y)
         targets, self.classes_ = ridge.signed_targets(y)
         self._fit_ridge(K, targets, "accuracy")
         return self
+
+    def _check_targets(self, y: NDArray) -> NDArray:
+        return checked_labels(super()._check_targets(y))
 
     def decision_function(self, X: ArrayLike) -> NDArray:
         """Scores: (m,) for two classes, positive for the second; else (m, classes).
@@ -215,6 +262,8 @@ class NPKRidgeClassifier(ClassifierMixin, _RidgeMachine):
         Raises:
             NotFittedError: ``fit`` was not called.
             ShapeError: X does not fit the input shape.
+            DataError: X is refused, as in ``fit``.
+            OptionError: ``net_`` was changed after ``fit``.
         """
         return self._cross(X) @ self.dual_coef_
 
@@ -249,7 +298,9 @@ class NPKSVC(ClassifierMixin, _KernelMachine):
         dual_coef_: (classes - 1, support vectors), as in ``SVC``.
         X_fit_: the training samples, ``(n, *input_shape_)``.
         input_shape_: shape of one sample.
-        net_: the network, a copy.
+        net_: the network, a copy; ``predict`` refuses one that has changed since.
+        kernel_: the kernel object of ``net_`` (:class:`npk.NeuralPathKernel`), with its trace and its plan; not pickled.
+        gates_: gates of the training samples, a gate table.
         n_features_in_: the product of ``input_shape_``.
     """
 
@@ -293,15 +344,17 @@ class NPKSVC(ClassifierMixin, _KernelMachine):
         Raises:
             ShapeError: X does not fit the input shape.
             DataError: one class only, a class of one sample with ``C="auto"``, or the kernel is zero on all samples.
-            OptionError: an option has no such value.
-            ValueError: X or y is refused by scikit-learn's checks (NaN, lengths).
+            OptionError: an option, alpha or C has no such value; told before any kernel is computed, as are labels that do not fit.
+            DataError: X or y is refused: a form that is no samples, or by scikit-learn's checks (NaN, lengths).
         """
         K, y = self._learn_inputs(X, y)
-        check_classification_targets(y)
         fitted = svm.fit(K, y, self.C)
         self.C_, self.choice_, self.machine_ = fitted.C, fitted.choice, fitted.machine
         self.classes_, self.support_, self.dual_coef_ = self.machine_.classes_, self.machine_.support_, self.machine_.dual_coef_
         return self
+
+    def _check_targets(self, y: NDArray) -> NDArray:
+        return svm.check(y, self.C)
 
     def decision_function(self, X: ArrayLike) -> NDArray:
         """Scores of ``SVC``: (m,) for two classes, positive for the second; else (m, classes).
@@ -315,6 +368,8 @@ class NPKSVC(ClassifierMixin, _KernelMachine):
         Raises:
             NotFittedError: ``fit`` was not called.
             ShapeError: X does not fit the input shape.
+            DataError: X is refused, as in ``fit``.
+            OptionError: ``net_`` was changed after ``fit``.
         """
         cross = self._cross(X)
         return self.machine_.decision_function(cross)
@@ -323,37 +378,3 @@ class NPKSVC(ClassifierMixin, _KernelMachine):
         """Class labels by the vote of the pairwise machines, (m,); arguments and errors as in :meth:`decision_function`."""
         cross = self._cross(X)
         return self.machine_.predict(cross)
-
-
-def _flattened(X: ArrayLike) -> tuple[Any, Shape | None]:
-    """Samples as rows for scikit-learn's checks, and the shape they had if they were not rows."""
-    if getattr(X, "ndim", 2) <= 2:
-        return X, None
-    samples = np.asarray(X)
-    return samples.reshape(len(samples), math.prod(samples.shape[1:])), samples.shape[1:]
-
-
-def _resolved_shape(asked: Shape | None, net: Network, came: Shape | None, features: int) -> Shape:
-    """Shape of one sample: as asked, else as the network knows it, else as X came."""
-    known = getattr(net, "architecture", {}).get("input_shape") if asked is None else asked
-    shape = tuple(known) if known is not None else came or (features,)
-    if math.prod(shape) != features:
-        message = f"X has {features} features a sample, input_shape {shape} has {math.prod(shape)}."
-        raise ShapeError(f"{message} Is X of the data the network was made for?")
-    _check_picture(came, shape)
-    return shape
-
-
-def _check_picture(came: Shape | None, shape: Shape) -> None:
-    """Refuse pictures of another shape: reshaping (32, 32, 3) into (3, 32, 32) would give nonsense without a symptom."""
-    if came is not None and came != shape and len(shape) > 1:
-        raise ShapeError(f"samples have shape {came}, the network takes {shape}. Bring the axes of X into that order (channels first).")
-
-
-def _built(net: Network, shape: Shape) -> nn.Module:
-    if isinstance(net, nn.Module):
-        return copy.deepcopy(net)
-    if not callable(net):
-        advice = "Give a torch module (npk.load(path) makes one of a checkpoint) or a callable that makes one."
-        raise OptionError(f"net is a {type(net).__name__}. {advice}")
-    return net(shape)

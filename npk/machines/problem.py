@@ -5,8 +5,10 @@ import dataclasses
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import gen_batches
+from sklearn.utils.multiclass import type_of_target
 
 from npk.errors import DataError, NpkError, OptionError, ShapeError
+from npk.samples import as_array
 
 Floats = NDArray[np.float64]
 
@@ -38,7 +40,7 @@ def checked_gram(K: ArrayLike) -> Floats:
         DataError: K is empty, not numeric, not finite, or its diagonal is zero.
     """
     try:
-        gram = np.asarray(K, dtype=np.float64)
+        gram = as_array(K, "K").astype(np.float64, copy=False)
     except NpkError:
         raise  # a matrix on disk that does not fit its memory promise says so itself
     except (TypeError, ValueError) as error:
@@ -51,6 +53,25 @@ def checked_gram(K: ArrayLike) -> Floats:
     if not _is_symmetric(gram, 1000 * rounding(K) * largest):
         raise ShapeError("K is not symmetric. Pass the kernel of the training samples with themselves, rows and columns in one order.")
     return gram
+
+
+def samples_of(K: object) -> int | None:
+    """How many samples a Gram matrix is of, told without reading it; ``None`` where only reading tells.
+
+    Args:
+        K: what came as the matrix.
+
+    Returns:
+        n of (n, n); ``None`` for an empty matrix, which is refused for that.
+
+    Raises:
+        ShapeError: it has another shape.
+    """
+    shape = getattr(K, "shape", None)
+    if shape is None:
+        return None
+    check_square(tuple(shape))
+    return shape[0] or None
 
 
 def check_square(shape: tuple[int, ...]) -> None:
@@ -89,12 +110,12 @@ def mean_diagonal(diagonal: NDArray) -> float:
     return total / len(diagonal)
 
 
-def checked_targets(y: ArrayLike, n: int) -> Floats:
+def checked_targets(y: ArrayLike, n: int | None) -> Floats:
     """Targets as float64.
 
     Args:
         y: (n,) or (n, outputs).
-        n: samples of K.
+        n: samples of K; ``None`` where that is not known yet.
 
     Returns:
         y in float64: the same array if it is float64 already.
@@ -103,18 +124,85 @@ def checked_targets(y: ArrayLike, n: int) -> Floats:
         ShapeError: y has another length.
         DataError: y is not numeric or not finite.
     """
+    came = values_of(y)
     try:
-        targets = np.asarray(y, dtype=np.float64)
+        targets = came.astype(np.float64, casting="same_kind" if came.dtype.kind == "c" else "unsafe", copy=False)
     except (TypeError, ValueError) as error:
         raise DataError(f"y is not numeric ({error}). For class labels make targets with ridge.signed_targets(labels).") from error
-    if targets.ndim not in (1, 2) or len(targets) != n:
-        raise ShapeError(f"y has shape {targets.shape}, K has {n} samples. Pass y of shape ({n},) or ({n}, outputs).")
+    if targets.ndim not in (1, 2) or (n is not None and len(targets) != n):
+        size, have = ("n", "as many") if n is None else (n, n)
+        raise ShapeError(f"y has shape {targets.shape}, K has {have} samples. Pass y of shape ({size},) or ({size}, outputs).")
     if not np.all(np.isfinite(targets)):
         raise DataError("y holds values that are not finite. Drop those samples or fill them in.")
     return targets
 
 
-def checked_alpha(alpha: float) -> float:
+def checked_labels(labels: ArrayLike, n: int | None = None) -> NDArray:
+    """Class labels that a classifier can learn from.
+
+    Args:
+        labels: class of each sample, (n,): numbers or strings.
+        n: samples of K; ``None`` where that is not known yet.
+
+    Returns:
+        The labels as an array.
+
+    Raises:
+        ShapeError: labels of another shape.
+        DataError: fewer than two classes, or labels that are not finite, not whole, or of several types.
+    """
+    found = values_of(labels)
+    if n is not None and found.shape != (n,):
+        raise ShapeError(f"labels have shape {found.shape}, K has {n} samples. Pass one class a sample.")
+    if found.ndim != 1:
+        raise ShapeError(f"labels have shape {found.shape}, one class a sample is needed. Pass a vector.")
+    if found.dtype.kind == "f" and not np.isfinite(found).all():
+        raise DataError(f"{np.count_nonzero(~np.isfinite(found))} labels are NaN or infinite. Drop those samples.")
+    if found.dtype.kind == "c" or (found.dtype.kind == "f" and (found != np.round(found)).any()):
+        raise DataError("Unknown label type: continuous. A classifier takes classes, such as 0, 1, 2 or names; NPKRidge takes numbers.")
+    if found.dtype.kind == "O" and type_of_target(found) == "unknown":
+        raise DataError("Unknown label type: objects. A classifier takes classes, such as 0, 1, 2 or names.")
+    try:
+        classes = np.unique(found)
+    except TypeError as error:
+        raise DataError(
+            f"Unknown label type: several types among the labels ({error}). Make all of them numbers or all of them text."
+        ) from error
+    check_classes(classes)
+    return found
+
+
+def check_classes(classes: NDArray) -> None:
+    """Refuse to tell one class from nothing.
+
+    Args:
+        classes: the distinct labels.
+
+    Raises:
+        DataError: there are fewer than two.
+    """
+    if len(classes) < 2:
+        have = f"y has {len(classes)} class: {classes.tolist()}"
+        raise DataError(f"a classifier needs two classes, {have}. Pass samples of another class too.")
+
+
+def values_of(y: ArrayLike) -> NDArray:
+    """Targets or labels as an array: a column of a table may hold objects, such as names."""
+    return np.asarray(y) if hasattr(y, "to_numpy") else as_array(y, "y")
+
+
+def is_auto(value: object) -> bool:
+    """Whether a parameter is left to be chosen."""
+    return isinstance(value, str) and value == "auto"
+
+
+def check_alpha(alpha: float | str) -> None:
+    """Refuse what :func:`checked_alpha` refuses, but for "auto"."""
+    if not is_auto(alpha):
+        checked_alpha(alpha)
+
+
+def checked_alpha(alpha: float | str) -> float:
     """Alpha as a float.
 
     Args:

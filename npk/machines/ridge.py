@@ -16,12 +16,24 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import gen_batches
 
-from npk.errors import DataError, OptionError, ShapeError
+from npk.errors import DataError, OptionError
 from npk.gram.matrix import Gram
 from npk.gram.products import bytes_in_flight
 from npk.machines import conjugate_gradients
 from npk.machines.algebra import HOST, Algebra, algebra_of
-from npk.machines.problem import Floats, Solution, checked_alpha, checked_gram, checked_targets, not_definite, rounding
+from npk.machines.problem import (
+    Floats,
+    Solution,
+    check_alpha,
+    checked_alpha,
+    checked_gram,
+    checked_labels,
+    checked_targets,
+    is_auto,
+    not_definite,
+    rounding,
+    samples_of,
+)
 
 Criterion = Literal["squared error", "accuracy"]
 
@@ -93,9 +105,11 @@ def fit(
         ConvergenceWarning: conjugate gradients ended before the system was solved.
     """
     algebra = algebra_of(backend)
+    check_alpha(alpha)
+    _check_goal(y, samples_of(K), criterion, judged=is_auto(alpha))  # before anything is read or decomposed
     if isinstance(K, Gram) and (lacking := _lacking(K, alpha, algebra)):
         return _fit_on_disk(K, y, alpha, backend, lacking)
-    if isinstance(alpha, str) and alpha == "auto":
+    if is_auto(alpha):
         factored = factor(K, backend=backend)
         choice = choose_alpha(factored, y, criterion=criterion)
         return Ridge(choice.alpha, solve(factored, y, choice.alpha), choice)
@@ -206,11 +220,7 @@ def choose_alpha(factored: Factor, y: ArrayLike, alphas: Sequence[float] = ALPHA
         DataError: y is not finite, or not -1 and +1 for ``"accuracy"``.
         OptionError: no alpha is above the rounding of K, or the criterion is unknown.
     """
-    targets = checked_targets(y, len(factored.gram))
-    if criterion not in ("squared error", "accuracy"):
-        raise OptionError(f"the criterion is {criterion!r}. Take 'squared error' or 'accuracy'.")
-    if criterion == "accuracy" and not np.all(np.abs(targets) == 1):
-        raise DataError("the criterion 'accuracy' needs targets -1 and +1, y has others. Make them with ridge.signed_targets(labels).")
+    targets = _check_goal(y, len(factored.gram), criterion)
     floor = 2 * max(0.0, -factored.eigenvalues[0])
     tried = np.array([alpha for alpha in alphas if checked_alpha(alpha) * factored.unit > floor])
     if not len(tried):
@@ -235,30 +245,22 @@ def signed_targets(labels: ArrayLike) -> tuple[Floats, NDArray]:
 
     Raises:
         ShapeError: labels are not one-dimensional.
-        DataError: there are fewer than two classes.
+        DataError: there are fewer than two classes, or labels that are no classes.
     """
-    labels = np.asarray(labels)
-    if labels.ndim != 1:
-        raise ShapeError(f"labels have shape {labels.shape}, one class a sample is needed. Pass a vector.")
-    classes, index = np.unique(labels, return_inverse=True)
-    check_classes(classes)
+    classes, index = np.unique(checked_labels(labels), return_inverse=True)
     if len(classes) == 2:
         return np.where(index == 1, 1.0, -1.0), classes
     return np.where(index[:, None] == np.arange(len(classes)), 1.0, -1.0), classes
 
 
-def check_classes(classes: NDArray) -> None:
-    """Refuse to tell one class from nothing.
-
-    Args:
-        classes: the distinct labels.
-
-    Raises:
-        DataError: there are fewer than two.
-    """
-    if len(classes) < 2:
-        have = f"y has {len(classes)} class: {classes.tolist()}"
-        raise DataError(f"a classifier needs two classes, {have}. Pass samples of another class too.")
+def _check_goal(y: ArrayLike, n: int | None, criterion: str, *, judged: bool = True) -> Floats:
+    """The targets; ``judged``: leave-one-out will look at them by the criterion."""
+    targets = checked_targets(y, n)
+    if not isinstance(criterion, str) or criterion not in ("squared error", "accuracy"):
+        raise OptionError(f"the criterion is {criterion!r}. Take 'squared error' or 'accuracy'.")
+    if judged and criterion == "accuracy" and not np.all(np.abs(targets) == 1):
+        raise DataError("the criterion 'accuracy' needs targets -1 and +1, y has others. Make them with ridge.signed_targets(labels).")
+    return targets
 
 
 def _lacking(K: Gram, alpha: float | str, algebra: Algebra) -> str:
@@ -279,7 +281,7 @@ def _lacking(K: Gram, alpha: float | str, algebra: Algebra) -> str:
 
 
 def _fit_on_disk(K: Gram, y: ArrayLike, alpha: float | Literal["auto"], backend: str, lacking: str) -> Ridge:
-    if isinstance(alpha, str) and alpha == "auto":
+    if is_auto(alpha):
         raise OptionError(f"alpha='auto' needs the whole matrix and its eigenvectors {lacking}")
     alpha = checked_alpha(alpha)
     found = conjugate_gradients.solve(K, y, alpha, backend=backend)

@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import SVC
 
-from npk.errors import DataError, OptionError, ShapeError
-from npk.machines.ridge import check_classes, checked_gram
+from npk.errors import DataError, OptionError
+from npk.machines.problem import checked_gram, checked_labels, is_auto, samples_of
 
 COSTS: tuple[float, ...] = tuple(float(cost) for cost in np.logspace(-2, 4, 13))  # smallest first: a tie goes to the smoother machine
 
@@ -51,10 +51,10 @@ def fit(K: ArrayLike, labels: ArrayLike, C: float | Literal["auto"] = "auto", *,
         DataError: K is zero or not finite, there is one class, or a class of one sample with ``"auto"``.
         OptionError: C is neither ``"auto"`` nor a number > 0, or folds is below 2.
     """
+    labels = check(labels, C, folds=folds, n=samples_of(K))  # before anything is read
     gram = checked_gram(K)
-    labels = _checked_labels(labels, len(gram))
-    choice = None
-    if isinstance(C, str) and C == "auto":
+    labels, choice = checked_labels(labels, len(gram)), None
+    if is_auto(C):
         choice = choose_cost(gram, labels, folds=folds)
         C = choice.C
     C = _checked_cost(C)
@@ -81,7 +81,7 @@ def choose_cost(K: ArrayLike, labels: ArrayLike, costs: Sequence[float] = COSTS,
         OptionError: a candidate is not a number > 0, or folds is below 2.
     """
     gram = checked_gram(K)
-    labels = _checked_labels(labels, len(gram))
+    labels = checked_labels(labels, len(gram))
     folds = _checked_folds(labels, folds)
     tried = np.array([_checked_cost(cost) for cost in costs]) / np.mean(np.diagonal(gram))
     right = np.zeros(len(tried))
@@ -93,15 +93,37 @@ def choose_cost(K: ArrayLike, labels: ArrayLike, costs: Sequence[float] = COSTS,
     return Choice(float(tried[right.argmax()]), tried, right / len(labels), folds)
 
 
-def _checked_labels(labels: ArrayLike, n: int) -> NDArray:
-    labels = np.asarray(labels)
-    if labels.shape != (n,):
-        raise ShapeError(f"labels have shape {labels.shape}, K has {n} samples. Pass one class a sample.")
-    check_classes(np.unique(labels))
-    return labels
+def check(labels: ArrayLike, C: float | Literal["auto"] = "auto", *, folds: int = 5, n: int | None = None) -> NDArray:
+    """Refuse what :func:`fit` would refuse, before there is a kernel.
+
+    Args:
+        labels: as there.
+        C: as there.
+        folds: as there.
+        n: samples of K; ``None`` where that is not known yet.
+
+    Returns:
+        The labels as an array.
+
+    Raises:
+        ShapeError: labels of another shape.
+        DataError: one class, a class of one sample with ``"auto"``, or labels that are no classes.
+        OptionError: C is neither ``"auto"`` nor a number > 0, or folds is below 2.
+    """
+    check_cost(C)
+    found = checked_labels(labels, n)
+    if is_auto(C):
+        _checked_folds(found, folds)
+    return found
 
 
-def _checked_cost(C: float) -> float:
+def check_cost(C: float | str) -> None:
+    """Refuse a C that is neither "auto" nor a number > 0."""
+    if not is_auto(C):
+        _checked_cost(C)
+
+
+def _checked_cost(C: float | str) -> float:
     if isinstance(C, bool) or not isinstance(C, (int, float, np.integer, np.floating)) or not 0 < C < np.inf:
         raise OptionError(f"C is {C!r}. Give a number > 0, or 'auto'.")
     return float(C)
@@ -109,8 +131,8 @@ def _checked_cost(C: float) -> float:
 
 def _checked_folds(labels: NDArray, folds: int) -> int:
     classes, counts = np.unique(labels, return_counts=True)
-    if folds < 2:
-        raise OptionError(f"folds is {folds}. Cross-validation needs 2 or more.")
+    if isinstance(folds, bool) or not isinstance(folds, (int, np.integer)) or folds < 2:
+        raise OptionError(f"folds is {folds!r}. Cross-validation needs 2 or more.")
     if counts.min() < 2:
         rare = classes[counts.argmin()]
         raise DataError(f"class {rare} has 1 sample, cross-validation needs 2 of each class. Give C as a number, or more samples.")
