@@ -421,6 +421,6 @@ def test_durations(seconds, text):
     assert tables.duration(seconds) == text
 
 
-@pytest.mark.parametrize(("value", "text"), [(3.2e6, "3.2 M"), (12.0, "12 "), (0.004, "4 m"), (8.5e-6, "8.5 µ"), (2e9, "2 G")])
+@pytest.mark.parametrize(("value", "text"), [(3.2e6, "3.2 M"), (12.0, "12 "), (0.004, "4 m"), (8.5e-6, "8.5 u"), (2e9, "2 G")])
 def test_prefixes(value, text):
     assert tables.si(value) == text

@@ -1,9 +1,12 @@
-"""The `npk` command. Exit codes: 0 done, 1 a check failed, 2 wrong use or bad input, 130 interrupted.
+"""The `npk` command. Exit codes: 0 done, 1 a check failed, 2 wrong use or bad input, 130 interrupted, 141 nobody reads the output.
 
-Whatever goes wrong is told in one line on standard error; ``--debug`` adds the traceback.
+Whatever goes wrong is told in one line on standard error; ``--debug`` adds the traceback. What a terminal cannot show of a text is
+written as an escape.
 """
 
 import contextlib
+import io
+import os
 import sys
 import traceback
 import warnings
@@ -14,13 +17,38 @@ import typer
 
 from npk.cli.commands import app
 from npk.errors import NpkError
+from npk.progress import lead_nowhere
 
-INTERRUPTED, REFUSED = 130, 2
+UNREAD, INTERRUPTED, REFUSED = 141, 130, 2
 
 
 def main() -> None:
     """Run the command line of this process and exit."""
-    sys.exit(run(sys.argv[1:]))
+    _prepare_streams()
+    sys.exit(_flushed(run(sys.argv[1:])))
+
+
+def _prepare_streams() -> None:
+    """Let any text pass: names of files may hold what the encoding of a terminal, or any encoding, does not."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by who started this process
+            setattr(sys, name, open(os.devnull, "w"))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _flushed(code: int) -> int:
+    """Write what is left of the output, which Python would otherwise try at its very end, with a traceback."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        lead_nowhere(sys.stdout)
+        if isinstance(error, BrokenPipeError):
+            return UNREAD
+        _say(_line(error))
+        return REFUSED
+    return code
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -37,6 +65,9 @@ def run(arguments: Sequence[str]) -> int:
     try:
         with _notes():
             code = typer.main.get_command(app).main(args=given, prog_name="npk", standalone_mode=False) or 0
+    except BrokenPipeError:
+        code = UNREAD
+        lead_nowhere(sys.stdout)
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -66,7 +97,8 @@ def _line(error: Exception) -> str:
 
 
 def _say(text: str) -> None:
-    typer.echo(f"npk: {' '.join(text.split())}", err=True)
+    with contextlib.suppress(OSError):  # nobody listens
+        typer.echo(f"npk: {' '.join(text.split())}", err=True)
 
 
 @contextlib.contextmanager

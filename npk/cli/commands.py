@@ -110,15 +110,16 @@ def gates(
     """Record the gates of DATA; `npk kernel` takes the folder in the place of checkpoint and data."""
     from npk.cli import reading, tables
     from npk.dual.gate_store import GateStore
-    from npk.dual.recording import as_samples, example_table, record_into
-    from npk.dual.tracing import trace_network
+    from npk.dual.inputs import trace_for
+    from npk.dual.recording import example_table, record_into
     from npk.files import written_whole
     from npk.progress import as_progress
+    from npk.samples import as_samples
 
-    reading.check_place(out)
+    reading.check_folder(out, "gate table")
     net = reading.How(arch, arch_option, output, layout, key).network(ckpt)
     X = as_samples(reading.dataset(data).X)
-    trace = trace_network(net, X.shape[1:])
+    trace = trace_for(net, X)
     with written_whole(out) as temporary:
         store = GateStore.create(temporary, example_table(trace, X, gates), len(X))
         record_into(store, trace, X, gates, as_progress(True), keep=False)
@@ -154,7 +155,7 @@ def kernel(
     from npk.cli import reading, writing
     from npk.gram.kernel import NeuralPathKernel
 
-    reading.check_place(out)
+    writing.check_kernel(out, dask)
     if out is None and not dry_run:
         raise OptionError("--out is missing: it names the store or .npy file to write. Add for instance --out K.zarr, or --dry-run.")
     made = NeuralPathKernel(None, scale=scale, dtype=dtype, gates=gates, value_input=value_input, bias=bias, backend=backend, memory=memory)
@@ -247,6 +248,8 @@ def report(
     """Write the page of a run again from its results.json; neither torch nor data is needed."""
     from npk.cli import reading, tables, writing
 
-    reading.check_place(out, figures)
+    reading.check_page(out)
+    reading.check_place(out)
+    reading.check_folder(figures)
     for path in writing.write_report(run_dir, out, figures):
         tables.say(str(path))

@@ -2,7 +2,6 @@
 
 import ast
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,10 @@ import numpy as np
 
 from npk.checkpoint.folders import holds_weights
 from npk.data import Dataset, load, split
+from npk.dual.gate_table import content_of
 from npk.errors import OptionError, StoreError
 from npk.files import put_back
+from npk.gram.options import check_folder_around, is_folder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -178,14 +179,43 @@ def _json(text: str, otherwise: str) -> Any:
 
 
 def check_place(*paths: Path | None) -> None:
-    """Refuse a place to write that is not there, before any long work.
+    """Refuse a place for a file that cannot be written, before any long work.
 
     Raises:
-        StoreError: the folder is missing or read-only.
+        StoreError: a folder is there, or the folder around it is missing or read-only.
     """
-    for path in paths:
-        folder = path.absolute().parent if path is not None else Path()
-        if not folder.is_dir():
-            raise StoreError(f"cannot write {path}: there is no folder {folder}. Make it, or choose another one.")
-        if not os.access(folder, os.W_OK):
-            raise StoreError(f"cannot write {path}: the folder {folder} is read-only. Choose another one.")
+    for path in (path for path in paths if path is not None):
+        if is_folder(path):
+            raise StoreError(f"cannot write {path}: it is a folder. Name the file in it.")
+        check_folder_around(path)
+
+
+def check_folder(path: Path | None, content: str | None = None) -> None:
+    """Refuse a place for a folder that cannot be written, before any long work.
+
+    Args:
+        path: of the folder; nothing for ``None``.
+        content: what npk will put in its place; whatever else is in a folder there would be lost.
+
+    Raises:
+        StoreError: a file or another folder is there, or the folder around it is missing or read-only.
+    """
+    if path is None:
+        return
+    if is_folder(path):
+        if content is not None and content_of(path) != content and any(path.iterdir()):
+            raise StoreError(f"cannot write {path}: it is a folder with something else in it. Choose another name.")
+        return
+    if path.exists():
+        raise StoreError(f"cannot write {path}: it is a file. Name a folder.")
+    check_folder_around(path)
+
+
+def check_page(path: Path) -> None:
+    """Refuse a page under a name that says it is something else.
+
+    Raises:
+        OptionError: not .html.
+    """
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise OptionError(f"--out {path} is no .html file, and the report is one. Give for instance --out {path.stem or 'report'}.html.")

@@ -21,10 +21,17 @@ from npk.results import Accuracy, CheckResult, RunResult
 _WIDTH = 120  # where the output is no terminal
 
 
+class _Output(Console):
+    """Standard output, which says when its reader has gone."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # rich itself would end the process
+
+
 def console() -> Console:
     """Standard output, as it is now."""
-    found = Console(highlight=False, markup=False, emoji=False)
-    return found if found.is_terminal else Console(highlight=False, markup=False, emoji=False, width=_WIDTH)
+    found = _Output(highlight=False, markup=False, emoji=False)
+    return found if found.is_terminal else _Output(highlight=False, markup=False, emoji=False, width=_WIDTH)
 
 
 def say(text: str) -> None:
@@ -177,4 +184,4 @@ def si(value: float) -> str:
     for prefix, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3), ("", 1.0), ("m", 1e-3)):
         if value >= size:
             return f"{value / size:.3g} {prefix}"
-    return f"{value * 1e6:.3g} µ"
+    return f"{value * 1e6:.3g} u"  # as programs write the Greek letter that not all terminals have

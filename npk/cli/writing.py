@@ -6,17 +6,19 @@ from pathlib import Path
 import numpy as np
 
 from npk.cli.cost import FEW, Cost, measure
-from npk.cli.reading import Samples
+from npk.cli.reading import Samples, check_place
 from npk.dual.gate_store import GateStore
 from npk.dual.gate_table import GateTable
-from npk.dual.recording import as_samples, record_trace
+from npk.dual.recording import record_trace
 from npk.errors import BackendError, OptionError
 from npk.files import written_whole
 from npk.gram.kernel import NeuralPathKernel
+from npk.gram.options import check_store_place
 from npk.gram.store import GramStore
 from npk.gram.stored import plan_in_memory, plan_on_disk, suits
 from npk.gram.tiles import Demand, TilePlan
 from npk.progress import Bar, Events, Lines, Progress, Silent
+from npk.samples import as_samples
 
 
 def progress(json: bool) -> Progress:
@@ -24,6 +26,25 @@ def progress(json: bool) -> Progress:
     if json:
         return Events(sys.stdout)
     return Bar() if sys.stderr.isatty() else Lines()
+
+
+def check_kernel(out: Path | None, dask: str | None) -> None:
+    """Refuse a place where no kernel can be written, before any work.
+
+    Args:
+        out: a .npy file or a store; ``None`` if nothing will be written.
+        dask: address of a cluster's scheduler.
+
+    Raises:
+        OptionError: another kind of file, or a cluster and a file that is not a store.
+    """
+    if out is None or out.suffix.lower() != ".npy":
+        if out is not None:
+            check_store_place(out)
+        return
+    check_place(out)
+    if dask is not None:
+        raise OptionError(f"--dask needs a store that all workers write to, {out} is one file. Give --out K.zarr.")
 
 
 def write_kernel(kernel: NeuralPathKernel, X: Samples, Y: Samples | None, out: Path, dask: str | None) -> None:
@@ -35,14 +56,9 @@ def write_kernel(kernel: NeuralPathKernel, X: Samples, Y: Samples | None, out: P
         Y: the columns; ``None``: the rows.
         out: where to.
         dask: address of a cluster's scheduler.
-
-    Raises:
-        OptionError: a cluster and a file that is not a store.
     """
     _promise_for_the_process(kernel, X, Y)
     if out.suffix.lower() == ".npy":
-        if dask is not None:
-            raise OptionError(f"--dask needs a store that all workers write to, {out} is one file. Give --out K.zarr.")
         matrix = kernel(X, Y)
         with written_whole(out) as temporary, temporary.open("wb") as file:
             np.save(file, matrix)
@@ -113,7 +129,7 @@ def _few(kernel: NeuralPathKernel, X: Samples) -> GateTable:
 
 def finished_tiles(out: Path) -> int:
     """Finished tiles of a store, 0 without one."""
-    store = GramStore.open(out) if out.exists() else None
+    store = GramStore.open(out) if out.exists() and any(out.iterdir()) else None
     return len(store.plan) - len(store.missing()) if store else 0
 
 
@@ -142,7 +158,7 @@ def _plan(kernel: NeuralPathKernel, X: Samples, Y: Samples | None, out: Path | N
     backend, gates = kernel.prepare(few)[0], few.nbytes // len(few)
     if out is not None and out.suffix.lower() == ".npy":
         return plan_in_memory(kernel, backend, sources, gates)
-    if out is None or not out.exists():
+    if out is None or not out.exists() or not any(out.iterdir()):
         return plan_on_disk(kernel, backend, sources, gates)
     store = GramStore.open(out)
     suits(kernel, store, sources)
