@@ -582,3 +582,13 @@ def test_split_needs_labels(tmp_path):
     np.save(tmp_path / "x.npy", np.ones((8, 2)))
     with pytest.raises(DataError, match="has no labels"):
         data.split(data.load(str(tmp_path / "x.npy")))
+
+
+def test_messages_say_what_is_wrong(tmp_path, rng):
+    np.savez(tmp_path / "a.npz", X=rng.random((6, 4)), y=np.arange(6) % 3, classes=np.array(["cat"]))
+    with pytest.raises(DataError, match=r"a.npz names 1 class, its labels go from 0 to 2. Name each class once"):
+        data.load(str(tmp_path / "a.npz"))
+    with pytest.raises(DataError, match="/dev/null is no regular file"):
+        data.load("/dev/null")
+    with pytest.raises(DataError, match="'' names no data. Give for instance digits"):
+        data.load("")
