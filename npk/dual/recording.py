@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 
 from npk.dual.device_gates import DeviceLayer
 from npk.dual.gate_table import GateTable
-from npk.dual.options import chosen
 from npk.dual.inputs import trace_for
+from npk.dual.options import chosen
 from npk.dual.reading import NARROW, SOFT, read_entry
 from npk.errors import DataError, OptionError, ShapeError
 from npk.files import digest

@@ -16,8 +16,8 @@ from npk.dual.balance import balance_of
 from npk.dual.device_gates import DeviceGates
 from npk.dual.gate_store import GateStore
 from npk.dual.gate_table import GateTable
-from npk.dual.options import CHOICES, chosen
 from npk.dual.inputs import shape_explained
+from npk.dual.options import CHOICES, chosen
 from npk.dual.planning import plan
 from npk.dual.recording import record_trace
 from npk.dual.recursion import Recursion
