@@ -58,7 +58,8 @@ def only_refusals(call):
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-def test_any_kind_of_option_of_a_kernel(kind, table):
+def test_any_kind_of_option_of_a_kernel(kind, table, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # some of the kinds are names of a store, or of a checkpoint
     for option in OPTIONS:
         only_refusals(lambda option=option: npk.NeuralPathKernel(None, **{option: kind}))
     for option in ("out", "client"):
@@ -131,7 +132,8 @@ TRAINING += ("label_smoothing", "augment", "shift", "patience", "seed", "device"
 
 
 @pytest.mark.parametrize("kind", [KINDS[name] for name in KINDS if name != "text"], ids=[name for name in KINDS if name != "text"])
-def test_any_kind_of_option_of_the_training(kind):
+def test_any_kind_of_option_of_the_training(kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for option in TRAINING:
         net = nn.Sequential(nn.Linear(3, 2))
         only_refusals(lambda option=option, net=net: npk.networks.train(net, X, Y, **{"epochs": 1, "progress": False, option: kind}))
