@@ -1,8 +1,8 @@
 """What reads the sources of the DATA notation: bundled data, NumPy files, folders of pictures, of idx files and of CIFAR batches."""
 
-import gzip
-import pickle
+import math
 import re
+import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from npk.data.limits import KINDS_OF_PICTURES, arrays_only, bytes_of_idx, check_pictures, checked_member
 from npk.errors import DataError, MissingPackageError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
@@ -48,19 +49,24 @@ def _mnist5k() -> Loaded:
 def _npz(path: Path) -> Loaded:
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = {name: np.asarray(file[name]) for name in file.files}
+            arrays = {name: checked_member(file, path, name) for name in ("X", "y", "classes") if name in file.files}
+            names = list(file.files)
+    except DataError:
+        raise
     except Exception as error:  # a damaged zip archive raises nearly anything
         _refuse_array_file(path, error)
     if "X" not in arrays:
-        raise DataError(f"{path} has no array X but {', '.join(arrays) or 'nothing'}. Save it with np.savez(file, X=X, y=y).")
+        raise DataError(f"{path} has no array X but {', '.join(names) or 'nothing'}. Save it with np.savez(file, X=X, y=y).")
     classes = tuple(str(name) for name in arrays["classes"].flat) if "classes" in arrays else None
     return arrays["X"], arrays.get("y"), classes
 
 
 def _npy(path: Path) -> Loaded:
     try:
-        values = np.load(path, allow_pickle=False, mmap_mode="r")  # only a slice may be needed
-    except (OSError, ValueError, EOFError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of headers that an old Python wrote
+            values = np.load(path, allow_pickle=False, mmap_mode="r")  # only a slice may be needed
+    except Exception as error:  # a damaged header raises nearly anything
         _refuse_array_file(path, error)
     if not isinstance(values, np.ndarray):
         values.close()
@@ -95,6 +101,7 @@ def read_pictures(folder: Path) -> Loaded:
     labels = np.repeat(np.arange(len(classes)), [len(found) for found in files])
     order = _deal(labels)
     names = np.array([file for found in files for file in found], dtype=object)[order]
+    check_pictures(names.tolist())
     pictures = [_picture(file) for file in names]
     size, channels = pictures[0].shape[1:], max(len(picture) for picture in pictures)
     for file, picture in zip(names, pictures, strict=True):
@@ -108,12 +115,15 @@ def _picture(file: Path) -> NDArray[np.uint8]:
     from PIL import Image
 
     try:
-        with Image.open(file) as picture:
+        with warnings.catch_warnings(), Image.open(file, formats=KINDS_OF_PICTURES) as picture:
+            warnings.simplefilter("ignore")  # of damage that Pillow forgives
             if picture.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"):
                 raise DataError(f"{file} has pixels of kind {picture.mode}, npk reads 8 bits a channel. Convert it, or use an .npz file.")
             grey = picture.mode in ("1", "L", "LA")
             pixels = np.asarray(picture.convert("L" if grey else "RGB"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # a damaged picture raises nearly anything
         raise DataError(f"{file} is truncated or no picture. Remove it or write it again.") from error
     return pixels[None] if grey else pixels.transpose(2, 0, 1)
 
@@ -129,14 +139,12 @@ def _idx_array(folder: Path, name: str, dimensions: int) -> NDArray[np.uint8]:
     if not found:
         raise DataError(f"{folder} has no {stems[0]} nor {stems[0]}.gz. Name the folder of the idx files, with /test for the t10k part.")
     try:
-        data = gzip.decompress(found[0].read_bytes()) if found[0].suffix == ".gz" else found[0].read_bytes()
+        shape, content = bytes_of_idx(found[0], dimensions)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{found[0]} is truncated or damaged. Fetch it again.") from error
-    head = 4 + 4 * dimensions
-    shape = np.frombuffer(data[4:head], dtype=">u4").tolist() if len(data) >= head else []
-    if data[:4] != bytes((0, 0, 8, dimensions)) or len(data) != head + int(np.prod(shape, dtype=object)):
+    if len(content) != math.prod(shape) or not shape:
         raise DataError(f"{found[0]} is truncated or no idx file of bytes in {dimensions} dimensions. Fetch it again.")
-    return np.frombuffer(data, np.uint8, offset=head).reshape(shape)
+    return np.frombuffer(content, np.uint8).reshape(shape)
 
 
 def _cifar10(folder: Path, test: bool) -> Loaded:
@@ -167,8 +175,7 @@ def _unpickle(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(f"{path.parent} has no file {path.name}. Name the folder that holds the python batches.")
     try:
-        with path.open("rb") as file:
-            content = _ArraysOnly(file, encoding="bytes").load()
+        content = arrays_only(path.read_bytes())
         batch = {k.decode() if isinstance(k, bytes) else k: value for k, value in content.items()}
     except DataError:
         raise
@@ -178,17 +185,6 @@ def _unpickle(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
     if missing:
         raise DataError(f"{path} has no entry {missing[0]} but {', '.join(map(str, batch))}. Is it of the other CIFAR data set?")
     return batch
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Unpickles plain containers and NumPy arrays; any other name is refused before it is imported."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
-            return getattr(np, name)
-        if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            return np.empty(0).__reduce__()[0]  # NumPy's own _reconstruct, whatever its module is called
-        raise DataError(f"the pickle asks for {module}.{name}, and npk never runs pickled code. Use the python batches of CIFAR's authors.")
 
 
 BUNDLED: dict[str, Callable[[], Loaded]] = {"digits": _digits, "mnist5k": _mnist5k}
