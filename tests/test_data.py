@@ -221,7 +221,7 @@ def test_bad_labels(tmp_path, labels, message):
 
 def test_a_label_without_a_class_name_is_refused(tmp_path):
     path = saved(tmp_path / "x.npz", X=np.ones((2, 2)), y=np.array([0, 2]), classes=["a", "b"])
-    with pytest.raises(DataError, match="labels 0 to 2 but 2 classes"):
+    with pytest.raises(DataError, match="names 2 classes, its labels go from 0 to 2"):
         data.load(path)
 
 
@@ -541,7 +541,7 @@ def test_dataset_checks_itself_at_birth():
         data.Dataset(X, y[:1], ("a", "b"), "mine")
     with pytest.raises(DataError, match="y is float64"):
         data.Dataset(X, y.astype(float), ("a", "b"), "mine")
-    with pytest.raises(DataError, match="labels 0 to 1 but 1 classes"):
+    with pytest.raises(DataError, match="names 1 class, its labels go from 0 to 1"):
         data.Dataset(X, y, ("a",), "mine")
 
 
