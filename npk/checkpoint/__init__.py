@@ -46,10 +46,11 @@ def save(net: "nn.Module", path: str | os.PathLike, *, example: "Tensor | np.nda
     """
     import torch
 
+    from npk.networks.given import as_network
+
     path = Path(path)
     suffix = written_suffix(path)
-    if not isinstance(net, torch.nn.Module):
-        raise OptionError(f"net is a {type(net).__name__}, only a torch.nn.Module can be saved. Give the network itself.")
+    net = as_network(net)
     if (example is not None) != (suffix == ".pt2"):
         raise OptionError(f"{path}: example is for .pt2 files, and needed there. Use save(net, 'x.pt2', example=X[:1]).")
     if details and suffix != ".safetensors":

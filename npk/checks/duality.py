@@ -106,13 +106,11 @@ def _rounded(given: _Subject, X: np.ndarray) -> np.ndarray:
 def _output(subject: _Subject, X: np.ndarray) -> np.ndarray:
     """What the network itself gives, ``(n, output units)`` float64; it may work in place on what it is given."""
     import torch
-    from torch.utils._pytree import tree_leaves
+
+    from npk.dual.exporting import output_of
 
     device, dtype = place_of(subject.trace)
-    with torch.no_grad():
-        results = tree_leaves(subject.net(torch.tensor(X, dtype=dtype, device=device)))
-    output = next(result for result in results if isinstance(result, torch.Tensor))
-    return output.double().cpu().numpy().reshape(len(X), -1)
+    return output_of(subject.net, torch.tensor(X, dtype=dtype, device=device)).double().cpu().numpy().reshape(len(X), -1)
 
 
 def _relative(actual: np.ndarray, expected: np.ndarray) -> float:

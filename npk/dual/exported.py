@@ -1,9 +1,13 @@
 """What a node of an exported program says about itself: operator, shape, module, source line, arguments."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import fx
+
+_TRACERS = [Path(__file__).with_name(f"{name}.py") for name in ("apart", "exporting", "hooks")]
 
 
 def name_of(node: fx.Node) -> str:
@@ -46,12 +50,20 @@ def module_of(node: fx.Node) -> str:
 
 def source_of(node: fx.Node) -> str:
     """File and line of the user's call, or of the module's own code."""
-    frames = [line.strip() for line in (node.meta.get("stack_trace") or "").splitlines() if line.strip().startswith("File")]
-    own = [frame for frame in frames if "/torch/" not in frame] or frames
-    if not own:
-        return node.name
-    file, line, *_ = own[-1].removeprefix("File ").split(", ")
-    return f"{file.strip(chr(34)).rsplit('/', 1)[-1]}:{line.removeprefix('line ')}"
+    frames = re.findall(r'^\s*File "?([^"\n]+?)"?, line (\d+)', node.meta.get("stack_trace") or "", re.MULTILINE)
+    frames = [(file, int(line)) for file, line in frames if Path(file) not in _TRACERS]
+    own = [(file, line) for file, line in frames if is_users(file)] or frames
+    return place(*own[-1]) if own else node.name
+
+
+def is_users(file: str) -> bool:
+    """Whether a file is the network's own code: not torch's, and not npk's that runs it."""
+    return "/torch/" not in Path(file).as_posix() and Path(file) not in _TRACERS and "concurrent/futures" not in file
+
+
+def place(file: str, line: int | None) -> str:
+    """File and line, for a message."""
+    return f"{Path(file).name}:{line}"
 
 
 def arguments(node: fx.Node, *defaults: tuple[str, Any]) -> list[Any]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import warnings
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -69,8 +68,10 @@ def record_trace(trace: "Trace", X: np.ndarray, *, gates: str, progress: Progres
         DataError: the network gives values that are not finite.
         OptionError: soft gates of a network that has only hard ones, or ``memory`` is too little.
     """
+    from npk.dual.apart import apart
+
     entries = record_entries(trace, X, gates, progress, size=batch_size(trace, X, memory))
-    return GateTable(trace.graph, X, {name: entry.host() for name, entry in entries.items()})
+    return GateTable(trace.graph, X, apart(lambda: {name: entry.host() for name, entry in entries.items()}))
 
 
 def place_of(trace: "Trace") -> "tuple[torch.device, torch.dtype]":
@@ -84,7 +85,7 @@ def place_of(trace: "Trace") -> "tuple[torch.device, torch.dtype]":
     """
     import torch
 
-    tensor = next(iter([*trace.program.parameters(), *trace.program.buffers()]), torch.zeros(()))
+    tensor = next(iter([*trace.program.parameters(), *trace.program.buffers()]), torch.zeros((), dtype=torch.float32, device="cpu"))
     return tensor.device, tensor.dtype if tensor.dtype.is_floating_point else torch.float32
 
 
@@ -107,16 +108,22 @@ def record_entries(
     """
     import torch
 
+    from npk.dual.apart import thread_of_its_own
+
     keep = torch.device("cpu") if inputs is None else inputs.device
     entries = [_Entry(_as_asked(recording, gates), len(X), keep) for recording in trace.recordings]
     program, (device, dtype) = _reader(trace, tuple(entry.recording.node for entry in entries)), place_of(trace)
-    with torch.no_grad(), progress.task("recording gates", len(X)) as advance:
+
+    def run(start: int) -> int:
+        batch = _tensor(X[start : start + size]).to(device)
+        if inputs is not None:
+            inputs[start : start + size] = batch
+        _run(program, batch.to(dtype), entries)
+        return len(batch)
+
+    with thread_of_its_own() as there, progress.task("recording gates", len(X)) as advance:
         for start in range(0, len(X), size):
-            batch = _tensor(X[start : start + size]).to(device)
-            if inputs is not None:
-                inputs[start : start + size] = batch
-            _run(program, batch.to(dtype), entries)
-            advance(len(batch))
+            advance(there(run, start))
     by_name = {entry.recording.gate: entry.layer() for entry in entries}
     return {name: by_name[name] for node in trace.graph.gates for name in node.entries}
 
@@ -364,7 +371,7 @@ def _tensor(X: np.ndarray) -> "torch.Tensor":
     """
     import torch
 
-    batch = torch.empty(X.shape, dtype=torch.float64 if X.dtype == np.float64 else torch.float32)
+    batch = torch.empty(X.shape, dtype=torch.float64 if X.dtype == np.float64 else torch.float32, device="cpu")
     batch.numpy()[...] = X
     return batch
 
@@ -373,8 +380,6 @@ def _run(program: "fx.GraphModule", batch: "torch.Tensor", entries: list[_Entry]
     import torch
     from torch.utils._pytree import tree_leaves
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's remarks on the user's operators came when the user ran the network
-        results = program(batch, entries)
+    results = program.forward(batch, entries)  # not by its __call__, which another thread's torch.export may have taken over
     if not all(bool(torch.isfinite(result).all()) for result in tree_leaves(results)):
         raise DataError("the network gives NaN or infinite values. Are its weights finite, and X of the size it was trained on?")

@@ -5,14 +5,7 @@ Paths are found from the output backwards: linear operators carry them, ``relu(q
 gate operator is an external gate.
 """
 
-import contextlib
-import copy
-import io
-import logging
 import math
-import warnings
-from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, NoReturn
@@ -23,6 +16,7 @@ from torch import fx
 from torch.utils._pytree import tree_leaves
 
 from npk.dual.exported import is_batched, module_of, name_of, source_of
+from npk.dual.exporting import program_of
 from npk.dual.index_operators import MIXED, ONES
 from npk.dual.layout import Layout, parts_of
 from npk.dual.memory import is_one, refuse_shared_memory
@@ -32,8 +26,9 @@ from npk.dual.path_operators import Input, Operator, Rearrange, Scale, Shift
 from npk.dual.positions import AdaptiveWindow, Window
 from npk.dual.refused import refusal_of
 from npk.dual.state import have_values
-from npk.errors import NpkError, ShapeError, UnsupportedGraphError
+from npk.errors import UnsupportedGraphError
 from npk.files import digest
+from npk.networks.given import as_shape
 
 
 @dataclass(frozen=True)
@@ -95,66 +90,8 @@ def trace(net: torch.nn.Module, input_shape: tuple[int, ...]) -> PathGraph:
 
 def trace_network(net: torch.nn.Module, input_shape: tuple[int, ...]) -> Trace:
     """As :func:`trace`, with the program and the recordings that a gate table needs."""
-    program = _export(net, tuple(input_shape))
-    return Reader(program, tuple(input_shape)).read()
-
-
-def _export(net: torch.nn.Module, input_shape: tuple[int, ...]) -> fx.GraphModule:
-    tensor = next(iter([*net.parameters(), *net.buffers()]), torch.zeros(()))
-    dtype = tensor.dtype if tensor.dtype.is_floating_point else torch.float32
-    example = torch.zeros((2, *input_shape), dtype=dtype, device=tensor.device)  # a batch of 1 would be taken for a constant
-    net = _on_copies(net) if _try_forward(net, example, input_shape) else net
-    try:
-        with _quiet():
-            exported = torch.export.export(net, (example,), dynamic_shapes=({0: torch.export.Dim("n", min=1)},))
-            return exported.run_decompositions({}).module(check_guards=False)
-    except Exception as error:  # torch.export raises many kinds; the cause is kept
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UnsupportedGraphError(
-            f"torch.export cannot trace {type(net).__name__}: {reason} Its control flow must not depend on the data or on the batch size."
-        ) from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without torch's warnings, log and dumps of graphs: what matters of them is in our own error."""
-    before = logging.root.manager.disable
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        logging.disable(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            logging.disable(before)
-
-
-def _on_copies(net: torch.nn.Module) -> torch.nn.Module:
-    """The network for torch.export, which takes no input that is worked on in place; modules and parameters are shared."""
-    found = copy.copy(net)
-    first = OrderedDict[int, Any]({-1: lambda _module, inputs: tuple(value.clone() for value in inputs)})
-    found._forward_pre_hooks = first | net._forward_pre_hooks
-    return found
-
-
-def _try_forward(net: torch.nn.Module, example: torch.Tensor, input_shape: tuple[int, ...]) -> bool:
-    """Whether the network works in place on its input; a wrong input shape is told. Gradients and state stay as they are."""
-    if any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) and m.training for m in net.modules()):
-        raise UnsupportedGraphError(
-            f"{type(net).__name__} has batch norm in train mode, whose statistics depend on the batch. Call net.eval() first."
-        )
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            before = example._version
-            net(example)
-            return example._version != before
-    except NpkError:
-        raise
-    except (RuntimeError, ValueError, IndexError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ShapeError(
-            f"{type(net).__name__} does not accept samples of shape {input_shape}: {reason}. Give X the shape the network was made for."
-        ) from error
+    program = program_of(net, input_shape)
+    return Reader(program, as_shape(input_shape)).read()
 
 
 @dataclass
@@ -171,15 +108,11 @@ class Reader:
     def read(self) -> Trace:
         """The trace of the whole program."""
         output = next(node for node in self.program.graph.nodes if node.op == "output")
-        results = [result for result in tree_leaves(output.args[0]) if result is not None]
-        if len(results) != 1:
-            raise UnsupportedGraphError(
-                f"the network returns {len(results)} values; npk reads one. Choose one: npk.choose_output(net, NAME) or --output NAME."
-            )
-        last = self.value(results[0])
+        (result,) = tree_leaves(output.args[0])
+        last = self.value(result)
         if not isinstance(last, Layout):
-            self.refuse(results[0], "the network returns a list", "Choose one of its values with npk.choose_output")
-        ends = last.node if last.is_whole and last.units is None else self.settle(results[0], last).node
+            self.refuse(result, "the network returns a list", "Choose one of its values with npk.choose_output")
+        ends = last.node if last.is_whole and last.units is None else self.settle(result, last).node
         order = _reachable(self.nodes, ends)
         refuse_shared_memory(order, self.held)
         names = {name for node in order for name in node.entries}

@@ -14,12 +14,14 @@ from torch import fx
 from npk.dual.gate_table import GateTable, input_values, unpack
 from npk.dual.path_graph import PathGraph, PathNode, average_weights, fan_in, part_taps, window_taps
 from npk.dual.path_operators import Add, AveragePool, BatchNorm, Convolution, Gate, Input, MaxPool, Rearrange, Scale, Shift
+from npk.networks.given import as_network
 
 Weights = Mapping[str, torch.Tensor]
 
 
 def own_weights(net: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """All parameters and buffers of a network in float64, by name; of a traced program its constants, too."""
+    """All parameters and buffers of a network in float64, by the names that its path graph has; of a traced program its constants, too."""
+    net = as_network(net)
     tensors = [*net.named_parameters(remove_duplicate=False), *net.named_buffers(remove_duplicate=False)]
     held = (str(node.target) for node in net.graph.nodes if node.op == "get_attr") if isinstance(net, fx.GraphModule) else ()
     tensors += [(name, attrgetter(name)(net)) for name in held]

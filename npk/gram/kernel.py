@@ -59,7 +59,7 @@ class NeuralPathKernel:
         progress: ``True`` for a bar on a terminal, or a :class:`npk.progress.Progress`.
 
     Raises:
-        OptionError: an option with another value.
+        OptionError: no torch module, or an option with another value.
         BackendError: a backend that is not available.
     """
 
@@ -76,7 +76,8 @@ class NeuralPathKernel:
         memory: int | str | None = None,
         progress: bool | Progress = True,
     ) -> None:
-        self.net, self.scale, self.dtype, self.gates = net, scale, dtype, gates
+        self.net = None if net is None else _network(net)
+        self.scale, self.dtype, self.gates = scale, dtype, gates
         self.value_input, self.bias, self.backend = value_input, bias, backend
         self.memory, self.progress = parse_bytes(memory), as_progress(progress)
         self.beside = 0  # bytes that the process holds beside, where the promise is for all of it
@@ -336,6 +337,12 @@ def kernel(
         progress=progress,
     )
     return made(rows, cols) if out is None else made.to_store(rows, cols, out, resume=resume, client=client)
+
+
+def _network(net: Any) -> "torch.nn.Module":
+    from npk.networks.given import as_network
+
+    return as_network(net, "or a gate table")
 
 
 def _check_kind(table: GateTable | GateStore, gates: str) -> None:

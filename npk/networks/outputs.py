@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils._pytree import tree_map_only
 
 from npk.errors import OptionError, UnsupportedGraphError
+from npk.networks.given import as_network
 
 
 class Around(nn.Module):
@@ -83,8 +84,7 @@ def choose_output(net: nn.Module, output: int | str) -> nn.Module:
         OptionError: ``output`` is neither a number nor a text, or names nothing. Calling the network raises
             :class:`~npk.errors.UnsupportedGraphError` where it has no such entry or calls the module never or more than once.
     """
-    if not isinstance(net, nn.Module):
-        raise OptionError(f"net is a {type(net).__name__}. Give a torch.nn.Module.")
+    net = as_network(net)
     if isinstance(output, bool) or not isinstance(output, int | str) or output == "":
         raise OptionError(f"output is {output!r}. Give the number or key of an output, or the name of a module such as 'fc'.")
     if isinstance(output, str) and output not in _modules(net) and output.removeprefix("-").isdigit():

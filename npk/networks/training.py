@@ -21,6 +21,7 @@ from torch.nn import functional
 from npk.errors import BackendError, CheckpointError, DataError, NpkError, OptionError
 from npk.files import digest, written_whole
 from npk.layouts import check_layout, known_shape
+from npk.networks.given import as_network
 from npk.networks.regimes import default_regime, prepare
 from npk.progress import Progress, as_progress
 from npk.results import Result
@@ -152,6 +153,7 @@ def train(
     """
     given = locals()
     options = _Options(**{field.name: given[field.name] for field in dataclasses.fields(_Options)})
+    as_network(net)
     start, data = time.perf_counter(), _checked(net, X, y, augment)
     if not isinstance(regime, str | None):
         raise OptionError(f"regime is {regime!r}, it must be the name of one. Correct it.")
