@@ -13,7 +13,7 @@ from torch import fx, nn
 
 from npk.dual import apart, causes
 from npk.dual.exported import is_users, place, source_of
-from npk.dual.hooks import Hooks
+from npk.dual.hooks import Hooks, not_called_here
 from npk.errors import NpkError, UnsupportedGraphError
 from npk.networks.copies import copied
 from npk.networks.given import as_network, as_shape, only_tensor
@@ -49,10 +49,11 @@ def _program(net: nn.Module, input_shape: tuple[int, ...]) -> fx.GraphModule:
     dtype = tensor.dtype if tensor.dtype.is_floating_point else torch.float32
     example = torch.zeros((2, *input_shape), dtype=dtype, device=tensor.device)  # a batch of 1 would be taken for a constant
     with apart.alone_with_torch():
-        trial, traced = _with_own_buffers(copied(net)), copied(net)
+        trial, traced = _with_own_tensors(net), _without_inference(copied(net))
         hooks, same = Hooks(trial), Hooks(traced)
         in_place = _works_in_place(net, trial, example)
-        hooks.leave_out_lookers(trial, torch.rand(example.shape, generator=torch.Generator().manual_seed(0)).to(example))
+        anew = functools.partial(_with_own_tensors, net)
+        hooks.leave_out_lookers(trial, anew, torch.rand(example.shape, generator=torch.Generator().manual_seed(0)).to(example))
         same.as_in(hooks)
         program = _exported(net, _Run(traced, in_place), example)
         if any(hook.changes for hook in hooks.all):
@@ -70,17 +71,29 @@ def output_of(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
     Returns:
         Its one tensor.
     """
-    return apart.apart(lambda: only_tensor(_with_own_buffers(copied(as_network(net)))(x)))
+    return apart.apart(lambda: only_tensor(_with_own_tensors(as_network(net))(x)))
 
 
-def _with_own_buffers(net: nn.Module) -> nn.Module:
-    """A copy that may change its buffers as it runs."""
+def _with_own_tensors(net: nn.Module) -> nn.Module:
+    """A copy that may change its buffers and other tensors that are no parameters as it runs."""
     own: dict[int, torch.Tensor] = {}
-    for part in net.modules():
+    copy = copied(net)
+    for part in copy.modules():
         for held in (part._buffers, part.__dict__):
             tensors = [(name, value) for name, value in held.items() if isinstance(value, torch.Tensor)]
             held.update({name: own.setdefault(id(value), value.detach().clone()) for name, value in tensors})
-    return net
+    return copy
+
+
+def _without_inference(copy: nn.Module) -> nn.Module:
+    """Parameters and buffers that were made in inference mode, which cannot be traced, are other tensors of the same values."""
+    own: dict[int, torch.Tensor] = {}
+    for part in copy.modules():
+        for name, value in [(name, value) for name, value in part._parameters.items() if value is not None and value.is_inference()]:
+            part._parameters[name] = own.setdefault(id(value), nn.Parameter(value.clone(), requires_grad=False))  # type: ignore[assignment]
+        for name, value in [(name, value) for name, value in part._buffers.items() if value is not None and value.is_inference()]:
+            part._buffers[name] = own.setdefault(id(value), value.clone())
+    return copy
 
 
 def _works_in_place(net: nn.Module, trial: nn.Module, example: torch.Tensor) -> bool:
@@ -97,8 +110,9 @@ def _works_in_place(net: nn.Module, trial: nn.Module, example: torch.Tensor) -> 
 
 def _exported(net: nn.Module, run: "_Run", example: torch.Tensor) -> fx.GraphModule:
     try:
-        exported = torch.export.export(run.net, (example,), dynamic_shapes=({0: torch.export.Dim("n", min=1)},))
-        program = exported.run_decompositions({}).module(check_guards=False)
+        with not_called_here():
+            exported = torch.export.export(run.net, (example,), dynamic_shapes=({0: torch.export.Dim("n", min=1)},))
+            program = exported.run_decompositions({}).module(check_guards=False)
     except Exception as error:  # torch.export raises many kinds
         cause = run.error or error
         if isinstance(cause, NpkError):

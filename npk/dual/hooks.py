@@ -1,8 +1,10 @@
 """Hooks of a network that is traced: those that only look are left out, those that change what it computes belong to it."""
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -36,9 +38,7 @@ class Hooks:
                 self._take(part)
 
     def _take(self, part: nn.Module) -> None:
-        before = self._of(everywhere._global_forward_pre_hooks, {}) + self._of(
-            part._forward_pre_hooks, part._forward_pre_hooks_with_kwargs
-        )
+        before = self._of(everywhere._global_forward_pre_hooks, {}) + self._of(part._forward_pre_hooks, part._forward_pre_hooks_with_kwargs)
         after = self._of(everywhere._global_forward_hooks, everywhere._global_forward_hooks_with_kwargs) + self._of(
             part._forward_hooks, part._forward_hooks_with_kwargs
         )
@@ -77,23 +77,45 @@ class Hooks:
         for hook, known in zip(self.all, other.all, strict=True):
             hook.changes = known.changes
 
-    def leave_out_lookers(self, run: Callable[[torch.Tensor], Any], example: torch.Tensor) -> None:
+    def leave_out_lookers(self, net: nn.Module, anew: Callable[[], nn.Module], example: torch.Tensor) -> None:
         """From now on call only the hooks that change something; all of them, where the network gives other values without the others.
 
         Args:
-            run: runs the copy, which has been run already.
+            net: the copy, which has been run already.
+            anew: makes another copy, which has not: what hooks have put aside is not there.
             example: samples.
         """
         if all(hook.changes for hook in self.all):
             return  # or there are none
         try:
-            right = tensors_in(run(example))
+            right, other = tensors_in(net(example)), anew()
             self.changing_only = True
-            same = all(map(_equal, right, tensors_in(run(example))))
+            Hooks(other).as_in(self)
+            same = all(map(_equal, right, tensors_in(other(example))))
         except Exception:  # without a hook, or on these samples
             same = False
         for hook in self.all:
             hook.changes |= not same
+
+
+@contextlib.contextmanager
+def not_called_here() -> Iterator[None]:
+    """Hooks on all modules are not called in this thread: torch.export has modules of its own, with tensors of the tracer."""
+    me, put = threading.get_ident(), []
+    for hooks in (everywhere._global_forward_pre_hooks, everywhere._global_forward_hooks):
+        for key, function in list(hooks.items()):
+            hooks[key] = functools.partial(_elsewhere, me, function)
+            put.append((hooks, key, function))
+    try:
+        yield
+    finally:
+        for hooks, key, function in put:
+            if key in hooks:  # the user may have removed it meanwhile
+                hooks[key] = function
+
+
+def _elsewhere(thread: int, function: Callable[..., Any], *arguments: Any) -> Any:
+    return None if threading.get_ident() == thread else function(*arguments)
 
 
 def _watched(hook: _Hook, part: nn.Module, given: tuple, seen: list[Any]) -> Any:

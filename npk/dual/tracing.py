@@ -15,6 +15,7 @@ import torch
 from torch import fx
 from torch.utils._pytree import tree_leaves
 
+from npk.dual.apart import apart
 from npk.dual.exported import is_batched, module_of, name_of, source_of
 from npk.dual.exporting import program_of
 from npk.dual.index_operators import MIXED, ONES
@@ -91,7 +92,7 @@ def trace(net: torch.nn.Module, input_shape: tuple[int, ...]) -> PathGraph:
 def trace_network(net: torch.nn.Module, input_shape: tuple[int, ...]) -> Trace:
     """As :func:`trace`, with the program and the recordings that a gate table needs."""
     program = program_of(net, input_shape)
-    return Reader(program, as_shape(input_shape)).read()
+    return apart(Reader(program, as_shape(input_shape)).read)
 
 
 @dataclass

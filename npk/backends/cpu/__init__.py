@@ -9,7 +9,7 @@ from npk.backends.cpu.compiler import compile_program
 from npk.backends.cpu.program import LANES
 from npk.backends.cpu.runners import ProductRunner, ProgramRunner
 from npk.backends.cpu.sides import on_lines, side_by_side, zeros
-from npk.backends.cpu.threads import torch_threads_kept
+from npk.backends.cpu.threads import check_threads, torch_threads_kept
 from npk.backends.layout import Layout, Side, is_kept_in_bits
 from npk.backends.product import as_product
 from npk.dual.gate_table import GateTable
@@ -24,9 +24,13 @@ class CpuBackend:
         recursion: what to compute.
         table: any table of the gates that will come: tells hard masks from soft ones.
         dtype: "float32" or "float64".
+
+    Raises:
+        BackendError: a process that was forked from one that has computed kernels.
     """
 
     def __init__(self, recursion: Recursion, table: GateTable, dtype: str) -> None:
+        check_threads()
         self.recursion, self.dtype = recursion, np.dtype(dtype)
         self.hard = [is_kept_in_bits(mask, table) for mask in recursion.masks]
         if product := as_product(recursion):

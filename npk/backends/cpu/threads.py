@@ -1,15 +1,62 @@
-"""Threads of Numba beside those of torch."""
+"""Threads of Numba: one caller at a time, beside those of torch, and not in a process that was forked from one that has them."""
 
 import contextlib
+import os
 import sys
+import threading
 from collections.abc import Iterator
+
+from npk.errors import BackendError
+
+_FORK_SAFE = ("tbb", "workqueue")  # layers of Numba that start anew in a forked process; OpenMP ends it, or waits for ever
+_launching = threading.RLock()  # where two threads start parallel code at once, some of Numba's layers end the process
+_lost: list[str] = []  # the layer whose threads ran in the process that this one was forked from
+
+
+def _after_fork() -> None:
+    global _launching  # noqa: PLW0603 - the thread that held it is not there
+    _launching = threading.RLock()
+    if (layer := _layer()) is not None:
+        _lost[:] = [layer]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _layer() -> str | None:
+    """The layer of Numba whose threads run in this process, if they do."""
+    numba = sys.modules.get("numba")
+    try:
+        return None if numba is None else numba.threading_layer()
+    except (AttributeError, ValueError):  # nothing parallel has run yet
+        return None
+
+
+def check_threads() -> None:
+    """Refuse what would never end.
+
+    Raises:
+        BackendError: this process was forked from one in which parallel code of Numba has run.
+    """
+    if _lost and _lost[0] not in _FORK_SAFE:
+        raise BackendError(
+            "this process was forked from one that has computed kernels, or run other parallel code of Numba, whose threads are not here. "
+            'Start processes by "spawn" or "forkserver": multiprocessing.get_context("spawn"), or joblib with its default backend.'
+        )
 
 
 @contextlib.contextmanager
 def torch_threads_kept() -> Iterator[None]:
-    """Numba's OpenMP layer changes the number of threads that torch uses in this process: put it back."""
-    torch = sys.modules.get("torch")
-    before = torch.get_num_threads() if torch else 0
-    yield
-    if torch and torch.get_num_threads() != before:
-        torch.set_num_threads(before)
+    """Around parallel code of Numba, whose OpenMP layer changes the number of threads that torch uses in this process: put it back.
+
+    Raises:
+        BackendError: as :func:`check_threads`.
+    """
+    check_threads()
+    with _launching:
+        torch = sys.modules.get("torch")
+        before = torch.get_num_threads() if torch else 0
+        yield
+        if torch and torch.get_num_threads() != before:
+            torch.set_num_threads(before)
