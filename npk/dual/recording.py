@@ -354,9 +354,8 @@ def _reader(trace: "Trace", names: tuple[str, ...]) -> "fx.GraphModule":
             graph.call_function(_hand_over, (entries, number, nodes[name]))
     for node in graph.nodes:
         if node.target is torch.ops.aten.view.default:
-            node.target = (
-                torch.ops.aten.reshape.default
-            )  # traced as a view, flatten must copy where a convolution has put the channels last
+            # traced as a view, flatten must copy where a convolution has put the channels last
+            node.target = torch.ops.aten.reshape.default
     trace.readers[names] = torch.fx.GraphModule(trace.program, graph)
     return trace.readers[names]
 
@@ -366,9 +365,7 @@ def _hand_over(entries: list[_Entry], number: int, value: "torch.Tensor") -> Non
 
 
 def _tensor(X: np.ndarray) -> "torch.Tensor":
-    """A copy (X may be read-only) with the plain strides of its shape: those of an axis of length 1 are arbitrary, and convolutions
-    round by them.
-    """
+    """A copy (X may be read-only) with plain strides: those of an axis of length 1 are arbitrary, and convolutions round by them."""
     import torch
 
     batch = torch.empty(X.shape, dtype=torch.float64 if X.dtype == np.float64 else torch.float32, device="cpu")
