@@ -41,6 +41,12 @@ def is_batched(node: fx.Node) -> bool:
     return len(sides) > 0 and str(sides[0]) == batch and all(isinstance(side, int) for side in sides[1:])
 
 
+def is_led(node: fx.Node) -> bool:
+    """Whether the axis of the batch is there, behind another one."""
+    batch = str(next(n for n in node.graph.nodes if n.op == "placeholder").meta["val"].shape[0])
+    return batch in [str(side) for side in _first_value(node).shape[1:]]
+
+
 def module_of(node: fx.Node) -> str:
     """Path of the innermost module that made the node."""
     stack = [path for path, _ in (node.meta.get("nn_module_stack") or {}).values()]

@@ -14,6 +14,7 @@ from torch import fx, nn
 from npk.dual import apart, causes
 from npk.dual.exported import is_users, place, source_of
 from npk.dual.hooks import Hooks, not_called_here
+from npk.dual.stacked import stack_behind_samples
 from npk.errors import NpkError, UnsupportedGraphError
 from npk.networks.copies import copied
 from npk.networks.given import as_network, as_shape, only_tensor
@@ -122,6 +123,7 @@ def _exported(net: nn.Module, run: "_Run", example: torch.Tensor) -> fx.GraphMod
         raise UnsupportedGraphError(causes.of_values(type(net).__name__, f" ({source_of(taken)})"))
     for node in [n for n in program.graph.nodes if n.target is torch.ops.aten.copy_.default and n.args[0].op == "get_attr"]:
         program.graph.erase_node(node)  # what a buffer becomes after the run is not the output's business
+    stack_behind_samples(program.graph)
     program.recompile()
     return program
 

@@ -24,6 +24,7 @@ MOVES = (
 )
 ONES = ("ones_like", "new_ones", "ones", "full_like", "full", "new_full")
 _ADD = ("Add it to a value, or multiply a value by it",)
+LED = ("it puts another axis before that of the samples", "Put it behind: torch.stack([a, b], 1).mean(1), x.unsqueeze(1)")
 MIXED = ("it mixes the samples of a batch", "Leave the first axis alone")
 ZEROS = ("zeros_like", "new_zeros", "zeros")
 

@@ -16,9 +16,9 @@ from torch import fx
 from torch.utils._pytree import tree_leaves
 
 from npk.dual.apart import apart
-from npk.dual.exported import is_batched, module_of, name_of, source_of
+from npk.dual.exported import is_batched, is_led, module_of, name_of, source_of
 from npk.dual.exporting import program_of
-from npk.dual.index_operators import MIXED, ONES
+from npk.dual.index_operators import LED, MIXED, ONES
 from npk.dual.layout import Layout, parts_of
 from npk.dual.memory import is_one, refuse_shared_memory
 from npk.dual.operators import RULES, Value, carriers_of, constant_behind
@@ -142,7 +142,7 @@ class Reader:
             remedy = "Replace it by one of the operators that the guide to checkpoints lists"
             self.refuse(node, f"npk knows no paths through {name}", remedy)
         if name not in ("get_attr", *ONES) and not is_batched(node):
-            self.refuse(node, *MIXED)
+            self.refuse(node, *(LED if is_led(node) else MIXED))
         if not all(isinstance(value, Layout) for value in inputs) and name != "getitem":
             self.refuse(node, f"{name} takes a list of values", "Take one of them first")
         return rule(self, node, inputs)
