@@ -76,8 +76,9 @@ class NeuralPathKernel:
         memory: int | str | None = None,
         progress: bool | Progress = True,
     ) -> None:
-        self.net = None if net is None else _network(net)
-        self.scale, self.dtype, self.gates = scale, dtype, gates
+        if net is not None:
+            _check_network(net)
+        self.net, self.scale, self.dtype, self.gates = net, scale, dtype, gates
         self.value_input, self.bias, self.backend = value_input, bias, backend
         self.memory, self.progress = parse_bytes(memory), as_progress(progress)
         self.beside = 0  # bytes that the process holds beside, where the promise is for all of it
@@ -339,10 +340,10 @@ def kernel(
     return made(rows, cols) if out is None else made.to_store(rows, cols, out, resume=resume, client=client)
 
 
-def _network(net: Any) -> "torch.nn.Module":
+def _check_network(net: Any) -> None:
     from npk.networks.given import as_network
 
-    return as_network(net, "or a gate table")
+    as_network(net, "or a gate table")
 
 
 def _check_kind(table: GateTable | GateStore, gates: str) -> None:
