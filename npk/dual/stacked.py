@@ -23,7 +23,7 @@ def stack_behind_samples(graph: fx.Graph) -> None:
 
 def _reduces_stack(user: fx.Node) -> bool:
     dims, keeps = user.args[1:2], (*user.args[2:3], user.kwargs.get("keepdim", False))[0]
-    return user.target in _REDUCTIONS and bool(dims) and not keeps and _is_first(user.args[0], dims[0])
+    return user.target in _REDUCTIONS and bool(dims) and not keeps and _is_first(user.all_input_nodes[0], dims[0])
 
 
 def _is_first(of: fx.Node, dims: object) -> bool:

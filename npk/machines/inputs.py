@@ -10,6 +10,7 @@ from torch import nn
 
 from npk.errors import OptionError, ShapeError
 from npk.layouts import Shape, advice, known_shape, misfit
+from npk.networks.given import as_network
 from npk.samples import as_array
 
 Network = nn.Module | Callable[[Shape], nn.Module]
@@ -65,9 +66,6 @@ def built(net: Network, shape: Shape) -> nn.Module:
     Raises:
         OptionError: neither came.
     """
-    if isinstance(net, nn.Module):
-        return copy.deepcopy(net)
-    if not callable(net):
-        advice = "Give a torch module (npk.load(path) makes one of a checkpoint) or a callable that makes one."
-        raise OptionError(f"net is a {type(net).__name__}. {advice}")
+    if isinstance(net, nn.Module) or not callable(net):
+        return copy.deepcopy(as_network(net, "or a callable that makes one"))
     return net(shape)
