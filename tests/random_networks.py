@@ -86,6 +86,8 @@ class Builder:
             return False
         if result[0].numel() == 0 or result[0].numel() > MOST_VALUES or paths > MOST_PATHS:
             return False
+        if not result.isfinite().all():  # a window of a max pool that sees padding alone
+            return False
         self.net.steps.append((step, inputs))
         self.values.append(result)
         self.paths.append(paths)
