@@ -278,7 +278,7 @@ def test_three_workers_one_killed_and_one_added_with_flat_memory(tmp_path):
 
         npk.kernel(table, out=store.path, client=client, progress=Watch(watch))
         assert victim.killed
-        assert len(client.nthreads()) == 4
+        client.wait_for_workers(4, timeout=300)  # one begins anew, one is added: on a busy machine after the kernel is done
     written = sum(8 * 128 * 64 for _ in store.plan)
     growth = max(memory) - memory[len(memory) // 10]
     print(f"{len(store.plan)} tiles, {written / 1e6:.0f} MB; scheduler and client {growth / 1e6:.2f} MB more at the peak")
