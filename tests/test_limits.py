@@ -214,3 +214,12 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path):
         torch.save({"weight": torch.tensor([[1.0, value]]), "bias": torch.zeros(1)}, tmp_path / "x.pt")
         with pytest.raises(CheckpointError, match="the weight weight holds NaN or infinity"):
             npk.load(tmp_path / "x.pt", arch=lambda: torch.nn.Linear(2, 1))
+
+
+def test_weights_of_an_onnx_file_that_are_no_numbers_are_refused(tmp_path):
+    made = model([], {"k": ONE}, shape=(1, 4))
+    made.graph.node[0].input[1] = "v"
+    made.graph.initializer.append(constant("v", np.full((4, 3), np.nan, np.float32)))
+    save_onnx(made, tmp_path / "x.onnx")
+    with pytest.raises(CheckpointError, match="holds NaN or infinity"):
+        npk.load(tmp_path / "x.onnx")

@@ -332,18 +332,25 @@ def _check_samples_apart(path: Path, net: OnnxNetwork) -> None:
         x = torch.rand((3, *(net.input_shape or ())), generator=generator, dtype=kind)
         with torch.no_grad():
             together, apart = net.eval()(x), [net(sample[None]) for sample in x]
+        agree = _agree(together, apart)
     except UnsupportedGraphError:
         raise
     except Exception as error:
         raise CheckpointError(
             f"{path} does not run on samples of shape {net.input_shape} ({first_line(error)}). Export it again."
         ) from error
+    if not agree:
+        raise CheckpointError(f"{path} mixes the samples of a batch: it was made for one batch size. Export it with a dynamic batch axis.")
+
+
+def _agree(together: Any, apart: list[Any]) -> bool:
+    """Whether each output of a batch is made of those of its samples."""
     for i, whole in enumerate(together if isinstance(together, tuple) else (together,)):
         parts = torch.cat([part[i] if isinstance(part, tuple) else part for part in apart])
-        if whole.shape != parts.shape or not torch.allclose(whole, parts, rtol=1e-3, atol=1e-3 * float(parts.abs().max()), equal_nan=True):
-            raise CheckpointError(
-                f"{path} mixes the samples of a batch: it was made for one batch size. Export it with a dynamic batch axis."
-            )
+        limit = 1e-3 * float(parts.double().abs().nan_to_num(posinf=0.0).max()) if parts.numel() else 0.0
+        if whole.shape != parts.shape or not torch.allclose(whole.double(), parts.double(), rtol=1e-3, atol=limit, equal_nan=True):
+            return False
+    return True
 
 
 def _check_sizes(net: OnnxNetwork, kind: torch.dtype) -> None:
