@@ -11,6 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 from test_backends import dense_table
 from tiny_networks import make, samples
 
@@ -18,11 +19,17 @@ import npk
 from npk.backends.exponents import find_exponents
 from npk.backends.ranges import Ranges
 from npk.dual.balance import balance_of
+from npk.dual.device_gates import DeviceGates, DeviceLayer
 from npk.dual.gate_table import GateTable
 from npk.dual.paths import _features, parameter_variances
 from npk.dual.planning import plan
 from npk.dual.recording import record_gates
 from npk.errors import KernelWarning, ScaleError
+from npk.gram.matrix import put
+from npk.gram.tiles import TilePlan
+from npk.gram.work import Work
+
+pytestmark = pytest.mark.filterwarnings("ignore::npk.errors.KernelWarning")  # counts are compared where they matter
 
 PROMISED = {"float32": 1e-5, "float64": 1e-11}
 MANY_PATHS = [pytest.param(name, marks=pytest.mark.slow) for name in ("conv dgn", "residual dlgn, gated skips")]
@@ -136,23 +143,20 @@ def test_ordinary_samples_are_the_same_to_the_bit_beside_tiny_ones(rng):
 @pytest.mark.parametrize("scale", ["fan_in", "cosine"])
 @pytest.mark.parametrize("name", ["max pool", "conv dgn"])
 def test_results_do_not_depend_on_tiles(name, scale, tmp_path):
-    some = recorded(name)
-    table = wild(some.take(np.arange(40) % 8), np.random.default_rng(5), sizes=8, inside=25, gates=30)
+    table = wild(recorded(name).take(np.arange(40) % 8), np.random.default_rng(5), sizes=8, inside=25, gates=30)
+    table = replace(table, inputs=table.inputs / np.abs(table.inputs).max())
     K, said = computed(table, scale=scale)
     stored, told = computed(table, scale=scale, out=tmp_path / "K.zarr")
     np.testing.assert_array_equal(stored[:], K)
     assert said == told
-    least = next(m for m in range(10_000, 10**8, 20_000) if _fits(table, scale, m))
-    np.testing.assert_array_equal(computed(table, scale=scale, memory=least)[0], K)
-    np.testing.assert_allclose(computed(table.take(slice(0, 9)), table.take(slice(9, 40)), scale=scale)[0], K[:9, 9:], rtol=2e-5, atol=1e-7)
-
-
-def _fits(table, scale, memory):
-    try:
-        computed(table, scale=scale, memory=memory)
-    except npk.errors.OptionError:
-        return False
-    return True
+    kernel, tiled = npk.NeuralPathKernel(None, scale=scale, progress=False), np.empty_like(K)
+    backend, exponents = kernel.prepare(table)
+    for side in (4, 16):
+        for tile, values in Work(kernel, table, None, TilePlan(40, 40, side, True), backend, exponents).tiles():
+            put(tiled, tile.rows, tile.cols, values, symmetric=True)
+        np.testing.assert_array_equal(tiled, K)
+    apart, _ = computed(table.take(slice(0, 9)), table.take(slice(9, 40)), scale=scale)
+    np.testing.assert_allclose(apart, K[:9, 9:], rtol=2e-5, atol=1e-7 * np.abs(K).max())
 
 
 def test_a_table_that_was_saved_has_the_same_kernel(tmp_path):
@@ -201,6 +205,18 @@ def test_what_every_path_passes_can_be_balanced():
     around = balance("residual dnn, ungated skips")
     assert around.input == 1
     assert 0 < len(around.gates) < recorded("residual dnn, ungated skips").layers
+
+
+def test_gates_on_a_device_are_balanced_alike(rng):
+    table = wild(dense_table(6, 8, rng, kind="soft"), rng, sizes=200, inside=0, gates=30)
+    entries = {name: DeviceLayer(e.kind, e.shape, torch.tensor(e.data)) for name, e in table.entries.items()}
+    balance = balance_of(plan(table.graph))
+    here, powers = balance.balanced(table)
+    there, same = balance.balanced(DeviceGates(table.graph, torch.tensor(table.inputs), entries))
+    np.testing.assert_array_equal(powers, same)
+    for one, other in zip(here.arrays, there.host().arrays, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert np.abs(here.inputs).max() < 1 << 8
 
 
 def test_samples_of_comfortable_size_are_not_copied(rng):
