@@ -214,6 +214,11 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path):
         torch.save({"weight": torch.tensor([[1.0, value]]), "bias": torch.zeros(1)}, tmp_path / "x.pt")
         with pytest.raises(CheckpointError, match="the weight weight holds NaN or infinity"):
             npk.load(tmp_path / "x.pt", arch=lambda: torch.nn.Linear(2, 1))
+        norm = torch.nn.BatchNorm1d(2)
+        norm.running_var[0] = value
+        torch.save(norm.state_dict(), tmp_path / "x.pt")
+        with pytest.raises(CheckpointError, match="the weight running_var holds NaN or infinity"):
+            npk.load(tmp_path / "x.pt", arch=lambda: torch.nn.BatchNorm1d(2))
 
 
 def test_weights_of_an_onnx_file_that_are_no_numbers_are_refused(tmp_path):

@@ -144,14 +144,16 @@ def read_pt(path: Path) -> Any:
 
 
 def finite(net: "nn.Module", path: Path) -> "nn.Module":
-    """The network, if its parameters are numbers; constants in the graph of a file may be infinite, as masks are.
+    """The network, if its weights are numbers; constants in the graph of a file and other buffers may be infinite, as masks are.
 
     Raises:
-        CheckpointError: a parameter holds NaN or infinity.
+        CheckpointError: a parameter, a mean or a variance holds NaN or infinity.
     """
     import torch
 
-    for name, parameter in net.named_parameters():
-        if not name.rpartition(".")[2].startswith("constant") and not bool(torch.isfinite(parameter).all()):
+    for name, tensor in (*net.named_parameters(), *net.named_buffers()):
+        last = name.rpartition(".")[2]
+        is_weight = not last.startswith("constant") and (isinstance(tensor, torch.nn.Parameter) or last.startswith("running_"))
+        if is_weight and not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(f"{path}: the weight {name} holds NaN or infinity. Was it changed, or did its training diverge?")
     return net
