@@ -171,7 +171,7 @@ def test_tiles_of_a_lost_worker_are_not_computed_again(table, tmp_path, monkeypa
     flag = raise_flag(store)
     tiles = list(store.plan)[:5]
     found, done = compute_tiles(str(store.path), flag, npk.__version__, tiles)
-    monkeypatch.setattr("npk.gram.work.Work._start", lambda self, tile, memory: pytest.fail("computed again"))
+    monkeypatch.setattr("npk.gram.work.Work._start", lambda self, tile, *rest: pytest.fail("computed again"))
     assert (found, done) == compute_tiles(str(store.path), flag, npk.__version__, tiles)
     assert (found.entries, done) == (16 * 16 + 4 * 2 * 16 * 16, 5)
 

@@ -194,7 +194,7 @@ def test_a_result_on_disk_does_not_count_against_the_memory(tmp_path, rng):
 def test_an_interrupted_run_goes_on(table, K, tmp_path, monkeypatch):
     computed = []
     start = Work._start
-    monkeypatch.setattr(Work, "_start", lambda self, tile, memory: (computed.append((tile.row, tile.col)), start(self, tile, memory))[1])
+    monkeypatch.setattr(Work, "_start", lambda self, tile, *rest: (computed.append((tile.row, tile.col)), start(self, tile, *rest))[1])
     with pytest.raises(KeyboardInterrupt):
         stored(table, out=tmp_path / "K", progress=Counting(after=3))
     half = npk.Gram.load(tmp_path / "K")
@@ -239,7 +239,7 @@ def test_a_run_killed_while_it_writes_goes_on(fails, net, X, K, tmp_path, monkey
 def test_more_samples_later(sizes, net, X, K, tmp_path, monkeypatch):
     computed = []
     start = Work._start
-    monkeypatch.setattr(Work, "_start", lambda self, tile, memory: (computed.append(str(tile)), start(self, tile, memory))[1])
+    monkeypatch.setattr(Work, "_start", lambda self, tile, *rest: (computed.append(str(tile)), start(self, tile, *rest))[1])
     for size in sizes:
         gram = stored(net, X[:size], out=tmp_path / "K")
         np.testing.assert_array_equal(np.asarray(gram), K[:size, :size])

@@ -65,7 +65,7 @@ def work(monkeypatch):
     found = {"tiles": [], "pieces": []}
     start, write = Work._start, GateStore.write
     monkeypatch.setattr(
-        Work, "_start", lambda self, tile, memory: (found["tiles"].append((tile.row, tile.col)), start(self, tile, memory))[1]
+        Work, "_start", lambda self, tile, *rest: (found["tiles"].append((tile.row, tile.col)), start(self, tile, *rest))[1]
     )
     monkeypatch.setattr(
         GateStore, "write", lambda self, start, table: (found["pieces"].append((start, len(table))), write(self, start, table))[1]
