@@ -131,7 +131,7 @@ CASES = {
     "no CUDA": ([*KERNEL, "--backend", "cuda"], "cuda"),
     "too little memory": ([*KERNEL, "--memory", "1kB"], "memory=1000 bytes is too little", "the smallest that works is"),
     "memory that is no size": ([*KERNEL, "--memory", "much"], "memory='much' is not a size"),
-    "weights of NaN": (["kernel", "nan.safetensors", *KERNEL[2:]], "NaN or infinite values", "weights finite"),
+    "weights of NaN": (["kernel", "nan.safetensors", *KERNEL[2:]], "holds NaN or infinity", "did its training diverge"),
     "infinite weights": (["gates", "infinite.safetensors", "--data", "X.npy", "--out", "G"], "holds NaN or infinity"),
     "folder that is not there": ([*KERNEL[:5], "none/K.zarr"], "cannot write none/K.zarr: there is no folder", "Make it"),
     "folder as a gate table": (["kernel", "results", "--out", "K.npy"], "cannot read results as a gate table"),

@@ -6,11 +6,12 @@ import math
 import numpy as np
 import pytest
 import torch
+import zarr
 from torch import nn
 
 import npk
 from npk import cli
-from npk.errors import DataError, NpkError, OptionError
+from npk.errors import DataError, NpkError, OptionError, StoreError
 from npk.gram.options import check_store_place, dtype_named, parse_bytes
 from npk.machines import conjugate_gradients, ridge, svm
 from npk.progress import as_progress
@@ -181,6 +182,12 @@ def test_places_of_stores(tmp_path, table):
     for place, why in (("file", "it is a file"), ("none/K", "there is no folder"), ("file/K", "file is a file")):
         with pytest.raises(NpkError, match=why):
             npk.kernel(table, out=tmp_path / place, progress=False)
+
+
+def test_an_array_of_somebody_elses_is_no_store(tmp_path, table):
+    zarr.create_array(str(tmp_path / "other.zarr"), shape=(4, 4), dtype="f4")
+    with pytest.raises(StoreError, match="other.zarr holds something that npk did not write"):
+        npk.kernel(table, out=tmp_path / "other.zarr", progress=False)
 
 
 def test_progress_may_be_anything_that_has_tasks():

@@ -68,6 +68,10 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         code = UNREAD
         lead_nowhere(sys.stdout)
+    except SystemExit as end:  # of typer or rich where nobody reads, else of code of the user's
+        code = UNREAD if _leads_nowhere(sys.stdout) else REFUSED
+        if code == REFUSED:
+            _say(f"the command was ended by sys.exit({end.code!r}) in code that it ran. Look at the code that --arch names.")
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -78,6 +82,18 @@ def run(arguments: Sequence[str]) -> int:
     if code == INTERRUPTED:
         _say("interrupted. Finished tiles of a kernel in a store are kept: run the same command to go on.")
     return code
+
+
+def _leads_nowhere(stream: Any) -> bool:
+    """Whether typer or rich has given a stream up."""
+    if type(stream).__name__ == "PacifyFlushWrapper":
+        lead_nowhere(stream.wrapped)
+        sys.stdout = stream.wrapped
+        return True
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), os.stat(os.devnull))
+    except (OSError, ValueError):
+        return False
 
 
 def _line(error: Exception) -> str:

@@ -111,9 +111,16 @@ def read_description(root: Path, key: str) -> dict[str, Any] | None:
     if found.get("zarr_format") != 3:
         raise StoreError(_foreign(root, key, f"of zarr format {_short(found.get('zarr_format'))}, and npk reads format 3 alone"))
     wrong = _wrong_group(found) if found.get("node_type") == "group" else _wrong_array(found)
+    if wrong is not None and key == "zarr.json" and not _is_npks(found):
+        raise StoreError(f"{root} holds something that npk did not write. Name a folder that npk wrote, or one that is not there.")
     if wrong is not None:
         raise StoreError(_foreign(root, key, f"whose {wrong} is {_short(found.get(wrong))}, which npk does not write"))
     return found
+
+
+def _is_npks(found: dict[str, Any]) -> bool:
+    attributes = found.get("attributes")
+    return isinstance(attributes, dict) and "npk" in attributes
 
 
 def read_manifest(path: str | Path) -> Any:
