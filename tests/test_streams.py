@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -21,7 +22,7 @@ def folder(tmp_path_factory):
 
 def run(folder, *arguments, **how):
     """In a process of its own, whose streams are made by the system."""
-    env = {**os.environ, **how.pop("env", {})}
+    env = {**os.environ, "PYTHONPATH": str(Path(npk.__file__).parents[1]), **how.pop("env", {})}
     how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how}
     return subprocess.run([sys.executable, "-m", "npk", *arguments], cwd=folder, env=env, text=True, errors="replace", check=False, **how)
 
