@@ -82,6 +82,18 @@ def test_torchscript_is_followed(tmp_path, rng, small, make, suffix):
     torch.testing.assert_close(copy.deepcopy(net).double()(x.double()), small(x).double(), rtol=1e-4, atol=1e-5)
 
 
+def test_convolutions_of_traced_torchscript_are_understood(tmp_path):
+    made = nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.ReLU(), nn.ConvTranspose2d(2, 2, 2, stride=2, output_padding=1, groups=2), nn.Flatten()
+    ).eval()
+    torch.jit.save(torch.jit.trace(made, torch.zeros(2, 1, 4, 4)), tmp_path / "x.pt")
+    net, x = npk.load(tmp_path / "x.pt"), torch.rand(3, 1, 4, 4)
+    torch.testing.assert_close(net(x), made(x), rtol=0, atol=0)
+    graph = str(npk.trace(net, (1, 4, 4)))
+    assert "convolution 0.weight" in graph
+    assert "transposed convolution in 2 groups 2.weight" in graph
+
+
 def test_torchscript_gives_its_weights_to_arch(tmp_path, rng, small):
     torch.jit.save(torch.jit.script(small.half()), tmp_path / "x.pt")
     net, x = npk.load(tmp_path / "x.pt", arch=Small), batch(rng, 3, 2, 8, 8)

@@ -35,6 +35,13 @@ PLAIN: dict[str, Callable[..., Any]] = {
 }
 
 
+def _convolution(x: Any, w: Any, b: Any, strides: Any, pads: Any, dilations: Any, turned: bool, extra: Any, groups: int, *_: Any) -> Any:
+    """What tracing writes for all convolutions; the last four arguments are switches of cuDNN."""
+    name = f"{'conv_transpose' if turned else 'conv'}{w.dim() - 2}d"
+    rest = (extra, groups, dilations) if turned else (dilations, groups)
+    return getattr(torch.nn.functional, name)(x, w, b, strides, pads, *rest)
+
+
 KINDS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.float32, torch.float64)  # by number
 
 
@@ -44,8 +51,7 @@ def _raise(message: Any, *_: Any) -> None:
 
 # On anything.
 ALWAYS: dict[str, Callable[..., Any]] = {
-    # traced: the last four arguments are switches of cuDNN
-    "aten::_convolution": lambda *arguments: torch.ops.aten.convolution.default(*arguments[:9]),
+    "aten::_convolution": _convolution,
     "aten::Bool": lambda value: value,  # numbers stay what they are: a size of a traced network must stay a size
     "aten::Float": lambda value: value,
     "aten::Int": lambda value: value,
