@@ -30,9 +30,17 @@ def check_described(path: Path, architecture: Any) -> None:
         raise CheckpointError(_other(path, f"it repeats parts {often:,} times, and the file has {len(shapes):,} tensors"))
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         expected = {name: list(tensor.shape) for name, tensor in build(**architecture).state_dict().items()}
-    for name in (*expected, *shapes):
-        if expected.get(name) != shapes.get(name):
-            raise CheckpointError(_other(path, f"{name} is {shapes.get(name, 'missing')}, not {expected.get(name, 'known to it')}"))
+    reasons = (
+        ("missing", [name for name in expected if name not in shapes]),
+        ("unknown", [name for name in shapes if name not in expected]),
+        (
+            "of another shape",
+            [f"{n} is {tuple(shapes[n])}, not {tuple(expected[n])}" for n in expected if n in shapes and shapes[n] != expected[n]],
+        ),
+    )
+    told = [f"{len(names)} {what} ({'; '.join(names[:3])}{'; ...' if len(names) > 3 else ''})" for what, names in reasons if names]
+    if told:
+        raise CheckpointError(_other(path, ", ".join(told)))
 
 
 def _other(path: Path, why: str) -> str:
