@@ -2,8 +2,6 @@
 
 import contextlib
 import difflib
-import logging
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,18 +47,8 @@ def first_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def quiet_torch() -> Iterator[None]:
-    """Hold back the warnings and tracebacks that torch shows for files which npk refuses in a sentence."""
-    logs = [logging.getLogger(name) for name in ("torch.export", "torch._subclasses.fake_tensor")]
-    for log in logs:
-        log.addFilter(_nothing)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for log in logs:
-            log.removeFilter(_nothing)
+    """Hold back the warnings and tracebacks that torch shows for files which npk refuses in a sentence; one thread at a time."""
+    from npk.dual.apart import alone_with_torch
 
-
-def _nothing(record: logging.LogRecord) -> bool:
-    return False
+    with alone_with_torch():
+        yield

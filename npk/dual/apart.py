@@ -21,7 +21,7 @@ import torch
 
 R = TypeVar("R")
 
-_tracing = threading.Lock()  # torch.export changes torch for all threads while it works
+_tracing = threading.RLock()  # torch.export changes torch for all threads while it works
 _entering = threading.Lock()
 _quiet: set[int] = set()  # threads
 
@@ -29,7 +29,7 @@ _quiet: set[int] = set()  # threads
 def _new_locks() -> None:
     """In a forked child: the thread that held a lock is not there."""
     global _tracing, _entering
-    _tracing, _entering = threading.Lock(), threading.Lock()
+    _tracing, _entering = threading.RLock(), threading.Lock()
     _quiet.clear()
 
 
@@ -90,6 +90,9 @@ _IGNORED: Any = ("ignore", _HERE, Warning, None, 0)
 def _without_warnings() -> Iterator[None]:
     """Hold back warnings in this thread; what other threads say and set meanwhile stays as it is."""
     me, filters = threading.get_ident(), warnings.filters
+    if me in _quiet:
+        yield
+        return
     with _entering:
         _quiet.add(me)
         if not any(entry is _IGNORED for entry in filters):
@@ -105,11 +108,8 @@ def _without_warnings() -> Iterator[None]:
 
 @contextlib.contextmanager
 def alone_with_torch() -> Iterator[None]:
-    """While torch is changed for all threads: one at a time, without torch's log, and with all random states as they were.
-
-    Has effect on the log in a thread of its own.
-    """
-    with _tracing, _random_states_kept():
+    """While torch is changed for all threads: one at a time, without its warnings and log, and with all random states as they were."""
+    with _tracing, _without_warnings(), _random_states_kept():
         handlers = _handlers()
         for handler in handlers:
             handler.addFilter(_HERE)

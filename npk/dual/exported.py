@@ -42,9 +42,10 @@ def is_batched(node: fx.Node) -> bool:
 
 
 def is_led(node: fx.Node) -> bool:
-    """Whether the axis of the batch is there, behind another one."""
+    """Whether the axis of the batch is there once, behind another one."""
     batch = str(next(n for n in node.graph.nodes if n.op == "placeholder").meta["val"].shape[0])
-    return batch in [str(side) for side in _first_value(node).shape[1:]]
+    sides = [str(side) for side in _first_value(node).shape]
+    return sides[:1] != [batch] and sides.count(batch) == 1
 
 
 def module_of(node: fx.Node) -> str:

@@ -85,7 +85,9 @@ def place_of(trace: "Trace") -> "tuple[torch.device, torch.dtype]":
     """
     import torch
 
-    tensor = next(iter([*trace.program.parameters(), *trace.program.buffers()]), torch.zeros((), dtype=torch.float32, device="cpu"))
+    tensor = next(iter([*trace.program.parameters(), *trace.program.buffers()]), None)
+    if tensor is None:
+        return torch.device("cpu"), torch.float32
     return tensor.device, tensor.dtype if tensor.dtype.is_floating_point else torch.float32
 
 

@@ -200,16 +200,18 @@ class NeuralPathKernel:
 
     def trace(self, input_shape: tuple[int, ...]) -> "Trace":
         """The traced network, traced when samples have another shape, or the network is not what it was."""
+        from npk.dual.apart import apart
         from npk.dual.state import state_of
         from npk.dual.tracing import trace_network
 
-        assert self.net is not None
+        net = self.net
+        assert net is not None
         if self._traced is not None:
             trace, state = self._traced
-            if trace.graph.input_shape == input_shape and trace.holds() and state == state_of(self.net):
+            if trace.graph.input_shape == input_shape and apart(lambda: trace.holds() and state == state_of(net)):
                 return trace
-        trace = trace_network(self.net, input_shape)
-        self._traced = trace, state_of(self.net)  # behind the trace: a network may keep what its forward made
+        trace = trace_network(net, input_shape)
+        self._traced = trace, apart(state_of, net)  # behind the trace: a network may keep what its forward made
         return trace
 
     def _as_samples(self, X: Any) -> np.ndarray:
