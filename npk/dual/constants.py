@@ -106,7 +106,7 @@ def _leaves(program: fx.GraphModule, node: fx.Node, read: set[str]) -> frozenset
             met.add(one)
             stack += one.all_input_nodes
     held = {str(one.target): _computed(program, one, {}) for one in met if one.op == "get_attr"}
-    read |= held.keys()
+    read.update(held)
     parameters = frozenset(name for name, tensor in held.items() if isinstance(tensor, torch.nn.Parameter))
     return parameters or frozenset(held)
 

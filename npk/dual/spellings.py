@@ -32,7 +32,7 @@ def spell_out(program: fx.GraphModule, leaves: Leaves, read: set[str]) -> None:
     for node in list(program.graph.nodes):
         if node.op == "get_attr":
             known[node] = _held(program, node, leaves, own)
-            read |= {str(node.target)} if known[node] else set()
+            read.update([str(node.target)] if known[node] else [])
         elif node.op == "placeholder":
             known[node] = forms_of(node, known)
         elif node.op == "call_function":
