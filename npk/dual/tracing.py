@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from npk.dual.apart import apart
 from npk.dual.constants import Leaves
 from npk.dual.exported import is_batched, is_led, module_of, name_of, source_of
-from npk.dual.exporting import program_of
+from npk.dual.exporting import program_of as _export
 from npk.dual.independence import refuse_shared_leaves
 from npk.dual.index_operators import LED, MIXED, NUMBER, ONES
 from npk.dual.layout import Layout, parts_of
@@ -94,7 +94,7 @@ def trace(net: torch.nn.Module, input_shape: tuple[int, ...]) -> PathGraph:
 
 def trace_network(net: torch.nn.Module, input_shape: tuple[int, ...]) -> Trace:
     """As :func:`trace`, with the program and the recordings that a gate table needs."""
-    program = program_of(net, input_shape)
+    program = _export(net, input_shape)
     return apart(_read_trace, program, as_shape(input_shape))
 
 
