@@ -25,6 +25,11 @@ def in_plain_operators(program: fx.GraphModule, read: set[str]) -> dict[str, fro
     as_layers(program)
     leaves = fold(program, read)
     spell_out(program, leaves, read)
-    program.graph.eliminate_dead_code()
+    program.graph.eliminate_dead_code(_stays)
     program.recompile()
     return leaves
+
+
+def _stays(node: fx.Node) -> bool:
+    """Also a tensor that nothing reads: it may be the first name of a tied one."""
+    return node.op == "get_attr" or node.is_impure()
