@@ -111,9 +111,9 @@ def test_columns_of_zeros_and_no_columns(gram, rng):
 
 @pytest.mark.parametrize("machine", [npk.NPKRidge, npk.NPKRidgeClassifier])
 def test_estimators_solve_where_their_kernel_is_made(machine, strict, rng, monkeypatch):
-    def on_the_host(*args, backend, **options):  # there are no kernels of CUDA here
-        assert backend in ("cuda", "cpu")
-        return npk.kernel(*args, **options)
+    def on_the_host(made, *tables):  # there are no kernels of CUDA here
+        assert made.backend in ("cuda", "cpu")
+        return npk.kernel(*tables, scale=made.scale, progress=False)
 
     monkeypatch.setattr(estimators, "kernel", on_the_host)
     net = nn.Sequential(nn.Linear(6, 20), nn.ReLU(), nn.Linear(20, 1)).eval()
