@@ -391,7 +391,7 @@ def test_a_scheduler_that_is_gone_ends_the_run(client, table, tmp_path):
 
 
 def test_a_client_that_is_none_is_refused(table, tmp_path):
-    with pytest.raises(OptionError, match="client= is a str. Give a dask.distributed.Client"):
+    with pytest.raises(OptionError, match="client is of type str. Give a dask.distributed.Client"):
         npk.kernel(table, out=tmp_path / "K.zarr", client="tcp://127.0.0.1:8786", progress=False)
 
 
