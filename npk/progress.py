@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TextIO, TypeAlias, Union
 
-import numpy as np
 
 from npk.errors import OptionError
 
@@ -254,7 +253,7 @@ def as_progress(progress: "bool | Progress") -> Progress:
     Raises:
         OptionError: none of these.
     """
-    if isinstance(progress, (bool, np.bool_)):
+    if type(progress).__name__ in ("bool", "bool_"):  # Python's or NumPy's, which the report does without
         return Bar() if progress and _is_terminal() else Silent()
     if isinstance(progress, type) or not callable(getattr(progress, "task", None)):
         raise OptionError(
