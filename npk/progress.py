@@ -252,7 +252,7 @@ def as_progress(progress: "bool | Progress") -> Progress:
     Raises:
         OptionError: none of these.
     """
-    if type(progress).__name__ in ("bool", "bool_"):  # Python's or NumPy's, which the report does without
+    if isinstance(progress, bool) or type(progress).__name__ in ("bool", "bool_"):  # NumPy's, without importing it
         return Bar() if progress and _is_terminal() else Silent()
     if isinstance(progress, type) or not callable(getattr(progress, "task", None)):
         raise OptionError(
