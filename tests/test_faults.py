@@ -214,8 +214,8 @@ def test_a_read_only_disk(half, disk, npk_kernel):
     shutil.copytree(half, store)
     before, remaining = finished(store), files(store)
     remount("ro")
-    refused(npk_kernel(store), "cannot lock", "K.zarr", "read-only")
-    refused(npk_kernel(place / "new.zarr"), "cannot write", "new.zarr", "read-only")
+    refused(npk_kernel(store), "cannot lock", "K.zarr", "Read-only")
+    refused(npk_kernel(place / "new.zarr"), "cannot write", "new.zarr", "ead-only")
     assert files(store) == remaining
     remount("rw")
     assert os.listdir(place) == ["K.zarr"]
