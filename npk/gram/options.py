@@ -118,8 +118,9 @@ def check_folder_around(path: Path) -> None:
     """
     folder = path.absolute().parent
     if not is_folder(folder):
-        what = f"{folder} is a file" if folder.exists() else f"there is no folder {folder}"
-        raise StoreError(f"cannot write {path}: {what}. Make it, or choose another one.")
+        if folder.exists():
+            raise StoreError(f"cannot write {path}: {folder} is a file. Choose another place.")
+        raise StoreError(f"cannot write {path}: there is no folder {folder}. Make it, or choose another one.")
     if not os.access(folder, os.W_OK):
         raise StoreError(f"cannot write {path}: the folder {folder} is read-only. Choose another one.")
 
