@@ -118,11 +118,15 @@ REFUSED = {
         VECTOR,
         "met in one order on some paths and in the other order",
     ),
-    "computed weight": (net(lambda s, x: F.linear(x, 2 * s.a.weight), a=Linear(4, 2)), VECTOR, "its weight is computed"),
+    "weight from the samples": (
+        net(lambda s, x: F.linear(x, x.mean() * s.a.weight), a=Linear(4, 2)),
+        VECTOR,
+        "its weight is computed from the samples",
+    ),
     "transposed weight": (
         net(lambda s, x: F.linear(F.relu(F.linear(x, s.a.weight)), s.a.weight.t()), a=Linear(4, 2)),
         VECTOR,
-        "its weight is computed",
+        "a.weight is used twice along a path",
     ),
     # modes and shapes
     "batch norm in train mode": (
@@ -173,11 +177,6 @@ REFUSED = {
         "a sigmoid is a gate here and no value",
     ),
     "threshold that is not 0": (net(lambda s, x: s.h((q := s.a(x)) * (q > 1)), a=Linear(4, 4), h=Linear(4, 2)), VECTOR, "compares with 1"),
-    "gate without samples": (
-        net(lambda s, x: s.h(s.a(x) * torch.sigmoid(s.p)), a=Linear(4, 4), p=parameter(4), h=Linear(4, 2)),
-        VECTOR,
-        "do not depend on the sample",
-    ),
     "rounded gates": (
         net(lambda s, x: s.h(s.a(x) * torch.sigmoid(s.b(x)).int()), a=Linear(4, 4), b=Linear(4, 4), h=Linear(4, 2)),
         VECTOR,

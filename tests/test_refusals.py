@@ -182,11 +182,11 @@ OPERATORS = {
     "dropout in train mode": (inner(lambda s, x: F.dropout(x, 0.5, True)), VECTOR, "F.dropout", "dropout in train mode", "eval"),
     "random leaky relu in train mode": (inner(lambda s, x: F.rrelu(x, training=True)), VECTOR, "F.rrelu", "random", "."),
     "noise added": (inner(lambda s, x: x + torch.randn_like(x)), VECTOR, "randn_like", ".", "."),
-    "standardized weights": (
-        inner(lambda s, x: F.linear(x, s.m.weight - s.m.weight.mean()), m=Linear(4, 4)),
+    "weights from the samples": (
+        inner(lambda s, x: F.linear(x, s.m.weight - s.m(x).mean()), m=Linear(4, 4)),
         VECTOR,
         "F.linear",
-        "weight is computed",
+        "weight is computed from the samples",
         ".",
     ),
 }

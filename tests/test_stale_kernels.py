@@ -74,6 +74,41 @@ def test_a_kernel_is_that_of_the_network_as_it_is_now(net, change):
     np.testing.assert_array_equal(kernel(X), expected)
 
 
+class Computed(nn.Module):
+    """A weight and a slope that are computed from tensors of the network."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.utils.parametrizations.weight_norm(nn.Linear(5, 8))
+        self.last, self.slope = nn.Linear(8, 3), nn.Parameter(torch.tensor(0.25))
+        self.register_buffer("bound", torch.tensor(0.0))
+
+    def forward(self, x):
+        q = self.first(x)
+        return self.last(torch.where(q > self.bound, q, self.slope * q))
+
+
+def change_what_a_weight_is_computed_from(net):
+    with torch.no_grad():
+        net.first.parametrizations.weight.original1[:, :2] *= -3
+
+
+def change_a_slope(net):
+    with torch.no_grad():
+        net.slope.fill_(0.9)
+
+
+@pytest.mark.parametrize("change", [change_what_a_weight_is_computed_from, change_a_slope], ids=lambda change: change.__name__)
+def test_what_was_computed_once_is_computed_anew(change):
+    net = Computed().eval()
+    kernel = made(net)
+    before = kernel(X)
+    change(net)
+    expected = made(net)(X)
+    assert not np.array_equal(before, expected)
+    np.testing.assert_array_equal(kernel(X), expected)
+
+
 def test_a_network_that_went_into_train_mode_is_refused(net):
     kernel = made(net)
     kernel(X)

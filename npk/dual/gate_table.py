@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npk.dual.path_graph import PathGraph, PathNode, to_dict
+from npk.dual.path_graph import PathGraph, PathNode, refuse_other_ones, to_dict
 from npk.dual.path_operators import Input
 from npk.dual.store_files import read_manifest
 from npk.errors import ShapeError, StoreError
@@ -234,7 +234,12 @@ def samples_digest(X: np.ndarray, first: int | None = None) -> str:
 
 
 def input_values(table: GateTable, node: PathNode) -> np.ndarray:
-    """What an input node shows of the samples, ``(n, channels, positions)``."""
+    """What an input node shows of the samples, ``(n, channels, positions)``.
+
+    Raises:
+        OptionError: it shows ones of a shape of their own, in whose place no sample can stand.
+    """
+    refuse_other_ones(node, table.inputs.shape[1:])
     flat = table.inputs.reshape(len(table), math.prod(table.inputs.shape[1:]))
     if isinstance(node.operator, Input) and node.operator.units is not None:
         units = np.array(node.operator.units)

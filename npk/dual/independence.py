@@ -5,10 +5,10 @@ no parameter is met twice on a path, when the branches of a sum differ by a para
 channels over the positions mixes independent ones only.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from npk.dual.path_operators import Add, BatchNorm, Convolution, Input, Part, Rearrange, parameters_of
+from npk.dual.path_operators import Add, BatchNorm, Convolution, Input, Part, Rearrange, bias_of, parameters_of
 from npk.errors import UnsupportedGraphError
 
 if TYPE_CHECKING:
@@ -35,6 +35,30 @@ def refuse_dependent_paths(graph: "PathGraph") -> None:
                 f"node {node.name} ({node.source}): it puts values of several channels or branches side by side in one channel, and their "
                 "weights are not independent. Put a parametric layer before it."
             )
+
+
+def refuse_shared_leaves(nodes: "Sequence[PathNode]", leaves: Mapping[str, frozenset[str]]) -> None:
+    """Weights that are computed from one parameter are not independent, whatever they are called.
+
+    Args:
+        nodes: of a path graph.
+        leaves: for the name of each computed tensor, the parameters that it is computed from.
+
+    Raises:
+        UnsupportedGraphError: two weights, or two biases, of different names have a parameter in common.
+    """
+    weights = {name: node for node in nodes for name in parameters_of(node.operator)}
+    biases = {name: node for node in nodes if (name := bias_of(node.operator, node.name)) is not None}
+    for named in (weights, biases):
+        met: dict[str, str] = {}
+        for name, node in named.items():
+            for leaf in sorted(leaves.get(name, frozenset({name}))):
+                if leaf in met:
+                    raise UnsupportedGraphError(
+                        f"node {node.name} ({node.source}): parameter {leaf} is used twice, {met[leaf]} and {name} are both "
+                        "computed from it, so they are not independent. Give the two layers parameters of their own."
+                    )
+                met[leaf] = name
 
 
 def _refuse_reuse(graph: "PathGraph") -> None:

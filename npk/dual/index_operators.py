@@ -27,6 +27,8 @@ _ADD = ("Add it to a value, or multiply a value by it",)
 LED = ("it puts another axis before that of the samples", "Put it behind: torch.stack([a, b], 1).mean(1), x.unsqueeze(1)")
 MIXED = ("it mixes the samples of a batch", "Leave the first axis alone")
 ZEROS = ("zeros_like", "new_zeros", "zeros")
+MAX_POOLS = tuple(f"max_pool{rank}d{kind}" for rank in (1, 2, 3) for kind in ("", "_with_indices"))
+NUMBER = "npk number"  # in a node's meta: the number that all its values are, for every sample
 
 
 def constant_behind(argument: object) -> fx.Node | None:
@@ -61,11 +63,28 @@ def move(reader: "Reader", node: fx.Node, inputs: list[Any]) -> Any:
     return _layout(reader, node, sources, result, total)
 
 
+def _filling(node: fx.Node) -> Any:
+    """What a padding fills with, if it is not zeros."""
+    values = {"pad": ("pad", "mode", "value"), "constant_pad_nd": ("pad", "value")}.get(name_of(node))
+    return arguments(node, *((name, None) for name in values))[-1] if values else None
+
+
 def _refuse_filling(reader: "Reader", node: fx.Node) -> None:
     """Padding with anything but zeros would start paths of its own."""
-    values = {"pad": ("pad", "mode", "value"), "constant_pad_nd": ("pad", "value")}.get(name_of(node))
-    if values and (filled := arguments(node, *((name, None) for name in values))[-1]):
-        reader.refuse(node, f"it pads with {filled}", "Pad with zeros, or by circular, reflect or replicate")
+    if filled := _filling(node):
+        remedy = "Pad with zeros, or by circular, reflect or replicate; with minus infinity right before a max pool"
+        reader.refuse(node, f"it pads with {filled}", remedy)
+
+
+def unpadded(pool: fx.Node) -> tuple[fx.Node, tuple[tuple[int, int], ...]]:
+    """What a max pool sees, and the padding with minus infinity around it, before and after each axis: no maximum is there."""
+    node: Any = pool.args[0]
+    lowest = torch.finfo(node.meta["val"].dtype).min if node.meta["val"].is_floating_point() else -np.inf
+    filled = _filling(node)
+    if not isinstance(filled, int | float) or filled > lowest or min(node.args[1]) < 0:
+        return node, ()
+    sides = [int(side) for side in node.args[1]]
+    return node.args[0], tuple(zip(sides[-2::-2], sides[::-2], strict=True))
 
 
 def _two_samples(numbers: np.ndarray, total: int) -> torch.Tensor:

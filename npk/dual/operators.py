@@ -12,8 +12,22 @@ import numpy as np
 from torch import fx
 
 from npk.dual import gate_operators as gating
-from npk.dual.exported import arguments, is_tensor, name_of, shape_of, spread
-from npk.dual.index_operators import CASTS, MOVES, ONES, ORDERED, SAME, ZEROS, constant_behind, move, tensors_among
+from npk.dual.constants import turned
+from npk.dual.exported import arguments, is_batched, is_tensor, name_of, shape_of, spread
+from npk.dual.index_operators import (
+    CASTS,
+    MAX_POOLS,
+    MOVES,
+    NUMBER,
+    ONES,
+    ORDERED,
+    SAME,
+    ZEROS,
+    constant_behind,
+    move,
+    tensors_among,
+    unpadded,
+)
 from npk.dual.layout import Layout
 from npk.dual.path_graph import PathNode
 from npk.dual.path_operators import Add, AveragePool, BatchNorm, Convolution, Input, MaxPool, Scale, Shift
@@ -31,14 +45,14 @@ _PRODUCTS = ("mul", "mul_", "div", "div_")
 def carriers_of(node: fx.Node) -> list[fx.Node]:
     """The arguments of a node that carry paths."""
     name = "input" if node.op == "placeholder" else name_of(node)
-    if name in ("input", "get_attr", *ONES, *ZEROS):
+    if name in ("input", "get_attr", *ONES, *ZEROS) or NUMBER in node.meta:
         return []
     if name in (*MOVES, *ORDERED):
         return tensors_among(node)
     if name in (*_SUMS, *_PRODUCTS):
         factor = gating.factor_of(node) if name in _PRODUCTS else None
         return [a for a in node.args[:2] if is_tensor(a) and not constant_behind(a) and a is not factor]  # type: ignore[misc]
-    first = node.args[0] if node.args else None
+    first = unpadded(node)[0] if name in MAX_POOLS else node.args[0] if node.args else None
     return [first] if isinstance(first, fx.Node) else []
 
 
@@ -48,12 +62,12 @@ def _input(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
 
 
 def _ones(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
-    value = {"full_like": 1, "full": 1, "new_full": 2}.get(name_of(node))
-    if value and node.args[value] == 0:
+    number = node.meta.get(NUMBER, 1)
+    if number == 0:
         return _zeros(reader, node, inputs)
-    if value and node.args[value] != 1:
-        reader.refuse(node, f"the network starts from the constant {node.args[value]}", "Start it from its input or from ones")
-    if node.meta["val"].dim() < 2:
+    if number != 1:
+        reader.refuse(node, f"the network starts from the constant {number:g}", "Start it from its input or from ones")
+    if not is_batched(node):
         reader.refuse(node, "it makes ones without a batch axis", "Use torch.ones_like of the input")
     shape = shape_of(node)
     return Layout.of(reader.add(node, Input(ones=True), [], shape), shape)
@@ -145,15 +159,16 @@ def _bias(reader: "Reader", node: fx.Node, bias: object) -> str | None:
 def _linear(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
     """A layer on the last axis: a window of the whole grid after a flatten, a window of one position where other axes stay."""
     weight, bias = arguments(node, ("weight", None), ("bias", None))
-    (layout,), axis = inputs, len(inputs[0].shape) - 1
-    names = reader.parameter(node, weight), _bias(reader, node, bias)
-    if not axis:
+    (layout,), axis, matrix = inputs, len(inputs[0].shape) - 1, turned(weight)
+    names = reader.parameter(node, matrix or weight), _bias(reader, node, bias)
+    if not axis and matrix is None:
         before = layout.node if layout.units is None else reader.settle(node, layout).node
         return _layer(reader, node, before, Convolution(*names, Window.whole(before.grid)))
     before = reader.settle(node, layout, axis).node
     shape, ones = shape_of(node), (1,) * axis
-    made = reader.add(node, Convolution(*names, Window(ones, ones, ((0, 0),) * axis, ones)), [before], (shape[-1], *shape[:-1]))
-    return _channels_last(made)
+    window = Window(ones, ones, ((0, 0),) * axis, ones)
+    window = window if matrix is None else dataclasses.replace(window, transposed=True, extra=(0,) * axis)
+    return _channels_last(reader.add(node, Convolution(*names, window), [before], (shape[-1], *shape[:-1])))
 
 
 def _channels_last(made: PathNode) -> Layout:
@@ -161,19 +176,10 @@ def _channels_last(made: PathNode) -> Layout:
     return layout.with_units(np.moveaxis(layout.numbers, 0, -1))
 
 
-def _product_of_matrices(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
-    """A product with a parameter (in, out) is a layer on the last axis; that of two values is refused before it comes here."""
-    name, axis = reader.parameter(node, node.args[1]), len(inputs[0].shape) - 1
-    before = reader.settle(node, inputs[0], axis).node
-    ones, zeros = (1,) * axis, (0,) * axis
-    window = Window(ones, ones, ((0, 0),) * axis, ones, transposed=True, extra=zeros)
-    shape = shape_of(node)
-    return _channels_last(reader.add(node, Convolution(name, None, window), [before], (shape[-1], *shape[:-1])))
-
-
 def _batch_norm(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
-    names = ("weight", "bias", "mean", "var", "momentum", "eps")
-    weight, bias, mean, variance, _, epsilon = arguments(node, *((name, None) for name in names))
+    mode = ("training",) if name_of(node) == "batch_norm" else ()  # the native operator has it in its name
+    names = ("weight", "bias", "mean", "var", *mode, "momentum", "eps")
+    weight, bias, mean, variance, *_, epsilon = arguments(node, *((name, None) for name in names))
     before = _with_channels(reader, node, inputs[0], 0)
     factor, shift = (None if a is None else reader.parameter(node, a) for a in (weight, bias))
     operator = BatchNorm(factor, shift, reader.parameter(node, mean), reader.parameter(node, variance), float(epsilon))
@@ -198,22 +204,28 @@ def _average_pool(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layo
     )
     kernel, stride, padding, _, count, divisor = arguments(node, *names)
     before = _images(reader, node, inputs[0])
-    window = _pool_window(node, (kernel, stride, padding, 1), before)
-    given = _padding(padding, window.kernel, window.dilation)
+    given = _padding(padding, (1,) * len(before.grid), (1,) * len(before.grid))
+    window = _pool_window(node, (kernel, stride, given, 1), before)
     counted = given if count and any(map(any, given)) else None
     shape = shape_of(node)
     return Layout.of(reader.add(node, AveragePool(window, counted, divisor), [before], shape), shape)
 
 
 def _max_pool(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
+    """A max pool, with its own padding and that by minus infinity before it."""
     kernel, stride, padding, dilation = arguments(node, ("kernel_size", 1), ("stride", []), ("padding", 0), ("dilation", 1))
     before = _images(reader, node, inputs[0])
+    rank, lowest = len(before.grid), unpadded(node)[1]
+    lowest = ((0, 0),) * (rank - len(lowest)) + lowest
+    padding = tuple((a[0] + b[0], a[1] + b[1]) for a, b in zip(_padding(padding, (0,) * rank, (1,) * rank), lowest, strict=False))
+    if len(lowest) > rank:
+        reader.refuse(node, "it pads other axes than its positions with minus infinity", "Pad positions only")
     return _selection(reader, node, before, _pool_window(node, (kernel, stride, padding, dilation), before))
 
 
 def _selection(reader: "Reader", node: fx.Node, before: PathNode, window: Window | AdaptiveWindow) -> Layout:
     shape = (before.channels, *window.output(before.grid))
-    gate = reader.record(node, reader.argument(node), "selection", shape, window=window)
+    gate = reader.record(node, unpadded(node)[0], "selection", shape, window=window)
     return Layout.of(reader.add(node, MaxPool(gate, window), [before], shape), shape)
 
 
@@ -222,7 +234,7 @@ def _pool_window(node: fx.Node, arguments: tuple[Any, ...], before: PathNode) ->
     kernel, stride, padding, dilation = arguments
     rank = len(before.grid)
     kernel = spread(kernel, rank)
-    window = Window(kernel, spread(stride or kernel, rank), _padding(padding, kernel, (1,) * rank), spread(dilation, rank))
+    window = Window(kernel, spread(stride or kernel, rank), padding, spread(dilation, rank))
     out = shape_of(node)[1:]
     if window.output(before.grid) == out:
         return window
@@ -255,19 +267,19 @@ def _reduction(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
         reader.refuse(node, "the larger of two branches, or of all samples, is no gate on either", "Add the branches, or pool over them")
     rank = len(layout.shape)
     axes = {int(a) % (rank + 1) - 1 for a in spread(arguments(node, ("dim", None))[0] or list(range(1, rank + 1)), 1)}
-    if len(axes) == rank:  # all in one: a single channel
-        layout, axes, rank = layout.with_units(layout.numbers[None]), {axis + 1 for axis in axes}, rank + 1
-    kept = [axis for axis in range(rank) if axis not in axes]
-    axis = 0 if 0 in kept else kept[-1]
+    kept, selects = [axis for axis in range(rank) if axis not in axes], name_of(node) in ("amax", "max")
+    rows = [a for a in kept if layout.with_axis_first(a).has_channels_first()] if selects and 0 not in kept else kept
+    if not rows:  # all in one, or a choice among channels: they become positions of a single channel
+        layout, axes, kept = layout.with_units(layout.numbers[None]), {axis + 1 for axis in axes}, [0, *(axis + 1 for axis in kept)]
+        rows, rank = [0], rank + 1
+    axis = 0 if 0 in kept else rows[-1]
     before = reader.settle(node, layout, axis)
     order = [axis, *(a for a in range(rank) if a != axis)]
     kernel = tuple(before.shape[a] if a in axes else 1 for a in order[1:])
     window = Window(kernel, kernel, ((0, 0),) * len(kernel), (1,) * len(kernel))
     shape = tuple(1 if a in axes else before.shape[a] for a in order)
-    if name_of(node) in ("amax", "max"):
-        if axis:
-            reader.refuse(node, "a maximum over channels", "Take it over positions, with the channels in front")
-        gate = reader.record(node, reader.argument(node), "selection", shape, window=window)
+    if selects:
+        gate = reader.record(node, reader.argument(node), "selection", shape, before.elements(), window=window)
         made = reader.add(node, MaxPool(gate, window), [before.node], shape)
     else:
         divisor = 1 if name_of(node) == "sum" else None
@@ -331,6 +343,11 @@ def _negative(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
     return reader.unitwise(node, inputs[0], Scale(-1.0))
 
 
+def rule_of(node: fx.Node) -> Rule | None:
+    """The rule by which a node is read; a value that is a number for every sample is read as one, however it is computed."""
+    return _ones if NUMBER in node.meta else RULES.get("input" if node.op == "placeholder" else name_of(node))
+
+
 RULES: dict[str, Rule] = {
     "input": _input,
     "get_attr": _constant,
@@ -344,7 +361,6 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _convolution),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _transposed),
     "linear": _linear,
-    **dict.fromkeys(("matmul", "mm"), _product_of_matrices),
     **dict.fromkeys(("_native_batch_norm_legit_no_training", "batch_norm"), _batch_norm),
     **dict.fromkeys(("relu", "relu_", "leaky_relu", "rrelu"), gating.relu),
     "abs": gating.absolute,
@@ -353,7 +369,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("silu", "hardswish", "gelu"), gating.self_gate),
     "glu": gating.gated_half,
     **dict.fromkeys(("avg_pool1d", "avg_pool2d", "avg_pool3d"), _average_pool),
-    **dict.fromkeys((f"max_pool{rank}d{kind}" for rank in (1, 2, 3) for kind in ("", "_with_indices")), _max_pool),
+    **dict.fromkeys(MAX_POOLS, _max_pool),
     **dict.fromkeys((f"adaptive_avg_pool{rank}d" for rank in (1, 2, 3)), _adaptive_average),
     **dict.fromkeys((f"adaptive_max_pool{rank}d" for rank in (1, 2, 3)), _adaptive_max),
     **dict.fromkeys(("mean", "sum", "amax", "max"), _reduction),

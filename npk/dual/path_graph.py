@@ -15,6 +15,7 @@ import numpy as np
 from npk.dual.independence import refuse_dependent_paths
 from npk.dual.path_operators import AveragePool, Convolution, Gate, Input, MaxPool, Operator, Part, Rearrange, describe
 from npk.dual.positions import AdaptiveWindow, Grid, Window
+from npk.errors import OptionError
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,26 @@ class PathGraph:
         rows = [(n.name, describe(n.operator), "x".join(map(str, n.shape)), ", ".join(n.inputs), n.source) for n in self.nodes]
         widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
         return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in [head, *rows])
+
+
+def refuse_other_ones(node: PathNode, shape: tuple[int, ...]) -> None:
+    """Samples can stand in the place of ones only where these are as many.
+
+    Raises:
+        OptionError: the node shows ones of another shape.
+    """
+    match node.operator:
+        case Input(ones=True, units=None) if node.shape != shape:
+            other = True
+        case Input(ones=True, units=tuple(units)):
+            other = max(units) >= math.prod(shape)
+        case _:
+            other = False
+    if other:
+        raise OptionError(
+            f'value_input="x" puts samples of shape {shape} in the place of the ones that paths start from, node {node.name} of shape '
+            f'{node.shape}. Use value_input="ones" or "auto".'
+        )
 
 
 def window_taps(graph: PathGraph, node: PathNode) -> np.ndarray:

@@ -98,9 +98,10 @@ def _enumerate(table: GateTable, sample: int, node: PathNode, inputs: list, bias
     units = [(c, s) for c in range(node.channels) for s in range(node.positions)]
     match node.operator:
         case Input(ones=ones):
+            if value_input == "ones" or (value_input == "auto" and ones):
+                return {unit: {(): 1.0} for unit in units}
             x = input_values(table, node)[sample]
-            all_ones = value_input == "ones" or (value_input == "auto" and ones)
-            return {(c, s): {(): 1.0 if all_ones else float(x[c, s])} for c, s in units}
+            return {(c, s): {(): float(x[c, s])} for c, s in units}
         case Gate(levels=levels):
             one = table.take(slice(sample, sample + 1))
             gates = gate_values(one, node)[0]

@@ -11,7 +11,7 @@ import numpy as np
 
 from npk.dual.masks import Factor, Mask
 from npk.dual.options import chosen
-from npk.dual.path_graph import PathGraph, PathNode, average_weights, fan_in, part_taps, window_taps
+from npk.dual.path_graph import PathGraph, PathNode, average_weights, fan_in, part_taps, refuse_other_ones, window_taps
 from npk.dual.path_operators import Add, AveragePool, BatchNorm, Convolution, Gate, Input, MaxPool, Part, Rearrange, Scale, Shift, bias_of
 from npk.dual.positions import OUTSIDE, look_up
 from npk.dual.recursion import Collapse, Field, Recursion, Term
@@ -32,7 +32,7 @@ def plan(graph: PathGraph, *, scale: str = "fan_in", bias: str = "ignore", value
         recursion gives their mean.
 
     Raises:
-        OptionError: an option with another value.
+        OptionError: an option with another value, or samples asked for in the place of ones of another shape.
         UnsupportedGraphError: a bias of two layers whose paths are asked for.
     """
     for name, value in (("scale", scale), ("bias", bias), ("value_input", value_input)):
@@ -134,6 +134,8 @@ class _Planner:
             case Input(ones=ones):
                 plain = self.value_input == "ones" or (self.value_input == "auto" and ones)
                 start = self.constant(node)
+                if not plain:
+                    refuse_other_ones(node, self.graph.input_shape)
                 return [start if plain else start.times(Factor("input", node.name), *self.here(node))]
             case Convolution() as layer:
                 groups = np.arange(node.channels) * layer.groups // node.channels

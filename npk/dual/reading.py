@@ -30,11 +30,23 @@ def read_entry(recording: "Recording", value: "torch.Tensor") -> "torch.Tensor":
     import torch
 
     if recording.window is not None:
-        return _selection(recording.window, value)
+        return _selection(recording.window, _images(recording, recording.window, value))
     gate = _gate(recording, value).reshape(len(value), -1)
     gate = gate if recording.units is None else gate[:, torch.as_tensor(recording.units, device=gate.device)]
     gate = gate.reshape(len(value), recording.shape[0], -1)
     return gate.transpose(1, 2) if recording.rule in SOFT else pack_on_device(gate)
+
+
+def _images(recording: "Recording", window: Window | AdaptiveWindow, value: "torch.Tensor") -> "torch.Tensor":
+    """A value with the channels first that a maximum over axes of another order, or over the channels themselves, is recorded with."""
+    import torch
+
+    if recording.units is None and value.ndim == len(recording.shape) + 1:
+        return value
+    flat = value.reshape(len(value), -1)
+    flat = flat if recording.units is None else flat[:, torch.as_tensor(recording.units, device=value.device)]
+    grid = (side * size for side, size in zip(recording.shape[1:], window.kernel, strict=True))
+    return flat.reshape(len(value), recording.shape[0], *grid)
 
 
 def _gate(recording: "Recording", value: "torch.Tensor") -> "torch.Tensor":

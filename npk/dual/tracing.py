@@ -16,14 +16,17 @@ from torch import fx
 from torch.utils._pytree import tree_leaves
 
 from npk.dual.apart import apart
+from npk.dual.constants import Leaves
 from npk.dual.exported import is_batched, is_led, module_of, name_of, source_of
 from npk.dual.exporting import program_of as _export
-from npk.dual.index_operators import LED, MIXED, ONES
+from npk.dual.independence import refuse_shared_leaves
+from npk.dual.index_operators import LED, MIXED, NUMBER, ONES
 from npk.dual.layout import Layout, parts_of
 from npk.dual.memory import is_one, refuse_shared_memory
-from npk.dual.operators import RULES, Value, carriers_of, constant_behind
+from npk.dual.operators import Value, carriers_of, constant_behind, rule_of
 from npk.dual.path_graph import PathGraph, PathNode
 from npk.dual.path_operators import Input, Operator, Rearrange, Scale, Shift
+from npk.dual.plain_operators import in_plain_operators
 from npk.dual.positions import AdaptiveWindow, Window
 from npk.dual.refused import refusal_of
 from npk.dual.state import have_values
@@ -92,7 +95,16 @@ def trace(net: torch.nn.Module, input_shape: tuple[int, ...]) -> PathGraph:
 def trace_network(net: torch.nn.Module, input_shape: tuple[int, ...]) -> Trace:
     """As :func:`trace`, with the program and the recordings that a gate table needs."""
     program = _export(net, input_shape)
-    return apart(Reader(program, as_shape(input_shape)).read)
+    return apart(_read_trace, program, as_shape(input_shape))
+
+
+def _read_trace(program: fx.GraphModule, input_shape: tuple[int, ...]) -> Trace:
+    """The trace of an exported program, which is made plain first; the values that this takes from tensors are watched."""
+    read = set[str]()
+    reader = Reader(program, input_shape, in_plain_operators(program, read))
+    for name in read - reader.leaves.keys():
+        reader.tensor(name)
+    return reader.read()
 
 
 @dataclass
@@ -101,6 +113,7 @@ class Reader:
 
     program: fx.GraphModule
     input_shape: tuple[int, ...]
+    leaves: Leaves = field(default_factory=dict)
     nodes: dict[str, PathNode] = field(default_factory=dict)
     recordings: list[Recording] = field(default_factory=list)
     settled: dict[tuple, PathNode] = field(default_factory=dict)
@@ -116,6 +129,7 @@ class Reader:
         ends = last.node if last.is_whole and last.units is None else self.settle(result, last).node
         order = _reachable(self.nodes, ends)
         refuse_shared_memory(order, self.held)
+        refuse_shared_leaves(order, self.leaves)
         names = {name for node in order for name in node.entries}
         recordings = tuple(r for r in self.recordings if r.gate in names)
         return Trace(PathGraph(tuple(order), self.input_shape), self.program, recordings, values=self.values)
@@ -137,11 +151,11 @@ class Reader:
 
     def _read(self, node: fx.Node, inputs: list[Value]) -> Value:
         name = "input" if node.op == "placeholder" else name_of(node)
-        rule = RULES.get(name)
+        rule = rule_of(node)
         if rule is None:
             remedy = "Replace it by one of the operators that the guide to checkpoints lists"
             self.refuse(node, f"npk knows no paths through {name}", remedy)
-        if name not in ("get_attr", *ONES) and not is_batched(node):
+        if name not in ("get_attr", *ONES) and NUMBER not in node.meta and not is_batched(node):
             self.refuse(node, *(LED if is_led(node) else MIXED))
         if not all(isinstance(value, Layout) for value in inputs) and name != "getitem":
             self.refuse(node, f"{name} takes a list of values", "Take one of them first")
@@ -171,8 +185,10 @@ class Reader:
         suffix = f".input{len(self.settled)}"
         mixed = sum(len(part.into) for part in parts) > len({c for part in parts for c in part.into})
         if mixed and (chain := self._fixed_chain(moved)):
-            raw = np.array([-1, *(chain[0].operator.units or range(math.prod(chain[0].shape)))])  # type: ignore[union-attr]
-            made = self.add(node, Input(chain[0].operator.ones, tuple(raw[moved.numbers.reshape(-1)].tolist())), [], moved.shape, suffix)  # type: ignore[union-attr]
+            first: Any = chain[0].operator
+            other = math.prod(self.input_shape) * (first.ones and first.units is None and chain[0].shape != self.input_shape)
+            raw = np.array([-1, *(first.units or range(other, other + math.prod(chain[0].shape)))])  # ones of their own: beyond the input
+            made = self.add(node, Input(first.ones, tuple(raw[moved.numbers.reshape(-1)].tolist())), [], moved.shape, suffix)
             for number, link in enumerate(chain[1:]):
                 made = self.add(node, link.operator, [made], moved.shape, f"{suffix}.{number}")
             return made
@@ -185,7 +201,8 @@ class Reader:
             operator = chain[0].operator
             scale, shift = isinstance(operator, Scale) and not operator.weight, isinstance(operator, Shift) and not operator.bias
             chain = [self.nodes[chain[0].inputs[0]], *chain] if scale or (shift and layout.numbers.all()) else []
-        return chain
+        ones = bool(chain) and isinstance(start := chain[0].operator, Input) and start.ones
+        return [] if ones and not layout.numbers.all() else chain  # zeros among ones: no number of a sample tells them apart
 
     def settle_any(self, node: fx.Node, *layouts: Layout) -> tuple[Layout, ...]:
         """Layouts of one shape on path nodes of one shape, with their units in the same places, in the fewest pieces."""
@@ -236,7 +253,7 @@ class Reader:
         """Name of a parameter or buffer; a memory with two names goes by the first, so that sharing is seen."""
         held = constant_behind(argument)
         if held is None:
-            self.refuse(node, "its weight is computed, not a parameter of the network", "Fold the computation into the parameter first")
+            self.refuse(node, "its weight is computed from the samples, or by chance", "Compute weights from parameters and buffers alone")
         tensor = self.held(str(held.target))
         names = (str(n.target) for n in self.program.graph.nodes if n.op == "get_attr")
         return next(name for name in names if is_one(self.held(name), tensor))

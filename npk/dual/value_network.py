@@ -103,8 +103,9 @@ def _apply(table: GateTable, node: PathNode, inputs: list[torch.Tensor], weights
     """One operator on values ``(n, channels, positions)``."""
     match node.operator:
         case Input(ones=ones):
-            x = torch.as_tensor(input_values(table, node)).double()
-            return torch.ones_like(x) if value_input == "ones" or (value_input == "auto" and ones) else x
+            if value_input == "ones" or (value_input == "auto" and ones):
+                return torch.ones(len(table), node.channels, node.positions, dtype=torch.float64)
+            return torch.as_tensor(input_values(table, node)).double()
         case Convolution() as layer:
             return _convolve(table.graph, node, layer, inputs[0], weights)
         case BatchNorm(weight=weight, bias=bias, mean=mean, variance=variance, epsilon=epsilon):
