@@ -113,7 +113,9 @@ def _exported(net: nn.Module, run: "_Run", example: torch.Tensor) -> fx.GraphMod
     try:
         with not_called_here():
             exported = torch.export.export(run.net, (example,), dynamic_shapes=({0: torch.export.Dim("n", min=1)},))
-            program = exported.run_decompositions({}).module(check_guards=False)
+            if not all(map(_is_functional, exported.graph.nodes)):
+                exported = exported.run_decompositions({})
+            program = exported.module(check_guards=False)
     except Exception as error:  # torch.export raises many kinds
         cause = run.error or error
         if isinstance(cause, NpkError):
@@ -126,6 +128,12 @@ def _exported(net: nn.Module, run: "_Run", example: torch.Tensor) -> fx.GraphMod
     stack_behind_samples(program.graph)
     program.recompile()
     return program
+
+
+def _is_functional(node: fx.Node) -> bool:
+    """Whether a node neither writes into a tensor nor holds a graph of its own; making other programs functional takes longer than all else."""
+    schema = getattr(node.target, "_schema", None)
+    return not isinstance(node.target, torch._ops.HigherOrderOperator) and not (schema and schema.is_mutable)
 
 
 def _values_taken(graph: fx.Graph) -> fx.Node | None:

@@ -18,6 +18,8 @@ def refusal_of(node: fx.Node) -> tuple[str, str] | None:
             return "it multiplies more than two tensors", "Multiply the value by one matrix after the other"
         if any(constant_behind(tensor) is not None for tensor in tensors):
             return "its letters mix samples, or take a diagonal", "Keep the letter of the samples first, and each letter once in a tensor"
+    if name_of(node) == "batch_norm" and node.args[5]:
+        return REFUSED["_native_batch_norm_legit"]
     return None if NUMBER in node.meta else REFUSED.get(name_of(node))
 
 
