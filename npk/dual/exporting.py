@@ -131,7 +131,7 @@ def _exported(net: nn.Module, run: "_Run", example: torch.Tensor) -> fx.GraphMod
 
 
 def _is_functional(node: fx.Node) -> bool:
-    """Whether a node neither writes into a tensor nor holds a graph of its own; making other programs functional takes longer than all else."""
+    """Whether a node neither writes into a tensor nor holds a graph: making such programs functional takes longer than all else."""
     schema = getattr(node.target, "_schema", None)
     return not isinstance(node.target, torch._ops.HigherOrderOperator) and not (schema and schema.is_mutable)
 
