@@ -134,7 +134,7 @@ def steps(net: Any, size: int) -> Iterator[dict[str, Any]]:
     yield {"masks": len(recursion.masks)}
     counts = effort(recursion, Planes(recursion), [mask.is_hard(table) for mask in recursion.masks])
     yield {"position_pairs": counts.cells, "operations": counts.operations, "guessed": guess(counts)}
-    backend, _ = kernel.prepare(table)
+    backend, _ = kernel.engine.prepare(table)
     yield {"predicted": predict(backend)}
     yield {"measured": measure(kernel, table).seconds_a_pair}
 

@@ -20,8 +20,8 @@ from npk.gram.cluster import compute_on, compute_tiles, connect
 from npk.gram.kernel import NeuralPathKernel
 from npk.gram.sources import Recorded
 from npk.gram.store import GramStore
-from npk.gram.stored import _about
 from npk.gram.tiles import TilePlan
+from npk.gram.writing import _about
 from npk.progress import Silent
 
 dask = pytest.importorskip("dask", reason="needs the extra dask")
@@ -85,12 +85,12 @@ def table(net, X):
 
 def empty_store(path, *tables, side=16, **options):
     """A store whose gates are there and whose tiles are not, small ones."""
-    kernel = NeuralPathKernel(None, progress=False, **options)
+    engine = NeuralPathKernel(None, progress=False, **options).engine
     sources = tuple(map(Recorded, tables))
     sizes = len(tables[0]), len(tables[-1])
-    _, exponents = kernel.prepare(tables[-1])
+    _, exponents = engine.prepare(tables[-1])
     few = tuple(source.few() for source in sources)
-    GramStore.create(path, TilePlan(*sizes, side, len(tables) == 1), kernel.dtype, _about(kernel, sources, sizes), exponents, few)
+    GramStore.create(path, TilePlan(*sizes, side, len(tables) == 1), engine.options.dtype, _about(engine, sources, sizes), exponents, few)
     store = GramStore.open(path, write=True)
     for source, gates in zip(sources, (store.rows, store.cols), strict=False):
         source.fill(gates, Silent())

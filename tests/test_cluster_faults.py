@@ -19,9 +19,9 @@ from npk.gram.crew import Crew, patience
 from npk.gram.kernel import NeuralPathKernel
 from npk.gram.sources import Recorded
 from npk.gram.store import GramStore
-from npk.gram.stored import _about
 from npk.gram.tiles import TilePlan
 from npk.gram.verification import verify_store
+from npk.gram.writing import _about
 from npk.progress import Silent
 
 dask = pytest.importorskip("dask", reason="needs the extra dask")
@@ -38,9 +38,9 @@ def tables():
 
 def empty_store(path, table, side=16):
     """A store whose gates are there and whose tiles are not."""
-    kernel, source, n = NeuralPathKernel(None, progress=False), Recorded(table), len(table)
-    _, exponents = kernel.prepare(table)
-    store = GramStore.create(path, TilePlan(n, n, side, True), kernel.dtype, _about(kernel, (source,), (n, n)), exponents, (source.few(),))
+    engine, source, n = NeuralPathKernel(None, progress=False).engine, Recorded(table), len(table)
+    _, exponents = engine.prepare(table)
+    store = GramStore.create(path, TilePlan(n, n, side, True), "float32", _about(engine, (source,), (n, n)), exponents, (source.few(),))
     source.fill(store.rows, Silent())
     return store
 

@@ -69,9 +69,9 @@ emulated = functools.partial(EmulatedLauncher, "fast", 80)
 
 def works(table, progress=None, **options):
     """The work on the kernel of all samples, in tiles of 16."""
-    kernel = NeuralPathKernel(None, backend="cuda", progress=progress or Notes(), **options)
-    backend, exponents = kernel.prepare(table)
-    return Work(kernel, table, None, npk.gram.tiles.TilePlan(len(table), len(table), 16, True), backend, exponents)
+    engine = NeuralPathKernel(None, backend="cuda", progress=progress or Notes(), **options).engine
+    backend, exponents = engine.prepare(table)
+    return Work(engine, table, None, npk.gram.tiles.TilePlan(len(table), len(table), 16, True), backend, exponents)
 
 
 def test_the_next_tile_is_under_way_before_one_is_read(table, devices):

@@ -245,10 +245,10 @@ def test_images(name, launcher, rng):
         net(torch.as_tensor(X, dtype=torch.float32))
     kernel = npk.NeuralPathKernel(net.eval(), backend="cuda", value_input="ones" if name.endswith("ones") else "auto")
     table = kernel.record(X)
-    np.testing.assert_array_equal(kernel(X), npk.kernel(table, backend="cuda", value_input=kernel.value_input))
+    np.testing.assert_array_equal(kernel(X), npk.kernel(table, backend="cuda", value_input=kernel.options.value_input))
     assert launcher.adopted
     np.testing.assert_allclose(
-        kernel.diagonal(X), npk.NeuralPathKernel(None, backend="cpu", value_input=kernel.value_input).diagonal(table), rtol=1e-5
+        kernel.diagonal(X), npk.NeuralPathKernel(None, backend="cpu", value_input=kernel.options.value_input).diagonal(table), rtol=1e-5
     )
 
 

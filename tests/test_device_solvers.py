@@ -113,7 +113,7 @@ def test_columns_of_zeros_and_no_columns(gram, rng):
 def test_estimators_solve_where_their_kernel_is_made(machine, strict, rng, monkeypatch):
     def on_the_host(made, *tables):  # there are no kernels of CUDA here
         assert made.backend in ("cuda", "cpu")
-        return npk.kernel(*tables, scale=made.scale, progress=False)
+        return npk.kernel(*tables, scale=made.options.scale, progress=False)
 
     monkeypatch.setattr(estimators, "kernel", on_the_host)
     net = nn.Sequential(nn.Linear(6, 20), nn.ReLU(), nn.Linear(20, 1)).eval()

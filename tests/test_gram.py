@@ -14,9 +14,9 @@ import npk
 from npk.errors import BackendError, DataError, KernelWarning, OptionError, ScaleError, ShapeError
 from npk.gram.kernel import NeuralPathKernel
 from npk.gram.options import parse_bytes
-from npk.gram.stored import plan_in_memory, plan_on_disk
 from npk.gram.tiles import Demand, TilePlan, plan_tiles
 from npk.gram.work import memory_demand
+from npk.gram.writing import plan_in_memory, plan_on_disk
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +42,10 @@ def K(table):
 
 def budget(table, side, cols=None, dtype="float32"):
     """Bytes that allow tiles of one side and no larger."""
-    kernel = NeuralPathKernel(None, dtype=dtype)
-    backend, _ = kernel.prepare(table)
+    engine = NeuralPathKernel(None, dtype=dtype).engine
+    backend, _ = engine.prepare(table)
     held = table.nbytes + (cols.nbytes if cols is not None else 0)
-    return memory_demand(backend, kernel, held, (len(table), len(cols if cols is not None else table))).bytes(side)
+    return memory_demand(backend, engine, held, (len(table), len(cols if cols is not None else table))).bytes(side)
 
 
 # tiles
@@ -139,13 +139,13 @@ def test_the_recording_counts(where, X):
         few = sources[0].few()
         recording = bytes_to_record(kernel.trace((5,)), len(X))
         assert recording > len(X) * 100_000 * 4
-        assert where(kernel, kernel.prepare(few)[0], sources, few.nbytes // len(few))[1].least >= X.nbytes + recording
+        assert where(kernel.engine, kernel.engine.prepare(few)[0], sources, few.nbytes // len(few))[1].least >= X.nbytes + recording
 
 
 def test_demand_counts_everything_that_is_held(table):
-    kernel = NeuralPathKernel(None, dtype="float64")
-    backend, _ = kernel.prepare(table)
-    demand = memory_demand(backend, kernel, table.nbytes, (50, 30))
+    engine = NeuralPathKernel(None, dtype="float64").engine
+    backend, _ = engine.prepare(table)
+    demand = memory_demand(backend, engine, table.nbytes, (50, 30))
     assert demand.fixed >= table.nbytes + 50 * 30 * 8 + backend.bytes_a_thread
     side = backend.side(table)
     assert demand.sample * len(table) >= 2 * (side.bits.nbytes + side.reals.nbytes)  # rows and columns
@@ -219,9 +219,9 @@ def test_diagonal_and_networks_that_are_reused(net, X, K):
     made = NeuralPathKernel(net, progress=False)
     np.testing.assert_allclose(made.diagonal(X), np.diagonal(K), rtol=1e-6)
     np.testing.assert_array_equal(made(X), K)
-    trace = made._traced
+    trace = made.trace(X.shape[1:])
     np.testing.assert_array_equal(made(X[:9]), K[:9, :9])
-    assert made._traced is trace
+    assert made.trace(X.shape[1:]) is trace
 
 
 # refusals

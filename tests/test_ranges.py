@@ -149,10 +149,10 @@ def test_results_do_not_depend_on_tiles(name, scale, tmp_path):
     stored, told = computed(table, scale=scale, out=tmp_path / "K.zarr")
     np.testing.assert_array_equal(stored[:], K)
     assert said == told
-    kernel, tiled = npk.NeuralPathKernel(None, scale=scale, progress=False), np.empty_like(K)
-    backend, exponents = kernel.prepare(table)
+    engine, tiled = npk.NeuralPathKernel(None, scale=scale, progress=False).engine, np.empty_like(K)
+    backend, exponents = engine.prepare(table)
     for side in (4, 16):
-        for tile, values in Work(kernel, table, None, TilePlan(40, 40, side, True), backend, exponents).tiles():
+        for tile, values in Work(engine, table, None, TilePlan(40, 40, side, True), backend, exponents).tiles():
             put(tiled, tile.rows, tile.cols, values, symmetric=True)
         np.testing.assert_array_equal(tiled, K)
     apart, _ = computed(table.take(slice(0, 9)), table.take(slice(9, 40)), scale=scale)

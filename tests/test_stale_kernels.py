@@ -1,5 +1,7 @@
 """A kernel object gives the kernel of the network as it is at each call (npk.dual.state), and options are refused when they are given."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ import npk
 from npk import NeuralPathKernel
 from npk.dual.state import state_of
 from npk.errors import OptionError, ShapeError, UnsupportedGraphError
+from npk.gram.options import KernelOptions
 
 X = np.random.default_rng(0).standard_normal((6, 5)).astype("f")
 
@@ -117,14 +120,15 @@ def test_a_network_that_went_into_train_mode_is_refused(net):
         kernel(X)
 
 
-def test_another_network_and_other_options_hold_from_the_next_call_on(net):
-    kernel, other = made(net), nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 1)).eval()
-    kernel(X)
-    kernel.net = other
-    np.testing.assert_array_equal(kernel(X), made(other)(X))
-    kernel.bias, kernel.scale = "paths", "count"
-    expected = npk.kernel(other, X, bias="paths", scale="count", dtype="float64", progress=False)
-    np.testing.assert_array_equal(kernel(X), expected)
+@pytest.mark.parametrize("name", ["net", "options", "bias", "scale", "memory", "engine"])
+def test_a_kernel_object_does_not_change(net, name):
+    kernel = made(net)
+    before = kernel(X)
+    with pytest.raises(OptionError, match=f"{name} was assigned. Make another one"):
+        setattr(kernel, name, nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 1)).eval() if name == "net" else "count")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        kernel.options.scale = "count"
+    np.testing.assert_array_equal(kernel(X), before)
 
 
 def test_a_network_that_did_not_change_is_traced_once(net, monkeypatch):
@@ -179,9 +183,8 @@ def test_what_a_state_looks_at():
 def test_options_are_refused_when_they_are_given(option, value):
     with pytest.raises(OptionError, match=rf"{option}=.* is not known. Choose one of .*, "):
         NeuralPathKernel(None, **{option: value})
-    kernel = NeuralPathKernel(None)
     with pytest.raises(OptionError, match=rf"{option}="):
-        setattr(kernel, option, value)
+        KernelOptions(**{option: value})
 
 
 def test_a_memory_that_is_no_size_is_refused_when_it_is_given():

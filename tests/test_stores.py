@@ -16,9 +16,9 @@ from npk.files import locked
 from npk.gram.kernel import NeuralPathKernel
 from npk.gram.sources import Recorded
 from npk.gram.store import GramStore
-from npk.gram.stored import differences, plan_on_disk
 from npk.gram.tiles import TilePlan, cuts
 from npk.gram.work import Work
+from npk.gram.writing import differences, plan_on_disk
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +70,9 @@ class Counting:
 
 def budget(table, side):
     """Bytes that tiles of a side take, on disk."""
-    kernel = NeuralPathKernel(None)
-    backend, _ = kernel.prepare(table)
-    return plan_on_disk(kernel, backend, (Recorded(table),), table.nbytes // len(table))[1].bytes(side)
+    engine = NeuralPathKernel(None).engine
+    backend, _ = engine.prepare(table)
+    return plan_on_disk(engine, backend, (Recorded(table),), table.nbytes // len(table))[1].bytes(side)
 
 
 def stored(*samples, out, side=16, **options):
@@ -364,7 +364,7 @@ def test_a_second_writer_is_refused(table, tmp_path):
 def test_two_that_make_the_same_store(table, tmp_path, monkeypatch):
     """The second finds that the first was faster, and its own is thrown away."""
     npk.kernel(table, out=tmp_path / "K")
-    monkeypatch.setattr("npk.gram.stored.Path.exists", lambda self: self.name != "K" and self.is_file())
+    monkeypatch.setattr("npk.gram.writing.Path.exists", lambda self: self.name != "K" and self.is_file())
     with pytest.raises(StoreError, match="cannot write .*K: "):
         npk.kernel(table, out=tmp_path / "K")
     assert [path.name for path in tmp_path.iterdir()] == ["K"]

@@ -153,15 +153,17 @@ def kernel(
 ) -> None:
     """Compute the kernel of DATA (rows) with itself or with --against (columns); an interrupted run goes on where it stopped."""
     from npk.cli import reading, writing
+    from npk.gram.engine import Engine
     from npk.gram.kernel import NeuralPathKernel
+    from npk.gram.options import KernelOptions, Promise
 
     writing.check_kernel(out, dask)
     if out is None and not dry_run:
         raise OptionError("--out is missing: it names the store or .npy file to write. Add for instance --out K.zarr, or --dry-run.")
-    made = NeuralPathKernel(None, scale=scale, dtype=dtype, gates=gates, value_input=value_input, bias=bias, backend=backend, memory=memory)
-    made.progress = writing.progress(json)
+    engine = Engine(KernelOptions(scale, dtype, gates, value_input, bias, backend), Promise(memory), writing.progress(json))
     how = reading.How(arch, arch_option, output, layout, key)
-    made.net, X, Y = reading.kernel_sides(ckpt, how, (data, subset), (against, against_subset), seed)
+    net, X, Y = reading.kernel_sides(ckpt, how, (data, subset), (against, against_subset), seed)
+    made = NeuralPathKernel.of(net, engine)
     if out is None or dry_run:
         writing.dry_run(made, X, Y, out)
     else:
@@ -200,13 +202,16 @@ def fit(
 ) -> None:
     """Fit a kernel machine on the network's kernel; its parameter is chosen on the training samples."""
     from npk.cli import fitting, reading, tables
+    from npk.gram.engine import Engine
     from npk.gram.kernel import NeuralPathKernel
+    from npk.gram.options import KernelOptions, Promise
+    from npk.progress import as_progress
 
     reading.check_place(json)
     machine = fitting.solver_named(solver)
-    made = NeuralPathKernel(None, scale=scale, dtype=dtype, backend=backend, memory=memory)
+    engine = Engine(KernelOptions(scale, dtype, backend=backend), Promise(memory), as_progress(True))
     sides = reading.training_and_test(data, test, seed)
-    made.net = reading.How(arch, arch_option, output, layout, key).network(ckpt)
+    made = NeuralPathKernel.of(reading.How(arch, arch_option, output, layout, key).network(ckpt), engine)
     on_training, result = fitting.fit(machine, made, *sides, network=ckpt.stem)
     tables.fitted(on_training, result, (len(sides[0]), len(sides[1])))
     if json is not None:

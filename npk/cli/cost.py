@@ -84,7 +84,7 @@ def measure(kernel: NeuralPathKernel, table: GateTable) -> Cost:
     Returns:
         The cost, in seconds a pair.
     """
-    backend, exponents = kernel.prepare(table)
+    backend, exponents = kernel.engine.prepare(table)
     return Cost(kernel, backend, table, _seconds_a_pair(backend, table, exponents))
 
 

@@ -139,7 +139,7 @@ def cost(found: Cost) -> None:
 def dry_run(found: Cost, plan: TilePlan, demand: Demand) -> None:
     """The tile plan of a kernel, and what it will take."""
     triangle, pairs = (", one triangle", plan.n * (plan.n + 1) / 2) if plan.symmetric else ("", plan.n * plan.m)
-    say(f"{plan.n} x {plan.m} {found.kernel.dtype}{triangle}: {len(plan)} tiles of at most {plan.side} x {plan.side}")
+    say(f"{plan.n} x {plan.m} {found.kernel.options.dtype}{triangle}: {len(plan)} tiles of at most {plan.side} x {plan.side}")
     say(f"memory at most {si(demand.bytes(plan.largest))}B; gates {si((plan.n + plan.m * (not plan.symmetric)) * found.bytes_a_sample)}B")
     say(f"time about {duration(pairs * found.seconds_a_pair)} at {_predicted(found)}measured {si(found.seconds_a_pair)}s a pair")
     say("nothing was computed or written")

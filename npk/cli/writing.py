@@ -15,8 +15,8 @@ from npk.files import written_whole
 from npk.gram.kernel import NeuralPathKernel
 from npk.gram.options import check_store_place
 from npk.gram.store import GramStore
-from npk.gram.stored import plan_in_memory, plan_on_disk, suits
 from npk.gram.tiles import Demand, TilePlan
+from npk.gram.writing import plan_in_memory, plan_on_disk, suits
 from npk.progress import Bar, Events, Lines, Progress, Silent
 from npk.samples import as_samples
 
@@ -57,7 +57,7 @@ def write_kernel(kernel: NeuralPathKernel, X: Samples, Y: Samples | None, out: P
         out: where to.
         dask: address of a cluster's scheduler.
     """
-    _promise_for_the_process(kernel, X, Y)
+    kernel = _for_the_process(kernel, X, Y)
     if out.suffix.lower() == ".npy":
         matrix = kernel(X, Y)
         with written_whole(out) as temporary, temporary.open("wb") as file:
@@ -80,18 +80,19 @@ def _done(kernel: NeuralPathKernel, out: Path, shape: tuple[int, ...], dtype: st
     from npk.cli import tables
 
     again = f", {tiles['earlier']} of {tiles['tiles']} tiles from an earlier run" if tiles.get("earlier") else ""
-    text, progress = f"{out}: {shape[0]} x {shape[1]} {dtype}{again}", kernel.progress
+    text, progress = f"{out}: {shape[0]} x {shape[1]} {dtype}{again}", kernel.engine.progress
     if isinstance(progress, Events):
         progress.note("done", text, out=str(out), shape=list(shape), dtype=dtype, **tiles)
     else:
         tables.say(text)
 
 
-def _promise_for_the_process(kernel: NeuralPathKernel, X: Samples, Y: Samples | None) -> None:
-    """Let the promise hold for this process as a whole: what it holds by now, once all is loaded and compiled, comes first."""
-    if kernel.memory is not None:
-        kernel.prepare(_few(kernel, X))
-        kernel.beside = max(0, peak_of_process() - sum(_in_memory(samples) for samples in (X, Y)))
+def _for_the_process(kernel: NeuralPathKernel, X: Samples, Y: Samples | None) -> NeuralPathKernel:
+    """The kernel whose promise holds for this process as a whole: what it holds by now, once all is loaded and compiled, comes first."""
+    if kernel.engine.promise.bytes is None:
+        return kernel
+    kernel.engine.prepare(_few(kernel, X))
+    return kernel.holding(max(0, peak_of_process() - sum(_in_memory(samples) for samples in (X, Y))))
 
 
 def peak_of_process() -> int:
@@ -124,7 +125,7 @@ def _few(kernel: NeuralPathKernel, X: Samples) -> GateTable:
     if not isinstance(X, np.ndarray):
         return X.take(slice(0, FEW))
     X = as_samples(X[:FEW])
-    return record_trace(kernel.trace(X.shape[1:]), X, gates=kernel.gates, progress=Silent())
+    return record_trace(kernel.trace(X.shape[1:]), X, gates=kernel.options.gates, progress=Silent())
 
 
 def finished_tiles(out: Path) -> int:
@@ -138,31 +139,31 @@ def dry_run(kernel: NeuralPathKernel, X: Samples, Y: Samples | None, out: Path |
     from npk.cli import tables
 
     cost, plan, demand = expected(kernel, X, Y, out)
-    if isinstance(kernel.progress, Events):
+    if isinstance(kernel.engine.progress, Events):
         pairs = plan.n * (plan.n + 1) / 2 if plan.symmetric else plan.n * plan.m
         facts = {"n": plan.n, "m": plan.m, "tiles": len(plan), "side": plan.side, "bytes": demand.bytes(plan.largest)}
-        kernel.progress.note("plan", "nothing was computed or written", **facts, seconds=pairs * cost.seconds_a_pair)
+        kernel.engine.progress.note("plan", "nothing was computed or written", **facts, seconds=pairs * cost.seconds_a_pair)
     else:
         tables.dry_run(cost, plan, demand)
 
 
 def expected(kernel: NeuralPathKernel, X: Samples, Y: Samples | None, out: Path | None) -> tuple[Cost, TilePlan, Demand]:
     """The cost of a pair, measured on the first samples, and the plan of the whole kernel."""
-    _promise_for_the_process(kernel, X, Y)  # before the measurement, which the run itself does not make
+    kernel = _for_the_process(kernel, X, Y)  # before the measurement, which the run itself does not make
     return measure(kernel, _few(kernel, X)), *_plan(kernel, X, Y, out)
 
 
 def _plan(kernel: NeuralPathKernel, X: Samples, Y: Samples | None, out: Path | None) -> tuple[TilePlan, Demand]:
     """The plan that a run will have; that of a store that is there goes on with its tiles."""
     few, sources = _few(kernel, X), kernel.sources(X, Y)
-    backend, gates = kernel.prepare(few)[0], few.nbytes // len(few)
+    backend, gates = kernel.engine.prepare(few)[0], few.nbytes // len(few)
     if out is not None and out.suffix.lower() == ".npy":
-        return plan_in_memory(kernel, backend, sources, gates)
+        return plan_in_memory(kernel.engine, backend, sources, gates)
     if out is None or not out.exists() or not any(out.iterdir()):
-        return plan_on_disk(kernel, backend, sources, gates)
+        return plan_on_disk(kernel.engine, backend, sources, gates)
     store = GramStore.open(out)
-    suits(kernel, store, sources)
-    demand = plan_on_disk(kernel, backend, sources, gates, store.plan.side)[1]
+    suits(kernel.engine, store, sources)
+    demand = plan_on_disk(kernel.engine, backend, sources, gates, store.plan.side)[1]
     return store.plan.grown(len(sources[0]), len(sources[-1])), demand
 
 

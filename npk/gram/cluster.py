@@ -14,6 +14,7 @@ import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
+from dataclasses import fields
 from itertools import groupby
 from pathlib import Path
 from types import ModuleType
@@ -21,10 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 from npk.errors import BackendError, MissingPackageError, NpkError, OptionError, StoreError
 from npk.gram.crew import AGAIN, Crew
+from npk.gram.engine import Engine
+from npk.gram.options import KernelOptions, Promise
 from npk.gram.store import GramStore
 from npk.gram.tiles import Tile, cuts
 from npk.gram.work import Findings, Work, memory_demand
-from npk.progress import Progress
+from npk.progress import Progress, Silent
 
 if TYPE_CHECKING:
     import distributed
@@ -76,6 +79,26 @@ def _knock(where: str) -> None:
     get_backend(scheme)  # ValueError: there is no such way to talk
     if scheme in ("tcp", "tls"):
         socket.create_connection(parse_host_port(place, 8786), timeout=_PATIENCE).close()
+
+
+class OnCluster:
+    """The workers of a Dask cluster.
+
+    Args:
+        client: of the cluster; its workers see the store under the same path.
+
+    Raises:
+        OptionError: no client of ``dask.distributed``.
+    """
+
+    def __init__(self, client: "distributed.Client") -> None:
+        if not (callable(getattr(client, "submit", None)) and hasattr(client, "scheduler_info")):
+            raise OptionError(f"client is of type {type(client).__name__}. Give a dask.distributed.Client(address).")
+        self.client = client
+
+    def compute(self, work: Work, store: GramStore, todo: Sequence[Tile]) -> None:
+        """Have tiles computed by the workers; the errors are those of :func:`compute_on`."""
+        compute_on(self.client, store, todo, work.progress).report(store.plan, work.options.dtype)
 
 
 def compute_on(client: "distributed.Client", store: GramStore, todo: Sequence[Tile], progress: Progress) -> Findings:
@@ -290,14 +313,11 @@ def _count_done(work: Work, store: GramStore, tile: Tile) -> bool:
 
 def _open(path: str, flag: str) -> tuple[GramStore, Work]:
     """The work on a store from what is in it alone: no network, and no torch."""
-    from npk.gram.kernel import NeuralPathKernel
-    from npk.gram.stored import OPTIONS
-
     _kept.clear()  # first: two would take twice the memory
     store = GramStore.open(path, write=True)
-    kernel = NeuralPathKernel(None, **{name: store.about[name] for name in OPTIONS}, progress=False)
-    work = kernel.on(store, one_device=True)
-    demand = memory_demand(work.backend, kernel, 0, gates=store.rows.bytes_a_sample).bytes(store.plan.largest)
+    options = KernelOptions(**{field.name: store.about[field.name] for field in fields(KernelOptions)})
+    work = Work.of(Engine(options, Promise(), Silent()), store, one_device=True)
+    demand = memory_demand(work.backend, work.engine, 0, gates=store.rows.bytes_a_sample).bytes(store.plan.largest)
     threads, limit = _allowed()
     needed = demand - max(0, (os.cpu_count() or 1) - threads) * work.backend.bytes_a_thread
     if limit is not None and needed > limit:

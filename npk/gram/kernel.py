@@ -11,25 +11,24 @@ from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 
-from npk.backends import Backend
-from npk.dual.balance import balance_of
+from npk.dual.current import CurrentTrace
 from npk.dual.device_gates import DeviceGates
 from npk.dual.gate_store import GateStore
 from npk.dual.gate_table import GateTable
 from npk.dual.inputs import shape_explained
-from npk.dual.options import CHOICES, chosen
-from npk.dual.planning import plan
 from npk.dual.recording import record_trace
-from npk.dual.recursion import Recursion
 from npk.errors import DataError, OptionError, ShapeError
+from npk.gram.cluster import OnCluster
+from npk.gram.engine import Engine
+from npk.gram.executors import Here
 from npk.gram.matrix import Gram, put
-from npk.gram.options import check_store_place, dtype_named, parse_bytes
+from npk.gram.options import KernelOptions, Promise, check_store_place
 from npk.gram.sides import Sides
-from npk.gram.sources import Recorded, Source, Unrecorded, spread
+from npk.gram.sources import Recorded, Source, Unrecorded
 from npk.gram.store import GramStore
-from npk.gram.stored import plan_in_memory, tell, write_store
 from npk.gram.tiles import plan_tiles
 from npk.gram.work import Work, memory_demand
+from npk.gram.writing import plan_in_memory, tell, write_store
 from npk.progress import Progress, as_progress
 from npk.samples import as_samples
 
@@ -47,6 +46,8 @@ _NO_SAMPLES = "a gate table of 0 samples has no kernel. Take at least one."
 class NeuralPathKernel:
     """The kernel of one network with fixed options; traces and compiles once, then serves many data sets.
 
+    It gives the kernel of the network as it is at each call, and does not change itself: other options make another object.
+
     Args:
         net: a network in eval mode, or ``None`` when only gate tables will come.
         scale: "fan_in" (every parametric layer divides by its fan-in), "count" (all variances 1), "cosine".
@@ -63,6 +64,11 @@ class NeuralPathKernel:
         BackendError: a backend that is not available.
     """
 
+    net: "torch.nn.Module | None"
+    engine: Engine
+    options: KernelOptions
+    _current: CurrentTrace | None
+
     def __init__(
         self,
         net: "torch.nn.Module | None",
@@ -76,18 +82,29 @@ class NeuralPathKernel:
         memory: int | str | None = None,
         progress: bool | Progress = True,
     ) -> None:
+        options = KernelOptions(scale, dtype, gates, value_input, bias, backend)
+        self._begin(net, Engine(options, Promise(memory), as_progress(progress)))
+
+    @classmethod
+    def of(cls, net: "torch.nn.Module | None", engine: Engine) -> "NeuralPathKernel":
+        """The kernel of a network on an engine, whose options were checked when it was made."""
+        kernel = cls.__new__(cls)
+        kernel._begin(net, engine)
+        return kernel
+
+    def _begin(self, net: "torch.nn.Module | None", engine: Engine) -> None:
         if net is not None:
             _check_network(net)
-        self.net, self.scale, self.dtype, self.gates = net, scale, dtype, gates
-        self.value_input, self.bias, self.backend = value_input, bias, backend
-        self.memory, self.progress = parse_bytes(memory), as_progress(progress)
-        self.beside = 0  # bytes that the process holds beside, where the promise is for all of it
-        self._traced: tuple[Trace, list] | None = None  # and the state of the network that it rests on
-        self._backends: dict[tuple, Backend] = {}
+        vars(self).update(net=net, engine=engine, options=engine.options, _current=None if net is None else CurrentTrace(net))
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Options are seen to when they are given, and hold from the next call on when they are given later."""
-        object.__setattr__(self, name, _option(name, value) if name in CHOICES else value)
+    def __setattr__(self, name: str, value: object) -> None:
+        raise OptionError(f"a kernel object does not change, and {name} was assigned. Make another one: npk.NeuralPathKernel(net, ...).")
+
+    def holding(self, beside: int) -> "NeuralPathKernel":
+        """The same kernel, whose memory promise is for a process that holds so many bytes beside."""
+        kernel = NeuralPathKernel.of(self.net, self.engine.holding(beside))
+        vars(kernel)["_current"] = self._current
+        return kernel
 
     def __call__(self, X: Samples, Y: Samples | None = None) -> np.ndarray:
         """The kernel matrix.
@@ -108,14 +125,15 @@ class NeuralPathKernel:
         """
         self.keep_promise(X, Y)
         rows, cols = self._tables(X, Y)
-        backend, exponents = self.prepare(rows if cols is None else cols)
+        engine = self.engine
+        backend, exponents = engine.prepare(rows if cols is None else cols)
         shape = (len(rows), len(rows if cols is None else cols))
         held = rows.nbytes + (cols.nbytes if cols is not None else 0)
-        demand = memory_demand(backend, self, held, shape)
-        plan = plan_tiles(*shape, demand, budget=self.memory, symmetric=cols is None)
-        tell(self, plan, demand, len(plan), backend)
-        result = np.empty(shape, self.dtype)
-        for tile, values in Work(self, rows, cols, plan, backend, exponents).tiles():
+        demand = memory_demand(backend, engine, held, shape)
+        plan = plan_tiles(*shape, demand, budget=engine.promise.bytes, symmetric=cols is None)
+        tell(engine, plan, demand, len(plan), backend)
+        result = np.empty(shape, self.options.dtype)
+        for tile, values in Work(engine, rows, cols, plan, backend, exponents).tiles():
             put(result, tile.rows, tile.cols, values, symmetric=plan.symmetric)
         return result
 
@@ -129,10 +147,10 @@ class NeuralPathKernel:
         Raises:
             OptionError: the promise cannot be kept.
         """
-        if self.memory is not None:
+        if self.engine.promise.bytes is not None:
             sources = self.sources(X, Y)
             few = sources[-1].few()
-            plan_in_memory(self, self.prepare(few)[0], sources, few.nbytes // len(few))
+            plan_in_memory(self.engine, self.engine.prepare(few)[0], sources, few.nbytes // len(few))
 
     def to_store(
         self, X: Samples, Y: Samples | None, out: str | Path, *, resume: bool = True, client: "distributed.Client | None" = None
@@ -156,15 +174,14 @@ class NeuralPathKernel:
             OptionError: ``out`` is no name of a store, or ``client`` no client.
         """
         out = check_store_place(out)
-        if client is not None and not (callable(getattr(client, "submit", None)) and hasattr(client, "scheduler_info")):
-            raise OptionError(f"client is of type {type(client).__name__}. Give a dask.distributed.Client(address).")
-        write_store(self, self.sources(X, Y), out, resume=resume, client=client)
-        return Gram(GramStore.open(out), self.memory)
+        executor = Here() if client is None else OnCluster(client)
+        write_store(self.engine, self.sources(X, Y), out, executor, resume=resume)
+        return Gram(GramStore.open(out), self.engine.promise.bytes)
 
     def diagonal(self, X: Samples) -> np.ndarray:
         """K(x, x) of each sample, ``(n,)`` float64, on the scale of the kernel ("cosine": on that of "fan_in")."""
         table = self._tables(X, None)[0]
-        sides = Sides(self, *self.prepare(table))
+        sides = Sides(self.engine, *self.engine.prepare(table))
         values, powers = sides.diagonal(table)
         return np.ldexp(values, sides.unit + 2 * powers)
 
@@ -177,42 +194,27 @@ class NeuralPathKernel:
 
     def _source(self, X: Samples) -> Source:
         if isinstance(X, (GateTable, GateStore)):
-            _check_kind(X, self.gates)
+            _check_kind(X, self.options.gates)
             if len(X) == 0:
                 raise DataError(_NO_SAMPLES)
             return Recorded(X)
         X = self._as_samples(X)
-        return Unrecorded(self.trace(X.shape[1:]), X, self.gates)
-
-    def on(self, store: GramStore, *, one_device: bool = False) -> Work:
-        """The work on a store, from what is in it alone; ``one_device``: on the current device only, since others have processes too."""
-        rows, cols = store.rows, None if store.plan.symmetric else store.cols
-        return Work(self, rows, cols, store.plan, self._backend(store.cols.take(slice(0, 1)), one_device), store.exponents)
+        return Unrecorded(self.trace(X.shape[1:]), X, self.options.gates)
 
     def record(self, X: Samples) -> GateTable:
         """The gate table of samples under the kernel's network and options, in memory."""
         if isinstance(X, (GateTable, GateStore)):
-            _check_kind(X, self.gates)
+            _check_kind(X, self.options.gates)
             return X if isinstance(X, GateTable) else X.take(slice(None))
         X = self._as_samples(X)
-        memory = self.memory and max(1, self.memory - self.beside)
-        return record_trace(self.trace(X.shape[1:]), X, gates=self.gates, progress=self.progress, memory=memory)
+        promise = self.engine.promise
+        memory = promise.bytes and max(1, promise.bytes - promise.beside)
+        return record_trace(self.trace(X.shape[1:]), X, gates=self.options.gates, progress=self.engine.progress, memory=memory)
 
     def trace(self, input_shape: tuple[int, ...]) -> "Trace":
         """The traced network, traced when samples have another shape, or the network is not what it was."""
-        from npk.dual.apart import apart
-        from npk.dual.state import state_of
-        from npk.dual.tracing import trace_network
-
-        net = self.net
-        assert net is not None
-        if self._traced is not None:
-            trace, state = self._traced
-            if trace.graph.input_shape == input_shape and apart(lambda: trace.holds() and state == state_of(net)):
-                return trace
-        trace = trace_network(net, input_shape)
-        self._traced = trace, apart(state_of, net)  # behind the trace: a network may keep what its forward made
-        return trace
+        assert self._current is not None
+        return self._current.of(input_shape)
 
     def _as_samples(self, X: Any) -> np.ndarray:
         if self.net is None:
@@ -221,22 +223,6 @@ class NeuralPathKernel:
         with shape_explained(self.net, X.shape):
             self.trace(X.shape[1:])
         return X
-
-    def prepare(self, table: GateTable | DeviceGates) -> tuple[Backend, np.ndarray]:
-        """Backend for tables like this one, and exponents: of each step of the recursion, and of the size of the matrix."""
-        from npk.backends.exponents import find_exponents
-
-        some = table.take(spread(len(table)))
-        few = some.host() if isinstance(some, DeviceGates) else some
-        backend = self._backend(few)
-        balanced, powers = balance_of(backend.recursion).balanced(few)
-        exponents = find_exponents(backend.recursion, balanced)
-        return backend, np.append(exponents, exponents[-1] + 2 * powers.max())
-
-    def in_float64(self, table: GateTable | DeviceGates) -> Backend:
-        """The backend for samples whose values the dtype does not hold."""
-        few = table.host() if isinstance(table, DeviceGates) else table
-        return self._backend(few, one_device=True, dtype="float64")
 
     def _tables(self, X: Samples, Y: Samples | None) -> tuple[GateTable | DeviceGates, GateTable | DeviceGates | None]:
         rows = self._gates_of(X)
@@ -249,7 +235,7 @@ class NeuralPathKernel:
 
     def _gates_of(self, X: Samples) -> GateTable | DeviceGates:
         """The gates, left on the GPU where network and tiles are there, and they take no more than their share of what is free."""
-        if self.backend != "cuda" or isinstance(X, (GateTable, GateStore)):
+        if self.options.backend != "cuda" or isinstance(X, (GateTable, GateStore)):
             return self.record(X)
         from npk.dual import device_recording as there
 
@@ -260,19 +246,9 @@ class NeuralPathKernel:
             return self.record(X)
         if needed > free * _SHARE:
             text = f"gates and samples take {needed / 1e9:.2f} GB, more than half of the {free / 1e9:.2f} GB that the GPU has free"
-            self.progress.note("gates", f"{text}: they go through the host's memory", bytes=needed, free=free)
+            self.engine.progress.note("gates", f"{text}: they go through the host's memory", bytes=needed, free=free)
             return self.record(X)
-        return there.record_on_device(trace, X, gates=self.gates, progress=self.progress)
-
-    def _backend(self, table: GateTable, one_device: bool = False, dtype: str | None = None) -> Backend:
-        kinds, dtype = tuple(entry.kind for entry in table.entries.values()), dtype or self.dtype
-        common = (table.graph, kinds, *(getattr(self, name) for name in CHOICES))
-        key = (common, one_device, dtype)
-        if key not in self._backends:
-            recursion = plan(table.graph, scale=self.scale, bias=self.bias, value_input=self.value_input)
-            kept = {known: backend for known, backend in self._backends.items() if known[0] == common and known[2] != dtype}
-            self._backends = {**kept, key: _make_backend(self.backend, recursion, table, dtype, self.progress, one_device)}
-        return self._backends[key]
+        return there.record_on_device(trace, X, gates=self.options.gates, progress=self.engine.progress)
 
 
 def kernel(
@@ -355,29 +331,3 @@ def _check_kind(table: GateTable | GateStore, gates: str) -> None:
             raise OptionError(
                 f"gates={gates!r}, but the gate table has {kind} gates at layer {name!r}. Record the gates with gates={gates!r}."
             )
-
-
-def _option(name: str, value: Any) -> str:
-    """An option as it is kept."""
-    value = chosen(name, dtype_named(value) if name == "dtype" else value)
-    if (name, value) == ("backend", "cuda"):
-        from npk.backends.cuda import launcher
-
-        launcher.find_launcher()  # says what is missing now, not behind a recording
-    return "cpu" if (name, value) == ("backend", "auto") else value
-
-
-def _make_backend(name: str, recursion: Recursion, table: GateTable, dtype: str, progress: Progress, one_device: bool) -> Backend:
-    if name == "reference":
-        from npk.backends.reference import ReferenceBackend
-
-        return ReferenceBackend(recursion, table, dtype)
-    if name == "cuda":
-        from npk.backends.cuda.several import on_devices
-
-        return on_devices(recursion, table, dtype, one=one_device)
-    from npk.backends.cpu import CpuBackend
-
-    backend = CpuBackend(recursion, table, dtype)
-    backend.compile(table, progress)
-    return backend

@@ -1,19 +1,85 @@
-"""The options of a kernel: sizes, types and places, brought into one form or refused before anything is computed."""
+"""The options of a kernel: choices, sizes and places, brought into one form or refused before anything is computed."""
 
 import os
 import re
 import reprlib
+from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from npk.dual.options import chosen
 from npk.errors import OptionError, StoreError
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 _MOST_BYTES = 2**63 - 1
 _STORES = ("", ".zarr")
+
+
+@dataclass(frozen=True)
+class KernelOptions:
+    """What a kernel is of, beside network and samples; refused when it is made, for Python, estimators and the command line alike.
+
+    Args:
+        scale: "fan_in" (every parametric layer divides by its fan-in), "count" (all variances 1), "cosine".
+        dtype: "float32" or "float64", of the arithmetic and of the result; a type of NumPy or PyTorch goes by its name.
+        gates: "hard", "soft" or "auto" (as the network evaluates).
+        value_input: "x", "ones" or "auto" (as the network has it).
+        bias: "ignore", or "paths": biases start paths of their own.
+        backend: "reference", "cpu", "cuda" or "auto" (the CPU).
+
+    Raises:
+        OptionError: another value.
+        BackendError: a backend that is not available.
+    """
+
+    scale: str = "fan_in"
+    dtype: str = "float32"
+    gates: str = "auto"
+    value_input: str = "auto"
+    bias: str = "ignore"
+    backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dtype", dtype_named(self.dtype))
+        for field in fields(self):
+            chosen(field.name, getattr(self, field.name))
+        if self.backend == "cuda":
+            from npk.backends.cuda import launcher
+
+            launcher.find_launcher()  # says what is missing now, not behind a recording
+        object.__setattr__(self, "backend", "cpu" if self.backend == "auto" else self.backend)
+
+
+@dataclass(frozen=True)
+class Promise:
+    """Bytes that a call may take: for samples, gates, working memory and result together.
+
+    Args:
+        memory: bytes, or text such as "8GB"; ``None`` for no promise.
+        beside: bytes that the process holds beside, where the promise is for all of it.
+
+    Raises:
+        OptionError: no size.
+    """
+
+    memory: int | str | None = None
+    beside: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "memory", parse_bytes(self.memory))
+
+    @property
+    def bytes(self) -> int | None:
+        """The promise as a number; ``None``: there is none."""
+        assert not isinstance(self.memory, str)
+        return self.memory
+
+    def holding(self, beside: int) -> "Promise":
+        """The same promise for a process that holds so much beside."""
+        return replace(self, beside=beside)
 
 
 def dtype_named(dtype: object) -> str:

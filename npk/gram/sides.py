@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,10 +12,8 @@ from npk.dual.balance import balance_of
 from npk.dual.device_gates import DeviceGates
 from npk.dual.gate_store import GateStore
 from npk.dual.gate_table import GateTable
+from npk.gram.engine import Engine
 from npk.gram.tiles import cuts
-
-if TYPE_CHECKING:
-    from npk.gram.kernel import NeuralPathKernel
 
 Gates = GateTable | GateStore | DeviceGates
 _BAND, _FEW = 256, 16  # samples of a diagonal: read together, and computed together
@@ -57,21 +54,21 @@ class Sides:
     """Makes samples ready for tiles of one matrix.
 
     Args:
-        kernel: the options.
+        engine: of the kernel.
         backend: made ready for the gates.
         exponents: power of two of each step, and of the size of the matrix.
     """
 
-    def __init__(self, kernel: "NeuralPathKernel", backend: Backend, exponents: np.ndarray) -> None:
-        self.kernel, self.backend, self.exponents = kernel, backend, exponents
+    def __init__(self, engine: Engine, backend: Backend, exponents: np.ndarray) -> None:
+        self.engine, self.options, self.backend, self.exponents = engine, engine.options, backend, exponents
         self.unit = int(exponents[len(backend.recursion.steps) - 1])  # power of two of the balanced matrix
         self.balance = balance_of(backend.recursion)
-        self.ranges = Ranges(backend.recursion, exponents, kernel.dtype)
+        self.ranges = Ranges(backend.recursion, exponents, self.options.dtype)
 
     def samples(self, gates: GateTable | DeviceGates) -> Samples:
         """Bring samples to one size, and look for those whose values the dtype does not hold."""
         table, powers = self.balance.balanced(gates)  # pyright: ignore[reportArgumentType]
-        lowest = 0 if self.kernel.scale == "cosine" else self.unit + 2 * int(powers.min())
+        lowest = 0 if self.options.scale == "cosine" else self.unit + 2 * int(powers.min())
         if self.ranges.surely_held(table, lowest):
             return Samples(table, powers)
         seen = table.host() if isinstance(table, DeviceGates) else table
@@ -84,7 +81,7 @@ class Sides:
     @cached_property
     def _exact(self) -> Backend:
         """The backend for samples that the dtype does not hold."""
-        return self.backend if self.kernel.dtype == "float64" else self.kernel.in_float64(self._some)
+        return self.backend if self.options.dtype == "float64" else self.engine.in_float64(self._some)
 
     def exactly(self, rows: Samples, cols: Samples) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Row numbers, column numbers and values, divided by 2**unit, of the pairs that the dtype does not hold."""

@@ -8,18 +8,18 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from npk.backends import Backend
 from npk.backends.cpu.threads import torch_threads_kept
 from npk.errors import DeviceMemoryError, KernelWarning, ScaleError
+from npk.gram.engine import Engine
+from npk.gram.options import KernelOptions
 from npk.gram.sides import Gates, Samples, Sides
+from npk.gram.store import GramStore
 from npk.gram.tiles import Demand, Tile, TilePlan, cuts
-
-if TYPE_CHECKING:
-    from npk.gram.kernel import NeuralPathKernel
 
 _TOGETHER = 64  # rows that are multiplied by powers of their own at once
 _MARGIN = 100  # a process does not hold exactly the same at every start; the part of it that is enough
@@ -29,7 +29,7 @@ class Work:
     """One matrix: gates, backend, plan; gives the tiles.
 
     Args:
-        kernel: the options, and where progress is told.
+        engine: of the kernel, with its options, and where progress is told.
         rows: gates of the rows.
         cols: gates of the columns; ``None``: the rows.
         plan: how the matrix is cut.
@@ -37,13 +37,12 @@ class Work:
         exponents: power of two of each step of the recursion, and of the size of the matrix.
     """
 
-    def __init__(
-        self, kernel: "NeuralPathKernel", rows: Gates, cols: Gates | None, plan: TilePlan, backend: Backend, exponents: np.ndarray
-    ) -> None:
-        self.kernel, self.rows, self.cols = kernel, rows, rows if cols is None else cols
+    def __init__(self, engine: Engine, rows: Gates, cols: Gates | None, plan: TilePlan, backend: Backend, exponents: np.ndarray) -> None:
+        self.engine, self.options, self.progress = engine, engine.options, engine.progress
+        self.rows, self.cols = rows, rows if cols is None else cols
         self.plan, self.backend, self.exponents = plan, backend, exponents
-        self.sides = Sides(kernel, backend, exponents)
-        self.roots = self._roots() if kernel.scale == "cosine" else None
+        self.sides = Sides(engine, backend, exponents)
+        self.roots = self._roots() if self.options.scale == "cosine" else None
         self.found = Findings()
         self._row: tuple[int, Samples | None, Any] = (-1, None, None)  # the band of rows that is in memory
         self._memories = itertools.cycle([backend.memory_of(plan.largest) for _ in range(backend.ahead + 1)])
@@ -54,6 +53,13 @@ class Work:
         right = np.sqrt(self.sides.diagonal(self.cols)[0])
         return (right if self.rows is self.cols else np.sqrt(self.sides.diagonal(self.rows)[0])), right
 
+    @classmethod
+    def of(cls, engine: Engine, store: GramStore, *, one_device: bool = False) -> "Work":
+        """The work on a store, from what is in it alone; ``one_device``: on the current device only, since others have processes too."""
+        rows, cols = store.rows, None if store.plan.symmetric else store.cols
+        backend = engine.backend(store.cols.take(slice(0, 1)), one_device=one_device)
+        return cls(engine, rows, cols, store.plan, backend, store.exponents)
+
     def tiles(self, todo: Sequence[Tile] | None = None) -> Iterator[tuple[Tile, np.ndarray]]:
         """Pairs (tile, values on the kernel's scale); the values are overwritten by the next tile's.
 
@@ -61,11 +67,11 @@ class Work:
             todo: the tiles of the plan that are wanted, in its order; ``None``: all.
         """
         todo = list(self.plan) if todo is None else todo
-        with self.kernel.progress.task("kernel tiles", len(self.plan), len(self.plan) - len(todo)) as advance:
+        with self.progress.task("kernel tiles", len(self.plan), len(self.plan) - len(todo)) as advance:
             for tile, finished in self._begun(todo):
                 yield tile, finished()
                 advance(1)
-        self.found.report(self.plan, self.kernel.dtype)
+        self.found.report(self.plan, self.options.dtype)
 
     def _begun(self, todo: Sequence[Tile]) -> Iterator[tuple[Tile, Callable[[], np.ndarray]]]:
         """Tiles and what gives their values; so many later ones are under way as the backend takes."""
@@ -119,7 +125,7 @@ class Work:
     def _in_pieces(self, tile: Tile, rows: Samples, cols: Samples, memory: np.ndarray | None) -> np.ndarray:
         """A tile of which the device takes only a part at a time."""
         self._row = (-1, None, None)
-        values = np.empty(tile.shape, self.kernel.dtype) if memory is None else memory[: math.prod(tile.shape)].reshape(tile.shape)
+        values = np.empty(tile.shape, self.options.dtype) if memory is None else memory[: math.prod(tile.shape)].reshape(tile.shape)
         values[:] = 0
         todo = [(slice(0, len(rows)), slice(0, len(cols)))]
         while todo:
@@ -146,7 +152,7 @@ class Work:
             raise error
         self._most = -(-max(shape) // 2)
         text = f"the device has no room for a tile of {shape[0]} x {shape[1]}: in pieces of {self._most} from now on"
-        self.kernel.progress.note("pieces", text, side=self._most)
+        self.progress.note("pieces", text, side=self._most)
 
     def _finish(self, tile: Tile, rows: Samples, cols: Samples, values: np.ndarray) -> np.ndarray:
         """A tile on the kernel's scale, in place."""
@@ -160,11 +166,11 @@ class Work:
             top = float(settle(values, float(np.ldexp(1.0, exponent)), whole).max())
         if not np.isfinite(top):
             raise ScaleError(
-                f"kernel values leave the range of {self.kernel.dtype} between layers. "
+                f"kernel values leave the range of {self.options.dtype} between layers. "
                 'Use dtype="float64"; if it is float64 already, the samples differ too much in size: normalize them.'
             )
         if plain:
-            check_range(np.log2(top) + exponent if top > 0 else -np.inf, int(self.exponents[-1]), self.kernel)
+            check_range(np.log2(top) + exponent if top > 0 else -np.inf, int(self.exponents[-1]), self.options)
             return values
         if self.roots is not None:
             return self._cosines(tile, rows, cols, values)
@@ -183,7 +189,7 @@ class Work:
         if self.plan.symmetric and tile.row == tile.col:
             _mirror(shares, rows.wide)
             np.fill_diagonal(shares, (roots[0] > 0).astype(float))
-        return shares.astype(self.kernel.dtype)
+        return shares.astype(self.options.dtype)
 
     def _sized(self, tile: Tile, rows: Samples, cols: Samples, values: np.ndarray) -> np.ndarray:
         """Each entry times its own power of two; those that the dtype did not hold from float64."""
@@ -197,7 +203,7 @@ class Work:
                 _mirror(values, rows.wide)
             largest = np.abs(values).max()
             top = np.log2(largest) if largest > 0 else -np.inf
-        check_range(top, int(self.exponents[-1]), self.kernel)
+        check_range(top, int(self.exponents[-1]), self.options)
         return values
 
     def findings(self, tile: Tile, values: np.ndarray) -> "Findings":
@@ -210,7 +216,7 @@ class Work:
         dead: np.ndarray = np.equal(np.diagonal(values), 0) if rows.live is None else ~rows.live
         lost = 0 if rows.lost is None else int(rows.lost.sum())
         twice = 2 if self.plan.symmetric and not whole else 1
-        small = 0 if self.roots is not None else twice * _below(rows, cols, np.finfo(self.kernel.dtype).minexp)
+        small = 0 if self.roots is not None else twice * _below(rows, cols, np.finfo(self.options.dtype).minexp)
         return Findings(int(dead.sum()) if whole else 0, lost if whole else 0, small, twice * values.size)
 
 
@@ -273,13 +279,13 @@ def _warn(text: str) -> None:
 
 
 def memory_demand(
-    backend: Backend, kernel: "NeuralPathKernel", held: int, shape: tuple[int, int] = (0, 0), *, gates: int = 0, before: int = 0
+    backend: Backend, engine: Engine, held: int, shape: tuple[int, int] = (0, 0), *, gates: int = 0, before: int = 0
 ) -> Demand:
     """What a kernel takes.
 
     Args:
         backend: made ready for the gates.
-        kernel: the options.
+        engine: of the kernel.
         held: bytes of what is in memory all the time, such as samples and gates.
         shape: of the result in memory; nothing for one on disk.
         gates: bytes of a sample's gates on disk; 0 for gates in memory.
@@ -288,26 +294,27 @@ def memory_demand(
     Returns:
         The bytes: threads, masks of two sides of a tile, as they are formed and once more side by side, and the tile's pairs.
     """
-    item = np.dtype(kernel.dtype).itemsize
-    fixed = kernel.beside + held + shape[0] * shape[1] * item + (os.cpu_count() or 1) * backend.bytes_a_thread
+    beside = engine.promise.beside
+    item = np.dtype(engine.options.dtype).itemsize
+    fixed = beside + held + shape[0] * shape[1] * item + (os.cpu_count() or 1) * backend.bytes_a_thread
     # what is written is copied, and the matrix can be read under the same promise
     pair = backend.bytes_a_pair + (0 if any(shape) else 3 * item)
-    pair += 2 * 8 + item if kernel.scale == "cosine" else 0
-    return Demand(fixed, 4 * backend.bytes_a_sample + 2 * gates, pair, kernel.beside + held + before, kernel.beside // _MARGIN)
+    pair += 2 * 8 + item if engine.options.scale == "cosine" else 0
+    return Demand(fixed, 4 * backend.bytes_a_sample + 2 * gates, pair, beside + held + before, beside // _MARGIN)
 
 
-def check_range(power: float, exponent: int, kernel: "NeuralPathKernel") -> None:
-    """Whether values up to 2**power are exact in the kernel's dtype.
+def check_range(power: float, exponent: int, options: KernelOptions) -> None:
+    """Whether values up to 2**power are exact in the dtype of the options.
 
     Values far below 2**exponent, the size of the matrix, may be tiny: whether a tile has only such ones depends on how the matrix is cut.
 
     Raises:
         ScaleError: values outside the range of the dtype.
     """
-    info = np.finfo(kernel.dtype)
+    info = np.finfo(options.dtype)
     if power >= info.maxexp or max(power, exponent) < np.log2(info.tiny) + info.nmant:
         largest = exponent if power < info.maxexp else max(exponent, info.maxexp)
         raise ScaleError(
-            f'with scale="{kernel.scale}" the largest kernel values are about 2**{largest}, outside the range of {kernel.dtype}. '
+            f'with scale="{options.scale}" the largest kernel values are about 2**{largest}, outside the range of {options.dtype}. '
             'Use scale="cosine", or dtype="float64".'
         )

@@ -1,68 +1,61 @@
 """A kernel computed into a store: made anew, gone on with, or made larger; and the plan, told before the work starts."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from npk.backends import Backend
 from npk.dual.gate_store import samples_at_once
 from npk.errors import StoreError
+from npk.gram.engine import Engine
+from npk.gram.executors import Executor
 from npk.gram.sources import Source
 from npk.gram.store import GramStore
 from npk.gram.tiles import Demand, TilePlan, plan_tiles
-from npk.gram.work import memory_demand
+from npk.gram.work import Work, memory_demand
 from npk.progress import duration
 
-if TYPE_CHECKING:
-    import distributed
-
-    from npk.gram.kernel import NeuralPathKernel
-
-OPTIONS = ("scale", "dtype", "gates", "value_input", "bias", "backend")
 _WORDS = {"network": "another network or other weights", "rows": "other samples in the rows", "columns": "other samples in the columns"}
 Sources = tuple[Source, ...]
 
 
-def write_store(
-    kernel: "NeuralPathKernel", sources: Sources, out: str | Path, *, resume: bool, client: "distributed.Client | None"
-) -> None:
+def write_store(engine: Engine, sources: Sources, out: str | Path, executor: Executor, *, resume: bool) -> None:
     """Compute what is missing of a store, and make the store if there is none.
 
     Args:
-        kernel: the options.
+        engine: of the kernel.
         sources: of the rows, and of the columns if those are others.
         out: path of the store.
+        executor: computes the tiles, here or elsewhere.
         resume: go on with a store that is there.
-        client: of a cluster that computes the tiles.
 
     Raises:
         StoreError: the store is of another kernel, is damaged, is being written by another process, or cannot be written.
         OptionError: the memory promise cannot be kept.
     """
     if not Path(out).exists() or not any(Path(out).iterdir()):  # an empty folder is given way to
-        _create(kernel, sources, out)
+        _create(engine, sources, out)
     elif not resume:
         raise StoreError(f"{out} exists and resume=False. Choose another name, remove it, or go on with it: resume=True.")
     with GramStore.writing(out) as store:
-        _adopt(kernel, store, sources)
+        _adopt(engine, store, sources)
         for source, gates in zip(sources, (store.rows, store.cols), strict=False):
-            source.fill(gates, kernel.progress)
-        _fill(kernel, store, sources, client)
+            source.fill(gates, engine.progress)
+        _fill(engine, store, sources, executor)
 
 
-def _create(kernel: "NeuralPathKernel", sources: Sources, out: str | Path) -> None:
+def _create(engine: Engine, sources: Sources, out: str | Path) -> None:
     few = tuple(source.few() for source in sources)
-    backend, exponents = kernel.prepare(few[-1])
-    plan, _ = plan_on_disk(kernel, backend, sources, few[0].nbytes // len(few[0]))
-    GramStore.create(out, plan, kernel.dtype, _about(kernel, sources, (plan.n, plan.m)), exponents, few)
+    backend, exponents = engine.prepare(few[-1])
+    plan, _ = plan_on_disk(engine, backend, sources, few[0].nbytes // len(few[0]))
+    GramStore.create(out, plan, engine.options.dtype, _about(engine, sources, (plan.n, plan.m)), exponents, few)
 
 
-def plan_on_disk(
-    kernel: "NeuralPathKernel", backend: Backend, sources: Sources, gates: int, side: int | None = None
-) -> tuple[TilePlan, Demand]:
+def plan_on_disk(engine: Engine, backend: Backend, sources: Sources, gates: int, side: int | None = None) -> tuple[TilePlan, Demand]:
     """The tiles of a kernel on disk, and the bytes that it takes in memory.
 
     Args:
-        kernel: the options.
+        engine: of the kernel.
         backend: made ready.
         sources: of the rows, and of the columns if those are others.
         gates: bytes of a sample and its gates on disk.
@@ -76,16 +69,16 @@ def plan_on_disk(
     """
     together, held = samples_at_once(gates), sum(source.nbytes for source in sources)
     before = max(source.bytes_to_fill(min(together, len(source))) for source in sources)
-    demand = memory_demand(backend, kernel, held + 2 * gates * min(together, max(map(len, sources))), gates=gates, before=before)
+    demand = memory_demand(backend, engine, held + 2 * gates * min(together, max(map(len, sources))), gates=gates, before=before)
     sizes = len(sources[0]), len(sources[-1])
-    return plan_tiles(*sizes, demand, budget=kernel.memory, symmetric=len(sources) == 1, side=side), demand
+    return plan_tiles(*sizes, demand, budget=engine.promise.bytes, symmetric=len(sources) == 1, side=side), demand
 
 
-def plan_in_memory(kernel: "NeuralPathKernel", backend: Backend, sources: Sources, gates: int) -> tuple[TilePlan, Demand]:
+def plan_in_memory(engine: Engine, backend: Backend, sources: Sources, gates: int) -> tuple[TilePlan, Demand]:
     """The tiles of a kernel in memory, and the bytes that it takes from the recording of the gates on.
 
     Args:
-        kernel: the options.
+        engine: of the kernel.
         backend: made ready.
         sources: of the rows, and of the columns if those are others.
         gates: bytes of a sample and its gates.
@@ -99,25 +92,25 @@ def plan_in_memory(kernel: "NeuralPathKernel", backend: Backend, sources: Source
     rows, cols, sizes = sources[0], sources[1:], (len(sources[0]), len(sources[-1]))
     held = gates * sum(map(len, sources))
     loading = [rows.bytes_to_load() + sum(s.nbytes for s in cols), *(gates * len(rows) + s.bytes_to_load() for s in cols)]
-    demand = memory_demand(backend, kernel, held, sizes, before=max(0, *(most - held for most in loading)))
-    return plan_tiles(*sizes, demand, budget=kernel.memory, symmetric=not cols), demand
+    demand = memory_demand(backend, engine, held, sizes, before=max(0, *(most - held for most in loading)))
+    return plan_tiles(*sizes, demand, budget=engine.promise.bytes, symmetric=not cols), demand
 
 
-def _adopt(kernel: "NeuralPathKernel", store: GramStore, sources: Sources) -> None:
+def _adopt(engine: Engine, store: GramStore, sources: Sources) -> None:
     """Take a store of these samples as it is; one of the first of them grows."""
-    suits(kernel, store, sources)
-    if kernel.memory is not None:  # a promise that cannot be kept is refused before anything is recorded or made larger
-        backend, _ = kernel.prepare(sources[-1].few())
-        plan_on_disk(kernel, backend, sources, store.rows.bytes_a_sample, store.plan.side)
+    suits(engine, store, sources)
+    if engine.promise.bytes is not None:  # a promise that cannot be kept is refused before anything is recorded or made larger
+        backend, _ = engine.prepare(sources[-1].few())
+        plan_on_disk(engine, backend, sources, store.rows.bytes_a_sample, store.plan.side)
     sizes = len(sources[0]), len(sources[-1])
-    store.grow(*sizes, _about(kernel, sources, sizes))
+    store.grow(*sizes, _about(engine, sources, sizes))
 
 
-def suits(kernel: "NeuralPathKernel", store: GramStore, sources: Sources) -> None:
+def suits(engine: Engine, store: GramStore, sources: Sources) -> None:
     """See that a store is of these samples, or of the first of them.
 
     Args:
-        kernel: the options.
+        engine: of the kernel.
         store: that is there already.
         sources: of the rows, and of the columns if those are others.
 
@@ -130,20 +123,20 @@ def suits(kernel: "NeuralPathKernel", store: GramStore, sources: Sources) -> Non
     else:
         counts = zip(("rows", "columns"), (plan.n, plan.m), sizes, strict=True)
         found = [f"it has {there} {axis}, here are {here}" for axis, there, here in counts if here < there]
-    found = found or differences(store.about, _about(kernel, sources, (plan.n, plan.m)))
+    found = found or differences(store.about, _about(engine, sources, (plan.n, plan.m)))
     if found:
         raise StoreError(
             f"{store.path} holds another kernel: {'; '.join(found)}. Choose another name, or the same network, data and options."
         )
 
 
-def _about(kernel: "NeuralPathKernel", sources: Sources, sizes: tuple[int, int]) -> dict[str, Any]:
+def _about(engine: Engine, sources: Sources, sizes: tuple[int, int]) -> dict[str, Any]:
     """What a kernel is of, its first samples on each side: what must not change when a run goes on."""
     from npk import __version__
 
     sides = [source.digest(size) for source, size in zip(sources, sizes, strict=False)]
     digests = {"network": sources[0].network, "rows": sides[0], "columns": sides[1] if len(sides) == 2 else "the rows"}
-    return {**{name: getattr(kernel, name) for name in OPTIONS}, **digests, "npk": __version__}
+    return {**asdict(engine.options), **digests, "npk": __version__}
 
 
 def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
@@ -165,37 +158,31 @@ def _difference(key: str, there: object, here: object) -> str:
     return f"{key} is {there!r} there and {here!r} here"
 
 
-def _fill(kernel: "NeuralPathKernel", store: GramStore, sources: Sources, client: "distributed.Client | None") -> None:
+def _fill(engine: Engine, store: GramStore, sources: Sources, executor: Executor) -> None:
     """Compute the tiles that are missing, after a look at those that are not."""
     todo, plan = store.missing(), store.plan
-    _check(kernel, store, len(plan) - len(todo), {(tile.row, tile.col) for tile in todo})
-    work = kernel.on(store)
-    _, demand = plan_on_disk(kernel, work.backend, sources, store.rows.bytes_a_sample, plan.side)
-    tell(kernel, plan, demand, len(todo), work.backend)
-    if client is not None:
-        from npk.gram.cluster import compute_on
-
-        compute_on(client, store, todo, kernel.progress).report(plan, kernel.dtype)
-        return
-    for tile, values in work.tiles(todo):
-        store.write(tile, values)
+    _check(engine, store, len(plan) - len(todo), {(tile.row, tile.col) for tile in todo})
+    work = Work.of(engine, store)
+    _, demand = plan_on_disk(engine, work.backend, sources, store.rows.bytes_a_sample, plan.side)
+    tell(engine, plan, demand, len(todo), work.backend)
+    executor.compute(work, store, todo)
 
 
-def _check(kernel: "NeuralPathKernel", store: GramStore, done: int, todo: set[tuple[int, int]]) -> None:
+def _check(engine: Engine, store: GramStore, done: int, todo: set[tuple[int, int]]) -> None:
     """Read the tiles of an earlier run: one that is damaged would otherwise be found when the matrix is used."""
     if done:
-        with kernel.progress.task("checking tiles of an earlier run", done) as advance:
+        with engine.progress.task("checking tiles of an earlier run", done) as advance:
             for tile in store.plan:
                 if (tile.row, tile.col) not in todo:
                     store.read(tile)
                     advance(1)
 
 
-def tell(kernel: "NeuralPathKernel", plan: TilePlan, demand: Demand, todo: int, backend: Backend) -> None:
+def tell(engine: Engine, plan: TilePlan, demand: Demand, todo: int, backend: Backend) -> None:
     """Tell the plan before the work starts: tiles, bytes at the peak, and seconds where the machine's speed is known.
 
     Args:
-        kernel: where progress is told.
+        engine: where progress is told.
         plan: of the whole matrix.
         demand: bytes.
         todo: tiles to compute.
@@ -208,4 +195,4 @@ def tell(kernel: "NeuralPathKernel", plan: TilePlan, demand: Demand, todo: int, 
     time = "" if seconds is None else f", about {duration(seconds)}"
     tiles = f"{len(plan)} tile{'s' * (len(plan) != 1)} of at most {plan.side} x {plan.side}"
     text = f"plan: {plan.n} x {plan.m}, {tiles}{done}, at most {bytes_ / 1e6:,.0f} MB{time}"
-    kernel.progress.note("plan", text, n=plan.n, m=plan.m, tiles=len(plan), todo=todo, side=plan.side, bytes=bytes_, seconds=seconds)
+    engine.progress.note("plan", text, n=plan.n, m=plan.m, tiles=len(plan), todo=todo, side=plan.side, bytes=bytes_, seconds=seconds)

@@ -1,0 +1,96 @@
+"""The engine of a kernel: backends that are planned and compiled once for a path graph and the kinds of its gates."""
+
+import numpy as np
+
+from npk.backends import Backend
+from npk.backends.exponents import find_exponents
+from npk.dual.balance import balance_of
+from npk.dual.device_gates import DeviceGates
+from npk.dual.gate_table import GateTable
+from npk.dual.planning import plan
+from npk.dual.recursion import Recursion
+from npk.gram.options import KernelOptions, Promise
+from npk.gram.sources import spread
+from npk.progress import Progress
+
+
+class Engine:
+    """What computes a kernel under fixed options, whatever network and samples the gates are of.
+
+    Args:
+        options: of the kernel.
+        promise: bytes that a call may take.
+        progress: where it is told.
+    """
+
+    def __init__(self, options: KernelOptions, promise: Promise, progress: Progress) -> None:
+        self.options, self.promise, self.progress = options, promise, progress
+        self._backends: dict[tuple, Backend] = {}  # of one path graph
+
+    def holding(self, beside: int) -> "Engine":
+        """The same engine, with all that is compiled, in a process that holds so many bytes beside."""
+        engine = Engine(self.options, self.promise.holding(beside), self.progress)
+        engine._backends = dict(self._backends)
+        return engine
+
+    def prepare(self, table: GateTable | DeviceGates) -> tuple[Backend, np.ndarray]:
+        """What tables like this one need.
+
+        Args:
+            table: gates of at least one sample.
+
+        Returns:
+            The backend, and the exponents: of each step of the recursion, and of the size of the matrix.
+        """
+        few = _on_host(table.take(spread(len(table))))
+        backend = self.backend(few)
+        balanced, powers = balance_of(backend.recursion).balanced(few)
+        exponents = find_exponents(backend.recursion, balanced)
+        return backend, np.append(exponents, exponents[-1] + 2 * powers.max())
+
+    def in_float64(self, table: GateTable | DeviceGates) -> Backend:
+        """The backend for samples whose values the dtype does not hold."""
+        return self.backend(_on_host(table), one_device=True, dtype="float64")
+
+    def backend(self, table: GateTable, *, one_device: bool = False, dtype: str | None = None) -> Backend:
+        """The backend for tables of this graph and these kinds of gates.
+
+        Args:
+            table: gates of any samples.
+            one_device: on the current device only, since others have processes too.
+            dtype: another one than that of the options.
+
+        Returns:
+            The backend, compiled.
+        """
+        kinds, dtype = tuple(entry.kind for entry in table.entries.values()), dtype or self.options.dtype
+        key = (table.graph, kinds, one_device, dtype)
+        if key not in self._backends:
+            kept = {known: made for known, made in self._backends.items() if known[:2] == key[:2] and known[3] != dtype}
+            self._backends = {**kept, key: self._compiled(table, dtype, one_device)}
+        return self._backends[key]
+
+    def _compiled(self, table: GateTable, dtype: str, one_device: bool) -> Backend:
+        options = self.options
+        recursion = plan(table.graph, scale=options.scale, bias=options.bias, value_input=options.value_input)
+        return _make_backend(options.backend, recursion, table, dtype, self.progress, one_device)
+
+
+def _on_host(table: GateTable | DeviceGates) -> GateTable:
+    return table.host() if isinstance(table, DeviceGates) else table
+
+
+def _make_backend(name: str, recursion: Recursion, table: GateTable, dtype: str, progress: Progress, one_device: bool) -> Backend:
+    if name == "reference":
+        from npk.backends.reference import ReferenceBackend
+
+        return ReferenceBackend(recursion, table, dtype)
+    if name == "cuda":
+        from npk.backends.cuda.several import on_devices
+
+        return on_devices(recursion, table, dtype, one=one_device)
+    from npk.backends.cpu import CpuBackend
+
+    backend = CpuBackend(recursion, table, dtype)
+    backend.compile(table, progress)
+    return backend
