@@ -112,7 +112,7 @@ def test_columns_of_zeros_and_no_columns(gram, rng):
 @pytest.mark.parametrize("machine", [npk.NPKRidge, npk.NPKRidgeClassifier])
 def test_estimators_solve_where_their_kernel_is_made(machine, strict, rng, monkeypatch):
     def on_the_host(made, *tables):  # there are no kernels of CUDA here
-        assert made.backend in ("cuda", "cpu")
+        assert made.options.backend in ("cuda", "cpu")
         return npk.kernel(*tables, scale=made.options.scale, progress=False)
 
     monkeypatch.setattr(estimators, "kernel", on_the_host)
