@@ -1,5 +1,9 @@
-"""Where the gates on one side of a kernel come from: recorded already, or to be recorded from samples."""
+"""Where the gates on one side of a kernel come from: recorded already, or to be recorded from samples.
 
+A source is of one run: what it was asked once, it keeps.
+"""
+
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -56,6 +60,7 @@ class Recorded:
 
     def __init__(self, table: GateTable | GateStore) -> None:
         self.table, self.graph = table, table.graph
+        self._digests: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self.table)
@@ -67,6 +72,10 @@ class Recorded:
 
     def few(self) -> GateTable:
         """Gates of a few samples from all over."""
+        return self._few
+
+    @cached_property
+    def _few(self) -> GateTable:
         return self.table.take(spread(len(self.table)))
 
     def bytes_to_fill(self, together: int) -> int:
@@ -80,7 +89,9 @@ class Recorded:
 
     def digest(self, first: int) -> str:
         """That of the table of the first samples."""
-        return self.table.fingerprint(first)
+        if first not in self._digests:
+            self._digests[first] = self.table.fingerprint(first)
+        return self._digests[first]
 
     def fill(self, store: GateStore, progress: Progress) -> None:
         """Copy the pieces that are missing."""
@@ -99,6 +110,7 @@ class Unrecorded:
         from npk.dual.recording import weights_digest
 
         self.trace, self.X, self.gates = trace, X, gates
+        self._digests: dict[int, str] = {}
         self.network, self.graph = weights_digest(trace), trace.graph
 
     def __len__(self) -> int:
@@ -111,6 +123,10 @@ class Unrecorded:
 
     def few(self) -> GateTable:
         """Gates of a few samples from all over."""
+        return self._few
+
+    @cached_property
+    def _few(self) -> GateTable:
         from npk.dual.recording import record_trace
 
         return record_trace(self.trace, self.X[spread(len(self.X))], gates=self.gates, progress=Silent())
@@ -129,7 +145,9 @@ class Unrecorded:
 
     def digest(self, first: int) -> str:
         """That of the samples alone."""
-        return samples_digest(self.X, first)
+        if first not in self._digests:
+            self._digests[first] = samples_digest(self.X, first)
+        return self._digests[first]
 
     def fill(self, store: GateStore, progress: Progress) -> None:
         """Record the pieces that are missing."""

@@ -162,6 +162,9 @@ def _fill(engine: Engine, store: GramStore, sources: Sources, executor: Executor
     """Compute the tiles that are missing, after a look at those that are not."""
     todo, plan = store.missing(), store.plan
     _check(engine, store, len(plan) - len(todo), {(tile.row, tile.col) for tile in todo})
+    if not todo:  # nothing is compiled, and no gate is read
+        engine.progress.note("plan", f"plan: {_size(plan)}, all of them done", n=plan.n, m=plan.m, tiles=len(plan), todo=0, side=plan.side)
+        return
     work = Work.of(engine, store)
     _, demand = plan_on_disk(engine, work.backend, sources, store.rows.bytes_a_sample, plan.side)
     tell(engine, plan, demand, len(todo), work.backend)
@@ -193,6 +196,9 @@ def tell(engine: Engine, plan: TilePlan, demand: Demand, todo: int, backend: Bac
     seconds, bytes_ = None if each is None else each * pairs * todo / len(plan), demand.bytes(plan.largest)
     done = "" if todo == len(plan) else f", {len(plan) - todo} of them done"
     time = "" if seconds is None else f", about {duration(seconds)}"
-    tiles = f"{len(plan)} tile{'s' * (len(plan) != 1)} of at most {plan.side} x {plan.side}"
-    text = f"plan: {plan.n} x {plan.m}, {tiles}{done}, at most {bytes_ / 1e6:,.0f} MB{time}"
+    text = f"plan: {_size(plan)}{done}, at most {bytes_ / 1e6:,.0f} MB{time}"
     engine.progress.note("plan", text, n=plan.n, m=plan.m, tiles=len(plan), todo=todo, side=plan.side, bytes=bytes_, seconds=seconds)
+
+
+def _size(plan: TilePlan) -> str:
+    return f"{plan.n} x {plan.m}, {len(plan)} tile{'s' * (len(plan) != 1)} of at most {plan.side} x {plan.side}"
