@@ -1,7 +1,15 @@
-"""The errors npk raises on purpose.
+"""The errors npk raises on purpose, and its warnings, which name the line of the user's code.
 
-Every message says what is wrong, what came and what to do. The command line prints it on one line and exits with code 2.
+Every message says what is wrong, what came and what to do. The command line prints an error on one
+line and exits with code 2.
 """
+
+import sys
+import warnings
+from types import FrameType
+
+# No line of these is the user's: scikit-learn calls estimators by itself, on its own or by joblib.
+_NOT_THE_USERS = {"npk", "sklearn", "joblib"}
 
 
 class NpkError(Exception):
@@ -58,3 +66,24 @@ class KernelWarning(UserWarning):
 
 class CheckpointWarning(UserWarning):
     """A checkpoint that was read, and holds more tensors than the network has."""
+
+
+def warn(text: str, category: type[Warning]) -> None:
+    """Warn at the line that called npk, however deep in npk the reason is found.
+
+    The threads that npk starts have no such line above them. They hand what they find to the thread
+    that was called, and that one warns.
+
+    Args:
+        text: what is to be known, and what to do about it.
+        category: :class:`KernelWarning` or another class of warnings.
+    """
+    frame, level = sys._getframe(1), 2  # level 1 is the line below
+    while frame.f_back is not None and not _is_the_users(frame):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, category, stacklevel=level)
+
+
+def _is_the_users(frame: FrameType) -> bool:
+    package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+    return package not in _NOT_THE_USERS

@@ -149,8 +149,9 @@ def test_dead_inputs_are_counted_as_without_a_cluster(client, tmp_path):
         net[0].weight.copy_(torch.tensor([[1.0, 0.0]] * 4))
     X = np.stack([np.linspace(-1, 1, 40), np.ones(40)], 1).astype(np.float32)
     store = empty_store(tmp_path / "K.zarr", npk.record_gates(net, X), side=8)
-    with pytest.warns(KernelWarning, match="20 of 40 samples have no active path"):
+    with pytest.warns(KernelWarning, match="20 of 40 samples have no active path") as told:
         npk.kernel(npk.record_gates(net, X), out=store.path, client=client, progress=False)
+    assert told[0].filename == __file__
 
 
 # workers that come and go

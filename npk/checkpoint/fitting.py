@@ -1,7 +1,6 @@
 """Weights go into a network whose every name they have: under one prefix, as the network's own ``load_state_dict`` takes them."""
 
 import difflib
-import warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from npk.checkpoint.files import first_line
 from npk.checkpoint.state_dicts import SHOWN, StateDict, part_of, state_dicts
-from npk.errors import CheckpointError, CheckpointWarning
+from npk.errors import CheckpointError, CheckpointWarning, warn
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -93,7 +92,7 @@ def _say_what_is_left(fit: Fit, found: list[StateDict], path: Path, label: str) 
         place = f"{fit.source.name} " if fit.source.name else ""
         under = f"the weights {place}under {fit.prefix}*" if fit.left else f"the weights under {fit.source.name}"
         text = f"{path}: {under} are all of {label}; not loaded: {told}."
-        warnings.warn(text, CheckpointWarning, stacklevel=4)
+        warn(text, CheckpointWarning)
 
 
 def _fits(net: "nn.Module", source: StateDict) -> list[Fit]:

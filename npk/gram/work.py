@@ -4,7 +4,6 @@ import functools
 import itertools
 import math
 import os
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 
 from npk.backends import Backend
 from npk.backends.cpu.threads import torch_threads_kept
-from npk.errors import DeviceMemoryError, KernelWarning, ScaleError
+from npk.errors import DeviceMemoryError, KernelWarning, ScaleError, warn
 from npk.gram.engine import Engine
 from npk.gram.options import KernelOptions
 from npk.gram.sides import Gates, Samples, Sides
@@ -235,18 +234,21 @@ class Findings:
     def report(self, plan: TilePlan, dtype: str) -> None:
         """Warn of how many inputs are dead, and how many entries are not exact."""
         if self.dead:
-            _warn(f"{self.dead} of {plan.n} samples have no active path: K(x, x) = 0.")
+            text = f"{self.dead} of {plan.n} samples have no active path: K(x, x) = 0."
+            warn(text, KernelWarning)
         if self.lost:
-            _warn(
-                f"{self.lost} of {plan.n} samples have active paths whose values are too far apart for float64: "
-                "what underflowed is missing from the entries of these samples."
+            text = (
+                f"{self.lost} of {plan.n} samples have active paths whose values are too far apart"
+                " for float64: what underflowed is missing from the entries of these samples."
             )
+            warn(text, KernelWarning)
         if self.small:
             more = ', or dtype="float64"' if dtype == "float32" else ""
-            _warn(
-                f"{self.small} of {self.entries} entries between live samples are below the range of {dtype}: "
-                f'they came out as 0, or rounded. Use scale="cosine"{more}.'
+            text = (
+                f"{self.small} of {self.entries} entries between live samples are below the range"
+                f' of {dtype}: they came out as 0, or rounded. Use scale="cosine"{more}.'
             )
+            warn(text, KernelWarning)
 
 
 def _below(rows: Samples, cols: Samples, minexp: int) -> int:
@@ -272,10 +274,6 @@ def _parts(whole: slice, side: int) -> list[slice]:
 
 def _moved(part: slice, by: int) -> slice:
     return slice(part.start + by, part.stop + by)
-
-
-def _warn(text: str) -> None:
-    warnings.warn(text, KernelWarning, stacklevel=6)
 
 
 def memory_demand(

@@ -7,7 +7,6 @@ the diagonal. There is no intercept, as in scikit-learn's ``KernelRidge``. Arith
 """
 
 import dataclasses
-import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -16,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import gen_batches
 
-from npk.errors import DataError, OptionError
+from npk.errors import DataError, OptionError, warn
 from npk.gram.matrix import Gram
 from npk.gram.products import bytes_in_flight
 from npk.machines import conjugate_gradients
@@ -286,12 +285,12 @@ def _fit_on_disk(K: Gram, y: ArrayLike, alpha: float | Literal["auto"], backend:
     alpha = checked_alpha(alpha)
     found = conjugate_gradients.solve(K, y, alpha, backend=backend)
     if found.outcome != "solved":
-        warnings.warn(
-            f"conjugate gradients {found.outcome} after {found.steps} steps: the residual is {found.residual:.2g} of y. "
-            "Take a larger alpha, or go on: conjugate_gradients.solve(K, y, alpha, start=solution.coefficients).",
-            ConvergenceWarning,
-            stacklevel=3,
+        text = (
+            f"conjugate gradients {found.outcome} after {found.steps} steps:"
+            f" the residual is {found.residual:.2g} of y. Take a larger alpha, or go on:"
+            " conjugate_gradients.solve(K, y, alpha, start=solution.coefficients)."
         )
+        warn(text, ConvergenceWarning)
     return Ridge(alpha, found, None)
 
 
