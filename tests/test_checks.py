@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import npk
-from npk.checks import duality, ensemble
+from npk.checks import duality, ensemble, invariance
 from npk.checks.measures import class_overlap, effective_rank, spectrum
 from npk.dual.gate_table import GateLayer, GateTable
 from npk.errors import DataError, OptionError, ShapeError
@@ -201,6 +201,13 @@ def test_a_stride_leaves_shifts_by_its_multiples():
     images = draw(3, 1, 4, 4)
     assert npk.check_invariance(BROKEN["stride"], images, [(0, 2), (2, 0), (2, 2)]).passed
     assert not npk.check_invariance(BROKEN["stride"], images, [(0, 2), (1, 0)]).passed
+
+
+def test_invariance_is_not_shown_by_shifts_that_are_all_left_out(monkeypatch):
+    """A sample where gates flip within rounding shows nothing; nor do many."""
+    monkeypatch.setattr(invariance, "_flips", lambda table, moved, shift: np.ones(len(table), int))
+    result = npk.check_invariance(INVARIANT["circular"], draw(3, 1, 4, 4))
+    assert (result.passed, result.details["cases"][0]["rounding"]) == (False, 3 * 16)
 
 
 @pytest.mark.parametrize(

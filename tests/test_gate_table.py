@@ -1,5 +1,7 @@
 """Gate tables: bits, recording, saving, and every way in which they can be wrong."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from torch import nn
 
 import npk
 from npk.dual.gate_table import GateLayer, GateTable, is_on, open_store, pack, pack_on_device, unpack
+from npk.dual.path_graph import PathGraph
 from npk.dual.recording import as_samples, record_gates, record_trace
 from npk.dual.tracing import trace_network
 from npk.errors import DataError, OptionError, ShapeError, StoreError
@@ -100,6 +103,12 @@ def test_batches_do_not_matter(net, X, table, monkeypatch):
     assert record_gates(net, X).fingerprint() == table.fingerprint()
 
 
+def renamed(graph):
+    """The graph with another weight at its last layer: what a path meets is another."""
+    *nodes, last = graph.nodes
+    return PathGraph((*nodes, replace(last, operator=replace(last.operator, weight="other"))), graph.input_shape)
+
+
 def test_fingerprint_sees_gates_samples_and_graph(table):
     prints = {table.fingerprint(), table.take(slice(1, None)).fingerprint()}
     other = dict(table.entries)
@@ -107,8 +116,9 @@ def test_fingerprint_sees_gates_samples_and_graph(table):
     prints |= {
         GateTable(table.graph, table.inputs, other).fingerprint(),
         GateTable(table.graph, table.inputs + 1, table.entries).fingerprint(),
+        GateTable(renamed(table.graph), table.inputs, table.entries).fingerprint(),
     }
-    assert len(prints) == 4
+    assert len(prints) == 5
     assert table.take(slice(None)).fingerprint() == table.fingerprint()
 
 

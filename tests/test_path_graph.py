@@ -97,6 +97,7 @@ REFUSED = {
         VECTOR,
         "reaches through the same weights",
     ),
+    "relu(input) + input": (net(lambda s, x: s.h(F.relu(x) + x), h=Linear(4, 2)), VECTOR, "reaches through the same weights"),
     "input + relu(input)": (net(lambda s, x: s.h(x + F.relu(x)), h=Linear(4, 2)), VECTOR, "reaches through the same weights"),
     "h + h": (net(lambda s, x: s.h((q := s.a(x)) + q), a=Linear(4, 4), h=Linear(4, 2)), VECTOR, "reaches through the same weights"),
     "siamese": (

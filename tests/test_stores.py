@@ -288,6 +288,16 @@ def test_stores_of_something_else(net, X, table, tmp_path):
         npk.kernel(net, X, out=tmp_path / "K", resume=False)
 
 
+@pytest.mark.parametrize(
+    ("option", "other"),
+    [("scale", "count"), ("dtype", "float64"), ("gates", "hard"), ("value_input", "ones"), ("bias", "paths"), ("backend", "reference")],
+)
+def test_a_store_of_other_options_is_not_gone_on_with(option, other, net, X, tmp_path):
+    npk.kernel(net, X[:8], out=tmp_path / "K")
+    with pytest.raises(StoreError, match=f"holds another kernel: {option} is '.*' there and '{other}' here"):
+        npk.kernel(net, X[:8], out=tmp_path / "K", **{option: other})
+
+
 def test_what_is_not_a_store(table, tmp_path):
     table.save(tmp_path / "gates")
     with pytest.raises(StoreError, match="holds gate table, not a gram"):
