@@ -118,7 +118,7 @@ def steps(net: Any, size: int) -> Iterator[dict[str, Any]]:
     """Trace, gates, plan, time of a pair guessed from counts, predicted from the compiled plan, measured."""
     import numpy as np
 
-    from npk.cli.cost import guess, measure, predict
+    from npk.cli.cost import guess, measure
     from npk.dual.planes import Planes
     from npk.dual.planning import plan
     from npk.dual.structure import effort
@@ -135,7 +135,7 @@ def steps(net: Any, size: int) -> Iterator[dict[str, Any]]:
     counts = effort(recursion, Planes(recursion), [mask.is_hard(table) for mask in recursion.masks])
     yield {"position_pairs": counts.cells, "operations": counts.operations, "guessed": guess(counts)}
     backend, _ = kernel.engine.prepare(table)
-    yield {"predicted": predict(backend)}
+    yield {"predicted": backend.predict()}
     yield {"measured": measure(kernel, table).seconds_a_pair}
 
 

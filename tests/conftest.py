@@ -10,7 +10,7 @@ import pytest
 import torch
 
 # Numba looks only at the file of the function it has compiled, not at those that the function's code comes from.
-_ENGINE = sorted((Path(__file__).parents[1] / "npk" / "backends" / "cpu").glob("*.py"))
+_ENGINE = sorted((Path(__file__).parents[1] / "npk" / "backends").rglob("*.py"))
 _STAMP = f"{zlib.crc32(b''.join(file.read_bytes() for file in _ENGINE)):08x}"
 os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / f"numba-{_STAMP}"))
 

@@ -12,13 +12,12 @@ import npk
 from npk.backends.cpu import CpuBackend, costs, probes, speeds
 from npk.backends.cpu.costs import PRODUCT, PROGRAM, Work, counts_of, product_counts
 from npk.backends.cpu.dense import run_product
-from npk.backends.cpu.program import BOX, CLEAR, COLLAPSE, GATHER, LOAD, REDUCE
 from npk.backends.cpu.speeds import Speeds, cache_folder, describe_machine, fit, predict, speeds_of
 from npk.backends.cpu.tile import run_tile
 from npk.backends.exponents import find_exponents
 from npk.backends.layout import BITS, ONES, REAL
+from npk.backends.program.program import BOX, CLEAR, COLLAPSE, GATHER, LOAD, REDUCE
 from npk.backends.reference import ReferenceBackend
-from npk.cli import cost
 from npk.dual.planes import Planes
 from npk.dual.planning import plan
 from npk.dual.structure import effort
@@ -271,5 +270,5 @@ def test_the_cache_lies_where_the_system_has_caches(monkeypatch, tmp_path, syste
 
 def test_only_the_cpu_backend_has_a_cost_model(measured):
     backend, _ = backend_of(SMALL, (1, 6, 7))
-    assert cost.predict(backend) == predict(backend.runner)
-    assert cost.predict(backend_of(SMALL, (1, 6, 7), kind=ReferenceBackend)[0]) is None
+    assert backend.predict() == predict(backend.runner)
+    assert backend_of(SMALL, (1, 6, 7), kind=ReferenceBackend)[0].predict() is None

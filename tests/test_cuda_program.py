@@ -17,7 +17,6 @@ from tiny_networks import NETWORKS, make, samples
 import npk
 from npk.backends import cuda, layout
 from npk.backends.cpu import CpuBackend
-from npk.backends.cpu.program import CLEAR, COLUMNS
 from npk.backends.cpu.runners import ProgramRunner as HostRunner
 from npk.backends.cuda import CudaBackend, program_runner
 from npk.backends.cuda import launcher as devices
@@ -26,6 +25,7 @@ from npk.backends.cuda.registry import KERNELS
 from npk.backends.cuda.runners import DenseRunner
 from npk.backends.exponents import find_exponents
 from npk.backends.product import as_product
+from npk.backends.program.program import CLEAR, COLUMNS
 from npk.dual.planning import plan
 
 pytestmark = [

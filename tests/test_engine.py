@@ -11,15 +11,16 @@ from conftest import assert_kernels_equal
 from torch import nn
 
 import npk
-from npk.backends.cpu import CpuBackend, program
-from npk.backends.cpu.boxes import find_runs
-from npk.backends.cpu.chains import Chains, Step
-from npk.backends.cpu.compiler import compile_program
-from npk.backends.cpu.program import BOX, COLLAPSE, COLUMNS, LANES, REDUCE, TERMS, Draft
+from npk.backends.cpu import CpuBackend
 from npk.backends.cpu.sides import on_lines, side_by_side, zeros
 from npk.backends.cpu.tile import compiling
 from npk.backends.exponents import find_exponents
 from npk.backends.layout import Layout, is_kept_in_bits
+from npk.backends.program import program
+from npk.backends.program.boxes import find_runs
+from npk.backends.program.chains import Chains, Step
+from npk.backends.program.compiler import compile_program
+from npk.backends.program.program import BOX, COLLAPSE, COLUMNS, LANES, REDUCE, TERMS, Draft
 from npk.backends.reference import evaluate
 from npk.dual.masks import Factor, Mask, form_bits, form_real
 from npk.dual.planning import plan

@@ -37,6 +37,12 @@ MAX_FILE, MAX_BODY = 400, 60
 
 def rooms_imported(source, file):
     """(line, room) for every import from npk in a file, imports inside functions included."""
+    for line, parts in names_imported(source, file):
+        yield line, _room(parts)
+
+
+def names_imported(source, file):
+    """(line, parts of the dotted name) for every import from npk in a file, imports inside functions included."""
     package = ["npk", *Path(file).parts[:-1]]
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -51,7 +57,7 @@ def rooms_imported(source, file):
             continue
         for parts in (name.split(".") for name in names):
             if parts[0] == "npk" and parts[1:] != ["__version__"]:
-                yield node.lineno, _room(parts)
+                yield node.lineno, parts
 
 
 def _room(parts):
@@ -79,6 +85,14 @@ def level_offences(source, file):
         elif room != own and LEVEL[room] >= LEVEL[own] and not (room in GROUND and own in GROUND):
             found.append(f"{file}:{line} imports npk.{room}, which is not below {own}")
     return found
+
+
+def inside_offences(source, file):
+    """Imports from a folder inside another room: what a room keeps there is its own."""
+    own = Path(file).parts[0].removesuffix(".py")
+    for line, parts in names_imported(source, file):
+        if len(parts) > 3 and parts[1] != own and (ROOT / parts[1] / parts[2]).is_dir():
+            yield f"{file}:{line} imports from npk.{parts[1]}.{parts[2]}, which is inside of {parts[1]}"
 
 
 def step_loop_offences(source, file):
@@ -128,7 +142,7 @@ def name_offences(source, file):
     return [f"{file}: a name that invites dumping; name it after what a reader looks for"] if Path(file).name in DUMPING_PLACES else []
 
 
-RULES = (level_offences, step_loop_offences, size_offences, assert_offences, print_offences, name_offences)
+RULES = (level_offences, inside_offences, step_loop_offences, size_offences, assert_offences, print_offences, name_offences)
 FILES = sorted(str(path.relative_to(ROOT)) for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 
 
@@ -168,6 +182,19 @@ def test_every_exception_is_still_needed():
 def test_level_rule_sees(source, file, why):
     (offence,) = level_offences(source, file)
     assert why in offence
+
+
+@pytest.mark.parametrize(
+    ("source", "file", "seen"),
+    [
+        ("from npk.backends.cpu import CpuBackend", "gram/engine.py", True),
+        ("def f():\n    from npk.backends.cuda.launcher import find_launcher", "machines/algebra.py", True),
+        ("from npk.backends import make_backend\nfrom npk.backends.jit import can_cache", "gram/engine.py", False),
+        ("from npk.backends.cpu.lanes import slide", "backends/cpu/tile.py", False),
+    ],
+)
+def test_inside_rule_sees(source, file, seen):
+    assert bool(list(inside_offences(source, file))) is seen
 
 
 @pytest.mark.parametrize(

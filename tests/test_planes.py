@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import npk
-from npk.backends.cpu.compiler import compile_program
+from npk.backends.program.compiler import compile_program
 from npk.dual.planes import Planes
 from npk.dual.planning import plan
 from npk.dual.recursion import Field

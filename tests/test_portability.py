@@ -71,7 +71,7 @@ def test_inner_loops_are_vectors_everywhere(kind, triple, cpu, counting, adding)
 ELSEWHERE = """
 import sys
 import numpy as np, npk
-from npk.backends.cpu import program
+from npk.backends.program import program
 from numba.core.registry import cpu_target
 
 folder, rows, dtype = sys.argv[1:]

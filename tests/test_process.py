@@ -17,7 +17,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 import npk
-from npk.backends.cpu import threads
+from npk.backends import jit as threads
 from npk.dual import apart
 from npk.errors import BackendError, UnsupportedGraphError
 from npk.networks.copies import copied

@@ -1,61 +1,73 @@
-"""Backends: apply a recursion to one tile of sample pairs."""
+"""Backends: apply a recursion to one tile of sample pairs. Others ask here for one by name; nobody looks inside."""
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from npk.backends.base import Backend as Backend
 
-from npk.dual.recursion import Recursion
+if TYPE_CHECKING:
+    from npk.dual.gate_table import GateTable
+    from npk.dual.recursion import Recursion
+    from npk.progress import Progress
 
 
-class Backend(Protocol):
-    """What the Gram asks of a backend: sides of a tile made ready once, then tiles of all pairs, and what they take."""
+def check_backend(name: str) -> None:
+    """Refuse a backend that is not available here, before any work.
 
-    recursion: Recursion
+    Args:
+        name: "reference", "cpu" or "cuda".
 
-    @property
-    def bytes_a_sample(self) -> int:
-        """Bytes of one sample on one side of a tile."""
-        ...
+    Raises:
+        BackendError: "cuda" without CuPy, a driver, or a device that is new enough.
+    """
+    if name == "cuda":
+        from npk.backends.cuda import launcher
 
-    @property
-    def bytes_a_pair(self) -> int:
-        """Bytes that each pair of a tile takes."""
-        ...
+        launcher.find_launcher()
 
-    @property
-    def bytes_a_thread(self) -> int:
-        """Working memory of one thread."""
-        ...
 
-    @property
-    def ahead(self) -> int:
-        """Tiles that may be under way while an earlier one is read: 0 where a tile is computed by who asks for it."""
-        ...
+def make_backend(
+    name: str, recursion: "Recursion", table: "GateTable", dtype: str, progress: "Progress", *, one_device: bool = False
+) -> Backend:
+    """A backend, compiled for a recursion.
 
-    def predicted(self) -> float | None:
-        """Seconds of a pair on all threads, where the speeds of this machine are known already."""
-        ...
+    Args:
+        name: "reference", "cpu" or "cuda".
+        recursion: what to compute.
+        table: any table of the gates that will come: tells hard masks from soft ones.
+        dtype: "float32" or "float64".
+        progress: told of a compilation that takes a while.
+        one_device: on the current device only, since others have processes too.
 
-    def side(self, table: Any) -> Any:
-        """What :meth:`tile` needs of the samples of a gate table on one side; a device takes gates that are on one, too."""
-        ...
+    Returns:
+        The backend.
 
-    def tile(
-        self, rows: Any, cols: Any, exponents: np.ndarray, diagonal: int | None = None, memory: np.ndarray | None = None
-    ) -> np.ndarray:
-        """The kernel of all pairs divided by ``2**exponents[-1]``; entries left of ``diagonal`` may stay uncomputed.
+    Raises:
+        BackendError: it is not available.
+    """
+    if name == "reference":
+        from npk.backends.reference import ReferenceBackend
 
-        The result may lie in ``memory``, where the next tile with it overwrites it.
-        """
-        ...
+        return ReferenceBackend(recursion, table, dtype)
+    if name == "cuda":
+        from npk.backends.cuda.several import on_devices
 
-    def start(
-        self, rows: Any, cols: Any, exponents: np.ndarray, diagonal: int | None = None, memory: np.ndarray | None = None
-    ) -> Callable[[], np.ndarray]:
-        """Begin what :meth:`tile` does; what is returned waits for the values."""
-        ...
+        return on_devices(recursion, table, dtype, one=one_device)
+    from npk.backends.cpu import CpuBackend
 
-    def memory_of(self, side: int) -> np.ndarray | None:
-        """Memory for tiles of ``side`` x ``side`` pairs."""
-        ...
+    backend = CpuBackend(recursion, table, dtype)
+    backend.compile(table, progress)
+    return backend
+
+
+def device_arrays() -> Any:
+    """The module of arrays on the current CUDA device, which has NumPy's functions.
+
+    Returns:
+        CuPy.
+
+    Raises:
+        BackendError: no CuPy, driver, or device that is new enough.
+    """
+    from npk.backends.cuda import launcher
+
+    return launcher.find_launcher().xp

@@ -1,10 +1,8 @@
 """The recursion in NumPy, float64, on full fields of position pairs: plain, exact, and the measure of every other backend."""
 
-import functools
-from collections.abc import Callable
-
 import numpy as np
 
+from npk.backends.base import Backend
 from npk.dual.gate_table import GateTable
 from npk.dual.masks import form_real
 from npk.dual.recursion import Collapse, Field, Recursion, Term
@@ -70,8 +68,8 @@ def _field(step: Field, collapsed: np.ndarray, grow: int, shift: int) -> np.ndar
     return np.ldexp(total * step.factor, int(grow)) + np.ldexp(step.bias, -int(shift))
 
 
-class ReferenceBackend:
-    """The reference as a backend: see :class:`npk.backends.cpu.CpuBackend` for the meaning of each method."""
+class ReferenceBackend(Backend):
+    """The reference as a backend: see :class:`npk.backends.base.Backend` for the meaning of each method."""
 
     def __init__(self, recursion: Recursion, table: GateTable, dtype: str) -> None:
         self.recursion, self.dtype = recursion, np.dtype(dtype)
@@ -87,19 +85,6 @@ class ReferenceBackend:
         families = [term.cells.size for step in self.recursion.steps if isinstance(step, Collapse) for term in step.terms]
         return 8 * 6 * max(*families, *(step.groups * step.positions for step in self.recursion.steps)) ** 2
 
-    @property
-    def bytes_a_thread(self) -> int:
-        """Working memory beside the pairs."""
-        return 0
-
-    @property
-    def ahead(self) -> int:
-        """No tile is under way while another one is read: all threads work on one."""
-        return 0
-
-    def predicted(self) -> None:
-        """None: there is no cost model."""
-
     def side(self, table: GateTable) -> GateTable:
         """The table itself: masks are formed in each tile."""
         return table
@@ -109,12 +94,3 @@ class ReferenceBackend:
     ) -> np.ndarray:
         """The kernel of all pairs divided by 2**exponents[-1]."""
         return evaluate(self.recursion, rows, cols, exponents).astype(self.dtype)
-
-    def start(
-        self, rows: GateTable, cols: GateTable, exponents: np.ndarray, diagonal: int | None = None, memory: np.ndarray | None = None
-    ) -> Callable[[], np.ndarray]:
-        """A tile that is computed when its values are asked for."""
-        return functools.partial(self.tile, rows, cols, exponents, diagonal, memory)
-
-    def memory_of(self, side: int) -> None:
-        """None: each tile has memory of its own."""

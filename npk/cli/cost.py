@@ -45,7 +45,7 @@ class Cost:
     @cached_property
     def predicted(self) -> float | None:
         """Seconds of a pair by the cost model; ``None`` where the backend has none."""
-        return predict(self.backend)
+        return self.backend.predict()
 
     @property
     def masks_a_sample(self) -> int:
@@ -86,21 +86,6 @@ def measure(kernel: NeuralPathKernel, table: GateTable) -> Cost:
     """
     backend, exponents = kernel.engine.prepare(table)
     return Cost(kernel, backend, table, _seconds_a_pair(backend, table, exponents))
-
-
-def predict(backend: Any, threads: int | None = None) -> float | None:
-    """Seconds of a pair by the work that the compiled plan does, at the speeds of this machine, which are measured once and kept in a file.
-
-    Args:
-        backend: compiled for a network.
-        threads: how many; ``None`` for all.
-
-    Returns:
-        The seconds; ``None`` for a backend without a cost model.
-    """
-    from npk.backends.cpu import CpuBackend, speeds
-
-    return speeds.predict(backend.runner, threads) if isinstance(backend, CpuBackend) else None
 
 
 def guess(found: Effort) -> float:

@@ -2,13 +2,12 @@
 
 import numpy as np
 
-from npk.backends import Backend
+from npk.backends import Backend, make_backend
 from npk.backends.exponents import find_exponents
 from npk.dual.balance import balance_of
 from npk.dual.device_gates import DeviceGates
 from npk.dual.gate_table import GateTable
 from npk.dual.planning import plan
-from npk.dual.recursion import Recursion
 from npk.gram.options import KernelOptions, Promise
 from npk.gram.sources import spread
 from npk.progress import Progress
@@ -73,24 +72,8 @@ class Engine:
     def _compiled(self, table: GateTable, dtype: str, one_device: bool) -> Backend:
         options = self.options
         recursion = plan(table.graph, scale=options.scale, bias=options.bias, value_input=options.value_input)
-        return _make_backend(options.backend, recursion, table, dtype, self.progress, one_device)
+        return make_backend(options.backend, recursion, table, dtype, self.progress, one_device=one_device)
 
 
 def _on_host(table: GateTable | DeviceGates) -> GateTable:
     return table.host() if isinstance(table, DeviceGates) else table
-
-
-def _make_backend(name: str, recursion: Recursion, table: GateTable, dtype: str, progress: Progress, one_device: bool) -> Backend:
-    if name == "reference":
-        from npk.backends.reference import ReferenceBackend
-
-        return ReferenceBackend(recursion, table, dtype)
-    if name == "cuda":
-        from npk.backends.cuda.several import on_devices
-
-        return on_devices(recursion, table, dtype, one=one_device)
-    from npk.backends.cpu import CpuBackend
-
-    backend = CpuBackend(recursion, table, dtype)
-    backend.compile(table, progress)
-    return backend

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from npk.backends.cpu.threads import torch_threads_kept
+from npk.backends.jit import torch_threads_kept
 from npk.errors import DataError, OptionError, ShapeError
 from npk.gram.options import parse_bytes
 from npk.gram.products import Cosine, Tiles, Transposed, bytes_in_flight, is_number, multiply, positions, read_block

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from npk.backends import check_backend
 from npk.dual.options import chosen
 from npk.errors import OptionError, StoreError
 
@@ -46,10 +47,7 @@ class KernelOptions:
         object.__setattr__(self, "dtype", dtype_named(self.dtype))
         for field in fields(self):
             chosen(field.name, getattr(self, field.name))
-        if self.backend == "cuda":
-            from npk.backends.cuda import launcher
-
-            launcher.find_launcher()  # says what is missing now, not behind a recording
+        check_backend(self.backend)  # says what is missing now, not behind a recording
         object.__setattr__(self, "backend", "cpu" if self.backend == "auto" else self.backend)
 
 

@@ -5,7 +5,7 @@
 import numpy as np
 from numba import njit, prange
 
-from npk.backends.cpu.tile import can_cache
+from npk.backends.jit import can_cache
 
 _SIDE = 64  # of a square
 _CACHE = can_cache()

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from npk.backends import Backend
-from npk.backends.cpu.threads import torch_threads_kept
+from npk.backends.jit import torch_threads_kept
 from npk.errors import DeviceMemoryError, KernelWarning, ScaleError, warn
 from npk.gram.engine import Engine
 from npk.gram.options import KernelOptions

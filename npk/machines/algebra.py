@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from scipy import linalg
 
+from npk.backends import device_arrays
 from npk.errors import BackendError, OptionError
 from npk.machines.bands import BandedMatrix
 
@@ -173,9 +174,7 @@ def algebra_of(backend: str) -> Algebra:
         raise OptionError(f'backend={backend!r} is not known. Choose "auto", "cpu", "cuda" or "reference".')
     if backend != "cuda":
         return HOST
-    from npk.backends.cuda import launcher
-
-    return DeviceAlgebra(launcher.find_launcher().xp)
+    return DeviceAlgebra(device_arrays())
 
 
 def _errors_of_cusolver() -> contextlib.AbstractContextManager:

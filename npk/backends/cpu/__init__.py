@@ -1,23 +1,21 @@
 """The CPU backend: a recursion compiled to operations on displacement planes, run by Numba with popcount overlaps."""
 
-import functools
-from collections.abc import Callable
-
 import numpy as np
 
-from npk.backends.cpu.compiler import compile_program
-from npk.backends.cpu.program import LANES
+from npk.backends.base import Backend
 from npk.backends.cpu.runners import ProductRunner, ProgramRunner
 from npk.backends.cpu.sides import on_lines, side_by_side, zeros
-from npk.backends.cpu.threads import check_threads, torch_threads_kept
+from npk.backends.jit import check_threads, torch_threads_kept
 from npk.backends.layout import Layout, Side, is_kept_in_bits
 from npk.backends.product import as_product
+from npk.backends.program.compiler import compile_program
+from npk.backends.program.program import LANES
 from npk.dual.gate_table import GateTable
 from npk.dual.recursion import Recursion
 from npk.progress import Progress
 
 
-class CpuBackend:
+class CpuBackend(Backend):
     """A recursion made ready for tiles of one kind of gates and one dtype.
 
     Args:
@@ -56,17 +54,18 @@ class CpuBackend:
         """Working memory of one thread."""
         return self.runner.bytes_a_thread
 
-    @property
-    def ahead(self) -> int:
-        """No tile is under way while another one is read: all threads work on one."""
-        return 0
-
     def predicted(self) -> float | None:
         """Seconds of a pair on all threads, where the speeds of this machine are known already: measuring them takes a while."""
         from npk.backends.cpu import speeds
 
         known = speeds.known_speeds(self.runner)
         return None if known is None else known.of_pair(self.runner)
+
+    def predict(self, threads: int | None = None) -> float | None:
+        """Seconds of a pair by the work that the compiled plan does, at the speeds of this machine."""
+        from npk.backends.cpu import speeds
+
+        return speeds.predict(self.runner, threads)
 
     def side(self, table: GateTable) -> Side:
         """Form the masks of a table's samples."""
@@ -83,16 +82,7 @@ class CpuBackend:
     def tile(
         self, rows: Side, cols: Side, exponents: np.ndarray, diagonal: int | None = None, memory: np.ndarray | None = None
     ) -> np.ndarray:
-        """The kernel of all pairs divided by 2**exponents[-1], ``(rows, cols)``.
-
-        Args:
-            rows: masks of the row samples.
-            cols: masks of the column samples.
-            exponents: power of two of each step.
-            diagonal: in a symmetric kernel, number of the first column minus that of the first row: entries left of the diagonal may
-                then stay as they are in the memory.
-            memory: flat array of the backend's dtype and finite numbers to put the result in, from ``memory_of``; ``None``: a new one.
-        """
+        """The kernel of all pairs divided by 2**exponents[-1], ``(rows, cols)``."""
         bits, reals = (side_by_side(values, self.runner.rows) for values in (rows.bits, rows.reals))
         lane_bits, lane_reals = (side_by_side(values, LANES) for values in (cols.bits, cols.reals))
         shape = (len(bits) * self.runner.rows, len(lane_bits) * LANES)
@@ -101,12 +91,6 @@ class CpuBackend:
             left = diagonal if diagonal is not None else len(out)
             self.runner.run((bits, lane_bits, reals, lane_reals), exponents, left, out)
         return out[: len(rows), : len(cols)]
-
-    def start(
-        self, rows: Side, cols: Side, exponents: np.ndarray, diagonal: int | None = None, memory: np.ndarray | None = None
-    ) -> Callable[[], np.ndarray]:
-        """A tile that is computed when its values are asked for."""
-        return functools.partial(self.tile, rows, cols, exponents, diagonal, memory)
 
     def memory_of(self, side: int) -> np.ndarray:
         """Memory for tiles of up to ``side`` x ``side`` pairs: memory that was used before takes a fraction of the time of new memory."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npk.backends.cpu.boxes import WIDTH
-from npk.backends.cpu.program import BOX, CLEAR, COLLAPSE, GATHER, LANES, LOAD, REDUCE, TERMS, TOGETHER
 from npk.backends.cpu.runners import ProductRunner, ProgramRunner
 from npk.backends.layout import BITS, REAL
+from npk.backends.program.boxes import WIDTH
+from npk.backends.program.program import BOX, CLEAR, COLLAPSE, GATHER, LANES, LOAD, REDUCE, TERMS, TOGETHER
 
 KNOTS = (15, 17, 19, 20, 21, 23, 26)  # sizes of what an operation moves, powers of two: the larger, the farther away it lies
 _MOVED = tuple(f"moved, 2^{knot} bytes" for knot in KNOTS)

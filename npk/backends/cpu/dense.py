@@ -6,8 +6,8 @@
 from numba import njit, prange
 
 from npk.backends.cpu.lanes import product
-from npk.backends.cpu.program import LANES
-from npk.backends.cpu.tile import can_cache
+from npk.backends.jit import can_cache
+from npk.backends.program.program import LANES
 
 _BLOCKS = 4  # blocks of columns that stay in the cache while the rows pass
 _CACHE = can_cache()

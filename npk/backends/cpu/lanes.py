@@ -13,9 +13,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from npk.backends.cpu.program import LANES, LAYOUT, TERMS, TOGETHER
 from npk.backends.cpu.vectors import DOUBLES, I32, I64, Vectors, number
 from npk.backends.layout import BITS, REAL
+from npk.backends.program.program import LANES, LAYOUT, TERMS, TOGETHER
 
 TERM_COLUMNS = (*TERMS[:-1], *LAYOUT)
 

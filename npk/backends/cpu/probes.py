@@ -10,9 +10,9 @@ import numba
 import numpy as np
 
 from npk.backends.cpu.costs import Work, product_counts
-from npk.backends.cpu.program import BOX, CLEAR, COLLAPSE, GATHER, LANES, LOAD, REDUCE, ROWS, TOGETHER
 from npk.backends.cpu.sides import zeros
 from npk.backends.layout import BITS, ONES, REAL
+from npk.backends.program.program import BOX, CLEAR, COLLAPSE, GATHER, LANES, LOAD, REDUCE, ROWS, TOGETHER
 
 _GROUPS = 2  # of rows: a task of a program
 _TALL, _WIDE = 32, 4  # groups of rows and blocks of columns of a product: a task

@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from npk.backends.cpu.program import LANES, ROWS, TERMS, TOGETHER, Program
 from npk.backends.layout import Layout
 from npk.backends.product import Product
+from npk.backends.program.laid import LaidProgram
+from npk.backends.program.program import LANES, ROWS, Program
 
 Masks = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # bits of rows and of lanes, numbers of rows and of lanes
 
@@ -18,12 +19,10 @@ class ProgramRunner:
     """
 
     def __init__(self, program: Program, layout: Layout) -> None:
+        laid = LaidProgram(program, layout)
         self.program, self.dtype, self.rows = program, layout.dtype, program.rows(layout.dtype.itemsize)
-        self.terms = np.concatenate([program.terms[:, :-1], layout.rows[program.terms[:, -1]]], axis=1)
-        chained = self.terms[self.terms[:, TERMS.index("chain")] >= 0]
-        words = program.chains * TOGETHER * int(chained[:, -1].max(initial=0))
-        self.sizes = np.array([program.cells, program.sums, program.result, words])
-        self.weights = program.weights.astype(self.dtype)
+        self.terms, self.weights = laid.terms, laid.weights
+        self.sizes = np.array([laid.cells, laid.sums, program.result, laid.words])
 
     @property
     def bytes_a_thread(self) -> int:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from npk.backends.cpu.costs import PRODUCT, PROGRAM, counts_of
-from npk.backends.cpu.program import LANES
 from npk.backends.cpu.runners import ProductRunner, ProgramRunner
+from npk.backends.program.program import LANES
 from npk.errors import StoreError
 from npk.files import digest, written_whole
 

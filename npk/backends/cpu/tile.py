@@ -11,22 +11,14 @@ from numba import njit, prange
 from numba.core import event
 
 from npk.backends.cpu.lanes import collapse, gather, reduce, slide
-from npk.backends.cpu.program import LANES, TOGETHER
+from npk.backends.jit import can_cache
+from npk.backends.program.program import LANES, TOGETHER
 from npk.progress import Progress
 
 _GROUPS = 2  # groups of rows that a task takes one after the other, so that the column block stays in the cache
 _LINE = 64  # bytes of a line of the cache
 _FEW = 64  # groups times blocks of which each is a task of its own
 _FLUSH = 16  # contributions added in the arithmetic's own type before they go to a float64 sum
-
-
-def can_cache() -> bool:
-    """Whether Numba finds a place on disk for what it compiles: an installation may be read-only, a user without a home."""
-    try:
-        njit(cache=True)(can_cache)
-    except RuntimeError:
-        return False
-    return True
 
 
 _CACHE = can_cache()

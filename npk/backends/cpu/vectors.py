@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from npk.backends.cpu.program import LANES
+from npk.backends.program.program import LANES
 
 I64, I32 = ir.IntType(64), ir.IntType(32)
 COUNTS = ir.VectorType(I32, LANES)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from npk.backends.cpu.compiler import compile_program
+from npk.backends.base import Backend
 from npk.backends.cuda import launcher as devices
 from npk.backends.cuda.chain import as_chain
 from npk.backends.cuda.device_masks import DeviceMasks
@@ -16,6 +16,7 @@ from npk.backends.cuda.runners import DenseRunner
 from npk.backends.cuda.stage_runner import StageRunner, specialized
 from npk.backends.layout import Layout, Side, is_kept_in_bits
 from npk.backends.product import as_product
+from npk.backends.program.compiler import compile_program
 from npk.dual.device_gates import DeviceGates
 from npk.dual.gate_table import GateTable
 from npk.dual.recursion import Recursion
@@ -33,44 +34,18 @@ class DeviceSide:
         return self.count
 
 
-class OnDevices:
+class OnDevices(Backend):
     """What backends on devices have in common: of the host's memory they take their tiles, and tiles are begun before they are read."""
-
-    dtype: np.dtype
-    ahead: int  # tiles that are under way while an earlier one is read
-    start: Callable[..., Callable[[], np.ndarray]]
 
     @property
     def bytes_a_pair(self) -> int:
         """Bytes of a pair's entry in the host's memory: in the tiles under way, on the kernel's scale, and in between."""
         return (3 + self.ahead) * self.dtype.itemsize
 
-    @property
-    def bytes_a_thread(self) -> int:
-        """Working memory of the host: none, all work is done in the memory of the device."""
-        return 0
-
-    def predicted(self) -> float | None:
-        """Seconds of a pair: not known before a tile has run."""
-        return None
-
     def tile(
         self, rows: Any, cols: Any, exponents: np.ndarray, diagonal: int | None = None, memory: np.ndarray | None = None
     ) -> np.ndarray:
-        """The kernel of all pairs divided by 2**exponents[-1], ``(rows, cols)``, in the host's memory.
-
-        Args:
-            rows: masks of the row samples.
-            cols: masks of the column samples.
-            exponents: power of two of each step.
-            diagonal: in a symmetric kernel, number of the first column minus that of the first row: entries left of the diagonal are
-                then what was cheapest.
-            memory: flat array of the backend's dtype to put the result in, from ``memory_of``; ``None``: a new one.
-
-        Raises:
-            DeviceMemoryError: the device has no room for the tile.
-            BackendError: the device failed.
-        """
+        """The kernel of all pairs divided by 2**exponents[-1], ``(rows, cols)``, in the host's memory."""
         return self.start(rows, cols, exponents, diagonal, memory)()
 
 

@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from npk.backends.cpu.program import Program
-from npk.backends.cpu.runners import ProgramRunner as HostRunner
 from npk.backends.cuda.launcher import Launcher
 from npk.backends.cuda.registry import KERNELS
 from npk.backends.layout import Layout
+from npk.backends.program.laid import LaidProgram
+from npk.backends.program.program import Program
 
 ROWS, LANES = 4, 32  # row samples and column samples of a block
 BLOCKS = 1024  # in flight, at most: more than a device has room for
@@ -27,12 +27,12 @@ class ProgramRunner:
     def __init__(self, program: Program, layout: Layout, launcher: Launcher) -> None:
         self.program, self.layout, self.launcher = program, layout, launcher
         self.spec = KERNELS["program", "general", layout.dtype.name]
-        host = HostRunner(program, layout)
-        self.sizes = cells, sums, _, links = host.sizes.tolist()
-        self.bytes_a_block = ROWS * LANES * (cells * layout.dtype.itemsize + sums * 8 + links * 4)
+        laid = LaidProgram(program, layout)
+        self.sizes = laid.cells, laid.sums, program.result, laid.words
+        self.bytes_a_block = ROWS * LANES * (laid.cells * layout.dtype.itemsize + laid.sums * 8 + laid.words * 4)
         self.blocks = min(BLOCKS, max(1, WORKSPACE // self.bytes_a_block))
-        self.operations, self.terms = launcher.to_device(program.operations), launcher.to_device(host.terms)
-        self.tables, self.weights = launcher.to_device(program.tables), launcher.to_device(host.weights)
+        self.operations, self.terms = launcher.to_device(program.operations), launcher.to_device(laid.terms)
+        self.tables, self.weights = launcher.to_device(program.tables), launcher.to_device(laid.weights)
 
     @property
     def workspace(self) -> int:

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npk.backends.cpu.boxes import WIDTH, find_runs
-from npk.backends.cpu.chains import Chains, Step
-from npk.backends.cpu.program import BOX, CLEAR, COLLAPSE, GATHER, LOAD, REDUCE, Draft, Program
+from npk.backends.program.boxes import WIDTH, find_runs
+from npk.backends.program.chains import Chains, Step
+from npk.backends.program.program import BOX, CLEAR, COLLAPSE, GATHER, LOAD, REDUCE, Draft, Program
 from npk.dual.masks import Mask
 from npk.dual.planes import Links, Planes
 from npk.dual.recursion import Collapse, Field, Recursion

@@ -1,4 +1,7 @@
-"""Threads of Numba: one caller at a time, beside those of torch, and not in a process that was forked from one that has them."""
+"""Numba on this machine: where it keeps what it compiles, and its threads.
+
+One caller at a time, beside the threads of torch, and not in a process that was forked from one that has them.
+"""
 
 import contextlib
 import os
@@ -60,3 +63,14 @@ def torch_threads_kept() -> Iterator[None]:
         yield
         if torch and torch.get_num_threads() != before:
             torch.set_num_threads(before)
+
+
+def can_cache() -> bool:
+    """Whether Numba finds a place on disk for what it compiles: an installation may be read-only, a user without a home."""
+    import numba
+
+    try:
+        numba.njit(cache=True)(can_cache)
+    except RuntimeError:
+        return False
+    return True
