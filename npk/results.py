@@ -1,89 +1,230 @@
 """Frozen results that travel: plain values, no logic, to JSON and back.
 
-A report is made from these alone, on a machine that may have neither torch nor the data.
+A report is made from these alone, on a machine that may have neither torch nor the data. Every
+value is checked when it is made, and a file says in which format it is written.
 """
 
 import dataclasses
-import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
-from npk.errors import StoreError
+from npk.errors import DataError, StoreError
 from npk.files import written_whole
+from npk.typed import Typed, parse_object, strict_json
+
+FORMAT = 1  # of all files; a field that is added, left out or means another thing makes it another
+_AGAIN = "Make it again with the command that wrote it"
 
 
 @dataclasses.dataclass(frozen=True)
-class Result:
+class Result(Typed):
     """Base of all results."""
 
     def to_json(self) -> str:
         """The result as JSON text; ``from_json`` gives it back."""
-        return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=True)
+        head = {"format": FORMAT, "result": type(self).__name__}
+        return strict_json({**head, **dataclasses.asdict(self)})
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """The result that ``to_json`` wrote.
 
         Raises:
-            StoreError: the text is not JSON, or not this kind of result.
+            StoreError: the text is not JSON, of another format, or not this kind of result.
         """
         try:
-            return cls._from_dict(json.loads(text))
-        except (ValueError, TypeError, KeyError) as error:
-            message = f"this is not a {cls.__name__} in JSON ({error}). Was the file cut off, or written by another program?"
-            raise StoreError(message) from error
+            values = parse_object(text)
+        except ValueError as error:
+            raise cls._damaged(error) from error
+        cls._check_head(values.pop("format", None), values.pop("result", None))
+        try:
+            return cls.from_values(values)
+        except DataError as error:
+            raise cls._damaged(error) from error
 
     @classmethod
-    def _from_dict(cls, values: dict[str, Any]) -> Self:
-        """Rebuild; fields that hold tuples of results name their class in the metadata key ``of``."""
-        made = {}
-        for field in dataclasses.fields(cls):
-            value = values[field.name]
-            of = field.metadata.get("of")
-            made[field.name] = tuple(of._from_dict(v) for v in value) if of else value
-        return cls(**made)
+    def _damaged(cls, error: Exception) -> StoreError:
+        what = f"this is not a {cls.__name__} in JSON ({error})"
+        return StoreError(f"{what}. Was the file cut off, or written by another program?")
+
+    @classmethod
+    def _check_head(cls, version: Any, kind: Any) -> None:
+        if version is None:
+            what = f"this is not a {cls.__name__} in JSON that this npk reads"
+            raise StoreError(f"{what}: it has no format number, as files of earlier npk. {_AGAIN}.")
+        if version != FORMAT:
+            what = f"this file has format {version!r}, and this npk reads format {FORMAT}"
+            raise StoreError(f"{what}. {_AGAIN}, or read it with the npk that wrote it.")
+        if kind != cls.__name__:
+            raise StoreError(f"this is a {kind!r}, not a {cls.__name__}. Name another file.")
 
     def save(self, path: str | Path) -> None:
         """Write the JSON file whole or not at all."""
         with written_whole(path) as temporary:
-            temporary.write_text(self.to_json())
+            temporary.write_text(self.to_json(), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read a file that :meth:`save` wrote.
 
         Raises:
-            StoreError: no such file, or not this kind of result.
+            StoreError: no such file, of another format, or not this kind of result.
         """
         try:
-            text = Path(path).read_text()
+            text = Path(path).read_text(encoding="utf-8")
         except OSError as error:
-            raise StoreError(f"cannot read {path}: {error.strerror}. Name a file that `npk` wrote.") from error
+            message = f"cannot read {path}: {error.strerror}. Name a file that `npk` wrote."
+            raise StoreError(message) from error
+        except UnicodeDecodeError as error:
+            raise cls._damaged(error) from error
         return cls.from_json(text)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case(Typed):
+    """One comparison of a check."""
+
+    label: str  # what was compared
+    deviation: float | None  # relative; None: not finite
+
+
+class Details(Typed):
+    """Base of what the figure of a check draws."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DualityDetails(Details):
+    """How the output of a network compares with its path features and path values."""
+
+    cases: tuple[Case, ...]
+    moment_errors: float | None  # second moment of random value networks less K, in standard errors
+    draws: int  # random value networks
+    paths: float | None  # of the network; None: more than float64 holds
+
+
+@dataclasses.dataclass(frozen=True)
+class Shifted(Typed):
+    """What one circular shift does to the kernel."""
+
+    by: tuple[int, ...]  # one number an axis
+    deviation: float | None  # the worst over all pairs, relative to the roots of the diagonals
+
+
+@dataclasses.dataclass(frozen=True)
+class InvarianceCase(Typed):
+    """What circular shifts do to the kernel of one network."""
+
+    label: str
+    shifts: tuple[Shifted, ...]
+    worst: float | None  # over all shifts
+    expected: Literal["invariant", "broken"]
+    flips: int  # gates that are not the shifted gates
+    rounding: int  # shifted samples that are left out: pre-activations within rounding of 0
+    gates: int  # that were compared
+
+
+@dataclasses.dataclass(frozen=True)
+class InvarianceDetails(Details):
+    """What circular shifts do to the kernels of some networks."""
+
+    cases: tuple[InvarianceCase, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shares(Typed):
+    """How much of a kernel comes from which of its sub-networks: means over K(x, x)."""
+
+    depth: tuple[int, ...]  # numbers of parametric layers, ascending
+    share: tuple[float, ...]  # of the sub-networks with so many layers
+    blocks: tuple[float, ...]  # of the paths through each block, from the input on
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            DataError: a value is not of its field's type, or not every depth has a share.
+        """
+        super().__post_init__()
+        if len(self.depth) != len(self.share):
+            counts = f"{len(self.depth)} depths and {len(self.share)} shares"
+            raise DataError(f"Shares have {counts}: give one share a depth")
+
+
+@dataclasses.dataclass(frozen=True)
+class EnsembleDetails(Details):
+    """How sums over sub-networks compare with the kernel, and what each of them gives."""
+
+    cases: tuple[Case, ...]
+    shares: Shares
+
+
+DETAILS: dict[str, type[Details]] = {
+    "duality": DualityDetails,
+    "invariance": InvarianceDetails,
+    "ensemble": EnsembleDetails,
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckResult(Result):
     """What a check of the theory measured."""
 
-    name: str  # "duality" | "invariance" | "ensemble" | "tangent"
+    name: str  # a key of DETAILS
     network: str  # short name of the network that was checked
     statement: str  # one sentence: what was compared with what
     passed: bool
-    measured: float  # the worst deviation, in the unit of tolerance (relative unless the statement says otherwise)
+    # The worst deviation, in the unit of tolerance: relative, unless the statement says otherwise.
+    measured: float | None  # None: not finite
     tolerance: float
-    details: dict[str, Any]  # JSON values; what the figure of the check draws (see the check's docstring)
+    details: Details  # of the class that DETAILS names
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            DataError: no such check, or a value is not of its field's type.
+        """
+        super().__post_init__()
+        kind = _details_of(self.name)
+        if type(self.details) is not kind:
+            came = type(self.details).__name__
+            raise DataError(f"details of {self.name} are {came}, and must be {kind.__name__}")
+
+    @classmethod
+    def kinds_of(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """The type of each field; that of the details goes by the name of the check."""
+        return {**super().kinds_of(values), "details": _details_of(values.get("name"))}
+
+
+def _details_of(name: Any) -> type[Details]:
+    kind = DETAILS.get(name) if isinstance(name, str) else None
+    if kind is None:
+        raise DataError(f"the check {name!r} is not known. Choose {', '.join(DETAILS)}")
+    return kind
 
 
 @dataclasses.dataclass(frozen=True)
 class Accuracy(Result):
-    """Test accuracy of one model on one network's kernel, of the network itself, or of a baseline."""
+    """Test accuracy of a model on a network's kernel, of the network itself, or of a baseline."""
 
     network: str  # "conv-gap dnn", ...; "pixels" for baselines that see no network
-    model: str  # "network" | "NPK-SVM" | "NPK-ridge" | "NPK-SVM at random initialisation" | "logistic regression" | ...
+    # "network" | "NPK-SVM" | "NPK-ridge" | "NPK-SVM at random initialisation" | "RBF-SVM" | ...
+    model: str
     accuracy: float  # share of test samples that are right, 0..1
     seconds: float  # training (network) or kernel + fit (machines)
-    parameters: dict[str, Any]  # what was chosen: {"alpha": 1e-3}, {"C": 10.0}, ...
+    # What was chosen: {"alpha": 1e-3}, {"C": 10.0}, ...
+    parameters: Mapping[str, str | int | float | bool | None]
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            DataError: a value is not of its field's type, or the accuracy is no share.
+        """
+        super().__post_init__()
+        if not 0 <= self.accuracy <= 1:
+            raise DataError(f"accuracy is {self.accuracy}, and must be a share from 0 to 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,14 +236,33 @@ class KernelSummary(Result):
     data: str  # file with the samples, in the run's folder
     samples: int
     seconds: float
-    heat: list[list[float]]  # cosine kernel of a class-balanced subset, sorted by class; at most 200 x 200
+    # Cosine kernel of a class-balanced subset, sorted by class; at most 200 x 200.
+    heat: list[list[float]]
     heat_labels: list[int]  # class of each row of ``heat``
     spectrum: list[float]  # eigenvalues of the trace-normalised training kernel, largest first
     effective_rank: float  # exp(entropy of the normalised spectrum)
     layers: list[str]  # gate layers, from the input
-    overlap_same: list[float]  # mean share of gates on for both, pairs of one class, by layer
-    overlap_different: list[float]  # the same for pairs of different classes
+    # Mean share of gates on for both, by layer; None: there is no such pair.
+    overlap_same: list[float | None]  # pairs of one class
+    overlap_different: list[float | None]  # pairs of different classes
     dead_inputs: int  # samples with K(x, x) = 0
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            DataError: a value is not of its field's type, or lengths do not fit together.
+        """
+        super().__post_init__()
+        sides = {len(self.heat_labels), *map(len, self.heat)}
+        if self.heat and sides != {len(self.heat)}:
+            counts = f"{len(self.heat)} rows, and rows and labels of length {sorted(sides)}"
+            raise DataError(f"heat has {counts}: it must be square, with a label a row")
+        if len(self.overlap_same) != len(self.overlap_different):
+            raise DataError(
+                f"a KernelSummary has overlaps of {len(self.overlap_same)} layers in one class"
+                f" and of {len(self.overlap_different)} across classes: give both of each layer"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +276,8 @@ class NetworkSummary(Result):
     parameters: int
     checkpoint: str  # file name inside the run folder
     curve_train: list[float]  # loss of each epoch
-    curve_validation: list[float]  # accuracy of each epoch
+    # Accuracy of each epoch; None: there are no validation samples.
+    curve_validation: list[float | None]
     reused: bool  # taken from an earlier run in the same folder
 
 
@@ -132,7 +293,7 @@ class RunResult(Result):
     seed: int
     seconds: float
     machine: str
-    networks: tuple[NetworkSummary, ...] = dataclasses.field(metadata={"of": NetworkSummary})
-    accuracies: tuple[Accuracy, ...] = dataclasses.field(metadata={"of": Accuracy})
-    kernels: tuple[KernelSummary, ...] = dataclasses.field(metadata={"of": KernelSummary})
-    checks: tuple[CheckResult, ...] = dataclasses.field(metadata={"of": CheckResult})
+    networks: tuple[NetworkSummary, ...]
+    accuracies: tuple[Accuracy, ...]
+    kernels: tuple[KernelSummary, ...]
+    checks: tuple[CheckResult, ...]

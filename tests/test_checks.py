@@ -63,8 +63,8 @@ def test_duality_holds(skips):
     assert result.passed
     assert result.measured < 1e-12
     assert (result.name, result.network, result.tolerance) == ("duality", "skips", 1e-9)
-    assert [case["label"] for case in result.details["cases"]] == ["own weights", "paths one by one"]
-    assert 0 < result.details["moment_errors"] <= 5
+    assert [case.label for case in result.details.cases] == ["own weights", "paths one by one"]
+    assert 0 < result.details.moment_errors <= 5
     assert CheckResult.from_json(result.to_json()) == result
 
 
@@ -163,8 +163,16 @@ def test_duality_sees_a_wrong_kernel(skips, monkeypatch):
     monkeypatch.setattr(duality.NeuralPathKernel, "__call__", lambda self, X, Y=None: 2 * kernel(self, X, Y))
     result = npk.check_duality(skips[True], draw(5, 3), draws=200)
     assert not result.passed
-    assert result.details["moment_errors"] > 5
+    assert result.details.moment_errors > 5
     assert result.measured < 1e-12
+
+
+def test_a_comparison_that_is_no_number_does_not_hide_behind_another(skips, monkeypatch):
+    monkeypatch.setattr(duality, "_enumerated", lambda *_: np.array([[np.nan]]))
+    result = npk.check_duality(skips[True], draw(5, 3), draws=5)
+    assert (result.passed, result.measured) == (False, None)
+    assert [case.deviation is None for case in result.details.cases] == [False, True]
+    assert CheckResult.from_json(result.to_json()) == result
 
 
 # invariance
@@ -179,11 +187,11 @@ BROKEN = {
 
 def test_invariance_holds():
     result = npk.check_invariance(INVARIANT["circular"], draw(3, 1, 4, 4), name="conv", label="circular")
-    (case,) = result.details["cases"]
+    (case,) = result.details.cases
     assert result.passed
     assert result.measured < 1e-12
-    assert (case["label"], case["flips"], case["expected"]) == ("circular", 0, "invariant")
-    assert len(case["deviation"]) == 16
+    assert (case.label, case.flips, case.expected) == ("circular", 0, "invariant")
+    assert len(case.shifts) == 16
     assert CheckResult.from_json(result.to_json()) == result
 
 
@@ -192,9 +200,10 @@ def test_invariance_is_broken(name):
     result = npk.check_invariance(BROKEN[name], draw(3, 1, 4, 4))
     assert not result.passed
     assert result.measured > 1e-2
-    assert result.details["cases"][0]["expected"] == "broken"
-    no_shift = next(value for *shift, value in result.details["cases"][0]["deviation"] if not any(shift))
-    assert no_shift == 0
+    (case,) = result.details.cases
+    assert case.expected == "broken"
+    no_shift = next(shifted for shifted in case.shifts if not any(shifted.by))
+    assert no_shift.deviation == 0
 
 
 def test_a_stride_leaves_shifts_by_its_multiples():
@@ -207,7 +216,7 @@ def test_invariance_is_not_shown_by_shifts_that_are_all_left_out(monkeypatch):
     """A sample where gates flip within rounding shows nothing; nor do many."""
     monkeypatch.setattr(invariance, "_flips", lambda table, moved, shift: np.ones(len(table), int))
     result = npk.check_invariance(INVARIANT["circular"], draw(3, 1, 4, 4))
-    assert (result.passed, result.details["cases"][0]["rounding"]) == (False, 3 * 16)
+    assert (result.passed, result.details.cases[0].rounding) == (False, 3 * 16)
 
 
 @pytest.mark.parametrize(
@@ -230,17 +239,18 @@ def test_invariance_refuses(shape, shifts, error, why):
 @pytest.mark.parametrize("gated", [False, True])
 def test_ensemble_is_the_sum_of_sub_networks(gated, skips):
     result = npk.check_ensemble(skips[gated], draw(6, 3))
-    cases = {case["label"]: case["deviation"] for case in result.details["cases"]}
+    cases = {case.label: case.deviation for case in result.details.cases}
     assert result.passed
     assert cases["sum of 4 sub-networks"] < 1e-12
     assert (cases["product form"] < 1e-12) == (not gated)
     assert not gated or cases["product form"] > 1e-2
     assert not gated or cases["cumulative masks"] < 1e-12
-    (shares,) = result.details["shares"]
-    assert shares["depth"] == [2, 3, 4]
-    assert sum(shares["share"]) == pytest.approx(1)
-    assert len(shares["blocks"]) == 2
-    assert all(0 < share < 1 for share in shares["blocks"])
+    shares = result.details.shares
+    assert shares.depth == (2, 3, 4)
+    assert sum(shares.share) == pytest.approx(1)
+    assert len(shares.blocks) == 2
+    assert all(0 < share < 1 for share in shares.blocks)
+    assert CheckResult.from_json(result.to_json()) == result
 
 
 def test_ensemble_sees_a_missing_sub_network(skips, monkeypatch):

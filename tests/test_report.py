@@ -9,7 +9,21 @@ import pytest
 
 from npk.errors import StoreError
 from npk.report import write_figures, write_page
-from npk.results import Accuracy, CheckResult, KernelSummary, NetworkSummary, RunResult
+from npk.results import (
+    DETAILS,
+    Accuracy,
+    Case,
+    CheckResult,
+    DualityDetails,
+    EnsembleDetails,
+    InvarianceCase,
+    InvarianceDetails,
+    KernelSummary,
+    NetworkSummary,
+    RunResult,
+    Shares,
+    Shifted,
+)
 
 GROUPS = {"conv-gap": "shift-invariant", "conv-flat": "position-keeping"}
 DESCRIPTION = {
@@ -82,47 +96,47 @@ def _kernels(rng):
 
 def _invariance(rng):
     def case(label, expected, scale, flips):
-        shifts = [[dy, dx, 0.0 if dy == dx == 0 else float(scale * rng.uniform(0.3, 1))] for dy in range(8) for dx in range(8)]
-        return {
-            "label": label,
-            "expected": expected,
-            "deviation": shifts,
-            "flips": flips,
-            "gates": 393_216,
-            "max": max(s[2] for s in shifts),
-        }
+        shifts = tuple(
+            Shifted((dy, dx), 0.0 if dy == dx == 0 else float(scale * rng.uniform(0.3, 1))) for dy in range(8) for dx in range(8)
+        )
+        worst = max(shifted.deviation for shifted in shifts)
+        return InvarianceCase(label, shifts, worst, expected, flips, rounding=0, gates=393_216)
 
-    cases = [
+    cases = (
         case("circular + global pool", "invariant", 6e-15, 3),
         case("zero padding + global pool", "broken", 0.08, 20_113),
         case("circular + flatten", "broken", 0.7, 0),
         case("circular + global pool, DLGN", "invariant", 4e-15, 0),
-    ]
+    )
     statement = "K(rot(x, r), x') equals K(x, x') for every circular shift r."
-    return CheckResult("invariance", "conv-gap dnn", statement, True, cases[0]["max"], 1e-12, {"cases": cases})
+    details = InvarianceDetails(cases)
+    return CheckResult("invariance", "conv-gap dnn", statement, True, cases[0].worst, 1e-12, details)
+
+
+def duality_of(network, passed, *cases):
+    statement = "f(x) is the inner product of path features and path values."
+    measured = max((case.deviation or 0.0 for case in cases), default=None)
+    details = DualityDetails(cases, 1.2, 200, 5e6)
+    return CheckResult("duality", network, statement, passed, measured, 1e-11, details)
 
 
 def _checks(rng):
-    duality = {"cases": [{"label": "the network itself", "deviation": 3.2e-15}, {"label": "its value network", "deviation": 0.0}]}
-    yield CheckResult(
-        "duality", "conv-flat dnn", "f(x) is the inner product of path features and path values.", True, 3.2e-15, 1e-11, duality
-    )
+    own, value_network = Case("the network itself", 3.2e-15), Case("its value network", 0.0)
+    yield duality_of("conv-flat dnn", True, own, value_network)
     yield _invariance(rng)
-    share = {
-        "label": "residual, 4 blocks",
-        "depth": [2, 4, 6, 8, 10],
-        "share": [0.082, 0.291, 0.364, 0.207, 0.056],
-        "blocks": [0.42, 0.38, 0.47, 0.51],
-    }
-    cases = [
-        {"label": "ungated skips: product form", "deviation": 1.1e-15},
-        {"label": "gated skips: product form", "deviation": 0.37},
-        {"label": "gated skips: cumulative masks", "deviation": 2.4e-15},
-    ]
-    details = {"shares": [share], "cases": cases}
-    yield CheckResult("ensemble", "residual dnn", "The kernels of all sub-networks add up to the kernel.", True, 2.4e-15, 1e-11, details)
-    tangent = {"ratio": list(1 + 0.02 * rng.normal(size=15)), "error": [0.02] * 15}
-    yield CheckResult("tangent", "fc dnn", "The mean tangent kernel of random value networks is dF/ds.", False, 3.4, 3.0, tangent)
+    shares = Shares(
+        depth=(2, 4, 6, 8, 10),
+        share=(0.082, 0.291, 0.364, 0.207, 0.056),
+        blocks=(0.42, 0.38, 0.47, 0.51),
+    )
+    cases = (
+        Case("ungated skips: product form", 1.1e-15),
+        Case("gated skips: product form", 0.37),
+        Case("gated skips: cumulative masks", 2.4e-15),
+    )
+    statement, details = "The kernels of all sub-networks add up.", EnsembleDetails(cases, shares)
+    yield CheckResult("ensemble", "residual dnn", statement, True, 2.4e-15, 1e-11, details)
+    yield duality_of("fc dnn", False, Case("own weights", 3.4))
 
 
 def build_run(seed=0, **changes):
@@ -218,7 +232,7 @@ def test_summary_has_best_network_its_machine_the_ratios_and_the_verdict(full):
     assert "An NPK-SVM that is given nothing but the network's neural path kernel reaches 98.9 %, and 96.2 %" in text
     assert "keeps 99.4 % (conv-gap) and 98.6 % (conv-flat) of the accuracy of its DNN; the paper reports at least 83.5 %" in text
     assert "RBF-SVM 99.2 % and logistic regression 95.6 %" in text
-    assert "3 of 4 checks of the theory passed; not passed: tangent of fc dnn." in text
+    assert "3 of 4 checks of the theory passed; not passed: duality of fc dnn." in text
 
 
 def test_page_shows_checks_commands_and_how_it_was_made(run, full):
@@ -256,7 +270,7 @@ def test_page_loads_nothing_from_elsewhere(full, full_text):
 
 def test_page_is_accessible(full):
     pictures = [p for p in full.pictures if "viewbox" in p]
-    assert len(pictures) == 18
+    assert len(pictures) == 16
     assert all(p.get("role") == "img" and len(p["aria-label"]) > 20 for p in pictures)
     assert set(full.targets) <= set(full.ids)
     assert len(full.ids) == len(set(full.ids))
@@ -292,7 +306,7 @@ def test_json_cannot_end_its_script():
 
 
 def test_every_figure_is_a_png_of_sensible_size(figures):
-    names = ["accuracy", "kernels", "spectra", "overlaps", "training", "duality", "invariance", "ensemble", "tangent"]
+    names = ["accuracy", "kernels", "spectra", "overlaps", "training", "duality", "invariance", "ensemble"]
     assert [path.name for path in figures] == [f"{name}.png" for name in names]
     for path in figures:
         content = path.read_bytes()
@@ -353,31 +367,49 @@ def test_only_kernels_and_baselines(tmp_path):
     assert [p.name for p in write_figures(bare, tmp_path)] == ["accuracy.png", "kernels.png"]
 
 
-@pytest.mark.parametrize(
-    "details",
-    [
-        {},
-        {"cases": None, "shares": None, "ratio": None},
-        {"cases": "none", "shares": {"depth": 3}, "ratio": "x"},
-        {"cases": [{}, 3, {"label": None, "deviation": None, "max": None}], "shares": [{}, {"label": "x", "depth": [1]}], "ratio": [None]},
-        {"cases": [{"label": "a", "deviation": float("nan"), "max": float("inf"), "flips": "many"}], "ratio": [1.0], "error": [0.1, 0.2]},
-        {"cases": [{"deviation": [[0, 0], [1, 2, "x"], [0, 1, 1e-3]], "max": 1e-3}], "shares": [{"blocks": [0.5]}], "ratio": [1, 2]},
-        {"cases": [{"deviation": 0.0, "max": 0.0}, {"deviation": 1e7, "max": 1e7, "expected": "broken"}], "unknown": 1},
-        {"shares": [{"label": "deep", "depth": list(range(60)), "share": [1 / 60] * 60, "blocks": [0.0] * 30}]},
+NO_SHARES = Shares((), (), ())
+STRANGE = {
+    "nothing": [
+        DualityDetails((), None, 1, None),
+        InvarianceDetails(()),
+        EnsembleDetails((), NO_SHARES),
     ],
-)
+    "not finite": [
+        DualityDetails((Case("a", None), Case("", 0.0)), None, 1, None),
+        InvarianceDetails((InvarianceCase("a", (), None, "broken", 1, 0, 0),)),
+        EnsembleDetails((Case("a", None),), Shares((1,), (0.5,), ())),
+    ],
+    "far too large": [
+        DualityDetails((Case("a", 1e7), Case("b", 1e300)), 1e9, 1, 1e300),
+        InvarianceDetails((InvarianceCase("a", (Shifted((1,), 1e7),), 1e7, "broken", 0, 0, 1),)),
+        EnsembleDetails((), Shares((), (), (0.5,))),
+    ],
+    "many, of one axis and of three": [
+        InvarianceDetails(
+            (
+                InvarianceCase("row", (Shifted((0, 1), 1e-3),), 1e-3, "invariant", 10**6, 0, 1),
+                InvarianceCase("box", (Shifted((0, 1, 2), None),), 0.0, "invariant", 1, 0, 1),
+            )
+        ),
+        EnsembleDetails((), Shares(tuple(range(60)), (1 / 60,) * 60, (0.0,) * 30)),
+    ],
+}
+
+
+@pytest.mark.parametrize("details", STRANGE.values(), ids=STRANGE)
 def test_strange_details_never_crash(details, tmp_path):
-    names = ("duality", "invariance", "ensemble", "tangent", "something new")
-    checks = tuple(CheckResult(name, "a network", "Two things are equal.", False, float("nan"), 1e-9, details) for name in names)
-    page = _Page(page_of(build_run(networks=(), accuracies=(), kernels=(), checks=checks), tmp_path))
-    assert page.text.count("not passed") >= len(names)
+    names = {kind: name for name, kind in DETAILS.items()}
+    checks = tuple(CheckResult(names[type(one)], "a network", "Equal.", False, None, 1e-9, one) for one in details)
+    run = build_run(networks=(), accuracies=(), kernels=(), checks=checks)
+    page = _Page(page_of(run, tmp_path))
+    assert page.text.count("not passed") >= len(checks)
     assert "not finite" in page.text
 
 
 def test_a_failed_case_is_not_drawn_as_one_that_need_not_hold():
     from npk.report.figures import FIGURES, house_style
 
-    details = {"cases": [{"label": "a", "deviation": 0.4}]}
+    details = EnsembleDetails((Case("a", 0.4),), NO_SHARES)
     fills = {}
     for passed in (True, False):
         check = CheckResult("ensemble", "a network", "Sums.", passed, 0.4, 1e-9, details)
@@ -395,7 +427,15 @@ def test_degenerate_kernels_are_drawn(tmp_path):
             kernel, network="one sample", heat=[[1.0]], heat_labels=[0], spectrum=[1.0], overlap_same=[0.2], overlap_different=[0.1]
         ),
         dataclasses.replace(kernel, network="constant dnn", heat=[[1.0] * 4] * 4, heat_labels=[0, 0, 99, 99], spectrum=[1.0, 0.0, -1e-17]),
-        dataclasses.replace(kernel, network="with gaps", heat=[[1.0, float("nan")], [float("nan"), 1.0]], heat_labels=[0, 1], spectrum=[]),
+        dataclasses.replace(
+            kernel,
+            network="alone in its class",
+            heat=[[1.0, 0.5], [0.5, 1.0]],
+            heat_labels=[0, 1],
+            spectrum=[],
+            overlap_same=[None, None],
+            overlap_different=[0.2, 0.3],
+        ),
     )
     page = _Page(page_of(build_run(networks=(), accuracies=(), kernels=kernels, checks=()), tmp_path))
     assert "one sample" in page.text
@@ -448,7 +488,6 @@ def test_commands_quote_and_name_the_scale():
         (0.0794, "0.0794"),
         (12.0, "12"),
         (1.5e6, "1.5 \N{MULTIPLICATION SIGN} 10⁶"),
-        (float("nan"), "not finite"),
         (None, "not finite"),
     ],
 )
@@ -493,7 +532,7 @@ def test_progress_counts_every_figure_and_section(tmp_path):
 
     write_figures(one_network(), tmp_path, progress=Count())
     write_page(one_network(), tmp_path / "report.html", progress=Count())
-    assert steps == {"figures": [9, 9], "page": [8, 8]}
+    assert steps == {"figures": [8, 8], "page": [8, 8]}
 
 
 def test_report_needs_no_torch_and_loads_matplotlib_late():

@@ -118,7 +118,9 @@ def test_validation_samples_are_never_trained_on(data, monkeypatch):
 def test_without_validation_the_last_weights_stay(data):
     result = train(network(), *data, **QUICK, validation=0)
     assert result.best_epoch == 4
-    assert np.isnan(result.validation_accuracy)
+    assert result.validation_accuracy is None
+    assert result.curve_validation == [None] * result.epochs
+    assert TrainingResult.from_json(result.to_json()) == result
 
 
 def test_seed_decides_everything_and_the_global_state_is_left_alone(data):

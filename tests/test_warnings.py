@@ -139,7 +139,7 @@ def test_without_a_line_of_the_users_the_outermost_one_is_named():
 
 
 def test_there_is_one_place_that_warns():
-    """Another one would have to count the calls above it, and the count is wrong after the next change."""
+    """Another one would count the calls above it, and be wrong after the next change."""
     root = Path(npk.__file__).parent
     calls = [
         str(path.relative_to(root))

@@ -63,7 +63,7 @@ def to_safetensors(net: "nn.Module", details: dict[str, Any]) -> bytes:
     architecture = getattr(net, "architecture", None)
     described = {"format": FORMAT, "version": __version__, "architecture": architecture, "details": details}
     try:
-        text = json.dumps(described, sort_keys=True)
+        text = json.dumps(described, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise CheckpointError(
             f"the architecture and the details must be JSON values ({error}). Use numbers, texts, lists, dicts."

@@ -1,6 +1,7 @@
 """Duality: the network is the inner product of its path features and its path values."""
 
 import copy
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,8 @@ from npk.dual.value_network import evaluate, own_weights, random_weights
 from npk.errors import NpkError
 from npk.gram.kernel import NeuralPathKernel
 from npk.progress import Silent
-from npk.results import CheckResult
+from npk.results import Case, CheckResult, DualityDetails
+from npk.typed import finite
 
 if TYPE_CHECKING:
     import torch
@@ -51,8 +53,9 @@ def check_duality(net: "torch.nn.Module", X: np.ndarray, *, draws: int = 200, se
         name: what the report calls the network.
 
     Returns:
-        ``measured``: worst relative difference of outputs. ``details["cases"]``: one entry a comparison, the second moment in
-        standard errors (``details["moment_errors"]``, at most 5 expected).
+        ``measured``: worst relative difference of outputs. ``details``, a
+        :class:`npk.results.DualityDetails`: one case a comparison, and the second moment in standard
+        errors, of which at most 5 are expected.
 
     Raises:
         DataError: X is empty or not finite.
@@ -64,15 +67,21 @@ def check_duality(net: "torch.nn.Module", X: np.ndarray, *, draws: int = 200, se
     table = record_trace(subject.trace, X, gates="auto", progress=Silent())
     output, weights = _output(subject, X), own_weights(subject.trace.program)
     again = evaluate(table, weights).reshape(output.shape)
-    cases = [{"label": "own weights", "deviation": _relative(again, output)}]
-    if table.graph.path_count() <= _ENUMERABLE:
-        cases.append({"label": "paths one by one", "deviation": _relative(_enumerated(table, weights), output[:1, :1])})
-    errors, tolerance = _moment_errors(table, draws, np.random.default_rng(seed)), _TOLERANCE[subject.dtype]
-    worst = max(case["deviation"] for case in cases)
+    deviations = {"own weights": _relative(again, output)}
+    paths = table.graph.path_count()
+    if paths <= _ENUMERABLE:
+        enumerated = _enumerated(table, weights)
+        deviations["paths one by one"] = _relative(enumerated, output[:1, :1])
+    errors = _moment_errors(table, draws, np.random.default_rng(seed))
+    tolerance = _TOLERANCE[subject.dtype]
+    worst = float(np.max(list(deviations.values())))  # NaN if one of them is
     statement = "f(x) = <path feature, path value>, relative to the largest output"
     statement += f"; of the {given.dtype} network a copy in float64" if subject is not given else ""
-    details = {"cases": cases, "moment_errors": errors, "draws": draws, "paths": float(table.graph.path_count())}
-    return CheckResult("duality", name, statement, bool(worst <= tolerance and errors <= 5), worst, tolerance, details)
+    cases = tuple(Case(label, finite(deviation)) for label, deviation in deviations.items())
+    counted = float(paths) if paths <= sys.float_info.max else None
+    details = DualityDetails(cases, finite(errors), draws, counted)
+    passed = worst <= tolerance and errors <= 5
+    return CheckResult("duality", name, statement, passed, finite(worst), tolerance, details)
 
 
 def _subject(net: "torch.nn.Module", X: np.ndarray) -> _Subject:

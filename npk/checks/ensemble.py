@@ -13,8 +13,9 @@ from npk.dual.recording import record_gates
 from npk.dual.value_network import gate_values
 from npk.errors import OptionError
 from npk.gram.kernel import NeuralPathKernel
-from npk.results import CheckResult
+from npk.results import Case, CheckResult, EnsembleDetails, Shares
 from npk.samples import as_samples
+from npk.typed import finite
 
 if TYPE_CHECKING:
     import torch
@@ -35,9 +36,10 @@ def check_ensemble(net: "torch.nn.Module", X: np.ndarray, *, gates: str = "auto"
         name: what the report calls the network.
 
     Returns:
-        ``measured``: worst difference of K and the sum over the 2^b sub-networks, relative to the largest entry. ``details``: "shares"
-        (mean share of K by number of parametric layers and by block), "cases" (for networks without positions also the product form,
-        right only without a gate after the sums).
+        ``measured``: worst difference of K and the sum over the 2^b sub-networks, relative to the
+        largest entry. ``details``, a :class:`npk.results.EnsembleDetails`: the mean share of K by
+        number of parametric layers and by block, and one case a comparison; for networks without
+        positions also the product form, right only without a gate after the sums.
 
     Raises:
         OptionError: no addition, or more than 8.
@@ -53,14 +55,16 @@ def check_ensemble(net: "torch.nn.Module", X: np.ndarray, *, gates: str = "auto"
     total = np.sum([part for _, _, part in parts], 0)
     deviation = _relative(total, whole)
     gated = any(isinstance(node.operator, Gate) and isinstance(table.graph.input_of(node).operator, Add) for node in table.graph.nodes)
-    cases = [{"label": f"sum of {len(parts)} sub-networks", "deviation": deviation}]
+    deviations = {f"sum of {len(parts)} sub-networks": deviation}
     if all(node.positions == 1 or isinstance(node.operator, Input) for node in table.graph.nodes):
-        cases.append({"label": "product form", "deviation": _relative(product_form(table), whole)})
+        deviations["product form"] = _relative(product_form(table), whole)
     if gated:
-        cases.append({"label": "cumulative masks", "deviation": _relative(_kernel(table, backend="reference"), total)})
-    details = {"cases": cases, "shares": [_shares(name, table.graph, sums, parts, whole)]}
+        deviations["cumulative masks"] = _relative(_kernel(table, backend="reference"), total)
+    cases = tuple(Case(label, finite(value)) for label, value in deviations.items())
+    details = EnsembleDetails(cases, _shares(table.graph, sums, parts, whole))
     statement = f"K is the sum of the kernels of the 2^{len(sums)} sub-networks, relative to its largest entry"
-    return CheckResult("ensemble", name, statement, deviation <= _TOLERANCE, deviation, _TOLERANCE, details)
+    passed = deviation <= _TOLERANCE
+    return CheckResult("ensemble", name, statement, passed, finite(deviation), _TOLERANCE, details)
 
 
 def sub_network(graph: PathGraph, sums: list[PathNode], choice: tuple[int, ...]) -> PathGraph:
@@ -119,7 +123,7 @@ def _kernel(table: GateTable, backend: str = "auto") -> np.ndarray:
     return NeuralPathKernel(None, dtype="float64", backend=backend, progress=False)(table)
 
 
-def _shares(name: str, graph: PathGraph, sums: list[PathNode], parts: list, whole: np.ndarray) -> dict:
+def _shares(graph: PathGraph, sums: list[PathNode], parts: list, whole: np.ndarray) -> Shares:
     """Mean share of the diagonal by number of layers, and of the longer branch of each sum."""
     diagonal = np.diagonal(whole)
     share = lambda part: float(np.mean(np.diagonal(part)[diagonal > 0] / diagonal[diagonal > 0])) if (diagonal > 0).any() else 0.0  # noqa: E731
@@ -127,7 +131,7 @@ def _shares(name: str, graph: PathGraph, sums: list[PathNode], parts: list, whol
     body = [_longer(graph, node) for node in sums]
     blocks = [sum(share(part) for choice, _, part in parts if choice[k] == body[k]) for k in range(len(sums))]
     by_depth = [sum(share(part) for _, d, part in parts if d == depth) for depth in depths]
-    return {"label": name, "depth": depths, "share": by_depth, "blocks": blocks}
+    return Shares(tuple(depths), tuple(by_depth), tuple(blocks))
 
 
 def _longer(graph: PathGraph, node: PathNode) -> int:

@@ -8,8 +8,9 @@ import numpy as np
 from npk.dual.gate_table import GateTable
 from npk.errors import DataError, OptionError
 from npk.gram.kernel import NeuralPathKernel
-from npk.results import CheckResult
+from npk.results import CheckResult, InvarianceCase, InvarianceDetails, Shifted
 from npk.samples import as_samples
+from npk.typed import finite
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +44,8 @@ def check_invariance(
     Returns:
         ``measured``: worst difference relative to the root of the diagonals. Shifted samples in which at most one gate in 10,000
         flipped are left out of it and counted apart (``rounding``): there a pre-activation lies within rounding of 0.
-        ``details["cases"]``: for each shift the worst difference over all samples; ``flips``: gates that are not the shifted gates.
+        ``details``, a :class:`npk.results.InvarianceDetails` with one case: for each shift the worst
+        difference over all samples, and how many gates are not the shifted gates.
         ``passed``: all shifts asked for leave the kernel alone.
 
     Raises:
@@ -69,17 +71,18 @@ def check_invariance(
     measured = float(worst[~rounding].max(initial=0.0))
     tolerance = _TOLERANCE["float64" if dtype == torch.float64 else "float32"]
     passed = bool(measured <= tolerance and not rounding.all())
-    case = {
-        "label": label or name,
-        "deviation": [[*map(int, shift), float(w.max())] for shift, w in zip(chosen, worst, strict=True)],
-        "flips": int(flips.sum()),
-        "rounding": int(rounding.sum()),
-        "gates": gates_each * len(moved),
-        "max": float(worst.max()),
-        "expected": "invariant" if passed else "broken",
-    }
+    case = InvarianceCase(
+        label=label or name,
+        shifts=tuple(Shifted(tuple(map(int, shift)), finite(deviations.max())) for shift, deviations in zip(chosen, worst, strict=True)),
+        worst=finite(worst.max()),
+        expected="invariant" if passed else "broken",
+        flips=int(flips.sum()),
+        rounding=int(rounding.sum()),
+        gates=gates_each * len(moved),
+    )
     statement = f"K(rot(x, r), x') = K(x, x') for {len(chosen)} circular shifts r, relative to the root of the diagonals"
-    return CheckResult("invariance", name, statement, passed, measured, tolerance, {"cases": [case]})
+    details = InvarianceDetails((case,))
+    return CheckResult("invariance", name, statement, passed, finite(measured), tolerance, details)
 
 
 def _shifts(shifts: str | Sequence[Shift], grid: Shift) -> list[Shift]:

@@ -174,9 +174,9 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def number(value: float) -> str:
+def number(value: float | None) -> str:
     """Three digits."""
-    return f"{value:.3g}"
+    return "not finite" if value is None else f"{value:.3g}"
 
 
 def si(value: float) -> str:

@@ -13,6 +13,7 @@ from npk.gram.kernel import NeuralPathKernel
 from npk.machines import ridge, svm
 from npk.progress import Progress
 from npk.results import Accuracy, KernelSummary
+from npk.typed import finite
 
 if TYPE_CHECKING:
     from npk.demo import Samples
@@ -100,8 +101,8 @@ class Machines:
             spectrum=values[values > 0].tolist(),
             effective_rank=effective_rank(values),
             layers=list(table.names),
-            overlap_same=same,
-            overlap_different=different,
+            overlap_same=[finite(share) for share in same],
+            overlap_different=[finite(share) for share in different],
             dead_inputs=int((np.diagonal(K) == 0).sum()),
         )
 

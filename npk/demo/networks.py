@@ -122,11 +122,22 @@ class Plan:
         from npk import networks
 
         details, net = checkpoint.read_details(self.path), checkpoint.load(self.path)
-        curves = details["curve_train"], details["curve_validation"]
         count = sum(p.numel() for p in net.parameters())
         name, family = f"{self.family} {self.kind}", FAMILIES[self.family]
-        summary = NetworkSummary(name, family, self.kind, networks.describe(net), count, self.path.name, *curves, reused)
-        return Trained(net, networks.build(**self.about["make"]), summary, details["accuracy"], details["seconds"], len(curves[0]))
+        summary = NetworkSummary(
+            name=name,
+            family=family,
+            kind=self.kind,
+            description=networks.describe(net),
+            parameters=count,
+            checkpoint=self.path.name,
+            curve_train=details["curve_train"],
+            curve_validation=details["curve_validation"],
+            reused=reused,
+        )
+        untrained = networks.build(**self.about["make"])
+        accuracy, seconds = details["accuracy"], details["seconds"]
+        return Trained(net, untrained, summary, accuracy, seconds, len(summary.curve_train))
 
 
 def _train_apart(plan: Plan) -> None:

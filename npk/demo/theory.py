@@ -10,7 +10,7 @@ from npk.checks.duality import check_duality
 from npk.checks.ensemble import check_ensemble
 from npk.checks.invariance import check_invariance
 from npk.progress import Progress
-from npk.results import CheckResult
+from npk.results import CheckResult, InvarianceDetails
 
 if TYPE_CHECKING:
     import torch
@@ -59,11 +59,24 @@ def _invariance(networks: list["Trained"], X: np.ndarray, seed: int) -> CheckRes
     others = [check_invariance(rooms.build(**{**made, "seed": seed}), X, shifts, label=label) for label, made in breaks.items()]
     if step > 1:
         others.append(check_invariance(first.net, X, [(0, 1), (1, 1), (1, 0)], label=f"shifts that are no multiples of {step}"))
-    cases = [case for check in (*holds, *others) for case in check.details["cases"]]
-    passed = all(check.passed for check in holds) and all(check.measured > _BROKEN for check in others)
-    worst = max(holds, key=lambda check: check.measured)
-    statement = f"{worst.statement}; and padding, flatten or stride break it"
-    return dataclasses.replace(worst, network="conv-gap networks", passed=passed, statement=statement, details={"cases": cases})
+    passed = all(check.passed for check in holds) and all(_size(check) > _BROKEN for check in others)
+    worst = max(holds, key=_size)
+    return dataclasses.replace(
+        worst,
+        network="conv-gap networks",
+        passed=passed,
+        statement=f"{worst.statement}; and padding, flatten or stride break it",
+        details=_merged((*holds, *others)),
+    )
+
+
+def _size(check: CheckResult) -> float:
+    return math.inf if check.measured is None else check.measured
+
+
+def _merged(checks: tuple[CheckResult, ...]) -> InvarianceDetails:
+    details = [check.details for check in checks if isinstance(check.details, InvarianceDetails)]
+    return InvarianceDetails(tuple(case for one in details for case in one.cases))
 
 
 def _residual(samples: "Samples", skip: str, seed: int) -> "torch.nn.Module":

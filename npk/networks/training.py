@@ -26,6 +26,7 @@ from npk.networks.regimes import default_regime, prepare
 from npk.progress import Progress, as_progress
 from npk.results import Result
 from npk.samples import as_array, as_samples
+from npk.typed import finite
 
 FORMAT = "npk training checkpoint 1"
 
@@ -37,9 +38,9 @@ class TrainingResult(Result):
     regime: str
     epochs: int  # epochs done, fewer than asked for if training stopped early
     best_epoch: int  # counted from 1, smallest loss on validation; the network has the weights after this epoch
-    validation_accuracy: float  # at the best epoch, 0..1; nan without validation
+    validation_accuracy: float | None  # at the best epoch, 0..1; None without validation
     curve_train: list[float]  # mean loss of each epoch
-    curve_validation: list[float]  # accuracy after each epoch
+    curve_validation: list[float | None]  # accuracy after each epoch; None without validation
     seconds: float  # of this call
     resumed_from: int  # epochs that an earlier call had done
 
@@ -177,9 +178,9 @@ def train(
         regime=regime,
         epochs=len(run.losses),
         best_epoch=run.best_epoch,
-        validation_accuracy=run.accuracies[run.best_epoch - 1],
+        validation_accuracy=finite(run.accuracies[run.best_epoch - 1]),
         curve_train=run.losses,
-        curve_validation=run.accuracies,
+        curve_validation=[finite(accuracy) for accuracy in run.accuracies],
         seconds=time.perf_counter() - start,
         resumed_from=resumed_from,
     )

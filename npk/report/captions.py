@@ -38,5 +38,4 @@ CAPTIONS = {
         " how much of it passes through each block (one path may pass through several), and whether a formula for the sum gives the"
         f" kernel. {_GRAY}"
     ),
-    "tangent": ("<b>Tangent kernel.</b> Measured over expected, entry by entry, with two standard errors: the line at one is the theory."),
 }

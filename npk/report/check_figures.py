@@ -1,20 +1,47 @@
-"""Figures of the checks. Details of a check are free JSON: what is there is drawn, what is missing is left out."""
+"""Figures of the checks, of what their details hold. A number that is not finite is left out."""
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from npk.report.style import BAR, HEAT, INK, MUTED, PANEL, PAPER, RULE, ZERO, blank, number, panels, power, scientific, wrapped
-from npk.report.subjects import checks_named
-from npk.results import CheckResult, RunResult
+from npk.report.style import (
+    BAR,
+    HEAT,
+    INK,
+    MUTED,
+    PANEL,
+    PAPER,
+    RULE,
+    ZERO,
+    blank,
+    panels,
+    power,
+    scientific,
+    wrapped,
+)
+from npk.report.subjects import checks_of
+from npk.results import (
+    Case,
+    CheckResult,
+    DualityDetails,
+    EnsembleDetails,
+    InvarianceCase,
+    InvarianceDetails,
+    RunResult,
+    Shares,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure, FigureBase
 
-Shift = tuple[float, float, float]  # dy, dx, relative deviation
+_MOST = 300  # power of ten at which an axis ends: an output of zero can deviate by more
+
+Shift = tuple[int, int, float]  # dy, dx, relative deviation
 ShiftMap = tuple[str, list[Shift]]  # label of the case, its shifts
+Bars = tuple[str, str, list[tuple[str, float]]]  # label, "depth" or "block", names and heights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,54 +54,52 @@ class Row:
     note: str = ""
 
 
-def entries(check: CheckResult, key: str) -> list[dict[str, Any]]:
-    """The list of objects under ``key`` in the details of a check; empty when it is not there or not such a list."""
-    found = check.details.get(key) if isinstance(check.details, dict) else None
-    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+def _label(check: CheckResult, case: Case | InvarianceCase, several: bool) -> str:
+    return f"{check.network}: {case.label}" if several else case.label
 
 
-def numbers(entry: dict[str, Any], key: str) -> list[float]:
-    """The finite numbers in the list under ``key``."""
-    found = entry.get(key) if isinstance(entry, dict) else None
-    return [value for value in map(number, found) if value is not None] if isinstance(found, list) else []
-
-
-def _label(check: CheckResult, entry: dict[str, Any], several: bool) -> str:
-    label = str(entry.get("label", "case"))
-    return f"{check.network}: {label}" if several else label
+def _tolerance(checks: list[CheckResult]) -> float:
+    return max((check.tolerance for check in checks), default=0.0)
 
 
 def duality(run: RunResult, columns: int) -> "Figure | None":
     """Deviation of the network's output from the inner product of path features and path values."""
-    checks = checks_named(run, "duality")
-    rows = []
-    for check in checks:
-        for entry in entries(check, "cases"):
-            value = number(entry.get("deviation"))
-            if value is not None:
-                rows.append(Row(_label(check, entry, len(checks) > 1), value, holds=True))
-    return _deviations(rows, max((c.tolerance for c in checks), default=0.0), columns, "relative deviation of f(x) from ⟨φ, v⟩")
+    found = checks_of(run, DualityDetails)
+    checks = [check for check, _ in found]
+    rows = [
+        Row(_label(check, case, len(checks) > 1), case.deviation, holds=True)
+        for check, details in found
+        for case in details.cases
+        if case.deviation is not None
+    ]
+    return _duality_figure(rows, _tolerance(checks), columns) if rows else None
 
 
-def _deviations(rows: list[Row], tolerance: float, columns: int, label: str) -> "Figure | None":
-    if not rows:
-        return None
+def _duality_figure(rows: list[Row], tolerance: float, columns: int) -> "Figure":
     width = 2 * PANEL if columns > 1 else PANEL
     figure, (ax,) = panels(1, 1, (width, 0.75 + 0.3 * len(rows)))
     deviation_dots(ax, rows, tolerance, 44 if columns > 1 else 22)
-    _key(ax, label, rows, columns)
+    _key(ax, "relative deviation of f(x) from ⟨φ, v⟩", rows, columns)
     return figure
 
 
 def _key(ax: "Axes", label: str, rows: list[Row], columns: int) -> None:
-    """Name the axis and say what gray and hollow mean; on a narrow figure the text reaches to the left, under the labels."""
+    """Name the axis and say what gray and hollow mean.
+
+    On a narrow figure the text reaches to the left, under the labels.
+    """
     hollow = "" if all(row.holds for row in rows) else "; hollow: need not hold"
-    ax.set_xlabel(f"{label}\n(gray: within the tolerance{hollow})", loc="center" if columns > 1 else "right")
+    text = f"{label}\n(gray: within the tolerance{hollow})"
+    ax.set_xlabel(text, loc="center" if columns > 1 else "right")
 
 
 def deviation_dots(ax: "Axes", rows: list[Row], tolerance: float, wrap: int) -> None:
-    """Dots on an axis from exact zero to one: filled where the theory says that it holds, hollow where it must break."""
-    high = 10 ** max(0, math.ceil(math.log10(max(ZERO, *(row.value for row in rows)))))
+    """Dots on an axis from exact zero to one.
+
+    They are filled where the theory says that it holds, hollow where it must break.
+    """
+    most = math.ceil(math.log10(max(ZERO, *(row.value for row in rows))))
+    high = 10.0 ** min(max(0, most), _MOST)
     ax.set_xscale("log")
     ax.set_xlim(ZERO / 3, high * 30)
     if tolerance > 0:
@@ -98,38 +123,41 @@ def _deviation_dot(ax: "Axes", y: int, row: Row) -> None:
     note = f"{'exactly 0' if row.value == 0 else scientific(row.value)}  {row.note}".strip()
     left = x > 1e-6  # room for the number is on the left of a large deviation
     offset = (-7, 7) if left else (7, 0)
-    ax.annotate(note, (x, y), offset, textcoords="offset points", ha="right" if left else "left", va="center_baseline", fontsize=7)
+    look: dict[str, Any] = {"ha": "right" if left else "left", "va": "center_baseline"}
+    ax.annotate(note, (x, y), offset, textcoords="offset points", fontsize=7, **look)
 
 
 def invariance(run: RunResult, columns: int) -> "Figure | None":
-    """Deviation of K(rot(x, r), x') from K(x, x'): the worst of each case, and a map over all shifts r."""
-    checks = checks_named(run, "invariance")
-    rows, maps = [], []
-    for check in checks:
-        for entry in entries(check, "cases"):
-            points = _shifts(entry)
-            worst = number(entry.get("max"))
-            worst = max((p[2] for p in points), default=None) if worst is None else worst
-            label = _label(check, entry, len(checks) > 1)
-            if worst is not None:
-                rows.append(Row(label, worst, entry.get("expected") != "broken", _flips(entry)))
-            if len({p[0] for p in points}) > 1 and len({p[1] for p in points}) > 1:
-                maps.append((label, points))
-    tolerance = max((check.tolerance for check in checks), default=0.0)
-    return _invariance_figure(rows, maps, tolerance, columns) if rows else None
+    """Deviation of K(rot(x, r), x') from K(x, x'): the worst of each case, a map over all r."""
+    found = checks_of(run, InvarianceDetails)
+    checks = [check for check, _ in found]
+    pairs = [(check, case) for check, details in found for case in details.cases]
+    cases = [(_label(check, case, len(checks) > 1), case) for check, case in pairs]
+    rows = [row for label, case in cases if (row := _invariance_row(label, case))]
+    maps = [(label, points) for label, case in cases if _is_an_area(points := _shifts(case))]
+    return _invariance_figure(rows, maps, _tolerance(checks), columns) if rows else None
 
 
-def _shifts(entry: dict[str, Any]) -> list[Shift]:
-    found = entry.get("deviation")
-    triples = [t for t in found if isinstance(t, list | tuple) and len(t) == 3] if isinstance(found, list) else []
-    return [(t[0], t[1], t[2]) for t in triples if all(number(v) is not None for v in t)]
+def _invariance_row(label: str, case: InvarianceCase) -> Row | None:
+    if case.worst is None:
+        return None
+    return Row(label, case.worst, case.expected == "invariant", _flips(case))
 
 
-def _flips(entry: dict[str, Any]) -> str:
-    flips = number(entry.get("flips"))
-    if not flips:
+def _shifts(case: InvarianceCase) -> list[Shift]:
+    """Those of pictures; shifts along one axis, or along three, have no map."""
+    flat = [shifted for shifted in case.shifts if len(shifted.by) == 2]
+    return [(s.by[0], s.by[1], s.deviation) for s in flat if s.deviation is not None]
+
+
+def _is_an_area(points: list[Shift]) -> bool:
+    return len({p[0] for p in points}) > 1 and len({p[1] for p in points}) > 1
+
+
+def _flips(case: InvarianceCase) -> str:
+    if not case.flips:
         return ""
-    return f"({flips:,.0f} gate {'flip' if flips == 1 else 'flips'})"
+    return f"({case.flips:,} gate {'flip' if case.flips == 1 else 'flips'})"
 
 
 def _invariance_figure(rows: list[Row], maps: list[ShiftMap], tolerance: float, columns: int) -> "Figure":
@@ -156,7 +184,8 @@ def _shift_maps(part: "FigureBase", maps: list[ShiftMap], down: int, across: int
         _shift_map(ax, label, points, norm)
     ticks = [1e-16, 1e-12, 1e-8, 1e-4, 1]
     colors = ScalarMappable(norm, HEAT)
-    bar = part.colorbar(colors, ax=drawn, location="bottom", shrink=0.5, aspect=40, pad=0.03, ticks=ticks)
+    place = {"location": "bottom", "shrink": 0.5, "aspect": 40, "pad": 0.03}
+    bar = part.colorbar(colors, ax=drawn, ticks=ticks, **place)
     bar.ax.xaxis.set_major_formatter(power)
     bar.ax.minorticks_off()
     bar.outline.set_visible(False)
@@ -172,7 +201,7 @@ def _shift_map(ax: "Axes", label: str, points: list[Shift], norm: "LogNorm") -> 
         table[rows.index(dy), cols.index(dx)] = max(deviation, ZERO)
     half = 0.5
     extent = (cols[0] - half, cols[-1] + half, rows[-1] + half, rows[0] - half)
-    ax.imshow(table, norm=norm, cmap=HEAT, extent=extent, interpolation="none", aspect="auto" if len(rows) < 2 else "equal")
+    ax.imshow(table, norm=norm, cmap=HEAT, extent=extent, interpolation="none", aspect="equal")
     ax.set_title(wrapped(label, 22), fontsize=7, fontweight="normal", pad=3)
     ax.set(xlabel="dx", ylabel="dy")
     ax.tick_params(length=0, labelsize=6)
@@ -182,33 +211,33 @@ def _shift_map(ax: "Axes", label: str, points: list[Shift], norm: "LogNorm") -> 
 
 
 def ensemble(run: RunResult, columns: int) -> "Figure | None":
-    """Share of the kernel by depth of sub-network and by block, and how well each form of the sum gives the kernel."""
-    checks = checks_named(run, "ensemble")
-    shares = [(str(e.get("label", check.network)), e) for check in checks for e in entries(check, "shares")]
-    bars = [(label, "depth", _by_depth(e)) for label, e in shares] + [(label, "block", _by_block(e)) for label, e in shares]
-    bars = sorted((bar for bar in bars if bar[2]), key=lambda bar: [label for label, _ in shares].index(bar[0]))
-    rows = []
-    for check in checks:
-        for entry in entries(check, "cases"):
-            value = number(entry.get("deviation"))
-            if value is not None:
-                # A check that passed although a case lies outside the tolerance did not need that case to hold.
-                holds = value <= check.tolerance or not check.passed
-                rows.append(Row(_label(check, entry, len(checks) > 1), value, holds))
-    tolerance = max((check.tolerance for check in checks), default=0.0)
-    return _ensemble_figure(bars, rows, tolerance, columns) if bars or rows else None
+    """Share of the kernel by depth of sub-network and by block, and how good each form of it is."""
+    found = checks_of(run, EnsembleDetails)
+    checks = [check for check, _ in found]
+    bars = [bar for check, details in found for bar in _bars(check.network, details.shares)]
+    rows = [
+        # A check that passed although a case lies outside the tolerance did not need it to hold.
+        Row(
+            _label(check, case, len(checks) > 1),
+            case.deviation,
+            holds=case.deviation <= check.tolerance or not check.passed,
+        )
+        for check, details in found
+        for case in details.cases
+        if case.deviation is not None
+    ]
+    return _ensemble_figure(bars, rows, _tolerance(checks), columns) if bars or rows else None
 
 
-def _by_depth(entry: dict[str, Any]) -> list[tuple[str, float]]:
-    depth, share = numbers(entry, "depth"), numbers(entry, "share")
-    return [(f"{d:g}", s) for d, s in zip(depth, share, strict=False)]
+def _bars(label: str, shares: Shares) -> Iterator[Bars]:
+    if shares.depth:
+        by_depth = zip(shares.depth, shares.share, strict=True)
+        yield label, "depth", [(str(depth), share) for depth, share in by_depth]
+    if shares.blocks:
+        yield label, "block", [(str(i + 1), share) for i, share in enumerate(shares.blocks)]
 
 
-def _by_block(entry: dict[str, Any]) -> list[tuple[str, float]]:
-    return [(str(i + 1), s) for i, s in enumerate(numbers(entry, "blocks"))]
-
-
-def _ensemble_figure(bars: list, rows: list[Row], tolerance: float, columns: int) -> "Figure":
+def _ensemble_figure(bars: list[Bars], rows: list[Row], tolerance: float, columns: int) -> "Figure":
     down = math.ceil(len(bars) / columns)
     heights = ([2.0 * down] if bars else []) + ([0.9 + 0.34 * len(rows)] if rows else [])
     figure = blank(2 * PANEL if columns > 1 else PANEL, sum(heights))
@@ -229,7 +258,8 @@ def _share_bars(ax: "Axes", label: str, what: str, values: list[tuple[str, float
     ax.bar(places, heights, width=0.62, color=BAR)
     for x, height in zip(places, heights, strict=True):
         if len(values) <= 12:
-            ax.annotate(f"{height:.3g}", (x, max(height, 0)), (0, 2), textcoords="offset points", ha="center", fontsize=6.5)
+            where, text = (x, max(height, 0)), f"{height:.3g}"
+            ax.annotate(text, where, (0, 2), textcoords="offset points", ha="center", fontsize=6.5)
     step = max(1, math.ceil(len(values) / 12))
     ax.set_xticks(list(places)[::step], names[::step])
     ax.tick_params(axis="x", length=0)
@@ -237,21 +267,5 @@ def _share_bars(ax: "Axes", label: str, what: str, values: list[tuple[str, float
     ax.grid(axis="y")
     ax.set_axisbelow(True)
     ax.set_title(f"{label}: by {'depth' if what == 'depth' else 'block'}", fontsize=8)
-    ax.set(xlabel="layers of the sub-networks" if what == "depth" else "skippable block", ylabel="% of the kernel")
-
-
-def tangent(run: RunResult, columns: int) -> "Figure | None":
-    """Tangent kernel of random value networks over dF/ds, with standard errors: one, if the theory holds."""
-    checks = [check for check in checks_named(run, "tangent") if isinstance(check.details, dict) and numbers(check.details, "ratio")]
-    if not checks:
-        return None
-    figure, axes = panels(len(checks), columns, (PANEL if len(checks) > 1 or columns < 2 else 2 * PANEL, 2.4))
-    for ax, check in zip(axes, checks, strict=True):
-        ratio, error = numbers(check.details, "ratio"), numbers(check.details, "error")
-        bars = [2 * e for e in error] if len(error) == len(ratio) else None
-        ax.axhline(1, color=MUTED, linewidth=0.8)
-        ax.errorbar(range(1, len(ratio) + 1), ratio, yerr=bars, fmt="o", color=INK, markersize=3, linewidth=0.8)
-        ax.set(title=check.network, xlabel="entry of the kernel", ylabel="tangent kernel / (dF/ds), ± 2 s.e.")
-        ax.locator_params(axis="x", integer=True)
-        ax.grid(axis="y")
-    return figure
+    across = "layers of the sub-networks" if what == "depth" else "skippable block"
+    ax.set(xlabel=across, ylabel="% of the kernel")

@@ -191,8 +191,7 @@ def heat_range(heat: list[list[float]]) -> tuple[float, float]:
 
     table = np.asarray(heat, dtype=float)
     off = table[~np.eye(*table.shape, dtype=bool)] if table.shape[0] > 1 else table
-    finite = off[np.isfinite(off)]
-    low, high = np.percentile(finite, [1, 99.5]) if finite.size else (0.0, 1.0)
+    low, high = np.percentile(off, [1, 99.5])
     return float(low), float(max(high, low + 1e-9))
 
 
@@ -259,11 +258,16 @@ def overlaps(run: RunResult, columns: int) -> "Figure | None":
 
 def _overlap_lines(ax: "Axes", kernel: KernelSummary, kind: str) -> None:
     color, marker = COLOR.get(kind, COLOR[""]), MARKER.get(kind, "v")
-    depth = range(1, 1 + min(len(kernel.overlap_same), len(kernel.overlap_different)))
-    same, different = kernel.overlap_same[: len(depth)], kernel.overlap_different[: len(depth)]
+    depth = range(1, 1 + len(kernel.overlap_same))
+    same, different = _with_gaps(kernel.overlap_same), _with_gaps(kernel.overlap_different)
     ax.fill_between(depth, different, same, color=color, alpha=0.10, linewidth=0)
     ax.plot(depth, same, color=color, marker=marker)
     ax.plot(depth, different, color=color, marker=marker, markerfacecolor=PAPER, linewidth=0.9)
+
+
+def _with_gaps(values: list[float | None]) -> list[float]:
+    """NaN, which a line leaves out, where there is nothing."""
+    return [math.nan if value is None else value for value in values]
 
 
 def _layer_ticks(ax: "Axes", shown: list[KernelSummary]) -> None:
@@ -311,7 +315,7 @@ def training(run: RunResult, columns: int) -> "Figure | None":
 
 def _training_panel(ax: "Axes", curves: list[tuple[Subject, NetworkSummary]], which: str) -> None:
     for member, summary in curves:
-        values = getattr(summary, which)
+        values = _with_gaps(getattr(summary, which))
         scale = 100 if which == "curve_validation" else 1
         color = COLOR.get(member.kind, COLOR[""])
         ax.plot(
@@ -330,5 +334,4 @@ FIGURES: dict[str, Callable[[RunResult, int], "Figure | None"]] = {
     "duality": check_figures.duality,
     "invariance": check_figures.invariance,
     "ensemble": check_figures.ensemble,
-    "tangent": check_figures.tangent,
 }

@@ -10,10 +10,10 @@ from npk.progress import Progress, as_progress
 from npk.report import plots, words
 from npk.report.captions import CAPTIONS
 from npk.report.figures import FIGURES
-from npk.report.style import house_style, percent, scientific
-from npk.report.subjects import accuracy_of, baselines, checks_named, groups, models, short_model, subjects
+from npk.report.style import house_style, hundredths, percent, scientific
+from npk.report.subjects import accuracy_of, baselines, checks_of, groups, models, short_model, subjects
 from npk.report.tables import accuracy_table, baseline_table, checks_table, choices_table, kernel_table, networks_table
-from npk.results import KernelSummary, RunResult
+from npk.results import DETAILS, KernelSummary, RunResult
 
 Section = tuple[str, str, str]  # anchor, heading, HTML
 
@@ -108,7 +108,8 @@ def _ranks(run: RunResult) -> str:
 
 def _gaps(run: RunResult) -> str:
     def pair(kernel: KernelSummary, layer: int) -> str:
-        return f"{kernel.overlap_same[layer]:.2f} in one class and {kernel.overlap_different[layer]:.2f} across classes"
+        same, different = kernel.overlap_same[layer], kernel.overlap_different[layer]
+        return f"{hundredths(same)} in one class and {hundredths(different)} across classes"
 
     shown = [kernel for kernel in run.kernels if kernel.overlap_same and kernel.overlap_different]
     return "; ".join(f"{kernel.network} {pair(kernel, 0)}, then {pair(kernel, -1)}" for kernel in shown)
@@ -143,14 +144,13 @@ _CHECK_FIGURES = {
     "duality": "Deviation of the output from features times values",
     "invariance": "Deviation of the kernel under circular shifts",
     "ensemble": "Share of the kernel by depth of sub-network and by block, and deviation of each form of the sum",
-    "tangent": "Ratio of the tangent kernel of random value networks to its expectation",
 }
 
 
 def _checks(run: RunResult) -> Section:
     figures = []
     for name, alt in _CHECK_FIGURES.items():
-        measured = [f"{check.network} {scientific(check.measured)}" for check in checks_named(run, name)]
+        measured = [f"{check.network} {scientific(check.measured)}" for check, _ in checks_of(run, DETAILS[name])]
         figures.append(_figure(run, name, f"{alt}: {', '.join(measured)}."))
     return "checks", "Checks of the theory", _joined(checks_table(run), *figures)
 

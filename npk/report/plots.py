@@ -2,7 +2,6 @@
 
 import io
 import json
-import math
 import re
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -64,7 +63,7 @@ def _heat(run: RunResult, kernel: KernelSummary) -> dict[str, Any]:
     edges = [i for i in range(1, len(labels)) if kernel.heat_labels[i] != kernel.heat_labels[i - 1]]
     trace = {
         "type": "heatmap",
-        "z": [[round(value, 3) if math.isfinite(value) else None for value in row] for row in kernel.heat],
+        "z": [[round(value, 3) for value in row] for row in kernel.heat],
         "x": labels,
         "y": labels,
         "colorscale": "Cividis",

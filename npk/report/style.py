@@ -20,6 +20,7 @@ HEAT = "cividis"
 PANEL = 3.4  # inches; a phone shows one panel a row, a desktop two
 ZERO = 1e-17  # where a logarithmic axis puts an exact zero
 
+NOTHING = "\N{EN DASH}"  # where a number would stand
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -92,7 +93,7 @@ def power(value: float, _position: float = 0) -> str:
 
 def scientific(value: float | None) -> str:
     """Two digits and a power of ten (``3.1 × 10⁻¹⁵``); plain decimals where they are shorter."""
-    if value is None or not math.isfinite(value):
+    if value is None:
         return "not finite"
     if value == 0:
         return "0"
@@ -100,6 +101,11 @@ def scientific(value: float | None) -> str:
         return f"{value:.3g}"
     mantissa, exponent = f"{value:.1e}".split("e")
     return f"{mantissa}\N{NO-BREAK SPACE}\N{MULTIPLICATION SIGN}\N{NO-BREAK SPACE}10{str(int(exponent)).translate(_SUPERSCRIPT)}"
+
+
+def hundredths(value: float | None) -> str:
+    """Two decimals, or a dash where there is nothing."""
+    return NOTHING if value is None else f"{value:.2f}"
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -119,8 +125,3 @@ def duration(seconds: float) -> str:
 def wrapped(label: str, width: int = 24) -> str:
     """A label broken into lines."""
     return "\n".join(textwrap.wrap(label, width)) or label
-
-
-def number(value: object) -> float | None:
-    """A finite number out of the free details of a check, else ``None``."""
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

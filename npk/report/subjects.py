@@ -1,8 +1,11 @@
 """Who is compared with whom: the networks of a run, their groups, and the order in which models are shown."""
 
 import dataclasses
+from typing import TypeVar
 
-from npk.results import Accuracy, CheckResult, RunResult
+from npk.results import Accuracy, CheckResult, Details, RunResult
+
+D = TypeVar("D", bound=Details)
 
 KINDS = ("dnn", "dgn", "dlgn", "dlgn-sf")
 PIXELS = "pixels"
@@ -75,6 +78,7 @@ def dlgn_ratio(run: RunResult, members: tuple[Subject, ...]) -> float | None:
     return dlgn.accuracy / dnn.accuracy if dnn and dlgn and dnn.accuracy else None
 
 
-def checks_named(run: RunResult, name: str) -> tuple[CheckResult, ...]:
-    """The checks of one kind."""
-    return tuple(check for check in run.checks if check.name == name)
+def checks_of(run: RunResult, kind: type[D]) -> tuple[tuple[CheckResult, D], ...]:
+    """The checks with details of one kind, and these details."""
+    pairs = ((check, check.details) for check in run.checks)
+    return tuple((check, details) for check, details in pairs if isinstance(details, kind))

@@ -3,7 +3,7 @@
 import json
 from html import escape
 
-from npk.report.style import duration, percent, scientific
+from npk.report.style import NOTHING, duration, percent, scientific
 from npk.report.subjects import (
     KINDS,
     PAPER_RATIO,
@@ -16,8 +16,6 @@ from npk.report.subjects import (
 )
 from npk.report.words import standard_error
 from npk.results import Accuracy, RunResult
-
-NOTHING = "\N{EN DASH}"
 
 
 def table(name: str, caption: str, head: list[str], rows: list[str], *, words: tuple[int, ...] = (0,)) -> str:
@@ -90,8 +88,9 @@ def choices_table(run: RunResult) -> str:
 
 
 def _chosen(found: Accuracy) -> str:
-    values = found.parameters.items() if isinstance(found.parameters, dict) else ()
-    return ", ".join(f"{name} = {value if isinstance(value, str) else _short(value)}" for name, value in values) or NOTHING
+    values = found.parameters.items()
+    chosen = (f"{name} = {value if isinstance(value, str) else _short(value)}" for name, value in values)
+    return ", ".join(chosen) or NOTHING
 
 
 def _short(value: object) -> str:

@@ -3,18 +3,18 @@
 import math
 import shlex
 
-from npk.report.style import duration, number, percent, scientific
+from npk.report.style import duration, percent, scientific
 from npk.report.subjects import (
     PAPER_RATIO,
     UNTRAINED,
     accuracy_of,
     baselines,
-    checks_named,
+    checks_of,
     dlgn_ratio,
     groups,
     subjects,
 )
-from npk.results import Accuracy, RunResult
+from npk.results import Accuracy, InvarianceDetails, RunResult
 
 
 def standard_error(share: float, samples: int) -> float:
@@ -155,12 +155,10 @@ def _comparison(run: RunResult, by_family: dict[str, list[str]]) -> str:
 
 def _shifted(run: RunResult) -> str:
     worst: dict[str, list[float]] = {"invariant": [], "broken": []}
-    for check in checks_named(run, "invariance"):
-        cases = check.details.get("cases") if isinstance(check.details, dict) else None
-        for case in cases if isinstance(cases, list) else []:
-            value = number(case.get("max")) if isinstance(case, dict) else None
-            if value is not None and case.get("expected") in worst:
-                worst[case["expected"]].append(value)
+    for _, details in checks_of(run, InvarianceDetails):
+        for case in details.cases:
+            if case.worst is not None:
+                worst[case.expected].append(case.worst)
     text = ""
     if worst["invariant"]:
         most = scientific(max(worst["invariant"]))

@@ -1,0 +1,222 @@
+"""Results are checked when they are made, travel as strict JSON, and say what is wrong with a file in one line."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+from test_report import build_run
+
+from npk.errors import DataError, StoreError
+from npk.networks import TrainingResult
+from npk.results import (
+    DETAILS,
+    FORMAT,
+    Accuracy,
+    Case,
+    CheckResult,
+    DualityDetails,
+    EnsembleDetails,
+    InvarianceCase,
+    InvarianceDetails,
+    KernelSummary,
+    NetworkSummary,
+    RunResult,
+    Shares,
+    Shifted,
+)
+from npk.typed import Typed, finite
+
+DETAILS_OF = {
+    "duality": DualityDetails((Case("own weights", 1e-15), Case("paths", None)), None, 200, None),
+    "invariance": InvarianceDetails(
+        (
+            InvarianceCase("all", (Shifted((0, 1), 0.0),), 0.0, "invariant", 1, 0, 64),
+            InvarianceCase("one axis", (Shifted((3,), None),), None, "broken", 0, 0, 0),
+        )
+    ),
+    "ensemble": EnsembleDetails((Case("sum", 0.5),), Shares((1, 2), (0.25, 0.75), (0.5,))),
+}
+CHECKS = [CheckResult(name, "a net", "Equal.", True, 1e-15, 1e-9, details) for name, details in DETAILS_OF.items()]
+ACCURACY = Accuracy("a net", "NPK-SVM", 0.5, 1.5, {"C": 1.0, "n": 3, "gamma": "scale", "x": None})
+KERNEL = KernelSummary(
+    "a net", "cosine", "train.npz", 2, 0.5, [[1.0, 0.5], [0.5, 1.0]], [0, 1],
+    [0.75, 0.25], 1.75, ["relu", "relu_1"], [0.5, None], [None, 0.25], 0,
+)  # fmt: skip
+NETWORK = NetworkSummary("a net", "shift-invariant", "dnn", "a line", 12, "a.safetensors", [1.5], [None], False)
+TRAINING = TrainingResult("relu", 2, 1, None, [1.5, 1.0], [None, None], 3.0, 0)
+RUN = RunResult(
+    version="0.1.0",
+    data="digits – «ζ»",
+    classes=["0", "1"],
+    samples_train=10,
+    samples_test=5,
+    seed=0,
+    seconds=1.0,
+    machine="a machine",
+    networks=(NETWORK,),
+    accuracies=(ACCURACY,),
+    kernels=(KERNEL,),
+    checks=tuple(CHECKS),
+)
+RESULTS = [*CHECKS, ACCURACY, KERNEL, NETWORK, TRAINING, RUN, build_run()]
+NAMES = [f"{type(result).__name__} {getattr(result, 'name', '')}".strip() for result in RESULTS]
+
+
+def classes_below(cls):
+    return {cls, *(found for below in cls.__subclasses__() for found in classes_below(below))}
+
+
+@pytest.mark.parametrize("result", RESULTS, ids=NAMES)
+def test_what_is_saved_comes_back(result, tmp_path):
+    result.save(tmp_path / "result.json")
+    assert type(result).load(tmp_path / "result.json") == result
+    values = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
+    assert (values["format"], values["result"]) == (FORMAT, type(result).__name__)
+
+
+def test_every_class_of_results_is_tried():
+    """A new one needs a line in the list."""
+    made = set()
+
+    def look(value):
+        if isinstance(value, Typed):
+            made.add(type(value))
+            for field in dataclasses.fields(value):
+                look(getattr(value, field.name))
+        elif isinstance(value, tuple):
+            for part in value:
+                look(part)
+
+    look(tuple(RESULTS))
+    abstract = {cls for cls in classes_below(Typed) if cls.__subclasses__()}
+    assert made == {cls for cls in classes_below(Typed) if cls.__module__.startswith("npk")} - abstract
+    assert set(DETAILS) == set(DETAILS_OF)
+
+
+def numbers_of(value, place=()):
+    """Every place in a result that holds a float, as the fields and positions that lead there."""
+    if isinstance(value, float):
+        yield place
+    elif isinstance(value, Typed):
+        for field in dataclasses.fields(value):
+            yield from numbers_of(getattr(value, field.name), (*place, field.name))
+    elif isinstance(value, list | tuple | dict):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from numbers_of(part, (*place, key))
+
+
+def changed(value, place, number):
+    if not place:
+        return number
+    if isinstance(value, Typed):
+        return dataclasses.replace(value, **{place[0]: changed(getattr(value, place[0]), place[1:], number)})
+    parts = dict(value.items() if isinstance(value, dict) else enumerate(value))
+    parts[place[0]] = changed(parts[place[0]], place[1:], number)
+    return parts if isinstance(value, dict) else type(value)(parts.values())
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, np.float32("nan")])
+@pytest.mark.parametrize("result", RESULTS[:-1], ids=NAMES[:-1])
+def test_a_number_that_is_not_finite_gets_into_no_result(result, number):
+    places = list(numbers_of(result))
+    assert places
+    for place in places:
+        with pytest.raises(DataError, match=r"and must be .*a finite number"):
+            changed(result, place, number)
+
+
+@pytest.mark.parametrize("token", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_a_number_that_is_not_finite_is_read_from_no_file(token):
+    text = ACCURACY.to_json().replace('"accuracy": 0.5', f'"accuracy": {token}')
+    with pytest.raises(StoreError, match="this is not a Accuracy in JSON") as refused:
+        Accuracy.from_json(text)
+    assert "\n" not in str(refused.value)
+
+
+def test_whatever_gets_past_the_check_is_not_written():
+    broken = dataclasses.replace(KERNEL)
+    broken.spectrum[0] = math.nan  # a list in a frozen value can be changed
+    with pytest.raises(ValueError, match="Out of range float values are not JSON compliant"):
+        broken.to_json()
+    broken.spectrum[0] = 0.75
+
+
+def test_finite():
+    assert finite(np.float32(0.5)) == 0.5
+    assert type(finite(np.float32(0.5))) is float
+    assert [finite(number) for number in (math.nan, math.inf, -math.inf)] == [None] * 3
+
+
+WRONG = {
+    "text": (lambda: dataclasses.replace(NETWORK, name=3), "name of a NetworkSummary is 3, and must be text"),
+    "whole": (lambda: dataclasses.replace(NETWORK, parameters=1.0), "parameters .* is 1.0, and must be a whole number"),
+    "truth": (lambda: dataclasses.replace(NETWORK, reused=1), "reused .* is 1, and must be true or false"),
+    "number": (lambda: dataclasses.replace(ACCURACY, seconds=True), "seconds .* is True, and must be a finite number"),
+    "large": (lambda: dataclasses.replace(ACCURACY, seconds=10**400), "seconds .* must be a finite number"),
+    "list": (lambda: dataclasses.replace(KERNEL, layers="relu"), "layers .* is 'relu', and must be a list"),
+    "entry": (lambda: dataclasses.replace(KERNEL, heat_labels=[0, "1"]), "entry 1 of heat_labels .* is '1'"),
+    "tuple": (lambda: Shares([1], (0.5,), ()), r"depth of a Shares is \[1\], and must be a tuple"),
+    "choice": (lambda: InvarianceCase("a", (), None, "sure", 0, 0, 0), "'sure', and must be 'invariant' or 'broken'"),
+    "dictionary": (lambda: dataclasses.replace(ACCURACY, parameters=[1]), "must be a dictionary with names"),
+    "names": (lambda: dataclasses.replace(ACCURACY, parameters={1: 2}), "must be a dictionary with names"),
+    "parameter": (lambda: dataclasses.replace(ACCURACY, parameters={"C": [1]}), r"'C' of parameters .* is \[1\]"),
+    "array": (lambda: dataclasses.replace(ACCURACY, seconds=np.ones(2)), "seconds .* must be a finite number"),
+    "share": (lambda: dataclasses.replace(ACCURACY, accuracy=1.5), "accuracy is 1.5, and must be a share from 0 to 1"),
+    "lengths": (lambda: Shares((1, 2), (0.5,), ()), "2 depths and 1 shares: give one share a depth"),
+    "square": (lambda: dataclasses.replace(KERNEL, heat_labels=[0]), "heat has 2 rows, .* must be square"),
+    "overlaps": (lambda: dataclasses.replace(KERNEL, overlap_same=[]), "overlaps of 0 layers in one class"),
+    "check": (lambda: dataclasses.replace(CHECKS[0], name="truth"), "the check 'truth' is not known"),
+    "details": (lambda: dataclasses.replace(CHECKS[0], name="ensemble"), "details of ensemble are DualityDetails"),
+    "free details": (lambda: dataclasses.replace(CHECKS[0], details={}), "must be a Details"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_values_are_refused_when_they_are_given(name):
+    make, message = WRONG[name]
+    with pytest.raises(DataError, match=message):
+        make()
+
+
+def without(values, name):
+    return {key: value for key, value in values.items() if key != name}
+
+
+VALUES = json.loads(CHECKS[2].to_json())
+FILES = {
+    "empty": ("", "this is not a CheckResult in JSON"),
+    "cut off": (CHECKS[2].to_json()[:200], "Was the file cut off"),
+    "a list": ("[1]", "it holds no object"),
+    "nested": ("[" * 100_000, "this is not a CheckResult in JSON"),
+    "no format": (json.dumps(without(VALUES, "format")), "has no format number"),
+    "another format": (json.dumps({**VALUES, "format": 2}), "has format 2, and this npk reads format 1"),
+    "strange format": (json.dumps({**VALUES, "format": [1]}), r"has format \[1\]"),
+    "another result": (ACCURACY.to_json(), "this is a 'Accuracy', not a CheckResult"),
+    "no details": (json.dumps(without(VALUES, "details")), "a CheckResult lacks details"),
+    "no name": (json.dumps(without(VALUES, "name")), "the check None is not known"),
+    "another field": (json.dumps({**VALUES, "mood": 1}), "a CheckResult has no field mood"),
+    "details of another check": (json.dumps({**VALUES, "name": "duality"}), "DualityDetails lacks draws"),
+    "details that are none": (json.dumps({**VALUES, "details": [1]}), "must be an object with fields"),
+    "text for a number": (json.dumps({**VALUES, "tolerance": "small"}), "must be a finite number"),
+    "a number of 5,000 digits": (
+        CHECKS[2].to_json().replace("1e-09", "9" * 5000), "this is not a CheckResult in JSON"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_is_no_such_result_is_refused_in_one_line(name, tmp_path):
+    text, message = FILES[name]
+    (tmp_path / "c.json").write_text(text)
+    with pytest.raises(StoreError, match=message) as refused:
+        CheckResult.load(tmp_path / "c.json")
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 400
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path):
+    (tmp_path / "c.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(StoreError, match="this is not a Accuracy in JSON"):
+        Accuracy.load(tmp_path / "c.json")
