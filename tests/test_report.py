@@ -2,11 +2,15 @@
 
 import dataclasses
 import re
+import tomllib
+from fnmatch import fnmatch
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import npk
 from npk.errors import StoreError
 from npk.report import write_figures, write_page
 from npk.results import (
@@ -25,6 +29,7 @@ from npk.results import (
     Shifted,
 )
 
+ROOT = Path(npk.__file__).parent
 GROUPS = {"conv-gap": "shift-invariant", "conv-flat": "position-keeping"}
 DESCRIPTION = {
     "conv-gap": "4 conv 3x3 x 96, circular, global average pool, linear",
@@ -293,16 +298,88 @@ def test_interactive_plots_hold_the_kernels_and_spectra(run):
 
 
 def test_names_are_escaped(tmp_path):
-    text = page_of(one_network(data="<script>alert('x')</script>", machine="a & b"), tmp_path)
+    """Whatever a run holds is text: in the page, in its figures, and in what Plotly draws."""
+    evil = "<script>alert('x')</script>"
+    run = build_run()
+    network = dataclasses.replace(
+        run.networks[0],
+        name=f"{evil} dnn",
+        family=evil,
+        description=evil,
+        checkpoint=f"{evil}.safetensors",
+    )
+    accuracies = (
+        Accuracy(network.name, "network", 0.9, 1.0, {}),
+        Accuracy(network.name, evil, 0.8, 1.0, {evil: evil}),
+        Accuracy("pixels", evil, 0.7, 1.0, {}),
+    )
+    kernel = dataclasses.replace(
+        run.kernels[0],
+        network=network.name,
+        scale=evil,
+        data=evil,
+        layers=[evil] * len(run.kernels[0].layers),
+    )
+    details = DualityDetails((Case(evil, 0.0),), 1.0, 1, 1.0)
+    text = page_of(
+        build_run(
+            version=evil,
+            data=evil,
+            classes=[f"{i} </script>" for i in range(10)],
+            machine="a & b, $x^$",
+            networks=(network,),
+            accuracies=accuracies,
+            kernels=(kernel,),
+            checks=(CheckResult("duality", evil, evil, True, 0.0, 1.0, details),),
+        ),
+        tmp_path,
+    )
     assert "<script>alert" not in text
+    assert text.count("<script") == text.count("</script>") == 3
     assert "&lt;script&gt;alert" in text
-    assert "a &amp; b" in text
+    assert "a &amp; b, $x^$" in text
+    page = _Page(text)
+    assert page.tags.count("script") == 3
+    assert "alert('x')" in page.text  # as words
 
 
-def test_json_cannot_end_its_script():
-    from npk.report.plots import script_json
+def test_dollar_signs_are_no_mathematics(tmp_path):
+    network = dataclasses.replace(build_run().networks[0], name="$x^ dnn$")
+    accuracies = (Accuracy("$x^ dnn$", "network", 0.9, 1.0, {}),)
+    run = build_run(networks=(network,), accuracies=accuracies, kernels=(), checks=())
+    assert "$x^ dnn$" in page_of(run, tmp_path)
 
-    assert "<" not in script_json({"name": "</script>"})
+
+def test_templates_are_escaped_and_take_nothing_that_they_are_not_given():
+    from jinja2 import UndefinedError
+
+    from npk.report.page import _environment
+
+    environment = _environment()
+    template = environment.from_string("{{ name }}{{ name|tojson }}")
+    text = template.render(name="<b>&</b>")
+    assert text == "&lt;b&gt;&amp;&lt;/b&gt;" + '"\\u003cb\\u003e\\u0026\\u003c/b\\u003e"'
+    with pytest.raises(UndefinedError):
+        template.render()
+
+
+def test_no_template_says_what_is_safe():
+    """What is no text is marked where it is made: SVG, Plotly's program, and what templates gave."""
+    templates = sorted((ROOT / "report" / "templates").iterdir())
+    assert len(templates) > 10
+    assert not [path.name for path in templates if re.search(r"\|\s*safe", path.read_text(encoding="utf-8"))]
+    sources = (path for path in (ROOT / "report").glob("*.py") if path.name != "plots.py")
+    assert re.findall(r"[\"']<[a-z/]", "".join(path.read_text() for path in sources)) == []
+
+
+def test_everything_that_is_no_code_is_packaged():
+    """A folder without ``__init__.py`` is a package to setuptools too, so a suffix is enough."""
+    project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["package-data"]["*"]
+    names = {path.name for path in ROOT.rglob("*") if path.is_file()}
+    data = {name for name in names if not name.endswith((".py", ".pyc"))}
+    assert {"page.html", "page.css", "page.js"} <= data
+    assert {name for name in data if not any(fnmatch(name, pattern) for pattern in patterns)} == set()
 
 
 def test_every_figure_is_a_png_of_sensible_size(figures):

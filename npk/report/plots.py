@@ -1,7 +1,9 @@
-"""Drawings inside a page: figures as SVG that follows the page's colors, and the data of the interactive plots."""
+"""Drawings inside a page: figures as SVG that follows the page's colors, and the interactive plots.
+
+Plotly takes some HTML in its texts, so names are escaped for it too.
+"""
 
 import io
-import json
 import re
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,7 @@ from npk.report.subjects import Subject, subjects
 from npk.results import KernelSummary, RunResult
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
     from matplotlib.figure import Figure
 
 _VARIABLES = {
@@ -26,8 +29,10 @@ _VARIABLES = {
 _PLOTLY_DASH = ("solid", "dash", "dot", "dashdot")
 
 
-def inline_svg(figure: "Figure", alt: str, key: str) -> str:
+def inline_svg(figure: "Figure", alternative: str, key: str) -> "Markup":
     """The figure as SVG inside HTML: colors and type are the page's own, ids begin with ``key``."""
+    from markupsafe import Markup
+
     stream = io.StringIO()
     figure.savefig(stream, format="svg", facecolor="none", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = stream.getvalue()
@@ -40,7 +45,8 @@ def inline_svg(figure: "Figure", alt: str, key: str) -> str:
     width, height = figure.get_size_inches()
     view_box = f"0 0 {72 * width:g} {72 * height:g}"
     widest = 1.2 * 96 * width  # CSS pixels: a small figure does not grow to the width of the page
-    return f'<svg viewBox="{view_box}" style="max-width:{widest:.0f}px" role="img" aria-label="{escape(alt)}">{body}</svg>'
+    frame = Markup('<svg viewBox="{}" style="max-width:{:.0f}px" role="img" aria-label="{}">{}</svg>')
+    return frame.format(view_box, widest, alternative, Markup(body))
 
 
 def interactive(run: RunResult) -> dict[str, list[dict[str, Any]]]:
@@ -50,16 +56,11 @@ def interactive(run: RunResult) -> dict[str, list[dict[str, Any]]]:
     return {name: variants for name, variants in (("heat", heat), ("spectrum", spectrum)) if variants}
 
 
-def script_json(value: object) -> str:
-    """JSON that may stand inside a script element."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-
-
 def _heat(run: RunResult, kernel: KernelSummary) -> dict[str, Any]:
     labels, seen = [], {}
     for index in kernel.heat_labels:
         seen[index] = seen.get(index, 0) + 1
-        labels.append(f"{class_name(run, index)}, no. {seen[index]}")
+        labels.append(f"{escape(class_name(run, index))}, no. {seen[index]}")
     edges = [i for i in range(1, len(labels)) if kernel.heat_labels[i] != kernel.heat_labels[i - 1]]
     trace = {
         "type": "heatmap",

@@ -38,6 +38,7 @@ _RC: dict[Any, Any] = {
     "axes.facecolor": "none",
     "axes.unicode_minus": True,
     "text.color": INK,
+    "text.parse_math": False,  # a name with dollar signs is a name
     "xtick.color": MUTED,
     "ytick.color": MUTED,
     "xtick.labelsize": 7.5,
