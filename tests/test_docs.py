@@ -2,17 +2,23 @@
 
 import re
 import shlex
+from inspect import signature
 from pathlib import Path
 
 import pytest
 import typer
+from test_backends import BackendContract
 
 import npk
+from npk.checkpoint.onnx_operators import RULES as ONNX_RULES
 from npk.cli.commands import app
+from npk.data.files import FILES as FILES_OF_DATA
 from npk.dual.operators import RULES
+from npk.results import DETAILS
 
 ROOT = Path(npk.__file__).parents[1]
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+CONTRIBUTING = [page for page in PAGES if page.startswith("docs/contributing/")]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SHELL = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^npk (.+)$", re.MULTILINE)
@@ -67,6 +73,59 @@ def test_the_list_of_operators_names_every_rule():
     unsaid = {"alias", "getitem", "get_attr", "input"}  # made by torch.export, never written by a user
     for rule in {re.sub(r"\dd(_with_indices)?$", "", rule.strip("_")) for rule in RULES} - unsaid:
         assert "batch norm" in text if "batch_norm" in rule else words.get(rule, rule) in text, rule
+
+
+# How the addition that a page of docs/contributing describes gets into npk.
+ADDED = {
+    "onnx-operator": lambda names: (ONNX_RULES, "SpaceToDepth", names["_space_to_depth"]),
+    "check": lambda names: (DETAILS, "homogeneity", names["HomogeneityDetails"]),
+    "data-source": lambda names: (FILES_OF_DATA, ".csv", names["_csv"]),
+}
+
+
+def run_page(page):
+    names = {"__name__": "example"}
+    for block in examples(f"docs/contributing/{page}.md"):
+        exec(compile(block, page, "exec"), names)  # the project's own text
+    return names
+
+
+def parameters_of(test):
+    marks = [mark for mark in getattr(test, "pytestmark", ()) if mark.name == "parametrize"]
+    return [{marks[0].args[0]: value} for value in marks[0].args[1]] if marks else [{}]
+
+
+@pytest.mark.parametrize("page", ADDED)
+def test_worked_examples_pass_their_own_tests(page, tmp_path, monkeypatch):
+    pytest.importorskip("onnx")
+    names = run_page(page)
+    monkeypatch.setitem(*ADDED[page](names))
+    tests = [value for name, value in names.items() if name.startswith("test_")]
+    assert tests
+    for test in tests:
+        wants = {"tmp_path": tmp_path} if "tmp_path" in signature(test).parameters else {}
+        for parameters in parameters_of(test):
+            test(**wants, **parameters)
+
+
+def test_the_worked_example_of_a_backend_keeps_the_contract(rng):
+    backend = run_page("backend")["BandedBackend"]
+
+    class Banded(BackendContract):
+        def make(self, recursion, table, dtype):
+            return backend(recursion, table, dtype)
+
+    for sizes in ((1, 17), (9, 33), (33, 9)):
+        Banded().test_shapes(*sizes, rng)
+    Banded().test_widths(65, "hard", "float64", rng)
+    Banded().test_overlaps_are_exact(rng)
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", *CONTRIBUTING])
+def test_places_that_contributors_are_sent_to_exist(page):
+    """All but the files that a worked example adds."""
+    named = set(re.findall(r"`((?:npk|docs|tests|benchmarks)/[\w./-]+)`", (ROOT / page).read_text()))
+    assert {place for place in named if not (ROOT / place).exists()} <= {"npk/checks/homogeneity.py"}
 
 
 @pytest.mark.slow
