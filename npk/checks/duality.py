@@ -54,8 +54,8 @@ def check_duality(net: "torch.nn.Module", X: np.ndarray, *, draws: int = 200, se
 
     Returns:
         ``measured``: worst relative difference of outputs. ``details``, a
-        :class:`npk.results.DualityDetails`: one case a comparison, and the second moment in standard
-        errors, of which at most 5 are expected.
+        :class:`npk.results.DualityDetails`: one case a comparison, and the second moment in
+        standard errors, of which at most 5 are expected.
 
     Raises:
         DataError: X is empty or not finite.

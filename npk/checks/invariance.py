@@ -44,8 +44,8 @@ def check_invariance(
     Returns:
         ``measured``: worst difference relative to the root of the diagonals. Shifted samples in which at most one gate in 10,000
         flipped are left out of it and counted apart (``rounding``): there a pre-activation lies within rounding of 0.
-        ``details``, a :class:`npk.results.InvarianceDetails` with one case: for each shift the worst
-        difference over all samples, and how many gates are not the shifted gates.
+        ``details``, a :class:`npk.results.InvarianceDetails` with one case: for each shift the
+        worst difference over all samples, and how many gates are not the shifted gates.
         ``passed``: all shifts asked for leave the kernel alone.
 
     Raises:
@@ -73,7 +73,7 @@ def check_invariance(
     passed = bool(measured <= tolerance and not rounding.all())
     case = InvarianceCase(
         label=label or name,
-        shifts=tuple(Shifted(tuple(map(int, shift)), finite(deviations.max())) for shift, deviations in zip(chosen, worst, strict=True)),
+        shifts=tuple(map(_shifted, chosen, worst)),
         worst=finite(worst.max()),
         expected="invariant" if passed else "broken",
         flips=int(flips.sum()),
@@ -83,6 +83,10 @@ def check_invariance(
     statement = f"K(rot(x, r), x') = K(x, x') for {len(chosen)} circular shifts r, relative to the root of the diagonals"
     details = InvarianceDetails((case,))
     return CheckResult("invariance", name, statement, passed, finite(measured), tolerance, details)
+
+
+def _shifted(by: Shift, deviations: np.ndarray) -> Shifted:
+    return Shifted(tuple(map(int, by)), finite(deviations.max()))
 
 
 def _shifts(shifts: str | Sequence[Shift], grid: Shift) -> list[Shift]:

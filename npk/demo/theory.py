@@ -59,7 +59,8 @@ def _invariance(networks: list["Trained"], X: np.ndarray, seed: int) -> CheckRes
     others = [check_invariance(rooms.build(**{**made, "seed": seed}), X, shifts, label=label) for label, made in breaks.items()]
     if step > 1:
         others.append(check_invariance(first.net, X, [(0, 1), (1, 1), (1, 0)], label=f"shifts that are no multiples of {step}"))
-    passed = all(check.passed for check in holds) and all(_size(check) > _BROKEN for check in others)
+    broken = all(_size(check) > _BROKEN for check in others)
+    passed = all(check.passed for check in holds) and broken
     worst = max(holds, key=_size)
     return dataclasses.replace(
         worst,

@@ -3,7 +3,15 @@
 from collections.abc import Callable
 
 from npk.report.style import hundredths, percent, scientific
-from npk.report.subjects import accuracy_of, baselines, checks_of, groups, models, short_model, subjects
+from npk.report.subjects import (
+    accuracy_of,
+    baselines,
+    checks_of,
+    groups,
+    models,
+    short_model,
+    subjects,
+)
 from npk.report.words import listed
 from npk.results import DETAILS, KernelSummary, RunResult
 
@@ -48,6 +56,9 @@ def _training(run: RunResult) -> str:
     return f"Training loss and validation accuracy by epoch for {listed(list(groups(run)))}."
 
 
+_ENSEMBLE = "Share of the kernel by depth of sub-network and by block, and deviation of each form of the sum"
+
+
 def _check(name: str, what: str) -> Callable[[RunResult], str]:
     def said(run: RunResult) -> str:
         checks = [check for check, _ in checks_of(run, DETAILS[name])]
@@ -65,8 +76,5 @@ ALTERNATIVES: dict[str, Callable[[RunResult], str]] = {
     "training": _training,
     "duality": _check("duality", "Deviation of the output from features times values"),
     "invariance": _check("invariance", "Deviation of the kernel under circular shifts"),
-    "ensemble": _check(
-        "ensemble",
-        "Share of the kernel by depth of sub-network and by block, and deviation of each form of the sum",
-    ),
+    "ensemble": _check("ensemble", _ENSEMBLE),
 }

@@ -119,7 +119,7 @@ def _rendered(name: str, values: dict[str, Any]) -> "Markup":
 
 @functools.cache
 def _environment() -> "Environment":
-    """The templates; whatever they are given is escaped, and what they are not given is an error."""
+    """The templates; what they are given is escaped, and what they are not given is an error."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     found = Environment(

@@ -45,8 +45,9 @@ def inline_svg(figure: "Figure", alternative: str, key: str) -> "Markup":
     width, height = figure.get_size_inches()
     view_box = f"0 0 {72 * width:g} {72 * height:g}"
     widest = 1.2 * 96 * width  # CSS pixels: a small figure does not grow to the width of the page
-    frame = Markup('<svg viewBox="{}" style="max-width:{:.0f}px" role="img" aria-label="{}">{}</svg>')
-    return frame.format(view_box, widest, alternative, Markup(body))
+    style = f"max-width:{widest:.0f}px"
+    frame = Markup('<svg viewBox="{}" style="{}" role="img" aria-label="{}">{}</svg>')
+    return frame.format(view_box, style, alternative, Markup(body))
 
 
 def interactive(run: RunResult) -> dict[str, list[dict[str, Any]]]:

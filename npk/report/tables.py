@@ -1,4 +1,7 @@
-"""What the tables of a page hold, where it is more than the fields of a result; templates make rows of it."""
+"""What the tables of a page hold where it is more than the fields of a result.
+
+Templates make rows of it.
+"""
 
 import json
 from dataclasses import dataclass
