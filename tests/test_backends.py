@@ -14,7 +14,8 @@ from npk.backends.cpu import CpuBackend
 from npk.backends.exponents import find_exponents
 from npk.backends.reference import ReferenceBackend, evaluate
 from npk.dual.gate_table import GateLayer, GateTable, pack
-from npk.dual.path_graph import PathGraph, PathNode
+from npk.dual.path_graph import PathGraph
+from npk.dual.path_node import PathNode
 from npk.dual.path_operators import Convolution, Gate, Input
 from npk.dual.planning import plan
 from npk.dual.positions import Window

@@ -6,7 +6,6 @@ from torch import nn
 
 import npk
 from npk.dual.memory import is_one, overlapping, repeats_itself
-from npk.dual.path_operators import parameters_of
 from npk.dual.planning import plan
 from npk.errors import UnsupportedGraphError
 
@@ -61,7 +60,7 @@ def test_weights_that_share_a_storage_without_a_number_in_common_are_independent
     net, wide, flat = Branches().double().eval(), torch.randn(2, 4, dtype=torch.float64), torch.randn(8, dtype=torch.float64)
     for one, two in ((wide[:, :2], wide[:, 2:]), (wide[:, ::2], wide[:, 1::2]), (flat[:4].view(2, 2), flat[4:].view(2, 2))):
         net.a.weight, net.b.weight = nn.Parameter(one), nn.Parameter(two)
-        weights = [name for node in npk.trace(net, (4,)).nodes for name in parameters_of(node.operator)]
+        weights = [name for node in npk.trace(net, (4,)).nodes for name in node.operator.parameters]
         assert sorted(weights) == ["a.weight", "b.weight", "h.weight"]
 
 

@@ -13,7 +13,7 @@ from npk.dual.planes import Planes
 from npk.dual.planning import plan
 from npk.dual.recording import record_trace
 from npk.dual.shifts import ShiftGroup, confirmed, gates_move, outside_gates, shift_group
-from npk.dual.structure import effort, module_of, operator_of
+from npk.dual.structure import effort, module_of
 from npk.dual.tracing import trace_network
 from npk.progress import Silent
 
@@ -258,7 +258,7 @@ def test_effort_of_a_convolution():
 
 def test_nodes_in_words():
     graph = npk.trace(Residual().eval(), (1, 4, 6))
-    said = {module_of(node): operator_of(node) for node in graph.nodes}
+    said = {module_of(node): node.describe() for node in graph.nodes}
     assert said["x"] == "input"
     assert said["main"] == "convolution 3x3, stride 2x2"
     assert said["skip"] == "convolution 1x1, stride 2x2"
@@ -266,7 +266,7 @@ def test_nodes_in_words():
     assert said["head"] == "linear"
     assert said["mean"] == "global average pool"
     pools = net_of(nn.Conv2d(1, 3, 3, padding=2, dilation=2), nn.LeakyReLU(0.5), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(18, 2))
-    words = [operator_of(node) for node in npk.trace(pools, (1, 4, 6)).nodes]
+    words = [node.describe() for node in npk.trace(pools, (1, 4, 6)).nodes]
     assert words == [
         "input",
         "convolution 3x3, padding 2, dilation 2",

@@ -7,8 +7,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from npk.dual.gate_table import GateTable
-from npk.dual.path_graph import PathGraph, PathNode, fan_in
-from npk.dual.path_operators import Add, Convolution, Gate, Input
+from npk.dual.operator_facts import refuse_operator
+from npk.dual.path_graph import PathGraph, fan_in
+from npk.dual.path_node import PathNode
+from npk.dual.path_operators import (
+    Add,
+    AveragePool,
+    BatchNorm,
+    Convolution,
+    Gate,
+    Input,
+    MaxPool,
+    Rearrange,
+    Scale,
+    Shift,
+)
 from npk.dual.recording import record_gates
 from npk.dual.value_network import gate_values
 from npk.errors import OptionError
@@ -107,8 +120,10 @@ def product_form(table: GateTable) -> np.ndarray:
                 values[node.name] = before[0] / node.channels * (gate @ gate.T)
             case Add():
                 values[node.name] = before[0] + before[1]
-            case _:
+            case BatchNorm() | Scale() | Shift() | AveragePool() | MaxPool() | Rearrange():
                 values[node.name] = before[0]
+            case other:
+                refuse_operator("product form", other)
     return values[table.graph.output.name] / table.graph.output.channels
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from npk.dual.gate_table import GateLayer, GateTable, pack
-from npk.dual.path_graph import PathGraph, PathNode
+from npk.dual.path_graph import PathGraph
+from npk.dual.path_node import PathNode
 from npk.dual.path_operators import AveragePool, Convolution, Gate, Input
 from npk.dual.planes import Planes
 from npk.dual.positions import Window

@@ -11,7 +11,7 @@ from rich.table import Table
 from npk.cli.cost import Cost
 from npk.dual.gate_table import GateTable
 from npk.dual.shifts import ShiftGroup
-from npk.dual.structure import module_of, operator_of
+from npk.dual.structure import module_of
 from npk.gram.tiles import Demand, TilePlan
 from npk.gram.verification import Verification
 from npk.progress import duration
@@ -102,7 +102,8 @@ def graph(found: GateTable, sampled: bool) -> None:
         inputs = [number_of[name] for name in node.inputs]
         joins = f" of {', '.join(map(str, inputs))}" if inputs not in ([], [number - 1]) else ""
         counts = _gate_counts(found, node.gate, sampled) if node.gate in found.names else ()
-        made.add_row(str(number), module_of(node), operator_of(node) + joins, "x".join(map(str, node.shape)), node.source, *counts)
+        words, shape = node.describe() + joins, "x".join(map(str, node.shape))
+        made.add_row(str(number), module_of(node), words, shape, node.source, *counts)
     console().print(made, end="\n\n")
 
 

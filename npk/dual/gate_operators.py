@@ -9,7 +9,7 @@ from torch import fx
 from npk.dual.exported import arguments, name_of, shape_of
 from npk.dual.index_operators import CASTS, MOVES, ORDERED, SAME, constant_behind, move
 from npk.dual.layout import Layout
-from npk.dual.path_graph import PathNode
+from npk.dual.path_node import PathNode
 from npk.dual.path_operators import Gate, Input
 
 if TYPE_CHECKING:

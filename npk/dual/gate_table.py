@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npk.dual.path_graph import PathGraph, PathNode, refuse_other_ones, to_dict
-from npk.dual.path_operators import Input
+from npk.dual.path_graph import PathGraph, to_dict
+from npk.dual.path_node import PathNode, refuse_other_ones, units_of
 from npk.dual.store_files import read_manifest
 from npk.errors import ShapeError, StoreError
 from npk.files import digest, put_back, written_whole
@@ -241,8 +241,8 @@ def input_values(table: GateTable, node: PathNode) -> np.ndarray:
     """
     refuse_other_ones(node, table.inputs.shape[1:])
     flat = table.inputs.reshape(len(table), math.prod(table.inputs.shape[1:]))
-    if isinstance(node.operator, Input) and node.operator.units is not None:
-        units = np.array(node.operator.units)
+    if (shown := units_of(node)) is not None:
+        units = np.array(shown)
         flat = np.where(units >= 0, flat[:, units], 0)
     return flat.reshape(len(table), node.channels, node.positions)
 

@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from npk.dual.path_graph import PathNode
+from npk.dual.path_node import PathNode
 from npk.dual.path_operators import Part
 
 

@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import torch
 
-from npk.dual.path_graph import PathNode
-from npk.dual.path_operators import BatchNorm, Convolution, Shift, parameters_of
+from npk.dual.path_node import PathNode
 from npk.errors import UnsupportedGraphError
 
 
@@ -22,12 +21,14 @@ def refuse_shared_memory(nodes: Sequence[PathNode], tensor: Callable[[str], torc
     """
     first: dict[str, PathNode] = {}
     for node in nodes:
-        if isinstance(node.operator, Convolution) and repeats_itself(tensor(node.operator.weight)):
-            raise UnsupportedGraphError(
-                f"node {node.name} ({node.source}): several elements of {node.operator.weight} are one number in memory (it was "
-                "expanded), so the layer's weights are not independent. Give it numbers of its own: tensor.clone()."
-            )
-        for name in (*parameters_of(node.operator), *_learned_shifts(node)):
+        for name in node.operator.matrices:
+            if repeats_itself(tensor(name)):
+                raise UnsupportedGraphError(
+                    f"node {node.name} ({node.source}): several elements of {name} are one number "
+                    "in memory (it was expanded), so the layer's weights are not independent. "
+                    "Give it numbers of its own: tensor.clone()."
+                )
+        for name in (*node.operator.parameters, *node.operator.biases):
             first.setdefault(name, node)
     order = list(first)
     for pair in overlapping({name: tensor(name) for name in first}):
@@ -36,11 +37,6 @@ def refuse_shared_memory(nodes: Sequence[PathNode], tensor: Callable[[str], torc
             f"node {first[two].name} ({first[two].source}): parameters {one} and {two} have numbers of one memory in common (views of "
             "one tensor), so the weights of the two layers are not independent. Give the layers weights of their own."
         )
-
-
-def _learned_shifts(node: PathNode) -> tuple[str, ...]:
-    operator = node.operator
-    return (operator.bias,) if isinstance(operator, Convolution | BatchNorm | Shift) and operator.bias else ()
 
 
 def is_one(a: torch.Tensor, b: torch.Tensor) -> bool:

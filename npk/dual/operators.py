@@ -29,7 +29,7 @@ from npk.dual.index_operators import (
     unpadded,
 )
 from npk.dual.layout import Layout
-from npk.dual.path_graph import PathNode
+from npk.dual.path_node import PathNode
 from npk.dual.path_operators import Add, AveragePool, BatchNorm, Convolution, Input, MaxPool, Scale, Shift
 from npk.dual.positions import AdaptiveWindow, Window
 

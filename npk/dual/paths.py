@@ -12,9 +12,26 @@ and :math:`f(x) = \langle \phi_x, v \rangle`, :math:`K(x, x') = \langle \phi_x, 
 
 import math
 
+import numpy as np
+import torch
+
 from npk.dual.gate_table import GateTable, input_values, unpack
-from npk.dual.path_graph import PathGraph, PathNode, average_weights, fan_in, part_taps, window_taps
-from npk.dual.path_operators import Add, AveragePool, BatchNorm, Convolution, Gate, Input, MaxPool, Part, Rearrange, Scale, Shift
+from npk.dual.operator_facts import refuse_operator
+from npk.dual.path_graph import PathGraph, fan_in, window_taps
+from npk.dual.path_node import PathNode
+from npk.dual.path_operators import (
+    Add,
+    AveragePool,
+    BatchNorm,
+    Convolution,
+    Gate,
+    Input,
+    MaxPool,
+    Part,
+    Rearrange,
+    Scale,
+    Shift,
+)
 from npk.dual.value_network import Weights, gate_values
 from npk.errors import ShapeError
 
@@ -42,6 +59,7 @@ def neural_path_feature(
 
     Raises:
         ShapeError: the network has too many paths to enumerate.
+        UnsupportedGraphError: an operator that is not known here.
     """
     return _features(table, sample, bias, value_input)[unit, position]
 
@@ -72,12 +90,32 @@ def path_kernel(
 
 
 def parameter_variances(graph: PathGraph) -> dict[str, float]:
-    """Variance 1 / fan-in of every parameter, by name; a bias has that of its layer."""
-    found = {}
+    """Variance 1 / fan-in of the parameters of each layer, by name; a bias has that of its layer.
+
+    Parameters that are not named have variance 1.
+
+    Args:
+        graph: whose parameters.
+
+    Returns:
+        The variances, by the names that monomials have.
+
+    Raises:
+        UnsupportedGraphError: an operator that is not known here.
+    """
+    variances = {}
     for node in graph.nodes:
-        if isinstance(node.operator, Convolution):
-            found[node.operator.weight] = found[f"bias of {node.name}"] = 1.0 / fan_in(graph, node)
-    return found
+        match node.operator:
+            case Convolution(weight=weight):
+                variance = 1.0 / fan_in(graph, node)
+                variances[weight] = variances[f"bias of {node.name}"] = variance
+            case BatchNorm() | Scale() | Shift() | Gate():
+                pass  # one weight a unit, if any
+            case Input() | AveragePool() | MaxPool() | Rearrange() | Add():
+                pass  # no parameters
+            case other:
+                refuse_operator("variance of parameters", other)
+    return variances
 
 
 def neural_path_value(graph: PathGraph, monomial: Monomial, weights: Weights) -> float:
@@ -104,12 +142,7 @@ def _enumerate(table: GateTable, sample: int, node: PathNode, inputs: list, bias
             return {(c, s): {(): float(x[c, s])} for c, s in units}
         case Gate(levels=levels):
             one = table.take(slice(sample, sample + 1))
-            gates = gate_values(one, node)[0]
-            passed = {u: {p: value * float(gates[u]) for p, value in inputs[0][u].items()} if gates[u] else {} for u in units}
-            for name, value in levels if bias else ():
-                reached = unpack(one.entries[name].data[0], node.channels).T
-                passed = {u: {**passed[u], **({((f"level of {name}", u[0]),): value} if reached[u] else {})} for u in units}
-            return passed
+            return _through_gate(one, node, levels if bias else (), inputs[0])
         case Scale(factor=factor, weight=weight):
             step = lambda u: ((f"scale {weight}", u[0]),) if weight else ()  # noqa: E731
             return {u: {(*p, *step(u)): value * factor for p, value in inputs[0][u].items()} for u in units}
@@ -124,8 +157,37 @@ def _enumerate(table: GateTable, sample: int, node: PathNode, inputs: list, bias
             return {u: {**scaled[u], **({((f"shift of {mean}", u[0]),): 1.0} if bias else {})} for u in units}
         case Convolution() as operator:
             return {u: _through_weights(table.graph, node, operator, u, inputs[0], bias) for u in units}
-        case _:
-            return {u: _through_window(table, sample, node, u, inputs[0]) for u in units}
+        case AveragePool() as pool:
+            weights = pool.coefficients(table.graph.input_of(node).grid)
+            through = {(c, s): weights[:, s] for c, s in units}
+            return _through_windows(table.graph, node, through, inputs[0])
+        case MaxPool(gate=gate):
+            chosen = table.entries[gate].data[sample]
+            offsets = np.arange(len(window_taps(table.graph, node)))
+            through = {(c, s): offsets == chosen[s, c] for c, s in units}
+            return _through_windows(table.graph, node, through, inputs[0])
+        case other:
+            refuse_operator("enumeration of paths", other)
+
+
+def _through_gate(
+    one: GateTable,
+    node: PathNode,
+    levels: tuple[tuple[str, float], ...],
+    before: dict[Unit, Features],
+) -> dict[Unit, Features]:
+    """What the gates of one sample let pass, and the paths that start where they saturate."""
+    gates = gate_values(one, node)[0]
+    found: dict[Unit, Features] = {}
+    for unit, features in before.items():
+        gate = float(gates[unit])
+        found[unit] = {p: value * gate for p, value in features.items()} if gate else {}
+    for name, value in levels:
+        reached = unpack(one.entries[name].data[0], node.channels).T
+        for unit, features in found.items():
+            if reached[unit]:
+                features[(f"level of {name}", unit[0]),] = value
+    return found
 
 
 def _through_weights(
@@ -147,21 +209,28 @@ def _through_weights(
 def _shown(node: PathNode, parts: tuple[Part, ...], unit: Unit) -> list[tuple[int, Unit]]:
     """The units of the inputs that a unit of a rearrangement shows, with the input's number."""
     channel, position = unit
-    places = [(part, part.into.index(channel), int(part_taps(node, part)[0, position])) for part in parts if channel in part.into]
-    return [(part.input, (part.channels[k], place)) for part, k, place in places if place >= 0]
+    shown = []
+    for part in parts:
+        place = int(part.places(node.positions)[0, position])
+        if channel in part.into and place >= 0:
+            shown.append((part.input, (part.channels[part.into.index(channel)], place)))
+    return shown
 
 
-def _through_window(table: GateTable, sample: int, node: PathNode, unit: Unit, before: dict[Unit, Features]) -> Features:
-    channel, position = unit
-    taps = window_taps(table.graph, node)
-    match node.operator:
-        case AveragePool() as pool:
-            weights = average_weights(table.graph, node, pool)[:, position]
-        case MaxPool(gate=gate):
-            weights = [float(k == table.entries[gate].data[sample, position, channel]) for k in range(len(taps))]
-        case _:
-            weights = [1.0] * len(taps)
-    return _sum([(float(w), before[channel, int(s)]) for w, s in zip(weights, taps[:, position], strict=True) if s >= 0 and w])
+def _through_windows(
+    graph: PathGraph,
+    node: PathNode,
+    weights: dict[Unit, np.ndarray],
+    before: dict[Unit, Features],
+) -> dict[Unit, Features]:
+    """What a pool lets pass; ``weights``: of the offsets of each unit's window."""
+    taps = window_taps(graph, node)
+    passed: dict[Unit, Features] = {}
+    for (channel, position), own in weights.items():
+        seen = zip(own, taps[:, position], strict=True)
+        terms = [(float(w), before[channel, int(s)]) for w, s in seen if s >= 0 and w]
+        passed[channel, position] = _sum(terms)
+    return passed
 
 
 def _sum(parts: list[tuple[float, Features]]) -> Features:
@@ -174,22 +243,50 @@ def _sum(parts: list[tuple[float, Features]]) -> Features:
 
 def _parameter(graph: PathGraph, name: str, index: tuple[int, ...], weights: Weights) -> float:
     for node in graph.nodes:
-        match node.operator:
-            case Convolution(weight=weight) as layer if weight == name:
-                return _weight(graph, node, layer, index, weights)
-            case Convolution(bias=shift) if shift and name == f"bias of {node.name}":
-                return float(weights[shift][index])
-            case BatchNorm() as norm if name in (f"scale of {norm.mean}", f"shift of {norm.mean}"):
-                scale, shift = _norm_values(norm, index, weights)
-                return scale if name.startswith("scale") else shift
-            case Scale(weight=str(weight), inverse=inverse) if name == f"scale {weight}":
-                own = float(weights[weight].reshape(-1)[index if weights[weight].numel() > 1 else 0])
-                return 1.0 / own if inverse else own
-            case Shift(bias=bias) if name == f"shift of {node.name}":
-                return float(weights[bias].reshape(-1)[index if weights[bias].numel() > 1 else 0]) if bias else 1.0
-            case Gate(levels=levels) if name in [f"level of {entry}" for entry, _ in levels]:
-                return 1.0
+        value = _value_at(graph, node, name, index, weights)
+        if value is not None:
+            return value
     raise KeyError(name)
+
+
+def _value_at(
+    graph: PathGraph,
+    node: PathNode,
+    name: str,
+    index: tuple[int, ...],
+    weights: Weights,
+) -> float | None:
+    """The parameter that a monomial names, if it is one of this node."""
+    match node.operator:
+        case Convolution(weight=weight, bias=bias) as layer:
+            if name == weight:
+                return _weight(graph, node, layer, index, weights)
+            return float(weights[bias][index]) if bias and name == f"bias of {node.name}" else None
+        case BatchNorm(mean=mean) as norm:
+            if name not in (f"scale of {mean}", f"shift of {mean}"):
+                return None
+            scale, shift = _norm_values(norm, index, weights)
+            return scale if name.startswith("scale") else shift
+        case Scale(weight=weight, inverse=inverse):
+            if not weight or name != f"scale {weight}":
+                return None
+            own = _one(weights[weight], index)
+            return 1.0 / own if inverse else own
+        case Shift(bias=bias):
+            if name != f"shift of {node.name}":
+                return None
+            return _one(weights[bias], index) if bias else 1.0
+        case Gate(levels=levels):
+            return 1.0 if name in [f"level of {entry}" for entry, _ in levels] else None
+        case Input() | AveragePool() | MaxPool() | Rearrange() | Add():
+            return None
+        case other:
+            refuse_operator("parameters of monomials", other)
+
+
+def _one(tensor: torch.Tensor, index: tuple[int, ...]) -> float:
+    """The element of a channel, or the one for all."""
+    return float(tensor.reshape(-1)[index if tensor.numel() > 1 else 0])
 
 
 def _weight(graph: PathGraph, node: PathNode, layer: Convolution, index: tuple[int, ...], weights: Weights) -> float:

@@ -10,9 +10,23 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from npk.dual.masks import Factor, Mask
+from npk.dual.operator_facts import refuse_operator
 from npk.dual.options import chosen
-from npk.dual.path_graph import PathGraph, PathNode, average_weights, fan_in, part_taps, refuse_other_ones, window_taps
-from npk.dual.path_operators import Add, AveragePool, BatchNorm, Convolution, Gate, Input, MaxPool, Part, Rearrange, Scale, Shift, bias_of
+from npk.dual.path_graph import PathGraph, fan_in, window_taps
+from npk.dual.path_node import PathNode, refuse_other_ones
+from npk.dual.path_operators import (
+    Add,
+    AveragePool,
+    BatchNorm,
+    Convolution,
+    Gate,
+    Input,
+    MaxPool,
+    Part,
+    Rearrange,
+    Scale,
+    Shift,
+)
 from npk.dual.positions import OUTSIDE, look_up
 from npk.dual.recursion import Collapse, Field, Recursion, Term
 from npk.errors import UnsupportedGraphError
@@ -33,7 +47,8 @@ def plan(graph: PathGraph, *, scale: str = "fan_in", bias: str = "ignore", value
 
     Raises:
         OptionError: an option with another value, or samples asked for in the place of ones of another shape.
-        UnsupportedGraphError: a bias of two layers whose paths are asked for.
+        UnsupportedGraphError: a bias of two layers whose paths are asked for, or an operator that
+            is not known here.
     """
     for name, value in (("scale", scale), ("bias", bias), ("value_input", value_input)):
         chosen(name, value)
@@ -46,7 +61,7 @@ def _refuse_shared_biases(graph: PathGraph) -> None:
     """Paths that start at a bias of two nodes may have one monomial: their features would have to be added before the product."""
     first: dict[str, PathNode] = {}
     for node in graph.nodes:
-        name = bias_of(node.operator, node.name)
+        name = node.operator.bias_name(node.name)
         if name and first.setdefault(name, node) is not node:
             raise UnsupportedGraphError(
                 f'nodes {first[name].name} and {node.name} ({node.source}) share the bias {name}, which bias="paths" does not '
@@ -155,11 +170,14 @@ class _Planner:
             case MaxPool(gate=gate):
                 return [self.select(node, gate, term) for term in inputs[0]]
             case AveragePool() as pool:
-                taps, weights = window_taps(self.graph, node), average_weights(self.graph, node, pool)
+                taps = window_taps(self.graph, node)
+                weights = pool.coefficients(self.graph.input_of(node).grid)
                 return [term.moved(taps, weights) for term in inputs[0]]
             case Rearrange(parts=parts):
                 made = [self.show(node, part, term) for part in parts for term in inputs[part.input]]
                 return [term for term in made if len(term.into)]
+            case other:
+                refuse_operator("step of the recursion", other)
 
     def here(self, node: PathNode) -> tuple[np.ndarray, np.ndarray]:
         """Place and offset of a factor that is read where the node is."""
@@ -171,7 +189,7 @@ class _Planner:
         return _fresh(None, np.zeros(node.positions, np.int64), np.zeros(node.channels, np.int64), weight)
 
     def show(self, node: PathNode, part: Part, term: _Live) -> _Live:
-        shown, taps = term.shown(part), part_taps(node, part)
+        shown, taps = term.shown(part), part.places(node.positions)
         return shown if part.taps is None else shown.moved(taps, np.ones(taps.shape))
 
     def select(self, node: PathNode, gate: str, term: _Live) -> _Live:
@@ -185,7 +203,7 @@ class _Planner:
         """The field of a layer. Paddings before it only say where its window looks, so the collapse is on the grid before them."""
         before, taps = self.graph.input_of(node), window_taps(self.graph, node)
         while (part := _only_moves_positions(self.graph, before)) is not None:
-            taps = look_up(part_taps(before, part)[0], taps)
+            taps = look_up(part.places(before.positions)[0], taps)
             before = self.graph[before.inputs[part.input]]
         key = (before.name, layer.groups)
         if key not in self.collapses:

@@ -15,17 +15,29 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npk.dual.path_graph import PathGraph, PathNode, average_weights, part_taps, window_taps
-from npk.dual.path_operators import Add, AveragePool, BatchNorm, Convolution, Gate, Input, MaxPool, Rearrange, Scale, Shift
+from npk.dual.operator_facts import refuse_operator
+from npk.dual.path_graph import PathGraph, window_taps
+from npk.dual.path_node import PathNode
+from npk.dual.path_operators import (
+    Add,
+    AveragePool,
+    BatchNorm,
+    Convolution,
+    Gate,
+    Input,
+    MaxPool,
+    Rearrange,
+    Scale,
+    Shift,
+)
 from npk.dual.positions import AdaptiveWindow, Grid, Window
-from npk.dual.structure import module_of, operator_of
+from npk.dual.structure import module_of
 from npk.progress import as_progress
 
 if TYPE_CHECKING:
     from npk.dual.gate_table import GateTable
     from npk.dual.tracing import Trace
 
-_WINDOWED = Convolution | AveragePool | MaxPool
 _OUTPUT = " output"  # no node has this name
 _FLIPS = 1e-3  # share of gates that may flip because a pre-activation is within rounding of 0
 
@@ -98,7 +110,15 @@ def outside_gates(trace: "Trace") -> tuple[str, ...]:
     """Names of the gates that come from another part of the network: a gating network, squeeze-and-excitation, x * (y > 0)."""
     from npk.dual.exported import name_of
 
-    node_of = {node.gate: node.name.split(".")[0] for node in trace.graph.gates if isinstance(node.operator, Gate)}
+    node_of = {}
+    for node in trace.graph.gates:
+        match node.operator:
+            case Gate(gate=gate):
+                node_of[gate] = node.name.split(".")[0]
+            case MaxPool():
+                pass  # it selects by the values that it lets pass
+            case other:
+                refuse_operator("place where its gates are made", other)
     target_of = {node.name: name_of(node) for node in trace.program.graph.nodes}
     return tuple(gate for gate, name in node_of.items() if target_of.get(name, "") in ("mul", "mul_", "glu"))
 
@@ -174,13 +194,19 @@ class _Probe:
 
     def __init__(self, graph: PathGraph, outside: frozenset[str]) -> None:
         self.graph, self.outside = graph, outside
-        self.taps = {node.name: window_taps(graph, node) for node in graph.nodes if isinstance(node.operator, _WINDOWED)}
+        self.windows: dict[str, np.ndarray] = {}
         self.last = {name: node.name for node in graph.nodes for name in node.inputs}
 
     @cached_property
     def base(self) -> dict[str, int]:
         """Digest of every node where nothing was shifted."""
         return dict(self.digests(tuple(0 for _ in self.graph.input_shape[1:])))
+
+    def taps(self, node: PathNode) -> np.ndarray:
+        """Of a node with a window, found once."""
+        if node.name not in self.windows:
+            self.windows[node.name] = window_taps(self.graph, node)
+        return self.windows[node.name]
 
     def broken_by(self, axis: int, step: int) -> str:
         """Why a shift along an axis changes the output; empty if it does not."""
@@ -217,19 +243,21 @@ class _Probe:
             case Gate(gate=gate):
                 return _scramble(inputs[0]) * (self.field(node, shift) if gate in self.outside else np.uint64(1))
             case AveragePool() as operator:
-                weights = average_weights(self.graph, node, operator)
+                weights = operator.coefficients(self.graph.input_of(node).grid)
                 distinct, number = np.unique(weights, return_inverse=True)
                 odd = np.where(distinct == 0, np.uint64(0), _draw("averages", distinct.shape) if len(distinct) > 2 else np.uint64(1))
-                return _gather(inputs[0], self.taps[node.name], odd[number.reshape(weights.shape)])
+                return _gather(inputs[0], self.taps(node), odd[number.reshape(weights.shape)])
             case MaxPool():
                 seen = np.pad(_scramble(inputs[0]), ((0, 0), (0, 1)), constant_values=1)  # outside is no zero here
-                return _scramble(_gather(seen, self.taps[node.name] % seen.shape[1]))
+                return _scramble(_gather(seen, self.taps(node) % seen.shape[1]))
             case Rearrange() as operator:
                 return _rearranged(node, operator, inputs)
             case Add():
                 return np.stack(inputs).sum(0)
             case BatchNorm() | Scale() | Shift():
                 return inputs[0]  # the same at every position
+            case other:
+                refuse_operator("copy in whole numbers", other)
 
     def input(self, operator: Input, node: PathNode, shift: Grid) -> np.ndarray:
         """The sample, shifted; or ones."""
@@ -240,7 +268,7 @@ class _Probe:
 
     def convolution(self, node: PathNode, value: np.ndarray, groups: int) -> np.ndarray:
         """Weights are a product of one a channel and one an offset: generic enough to tell different values apart."""
-        taps, weighted = self.taps[node.name], value * _draw(f"{node.name} in", (len(value), 1))
+        taps, weighted = self.taps(node), value * _draw(f"{node.name} in", (len(value), 1))
         summed = weighted.reshape(groups, -1, value.shape[1]).sum(1)
         seen = _gather(summed, taps, _draw(f"{node.name} offsets", (len(taps), 1)))
         return np.repeat(seen, node.channels // groups, axis=0) * _draw(f"{node.name} out", (node.channels, 1))
@@ -292,7 +320,8 @@ def _gather(value: np.ndarray, taps: np.ndarray, weights: np.ndarray | None = No
 def _rearranged(node: PathNode, operator: Rearrange, inputs: list[np.ndarray]) -> np.ndarray:
     result = np.zeros((node.channels, node.positions), np.uint64)
     for part in operator.parts:
-        result[list(part.into)] += _gather(inputs[part.input][list(part.channels)], part_taps(node, part))
+        shown = inputs[part.input][list(part.channels)]
+        result[list(part.into)] += _gather(shown, part.places(node.positions))
     return result
 
 
@@ -308,7 +337,10 @@ def _reason(graph: PathGraph, node: PathNode, shift: Grid) -> str:
             return "flatten at the input"
         case Rearrange() if node.positions == 1:
             return f"flatten at {label}"
-    return f"{operator_of(node)} at {label}"
+        case Rearrange() | Add():
+            return f"{node.describe()} at {label}"
+        case other:
+            refuse_operator("reason why a shift breaks", other)
 
 
 def _window_reason(graph: PathGraph, node: PathNode, window: Window | AdaptiveWindow, shift: Grid) -> str:
@@ -341,7 +373,9 @@ def _strides_across(graph: PathGraph, before: PathNode, window: Window, shift: G
 
 def _shows_zeros(node: PathNode) -> bool:
     """Whether a rearrangement leaves places empty."""
+    if not isinstance(node.operator, Rearrange):
+        return False
     filled = np.zeros((node.channels, node.positions), bool)
-    for part in node.operator.parts if isinstance(node.operator, Rearrange) else ():
-        filled[list(part.into)] |= part_taps(node, part) >= 0
-    return isinstance(node.operator, Rearrange) and not filled.all()
+    for part in node.operator.parts:
+        filled[list(part.into)] |= part.places(node.positions) >= 0
+    return not filled.all()

@@ -23,9 +23,11 @@ from npk.dual.independence import refuse_shared_leaves
 from npk.dual.index_operators import LED, MIXED, NUMBER, ONES
 from npk.dual.layout import Layout, parts_of
 from npk.dual.memory import is_one, refuse_shared_memory
+from npk.dual.operator_facts import Operator
 from npk.dual.operators import Value, carriers_of, constant_behind, rule_of
-from npk.dual.path_graph import PathGraph, PathNode
-from npk.dual.path_operators import Input, Operator, Rearrange, Scale, Shift
+from npk.dual.path_graph import PathGraph
+from npk.dual.path_node import PathNode
+from npk.dual.path_operators import Input, Rearrange, Scale, Shift
 from npk.dual.plain_operators import in_plain_operators
 from npk.dual.positions import AdaptiveWindow, Window
 from npk.dual.refused import refusal_of

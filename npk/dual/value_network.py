@@ -12,8 +12,22 @@ import torch
 from torch import fx
 
 from npk.dual.gate_table import GateTable, input_values, unpack
-from npk.dual.path_graph import PathGraph, PathNode, average_weights, fan_in, part_taps, window_taps
-from npk.dual.path_operators import Add, AveragePool, BatchNorm, Convolution, Gate, Input, MaxPool, Rearrange, Scale, Shift
+from npk.dual.operator_facts import refuse_operator
+from npk.dual.path_graph import PathGraph, fan_in, window_taps
+from npk.dual.path_node import PathNode
+from npk.dual.path_operators import (
+    Add,
+    AveragePool,
+    BatchNorm,
+    Convolution,
+    Gate,
+    Input,
+    MaxPool,
+    Part,
+    Rearrange,
+    Scale,
+    Shift,
+)
 from npk.networks.given import as_network
 
 Weights = Mapping[str, torch.Tensor]
@@ -39,6 +53,9 @@ def random_weights(graph: PathGraph, rng: np.random.Generator, *, scale: str = "
 
     Returns:
         Weights by name, for :func:`evaluate`.
+
+    Raises:
+        UnsupportedGraphError: an operator that is not known here.
     """
     drawn: dict[str, torch.Tensor] = {}
     for node in graph.nodes:
@@ -56,6 +73,10 @@ def random_weights(graph: PathGraph, rng: np.random.Generator, *, scale: str = "
                 drawn[name or f"constant of {node.name}"] = _signs(rng, node.channels) * float(bias)
             case Gate(levels=levels):
                 drawn.update({f"level of {entry}": _signs(rng, node.channels) * float(bias) for entry, _ in levels})
+            case Input() | Scale(weight=None) | AveragePool() | MaxPool() | Rearrange() | Add():
+                pass  # nothing to draw
+            case other:
+                refuse_operator("random weights", other)
     return drawn
 
 
@@ -91,6 +112,9 @@ def evaluate(table: GateTable, weights: Weights, *, value_input: str = "auto") -
 
     Returns:
         ``(n, *output shape)`` in float64.
+
+    Raises:
+        UnsupportedGraphError: an operator that is not known here.
     """
     values: dict[str, torch.Tensor] = {}
     for node in table.graph.nodes:
@@ -124,13 +148,14 @@ def _apply(table: GateTable, node: PathNode, inputs: list[torch.Tensor], weights
         case Add():
             return inputs[0] + inputs[1]
         case Rearrange(parts=parts):
-            result = torch.zeros(len(table), node.channels, node.positions, dtype=torch.float64)
-            for part in parts:
-                moved = _windows(inputs[part.input][:, list(part.channels)], part_taps(node, part))
-                result[:, list(part.into)] += moved[:, :, 0]
-            return result
-        case _:
-            return _pool(table, node, inputs[0])
+            return _rearranged(node, parts, inputs)
+        case AveragePool() as pool:
+            coefficients = torch.as_tensor(pool.coefficients(table.graph.input_of(node).grid))
+            return (_windows(inputs[0], window_taps(table.graph, node)) * coefficients).sum(2)
+        case MaxPool(gate=gate):
+            return _selected(table, node, gate, inputs[0])
+        case other:
+            refuse_operator("value", other)
 
 
 def _convolve(graph: PathGraph, node: PathNode, layer: Convolution, value: torch.Tensor, weights: Weights) -> torch.Tensor:
@@ -153,16 +178,25 @@ def _level(table: GateTable, name: str, value: float, weights: Weights) -> torch
     return value * torch.as_tensor(unpack(entry.data, entry.channels)).double().transpose(1, 2) * own[:, None]
 
 
-def _pool(table: GateTable, node: PathNode, value: torch.Tensor) -> torch.Tensor:
-    """Pools: no parameters, fixed coefficients or selections."""
+def _rearranged(
+    node: PathNode,
+    parts: tuple[Part, ...],
+    inputs: list[torch.Tensor],
+) -> torch.Tensor:
+    """Each part in its place; what no part fills is 0."""
+    shape = len(inputs[0]), node.channels, node.positions
+    result = torch.zeros(shape, dtype=torch.float64)
+    for part in parts:
+        shown = inputs[part.input][:, list(part.channels)]
+        result[:, list(part.into)] += _windows(shown, part.places(node.positions))[:, :, 0]
+    return result
+
+
+def _selected(table: GateTable, node: PathNode, gate: str, value: torch.Tensor) -> torch.Tensor:
+    """The position that each window of a max pool lets pass."""
+    chosen = torch.as_tensor(table.entries[gate].data.astype(np.int64)).transpose(1, 2)
     seen = _windows(value, window_taps(table.graph, node))
-    match node.operator:
-        case AveragePool() as pool:
-            return (seen * torch.as_tensor(average_weights(table.graph, node, pool))).sum(2)
-        case MaxPool(gate=gate):
-            chosen = torch.as_tensor(table.entries[gate].data.astype(np.int64)).transpose(1, 2)
-            return seen.gather(2, chosen[:, :, None]).squeeze(2)
-    raise AssertionError(f"no rule for {node.operator}")
+    return seen.gather(2, chosen[:, :, None]).squeeze(2)
 
 
 def _windows(value: torch.Tensor, taps: np.ndarray) -> torch.Tensor:
@@ -172,10 +206,24 @@ def _windows(value: torch.Tensor, taps: np.ndarray) -> torch.Tensor:
 
 
 def gate_values(table: GateTable, node: PathNode) -> np.ndarray:
-    """Real values of a gate layer, ``(n, channels, positions)`` float64: {slope, 1}, or the soft gates."""
-    entry = table.entries[node.gate]
+    """Real values of a gate layer: {slope, 1}, or the soft gates.
+
+    Args:
+        table: with the gates.
+        node: the gate.
+
+    Returns:
+        ``(n, channels, positions)`` in float64.
+
+    Raises:
+        UnsupportedGraphError: the node is no gate.
+    """
+    match node.operator:
+        case Gate(gate=gate, slope=slope):
+            entry = table.entries[gate]
+        case other:
+            refuse_operator("gate values", other)
     if entry.packed:
-        slope = node.operator.slope if isinstance(node.operator, Gate) else 0.0
         values = np.where(unpack(entry.data, entry.channels), 1.0, slope)
     else:
         values = entry.data.astype(np.float64)

@@ -9,7 +9,7 @@ from npk.backends.layout import BITS, Layout
 from npk.dual.device_gates import DeviceGates
 from npk.dual.gate_table import pack_on_device
 from npk.dual.masks import Factor, Mask
-from npk.dual.path_operators import Input
+from npk.dual.path_node import units_of
 
 if TYPE_CHECKING:
     import torch
@@ -98,8 +98,8 @@ class _Read:
         if factor.kind == "input":
             node = table.graph[factor.name]
             shape = node.channels, node.positions
-            if isinstance(node.operator, Input) and node.operator.units is not None:
-                units = torch.tensor(node.operator.units, device=device)
+            if (shown := units_of(node)) is not None:
+                units = torch.tensor(shown, device=device)
         else:
             entry = table.entries[factor.name]
             shape = entry.channels, entry.data.shape[1]
