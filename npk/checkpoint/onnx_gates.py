@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from npk.checkpoint.onnx_values import Attributes, Tensor, elementwise, number, one, plain
+from npk.dual.gate_table import is_on
 
 FLOATS = (1, 10, 11, 16)  # ONNX's numbers for float32, float16, float64 and bfloat16
 BOOL = 9
@@ -51,7 +52,7 @@ def _prelu(a: Attributes, x: Tensor, slopes: Tensor) -> Tensor:
 def _thresholded(a: Attributes, x: Tensor) -> Tensor:
     """Give x where x > alpha, else 0. The difference is positive just where x is larger: subtraction rounds no difference to 0."""
     alpha = a.get("alpha", 1.0)
-    return F.relu(x) if alpha == 0 else x * (x - alpha > 0)
+    return F.relu(x) if alpha == 0 else x * is_on(x - alpha)
 
 
 def _leaky(a: Attributes, x: Tensor) -> Tensor:
