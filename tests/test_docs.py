@@ -14,6 +14,7 @@ from npk.checkpoint.onnx_operators import RULES as ONNX_RULES
 from npk.cli.commands import app
 from npk.data.files import FILES as FILES_OF_DATA
 from npk.dual.operators import RULES
+from npk.dual.path_operators import OPERATORS
 from npk.results import DETAILS
 
 ROOT = Path(npk.__file__).parents[1]
@@ -77,6 +78,7 @@ def test_the_list_of_operators_names_every_rule():
 
 # How the addition that a page of docs/contributing describes gets into npk.
 ADDED = {
+    "operator": lambda names: (OPERATORS, "Signs", names["Signs"]),
     "onnx-operator": lambda names: (ONNX_RULES, "SpaceToDepth", names["_space_to_depth"]),
     "check": lambda names: (DETAILS, "homogeneity", names["HomogeneityDetails"]),
     "data-source": lambda names: (FILES_OF_DATA, ".csv", names["_csv"]),
