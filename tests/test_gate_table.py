@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 import npk
-from npk.dual.gate_table import GateLayer, GateTable, is_on, open_store, pack, pack_on_device, unpack
+from npk.dual.gate_table import GateLayer, GateTable, is_on, pack, pack_on_device, unpack
 from npk.dual.path_graph import PathGraph
 from npk.dual.recording import as_samples, record_gates, record_trace
 from npk.dual.tracing import trace_network
 from npk.errors import DataError, OptionError, ShapeError, StoreError
 from npk.progress import Silent
+from npk.stores.manifests import open_store
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 import npk
 
 ROOT = Path(npk.__file__).parent
-GROUND = ("errors", "files", "layouts", "results", "progress", "samples", "typed")  # these may import one another
+GROUND = ("errors", "files", "layouts", "results", "progress", "samples", "stores", "typed")  # these may import one another
 LEVELS = (
     GROUND,
     ("data", "networks", "report"),

@@ -11,13 +11,14 @@ import pytest
 
 import npk
 from npk import cli
-from npk.dual import store_files
 from npk.dual.gate_store import GateStore
-from npk.dual.gate_table import GateTable, sealed
+from npk.dual.gate_table import GateTable
 from npk.errors import StoreError
 from npk.gram.kernel import NeuralPathKernel
 from npk.gram.store import GramStore
 from npk.gram.tiles import TilePlan
+from npk.stores import files as store_files
+from npk.stores.manifests import sealed
 
 SIDE, PIECE = 4, 8
 

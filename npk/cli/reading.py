@@ -11,10 +11,10 @@ import numpy as np
 
 from npk.checkpoint.folders import holds_weights
 from npk.data import Dataset, load, split
-from npk.dual.gate_table import content_of
 from npk.errors import OptionError, StoreError
 from npk.files import put_back
 from npk.gram.options import check_folder_around, is_folder
+from npk.stores.manifests import content_of
 
 if TYPE_CHECKING:
     from torch import nn

@@ -8,7 +8,7 @@ import numpy as np
 from npk.dual.gate_table import GateLayer, GateTable
 from npk.dual.path_graph import from_dict
 from npk.dual.positions import Window
-from npk.dual.store_files import DTYPES, MOST_BYTES, MOST_PARTS, are_counts, are_names
+from npk.stores.files import DTYPES, MOST_BYTES, MOST_PARTS, are_counts, are_names
 
 NOT_WRITTEN = -1
 _MOST_UNITS = 1 << 28  # of a node, and offsets of its window at all positions

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from npk.dual.gate_parts import NOT_WRITTEN, alike, as_slice, bytes_of, check_manifest, empty_table, form, make_part, names
-from npk.dual.gate_table import FORMAT, GateLayer, GateTable, fingerprint_of, open_store, raw, sealed
+from npk.dual.gate_table import GateLayer, GateTable, fingerprint_of, raw
 from npk.dual.path_graph import to_dict
-from npk.dual.store_files import DTYPES, LostFile, prove
 from npk.errors import ShapeError, StoreError
+from npk.stores.files import DTYPES, LostFile, prove
+from npk.stores.manifests import FORMAT, open_store, sealed
 
 CONTENT = "gate table"
 _PIECE_BYTES, _PIECE_SAMPLES = 16 << 20, 1024
@@ -120,7 +121,7 @@ class GateStore:
             raise StoreError(f"{where} is damaged ({type(error).__name__}: {error}). Record the gates again.") from error
 
     def _open_part(self, n: int) -> None:
-        from npk.dual.plain_store import open_array
+        from npk.stores.plain import open_array
 
         number, sample, pieces = len(self._parts), len(self), -(-n // self.piece)
         group, identity = self._group[str(number)], self.identities[0][number]

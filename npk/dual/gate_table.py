@@ -15,14 +15,11 @@ import numpy as np
 
 from npk.dual.path_graph import PathGraph, to_dict
 from npk.dual.path_node import PathNode, refuse_other_ones, units_of
-from npk.dual.store_files import read_manifest
 from npk.errors import ShapeError, StoreError
-from npk.files import digest, put_back, written_whole
+from npk.files import digest, written_whole
 
 if TYPE_CHECKING:
     import torch
-
-FORMAT = 3  # of gate tables and kernels on disk
 
 
 def is_on(preactivation: "np.ndarray | torch.Tensor") -> Any:
@@ -245,65 +242,3 @@ def input_values(table: GateTable, node: PathNode) -> np.ndarray:
         units = np.array(shown)
         flat = np.where(units >= 0, flat[:, units], 0)
     return flat.reshape(len(table), node.channels, node.positions)
-
-
-def open_store(path: str | Path, content: str, *, write: bool = False) -> tuple[Any, dict[str, Any]]:
-    """Open a zarr group that npk wrote.
-
-    Args:
-        path: its folder.
-        content: what it must hold, as its manifest names it.
-        write: it will be written to.
-
-    Returns:
-        The group, and its manifest.
-
-    Raises:
-        StoreError: nothing there, not npk's, other content, damaged, or another format.
-    """
-    from npk.dual.plain_store import open_group
-
-    put_back(path := Path(path))
-    try:
-        manifest = read_manifest(path)
-        group = open_group(path, write=write)
-    except StoreError:
-        raise
-    except Exception as error:  # zarr raises many kinds; the cause is kept
-        raise StoreError(f"cannot read {path} as a {content}: {_why(path, error)}. Name a folder that npk wrote.") from error
-    if not isinstance(manifest, dict) or manifest.get("content") != content:
-        found = manifest.get("content") if isinstance(manifest, dict) else "something that npk did not write"
-        raise StoreError(f"{path} holds {found}, not a {content}. Name a folder that npk wrote as a {content}.")
-    if manifest.get("format") != FORMAT:
-        raise StoreError(f"{path} has format {manifest.get('format')}, this npk reads format {FORMAT}. Make it again.")
-    if manifest != sealed(manifest):
-        raise StoreError(f"{path} is damaged: its manifest, zarr.json, does not match its checksum. Make it again.")
-    return group, manifest
-
-
-def content_of(path: str | Path) -> str | None:
-    """What a folder holds that npk wrote, as its manifest names it; ``None``: something else, or a manifest that cannot be read."""
-    put_back(path := Path(path))
-    try:
-        manifest = read_manifest(path)
-    except (OSError, ValueError):  # :func:`open_store` says which
-        return None
-    return manifest.get("content") if isinstance(manifest, dict) else None
-
-
-def _why(path: Path, error: Exception) -> str:
-    """Why a group could not be opened."""
-    if not path.is_dir():
-        return "it is a file" if path.exists() else "there is nothing"
-    if isinstance(error, FileNotFoundError):
-        older = any((path / name).exists() for name in (".zgroup", ".zarray"))
-        return "it is of zarr format 2, and npk reads format 3 alone" if older else "it has no zarr.json"
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    return f"its zarr.json is damaged ({type(error).__name__})"
-
-
-def sealed(manifest: dict[str, Any]) -> dict[str, Any]:
-    """A manifest with the checksum that :func:`open_store` compares."""
-    content = {key: value for key, value in manifest.items() if key != "seal"}
-    return {**content, "seal": digest(json.dumps(content, sort_keys=True).encode())}

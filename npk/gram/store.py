@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from npk.dual.gate_store import GateStore
-from npk.dual.gate_table import GateTable, open_store
-from npk.dual.store_files import LostFile, look, prove
+from npk.dual.gate_table import GateTable
 from npk.errors import StoreError
 from npk.files import locked, temporary_beside
 from npk.gram.store_layout import (
@@ -35,6 +34,8 @@ from npk.gram.store_layout import (
     sweep,
 )
 from npk.gram.tiles import Tile, TilePlan
+from npk.stores.files import LostFile, look, prove
+from npk.stores.manifests import open_store
 
 _NOT_DONE = -1
 _LOCK = ".lock"
@@ -328,7 +329,7 @@ class GramStore:
 
     def _array(self, name: str) -> Any:
         if name not in self._arrays:
-            from npk.dual.plain_store import open_array
+            from npk.stores.plain import open_array
 
             try:
                 found = open_array(self._group, name) if name.startswith("tiles") else self._group[name]

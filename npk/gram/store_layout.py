@@ -8,10 +8,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from npk.dual.gate_table import FORMAT, sealed
-from npk.dual.store_files import MOST_PARTS, are_counts, are_names
 from npk.errors import StoreError
 from npk.gram.tiles import Tile, TilePlan
+from npk.stores.files import MOST_PARTS, are_counts, are_names
+from npk.stores.manifests import FORMAT, sealed
 
 CONTENT = "gram"
 _LARGEST_SIDE, _MOST_SAMPLES, _MOST_GROWTHS, _LARGEST_EXPONENT = 4096, 1 << 40, 1 << 12, 1 << 24

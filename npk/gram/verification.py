@@ -4,10 +4,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from npk.dual.gate_store import GateStore
-from npk.dual.gate_table import content_of
 from npk.errors import StoreError
 from npk.gram.store import GramStore
 from npk.progress import Progress
+from npk.stores.manifests import content_of
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import zarr
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import LocalStore, WrapperStore
 
-from npk.dual.store_files import LostFile, chunk_bytes, look, read_description, read_plain
+from npk.stores.files import LostFile, chunk_bytes, look, read_description, read_plain
 
 _DESCRIPTION = "zarr.json"
 _FLAGS = -1  # what a checksum reads as that is not written: its file may be missing
