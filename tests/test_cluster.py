@@ -184,7 +184,7 @@ def test_a_damaged_tile_of_a_lost_worker_is_computed_again(table, tmp_path, monk
     tile = next(iter(store.plan))
     compute_tiles(str(store.path), flag, npk.__version__, [tile])
     right = store.read(tile)
-    store._array("tiles/0-0")[0, 0] = 7
+    store._values((0, 0))[0][0, 0] = 7
     compute_tiles(str(store.path), flag, npk.__version__, [tile])
     np.testing.assert_array_equal(store.read(tile), right)
 

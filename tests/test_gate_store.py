@@ -14,7 +14,7 @@ import zarr
 from torch import nn
 
 import npk
-from npk.dual import gate_store
+from npk.dual import gate_pieces
 from npk.dual.gate_store import GateStore
 from npk.dual.gate_table import GateTable, samples_digest
 from npk.dual.recording import example_table, record_into, record_trace, weights_digest
@@ -54,7 +54,7 @@ def table(trace, X):
 
 
 def filled(where, table, piece=PIECE):
-    store = GateStore.create(where, table, len(table), piece=piece)
+    store = GateStore.create(where, table.form, len(table), piece=piece)
     for start, stop in store.missing():
         store.write(start, table.take(slice(start, stop)))
     return store
@@ -95,7 +95,7 @@ def test_the_tables_have_every_kind(trace, table):
 @pytest.mark.parametrize("n", [1, 3, 4, 5, 8, 9])
 def test_round_trips_around_the_borders_of_pieces(n, table, tmp_path):
     part = table.take(slice(0, n))
-    store = GateStore.create(tmp_path / "s", table, n, piece=PIECE, about={"data": "some"})
+    store = GateStore.create(tmp_path / "s", table.form, n, piece=PIECE, about={"data": "some"})
     assert store.missing() == store.pieces == [(i, min(n, i + PIECE)) for i in range(0, n, PIECE)]
     for start, stop in reversed(store.pieces):
         store.write(start, part.take(slice(start, stop)))
@@ -119,7 +119,7 @@ def test_round_trips_around_the_borders_of_pieces(n, table, tmp_path):
     ids=str,
 )
 def test_take(rows, at_once, table, tmp_path, monkeypatch):
-    monkeypatch.setattr(gate_store, "_READ_BYTES", at_once)
+    monkeypatch.setattr(gate_pieces, "_READ_BYTES", at_once)
     store = filled(tmp_path / "s", table.take(slice(0, 6)))
     store.extend(5)
     for start in (6, 10):
@@ -139,7 +139,7 @@ def test_take_reads_only_the_pieces_it_needs(table, tmp_path):
 
 
 def test_take_needs_no_more_memory_than_it_says(tmp_path, rng, monkeypatch):
-    monkeypatch.setattr(gate_store, "_READ_BYTES", 1 << 18)
+    monkeypatch.setattr(gate_pieces, "_READ_BYTES", 1 << 18)
     X = rng.standard_normal((2000, 512)).astype(np.float32)
     table = npk.record_gates(nn.Sequential(nn.Linear(512, 64), nn.ReLU(), nn.Linear(64, 1)), X)
     store = filled(tmp_path / "s", table, piece=50)
@@ -155,11 +155,11 @@ def test_take_needs_no_more_memory_than_it_says(tmp_path, rng, monkeypatch):
 
 
 def test_a_piece_has_about_4_megabytes(table, tmp_path, monkeypatch):
-    assert GateStore.create(tmp_path / "many", table, 5000).piece == 1024
-    monkeypatch.setattr(gate_store, "_PIECE_BYTES", 3 * table.nbytes // len(table))
-    assert GateStore.create(tmp_path / "some", table, 5000).piece == 3
-    monkeypatch.setattr(gate_store, "_PIECE_BYTES", 1)
-    assert GateStore.create(tmp_path / "one", table, 5000).piece == 1
+    assert GateStore.create(tmp_path / "many", table.form, 5000).piece == 1024
+    monkeypatch.setattr(gate_pieces, "_PIECE_BYTES", 3 * table.nbytes // len(table))
+    assert GateStore.create(tmp_path / "some", table.form, 5000).piece == 3
+    monkeypatch.setattr(gate_pieces, "_PIECE_BYTES", 1)
+    assert GateStore.create(tmp_path / "one", table.form, 5000).piece == 1
 
 
 def test_a_table_without_samples(table, tmp_path):
@@ -256,7 +256,7 @@ for start, stop in store.missing():
 @pytest.mark.parametrize("after", [0, 5])
 def test_killed_by_a_signal(after, table, tmp_path):
     filled(tmp_path / "source", table)
-    GateStore.create(tmp_path / "s", table, len(table), piece=PIECE)
+    GateStore.create(tmp_path / "s", table.form, len(table), piece=PIECE)
     killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "source", tmp_path / "s", str(after)], check=False)
     assert killed.returncode == -9
     store = GateStore.open(tmp_path / "s", write=True)
@@ -357,7 +357,7 @@ def test_damaged_checksums_and_arrays(table, tmp_path):
     with pytest.raises(StoreError, match=r"s is damaged \(ValueError: 0/inputs is int32 .*, the manifest says float32"):
         GateStore.open(tmp_path / "s")
     file.unlink()
-    with pytest.raises(StoreError, match=r"s is damaged \(KeyError: 'inputs'"):
+    with pytest.raises(StoreError, match=r"s is damaged \(KeyError: '0/inputs'"):
         GateStore.open(tmp_path / "s")
 
 
@@ -389,7 +389,7 @@ def test_what_a_piece_must_be(table, tmp_path):
 
 
 def test_several_pieces_written_together(table, tmp_path, monkeypatch):
-    store = GateStore.create(tmp_path / "s", table, 9, piece=PIECE)
+    store = GateStore.create(tmp_path / "s", table.form, 9, piece=PIECE)
     store.extend(2)
     with pytest.raises(ShapeError, match="no whole pieces"):
         store.write(4, table.take(slice(4, 11)))  # two parts
@@ -407,7 +407,7 @@ def test_several_pieces_written_together(table, tmp_path, monkeypatch):
 def test_a_place_that_is_taken(table, tmp_path):
     (tmp_path / "s").mkdir()
     with pytest.raises(StoreError, match="s exists already. Choose another name or remove it"):
-        GateStore.create(tmp_path / "s", table, 3)
+        GateStore.create(tmp_path / "s", table.form, 3)
 
 
 class Count:
@@ -427,8 +427,8 @@ def test_recorded_batches_do_not_depend_on_what_is_missing(trace, X, tmp_path, m
     monkeypatch.setattr(
         "npk.dual.recording.record_trace", lambda *args, **kwargs: seen.append(len(args[1])) or record_trace(*args, **kwargs)
     )
-    monkeypatch.setattr(gate_store, "_READ_BYTES", 2 * PIECE * example_table(trace, X, "auto").nbytes // 2)
-    store = GateStore.create(tmp_path / "s", example_table(trace, X, "auto"), len(X), piece=PIECE)
+    monkeypatch.setattr(gate_pieces, "_READ_BYTES", 2 * PIECE * example_table(trace, X, "auto").nbytes // 2)
+    store = GateStore.create(tmp_path / "s", example_table(trace, X, "auto").form, len(X), piece=PIECE)
     assert store.groups() == [[(0, 4), (4, 8)], [(8, 11)]]
     seen.clear()
     record_into(store, trace, X, "auto", Silent())
@@ -439,13 +439,13 @@ def test_recorded_batches_do_not_depend_on_what_is_missing(trace, X, tmp_path, m
 
 
 def test_recording_goes_on_at_the_first_missing_piece(trace, table, X, tmp_path, monkeypatch):
-    monkeypatch.setattr(gate_store, "_READ_BYTES", 1)  # pieces one by one
-    store = GateStore.create(tmp_path / "s", example_table(trace, X, "auto"), len(X), piece=PIECE)
+    monkeypatch.setattr(gate_pieces, "_READ_BYTES", 1)  # pieces one by one
+    store = GateStore.create(tmp_path / "s", example_table(trace, X, "auto").form, len(X), piece=PIECE)
     with monkeypatch.context() as patch:
         stop_writing(patch, len(table.arrays) + 2, Stopped())
         with pytest.raises(Stopped):
             record_into(store, trace, X, "auto", Silent())
-    undisturbed = GateStore.create(tmp_path / "other", table, len(X), piece=PIECE)
+    undisturbed = GateStore.create(tmp_path / "other", table.form, len(X), piece=PIECE)
     record_into(undisturbed, trace, X, "auto", Silent())
     store, progress = GateStore.open(tmp_path / "s", write=True), Count()
     assert store.missing() == [(4, 8), (8, 11)]
@@ -458,7 +458,7 @@ def test_recording_goes_on_at_the_first_missing_piece(trace, table, X, tmp_path,
 
 
 def test_what_record_into_refuses(trace, X, tmp_path, monkeypatch):
-    store = GateStore.create(tmp_path / "s", example_table(trace, X, "auto"), len(X), piece=PIECE)
+    store = GateStore.create(tmp_path / "s", example_table(trace, X, "auto").form, len(X), piece=PIECE)
     with pytest.raises(ShapeError, match=r"X has 10 samples, .*s is made for 11. Give the samples"):
         record_into(store, trace, X[:10], "auto", Silent())
     with pytest.raises(OptionError, match="memory=1 bytes is too little"):

@@ -36,7 +36,7 @@ def tables(X):
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     monkeypatch.setattr("npk.gram.tiles._LARGEST", SIDE)
-    monkeypatch.setattr("npk.dual.gate_store._PIECE_SAMPLES", PIECE)
+    monkeypatch.setattr("npk.dual.gate_pieces._PIECE_SAMPLES", PIECE)
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_nothing_is_written_to_a_store_that_was_made_again(write, tables, stores
 
 def test_a_checksum_is_not_written_either_where_the_store_was_made_again_under_the_tile(tables, stores, monkeypatch):
     """What the tile overwrote is found: the checksum that is there is of another tile."""
-    from npk.gram import store as module
+    from npk.stores import blocks as module
 
     store, tile, checksum = GramStore.open(stores[0], write=True), next(iter(GramStore.open(stores[0]).plan)), module._checksum
     values = store.read(tile)

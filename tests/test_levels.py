@@ -95,6 +95,39 @@ def inside_offences(source, file):
             yield f"{file}:{line} imports from npk.{parts[1]}.{parts[2]}, which is inside of {parts[1]}"
 
 
+def files_imported(source, file, files):
+    """Files of npk that a file imports, inside functions too; what only a type checker reads does not count."""
+    tree = ast.parse(source)
+    for block in [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)]:
+        block.body = [ast.Pass()]
+    for _, parts in names_imported(ast.unparse(tree), file):
+        if found := _file(parts[1:], files) or _file(parts[1:-1], files):
+            yield found
+
+
+def _file(parts, files):
+    """The file of a module, if it is one."""
+    place = "/".join(parts)
+    return next((file for file in (f"{place}.py", f"{place}/__init__.py") if file in files), None)
+
+
+def circles(imports):
+    """Files that import one another, one circle for each file that begins one. ``imports``: of each file, the files it imports."""
+    found, done = [], set()
+
+    def walk(file, way):
+        if file in way:
+            found.append(" -> ".join((*way[way.index(file) :], file)))
+        elif file not in done:
+            for other in sorted(imports[file]):
+                walk(other, (*way, file))
+            done.add(file)
+
+    for file in sorted(imports):
+        walk(file, ())
+    return found
+
+
 def step_loop_offences(source, file):
     """Loops over range(start, stop, step) whose step is not a plain number."""
     if file == TILES or file in STEP_LOOPS:
@@ -151,6 +184,40 @@ def test_the_house_keeps_the_rule(rule):
     assert len(FILES) > 4
     offences = [offence for file in FILES for offence in rule((ROOT / file).read_text(), file)]
     assert not offences, "\n".join(offences)
+
+
+def test_no_files_import_one_another():
+    sources = {file: (ROOT / file).read_text() for file in FILES}
+    imports = {file: set(files_imported(source, file, sources)) - {file} for file, source in sources.items()}
+    assert sum(map(len, imports.values())) > len(FILES)
+    found = circles(imports)
+    assert not found, "\n".join(found)
+
+
+HERE = {"dual/a.py": "", "dual/b.py": "", "dual/c/__init__.py": "", "dual/c/d.py": ""}
+
+
+@pytest.mark.parametrize(
+    ("sources", "circle"),
+    [
+        ({"dual/a.py": "from npk.dual.b import x", "dual/b.py": "from npk.dual import a"}, "dual/a.py -> dual/b.py -> dual/a.py"),
+        ({"dual/a.py": "def f():\n    import npk.dual.b", "dual/b.py": "from .a import x"}, "dual/a.py -> dual/b.py -> dual/a.py"),
+        (
+            {
+                "dual/a.py": "from npk.dual.c import x",
+                "dual/c/__init__.py": "from npk.dual.c.d import x",
+                "dual/c/d.py": "from .. import a",
+            },
+            "dual/a.py -> dual/c/__init__.py -> dual/c/d.py -> dual/a.py",
+        ),
+        ({"dual/a.py": "from npk.dual.b import x", "dual/b.py": "if TYPE_CHECKING:\n    from npk.dual.a import x"}, None),
+        ({"dual/a.py": "from npk.dual import b, c", "dual/b.py": "from npk.dual.c.d import x\nimport numpy"}, None),
+    ],
+)
+def test_circle_rule(sources, circle):
+    sources = {**HERE, **sources}
+    imports = {file: set(files_imported(source, file, sources)) for file, source in sources.items()}
+    assert circles(imports) == [circle] * (circle is not None)
 
 
 def test_every_exception_is_still_needed():

@@ -224,7 +224,7 @@ def test_a_run_killed_while_it_writes_goes_on(fails, net, X, K, tmp_path, monkey
     def killed(*_):
         raise KilledError
 
-    where = {"gates": (GateStore, "write"), "tiles": (GramStore, "write"), "flags": ("npk.gram.store._checksum",)}[fails]
+    where = {"gates": (GateStore, "write"), "tiles": (GramStore, "write"), "flags": ("npk.stores.blocks._checksum",)}[fails]
     with monkeypatch.context() as patch:
         patch.setattr(*where, killed)
         with pytest.raises(KilledError):
@@ -431,11 +431,11 @@ def test_damaged_checksums_and_manifests(table, tmp_path):
 def test_a_full_disk(table, tmp_path, monkeypatch):
     store = GramStore.create(tmp_path / "K", TilePlan(50, 50, 16, True), "float32", {})
     tile = next(iter(store.plan))
-    monkeypatch.setattr(GramStore, "_array", lambda self, name: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(GramStore, "_open", lambda self, name, expected: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     for call in (lambda: store.write(tile, np.zeros((16, 16))), lambda: store.forget(tile)):
         with pytest.raises(StoreError, match=r"No space left on device. Finished tiles are kept: mend the cause \(room, permissions\)"):
             call()
-    monkeypatch.setattr("npk.gram.store._make_arrays", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr("npk.stores.chunks._make_arrays", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(StoreError, match="No space left on device. It is as it was"):
         store.grow(60, 60, {})
     with pytest.raises(StoreError, match="No space left on device. Choose a folder"):

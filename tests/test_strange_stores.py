@@ -11,7 +11,7 @@ import pytest
 
 import npk
 from npk import cli
-from npk.dual.gate_store import GateStore
+from npk.dual.gate_pieces import GatePieces
 from npk.dual.gate_table import GateTable
 from npk.errors import StoreError
 from npk.gram.kernel import NeuralPathKernel
@@ -39,7 +39,7 @@ def origin(net, X, tmp_path_factory):
     found = tmp_path_factory.mktemp("origin")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("npk.gram.tiles._LARGEST", SIDE)
-        patch.setattr("npk.dual.gate_store._PIECE_SAMPLES", PIECE)
+        patch.setattr("npk.dual.gate_pieces._PIECE_SAMPLES", PIECE)
         for n in (12, 16):
             npk.kernel(net, X[:n], out=found / "K.zarr", progress=False)
         npk.record_gates(net, X[:16]).save(found / "X.gates")
@@ -310,7 +310,7 @@ def test_a_table_larger_than_memory_is_one_sentence(folder, monkeypatch):
     def full(self, rows):
         raise MemoryError
 
-    monkeypatch.setattr(GateStore, "take", full)
+    monkeypatch.setattr(GatePieces, "arrays", full)
     with pytest.raises(StoreError, match=r"X.gates takes \d+ bytes, more than there is memory. Read parts of it"):
         GateTable.load(folder / "X.gates")
 

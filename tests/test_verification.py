@@ -30,7 +30,7 @@ def origin(tmp_path_factory):
     npk.record_gates(net, X[:N]).save(found / "X.gates")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("npk.gram.tiles._LARGEST", SIDE)
-        patch.setattr("npk.dual.gate_store._PIECE_SAMPLES", SIDE)
+        patch.setattr("npk.dual.gate_pieces._PIECE_SAMPLES", SIDE)
         npk.kernel(net, X[:N], out=found / "square.zarr", progress=False)
         npk.kernel(net, X[:N], X[N:], out=found / "wide.zarr", progress=False)
     return found

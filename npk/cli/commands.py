@@ -121,7 +121,7 @@ def gates(
     X = as_samples(reading.dataset(data).X)
     trace = trace_for(net, X)
     with written_whole(out) as temporary:
-        store = GateStore.create(temporary, example_table(trace, X, gates), len(X))
+        store = GateStore.create(temporary, example_table(trace, X, gates).form, len(X))
         record_into(store, trace, X, gates, as_progress(True), keep=False)
     tables.say(f"{out}: {len(X)} samples, {store.layers} gate layers, {tables.si(store.nbytes)}B")
 

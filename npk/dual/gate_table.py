@@ -5,7 +5,7 @@ The tie rule of npk lives here and nowhere else: a gate is on when its pre-activ
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from npk.dual.gate_form import EntryForm, TableForm, other_shape
+from npk.dual.gate_pieces import GatePieces
 from npk.dual.path_graph import PathGraph, to_dict
 from npk.dual.path_node import PathNode, refuse_other_ones, units_of
 from npk.errors import ShapeError, StoreError
 from npk.files import digest, written_whole
+from npk.stores.blocks import Form, raw
 
 if TYPE_CHECKING:
     import torch
@@ -102,16 +105,26 @@ class GateTable:
     entries: Mapping[str, GateLayer]
 
     def __post_init__(self) -> None:
+        _ = self.form  # which checks itself
         for name, node in ((name, gate) for gate in self.graph.gates for name in gate.entries):
-            entry = self.entries.get(name)
-            if entry is None:
-                message = f"GateTable has no layer {name!r}, the graph needs it. Were the gates recorded with another checkpoint?"
-                raise ShapeError(message)
-            if entry.channels != node.channels or entry.data.shape[:2] != (len(self), node.positions):
-                raise ShapeError(
-                    f"GateTable has shape {entry.shape} at layer {name!r}, the graph says {node.shape}. "
-                    "Were the gates recorded with another checkpoint?"
-                )
+            if len(self.entries[name].data) != len(self):
+                raise ShapeError(other_shape(name, self.entries[name].shape, node.shape))
+
+    @classmethod
+    def of(cls, form: TableForm, arrays: Sequence[np.ndarray]) -> "GateTable":
+        """The table of a form whose arrays are given, the samples first."""
+        each = zip(form.entries, arrays[1:], strict=True)
+        layers = {entry.name: GateLayer(entry.kind, entry.shape, data) for entry, data in each}
+        return cls(form.graph, arrays[0], layers)
+
+    @property
+    def form(self) -> TableForm:
+        """All that two tables of one network have in common."""
+        each = [(name, e.kind, e.shape, _form(e.data)) for name, e in self.entries.items()]
+        return TableForm(self.graph, _form(self.inputs), tuple(EntryForm(*e) for e in each))
+
+    def __repr__(self) -> str:
+        return f"<npk.GateTable: {len(self)} samples, {self.layers} gate layers, {self.nbytes} bytes>"
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -162,12 +175,10 @@ class GateTable:
         Raises:
             StoreError: the folder cannot be written.
         """
-        from npk.dual.gate_store import GateStore
-
         with written_whole(path) as temporary:
-            store = GateStore.create(temporary, self, len(self))
-            for start, stop in store.pieces:
-                store.put(start, self.take(slice(start, stop)))
+            store = GatePieces.create(temporary, self.form, len(self))
+            for i, (start, stop) in enumerate(store.pieces):
+                store.write_chunks((i,), [array[start:stop] for array in self.arrays])
 
     @classmethod
     def load(cls, path: str | Path) -> "GateTable":
@@ -182,19 +193,16 @@ class GateTable:
         Raises:
             StoreError: no such table, another version, not complete, larger than memory, or its content does not match its checksums.
         """
-        from npk.dual.gate_store import GateStore
-
-        store = GateStore.open(path)
+        store = GatePieces.open(path)
         try:
-            return store.take(slice(None))
+            return cls.of(store.form, store.arrays(slice(None)))
         except MemoryError as error:
             much = f"{path} takes {store.nbytes} bytes, more than there is memory"
             raise StoreError(f"{much}. Read parts of it: GateStore.open(path).take(rows).") from error
 
 
-def raw(array: np.ndarray) -> memoryview:
-    """The bytes of an array, little-endian on every machine."""
-    return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
+def _form(array: np.ndarray) -> Form:
+    return Form(array.shape[1:], array.dtype.name)
 
 
 def fingerprint_of(example: GateTable, tables: Iterable[GateTable]) -> str:

@@ -96,10 +96,9 @@ class Gram:
         return self.shape[0]
 
     def __repr__(self) -> str:
-        tiles = len(self.store.plan)
-        missing = sum(not self.store.is_done(tile) for tile in self.store.plan)
-        state = f"{missing} of {tiles} tiles missing" if missing else f"{tiles} tile{'s' * (tiles != 1)}, complete"
-        return f"<npk.Gram {self.shape[0]} x {self.shape[1]} {self.dtype} in {self.store.path}: {state}>"
+        tiles = len(self.store.plan)  # nothing is read: a matrix may be large, and its disk far away
+        what = f"{self.shape[0]} x {self.shape[1]} {self.dtype} in {self.store.path}"
+        return f"<npk.Gram {what}: {tiles} tile{'s' * (tiles != 1)}>"
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:

@@ -1,14 +1,14 @@
-"""Kernels on disk: gates, tiles and a manifest in one zarr group, so that whoever opens it can go on.
+"""Kernels on disk: gates, tiles and a manifest in one zarr group: whoever opens it can go on.
 
-A tile is a chunk, written under a temporary name and renamed; it counts as done when its checksum is there, and that is written last.
-Whatever kills a run, a tile is whole or it is missing. A matrix that grows keeps its tiles: the new ones are in arrays of their own.
+A tile is a chunk, written under a temporary name and renamed; it counts as done when its checksum
+is there, and that is written last. A matrix that grows keeps its tiles: the new ones are in arrays
+of their own.
 """
 
 import contextlib
 import os
 import shutil
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,38 +19,30 @@ from npk.dual.gate_store import GateStore
 from npk.dual.gate_table import GateTable
 from npk.errors import StoreError
 from npk.files import locked, temporary_beside
-from npk.gram.store_layout import (
-    CONTENT,
-    Identities,
-    blocks,
-    check_number,
-    chunks,
-    grid,
-    grown_identities,
-    manifest_of,
-    mark,
-    place,
-    plan_of,
-    sweep,
-)
+from npk.gram import store_layout
 from npk.gram.tiles import Tile, TilePlan
-from npk.stores.files import LostFile, look, prove
+from npk.stores.chunks import ChunkStore, make_store
+from npk.stores.files import look, prove
 from npk.stores.manifests import open_store
 
-_NOT_DONE = -1
 _LOCK = ".lock"
+_KEPT = "Finished tiles are kept"
 
 
-class GramStore:
+class GramStore(ChunkStore):
     """A matrix of tiles in a zarr group, and the gates it is made from.
 
     ``rows``, ``cols`` are the folders of two gate stores (of one where the columns are the rows).
     """
 
+    thing, again = "tile", "Run the same `npk kernel` command"
+    room = "mend the cause (room, permissions)"
+
     def __init__(self, path: str | Path, group: Any, manifest: dict[str, Any]) -> None:
-        self.path, self.manifest, self._group = Path(path), manifest, group
-        self.plan = plan_of(manifest)
-        self._arrays: dict[str, Any] = {}
+        self.plan = store_layout.plan_of(manifest)
+        super().__init__(Path(path), group, manifest, store_layout.blocks_of(self.plan, manifest))
+        drop = f"Drop what is damaged with `npk verify-store {path} --drop`"
+        self.mend = f"{drop}, then run the command that wrote it again"
 
     @classmethod
     def create(
@@ -70,35 +62,33 @@ class GramStore:
             dtype: of the entries.
             about: what the matrix is of: JSON values.
             exponents: power of two of each step of the recursion, and of the size of the matrix.
-            few: gates of a few samples of the rows, and of the columns if those are others; nothing for a matrix without gates.
+            few: gates of a few samples of the rows, and of the columns if others; or nothing.
 
         Returns:
             The store, to be written.
 
         Raises:
-            StoreError: something is there already, the folder cannot be written, or there are too many tiles.
+            StoreError: something is there, the folder cannot be written, or tiles are too many.
         """
-        import zarr
-
-        check_number(plan)
+        store_layout.check_number(plan)
         path = Path(path).absolute()
+        identities = store_layout.grown_identities([[], []], plan)
+        what = {"dtype": dtype, "exponents": list(map(int, exponents)), "about": about}
+        manifest = store_layout.manifest_of(plan, {**what, "identities": identities})
         temporary = temporary_beside(path)
+        sides = zip(("rows", "cols"), few, (plan.n, plan.m), identities, strict=False)
         try:
             os.stat(path.parent)  # zarr would make it
-            group = zarr.open_group(temporary, mode="w", zarr_format=3)
-            _make_arrays(group, plan, dtype)
-            sides = zip(("rows", "cols"), few, (plan.n, plan.m), strict=False)
-            found = [GateStore.create(temporary / name, table, n).identities[0] for name, table, n in sides]
-            steps, known = [int(exponent) for exponent in exponents], [*found, [], []][:2]
-            identities = grown_identities(known, plan)
-            group.attrs["npk"] = manifest_of(plan, {"dtype": dtype, "exponents": steps, "about": about, "identities": identities})
+            make_store(temporary, manifest, store_layout.blocks_of(plan, manifest))
+            for name, table, n, (identity, *_) in sides:
+                GateStore.create(temporary / name, table.form, n, identity=identity)
             os.rename(temporary, path)  # never over another store
         except StoreError:
             raise
         except OSError as error:
-            there = path.exists()
-            why = "it exists" if there else error.strerror or str(error)
-            raise StoreError(f"cannot write {path}: {why}. Choose a folder that exists, is writable and has room.") from error
+            why = "it exists" if path.exists() else error.strerror or str(error)
+            mend = "Choose a folder that exists, is writable and has room"
+            raise StoreError(f"cannot write {path}: {why}. {mend}.") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return cls.open(path, write=True)
@@ -109,7 +99,7 @@ class GramStore:
 
         Args:
             path: its folder.
-            write: tiles will be written. Only one process at a time may decide which: see :meth:`writing`.
+            write: tiles will be written; :meth:`writing` lets one process at a time do so.
 
         Returns:
             The store.
@@ -118,29 +108,34 @@ class GramStore:
             StoreError: not a kernel that npk wrote, or a damaged one.
         """
         path = Path(path).absolute()  # another folder may be the current one when tiles are read
-        group, manifest = open_store(path, CONTENT, write=write)
+        group, manifest = open_store(path, store_layout.CONTENT, write=write)
         try:
             return cls(path, group, manifest)
         except (ValueError, LookupError, TypeError) as error:
-            raise StoreError(f"{path} is damaged: {error}. Remove it and run the command that wrote it again.") from error
+            then = "Remove it and run the command that wrote it again"
+            raise StoreError(f"{path} is damaged: {error}. {then}.") from error
 
     @classmethod
     @contextlib.contextmanager
     def writing(cls, path: str | Path) -> Iterator["GramStore"]:
-        """Open a store to go on, as the only one that does; a lock that a killed process left does not count.
+        """Open a store to go on, as the only one; a lock of a dead process does not count.
 
         Args:
             path: its folder.
 
         Raises:
-            StoreError: not a kernel that npk wrote, another process writes it, or something else is in it.
+            StoreError: no kernel that npk wrote, or another process writes it.
         """
         before = cls.open(path)
         with locked(Path(path) / _LOCK, of=path):
             store = cls.open(path, write=True)
             prove(store.path, before.identities)  # or the lock would be that of another store
-            sweep(store.path)
+            store_layout.sweep(store.path)
             yield store
+
+    def __repr__(self) -> str:
+        what = f"{self.plan.n} x {self.plan.m} {self.manifest['dtype']}, {len(self.plan)} tiles"
+        return f"<GramStore: {what}, in {self.path}>"
 
     @cached_property
     def rows(self) -> GateStore:
@@ -154,21 +149,11 @@ class GramStore:
 
     def _gates(self, name: str, axis: int) -> GateStore:
         look(self.path, name)  # the folder of a store may be a link, but not one within another
-        found, known = GateStore.open(self.path / name, write=not self._group.read_only), self.identities[axis]
-        there = found.identities[0]
-        if there != known[: len(there)]:
-            raise StoreError(f"{self.path} is damaged: its {name} are the gates of another store. Remove it and run again.")
+        found = GateStore.open(self.path / name, write=not self._group.read_only)
+        if found.identities[0] != self.identities[axis][: len(found.identities[0])]:
+            why = f"its {name} are the gates of another store. Remove it and run again"
+            raise StoreError(f"{self.path} is damaged: {why}.")
         return found
-
-    @property
-    def identities(self) -> Identities:
-        """The names of the parts of its rows and columns: they say which store this is, and prove that a folder still holds it."""
-        return self.manifest["identities"]
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """What the matrix is of."""
-        return self.manifest["about"]
 
     @property
     def exponents(self) -> np.ndarray:
@@ -184,44 +169,32 @@ class GramStore:
             about: what the matrix is of then.
 
         Raises:
-            StoreError: the disk is full or gone, or another store is in its place; the store is as it was.
+            StoreError: the disk is full or gone, or another store is here; this one is as it was.
         """
         if (n, m) != (self.plan.n, self.plan.m):
-            check_number(plan := self.plan.grown(n, m))
-            more = {"about": about, "identities": grown_identities(self.identities, plan)}
-            with self._kept("It is as it was"):
-                prove(self.path, self.identities)
-                _make_arrays(self._group, plan, self.manifest["dtype"], more_than=self.plan)
-                self._group.attrs["npk"] = self.manifest = manifest_of(plan, {**self.manifest, **more})
+            store_layout.check_number(plan := self.plan.grown(n, m))
+            identities = store_layout.grown_identities(self.identities, plan)
+            more = {"about": about, "identities": identities}
+            manifest = store_layout.manifest_of(plan, {**self.manifest, **more})
+            self.grow_to(manifest, store_layout.blocks_of(plan, manifest))
             self.plan = plan
-        for store, ends, names in zip(
-            (self.rows, self.cols), ((*self.plan.row_ends, n), (*self.plan.col_ends, m)), self.identities, strict=True
-        ):
-            for end, name in zip(ends, names, strict=True):
-                if len(store) < end:
-                    store.extend(end - len(store), identity=name)
+        ends = (*self.plan.row_ends, n), (*self.plan.col_ends, m)
+        for store, stops, names in zip((self.rows, self.cols), ends, self.identities, strict=True):
+            for stop, name in zip(stops, names, strict=True):
+                if len(store) < stop:
+                    store.extend(stop - len(store), identity=name)
 
     def missing(self) -> list[Tile]:
-        """The tiles that are not done.
-
-        Raises:
-            StoreError: the checksums are damaged.
-        """
-        known = {name: self._read(f"checksums/{name}", ...) for name in blocks(self.plan)}
-        found = []
-        for tile in self.plan:
-            name, where, _ = self._place(tile)
-            if known[name][where] == _NOT_DONE:
-                found.append(tile)
-        return found
+        """The tiles that are not done; a StoreError if checksums are damaged."""
+        done = self.written()
+        return [tile for tile in self.plan if not done[tile.row, tile.col]]
 
     def unreadable(self) -> list[Tile]:
-        """The tiles whose checksums are damaged: nobody can tell whether they are done. :meth:`forget` them to go on."""
-        try:
-            self.missing()
-        except StoreError:
-            return [tile for tile in self.plan if not self._is_told(tile)]
-        return []
+        """Tiles of which nobody can tell whether they are done; :meth:`forget` them to go on."""
+        with contextlib.suppress(StoreError):
+            self.written()
+            return []
+        return [tile for tile in self.plan if not self._is_told(tile)]
 
     def _is_told(self, tile: Tile) -> bool:
         try:
@@ -231,16 +204,8 @@ class GramStore:
         return True
 
     def is_done(self, tile: Tile) -> bool:
-        """Whether a tile is whole on disk.
-
-        Args:
-            tile: of the plan.
-
-        Raises:
-            StoreError: its checksum is damaged.
-        """
-        name, where, _ = self._place(tile)
-        return int(self._read(f"checksums/{name}", where)) != _NOT_DONE
+        """Whether a tile is whole on disk; a StoreError if its checksum is damaged."""
+        return self.is_written((tile.row, tile.col))
 
     def write(self, tile: Tile, values: np.ndarray) -> None:
         """Write a tile, then its checksum.
@@ -250,57 +215,23 @@ class GramStore:
             values: its entries.
 
         Raises:
-            StoreError: the disk is full, the folder is gone, or another store is in its place; finished tiles stay.
+            StoreError: the disk is full, the folder is gone, or another store is in its place;
+                finished tiles stay.
         """
-        name, where, inside = self._place(tile)
-        with self._kept("Finished tiles are kept"):
-            prove(self.path, self.identities)  # zarr would make a folder that is gone again
-            self._array(f"tiles/{name}")[inside] = values
-            checksum = _checksum(values, self._mark(tile))
-            prove(self.path, self.identities)
-            self._array(f"checksums/{name}")[where] = checksum
+        with self.kept(_KEPT):
+            self.write_chunks((tile.row, tile.col), [values])
 
     def forget(self, tile: Tile) -> None:
-        """Count a tile as not done.
-
-        Args:
-            tile: of the plan.
-
-        Raises:
-            StoreError: the disk is full or gone, or another store is in its place.
-        """
-        name, where, _ = self._place(tile)
-        with self._kept("Finished tiles are kept"):
-            prove(self.path, self.identities)
-            self._array(f"checksums/{name}")[where] = _NOT_DONE
+        """Count a tile as not done; errors as in :meth:`write`."""
+        with self.kept(_KEPT):
+            self.forget_chunk((tile.row, tile.col))
 
     def read(self, tile: Tile) -> np.ndarray:
-        """A finished tile.
+        """A finished tile; a StoreError where it is not computed yet, or damaged on disk."""
+        return self.read_chunks((tile.row, tile.col))[0]
 
-        Args:
-            tile: of the plan.
-
-        Raises:
-            StoreError: not computed yet, or damaged on disk.
-        """
-        name, where, inside = self._place(tile)
-        there = int(self._read(f"checksums/{name}", where))
-        if there == _NOT_DONE:
-            raise StoreError(
-                f"{self.path} is not complete: tile ({tile.row}, {tile.col}) is missing. Run the same `npk kernel` command to finish it."
-            )
-        what = f"tile ({tile.row}, {tile.col})"
-        values = self._read(f"tiles/{name}", inside, what)
-        if _checksum(values, self._mark(tile)) != there:
-            raise self._damaged(what, "its checksum differs")
-        return values
-
-    def damaged(self, tiles: Iterable[Tile], advance: Callable[[int], None] = lambda steps: None) -> Iterator[Tile]:
-        """Read finished tiles.
-
-        Args:
-            tiles: of the plan, done.
-            advance: is told of each tile.
+    def damaged(self, tiles: Iterable[Tile], advance: Any = lambda steps: None) -> Iterator[Tile]:
+        """Read finished tiles, and tell ``advance`` of each.
 
         Yields:
             Those that are damaged; :meth:`forget` them to have them computed again.
@@ -308,85 +239,8 @@ class GramStore:
         Raises:
             StoreError: the description of all tiles is damaged; they may be sound.
         """
-        for name in blocks(self.plan):
-            self._array(f"tiles/{name}")
+        self.open_arrays()
         for tile in tiles:
-            try:
-                self.read(tile)
-            except StoreError:
+            if not self.is_sound((tile.row, tile.col)):
                 yield tile
             advance(1)
-
-    @contextlib.contextmanager
-    def _kept(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if isinstance(error, StoreError):
-                raise
-            why = error.strerror or str(error) if self.path.exists() else "the folder is gone"
-            raise StoreError(f"cannot write {self.path}: {why}. {what}: mend the cause (room, permissions) and run again.") from error
-
-    def _array(self, name: str) -> Any:
-        if name not in self._arrays:
-            from npk.stores.plain import open_array
-
-            try:
-                found = open_array(self._group, name) if name.startswith("tiles") else self._group[name]
-                self._arrays[name] = self._expected(name, found)
-            except OSError:
-                raise
-            except Exception as error:  # zarr raises many kinds for a damaged description; the cause is kept
-                raise StoreError(
-                    f"{self.path} is damaged: {name}/zarr.json is missing or cut short ({type(error).__name__}). "
-                    "Put it back from a copy, or remove the store and run the command that wrote it again."
-                ) from error
-        return self._arrays[name]
-
-    def _expected(self, name: str, found: Any) -> Any:
-        """An array, if it is as the manifest says."""
-        kind, block = name.split("/")
-        size = blocks(self.plan)[block]
-        tiles = (size, chunks(self.plan, size), np.dtype(self.manifest["dtype"]), 0)
-        wanted = tiles if kind == "tiles" else (grid(self.plan, size), (1, 1), np.dtype("int64"), _NOT_DONE)
-        if (found.shape, found.chunks, found.dtype, found.fill_value) != wanted:
-            raise StoreError(f"{self.path} is damaged: {name}/zarr.json does not say what the manifest says. Put it back from a copy.")
-        return found
-
-    def _read(self, name: str, where: Any, what: str = "its checksums") -> np.ndarray:
-        try:
-            return self._array(name)[where]
-        except (MemoryError, StoreError):
-            raise
-        except LostFile as error:
-            raise self._damaged(what, f"its checksum differs: {error}") from error
-        except Exception as error:  # zarr raises many kinds for damaged chunks; the cause is kept
-            raise self._damaged(what, f"{type(error).__name__}: {error}") from error
-
-    def _damaged(self, what: str, why: str) -> StoreError:
-        mend = f"Drop what is damaged with `npk verify-store {self.path} --drop`, then run the command that wrote it again"
-        return StoreError(f"{self.path} is damaged at {what}: {why}. {mend}.")
-
-    def _place(self, tile: Tile) -> tuple[str, tuple[int, int], tuple[slice, slice]]:
-        """Block of a tile, its number in the block down and across, and its slices in the block."""
-        (down, across), where, inside = place(self.plan, tile)
-        return f"{down}-{across}", where, inside
-
-    def _mark(self, tile: Tile) -> int:
-        block, where, _ = place(self.plan, tile)
-        return mark(self.identities, block, where)
-
-
-def _make_arrays(group: Any, plan: TilePlan, dtype: str, more_than: TilePlan | None = None) -> None:
-    """Empty arrays for the blocks of a plan, in the place of those that a killed run may have left."""
-    there = blocks(more_than) if more_than else {}
-    plain: dict[str, Any] = {"compressors": None, "filters": None, "overwrite": True}
-    for name, shape in blocks(plan).items():
-        if name not in there:
-            group.create_array(f"tiles/{name}", shape=shape, chunks=chunks(plan, shape), dtype=dtype, **plain)
-            flags = {"shape": grid(plan, shape), "chunks": (1, 1), "dtype": "int64", "fill_value": _NOT_DONE}
-            group.create_array(f"checksums/{name}", **flags, **plain)
-
-
-def _checksum(values: np.ndarray, begin: int) -> int:
-    return zlib.crc32(np.ascontiguousarray(values, values.dtype.newbyteorder("<")).data, begin)

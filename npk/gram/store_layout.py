@@ -3,15 +3,15 @@
 import contextlib
 import os
 import uuid
-import zlib
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from npk.errors import StoreError
-from npk.gram.tiles import Tile, TilePlan
+from npk.gram.tiles import TilePlan
+from npk.stores.blocks import Axis, Blocks, Form
 from npk.stores.files import MOST_PARTS, are_counts, are_names
-from npk.stores.manifests import FORMAT, sealed
+from npk.stores.manifests import FORMAT
 
 CONTENT = "gram"
 _LARGEST_SIDE, _MOST_SAMPLES, _MOST_GROWTHS, _LARGEST_EXPONENT = 4096, 1 << 40, 1 << 12, 1 << 24
@@ -80,7 +80,7 @@ def _at_most(plan: TilePlan) -> int:
 
 
 def manifest_of(plan: TilePlan, more: dict[str, Any]) -> dict[str, Any]:
-    """The manifest of a plan, under its seal.
+    """The manifest of a plan.
 
     Args:
         plan: the tiles.
@@ -90,7 +90,7 @@ def manifest_of(plan: TilePlan, more: dict[str, Any]) -> dict[str, Any]:
         JSON values.
     """
     cut = {"shape": [plan.n, plan.m], "side": plan.side, "ends": [list(plan.row_ends), list(plan.col_ends)], "symmetric": plan.symmetric}
-    return sealed({**more, "format": FORMAT, "content": CONTENT, **cut})
+    return {**more, "format": FORMAT, "content": CONTENT, **cut}
 
 
 def grown_identities(identities: Identities, plan: TilePlan) -> Identities:
@@ -110,51 +110,14 @@ def grown_identities(identities: Identities, plan: TilePlan) -> Identities:
     return [rows, rows if plan.symmetric else cols]
 
 
-def blocks(plan: TilePlan) -> dict[str, tuple[int, int]]:
-    """Name and shape of each pair of parts: its tiles are in an array of their own."""
-    heights, widths = (
-        [end - start for start, end in pairwise((0, *ends))] for ends in ((*plan.row_ends, plan.n), (*plan.col_ends, plan.m))
-    )
-    return {
-        f"{i}-{j}": (height, width) for i, height in enumerate(heights) for j, width in enumerate(widths) if not plan.symmetric or j >= i
-    }
-
-
-def chunks(plan: TilePlan, shape: tuple[int, int]) -> tuple[int, int]:
-    """Shape of the chunks of a block's tiles."""
-    return min(plan.side, shape[0]), min(plan.side, shape[1])
-
-
-def grid(plan: TilePlan, shape: tuple[int, int]) -> tuple[int, int]:
-    """Number of tiles of a block, down and across."""
-    return -(-shape[0] // plan.side), -(-shape[1] // plan.side)
-
-
-def place(plan: TilePlan, tile: Tile) -> tuple[tuple[int, int], tuple[int, int], tuple[slice, slice]]:
-    """Numbers of a tile's block, its numbers in the block, down and across, and its slices in the block."""
-    (down, top), (across, left) = _part(plan.row_ends, tile.rows), _part(plan.col_ends, tile.cols)
-    inside = slice(tile.rows.start - top, tile.rows.stop - top), slice(tile.cols.start - left, tile.cols.stop - left)
-    return (down, across), (inside[0].start // plan.side, inside[1].start // plan.side), inside
-
-
-def _part(ends: tuple[int, ...], span: slice) -> tuple[int, int]:
-    """Number of the part that a slice is in, and where the part begins."""
-    number = sum(end <= span.start for end in ends)
-    return number, (0, *ends)[number]
-
-
-def mark(identities: Identities, block: tuple[int, int], where: tuple[int, int]) -> int:
-    """Where the checksum of a tile begins: it is another one in each store, and in each place of a store.
-
-    Args:
-        identities: of the store.
-        block: number of the tile's block, down and across.
-        where: number of the tile in it.
-
-    Returns:
-        A checksum of these.
-    """
-    return zlib.crc32(f"{identities[0][block[0]]} {identities[1][block[1]]} {where[0]} {where[1]}".encode())
+def blocks_of(plan: TilePlan, manifest: dict[str, Any]) -> Blocks:
+    """How the matrix is cut: each pair of parts has its tiles in an array of its own."""
+    ends = ((*plan.row_ends, plan.n), (*plan.col_ends, plan.m))
+    sizes = (tuple(b - a for a, b in pairwise((0, *each))) for each in ends)
+    sides = zip(sizes, manifest["identities"], strict=True)
+    axes = tuple(Axis(plan.side, each, tuple(identities)) for each, identities in sides)
+    tiles = {"tiles/{}-{}": Form((), manifest["dtype"])}
+    return Blocks(axes, tiles, "checksums/{}-{}", plan.symmetric)
 
 
 def sweep(path: Path) -> None:

@@ -218,29 +218,12 @@ def _fit(chunks: Any, shape: list[int], size: int) -> bool:
 
 
 def are_counts(values: Any, least: int, most: int) -> bool:
-    """Whether a value is a list of whole numbers between two others.
-
-    Args:
-        values: of a file.
-        least: the smallest number.
-        most: the largest number.
-
-    Returns:
-        The answer.
-    """
+    """Whether a value of a file is a list of whole numbers from ``least`` to ``most``."""
     return isinstance(values, list) and all(type(value) is int and least <= value <= most for value in values)
 
 
 def are_names(values: Any, lists: int) -> bool:
-    """Whether a value holds so many lists of names that no two parts of stores share.
-
-    Args:
-        values: of a file.
-        lists: how many.
-
-    Returns:
-        The answer.
-    """
+    """Whether a value of a file is so many lists of names that no two parts of stores share."""
     if not isinstance(values, list) or len(values) != lists:
         return False
     return all(isinstance(names, list) and all(isinstance(name, str) and 0 < len(name) <= 64 for name in names) for names in values)

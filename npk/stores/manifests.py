@@ -71,3 +71,8 @@ def sealed(manifest: dict[str, Any]) -> dict[str, Any]:
     """A manifest with the checksum that :func:`open_store` compares."""
     content = {key: value for key, value in manifest.items() if key != "seal"}
     return {**content, "seal": digest(json.dumps(content, sort_keys=True).encode())}
+
+
+def write_manifest(group: Any, manifest: dict[str, Any]) -> None:
+    """Write what a store says of itself, under its seal; it takes the place of what it said before."""
+    group.attrs["npk"] = sealed(manifest)

@@ -25,19 +25,7 @@ class PlainStore(WrapperStore[LocalStore]):
         self._known: dict[str, dict[str, Any]] = {}
 
     async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
-        """The bytes under a key; ``None``: none.
-
-        Args:
-            key: of a description or a chunk.
-            prototype: says of what kind the bytes are wanted.
-            byte_range: of npk's arrays chunks are read whole.
-
-        Returns:
-            A buffer of zarr.
-
-        Raises:
-            ValueError: a part of a chunk is wanted.
-        """
+        """The bytes under a key; ``None``: none. A ValueError where a part of a chunk is wanted."""
         if byte_range is not None:
             raise ValueError(f"a part of {key} is wanted, and npk's chunks are read whole")
         content = await asyncio.to_thread(self._content, key)
@@ -96,28 +84,13 @@ class PlainStore(WrapperStore[LocalStore]):
 
 
 def open_group(path: Path, *, write: bool = False) -> zarr.Group:
-    """The group in a store's folder.
-
-    Args:
-        path: the folder.
-        write: it will be written to.
-
-    Returns:
-        The group, through a :class:`PlainStore`.
-    """
+    """The group in a store's folder, through a :class:`PlainStore`; ``write``: it will be written to."""
     store = PlainStore(LocalStore(path, read_only=not write))
     return zarr.open_group(store, mode="r+" if write else "r", zarr_format=3, use_consolidated=False)
 
 
 def open_array(group: zarr.Group, name: str) -> zarr.Array:
-    """An array of a group. What is written to it is a file even where it is all zeros: what counts as written has files.
-
-    Args:
-        group: of :func:`open_group`.
-        name: of the array.
-
-    Returns:
-        The array.
+    """An array of a group. What is written to it is a file even where it is all zeros.
 
     Raises:
         ValueError: a group is there.
