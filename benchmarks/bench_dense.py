@@ -19,7 +19,7 @@ from timing import COUNTS, Route, Timing, duration, machine, measured, on_each, 
 from npk import GateTable, kernel, record_gates
 from npk.backends.cpu import CpuBackend
 from npk.backends.exponents import find_exponents
-from npk.dual.planning import plan
+from npk.recursion.planning import plan
 
 
 def main() -> None:

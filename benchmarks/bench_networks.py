@@ -22,8 +22,8 @@ from torch import nn
 
 from npk import GateTable, networks, record_gates
 from npk.backends.cpu.speeds import predict
-from npk.dual.planes import Planes
-from npk.dual.structure import effort
+from npk.recursion.planes import Planes
+from npk.structure.effort import effort
 
 FEW = 32  # samples of which the tiles are made
 Maker = tuple[Callable[[], nn.Module], int]

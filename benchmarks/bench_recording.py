@@ -18,10 +18,10 @@ from torch import nn
 
 import npk
 from npk.backends.cpu import CpuBackend
-from npk.dual.planning import plan
-from npk.dual.recording import batch_size, record_trace
-from npk.dual.tracing import trace_network
+from npk.gates.recording import batch_size, record_trace
 from npk.progress import Silent
+from npk.reading.tracing import trace_network
+from npk.recursion.planning import plan
 
 IMAGE = {"input_shape": (3, 32, 32), "classes": 10, "seed": 0}
 FOUR = {**IMAGE, "channels": [64] * 4}

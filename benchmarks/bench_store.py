@@ -21,7 +21,7 @@ from timing import Timing, duration, machine, timed, write_samples
 
 import npk
 from npk.backends.cpu import CpuBackend
-from npk.dual.gate_store import GateStore
+from npk.gates.store import GateStore
 from npk.gram.store import GramStore
 
 WORK = {

@@ -17,8 +17,8 @@ from npk import GateTable, networks, record_gates
 from npk.backends.cuda import CudaBackend
 from npk.backends.cuda.launcher import Launcher
 from npk.backends.exponents import find_exponents
-from npk.dual.planning import plan
 from npk.machines import ridge
+from npk.recursion.planning import plan
 
 LARGE = {"dense": {"n": 8192, "width": 1024, "depth": 4}, "conv": {"n": 128, "side": 32, "channels": 64, "depth": 4}, "ridge": {"n": 12000}}
 OUTPUTS = 10  # columns of the targets of ridge

@@ -19,8 +19,8 @@ from npk.backends.cuda import CudaBackend
 from npk.backends.cuda.launcher import Launcher, find_launcher
 from npk.backends.cuda.registry import KERNELS, KERNELS_FOLDER, KernelSpec
 from npk.backends.exponents import find_exponents
-from npk.dual.planning import plan
 from npk.networks import build
+from npk.recursion.planning import plan
 
 OLD = 75  # a capability without binary tensor cores: its kernels run on newer devices too
 ANYWHERE = {"dense_popc.cu", "program.cu"}  # kernels that every device takes

@@ -9,8 +9,8 @@ from timing import timed
 from npk import GateTable
 from npk.backends.cpu import CpuBackend
 from npk.backends.exponents import find_exponents
-from npk.dual.planning import plan
-from npk.dual.recursion import Recursion
+from npk.recursion.planning import plan
+from npk.recursion.steps import Recursion
 
 _BLOCK = 16  # samples are computed in blocks: a size that is no multiple wastes a part of the last one
 _LEAST = 4  # blocks a side, so that all threads have work

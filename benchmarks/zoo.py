@@ -119,10 +119,10 @@ def steps(net: Any, size: int) -> Iterator[dict[str, Any]]:
     import numpy as np
 
     from npk.cli.cost import guess, measure
-    from npk.dual.planes import Planes
-    from npk.dual.planning import plan
-    from npk.dual.structure import effort
     from npk.gram.kernel import NeuralPathKernel
+    from npk.recursion.planes import Planes
+    from npk.recursion.planning import plan
+    from npk.structure.effort import effort
 
     start = time.perf_counter()
     kernel = NeuralPathKernel(net, progress=False)

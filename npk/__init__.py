@@ -18,27 +18,27 @@ if TYPE_CHECKING:
     from npk.checks.duality import check_duality as check_duality
     from npk.checks.ensemble import check_ensemble as check_ensemble
     from npk.checks.invariance import check_invariance as check_invariance
-    from npk.dual.gate_table import GateTable as GateTable
-    from npk.dual.path_graph import PathGraph as PathGraph
-    from npk.dual.recording import record_gates as record_gates
-    from npk.dual.tracing import trace as trace
+    from npk.gates.recording import record_gates as record_gates
+    from npk.gates.table import GateTable as GateTable
     from npk.gram.kernel import NeuralPathKernel as NeuralPathKernel
     from npk.gram.kernel import kernel as kernel
     from npk.gram.matrix import Gram as Gram
+    from npk.graph.path_graph import PathGraph as PathGraph
     from npk.machines.estimators import NPKSVC as NPKSVC
     from npk.machines.estimators import NPKRidge as NPKRidge
     from npk.machines.estimators import NPKRidgeClassifier as NPKRidgeClassifier
     from npk.networks.outputs import choose_output as choose_output
+    from npk.reading.tracing import trace as trace
 
 # Where each public name lives; a name's module is loaded when the name is first used (PEP 562), so that `import npk` stays light.
 _HOME = {
-    "GateTable": "npk.dual.gate_table",
+    "GateTable": "npk.gates.table",
     "Gram": "npk.gram.matrix",
     "NPKRidge": "npk.machines.estimators",
     "NPKRidgeClassifier": "npk.machines.estimators",
     "NPKSVC": "npk.machines.estimators",
     "NeuralPathKernel": "npk.gram.kernel",
-    "PathGraph": "npk.dual.path_graph",
+    "PathGraph": "npk.graph.path_graph",
     "check_duality": "npk.checks.duality",
     "check_ensemble": "npk.checks.ensemble",
     "check_invariance": "npk.checks.invariance",
@@ -48,9 +48,9 @@ _HOME = {
     "kernel": "npk.gram.kernel",
     "load": "npk.checkpoint",
     "networks": "npk",
-    "record_gates": "npk.dual.recording",
+    "record_gates": "npk.gates.recording",
     "save": "npk.checkpoint",
-    "trace": "npk.dual.tracing",
+    "trace": "npk.reading.tracing",
 }
 
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]

@@ -21,11 +21,11 @@ from random_networks import random_network, randomize, turns_channels_into_posit
 from torch.utils._pytree import tree_leaves, tree_map
 
 import npk
-from npk.dual.path_graph import from_dict, to_dict
-from npk.dual.paths import path_kernel
-from npk.dual.recording import record_gates
-from npk.dual.value_network import evaluate, own_weights
+from npk.definition.paths import path_kernel
+from npk.definition.value_network import evaluate, own_weights
 from npk.errors import ShapeError, UnsupportedGraphError
+from npk.gates.recording import record_gates
+from npk.graph.path_graph import from_dict, to_dict
 
 COEFFICIENTS = 20_000  # most that are found by differentiation
 LEAST = 6  # operators of a network that a seed stands for

@@ -13,13 +13,13 @@ import npk
 from npk.backends.cpu import CpuBackend
 from npk.backends.exponents import find_exponents
 from npk.backends.reference import ReferenceBackend, evaluate
-from npk.dual.gate_table import GateLayer, GateTable, pack
-from npk.dual.path_graph import PathGraph
-from npk.dual.path_node import PathNode
-from npk.dual.path_operators import Convolution, Gate, Input
-from npk.dual.planning import plan
-from npk.dual.positions import Window
 from npk.errors import DataError, KernelWarning, ScaleError
+from npk.gates.table import GateLayer, GateTable, pack
+from npk.graph.node import PathNode
+from npk.graph.operators import Convolution, Gate, Input
+from npk.graph.path_graph import PathGraph
+from npk.graph.positions import Window
+from npk.recursion.planning import plan
 
 
 def dense_table(width, n, rng, kind="hard"):

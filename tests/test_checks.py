@@ -11,8 +11,8 @@ from torch.nn import functional as F
 import npk
 from npk.checks import duality, ensemble, invariance
 from npk.checks.measures import class_overlap, effective_rank, spectrum
-from npk.dual.gate_table import GateLayer, GateTable
 from npk.errors import DataError, OptionError, ShapeError
+from npk.gates.table import GateLayer, GateTable
 from npk.results import CheckResult
 
 

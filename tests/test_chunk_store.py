@@ -10,9 +10,9 @@ import pytest
 import zarr
 
 import npk
-from npk.dual.gate_store import GateStore
-from npk.dual.gate_table import GateTable
 from npk.errors import StoreError
+from npk.gates.store import GateStore
+from npk.gates.table import GateTable
 from npk.gram.store import GramStore
 from npk.gram.tiles import TilePlan
 from npk.stores import blocks as blocks_module

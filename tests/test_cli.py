@@ -270,7 +270,7 @@ def test_the_smallest_budget_that_is_named_works(npk_command, tmp_path, process,
 
 
 def test_gates_are_not_read_for_a_budget_that_is_too_small(npk_command, tmp_path, process, rows, monkeypatch):
-    from npk.dual.gate_store import GateStore
+    from npk.gates.store import GateStore
 
     take = GateStore.take
     monkeypatch.setattr(

@@ -18,9 +18,9 @@ from npk.backends.exponents import find_exponents
 from npk.backends.layout import BITS, ONES, REAL
 from npk.backends.program.program import BOX, CLEAR, COLLAPSE, GATHER, LOAD, REDUCE
 from npk.backends.reference import ReferenceBackend
-from npk.dual.planes import Planes
-from npk.dual.planning import plan
-from npk.dual.structure import effort
+from npk.recursion.planes import Planes
+from npk.recursion.planning import plan
+from npk.structure.effort import effort
 
 FLOAT = np.dtype("float32")
 SMALL = (nn.Conv2d(1, 3, 2), nn.ReLU(), nn.Conv2d(3, 40, 2, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(40, 2))

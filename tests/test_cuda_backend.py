@@ -23,8 +23,8 @@ from npk.backends.cuda import launcher as launchers
 from npk.backends.cuda.registry import KERNELS, dense_kernel
 from npk.backends.exponents import find_exponents
 from npk.backends.product import as_product
-from npk.dual.planning import plan
 from npk.errors import BackendError, DeviceMemoryError
+from npk.recursion.planning import plan
 
 pytestmark = pytest.mark.filterwarnings("ignore::npk.errors.KernelWarning")  # tiny networks have dead inputs
 ENGINES = ["ptx", pytest.param("check", marks=pytest.mark.skipif(compiler_is_missing(), reason="there is no g++"))]

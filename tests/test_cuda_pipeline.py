@@ -13,10 +13,10 @@ from torch import nn
 import npk
 from npk.backends.cuda import launcher as launchers
 from npk.backends.cuda.several import SeveralDevices, on_devices
-from npk.dual.planning import plan
 from npk.errors import BackendError, DeviceMemoryError
 from npk.gram.kernel import NeuralPathKernel
 from npk.gram.work import Work
+from npk.recursion.planning import plan
 
 pytestmark = pytest.mark.skipif(compiler_is_missing(), reason="the emulator by C++ needs g++, and there is none here")
 

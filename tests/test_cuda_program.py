@@ -26,7 +26,7 @@ from npk.backends.cuda.runners import DenseRunner
 from npk.backends.exponents import find_exponents
 from npk.backends.product import as_product
 from npk.backends.program.program import CLEAR, COLUMNS
-from npk.dual.planning import plan
+from npk.recursion.planning import plan
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::npk.errors.KernelWarning"),  # tiny networks have dead inputs

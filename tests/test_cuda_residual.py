@@ -18,7 +18,7 @@ from npk.backends.cpu import CpuBackend
 from npk.backends.cuda import stage_runner
 from npk.backends.cuda.launcher import find_launcher
 from npk.backends.cuda.schedule import MULTIPLIED, UNMASKED, schedule
-from npk.dual.planning import plan
+from npk.recursion.planning import plan
 
 pytestmark = pytest.mark.filterwarnings("ignore::npk.errors.KernelWarning")  # tiny networks have dead inputs
 

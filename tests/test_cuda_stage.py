@@ -21,7 +21,7 @@ from npk.backends.cuda.schedule import schedule
 from npk.backends.cuda.stage_runner import StageRunner
 from npk.backends.exponents import find_exponents
 from npk.backends.reference import ReferenceBackend
-from npk.dual.planning import plan
+from npk.recursion.planning import plan
 
 pytestmark = pytest.mark.filterwarnings("ignore::npk.errors.KernelWarning")  # tiny networks have dead inputs
 needs_compiler = pytest.mark.skipif(compiler_is_missing(), reason="the emulator by C++ needs g++, and there is none here")

@@ -12,7 +12,7 @@ from test_cuda_stage import made, recorded
 
 from npk.backends.cuda.registry import KERNELS_FOLDER
 from npk.backends.reference import ReferenceBackend
-from npk.dual.planning import plan
+from npk.recursion.planning import plan
 
 ENGINES = ["ptx", pytest.param("check", marks=pytest.mark.skipif(compiler_is_missing(), reason="there is no g++"))]
 WRONG = "wrong"  # nothing is broken; only the numbers tell

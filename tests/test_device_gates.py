@@ -19,15 +19,15 @@ from npk.backends.cuda import launcher as launchers
 from npk.backends.cuda.device_masks import DeviceMasks
 from npk.backends.cuda.several import SeveralDevices
 from npk.backends.layout import Layout
-from npk.dual import device_recording
-from npk.dual.device_recording import device_bytes, free_on_device, record_on_device
-from npk.dual.masks import Factor, Mask
-from npk.dual.path_operators import Input
-from npk.dual.planning import plan
-from npk.dual.recording import record_trace
-from npk.dual.tracing import trace_network
 from npk.errors import DataError, ShapeError
+from npk.gates import device_recording
+from npk.gates.device_recording import device_bytes, free_on_device, record_on_device
+from npk.gates.recording import record_trace
+from npk.graph.operators import Input
 from npk.progress import Silent
+from npk.reading.tracing import trace_network
+from npk.recursion.masks import Factor, Mask
+from npk.recursion.planning import plan
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::npk.errors.KernelWarning"),

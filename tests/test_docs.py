@@ -13,8 +13,8 @@ import npk
 from npk.checkpoint.onnx_operators import RULES as ONNX_RULES
 from npk.cli.commands import app
 from npk.data.files import FILES as FILES_OF_DATA
-from npk.dual.operators import RULES
-from npk.dual.path_operators import OPERATORS
+from npk.graph.operators import OPERATORS
+from npk.reading.rules.layers import RULES
 from npk.results import DETAILS
 
 ROOT = Path(npk.__file__).parents[1]

@@ -22,9 +22,9 @@ from npk.backends.program.chains import Chains, Step
 from npk.backends.program.compiler import compile_program
 from npk.backends.program.program import BOX, COLLAPSE, COLUMNS, LANES, REDUCE, TERMS, Draft
 from npk.backends.reference import evaluate
-from npk.dual.masks import Factor, Mask, form_bits, form_real
-from npk.dual.planning import plan
 from npk.progress import Silent
+from npk.recursion.masks import Factor, Mask, form_bits, form_real
+from npk.recursion.planning import plan
 
 HEAD = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(9, 2))
 N = 33  # two groups of lanes, four of rows, and one sample

@@ -17,10 +17,11 @@ from sklearn.svm import SVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
-from npk.dual import recording, tracing
 from npk.errors import DataError, KernelWarning, OptionError, ShapeError
+from npk.gates import recording
 from npk.machines import estimators, ridge
 from npk.machines.estimators import NPKSVC, NPKRidge, NPKRidgeClassifier
+from npk.reading import tracing
 
 CLASSIFIERS = [NPKRidgeClassifier, NPKSVC]
 MACHINES = [NPKRidge, *CLASSIFIERS]

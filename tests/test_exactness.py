@@ -10,10 +10,10 @@ from frozen_gates import Normed, differentiated_kernel, freeze, frozen_output
 from tiny_networks import MANY_PATHS, NETWORKS, make, samples
 
 import npk
-from npk.dual.paths import neural_path_feature, neural_path_value, path_kernel
-from npk.dual.planning import plan
-from npk.dual.recording import record_gates
-from npk.dual.value_network import evaluate, gate_values, own_weights, random_weights
+from npk.definition.paths import neural_path_feature, neural_path_value, path_kernel
+from npk.definition.value_network import evaluate, gate_values, own_weights, random_weights
+from npk.gates.recording import record_gates
+from npk.recursion.planning import plan
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::npk.errors.KernelWarning"),  # tiny networks have dead inputs

@@ -382,7 +382,7 @@ def test_a_store_that_vanishes_during_a_run(folder, npk_kernel):
 
 
 def test_a_store_that_vanishes_while_gates_are_read(half, npk_kernel, monkeypatch):
-    from npk.dual.gate_store import GateStore
+    from npk.gates.store import GateStore
 
     take, away = GateStore.take, half.with_name("away.zarr")
 

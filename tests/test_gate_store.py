@@ -14,13 +14,13 @@ import zarr
 from torch import nn
 
 import npk
-from npk.dual import gate_pieces
-from npk.dual.gate_store import GateStore
-from npk.dual.gate_table import GateTable, samples_digest
-from npk.dual.recording import example_table, record_into, record_trace, weights_digest
-from npk.dual.tracing import trace_network
 from npk.errors import OptionError, ShapeError, StoreError
+from npk.gates import pieces as gate_pieces
+from npk.gates.recording import example_table, record_into, record_trace, weights_digest
+from npk.gates.store import GateStore
+from npk.gates.table import GateTable, samples_digest
 from npk.progress import Silent
+from npk.reading.tracing import trace_network
 
 PIECE = 4
 
@@ -237,7 +237,7 @@ def test_killed_at_each_write(again, table, tmp_path, monkeypatch):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from npk.dual.gate_store import GateStore
+from npk.gates.store import GateStore
 
 source, store = GateStore.open(sys.argv[1]), GateStore.open(sys.argv[2], write=True)
 replace, left = Path.replace, iter(range(int(sys.argv[3])))
@@ -425,7 +425,7 @@ class Count:
 def test_recorded_batches_do_not_depend_on_what_is_missing(trace, X, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "npk.dual.recording.record_trace", lambda *args, **kwargs: seen.append(len(args[1])) or record_trace(*args, **kwargs)
+        "npk.gates.recording.record_trace", lambda *args, **kwargs: seen.append(len(args[1])) or record_trace(*args, **kwargs)
     )
     monkeypatch.setattr(gate_pieces, "_READ_BYTES", 2 * PIECE * example_table(trace, X, "auto").nbytes // 2)
     store = GateStore.create(tmp_path / "s", example_table(trace, X, "auto").form, len(X), piece=PIECE)

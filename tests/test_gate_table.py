@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 import npk
-from npk.dual.gate_table import GateLayer, GateTable, is_on, pack, pack_on_device, unpack
-from npk.dual.path_graph import PathGraph
-from npk.dual.recording import as_samples, record_gates, record_trace
-from npk.dual.tracing import trace_network
 from npk.errors import DataError, OptionError, ShapeError, StoreError
+from npk.gates.recording import as_samples, record_gates, record_trace
+from npk.gates.table import GateLayer, GateTable, is_on, pack, pack_on_device, unpack
+from npk.graph.path_graph import PathGraph
 from npk.progress import Silent
+from npk.reading.tracing import trace_network
 from npk.stores.manifests import open_store
 
 
@@ -100,7 +100,7 @@ def test_take(table, rows):
 
 
 def test_batches_do_not_matter(net, X, table, monkeypatch):
-    monkeypatch.setattr("npk.dual.recording._RUN_BYTES", 1)  # one sample at a time
+    monkeypatch.setattr("npk.gates.recording._RUN_BYTES", 1)  # one sample at a time
     assert record_gates(net, X).fingerprint() == table.fingerprint()
 
 

@@ -130,7 +130,7 @@ def test_predicted_seconds_are_those_of_the_pairs_to_compute(table, tmp_path, mo
 @pytest.mark.parametrize("where", [plan_on_disk, plan_in_memory])
 def test_the_recording_counts(where, X):
     """A network whose values take more than all that comes later."""
-    from npk.dual.recording import bytes_to_record
+    from npk.gates.recording import bytes_to_record
 
     wide = nn.Sequential(nn.Linear(5, 100_000), nn.Linear(100_000, 4), nn.ReLU(), nn.Linear(4, 1)).eval()
     for sides in ((X, None), (X[:3], X)):
@@ -278,7 +278,7 @@ def test_one_tiny_sample_is_no_matter_of_tiles(dtype, net, X):
 
 MEASURE = """
 import pathlib, sys, npk
-from npk.dual.gate_table import GateTable
+from npk.gates.table import GateTable
 
 def peak():
     (line,) = (line for line in pathlib.Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))

@@ -8,9 +8,9 @@ import pytest
 
 import npk
 from npk.demo.kernels import Machines
-from npk.dual.gate_store import GateStore
 from npk.errors import StoreError
 from npk.files import locked
+from npk.gates.store import GateStore
 from npk.gram.kernel import NeuralPathKernel
 from npk.gram.store import GramStore
 from npk.gram.tiles import TilePlan
@@ -36,7 +36,7 @@ def tables(X):
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     monkeypatch.setattr("npk.gram.tiles._LARGEST", SIDE)
-    monkeypatch.setattr("npk.dual.gate_pieces._PIECE_SAMPLES", PIECE)
+    monkeypatch.setattr("npk.gates.pieces._PIECE_SAMPLES", PIECE)
 
 
 @pytest.fixture

@@ -11,12 +11,15 @@ import pytest
 import npk
 
 ROOT = Path(npk.__file__).parent
-GROUND = ("errors", "files", "layouts", "results", "progress", "samples", "stores", "typed")  # these may import one another
+GROUND = ("errors", "files", "layouts", "results", "progress", "samples", "stores", "typed", "choices")  # these may import one another
 LEVELS = (
     GROUND,
     ("data", "networks", "report"),
-    ("dual",),
-    ("checkpoint", "backends"),
+    ("graph",),
+    ("reading",),
+    ("gates",),
+    ("recursion",),
+    ("definition", "structure", "checkpoint", "backends"),
     ("gram",),
     ("machines", "checks"),
     ("demo",),
@@ -28,7 +31,7 @@ LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 TILES = "gram/tiles.py"
 # Other files that may step through an array by a variable step, each with its reason.
 STEP_LOOPS = {
-    "dual/recording.py": "batches of samples that go through the network: no tile of a kernel is involved",
+    "gates/recording.py": "batches of samples that go through the network: no tile of a kernel is involved",
 }
 DUMPING_PLACES = {"utils.py", "helpers.py", "misc.py", "common.py"}
 PRINTERS = {"cli.py", "demo.py"}
@@ -194,24 +197,24 @@ def test_no_files_import_one_another():
     assert not found, "\n".join(found)
 
 
-HERE = {"dual/a.py": "", "dual/b.py": "", "dual/c/__init__.py": "", "dual/c/d.py": ""}
+HERE = {"gates/a.py": "", "gates/b.py": "", "gates/c/__init__.py": "", "gates/c/d.py": ""}
 
 
 @pytest.mark.parametrize(
     ("sources", "circle"),
     [
-        ({"dual/a.py": "from npk.dual.b import x", "dual/b.py": "from npk.dual import a"}, "dual/a.py -> dual/b.py -> dual/a.py"),
-        ({"dual/a.py": "def f():\n    import npk.dual.b", "dual/b.py": "from .a import x"}, "dual/a.py -> dual/b.py -> dual/a.py"),
+        ({"gates/a.py": "from npk.gates.b import x", "gates/b.py": "from npk.gates import a"}, "gates/a.py -> gates/b.py -> gates/a.py"),
+        ({"gates/a.py": "def f():\n    import npk.gates.b", "gates/b.py": "from .a import x"}, "gates/a.py -> gates/b.py -> gates/a.py"),
         (
             {
-                "dual/a.py": "from npk.dual.c import x",
-                "dual/c/__init__.py": "from npk.dual.c.d import x",
-                "dual/c/d.py": "from .. import a",
+                "gates/a.py": "from npk.gates.c import x",
+                "gates/c/__init__.py": "from npk.gates.c.d import x",
+                "gates/c/d.py": "from .. import a",
             },
-            "dual/a.py -> dual/c/__init__.py -> dual/c/d.py -> dual/a.py",
+            "gates/a.py -> gates/c/__init__.py -> gates/c/d.py -> gates/a.py",
         ),
-        ({"dual/a.py": "from npk.dual.b import x", "dual/b.py": "if TYPE_CHECKING:\n    from npk.dual.a import x"}, None),
-        ({"dual/a.py": "from npk.dual import b, c", "dual/b.py": "from npk.dual.c.d import x\nimport numpy"}, None),
+        ({"gates/a.py": "from npk.gates.b import x", "gates/b.py": "if TYPE_CHECKING:\n    from npk.gates.a import x"}, None),
+        ({"gates/a.py": "from npk.gates import b, c", "gates/b.py": "from npk.gates.c.d import x\nimport numpy"}, None),
     ],
 )
 def test_circle_rule(sources, circle):
@@ -229,17 +232,17 @@ def test_every_exception_is_still_needed():
 @pytest.mark.parametrize(
     ("source", "file", "why"),
     [
-        ("import npk.gram.kernel", "dual/paths.py", "npk.gram, which is not below dual"),
-        ("from npk.gram import kernel", "dual/paths.py", "npk.gram, which is not below dual"),
+        ("import npk.gram.kernel", "definition/paths.py", "npk.gram, which is not below definition"),
+        ("from npk.gram import kernel", "definition/paths.py", "npk.gram, which is not below definition"),
         ("def f():\n    from npk.cli import main", "machines/svm.py", "npk.cli, which is not below machines"),
         ("from npk.checks.duality import check_duality", "machines/ridge.py", "npk.checks, which is not below machines"),
         ("from npk import checkpoint", "backends/cpu.py", "npk.checkpoint, which is not below backends"),
-        ("from npk import kernel", "dual/paths.py", "npk.gram, which is not below dual"),
-        ("from npk import GateTable", "networks/gating.py", "npk.dual, which is not below networks"),
-        ("from ..gram import tiles", "dual/paths.py", "npk.gram, which is not below dual"),
+        ("from npk import kernel", "definition/paths.py", "npk.gram, which is not below definition"),
+        ("from npk import GateTable", "networks/gating.py", "npk.gates, which is not below networks"),
+        ("from ..gram import tiles", "definition/paths.py", "npk.gram, which is not below definition"),
         ("from .. import machines", "gram/tiles.py", "npk.machines, which is not below gram"),
         ("import importlib\nimportlib.import_module('npk.cli')", "data.py", "npk.cli, which is not below data"),
-        ("import npk", "dual/paths.py", "imports npk itself"),
+        ("import npk", "definition/paths.py", "imports npk itself"),
         ("import npk.secret", "cli.py", "npk.secret, which has no level"),
         ("", "secret.py", "secret has no level"),
         ("from npk.networks import gating", "report/page.py", "npk.networks, which is not below report"),
@@ -267,10 +270,10 @@ def test_inside_rule_sees(source, file, seen):
 @pytest.mark.parametrize(
     ("source", "file"),
     [
-        ("from npk import __version__", "dual/paths.py"),
+        ("from npk import __version__", "definition/paths.py"),
         ("from npk.errors import NpkError", "files.py"),
-        ("from npk.dual import paths\nfrom .gate_table import GateTable\nfrom . import recursion", "dual/paths.py"),
-        ("from npk.dual.paths import enumerate_paths\nimport numpy, npkother", "gram/kernel.py"),
+        ("from npk.definition import paths\nfrom .value_network import evaluate\nfrom . import paths", "definition/paths.py"),
+        ("from npk.definition.paths import enumerate_paths\nimport numpy, npkother", "gram/kernel.py"),
         ("from npk.demo import run\nfrom npk import kernel, networks", "cli.py"),
     ],
 )
@@ -292,8 +295,8 @@ def test_level_rule_allows(source, file):
     ],
 )
 def test_rule_sees(rule, source):
-    (offence,) = rule(source, "dual/paths.py")
-    assert offence.startswith("dual/paths.py")
+    (offence,) = rule(source, "definition/paths.py")
+    assert offence.startswith("definition/paths.py")
 
 
 @pytest.mark.parametrize(
@@ -306,7 +309,7 @@ def test_rule_sees(rule, source):
     ],
 )
 def test_rule_allows(rule, source):
-    assert rule(source, "dual/paths.py") == []
+    assert rule(source, "definition/paths.py") == []
 
 
 def test_name_rule_sees_dumping_places():

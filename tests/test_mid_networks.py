@@ -8,8 +8,8 @@ from frozen_gates import freeze, random_outputs
 from mid_networks import MID_NETWORKS, make_mid
 
 import npk
-from npk.dual.recording import record_gates
-from npk.dual.value_network import evaluate, own_weights
+from npk.definition.value_network import evaluate, own_weights
+from npk.gates.recording import record_gates
 
 DRAWS = 1000
 SLOW = ("resnet-18", "mobilenet", "inception")

@@ -7,9 +7,9 @@ import pytest
 from torch import nn
 
 import npk
-from npk.dual import tracing
-from npk.dual.gate_store import GateStore
+from npk.gates.store import GateStore
 from npk.gram import engine, sources
+from npk.reading import tracing
 
 X = np.random.default_rng(0).standard_normal((40, 5)).astype(np.float32)
 

@@ -13,13 +13,15 @@ import pytest
 
 import npk
 from npk.checks.ensemble import product_form
-from npk.dual import path_operators
-from npk.dual.gate_table import GateLayer, GateTable, input_values, pack
-from npk.dual.independence import _has_independent_channels
-from npk.dual.operator_facts import Operator
-from npk.dual.path_graph import PathGraph, fan_in, from_dict, to_dict, window_taps
-from npk.dual.path_node import PathNode, refuse_other_ones, units_of
-from npk.dual.path_operators import (
+from npk.definition.paths import neural_path_feature, neural_path_value, parameter_variances
+from npk.definition.value_network import evaluate, gate_values, random_weights
+from npk.errors import UnsupportedGraphError
+from npk.gates.table import GateLayer, GateTable, input_values, pack
+from npk.graph import operators as path_operators
+from npk.graph.facts import Operator
+from npk.graph.independence import _has_independent_channels
+from npk.graph.node import PathNode, refuse_other_ones, units_of
+from npk.graph.operators import (
     OPERATORS,
     Add,
     AveragePool,
@@ -33,13 +35,11 @@ from npk.dual.path_operators import (
     Scale,
     Shift,
 )
-from npk.dual.paths import neural_path_feature, neural_path_value, parameter_variances
-from npk.dual.planning import plan
-from npk.dual.positions import AdaptiveWindow, Window
-from npk.dual.shifts import _reason, outside_gates, shift_group
-from npk.dual.structure import module_of
-from npk.dual.value_network import evaluate, gate_values, random_weights
-from npk.errors import UnsupportedGraphError
+from npk.graph.path_graph import PathGraph, fan_in, from_dict, to_dict, window_taps
+from npk.graph.positions import AdaptiveWindow, Window
+from npk.recursion.planning import plan
+from npk.structure.effort import module_of
+from npk.structure.shifts import _reason, outside_gates, shift_group
 
 ROOT = Path(npk.__file__).parent
 SAMPLES = 3
@@ -95,7 +95,7 @@ def graph_of_a_mirror():
 @pytest.fixture
 def graph(monkeypatch):
     """The graph, as if the guard of independent paths knew the mirror."""
-    monkeypatch.setattr("npk.dual.path_graph.refuse_dependent_paths", lambda nodes: None)
+    monkeypatch.setattr("npk.graph.path_graph.refuse_dependent_paths", lambda nodes: None)
     return graph_of_a_mirror()
 
 
@@ -170,7 +170,7 @@ def test_an_invented_operator_is_refused_where_ones_are_counted(graph):
 
 
 def test_an_invented_operator_breaks_no_shift_for_a_known_reason(graph, monkeypatch):
-    monkeypatch.setattr("npk.dual.shifts.module_of", lambda node: node.name)
+    monkeypatch.setattr("npk.structure.shifts.module_of", lambda node: node.name)
     with refused("reason why a shift breaks"):
         _reason(graph, graph["mirror"], (1,))
 
@@ -272,18 +272,18 @@ QUESTIONS = {
     ("checks/ensemble.py", "check_ensemble"): "a graph with sums that are not known is never made",
     ("checks/ensemble.py", "_part"): "it counts layers",
     ("checks/ensemble.py", "layers"): "it counts layers",
-    ("dual/tracing.py", "_fixed_chain"): "a chain ends at any other operator",
-    ("dual/planning.py", "_only_moves_positions"): "any other operator has a step of its own",
-    ("dual/shifts.py", "_window_reason"): "only the words of a reason depend on it",
-    ("dual/shifts.py", "_strides_across"): "only the words of a reason depend on it",
-    ("dual/shifts.py", "_shows_zeros"): "no other operator leaves places empty",
+    ("reading/tracing.py", "_fixed_chain"): "a chain ends at any other operator",
+    ("recursion/planning.py", "_only_moves_positions"): "any other operator has a step of its own",
+    ("structure/shifts.py", "_window_reason"): "only the words of a reason depend on it",
+    ("structure/shifts.py", "_strides_across"): "only the words of a reason depend on it",
+    ("structure/shifts.py", "_shows_zeros"): "no other operator leaves places empty",
 }
 
 
 def operators_of(tree):
     """Names of operators that a file imports."""
     froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    ours = [node.names for node in froms if node.module == "npk.dual.path_operators"]
+    ours = [node.names for node in froms if node.module == "npk.graph.operators"]
     return {alias.name for names in ours for alias in names} & set(OPERATORS)
 
 
@@ -339,7 +339,7 @@ def test_every_question_for_the_kind_of_an_operator_is_known():
     assert asked == set(QUESTIONS)
 
 
-IMPORT = "from npk.dual.path_operators import Add, Gate\n"
+IMPORT = "from npk.graph.operators import Add, Gate\n"
 
 
 @pytest.mark.parametrize(
@@ -353,7 +353,7 @@ IMPORT = "from npk.dual.path_operators import Add, Gate\n"
     ],
 )
 def test_the_rule_sees_a_silent_match(source):
-    (offence,) = match_offences(source, "dual/some.py")
+    (offence,) = match_offences(source, "graph/some.py")
     assert "takes an unknown operator silently" in offence
 
 
@@ -366,9 +366,9 @@ def test_the_rule_sees_a_silent_match(source):
     ],
 )
 def test_the_rule_allows(source):
-    assert match_offences(source, "dual/some.py") == []
+    assert match_offences(source, "graph/some.py") == []
 
 
 def test_the_rule_sees_questions():
     source = IMPORT + "def f(a):\n    return isinstance(a, Add | Gate), isinstance(a, int)"
-    assert list(questions(source, "dual/some.py")) == [("dual/some.py", "f")]
+    assert list(questions(source, "graph/some.py")) == [("graph/some.py", "f")]

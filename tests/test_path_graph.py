@@ -10,12 +10,12 @@ from torch import nn
 from torch.nn import functional as F
 
 import npk
-from npk.dual.path_graph import from_dict, to_dict
-from npk.dual.path_operators import Add, AveragePool, BatchNorm, Convolution, Gate, Input, MaxPool
-from npk.dual.paths import path_kernel
-from npk.dual.planning import plan
-from npk.dual.value_network import evaluate, own_weights
+from npk.definition.paths import path_kernel
+from npk.definition.value_network import evaluate, own_weights
 from npk.errors import OptionError, ShapeError, UnsupportedGraphError
+from npk.graph.operators import Add, AveragePool, BatchNorm, Convolution, Gate, Input, MaxPool
+from npk.graph.path_graph import from_dict, to_dict
+from npk.recursion.planning import plan
 
 Linear = nn.Linear
 

@@ -7,10 +7,10 @@ from torch import nn
 
 import npk
 from npk.backends.program.compiler import compile_program
-from npk.dual.planes import Planes
-from npk.dual.planning import plan
-from npk.dual.recursion import Field
 from npk.errors import OptionError
+from npk.recursion.planes import Planes
+from npk.recursion.planning import plan
+from npk.recursion.steps import Field
 
 GAP = (nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
@@ -144,7 +144,7 @@ def test_pairs_come_in_chunks(monkeypatch):
     layers = (conv(1, 2), nn.ReLU(), nn.MaxPool2d(3, 2), conv(2, 2, padding_mode="zeros"), nn.ReLU(), *GAP, nn.Linear(2, 2))
     whole = planes(*layers, shape=(1, 7, 7))
     for name in ("_CHUNK", "_MANY"):
-        monkeypatch.setattr(f"npk.dual.planes.{name}", 100)
+        monkeypatch.setattr(f"npk.recursion.planes.{name}", 100)
     pieces = planes(*layers, shape=(1, 7, 7))
     for name in ("pairs", "labels", "ranks"):
         for one, other in zip(getattr(whole, name), getattr(pieces, name), strict=True):

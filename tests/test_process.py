@@ -18,9 +18,9 @@ from torch.overrides import TorchFunctionMode
 
 import npk
 from npk.backends import jit as threads
-from npk.dual import apart
 from npk.errors import BackendError, UnsupportedGraphError
 from npk.networks.copies import copied
+from npk.reading import apart
 
 X = np.random.default_rng(0).standard_normal((6, 4)).astype("f")
 

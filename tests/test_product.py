@@ -13,7 +13,7 @@ from npk.backends.cpu import CpuBackend
 from npk.backends.exponents import find_exponents
 from npk.backends.product import as_product
 from npk.backends.reference import evaluate
-from npk.dual.planning import plan
+from npk.recursion.planning import plan
 
 
 class Skip(nn.Module):

@@ -18,16 +18,16 @@ from tiny_networks import make, samples
 import npk
 from npk.backends.exponents import find_exponents
 from npk.backends.ranges import Ranges
-from npk.dual.balance import balance_of
-from npk.dual.device_gates import DeviceGates, DeviceLayer
-from npk.dual.gate_table import GateTable
-from npk.dual.paths import _features, parameter_variances
-from npk.dual.planning import plan
-from npk.dual.recording import record_gates
+from npk.definition.paths import _features, parameter_variances
 from npk.errors import KernelWarning, ScaleError
+from npk.gates.device_table import DeviceGates, DeviceLayer
+from npk.gates.recording import record_gates
+from npk.gates.table import GateTable
 from npk.gram.matrix import put
 from npk.gram.tiles import TilePlan
 from npk.gram.work import Work
+from npk.recursion.balance import balance_of
+from npk.recursion.planning import plan
 
 pytestmark = pytest.mark.filterwarnings("ignore::npk.errors.KernelWarning")  # counts are compared where they matter
 
@@ -160,7 +160,7 @@ def test_results_do_not_depend_on_tiles(name, scale, tmp_path):
 
 
 def test_a_table_that_was_saved_has_the_same_kernel(tmp_path):
-    from npk.dual.gate_store import GateStore
+    from npk.gates.store import GateStore
 
     table = wild(recorded("fc dgn, soft"), np.random.default_rng(6), sizes=100, inside=0, gates=30)
     table.save(tmp_path / "gates.zarr")

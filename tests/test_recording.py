@@ -7,14 +7,14 @@ from torch import nn
 
 import npk
 from npk import record_gates
-from npk.dual.gate_table import is_on, unpack
-from npk.dual.masks import Factor, Mask, form_bits, form_real
-from npk.dual.positions import Window
-from npk.dual.reading import _pooled, _searched
-from npk.dual.recording import as_samples, batch_size, record_trace
-from npk.dual.tracing import trace_network
 from npk.errors import DataError, OptionError
+from npk.gates.entries import _pooled, _searched
+from npk.gates.recording import as_samples, batch_size, record_trace
+from npk.gates.table import is_on, unpack
+from npk.graph.positions import Window
 from npk.progress import Silent
+from npk.reading.tracing import trace_network
+from npk.recursion.masks import Factor, Mask, form_bits, form_real
 
 
 def test_channels_last_activations_are_flattened(rng):
@@ -90,8 +90,8 @@ def test_batches_are_the_same_whatever_the_memory(trace, rng):
 
 def test_a_value_is_read_once_and_not_kept(trace, rng, monkeypatch):
     shapes = []
-    monkeypatch.setattr("npk.dual.reading.is_on", lambda q: shapes.append(tuple(q.shape)) or is_on(q))
-    monkeypatch.setattr("npk.dual.recording._LARGEST", 4)
+    monkeypatch.setattr("npk.gates.entries.is_on", lambda q: shapes.append(tuple(q.shape)) or is_on(q))
+    monkeypatch.setattr("npk.gates.recording._LARGEST", 4)
     record(trace, rng.standard_normal((6, 1, 6, 5)).astype(np.float32))
     assert shapes == [(4, 70, 6, 5), (4, 3, 3, 2), (2, 70, 6, 5), (2, 3, 3, 2)]
 

@@ -195,7 +195,7 @@ def test_gates_are_put_back_by_whatever_opens_them(dead, tmp_path, capsys):
     import numpy as np
 
     from npk import cli
-    from npk.dual.gate_table import GateTable
+    from npk.gates.table import GateTable
 
     net = npk.networks.build("fc", input_shape=(6,), classes=3, hidden=[5], seed=1)
     table = npk.record_gates(net, np.ones((4, 6), np.float32))

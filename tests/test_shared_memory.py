@@ -1,13 +1,13 @@
-"""Weights that lie in one memory are one weight, whatever objects hang on it (npk.dual.memory)."""
+"""Weights that lie in one memory are one weight, whatever objects hang on it (npk.reading.memory)."""
 
 import pytest
 import torch
 from torch import nn
 
 import npk
-from npk.dual.memory import is_one, overlapping, repeats_itself
-from npk.dual.planning import plan
 from npk.errors import UnsupportedGraphError
+from npk.reading.memory import is_one, overlapping, repeats_itself
+from npk.recursion.planning import plan
 
 
 class Branches(nn.Module):

@@ -10,12 +10,12 @@ from torch import nn
 from torch.nn import functional as F
 
 import npk
-from npk.dual.paths import neural_path_feature, neural_path_value, path_kernel
-from npk.dual.recording import record_trace
-from npk.dual.tracing import trace_network
-from npk.dual.value_network import evaluate, own_weights
+from npk.definition.paths import neural_path_feature, neural_path_value, path_kernel
+from npk.definition.value_network import evaluate, own_weights
 from npk.errors import UnsupportedGraphError
+from npk.gates.recording import record_trace
 from npk.progress import Silent
+from npk.reading.tracing import trace_network
 
 
 def _set(condition, value):

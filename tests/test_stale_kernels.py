@@ -1,4 +1,4 @@
-"""A kernel object gives the kernel of the network as it is at each call (npk.dual.state), and options are refused when they are given."""
+"""A kernel object gives the kernel of the network as it is at each call; options are refused when they are given."""
 
 import dataclasses
 
@@ -9,9 +9,9 @@ from torch import nn
 
 import npk
 from npk import NeuralPathKernel
-from npk.dual.state import state_of
 from npk.errors import OptionError, ShapeError, UnsupportedGraphError
 from npk.gram.options import KernelOptions
+from npk.reading.state import state_of
 
 X = np.random.default_rng(0).standard_normal((6, 5)).astype("f")
 
@@ -132,7 +132,7 @@ def test_a_kernel_object_does_not_change(net, name):
 
 
 def test_a_network_that_did_not_change_is_traced_once(net, monkeypatch):
-    from npk.dual import tracing
+    from npk.reading import tracing
 
     kernel, calls = made(net), []
     kernel(X)

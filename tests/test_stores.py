@@ -156,7 +156,7 @@ def test_rectangular_kernels(table, K, tmp_path):
 
 
 def test_gate_tables_on_disk_serve_too(table, K, tmp_path):
-    from npk.dual.gate_store import GateStore
+    from npk.gates.store import GateStore
 
     table.save(tmp_path / "gates")
     gates = GateStore.open(tmp_path / "gates")
@@ -216,7 +216,7 @@ def test_an_interrupted_run_goes_on(table, K, tmp_path, monkeypatch):
 @pytest.mark.parametrize("fails", ["gates", "tiles", "flags"])
 def test_a_run_killed_while_it_writes_goes_on(fails, net, X, K, tmp_path, monkeypatch):
     """The process ends between any two files; here an exception that nobody catches stands for the kill."""
-    from npk.dual.gate_store import GateStore
+    from npk.gates.store import GateStore
 
     class KilledError(BaseException):
         pass
@@ -254,7 +254,7 @@ def test_more_rows_and_columns_later(net, X, tmp_path):
 
 
 def test_a_store_whose_growth_was_killed_grows_again(net, X, K, tmp_path, monkeypatch):
-    from npk.dual.gate_store import GateStore
+    from npk.gates.store import GateStore
 
     npk.kernel(net, X[:20], out=tmp_path / "K")
     with monkeypatch.context() as patch:
@@ -346,7 +346,7 @@ def test_a_budget_that_does_not_suit_the_tiles_that_are_there(table, tmp_path):
 
 
 def test_a_budget_is_refused_before_a_store_grows_or_records(net, X, tmp_path):
-    from npk.dual.gate_store import GateStore
+    from npk.gates.store import GateStore
 
     stored(net, X[:20], out=tmp_path / "K")
     manifest = (tmp_path / "K" / "zarr.json").read_bytes()

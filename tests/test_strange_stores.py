@@ -11,9 +11,9 @@ import pytest
 
 import npk
 from npk import cli
-from npk.dual.gate_pieces import GatePieces
-from npk.dual.gate_table import GateTable
 from npk.errors import StoreError
+from npk.gates.pieces import GatePieces
+from npk.gates.table import GateTable
 from npk.gram.kernel import NeuralPathKernel
 from npk.gram.store import GramStore
 from npk.gram.tiles import TilePlan
@@ -39,7 +39,7 @@ def origin(net, X, tmp_path_factory):
     found = tmp_path_factory.mktemp("origin")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("npk.gram.tiles._LARGEST", SIDE)
-        patch.setattr("npk.dual.gate_pieces._PIECE_SAMPLES", PIECE)
+        patch.setattr("npk.gates.pieces._PIECE_SAMPLES", PIECE)
         for n in (12, 16):
             npk.kernel(net, X[:n], out=found / "K.zarr", progress=False)
         npk.record_gates(net, X[:16]).save(found / "X.gates")

@@ -9,13 +9,13 @@ from torch import nn
 from torch.nn import functional as F
 
 import npk
-from npk.dual.planes import Planes
-from npk.dual.planning import plan
-from npk.dual.recording import record_trace
-from npk.dual.shifts import ShiftGroup, confirmed, gates_move, outside_gates, shift_group
-from npk.dual.structure import effort, module_of
-from npk.dual.tracing import trace_network
+from npk.gates.recording import record_trace
 from npk.progress import Silent
+from npk.reading.tracing import trace_network
+from npk.recursion.planes import Planes
+from npk.recursion.planning import plan
+from npk.structure.effort import effort, module_of
+from npk.structure.shifts import ShiftGroup, confirmed, gates_move, outside_gates, shift_group
 
 GAP = (nn.AdaptiveAvgPool2d(1), nn.Flatten())
 

@@ -30,7 +30,7 @@ def origin(tmp_path_factory):
     npk.record_gates(net, X[:N]).save(found / "X.gates")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("npk.gram.tiles._LARGEST", SIDE)
-        patch.setattr("npk.dual.gate_pieces._PIECE_SAMPLES", SIDE)
+        patch.setattr("npk.gates.pieces._PIECE_SAMPLES", SIDE)
         npk.kernel(net, X[:N], out=found / "square.zarr", progress=False)
         npk.kernel(net, X[:N], X[N:], out=found / "wide.zarr", progress=False)
     return found
@@ -60,7 +60,7 @@ def npk_command(folder, capsys):
 @pytest.fixture
 def work(monkeypatch):
     """The tiles that are computed, and the numbers of samples that are recorded together."""
-    from npk.dual.gate_store import GateStore
+    from npk.gates.store import GateStore
 
     found = {"tiles": [], "pieces": []}
     start, write = Work._start, GateStore.write
@@ -117,7 +117,7 @@ def test_what_is_not_complete_is_sound_and_says_so(npk_command):
         store.rows.forget(16)
     said = "square.zarr: 40 x 40 float32, 6 tiles, 2 of them missing\n"
     assert npk_command("verify-store", "square.zarr")[:2] == (0, said)
-    from npk.dual.gate_store import GateStore
+    from npk.gates.store import GateStore
 
     GateStore.open("X.gates", write=True).forget(0)
     assert npk_command("verify-store", "X.gates")[1].endswith(": gates of 40 samples, 40 of them missing\n")

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 from npk.backends.base import Backend as Backend
 
 if TYPE_CHECKING:
-    from npk.dual.gate_table import GateTable
-    from npk.dual.recursion import Recursion
+    from npk.gates.table import GateTable
     from npk.progress import Progress
+    from npk.recursion.steps import Recursion
 
 
 def check_backend(name: str) -> None:

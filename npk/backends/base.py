@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from npk.dual.recursion import Recursion
+from npk.recursion.steps import Recursion
 
 
 class Backend(ABC):

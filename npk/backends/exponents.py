@@ -6,9 +6,9 @@ product of two diagonals wherever a pool couples positions, says how large each 
 
 import numpy as np
 
-from npk.dual.gate_table import GateTable
-from npk.dual.masks import Mask, form_bits, form_real
-from npk.dual.recursion import Field, Recursion, Term
+from npk.gates.table import GateTable
+from npk.recursion.masks import Mask, form_bits, form_real
+from npk.recursion.steps import Field, Recursion, Term
 
 
 def find_exponents(recursion: Recursion, table: GateTable, most: int = 3) -> np.ndarray:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npk.dual.gate_table import GateTable
-from npk.dual.masks import Mask, form_bits, form_real
+from npk.gates.table import GateTable
+from npk.recursion.masks import Mask, form_bits, form_real
 
 BITS, REAL, ONES = range(3)  # forms of masks
 _NARROW = 8  # segments of fewer channels (depthwise layers) are multiplied as numbers

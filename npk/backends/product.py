@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npk.dual.masks import Mask
-from npk.dual.recursion import Collapse, Field, Recursion
+from npk.recursion.masks import Mask
+from npk.recursion.steps import Collapse, Field, Recursion
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from npk.backends.product import as_product
-from npk.dual.device_gates import DeviceGates
-from npk.dual.gate_table import GateTable
-from npk.dual.masks import Mask, form_bits, form_real, form_support
-from npk.dual.recursion import Collapse, Field, Recursion, Term
+from npk.gates.device_table import DeviceGates
+from npk.gates.table import GateTable
+from npk.recursion.masks import Mask, form_bits, form_real, form_support
+from npk.recursion.steps import Collapse, Field, Recursion, Term
 
 if TYPE_CHECKING:
     import torch

@@ -3,9 +3,9 @@
 import numpy as np
 
 from npk.backends.base import Backend
-from npk.dual.gate_table import GateTable
-from npk.dual.masks import form_real
-from npk.dual.recursion import Collapse, Field, Recursion, Term
+from npk.gates.table import GateTable
+from npk.recursion.masks import form_real
+from npk.recursion.steps import Collapse, Field, Recursion, Term
 
 
 def evaluate(recursion: Recursion, rows: GateTable, cols: GateTable, exponents: np.ndarray) -> np.ndarray:

@@ -48,7 +48,7 @@ def first_line(error: Exception) -> str:
 @contextlib.contextmanager
 def quiet_torch() -> Iterator[None]:
     """Hold back the warnings and tracebacks that torch shows for files which npk refuses in a sentence; one thread at a time."""
-    from npk.dual.apart import alone_with_torch
+    from npk.reading.apart import alone_with_torch
 
     with alone_with_torch():
         yield

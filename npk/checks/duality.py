@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npk.dual.gate_table import GateTable
-from npk.dual.paths import neural_path_feature, neural_path_value
-from npk.dual.recording import as_samples, place_of, record_trace
-from npk.dual.value_network import evaluate, own_weights, random_weights
+from npk.definition.paths import neural_path_feature, neural_path_value
+from npk.definition.value_network import evaluate, own_weights, random_weights
 from npk.errors import NpkError
+from npk.gates.recording import as_samples, place_of, record_trace
+from npk.gates.table import GateTable
 from npk.gram.kernel import NeuralPathKernel
 from npk.progress import Silent
 from npk.results import Case, CheckResult, DualityDetails
@@ -20,7 +20,7 @@ from npk.typed import finite
 if TYPE_CHECKING:
     import torch
 
-    from npk.dual.tracing import Trace
+    from npk.reading.tracing import Trace
 
 _ENUMERABLE = 50_000
 _TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "float16": 0.05, "bfloat16": 0.3}  # from the finest to the coarsest
@@ -88,7 +88,7 @@ def _subject(net: "torch.nn.Module", X: np.ndarray) -> _Subject:
     import torch
     from torch.utils._pytree import tree_leaves
 
-    from npk.dual.tracing import trace_network
+    from npk.reading.tracing import trace_network
 
     trace = trace_network(net, X.shape[1:])
     values = (value for node in trace.program.graph.nodes for value in tree_leaves(node.meta.get("val")))
@@ -116,7 +116,7 @@ def _output(subject: _Subject, X: np.ndarray) -> np.ndarray:
     """What the network itself gives, ``(n, output units)`` float64; it may work in place on what it is given."""
     import torch
 
-    from npk.dual.exporting import output_of
+    from npk.reading.exporting import output_of
 
     device, dtype = place_of(subject.trace)
     return output_of(subject.net, torch.tensor(X, dtype=dtype, device=device)).double().cpu().numpy().reshape(len(X), -1)

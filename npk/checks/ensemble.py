@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npk.dual.gate_table import GateTable
-from npk.dual.operator_facts import refuse_operator
-from npk.dual.path_graph import PathGraph, fan_in
-from npk.dual.path_node import PathNode
-from npk.dual.path_operators import (
+from npk.definition.value_network import gate_values
+from npk.errors import OptionError
+from npk.gates.recording import record_gates
+from npk.gates.table import GateTable
+from npk.gram.kernel import NeuralPathKernel
+from npk.graph.facts import refuse_operator
+from npk.graph.node import PathNode
+from npk.graph.operators import (
     Add,
     AveragePool,
     BatchNorm,
@@ -22,10 +25,7 @@ from npk.dual.path_operators import (
     Scale,
     Shift,
 )
-from npk.dual.recording import record_gates
-from npk.dual.value_network import gate_values
-from npk.errors import OptionError
-from npk.gram.kernel import NeuralPathKernel
+from npk.graph.path_graph import PathGraph, fan_in
 from npk.results import Case, CheckResult, EnsembleDetails, Shares
 from npk.samples import as_samples
 from npk.typed import finite

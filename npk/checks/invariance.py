@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npk.dual.gate_table import GateTable
 from npk.errors import DataError, OptionError
+from npk.gates.table import GateTable
 from npk.gram.kernel import NeuralPathKernel
 from npk.results import CheckResult, InvarianceCase, InvarianceDetails, Shifted
 from npk.samples import as_samples

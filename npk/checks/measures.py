@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from npk.dual.gate_table import GateTable
 from npk.errors import ShapeError
+from npk.gates.table import GateTable
 
 
 def spectrum(K: np.ndarray) -> np.ndarray:

@@ -109,11 +109,11 @@ def gates(
 ) -> None:
     """Record the gates of DATA; `npk kernel` takes the folder in the place of checkpoint and data."""
     from npk.cli import reading, tables
-    from npk.dual.gate_store import GateStore
-    from npk.dual.inputs import trace_for
-    from npk.dual.recording import example_table, record_into
     from npk.files import written_whole
+    from npk.gates.recording import example_table, record_into
+    from npk.gates.store import GateStore
     from npk.progress import as_progress
+    from npk.reading.inputs import trace_for
     from npk.samples import as_samples
 
     reading.check_folder(out, "gate table")

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npk.dual.gate_table import GateLayer, GateTable, pack
-from npk.dual.path_graph import PathGraph
-from npk.dual.path_node import PathNode
-from npk.dual.path_operators import AveragePool, Convolution, Gate, Input
-from npk.dual.planes import Planes
-from npk.dual.positions import Window
-from npk.dual.shifts import ShiftGroup, confirmed, outside_gates, shift_group
-from npk.dual.structure import Effort, effort
+from npk.gates.table import GateLayer, GateTable, pack
 from npk.gram.kernel import NeuralPathKernel
+from npk.graph.node import PathNode
+from npk.graph.operators import AveragePool, Convolution, Gate, Input
+from npk.graph.path_graph import PathGraph
+from npk.graph.positions import Window
 from npk.progress import as_progress
+from npk.recursion.planes import Planes
 from npk.samples import as_samples
+from npk.structure.effort import Effort, effort
+from npk.structure.shifts import ShiftGroup, confirmed, outside_gates, shift_group
 
 if TYPE_CHECKING:
     from torch import nn
@@ -65,8 +65,8 @@ class Cost:
 
 def look(net: "nn.Module", X: np.ndarray) -> tuple[GateTable, ShiftGroup, Cost]:
     """What `npk inspect` prints: gates of some samples, the shifts that leave the kernel alone, and the cost of a pair."""
-    from npk.dual.inputs import trace_for
-    from npk.dual.recording import record_trace
+    from npk.gates.recording import record_trace
+    from npk.reading.inputs import trace_for
 
     X = as_samples(X)
     trace = trace_for(net, X)

@@ -19,8 +19,8 @@ from npk.stores.manifests import content_of
 if TYPE_CHECKING:
     from torch import nn
 
-    from npk.dual.gate_store import GateStore
-    from npk.dual.gate_table import GateTable
+    from npk.gates.store import GateStore
+    from npk.gates.table import GateTable
 
 SHARE = 0.25  # of the samples that go to the test set, here and in the demo
 Samples = Union[np.ndarray, "GateTable", "GateStore"]
@@ -99,7 +99,7 @@ def literals(pairs: Sequence[str]) -> dict[str, Any]:
 
 def gate_table(path: Path | str) -> "GateStore":
     """A gate table that `npk gates` wrote, read as it is needed."""
-    from npk.dual.gate_store import GateStore
+    from npk.gates.store import GateStore
 
     return GateStore.open(path)
 

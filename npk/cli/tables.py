@@ -9,14 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 from npk.cli.cost import Cost
-from npk.dual.gate_table import GateTable
-from npk.dual.shifts import ShiftGroup
-from npk.dual.structure import module_of
+from npk.gates.table import GateTable
 from npk.gram.tiles import Demand, TilePlan
 from npk.gram.verification import Verification
 from npk.progress import duration
 from npk.report.subjects import PAPER_RATIO, accuracy_of, baselines, dlgn_ratio, group_title, groups, models
 from npk.results import Accuracy, CheckResult, RunResult
+from npk.structure.effort import module_of
+from npk.structure.shifts import ShiftGroup
 
 _WIDTH = 120  # where the output is no terminal
 

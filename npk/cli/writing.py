@@ -7,11 +7,11 @@ import numpy as np
 
 from npk.cli.cost import FEW, Cost, measure
 from npk.cli.reading import Samples, check_place
-from npk.dual.gate_store import GateStore
-from npk.dual.gate_table import GateTable
-from npk.dual.recording import record_trace
 from npk.errors import BackendError, OptionError
 from npk.files import written_whole
+from npk.gates.recording import record_trace
+from npk.gates.store import GateStore
+from npk.gates.table import GateTable
 from npk.gram.kernel import NeuralPathKernel
 from npk.gram.options import check_store_place
 from npk.gram.store import GramStore

@@ -4,13 +4,13 @@ import numpy as np
 
 from npk.backends import Backend, make_backend
 from npk.backends.exponents import find_exponents
-from npk.dual.balance import balance_of
-from npk.dual.device_gates import DeviceGates
-from npk.dual.gate_table import GateTable
-from npk.dual.planning import plan
+from npk.gates.device_table import DeviceGates
+from npk.gates.table import GateTable
 from npk.gram.options import KernelOptions, Promise
 from npk.gram.sources import spread
 from npk.progress import Progress
+from npk.recursion.balance import balance_of
+from npk.recursion.planning import plan
 
 
 class Engine:

@@ -2,7 +2,7 @@ r"""The neural path kernel of a network on samples.
 
 .. math:: K(x, x') = \langle \phi_x, \phi_{x'} \rangle
 
-the inner product of neural path features (arXiv 2006.10529, 2110.03403), computed by the recursion of ``npk.dual.recursion``, never by
+the inner product of neural path features (arXiv 2006.10529, 2110.03403), computed by the recursion of ``npk.recursion.steps``, never by
 enumeration.
 """
 
@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 
-from npk.dual.current import CurrentTrace
-from npk.dual.device_gates import DeviceGates
-from npk.dual.gate_store import GateStore
-from npk.dual.gate_table import GateTable
-from npk.dual.inputs import shape_explained
-from npk.dual.recording import record_trace
 from npk.errors import DataError, OptionError, ShapeError
+from npk.gates.device_table import DeviceGates
+from npk.gates.recording import record_trace
+from npk.gates.store import GateStore
+from npk.gates.table import GateTable
 from npk.gram.cluster import OnCluster
 from npk.gram.engine import Engine
 from npk.gram.executors import Here
@@ -30,13 +28,15 @@ from npk.gram.tiles import plan_tiles
 from npk.gram.work import Work, memory_demand
 from npk.gram.writing import plan_in_memory, tell, write_store
 from npk.progress import Progress, as_progress
+from npk.reading.current import CurrentTrace
+from npk.reading.inputs import shape_explained
 from npk.samples import as_samples
 
 if TYPE_CHECKING:
     import distributed
     import torch
 
-    from npk.dual.tracing import Trace
+    from npk.reading.tracing import Trace
 
 Samples = Union[np.ndarray, GateTable, GateStore, "torch.Tensor"]
 _SHARE = 0.5  # of a GPU's free memory that gates may take: masks and results of tiles need room too
@@ -237,7 +237,7 @@ class NeuralPathKernel:
         """The gates, left on the GPU where network and tiles are there, and they take no more than their share of what is free."""
         if self.options.backend != "cuda" or isinstance(X, (GateTable, GateStore)):
             return self.record(X)
-        from npk.dual import device_recording as there
+        from npk.gates import device_recording as there
 
         X = self._as_samples(X)
         trace = self.trace(X.shape[1:])

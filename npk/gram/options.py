@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from npk.backends import check_backend
-from npk.dual.options import chosen
+from npk.choices import chosen
 from npk.errors import OptionError, StoreError
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}

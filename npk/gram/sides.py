@@ -8,12 +8,12 @@ import numpy as np
 
 from npk.backends import Backend
 from npk.backends.ranges import Ranges
-from npk.dual.balance import balance_of
-from npk.dual.device_gates import DeviceGates
-from npk.dual.gate_store import GateStore
-from npk.dual.gate_table import GateTable
+from npk.gates.device_table import DeviceGates
+from npk.gates.store import GateStore
+from npk.gates.table import GateTable
 from npk.gram.engine import Engine
 from npk.gram.tiles import cuts
+from npk.recursion.balance import balance_of
 
 Gates = GateTable | GateStore | DeviceGates
 _BAND, _FEW = 256, 16  # samples of a diagonal: read together, and computed together

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from npk.dual.gate_store import GateStore
-from npk.dual.gate_table import GateTable, samples_digest
-from npk.dual.path_graph import PathGraph
+from npk.gates.store import GateStore
+from npk.gates.table import GateTable, samples_digest
+from npk.graph.path_graph import PathGraph
 from npk.progress import Progress, Silent
 
 if TYPE_CHECKING:
-    from npk.dual.tracing import Trace
+    from npk.reading.tracing import Trace
 
 _FEW = 64  # samples; the first three with an active path tell the range of a kernel's values
 
@@ -107,7 +107,7 @@ class Unrecorded:
     """Samples in memory, and the network that their gates are recorded with."""
 
     def __init__(self, trace: "Trace", X: np.ndarray, gates: str) -> None:
-        from npk.dual.recording import weights_digest
+        from npk.gates.recording import weights_digest
 
         self.trace, self.X, self.gates = trace, X, gates
         self._digests: dict[int, str] = {}
@@ -127,19 +127,19 @@ class Unrecorded:
 
     @cached_property
     def _few(self) -> GateTable:
-        from npk.dual.recording import record_trace
+        from npk.gates.recording import record_trace
 
         return record_trace(self.trace, self.X[spread(len(self.X))], gates=self.gates, progress=Silent())
 
     def bytes_to_fill(self, together: int) -> int:
         """Those of the gates and of a copy, and of a batch on its way through the network."""
-        from npk.dual.recording import bytes_to_record
+        from npk.gates.recording import bytes_to_record
 
         return 2 * bytes_to_record(self.trace, together)
 
     def bytes_to_load(self) -> int:
         """Those of samples and gates, and of a batch on its way through the network."""
-        from npk.dual.recording import bytes_to_record
+        from npk.gates.recording import bytes_to_record
 
         return self.X.nbytes + bytes_to_record(self.trace, len(self.X))
 
@@ -151,7 +151,7 @@ class Unrecorded:
 
     def fill(self, store: GateStore, progress: Progress) -> None:
         """Record the pieces that are missing."""
-        from npk.dual.recording import record_into
+        from npk.gates.recording import record_into
 
         record_into(store, self.trace, self.X, self.gates, progress)
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from npk.dual.gate_store import GateStore
-from npk.dual.gate_table import GateTable
 from npk.errors import StoreError
 from npk.files import locked, temporary_beside
+from npk.gates.store import GateStore
+from npk.gates.table import GateTable
 from npk.gram import store_layout
 from npk.gram.tiles import Tile, TilePlan
 from npk.stores.chunks import ChunkStore, make_store

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from npk.dual.gate_store import GateStore
 from npk.errors import StoreError
+from npk.gates.store import GateStore
 from npk.gram.store import GramStore
 from npk.progress import Progress
 from npk.stores.manifests import content_of

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from npk.backends import Backend
-from npk.dual.gate_pieces import samples_at_once
 from npk.errors import StoreError
+from npk.gates.pieces import samples_at_once
 from npk.gram.engine import Engine
 from npk.gram.executors import Executor
 from npk.gram.sources import Source

@@ -13,8 +13,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from npk.checkpoint.weights import fingerprint
-from npk.dual.gate_table import GateTable
 from npk.errors import DataError, DataTypeError, NpkError, OptionError
+from npk.gates.table import GateTable
 from npk.gram.kernel import NeuralPathKernel
 from npk.machines import ridge, svm
 from npk.machines.inputs import Network, Shape, built, check_picture, flattened, resolved_shape

@@ -10,9 +10,9 @@ from npk.backends.layout import Layout, Side, is_kept_in_bits
 from npk.backends.product import as_product
 from npk.backends.program.compiler import compile_program
 from npk.backends.program.program import LANES
-from npk.dual.gate_table import GateTable
-from npk.dual.recursion import Recursion
+from npk.gates.table import GateTable
 from npk.progress import Progress
+from npk.recursion.steps import Recursion
 
 
 class CpuBackend(Backend):

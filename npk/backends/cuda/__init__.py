@@ -17,9 +17,9 @@ from npk.backends.cuda.stage_runner import StageRunner, specialized
 from npk.backends.layout import Layout, Side, is_kept_in_bits
 from npk.backends.product import as_product
 from npk.backends.program.compiler import compile_program
-from npk.dual.device_gates import DeviceGates
-from npk.dual.gate_table import GateTable
-from npk.dual.recursion import Recursion
+from npk.gates.device_table import DeviceGates
+from npk.gates.table import GateTable
+from npk.recursion.steps import Recursion
 
 
 @dataclass(frozen=True)

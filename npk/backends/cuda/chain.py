@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from npk.backends.cuda.stage import PLAIN, Chain, Convolution, Masked, Passage, Scale, Stage, Sum, Window
-from npk.dual.recursion import Collapse, Field, Recursion, Term
+from npk.recursion.steps import Collapse, Field, Recursion, Term
 
 
 def as_chain(recursion: Recursion, hard: Sequence[bool]) -> Chain | None:

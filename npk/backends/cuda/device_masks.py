@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from npk.backends.layout import BITS, Layout
-from npk.dual.device_gates import DeviceGates
-from npk.dual.gate_table import pack_on_device
-from npk.dual.masks import Factor, Mask
-from npk.dual.path_node import units_of
+from npk.gates.device_table import DeviceGates
+from npk.gates.table import pack_on_device
+from npk.graph.node import units_of
+from npk.recursion.masks import Factor, Mask
 
 if TYPE_CHECKING:
     import torch

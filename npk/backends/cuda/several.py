@@ -8,9 +8,9 @@ import numpy as np
 
 from npk.backends.cuda import CudaBackend, DeviceSide, OnDevices, devices
 from npk.backends.layout import Side
-from npk.dual.device_gates import DeviceGates
-from npk.dual.gate_table import GateTable
-from npk.dual.recursion import Recursion
+from npk.gates.device_table import DeviceGates
+from npk.gates.table import GateTable
+from npk.recursion.steps import Recursion
 
 
 class SharedSide:

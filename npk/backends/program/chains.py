@@ -8,7 +8,7 @@ gate that is new.
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from npk.dual.masks import Mask
+from npk.recursion.masks import Mask
 
 _SHORTEST = 3  # masks of a chain
 

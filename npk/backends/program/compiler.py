@@ -15,9 +15,9 @@ import numpy as np
 from npk.backends.program.boxes import WIDTH, find_runs
 from npk.backends.program.chains import Chains, Step
 from npk.backends.program.program import BOX, CLEAR, COLLAPSE, GATHER, LOAD, REDUCE, Draft, Program
-from npk.dual.masks import Mask
-from npk.dual.planes import Links, Planes
-from npk.dual.recursion import Collapse, Field, Recursion
+from npk.recursion.masks import Mask
+from npk.recursion.planes import Links, Planes
+from npk.recursion.steps import Collapse, Field, Recursion
 
 _BAND = 2  # collapses that are added up together; with more of them the second core gains less
 _BATCH = 1 << 17  # cells of units that are worked out together

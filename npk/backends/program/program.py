@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from npk.dual.masks import Mask
+from npk.recursion.masks import Mask
 
 LOAD, CLEAR, GATHER, BOX, COLLAPSE, REDUCE = range(6)
 COLUMNS = ("kind", "out", "cells", "first", "count", "source", "sums")

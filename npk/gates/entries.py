@@ -1,0 +1,107 @@
+"""Reading: what the value of a node of the traced network becomes in the gate table."""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from npk.gates.table import is_on, pack_on_device
+from npk.graph.positions import AdaptiveWindow, Window
+
+if TYPE_CHECKING:
+    import torch
+
+    from npk.reading.tracing import Recording
+
+NARROW = 256  # offsets of a window that a byte can tell apart
+SOFT = ("value", "sigmoid", "hardsigmoid", "normal")
+
+
+def read_entry(recording: "Recording", value: "torch.Tensor") -> "torch.Tensor":
+    """One recorded value as the table keeps it, positions before channels; bits in bytes. It stays on its device.
+
+    Args:
+        recording: what to read.
+        value: of its node, ``(n, ...)``.
+
+    Returns:
+        ``(n, positions, bytes)`` packed bits, or ``(n, positions, channels)``.
+    """
+    import torch
+
+    if recording.window is not None:
+        return _selection(recording.window, _images(recording, recording.window, value))
+    gate = _gate(recording, value).reshape(len(value), -1)
+    gate = gate if recording.units is None else gate[:, torch.as_tensor(recording.units, device=gate.device)]
+    gate = gate.reshape(len(value), recording.shape[0], -1)
+    return gate.transpose(1, 2) if recording.rule in SOFT else pack_on_device(gate)
+
+
+def _images(recording: "Recording", window: Window | AdaptiveWindow, value: "torch.Tensor") -> "torch.Tensor":
+    """A value with the channels first that a maximum over axes of another order, or over the channels themselves, is recorded with."""
+    import torch
+
+    if recording.units is None and value.ndim == len(recording.shape) + 1:
+        return value
+    flat = value.reshape(len(value), -1)
+    flat = flat if recording.units is None else flat[:, torch.as_tensor(recording.units, device=value.device)]
+    grid = (side * size for side, size in zip(recording.shape[1:], window.kernel, strict=True))
+    return flat.reshape(len(value), recording.shape[0], *grid)
+
+
+def _gate(recording: "Recording", value: "torch.Tensor") -> "torch.Tensor":
+    """The gate that a value makes; the tie rule is that of the gate table."""
+    import torch
+
+    low, high = recording.bounds
+    match recording.rule:
+        case "positive":
+            return is_on(value)
+        case "between":
+            return is_on(value - low) & is_on(high - value)
+        case "below":
+            return ~is_on(value - low)
+        case "above":
+            return ~is_on(high - value)
+        case "sigmoid":
+            return torch.sigmoid(value)
+        case "hardsigmoid":
+            return torch.nn.functional.hardsigmoid(value)
+        case "normal":
+            return torch.special.ndtr(value)
+    return value
+
+
+def _selection(window: Window | AdaptiveWindow, value: "torch.Tensor") -> "torch.Tensor":
+    """Offset of the first maximum of each window."""
+    import torch
+
+    best = _pooled(window, value) if isinstance(window, Window) and len(window.kernel) <= 3 else _searched(window, value)
+    return best.transpose(1, 2).to(torch.uint8 if window.size <= NARROW else torch.int32)
+
+
+def _pooled(window: Window, value: "torch.Tensor") -> "torch.Tensor":
+    """By torch's own pool, whose maximum is the first; it gives flat positions of the padded image."""
+    import torch
+    from torch.nn import functional
+
+    pads = [side for sides in reversed(window.padding) for side in sides]
+    seen = value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value  # faster, and the order of the table
+    seen = functional.pad(seen, pads, value=-torch.inf) if any(pads) else seen
+    pool = (functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)[len(window.kernel) - 1]
+    _, places = pool(seen, window.kernel, window.stride, dilation=window.dilation, return_indices=True)
+    taps = dataclasses.replace(window, padding=((0, 0),) * len(window.kernel)).taps(tuple(seen.shape[2:]))
+    steps = taps[:, 0] - taps[0, 0]
+    offsets = np.zeros(steps[-1] + 1, np.uint8 if window.size <= NARROW else np.int32)
+    offsets[steps] = np.arange(window.size)
+    first, offset = (torch.as_tensor(a, device=value.device) for a in (taps[0], offsets))
+    return offset[places.flatten(2) - first]
+
+
+def _searched(window: Window | AdaptiveWindow, value: "torch.Tensor") -> "torch.Tensor":
+    """By comparing what each window sees."""
+    import torch
+
+    taps = torch.as_tensor(window.taps(tuple(value.shape[2:])), device=value.device)
+    flat = value.reshape(*value.shape[:2], -1)
+    return torch.where(taps >= 0, flat[..., taps.clamp(min=0)], -torch.inf).argmax(2)

@@ -1,0 +1,1 @@
+"""A torch network becomes a path graph: traced, written in plain operators, read by rules."""

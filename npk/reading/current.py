@@ -1,0 +1,39 @@
+"""The trace of a network as it is now: made anew when the network, or the shape of its samples, is not what it was."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from npk.reading.tracing import Trace
+
+
+class CurrentTrace:
+    """Traces a network when that is needed.
+
+    Args:
+        net: a network in eval mode.
+    """
+
+    def __init__(self, net: "torch.nn.Module") -> None:
+        self.net = net
+        self._kept: tuple[Trace, list] | None = None  # and the state of the network that it rests on
+
+    def of(self, input_shape: tuple[int, ...]) -> "Trace":
+        """The trace for samples of a shape.
+
+        Raises:
+            UnsupportedGraphError: the network's paths are not wholly understood.
+            ShapeError: it does not take such samples.
+        """
+        from npk.reading.apart import apart
+        from npk.reading.state import state_of
+        from npk.reading.tracing import trace_network
+
+        if self._kept is not None:
+            trace, state = self._kept
+            if trace.graph.input_shape == input_shape and apart(lambda: trace.holds() and state == state_of(self.net)):
+                return trace
+        trace = trace_network(self.net, input_shape)
+        self._kept = trace, apart(state_of, self.net)  # behind the trace: a network may keep what its forward made
+        return trace

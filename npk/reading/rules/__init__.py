@@ -1,0 +1,1 @@
+"""One rule an operator of PyTorch; RULES in layers.py is the list."""

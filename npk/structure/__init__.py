@@ -1,0 +1,1 @@
+"""What can be said of a network without its kernel: work, and shifts that change nothing."""
