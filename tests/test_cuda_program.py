@@ -249,7 +249,7 @@ def test_gaps(engine):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("name", MUTANTS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if i % 8 else n for i, n in enumerate(MUTANTS)])
 def test_mutants_are_caught(name, engine):
     old, new, check = MUTANTS[name]
     assert KERNELS["program", "general", "float64"].source.count(old) == 1

@@ -19,7 +19,7 @@ def drawn_cases(draw):
     return Case(net, shape, draw(st.integers(0, 2**16)))
 
 
-@settings(SETTINGS, max_examples=20)
+@settings(SETTINGS, max_examples=12)
 @given(drawn_cases())
 def test_small_networks_are_read_exactly_or_refused(case):
     examine(case)

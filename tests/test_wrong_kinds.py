@@ -157,7 +157,7 @@ def test_what_is_no_size(memory):
 @pytest.mark.parametrize("dtype", ["float32", np.float32, np.dtype("float32"), torch.float32])
 def test_a_type_of_numbers_may_come_as_such(dtype):
     assert dtype_named(dtype) == "float32"
-    assert npk.NeuralPathKernel(None, dtype=dtype).dtype == "float32"
+    assert npk.NeuralPathKernel(None, dtype=dtype).options.dtype == "float32"
 
 
 @pytest.mark.parametrize("dtype", ["float16", np.float16, torch.bfloat16, float, int, "<f4", None])
