@@ -1,12 +1,15 @@
-"""Kernel of convolutions with a global average pool, against a plain PyTorch port of the recursion and neural-tangents' ``nngp``.
+"""Kernel of convolutions with a global average pool, against a plain PyTorch port of the recursion
+and neural-tangents' ``nngp``.
 
 python benchmarks/bench_conv.py --sides 8 16 32 --neural-tangents peer/bin/python --json conv.json
 
-Circular 3 x 3 convolutions with hard gates. A *cell-layer* is one pair of positions in one layer: a 3 x 3 sum, an overlap, a product.
-npk computes a tile of all pairs of n samples, n such that it takes about ``--seconds``. The port keeps the field of a pair on all pairs
-of positions, several pairs at once where images are small. It is there twice: *plain*, each layer's sum over nine shifts as the formula has
-it, and *separable*, three shifts down and three across. Its numbers are compared with npk's before anything is timed, and all run in turns
-in one process. neural-tangents needs an environment of its own (``nngp.py`` says which) and runs after them; its gates are not given but
+Circular 3 x 3 convolutions with hard gates. A *cell-layer* is one pair of positions in one layer: a
+3 x 3 sum, an overlap, a product. npk computes a tile of all pairs of n samples, n such that it
+takes about ``--seconds``. The port keeps the field of a pair on all pairs of positions, several
+pairs at once where images are small. It is there twice: *plain*, each layer's sum over nine shifts
+as the formula has it, and *separable*, three shifts down and three across. Its numbers are compared
+with npk's before anything is timed, and all run in turns in one process. neural-tangents needs an
+environment of its own (``nngp.py`` says which) and runs after them; its gates are not given but
 averaged over all weights (arc-cosine), by a formula of about as much work a cell.
 
 Compilation and planning are measured in a process of their own that finds nothing compiled.
@@ -24,13 +27,28 @@ import numpy as np
 import roofline
 import torch
 from tiles import Ready, beginnings, ready, samples_for
-from timing import COUNTS, Timing, duration, in_fresh_process, machine, measured, on_each, pick, speedup, threads_of, write_samples
+from timing import (
+    COUNTS,
+    Timing,
+    duration,
+    in_fresh_process,
+    machine,
+    measured,
+    on_each,
+    pick,
+    speedup,
+    threads_of,
+    write_samples,
+)
 
 from npk import GateTable, networks, record_gates
 
 FEW = 64  # samples of which the tiles are made
-_FIELD = 1 << 18  # numbers of the port's fields together: pairs of small images go through it side by side
-_FLOATS = 6  # float32 instructions of a cell-layer: 4 additions of a separable 3 x 3 sum, a conversion, a product
+# numbers of the port's fields together: pairs of small images go through it side by side
+_FIELD = 1 << 18
+# float32 instructions of a cell-layer: 4 additions of a separable 3 x 3 sum, a conversion, a
+# product
+_FLOATS = 6
 
 
 def main() -> None:
@@ -46,20 +64,27 @@ def main() -> None:
         made = ready(gates(options, side))
         timings = [*ours_and_ports(made, side, options), *peers.get(side, [])]
         report(timings, side, options)
-        found += [Timing(f"{side} x {side}: {timing.name}", timing.threads, timing.seconds) for timing in timings]
+        found += [
+            Timing(f"{side} x {side}: {timing.name}", timing.threads, timing.seconds)
+            for timing in timings
+        ]
     sizes = {name: getattr(options, name) for name in ("depth", "channels", "sides")}
     write_samples(options.json, "conv", found, unit="seconds a pair", **sizes)
 
 
 def parsed() -> argparse.Namespace:
     """Options of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--depth", type=int, default=4, help="convolutions")
     parser.add_argument("--channels", type=int, default=64, help="of each")
     parser.add_argument("--sides", type=int, nargs="+", default=[8, 16, 32], help="of the images")
     parser.add_argument("--seconds", type=float, default=1.0, help="of a run of npk, about")
     parser.add_argument("--repeat", type=int, default=3, help="samples of each time")
-    parser.add_argument("--neural-tangents", metavar="PYTHON", help="interpreter of an environment that has it")
+    parser.add_argument(
+        "--neural-tangents", metavar="PYTHON", help="interpreter of an environment that has it"
+    )
     parser.add_argument("--json", type=Path, help="file for the raw samples")
     parser.add_argument("--first", type=int, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -68,15 +93,27 @@ def parsed() -> argparse.Namespace:
 def gates(options: argparse.Namespace, side: int) -> GateTable:
     """Gates of a few random samples in a random network."""
     shape = (3, side, side)
-    net = networks.build("conv", input_shape=shape, classes=10, channels=[options.channels] * options.depth, bias=False, seed=0)
-    return record_gates(net, np.random.default_rng(0).standard_normal((FEW, *shape), dtype=np.float32))
+    net = networks.build(
+        "conv",
+        input_shape=shape,
+        classes=10,
+        channels=[options.channels] * options.depth,
+        bias=False,
+        seed=0,
+    )
+    return record_gates(
+        net, np.random.default_rng(0).standard_normal((FEW, *shape), dtype=np.float32)
+    )
 
 
 def ours_and_ports(made: Ready, side: int, options: argparse.Namespace) -> list[Timing]:
     """Seconds a pair of both, on one thread and on all."""
     n = samples_for(made, options.seconds)
     routes, counts = on_each("npk tile", made.square(n)), {"npk tile": n * n}
-    for name, summed in (("plain port to torch", plain_sums), ("separable port to torch", separable_sums)):
+    for name, summed in (
+        ("plain port to torch", plain_sums),
+        ("separable port to torch", separable_sums),
+    ):
         port = Port(made.table, side, summed)
         port.check(made)
         routes += on_each(name, port.run)
@@ -85,7 +122,9 @@ def ours_and_ports(made: Ready, side: int, options: argparse.Namespace) -> list[
 
 
 def plain_sums(grid: torch.Tensor) -> torch.Tensor:
-    """Sums over the nine shifts of both positions of ``(pairs, down, across, down, across)`` by the same offset, on the torus."""
+    """Sums over the nine shifts of both positions of ``(pairs, down, across, down, across)`` by the
+    same offset, on the torus.
+    """
     total = torch.zeros_like(grid)
     for down, across in itertools.product((-1, 0, 1), repeat=2):
         total += grid.roll((down, across, down, across), (1, 2, 3, 4))
@@ -100,10 +139,18 @@ def separable_sums(grid: torch.Tensor) -> torch.Tensor:
 
 
 class Port:
-    """The recursion of one sample with some others, written with torch on whole fields ``(others, positions, positions)``."""
+    """The recursion of one sample with some others, written with torch on whole fields ``(others,
+    positions, positions)``.
+    """
 
-    def __init__(self, table: GateTable, side: int, summed: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        self.side, self.summed, self.pairs = side, summed, min(len(table), max(1, _FIELD // side**4))
+    def __init__(
+        self, table: GateTable, side: int, summed: Callable[[torch.Tensor], torch.Tensor]
+    ) -> None:
+        self.side, self.summed, self.pairs = (
+            side,
+            summed,
+            min(len(table), max(1, _FIELD // side**4)),
+        )
         rows = [table.inputs, *(table[name] for name in table.names)]
         layers = [torch.as_tensor(np.asarray(values, np.float32)).flatten(2) for values in rows]
         self.one = [values[0].T.contiguous() for values in layers]
@@ -119,7 +166,9 @@ class Port:
 
     def check(self, made: Ready) -> None:
         """Compare with npk's numbers."""
-        expected = np.ldexp(made.square(len(made.table))()[0, : self.pairs], int(made.exponents[-1]))
+        expected = np.ldexp(
+            made.square(len(made.table))()[0, : self.pairs], int(made.exponents[-1])
+        )
         np.testing.assert_allclose(self.run().numpy(), expected, rtol=1e-4)
 
 
@@ -127,19 +176,39 @@ def nngp(options: argparse.Namespace) -> dict[int, list[Timing]]:
     """Seconds a pair of neural-tangents on each side."""
     found: dict[int, list[Timing]] = {side: [] for side in options.sides}
     for count in COUNTS:
-        sizes = {"--depth": [options.depth], "--channels": [options.channels], "--sides": options.sides, "--threads": [count]}
+        sizes = {
+            "--depth": [options.depth],
+            "--channels": [options.channels],
+            "--sides": options.sides,
+            "--threads": [count],
+        }
         arguments = [str(word) for name, values in sizes.items() for word in (name, *values)]
-        command = [options.neural_tangents, str(Path(__file__).with_name("nngp.py")), *arguments, "--repeat", str(options.repeat)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
+        command = [
+            options.neural_tangents,
+            str(Path(__file__).with_name("nngp.py")),
+            *arguments,
+            "--repeat",
+            str(options.repeat),
+        ]
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True
+        )
         results: dict[str, dict[str, Any]] = json.loads(done.stdout)
         for side, result in results.items():
-            found[int(side)].append(Timing("neural-tangents nngp", count, result["seconds"]).per(result["pairs"]))
+            found[int(side)].append(
+                Timing("neural-tangents nngp", count, result["seconds"]).per(result["pairs"])
+            )
     return found
 
 
 def report(timings: list[Timing], side: int, options: argparse.Namespace) -> None:
-    """Time a pair, rate, ratio to npk with as many threads; from one thread to all; the machine's limit; what came before."""
-    print(f"\n{options.depth} convolutions of {options.channels} channels on {side} x {side}, a pair of samples")
+    """Time a pair, rate, ratio to npk with as many threads; from one thread to all; the machine's
+    limit; what came before.
+    """
+    print(
+        f"\n{options.depth} convolutions of {options.channels} channels on {side} x {side}, a "
+        f"pair of samples"
+    )
     cells = side**4 * options.depth
     for timing in timings:
         ours = pick(timings, "npk tile", timing.threads)
@@ -151,15 +220,25 @@ def report(timings: list[Timing], side: int, options: argparse.Namespace) -> Non
         limit, ours = arithmetic(options.channels, count), pick(timings, "npk tile", count)
         if ours:
             share = f"{100 * cells / ours.median / limit:.0f} %"
-            print(f"arithmetic alone, {threads_of(count)}: {limit / 1e9:.1f} Gcell-layers/s, of which npk reaches {share}")
+            print(
+                f"arithmetic alone, {threads_of(count)}: {limit / 1e9:.1f} Gcell-layers/s, of "
+                f"which npk reaches {share}"
+            )
     sizes = ("--depth", str(options.depth), "--channels", str(options.channels))
     first = in_fresh_process(__file__, "--first", str(side), *sizes)
-    print(f"before the first tile: compiling {duration(first['compile'])} (once), planning {duration(first['plan'])}")
+    print(
+        f"before the first tile: compiling {duration(first['compile'])} (once), planning "
+        f"{duration(first['plan'])}"
+    )
 
 
 def arithmetic(channels: int, count: int) -> float:
-    """Cell-layers a second if each took the time of its counted gates and of its float32 instructions, one after the other."""
-    seconds = 2 * channels / roofline.counting(count) + _FLOATS / (roofline.multiply_adds(count) / 2)
+    """Cell-layers a second if each took the time of its counted gates and of its float32
+    instructions, one after the other.
+    """
+    seconds = 2 * channels / roofline.counting(count) + _FLOATS / (
+        roofline.multiply_adds(count) / 2
+    )
     return 1 / seconds
 
 

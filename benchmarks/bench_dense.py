@@ -1,9 +1,12 @@
-"""Kernel of a fully connected network from its gate table, against NumPy in float32, and NumKong where it is installed (overlaps alone).
+"""Kernel of a fully connected network from its gate table, against NumPy in float32, and NumKong
+where it is installed (overlaps alone).
 
 python benchmarks/bench_dense.py --n 4096 --json dense.json
 
-All run in turns in one process: the ratios are the figure. One operation is an AND or a count of one gate pair; half of the matrix is
-computed and 2 n^2 / 2 of each layer's gates are counted, as for the peers. The machine's limits are those of ``roofline.py``.
+All run in turns in one process: the ratios are the figure. One operation is an AND or a count of
+    one gate pair; half of the matrix is
+computed and 2 n^2 / 2 of each layer's gates are counted, as for the peers. The machine's limits are
+those of ``roofline.py``.
 """
 
 import argparse
@@ -14,7 +17,19 @@ from pathlib import Path
 import numpy as np
 import roofline
 import torch
-from timing import COUNTS, Route, Timing, duration, machine, measured, on_each, pick, speedup, threads_of, write_samples
+from timing import (
+    COUNTS,
+    Route,
+    Timing,
+    duration,
+    machine,
+    measured,
+    on_each,
+    pick,
+    speedup,
+    threads_of,
+    write_samples,
+)
 
 from npk import GateTable, kernel, record_gates
 from npk.backends.cpu import CpuBackend
@@ -28,16 +43,22 @@ def main() -> None:
     net, X = network(options), samples(options)
     table = record_gates(net, X)
     timings = measured(routes(table), options.repeat)
-    timings += measured([Route("npk.kernel(table)", lambda: kernel(table, progress=False))], options.repeat)
+    timings += measured(
+        [Route("npk.kernel(table)", lambda: kernel(table, progress=False))], options.repeat
+    )
     timings += measured([Route("npk.kernel(net, X)", lambda: kernel(net, X, progress=False))], 1)
     print(machine())
     report(timings, options)
-    write_samples(options.json, "dense", timings, n=options.n, width=options.width, depth=options.depth)
+    write_samples(
+        options.json, "dense", timings, n=options.n, width=options.width, depth=options.depth
+    )
 
 
 def parsed() -> argparse.Namespace:
     """Options of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--n", type=int, default=4096, help="samples")
     parser.add_argument("--width", type=int, default=1024, help="gates of a layer")
     parser.add_argument("--depth", type=int, default=4, help="gated layers")
@@ -50,7 +71,11 @@ def network(options: argparse.Namespace) -> torch.nn.Module:
     """A random fully connected ReLU network for 64 inputs."""
     torch.manual_seed(0)
     widths = [64, *[options.width] * options.depth]
-    layers = [layer for a, b in itertools.pairwise(widths) for layer in (torch.nn.Linear(a, b), torch.nn.ReLU())]
+    layers = [
+        layer
+        for a, b in itertools.pairwise(widths)
+        for layer in (torch.nn.Linear(a, b), torch.nn.ReLU())
+    ]
     return torch.nn.Sequential(*layers, torch.nn.Linear(options.width, 10)).eval()
 
 
@@ -96,16 +121,28 @@ def report(timings: list[Timing], options: argparse.Namespace) -> None:
     operations = options.n**2 * options.width * options.depth
     for timing in timings:
         ours = pick(timings, "npk tile", timing.threads)
-        ratio = f"  {timing.median / ours.median:6.1f} x npk tile" if ours and not timing.name.startswith("npk") else ""
-        print(f"{timing.label:36} {duration(timing.median):>9}  {timing.spread}  {operations / timing.median / 1e12:6.2f} Top/s{ratio}")
+        ratio = (
+            (f"  {timing.median / ours.median:6.1f} x npk tile")
+            if ours and not timing.name.startswith("npk")
+            else ""
+        )
+        print(
+            f"{timing.label:36} {duration(timing.median):>9}  {timing.spread}  "
+            f"{operations / timing.median / 1e12:6.2f} Top/s{ratio}"
+        )
     print(speedup(timings, "npk tile"))
     for count in COUNTS:
         ours = pick(timings, "npk tile", count)
         if ours:
-            limit, writing = operations / roofline.counting(count), options.n**2 * 4 / roofline.writing(count)[0]
+            limit, writing = (
+                operations / roofline.counting(count),
+                options.n**2 * 4 / roofline.writing(count)[0],
+            )
             print(
-                f"limits, {threads_of(count)}: counting gates {duration(limit)}, npk tile {ours.median / limit:.1f} x; "
-                f"first writing of a whole matrix {duration(writing)}, npk tile {ours.median / writing:.1f} x"
+                f"limits, {threads_of(count)}: counting gates {duration(limit)}, npk tile "
+                f"{ours.median / limit:.1f} x; "
+                f"first writing of a whole matrix {duration(writing)}, npk tile "
+                f"{ours.median / writing:.1f} x"
             )
 
 

@@ -1,4 +1,5 @@
-"""Exact ridge against LAPACK's own ``posv``, one after the other in one process: the ratio is the figure, seconds depend on the machine.
+"""Exact ridge against LAPACK's own ``posv``, one after the other in one process: the ratio is the
+figure, seconds depend on the machine.
 
 python benchmarks/bench_ridge.py --n 3000 --json ridge.json
 """
@@ -20,7 +21,10 @@ def main() -> None:
     """Measure, print medians and ratios, write raw samples."""
     options = parsed()
     K, y = problem(options.n, options.outputs)
-    routes = [Route("LAPACK posv", lambda: posv(K, y)), Route("ridge.fit, alpha given", lambda: ridge.fit(K, y, ALPHA))]
+    routes = [
+        Route("LAPACK posv", lambda: posv(K, y)),
+        Route("ridge.fit, alpha given", lambda: ridge.fit(K, y, ALPHA)),
+    ]
     if options.auto:
         routes += [
             Route("LAPACK syevd", lambda: linalg.lapack.dsyevd(K, lower=1)),
@@ -38,7 +42,11 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--n", type=int, default=3000, help="samples")
     parser.add_argument("--outputs", type=int, default=10, help="columns of y")
     parser.add_argument("--repeat", type=int, default=5, help="samples of each time")
-    parser.add_argument("--auto", action="store_true", help="also alpha by leave-one-out, against one eigendecomposition")
+    parser.add_argument(
+        "--auto",
+        action="store_true",
+        help="also alpha by leave-one-out, against one eigendecomposition",
+    )
     parser.add_argument("--json", type=Path, help="file for the raw samples")
     return parser.parse_args()
 
@@ -62,13 +70,24 @@ def posv(K: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def report(timings: list[Timing], n: int) -> None:
-    """Median, spread, ratio to the peer above, and the rate of the n^3 / 3 multiply-adds of a Cholesky factorization."""
+    """Median, spread, ratio to the peer above, and the rate of the n^3 / 3 multiply-adds of a
+    Cholesky factorization.
+    """
     peer = timings[0]
     for timing in timings:
         peer = timing if timing.name.startswith("LAPACK") else peer
-        ratio = statistics.median(own / its for own, its in zip(timing.seconds, peer.seconds, strict=True))
-        rate = f"  {n**3 / 3e9 / timing.median:6.1f} GFLOP/s" if timing.name in ("LAPACK posv", "ridge.fit, alpha given") else ""
-        print(f"{timing.name:24} {duration(timing.median):>9}  {timing.spread}  {ratio:5.2f} x {peer.name}{rate}")
+        ratio = statistics.median(
+            own / its for own, its in zip(timing.seconds, peer.seconds, strict=True)
+        )
+        rate = (
+            (f"  {n**3 / 3e9 / timing.median:6.1f} GFLOP/s")
+            if timing.name in ("LAPACK posv", "ridge.fit, alpha given")
+            else ""
+        )
+        print(
+            f"{timing.name:24} {duration(timing.median):>9}  {timing.spread}  {ratio:5.2f} x "
+            f"{peer.name}{rate}"
+        )
 
 
 if __name__ == "__main__":

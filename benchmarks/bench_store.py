@@ -1,12 +1,15 @@
-"""What a store costs beside the arithmetic: gates copied and read, tiles written with their checksums, a finished store looked at again.
+"""What a store costs beside the arithmetic: gates copied and read, tiles written with their
+checksums, a finished store looked at again.
 
 python benchmarks/bench_store.py
 python benchmarks/bench_store.py --only fc --n 8192 --folder /somewhere
 
-``conv``: 4 convolutions of 64 channels with a global pool on 16 x 16; ``fc``: 4 layers of 1024 gates. The gates are recorded before, into a
-gate table in memory. One run writes the kernel of the table into a store; the seconds in each part of it are taken by a clock around that
-part, in the same run as the arithmetic (the time in the backend). A second run finds the store finished and reads it all. The figure is the
-share of the arithmetic that the store adds.
+``conv``: 4 convolutions of 64 channels with a global pool on 16 x 16; ``fc``: 4 layers of 1024
+    gates. The gates are recorded before, into a
+gate table in memory. One run writes the kernel of the table into a store; the seconds in each part
+of it are taken by a clock around that part, in the same run as the arithmetic (the time in the
+backend). A second run finds the store finished and reads it all. The figure is the share of the
+arithmetic that the store adds.
 """
 
 import argparse
@@ -49,11 +52,21 @@ def main() -> None:
 
 def parsed() -> argparse.Namespace:
     """Options of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="*", choices=list(WORK), default=list(WORK), help="networks to measure")
-    parser.add_argument("--n", type=int, help="samples; the default differs from network to network")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--only", nargs="*", choices=list(WORK), default=list(WORK), help="networks to measure"
+    )
+    parser.add_argument(
+        "--n", type=int, help="samples; the default differs from network to network"
+    )
     parser.add_argument("--repeat", type=int, default=3, help="runs")
-    parser.add_argument("--folder", type=Path, help="where the stores are made; the folder of temporary files if left out")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="where the stores are made; the folder of temporary files if left out",
+    )
     parser.add_argument("--json", type=Path, help="file for the raw samples")
     return parser.parse_args()
 
@@ -63,7 +76,10 @@ def timings_of(name: str, options: argparse.Namespace) -> list[Timing]:
     arch, settings, n = WORK[name]
     n = options.n or n
     net = npk.networks.build(arch, classes=10, seed=0, **settings)
-    table = npk.record_gates(net, np.random.default_rng(0).standard_normal((n, *settings["input_shape"]), dtype=np.float32))
+    table = npk.record_gates(
+        net,
+        np.random.default_rng(0).standard_normal((n, *settings["input_shape"]), dtype=np.float32),
+    )
     npk.kernel(table.take(slice(0, 64)), progress=False)  # compiles
     found: dict[str, list[float]] = defaultdict(list)
     for _ in range(options.repeat):
@@ -80,7 +96,9 @@ def one_run(table: npk.GateTable, out: Path) -> dict[str, float]:
     spent: dict[str, float] = defaultdict(float)
     with clocks(spent):
         _, spent["whole run"] = timed(lambda: npk.kernel(table, out=out, progress=False))
-    _, spent["run again, all tiles checked"] = timed(lambda: npk.kernel(table, out=out, progress=False))
+    _, spent["run again, all tiles checked"] = timed(
+        lambda: npk.kernel(table, out=out, progress=False)
+    )
     return dict(spent)
 
 
@@ -88,7 +106,10 @@ class clocks:
     """Clocks around the parts of a run, as long as the block lasts."""
 
     def __init__(self, spent: dict[str, float]) -> None:
-        self.spent, self.kept = spent, [(owner, name, owner.__dict__[name]) for owner, name, _ in PARTS]
+        self.spent, self.kept = (
+            spent,
+            [(owner, name, owner.__dict__[name]) for owner, name, _ in PARTS],
+        )
 
     def __enter__(self) -> None:
         for owner, name, part in PARTS:
@@ -118,9 +139,16 @@ def report(name: str, n: int, timings: list[Timing]) -> None:
     arithmetic = median["arithmetic"] + median["masks of tiles"]
     print(f"\n{name}, n = {n}")
     for part, seconds in median.items():
-        print(f"{part:32} {duration(seconds):>9}  {100 * seconds / arithmetic:6.2f} % of arithmetic and masks")
+        print(
+            f"{part:32} {duration(seconds):>9}  {100 * seconds / arithmetic:6.2f} % of "
+            f"arithmetic and masks"
+        )
     store = sum(median[part] for _, _, part in PARTS[2:])
-    print(f"the store adds {100 * store / arithmetic:.2f} % to arithmetic and masks (gates, tiles, checksums, flags)", flush=True)
+    print(
+        f"the store adds {100 * store / arithmetic:.2f} % to arithmetic and masks (gates, tiles, "
+        f"checksums, flags)",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""npk's kernels and solvers on a GPU beside their peers there, in turns in one run; each peer's numbers are compared with npk's before."""
+"""npk's kernels and solvers on a GPU beside their peers there, in turns in one run; each peer's
+numbers are compared with npk's before.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -20,13 +22,19 @@ from npk.backends.exponents import find_exponents
 from npk.machines import ridge
 from npk.recursion.planning import plan
 
-LARGE = {"dense": {"n": 8192, "width": 1024, "depth": 4}, "conv": {"n": 128, "side": 32, "channels": 64, "depth": 4}, "ridge": {"n": 12000}}
+LARGE = {
+    "dense": {"n": 8192, "width": 1024, "depth": 4},
+    "conv": {"n": 128, "side": 32, "channels": 64, "depth": 4},
+    "ridge": {"n": 12000},
+}
 OUTPUTS = 10  # columns of the targets of ridge
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where routes run: npk's launcher, what waits until all is done, torch's device, and the solvers' backend."""
+    """Where routes run: npk's launcher, what waits until all is done, torch's device, and the
+    solvers' backend.
+    """
 
     launcher: Launcher
     wait: Callable[[], object]
@@ -40,7 +48,9 @@ class Place:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Timings of one task, of one of ``unit``; the first is npk's. ``notes``: what could not be compared."""
+    """Timings of one task, of one of ``unit``; the first is npk's. ``notes``: what could not be
+    compared.
+    """
 
     name: str
     unit: str
@@ -54,7 +64,10 @@ class Tile:
 
     def __init__(self, table: GateTable, place: Place) -> None:
         recursion = plan(table.graph)
-        self.backend, self.exponents = CudaBackend(recursion, table, "float32", place.launcher), find_exponents(recursion, table)
+        self.backend, self.exponents = (
+            CudaBackend(recursion, table, "float32", place.launcher),
+            find_exponents(recursion, table),
+        )
         self.side, self.wait = self.backend.side(table), place.wait
         self.out = place.launcher.empty((len(table), len(table)), np.dtype("float32"))
         self.memory = self.backend.memory_of(len(table))
@@ -62,7 +75,11 @@ class Tile:
     @property
     def kind(self) -> str:
         """Which of npk's kernels it is."""
-        return self.backend.runner.spec.entry if hasattr(self.backend.runner, "spec") else type(self.backend.runner).__name__
+        return (
+            self.backend.runner.spec.entry
+            if hasattr(self.backend.runner, "spec")
+            else type(self.backend.runner).__name__
+        )
 
     def stay(self) -> None:
         """Compute, and leave the tile on the device."""
@@ -85,10 +102,16 @@ def dense(place: Place, n: int, width: int, depth: int, repeat: int) -> Comparis
     options = SimpleNamespace(**sizes)
     table = record_gates(bench_dense.network(options), bench_dense.samples(options))
     tile = Tile(table, place)
-    peers = {f"torch GEMM, {name}": MatrixProducts(table, place.device, getattr(torch, name)) for name in ("float16", "float32")}
+    peers = {
+        f"torch GEMM, {name}": MatrixProducts(table, place.device, getattr(torch, name))
+        for name in ("float16", "float32")
+    }
     for peer in peers.values():
         check(peer(), tile.numbers())
-    routes = [Route(f"npk {tile.kind}", tile.stay), Route(f"npk {tile.kind}, copied to the host", tile.bring)]
+    routes = [
+        Route(f"npk {tile.kind}", tile.stay),
+        Route(f"npk {tile.kind}, copied to the host", tile.bring),
+    ]
     routes += [Route(name, place.done(peer)) for name, peer in peers.items()]
     return Comparison("dense layers", "tile", sizes, measured(routes, repeat))
 
@@ -96,42 +119,79 @@ def dense(place: Place, n: int, width: int, depth: int, repeat: int) -> Comparis
 def conv(place: Place, n: int, side: int, channels: int, depth: int, repeat: int) -> Comparison:
     """Convolutions with a global pool beside fields that are written to memory after each layer."""
     sizes = {"n": n, "side": side, "channels": channels, "depth": depth}
-    net = networks.build("conv", input_shape=(3, side, side), classes=10, channels=[channels] * depth, bias=False, seed=0)
-    table = record_gates(net, np.random.default_rng(0).standard_normal((n, 3, side, side), dtype=np.float32))
+    net = networks.build(
+        "conv",
+        input_shape=(3, side, side),
+        classes=10,
+        channels=[channels] * depth,
+        bias=False,
+        seed=0,
+    )
+    table = record_gates(
+        net, np.random.default_rng(0).standard_normal((n, 3, side, side), dtype=np.float32)
+    )
     tile, fields = Tile(table, place), Fields(table, side, place.device)
     check(fields(), tile.numbers()[0, : fields.pairs])
-    general = Tile(table, replace(place, launcher=Watched(place.launcher, OLD)))  # the one that takes every network
-    routes = [Route(f"npk {tile.kind}", tile.stay), Route(f"npk {general.kind}, as on old devices", general.stay)]
+    # the one that takes every network
+    general = Tile(table, replace(place, launcher=Watched(place.launcher, OLD)))
+    routes = [
+        Route(f"npk {tile.kind}", tile.stay),
+        Route(f"npk {general.kind}, as on old devices", general.stay),
+    ]
     routes.append(Route("a field a layer, in torch", place.done(fields)))
     counts = (n * n, n * n, fields.pairs)
-    timings = [timing.per(count) for timing, count in zip(measured(routes, repeat), counts, strict=True)]
+    timings = [
+        timing.per(count) for timing, count in zip(measured(routes, repeat), counts, strict=True)
+    ]
     return Comparison("pooled convolutions", "pair", sizes, timings)
 
 
 def solvers(place: Place, n: int, repeat: int) -> Comparison:
-    """Exact ridge beside torch's Cholesky and cuML's kernel ridge; K comes from the host's memory in all of them."""
+    """Exact ridge beside torch's Cholesky and cuML's kernel ridge; K comes from the host's memory
+    in all of them.
+    """
     K, y = problem(n, OUTPUTS)
     unit = float(np.mean(np.diagonal(K)))
-    routes = [Route("npk ridge, alpha given", lambda: ridge.fit(K, y, ALPHA, backend=place.backend))]
+    routes = [
+        Route("npk ridge, alpha given", lambda: ridge.fit(K, y, ALPHA, backend=place.backend))
+    ]
     routes.append(Route("torch Cholesky", lambda: by_torch(K, y, ALPHA * unit, place)))
     found = ridge.fit(K, y, ALPHA, backend=place.backend).solution.coefficients
-    np.testing.assert_allclose(by_torch(K, y, ALPHA * unit, place), found, rtol=1e-6, atol=1e-6 * np.abs(found).max())
+    np.testing.assert_allclose(
+        by_torch(K, y, ALPHA * unit, place), found, rtol=1e-6, atol=1e-6 * np.abs(found).max()
+    )
     peer = cuml_ridge(ALPHA * unit)
-    notes = [] if peer else ["cuML is not installed: nothing to compare with (pip install cuml-cu12, or cuml-cu13)"]
+    notes = (
+        []
+        if peer
+        else [
+            "cuML is not installed: nothing to compare with (pip install cuml-cu12, or cuml-cu13)"
+        ]
+    )
     if peer:
         routes.append(Route("cuML KernelRidge", place.done(lambda: peer.fit(K, y))))
     routes.append(Route("npk ridge, alpha auto", lambda: ridge.fit(K, y, backend=place.backend)))
-    return Comparison("ridge", "solution", {"n": n, "outputs": OUTPUTS}, measured(routes, repeat), notes)
+    return Comparison(
+        "ridge", "solution", {"n": n, "outputs": OUTPUTS}, measured(routes, repeat), notes
+    )
 
 
 def by_torch(K: np.ndarray, y: np.ndarray, weight: float, place: Place) -> np.ndarray:
     """There, solved, and back."""
-    return cholesky(torch.as_tensor(K, device=place.device), torch.as_tensor(y, device=place.device), weight).cpu().numpy()
+    return (
+        cholesky(
+            torch.as_tensor(K, device=place.device), torch.as_tensor(y, device=place.device), weight
+        )
+        .cpu()
+        .numpy()
+    )
 
 
 def check(actual: torch.Tensor, expected: np.ndarray) -> None:
     """A peer that computes something else is no peer."""
-    np.testing.assert_allclose(actual.cpu().numpy(), expected, rtol=1e-3, atol=1e-4 * float(np.abs(expected).max()))
+    np.testing.assert_allclose(
+        actual.cpu().numpy(), expected, rtol=1e-3, atol=1e-4 * float(np.abs(expected).max())
+    )
 
 
 def compare_all(place: Place, sizes: dict[str, dict[str, Any]], repeat: int) -> list[Comparison]:

@@ -1,4 +1,5 @@
-"""Every kernel that npk has for the GPU that is here, on small ragged shapes; for compute-sanitizer. Results are compared with the CPU's.
+"""Every kernel that npk has for the GPU that is here, on small ragged shapes; for
+compute-sanitizer. Results are compared with the CPU's.
 
 python benchmarks/gpu_launches.py
 """
@@ -52,21 +53,33 @@ class Watched:
 def main() -> int:
     """Launch everything; 1 if a kernel was not reached or a result is wrong."""
     launcher = find_launcher()
-    launcher.xp.cuda.set_allocator(None)  # without CuPy's pool every array is an allocation of its own, whose ends are watched
+    # without CuPy's pool every array is an allocation of its own, whose ends are watched
+    launcher.xp.cuda.set_allocator(None)
     reached, worst = launch_all(launcher)
     missed = expected(launcher.capability) - {form_of(spec) for spec in reached}
     names = sorted({name_of(spec) for spec in reached})
-    print(f"sm_{launcher.capability}: {', '.join(names)}; worst deviation {worst:.2g} of what is promised")
+    print(
+        f"sm_{launcher.capability}: {', '.join(names)}; worst deviation {worst:.2g} of what is "
+        f"promised"
+    )
     if missed or not worst <= 1:
-        print(f"not reached: {', '.join(sorted(missed)) or 'none'}; results {'as promised' if worst <= 1 else 'wrong'}", file=sys.stderr)
+        print(
+            f"not reached: {', '.join(sorted(missed)) or 'none'}; results "
+            f"{'as promised' if worst <= 1 else 'wrong'}",
+            file=sys.stderr,
+        )
         return 1
     print(DONE)
     return 0
 
 
 def expected(capability: int) -> set[str]:
-    """Forms of the kernels that a device has to reach: all of them where there are binary tensor cores."""
-    every = {file.name for file in KERNELS_FOLDER.iterdir() if file.name.endswith(".cu")} | {RESIDUAL}
+    """Forms of the kernels that a device has to reach: all of them where there are binary tensor
+    cores.
+    """
+    every = {file.name for file in KERNELS_FOLDER.iterdir() if file.name.endswith(".cu")} | {
+        RESIDUAL
+    }
     return every if KERNELS["dense", "bmma", "float32"].serves(capability) else ANYWHERE & every
 
 
@@ -97,22 +110,64 @@ def launch_all(launcher: Launcher) -> tuple[set[KernelSpec], float]:
 
 
 def tables() -> Iterator[GateTable]:
-    """Gates of a few samples of networks that take different kernels, with numbers of channels that fill no word."""
+    """Gates of a few samples of networks that take different kernels, with numbers of channels that
+    fill no word.
+    """
     torch.manual_seed(0)
-    circular, pooled = {"padding": 1, "padding_mode": "circular"}, (nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    circular, pooled = (
+        {"padding": 1, "padding_mode": "circular"},
+        (nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+    )
     networks = [
         ((6,), (nn.Linear(6, 40), nn.ReLU(), nn.Linear(40, 70), nn.ReLU(), nn.Linear(70, 2))),
-        ((2, 5, 5), (nn.Conv2d(2, 9, 3, **circular), nn.ReLU(), nn.Conv2d(9, 35, 3, **circular), nn.ReLU(), *pooled, nn.Linear(35, 2))),
-        ((2, 6, 4), (nn.Conv2d(2, 9, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(9, 8, 2), nn.ReLU(), *pooled, nn.Linear(8, 2))),
+        (
+            (2, 5, 5),
+            (
+                nn.Conv2d(2, 9, 3, **circular),
+                nn.ReLU(),
+                nn.Conv2d(9, 35, 3, **circular),
+                nn.ReLU(),
+                *pooled,
+                nn.Linear(35, 2),
+            ),
+        ),
+        (
+            (2, 6, 4),
+            (
+                nn.Conv2d(2, 9, 3, padding=1),
+                nn.ReLU(),
+                nn.AvgPool2d(2),
+                nn.Conv2d(9, 8, 2),
+                nn.ReLU(),
+                *pooled,
+                nn.Linear(8, 2),
+            ),
+        ),
         (
             (2, 5, 4),
-            (nn.Conv2d(2, 9, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(9, 8, 2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 2)),
+            (
+                nn.Conv2d(2, 9, 3, padding=1),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+                nn.Conv2d(9, 8, 2),
+                nn.ReLU(),
+                nn.Flatten(),
+                nn.Linear(8, 2),
+            ),
         ),
     ]
     for shape, layers in networks:
         net = nn.Sequential(*layers).double().eval()
         yield record_gates(net, _samples(shape))
-    gated = build("residual", input_shape=(2, 6, 6), classes=2, widths=(9, 9, 12), strides=(1, 1, 2), skip="gated", seed=0)
+    gated = build(
+        "residual",
+        input_shape=(2, 6, 6),
+        classes=2,
+        widths=(9, 9, 12),
+        strides=(1, 1, 2),
+        skip="gated",
+        seed=0,
+    )
     yield record_gates(gated.double().eval(), _samples((2, 6, 6)))
 
 
@@ -124,7 +179,10 @@ def deviation(table: GateTable, dtype: str, launcher: Watched) -> float:
     """The worst entry of all tiles against the CPU's, relative to the largest."""
     recursion = plan(table.graph)
     exponents, worst = find_exponents(recursion, table), 0.0
-    cpu, device = CpuBackend(recursion, table, dtype), CudaBackend(recursion, table, dtype, launcher)
+    cpu, device = (
+        CpuBackend(recursion, table, dtype),
+        CudaBackend(recursion, table, dtype, launcher),
+    )
     for n, m in SHAPES:
         rows, cols = table.take(slice(0, n)), table.take(slice(0, m))
         expected, made = (b.tile(b.side(rows), b.side(cols), exponents) for b in (cpu, device))

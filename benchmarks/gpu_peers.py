@@ -1,4 +1,6 @@
-"""What npk on a GPU is compared with: the same numbers by torch, on whatever device its tensors are."""
+"""What npk on a GPU is compared with: the same numbers by torch, on whatever device its tensors
+are.
+"""
 
 import math
 from typing import Any
@@ -19,7 +21,8 @@ def layers_of(table: GateTable, device: str) -> list[torch.Tensor]:
 
 
 class MatrixProducts:
-    """The kernel of dense layers as one matrix product a layer; gates in ``dtype``, whose products torch adds up in float32.
+    """The kernel of dense layers as one matrix product a layer; gates in ``dtype``, whose products
+    torch adds up in float32.
 
     Counts up to 2048 are exact in float16.
     """
@@ -37,9 +40,11 @@ class MatrixProducts:
 
 
 class Fields:
-    """The kernel of circular 3 x 3 convolutions with a global pool, each layer's field written to memory.
+    """The kernel of circular 3 x 3 convolutions with a global pool, each layer's field written to
+    memory.
 
-    So do published codes with kernels of their own for each layer (CNTK); this one is made of torch's operations.
+    So do published codes with kernels of their own for each layer (CNTK); this one is made of
+    torch's operations.
     """
 
     def __init__(self, table: GateTable, side: int, device: str, room: int = ROOM) -> None:
@@ -49,7 +54,9 @@ class Fields:
         self.others = [values[: self.pairs].contiguous() for values in layers]
 
     def __call__(self) -> torch.Tensor:
-        """The kernel of the first sample with ``pairs`` others, scaled by fan-in, left on the device."""
+        """The kernel of the first sample with ``pairs`` others, scaled by fan-in, left on the
+        device.
+        """
         field = self.one[0] @ self.others[0] / (9 * self.others[0].shape[1])
         for one, others in zip(self.one[1:], self.others[1:], strict=True):
             summed = separable_sums(field.view(-1, *[self.side] * 4)).view_as(field)

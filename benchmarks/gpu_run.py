@@ -1,8 +1,10 @@
-"""What only a GPU can show: the tests marked ``gpu``, every kernel under compute-sanitizer, and the benchmarks beside their peers.
+"""What only a GPU can show: the tests marked ``gpu``, every kernel under compute-sanitizer, and the
+benchmarks beside their peers.
 
 python benchmarks/gpu_run.py [--only tests sanitizer benchmarks]
 
-Results go to benchmarks/results/. Exit codes: 0 all is well, 1 a test, the sanitizer or a benchmark failed, 2 there is no GPU to run on.
+Results go to benchmarks/results/. Exit codes: 0 all is well, 1 a test, the sanitizer or a benchmark
+failed, 2 there is no GPU to run on.
 """
 
 import argparse
@@ -38,7 +40,11 @@ def main(arguments: list[str] | None = None) -> int:
     tests, tests_passed = run_tests() if "tests" in options.only else ("not run", True)
     findings, clean = run_sanitizer() if "sanitizer" in options.only else ([], True)
     place = gpu_compare.Place(launcher, launcher.xp.cuda.runtime.deviceSynchronize)
-    comparisons = gpu_compare.compare_all(place, gpu_compare.LARGE, options.repeat) if "benchmarks" in options.only else []
+    comparisons = (
+        gpu_compare.compare_all(place, gpu_compare.LARGE, options.repeat)
+        if "benchmarks" in options.only
+        else []
+    )
     results = gpu_table.results_of(about(launcher), tests, findings, comparisons)
     gpu_table.write(results, options.out)
     print(gpu_table.page(results))
@@ -47,7 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parsed(arguments: list[str] | None) -> argparse.Namespace:
     """Options of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", nargs="+", choices=STEPS, default=STEPS, help="steps to run")
     parser.add_argument("--repeat", type=int, default=5, help="samples of each time")
     parser.add_argument("--out", type=Path, default=gpu_table.FOLDER, help="folder for the results")
@@ -59,25 +67,46 @@ def missing() -> str:
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError:
-        return "make gpu needs an NVIDIA GPU, and there is no NVIDIA driver on this machine. Run it where nvidia-smi lists a GPU."
+        return (
+            "make gpu needs an NVIDIA GPU, and there is no NVIDIA driver on this machine. Run "
+            "it where nvidia-smi lists a GPU."
+        )
     try:
         find_launcher()
     except BackendError as error:
         advice = (
             ""
             if "CuPy" not in str(error)
-            else " Here: .venv/bin/pip install -e '.[cuda12]' 'cuda-toolkit[cublas,cusolver,sanitizer]==12.*'."
+            else " Here: .venv/bin/pip install -e '.[cuda12]' "
+            "'cuda-toolkit[cublas,cusolver,sanitizer]==12.*'."
         )
-        return f"make gpu cannot run: {str(error).partition(', or use backend=')[0].rstrip('.')}.{advice}"
+        return (
+            f"make gpu cannot run: "
+            f"{str(error).partition(', or use backend=')[0].rstrip('.')}.{advice}"
+        )
     if not torch.cuda.is_available():
-        return f"make gpu needs a PyTorch for CUDA, and {torch.__version__} finds no device. Install one from pytorch.org into .venv."
+        return (
+            f"make gpu needs a PyTorch for CUDA, and {torch.__version__} finds no device. "
+            f"Install one from pytorch.org into .venv."
+        )
     return ""
 
 
 def run_tests() -> tuple[str, bool]:
     """The last line of pytest, and whether all tests passed."""
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "--no-header", str(ROOT / "tests")]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-m",
+        "gpu",
+        "-q",
+        "--no-header",
+        str(ROOT / "tests"),
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
     print(done.stdout)
     return summary(done.stdout), done.returncode == 0
 
@@ -96,7 +125,11 @@ def run_sanitizer() -> tuple[list[gpu_sanitizer.Finding], bool]:
         return [], False
     findings = [gpu_sanitizer.run_tool(sanitizer, tool) for tool in gpu_sanitizer.TOOLS]
     for finding in findings:
-        print(f"{finding.tool}: {gpu_table.outcome(finding.errors)}" + ("" if finding.passed else f"\n{finding.output}"))
+        print(
+            f"{finding.tool}: "
+            f"{gpu_table.outcome(finding.errors)}"
+            + ("" if finding.passed else f"\n{finding.output}")
+        )
     return findings, all(finding.passed for finding in findings)
 
 
@@ -106,8 +139,10 @@ def about(launcher: CupyLauncher) -> dict[str, str]:
     runtime = cupy.cuda.runtime
     properties = runtime.getDeviceProperties(launcher.device.id)
     return {
-        "device": f"{properties['name'].decode()}, sm_{launcher.capability}, {properties['totalGlobalMem'] / 1e9:.0f} GB",
-        "driver": f"{driver()}, CUDA {runtime.driverGetVersion()}; runtime {runtime.runtimeGetVersion()}",
+        "device": f"{properties['name'].decode()}, sm_{launcher.capability}, "
+        f"{properties['totalGlobalMem'] / 1e9:.0f} GB",
+        "driver": f"{driver()}, CUDA {runtime.driverGetVersion()}; runtime "
+        f"{runtime.runtimeGetVersion()}",
         "versions": f"npk {npk.__version__}, CuPy {cupy.__version__}",
         "host": machine(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),

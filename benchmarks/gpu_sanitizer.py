@@ -1,4 +1,6 @@
-"""NVIDIA's compute-sanitizer on the script that launches every kernel of npk: where it is, how it is called, what it found."""
+"""NVIDIA's compute-sanitizer on the script that launches every kernel of npk: where it is, how it
+is called, what it found.
+"""
 
 import shutil
 import subprocess
@@ -18,7 +20,9 @@ MISSING = (
 
 @dataclass(frozen=True)
 class Finding:
-    """What a tool found: a number of errors, or ``None`` where it did not get to the end; the last lines of what it said."""
+    """What a tool found: a number of errors, or ``None`` where it did not get to the end; the last
+    lines of what it said.
+    """
 
     tool: str
     errors: int | None
@@ -33,23 +37,47 @@ class Finding:
 def find_sanitizer() -> Path | None:
     """The program: on the path, or in a package of this Python."""
     on_path = shutil.which("compute-sanitizer")
-    found = [Path(on_path)] if on_path else sorted(Path(sysconfig.get_path("purelib")).glob("nvidia/*/bin/compute-sanitizer"))
+    found = (
+        [Path(on_path)]
+        if on_path
+        else sorted(Path(sysconfig.get_path("purelib")).glob("nvidia/*/bin/compute-sanitizer"))
+    )
     return found[-1] if found else None
 
 
 def command(sanitizer: Path, tool: str) -> list[str]:
-    """The command line: npk's kernels alone, gaps between all arrays, and a code of its own for errors."""
-    libraries = sanitizer.parent.parent / "lib"  # the package for CUDA 12 does not find them by itself
-    injection = ["--injection-path", str(libraries)] if (libraries / "libsanitizer-collection.so").exists() else []
+    """The command line: npk's kernels alone, gaps between all arrays, and a code of its own for
+    errors.
+    """
+    # the package for CUDA 12 does not find them by itself
+    libraries = sanitizer.parent.parent / "lib"
+    injection = (
+        ["--injection-path", str(libraries)]
+        if (libraries / "libsanitizer-collection.so").exists()
+        else []
+    )
     gaps = ["--padding", "64"] if tool == "memcheck" else []
-    options = ["--tool", tool, *injection, *gaps, "--kernel-name", "kernel_substring=npk_", "--print-limit", "20", "--error-exitcode", "9"]
+    options = [
+        "--tool",
+        tool,
+        *injection,
+        *gaps,
+        "--kernel-name",
+        "kernel_substring=npk_",
+        "--print-limit",
+        "20",
+        "--error-exitcode",
+        "9",
+    ]
     return [str(sanitizer), *options, sys.executable, str(SCRIPT)]
 
 
 def errors_in(output: str) -> int | None:
-    """The number in a tool's last summary, such as ``ERROR SUMMARY: 3 errors``; ``None`` without one.
+    """The number in a tool's last summary, such as ``ERROR SUMMARY: 3 errors``; ``None`` without
+    one.
 
-    Of ``RACECHECK SUMMARY: 2 hazards displayed (0 errors, 2 warnings)`` hazards count, whatever they are called.
+    Of ``RACECHECK SUMMARY: 2 hazards displayed (0 errors, 2 warnings)`` hazards count, whatever
+        they are called.
     """
     found = None
     for line in output.splitlines():
@@ -59,7 +87,9 @@ def errors_in(output: str) -> int | None:
 
 
 def judged(tool: str, output: str, code: int) -> Finding:
-    """What an output says: a run that did not get to its end, or ended with a code that its summary does not explain, found nothing out."""
+    """What an output says: a run that did not get to its end, or ended with a code that its summary
+    does not explain, found nothing out.
+    """
     errors, tail = errors_in(output), "\n".join(output.splitlines()[-40:])
     whole = DONE in output and (code == 0) == (errors == 0)
     return Finding(tool, errors if whole or errors else None, tail)
@@ -68,6 +98,11 @@ def judged(tool: str, output: str, code: int) -> Finding:
 def run_tool(sanitizer: Path, tool: str) -> Finding:
     """Run one tool; it takes minutes."""
     done = subprocess.run(
-        command(sanitizer, tool), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False
+        command(sanitizer, tool),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
     )
     return judged(tool, done.stdout, done.returncode)

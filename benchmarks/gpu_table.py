@@ -11,7 +11,10 @@ from gpu_sanitizer import Finding
 from timing import duration
 
 FOLDER = Path(__file__).with_name("results")
-NOBODY = "Nobody has run this on a GPU yet: there is no result, and no figure for a GPU anywhere in npk's pages is a measured one."
+NOBODY = (
+    "Nobody has run this on a GPU yet: there is no result, and no figure for a GPU anywhere "
+    "in npk's pages is a measured one."
+)
 HEAD = """# On a GPU
 
 Written by `make gpu`. It runs the tests that need a GPU, every kernel under compute-sanitizer, and npk's kernels and solvers beside their
@@ -19,7 +22,9 @@ peers: all in turns in one process, so that the ratio is the figure. `gpu.json` 
 """
 
 
-def results_of(about: dict[str, str], tests: str, findings: list[Finding], comparisons: list[Comparison]) -> dict[str, Any]:
+def results_of(
+    about: dict[str, str], tests: str, findings: list[Finding], comparisons: list[Comparison]
+) -> dict[str, Any]:
     """What is kept of a run."""
     return {
         "about": about,
@@ -34,9 +39,16 @@ def page(results: dict[str, Any] | None) -> str:
     if results is None:
         return f"{HEAD}\n{NOBODY}\n\n{table([])}"
     about = "\n".join(f"- {name}: {value}" for name, value in results["about"].items())
-    checked = ", ".join(f"{f['tool']} {outcome(f['errors'])}" for f in results["sanitizer"]) or "not run"
-    notes = "".join(f"\n{note}.\n" for comparison in results["comparisons"] for note in comparison["notes"])
-    return f"{HEAD}\n{about}\n- tests: {results['tests']}\n- compute-sanitizer: {checked}\n\n{table(results['comparisons'])}{notes}"
+    checked = (
+        ", ".join(f"{f['tool']} {outcome(f['errors'])}" for f in results["sanitizer"]) or "not run"
+    )
+    notes = "".join(
+        f"\n{note}.\n" for comparison in results["comparisons"] for note in comparison["notes"]
+    )
+    return (
+        f"{HEAD}\n{about}\n- tests: {results['tests']}\n- compute-sanitizer: "
+        f"{checked}\n\n{table(results['comparisons'])}{notes}"
+    )
 
 
 def outcome(errors: int | None) -> str:
@@ -45,7 +57,9 @@ def outcome(errors: int | None) -> str:
 
 
 def table(comparisons: list[dict[str, Any]]) -> str:
-    """A row for each route: median, smallest and largest, and the median ratio to npk's first route in the same turn."""
+    """A row for each route: median, smallest and largest, and the median ratio to npk's first route
+    in the same turn.
+    """
     rows = ["| task | route | time | spread | ratio to npk |", "|---|---|---|---|---|"]
     for comparison in comparisons:
         sizes = ", ".join(f"{name} {size}" for name, size in comparison["sizes"].items())
@@ -55,7 +69,10 @@ def table(comparisons: list[dict[str, Any]]) -> str:
             ratio = statistics.median(own / npk for own, npk in zip(seconds, first, strict=True))
             spread = f"{duration(min(seconds))} .. {duration(max(seconds))}"
             time = f"{duration(statistics.median(seconds))} a {comparison['unit']}"
-            rows.append(f"| {comparison['name']}: {sizes} | {timing['name']} | {time} | {spread} | {ratio:.2f} |")
+            rows.append(
+                f"| {comparison['name']}: {sizes} | {timing['name']} | {time} | {spread} | "
+                f"{ratio:.2f} |"
+            )
     return "\n".join(rows) + "\n"
 
 

@@ -1,4 +1,6 @@
-"""Residual networks in the form of He et al. (arXiv 1512.03385), with random weights: ResNet-110 for CIFAR and ResNet-18 for ImageNet."""
+"""Residual networks in the form of He et al. (arXiv 1512.03385), with random weights: ResNet-110
+for CIFAR and ResNet-18 for ImageNet.
+"""
 
 import itertools
 
@@ -13,8 +15,8 @@ class Block(nn.Module):
         inputs: channels.
         outputs: channels.
         stride: of the first convolution and of the shortcut.
-        projection: a 1 x 1 convolution in a shortcut that changes size (the paper's option B); else positions are left out and channels
-            of zeros added (option A).
+        projection: a 1 x 1 convolution in a shortcut that changes size (the paper's option B); else
+            positions are left out and channels of zeros added (option A).
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int, projection: bool):
@@ -22,7 +24,11 @@ class Block(nn.Module):
         first = _convolution(inputs, outputs, 3, stride)
         self.body = nn.Sequential(*first, nn.ReLU(), *_convolution(outputs, outputs, 3, 1))
         changes = stride > 1 or inputs != outputs
-        self.shortcut = nn.Sequential(*_convolution(inputs, outputs, 1, stride)) if changes and projection else None
+        self.shortcut = (
+            nn.Sequential(*_convolution(inputs, outputs, 1, stride))
+            if changes and projection
+            else None
+        )
         self.stride, self.added = stride, outputs - inputs
 
     def forward(self, x: Tensor) -> Tensor:
@@ -30,30 +36,46 @@ class Block(nn.Module):
         if self.shortcut is not None:
             short = self.shortcut(x)
         elif self.stride > 1 or self.added:
-            short = functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.added))
+            short = functional.pad(
+                x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.added)
+            )
         else:
             short = x
         return functional.relu(self.body(x) + short)
 
 
 def resnet110(projection: bool = False) -> nn.Module:
-    """For 32 x 32: a 3 x 3 convolution, three stages of 18 blocks with 16, 32 and 64 channels, shortcuts without parameters."""
+    """For 32 x 32: a 3 x 3 convolution, three stages of 18 blocks with 16, 32 and 64 channels,
+    shortcuts without parameters.
+    """
     return _network([*_convolution(3, 16, 3, 1), nn.ReLU()], [16, 32, 64], 18, projection)
 
 
 def resnet18() -> nn.Module:
-    """With torchvision's layout: a 7 x 7 convolution of stride 2, a max pool, four stages of two blocks, shortcuts by projection."""
+    """With torchvision's layout: a 7 x 7 convolution of stride 2, a max pool, four stages of two
+    blocks, shortcuts by projection.
+    """
     stem = [*_convolution(3, 64, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
     return _network(stem, [64, 128, 256, 512], 2, True)
 
 
 def _network(stem: list[nn.Module], widths: list[int], count: int, projection: bool) -> nn.Module:
-    """Stem, stages of ``count`` blocks that begin with stride 2 but the first, global pool, linear layer."""
+    """Stem, stages of ``count`` blocks that begin with stride 2 but the first, global pool, linear
+    layer.
+    """
     ends = [widths[0], *(width for width in widths for _ in range(count))]
     strides = [2 if number and number % count == 0 else 1 for number in range(len(ends) - 1)]
-    blocks = [Block(*pair, stride, projection) for pair, stride in zip(itertools.pairwise(ends), strides, strict=True)]
-    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], 10)).eval()
+    blocks = [
+        Block(*pair, stride, projection)
+        for pair, stride in zip(itertools.pairwise(ends), strides, strict=True)
+    ]
+    return nn.Sequential(
+        *stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], 10)
+    ).eval()
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, stride: int) -> list[nn.Module]:
-    return [nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(outputs)]
+    return [
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+    ]

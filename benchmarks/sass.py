@@ -1,4 +1,6 @@
-"""Machine code of compiled kernels: its instructions, its loops, and what their instructions ask of a multiprocessor."""
+"""Machine code of compiled kernels: its instructions, its loops, and what their instructions ask of
+a multiprocessor.
+"""
 
 import re
 import subprocess
@@ -15,14 +17,17 @@ CLASSES = {
     "fp32": "FFMA FADD FMUL HFMA2",
     "fp64": "DFMA DADD DMUL",
     "imad": "IMAD",
-    "integer": "LOP3 PLOP3 IADD3 VIADD IABS IMNMX VIMNMX ISETP FSETP SEL FSEL LEA SHF PRMT MOV CS2R P2R R2P FMNMX SGXT LOP BMSK I2FP",
+    "integer": "LOP3 PLOP3 IADD3 VIADD IABS IMNMX VIMNMX ISETP FSETP SEL FSEL LEA SHF PRMT MOV "
+    "CS2R P2R R2P FMNMX SGXT LOP BMSK I2FP",
     "special": "MUFU I2F F2F F2I I2I DSETP",
     "shared": "LDS STS",
     "shuffle": "SHFL",
     "global": "LDG STG",
     "constant": "LDC",
-    "uniform": "ULDC UIADD3 UISETP ULOP3 UMOV USHF ULEA USEL UIMAD UPLOP3 R2UR S2UR UP2UR UBMSK USGXT UPRMT VOTEU UFLO UPOPC",
-    "control": "BRA BAR EXIT RET CALL NOP BSSY BSYNC WARPSYNC BREAK YIELD S2R VOTE BRX JMP DEPBAR ERRBAR WARPGROUP ACQBULK",
+    "uniform": "ULDC UIADD3 UISETP ULOP3 UMOV USHF ULEA USEL UIMAD UPLOP3 R2UR S2UR UP2UR UBMSK "
+    "USGXT UPRMT VOTEU UFLO UPOPC",
+    "control": "BRA BAR EXIT RET CALL NOP BSSY BSYNC WARPSYNC BREAK YIELD S2R VOTE BRX JMP DEPBAR "
+    "ERRBAR WARPGROUP ACQBULK",
 }
 _CLASS = {name: kind for kind, names in CLASSES.items() for name in names.split()}
 _LINE = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?\s*([A-Z][A-Z0-9_.]*)(.*?);")
@@ -31,7 +36,9 @@ _LABEL = re.compile(r"\.L_x_\d+")
 
 @dataclass(frozen=True)
 class Instruction:
-    """One instruction: the words of its name, and the number of the instruction that it may jump to."""
+    """One instruction: the words of its name, and the number of the instruction that it may jump
+    to.
+    """
 
     words: tuple[str, ...]
     target: int | None = None
@@ -43,7 +50,9 @@ class Instruction:
 
     @property
     def wavefronts(self) -> int:
-        """Passes through the way to shared memory and the first cache, if all 32 threads ask for neighbors."""
+        """Passes through the way to shared memory and the first cache, if all 32 threads ask for
+        neighbors.
+        """
         wide = 4 if "128" in self.words else 2 if "64" in self.words else 1
         return wide if self.kind in {"shared", "global"} else int(self.kind == "shuffle")
 
@@ -56,7 +65,12 @@ class Loop:
     last: int
 
     def __contains__(self, other: object) -> bool:
-        return isinstance(other, Loop) and other != self and self.first <= other.first and other.last <= self.last
+        return (
+            isinstance(other, Loop)
+            and other != self
+            and self.first <= other.first
+            and other.last <= self.last
+        )
 
 
 class Code:
@@ -89,13 +103,18 @@ class Code:
 
     def around(self, loop: Loop) -> Loop:
         """The shortest loop around another one."""
-        return min((other for other in self.loops if loop in other), key=lambda other: other.last - other.first)
+        return min(
+            (other for other in self.loops if loop in other),
+            key=lambda other: other.last - other.first,
+        )
 
     def own(self, loop: Loop | None = None) -> "Asked":
         """What is asked by a turn of a loop, or by all code, without the loops inside."""
         inside = [other for other in self.loops if loop is None or other in loop]
         first, last = (0, len(self.instructions) - 1) if loop is None else (loop.first, loop.last)
-        numbers = [n for n in range(first, last + 1) if not any(o.first <= n <= o.last for o in inside)]
+        numbers = [
+            n for n in range(first, last + 1) if not any(o.first <= n <= o.last for o in inside)
+        ]
         return Asked.by(self.instructions[n] for n in numbers)
 
 
@@ -124,13 +143,19 @@ class Asked(Counter[str]):
 
 
 def _disassembled(image: bytes) -> str:
-    found = [path for base in sys.path for path in Path(base or ".").glob("nvidia/cu1*/bin/nvdisasm")]
+    found = [
+        path for base in sys.path for path in Path(base or ".").glob("nvidia/cu1*/bin/nvdisasm")
+    ]
     if not found:
-        raise FileNotFoundError("There is no nvdisasm. It is part of npk's tools: pip install -e '.[dev]'")
+        raise FileNotFoundError(
+            "There is no nvdisasm. It is part of npk's tools: pip install -e '.[dev]'"
+        )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel"
         path.write_bytes(image)
-        return subprocess.run([found[0], "-c", path], capture_output=True, text=True, check=True).stdout
+        return subprocess.run(
+            [found[0], "-c", path], capture_output=True, text=True, check=True
+        ).stdout
 
 
 def _parsed(text: str) -> list[Instruction]:
@@ -142,10 +167,17 @@ def _parsed(text: str) -> list[Instruction]:
         elif found := _LINE.search(line):
             target = _LABEL.search(found[2])
             lines.append((found[1], target and target[0]))
-    return [Instruction(tuple(name.split(".")), labels[target] if target else None) for name, target in lines]
+    return [
+        Instruction(tuple(name.split(".")), labels[target] if target else None)
+        for name, target in lines
+    ]
 
 
 def _loops(instructions: Sequence[Instruction]) -> list[Loop]:
     """From each place that is jumped back to, to the last jump."""
-    ends = {i.target: n for n, i in enumerate(instructions) if i.target is not None and i.target < n and i.words[0] == "BRA"}
+    ends = {
+        i.target: n
+        for n, i in enumerate(instructions)
+        if i.target is not None and i.target < n and i.words[0] == "BRA"
+    }
     return [Loop(first, last) for first, last in sorted(ends.items())]

@@ -1,4 +1,6 @@
-"""Tiles of the CPU engine as the benchmarks time them: what comes before the first tile apart from the tiles themselves."""
+"""Tiles of the CPU engine as the benchmarks time them: what comes before the first tile apart from
+the tiles themselves.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,13 +14,16 @@ from npk.backends.exponents import find_exponents
 from npk.recursion.planning import plan
 from npk.recursion.steps import Recursion
 
-_BLOCK = 16  # samples are computed in blocks: a size that is no multiple wastes a part of the last one
+# samples are computed in blocks: a size that is no multiple wastes a part of the last one
+_BLOCK = 16
 _LEAST = 4  # blocks a side, so that all threads have work
 
 
 @dataclass(frozen=True)
 class Ready:
-    """A network with the gates of some samples, ready for tiles; ``planning`` and ``first`` tile in seconds."""
+    """A network with the gates of some samples, ready for tiles; ``planning`` and ``first`` tile in
+    seconds.
+    """
 
     table: GateTable
     recursion: Recursion
@@ -48,9 +53,11 @@ def _planned(table: GateTable, dtype: str) -> tuple[Recursion, CpuBackend]:
 
 
 def beginnings(table: GateTable) -> dict[str, float]:
-    """Seconds that compilation and planning take, found by beginning twice; for a process that has not compiled anything yet.
+    """Seconds that compilation and planning take, found by beginning twice; for a process that has
+    not compiled anything yet.
 
-    ``compile``: what the second beginning does not need again. ``plan``: the recursion, and what its first tile takes longer than the
+    ``compile``: what the second beginning does not need again. ``plan``: the recursion, and what
+        its first tile takes longer than the
     next one. ``first tile``: all that comes between the gates and the first tile.
     """
     found = ready(table)

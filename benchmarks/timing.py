@@ -1,7 +1,8 @@
-"""What the benchmarks share: routes timed in turns, with a given number of threads, and what is written of them.
+"""What the benchmarks share: routes timed in turns, with a given number of threads, and what is
+written of them.
 
-A *route* is one way to get a result. All routes of a comparison run in turns in one process, after a warm-up of each, so that a machine
-that becomes slower meanwhile does so for all of them.
+A *route* is one way to get a result. All routes of a comparison run in turns in one process, after
+a warm-up of each, so that a machine that becomes slower meanwhile does so for all of them.
 """
 
 import contextlib
@@ -24,7 +25,9 @@ import torch
 from threadpoolctl import threadpool_limits
 
 ALL = os.cpu_count() or 1
-_REST = 0.1  # seconds between runs: threads of BLAS and OpenMP wait for work without sleeping, at the cost of whoever comes next
+# seconds between runs: threads of BLAS and OpenMP wait for work without sleeping, at the cost of
+# whoever comes next
+_REST = 0.1
 COUNTS = (1, ALL) if ALL > 1 else (1,)  # numbers of threads that are compared
 
 
@@ -111,14 +114,26 @@ def pick(timings: Sequence[Timing], name: str, threads: int = ALL) -> Timing | N
 def speedup(timings: Sequence[Timing], name: str) -> str:
     """How many times as fast a route is on all threads as on one."""
     one, many = pick(timings, name, 1), pick(timings, name)
-    return f"{name}: {one.median / many.median:.2f} x as fast on {ALL} threads as on one" if one and many else f"{name}: one thread"
+    return (
+        (f"{name}: {one.median / many.median:.2f} x as fast on {ALL} threads as on one")
+        if one and many
+        else f"{name}: one thread"
+    )
 
 
 def in_fresh_process(script: str, *arguments: str) -> dict[str, Any]:
-    """Run a script with an empty cache of compiled code, as on the first day; what it prints last is a JSON object."""
+    """Run a script with an empty cache of compiled code, as on the first day; what it prints last
+    is a JSON object.
+    """
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
-        done = subprocess.run([sys.executable, script, *arguments], env=environment, stdout=subprocess.PIPE, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, script, *arguments],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -137,7 +152,10 @@ def duration(seconds: float) -> str:
 
 def machine() -> str:
     """Processor, cores, system and versions."""
-    versions = f"Python {platform.python_version()}, NumPy {np.__version__}, Numba {numba.__version__}, torch {torch.__version__}"
+    versions = (
+        f"Python {platform.python_version()}, NumPy {np.__version__}, Numba "
+        f"{numba.__version__}, torch {torch.__version__}"
+    )
     return f"{_processor()}, {platform.machine()}, {ALL} cores, {platform.system()}, {versions}"
 
 
@@ -145,11 +163,21 @@ def _processor() -> str:
     """Model of the processor, where the system tells."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.processor(),
+    )
 
 
-def write_samples(file: Path | None, benchmark: str, timings: Sequence[Timing], **about: Any) -> None:
+def write_samples(
+    file: Path | None, benchmark: str, timings: Sequence[Timing], **about: Any
+) -> None:
     """Raw samples with the machine and the sizes, if a file was asked for."""
     if file:
-        result = {"benchmark": benchmark, "machine": machine(), **about, "timings": [asdict(timing) for timing in timings]}
+        result = {
+            "benchmark": benchmark,
+            "machine": machine(),
+            **about,
+            "timings": [asdict(timing) for timing in timings],
+        }
         file.write_text(json.dumps(result, indent=1, default=str))

@@ -1,9 +1,10 @@
-"""Every classification model of torchvision (or timm) with random weights: traced or refused and why, gates, masks, time a pair.
+"""Every classification model of torchvision (or timm) with random weights: traced or refused and
+why, gates, masks, time a pair.
 
 python benchmarks/zoo.py --out zoo --only 'resnet|vgg'
 
-Each model runs in a process of its own with limits on time and memory. Results go to OUT.json after each model, and what stands there
-is not run again; OUT.md is the table.
+Each model runs in a process of its own with limits on time and memory. Results go to OUT.json after
+each model, and what stands there is not run again; OUT.md is the table.
 """
 
 import argparse
@@ -22,7 +23,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-SIZES = (64, 75, 96, 128, 160, 192, 224, 240, 256, 288, 299, 320, 384, 448, 512, 518)  # the first that a model accepts is taken
+# the first that a model accepts is taken
+SIZES = (64, 75, 96, 128, 160, 192, 224, 240, 256, 288, 299, 320, 384, 448, 512, 518)
 SAMPLES = 16  # whose kernel is timed
 
 
@@ -38,7 +40,9 @@ def main() -> None:
     for name in chosen(options.library, options.only):
         if name not in found:
             found[name] = in_own_process(name, options)
-            file.write_text(json.dumps({"about": about(options.library), "models": found}, indent=1))
+            file.write_text(
+                json.dumps({"about": about(options.library), "models": found}, indent=1)
+            )
             print(f"{name}: {status(found[name])}", flush=True)
     options.out.with_suffix(".md").write_text(table(found))
     traced = sum(bool(row.get("traced")) for row in found.values())
@@ -47,14 +51,23 @@ def main() -> None:
 
 def parsed() -> argparse.Namespace:
     """Options of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--library", choices=("torchvision", "timm"), default="torchvision")
-    parser.add_argument("--only", default="", metavar="REGEX", help="models whose name it matches from the start")
-    parser.add_argument("--out", type=Path, default=Path("zoo"), help="files to write, without suffix")
+    parser.add_argument(
+        "--only", default="", metavar="REGEX", help="models whose name it matches from the start"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("zoo"), help="files to write, without suffix"
+    )
     parser.add_argument("--seconds", type=float, default=600, help="limit for a model")
     parser.add_argument("--memory", type=float, default=8, help="limit for a model, in GB")
     parser.add_argument(
-        "--until", choices=("traced", "masks", "guessed", "predicted", "measured"), default="measured", help="the last to find"
+        "--until",
+        choices=("traced", "masks", "guessed", "predicted", "measured"),
+        default="measured",
+        help="the last to find",
     )
     parser.add_argument("--one", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -72,10 +85,19 @@ def chosen(library: str, only: str) -> list[str]:
 
 def in_own_process(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """What :func:`measure_one` finds, and why it stopped where it did."""
-    command = [sys.executable, __file__, "--library", options.library, "--memory", str(options.memory)]
+    command = [
+        sys.executable,
+        __file__,
+        "--library",
+        options.library,
+        "--memory",
+        str(options.memory),
+    ]
     command += ["--until", options.until, "--one", name]
     start, failed = time.perf_counter(), ""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         try:
             out, err = process.communicate(timeout=options.seconds)
         except subprocess.TimeoutExpired:
@@ -85,12 +107,16 @@ def in_own_process(name: str, options: argparse.Namespace) -> dict[str, Any]:
     if process.returncode and not failed:
         failed = (err.strip().splitlines() or [f"exit code {process.returncode}"])[-1][:300]
     rows = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
-    found = {key: value for row in rows for key, value in row.items()} | {"seconds": time.perf_counter() - start}
+    found = {key: value for row in rows for key, value in row.items()} | {
+        "seconds": time.perf_counter() - start
+    }
     return found | ({"failed": failed} if failed else {})
 
 
 def measure_one(library: str, name: str, until: str) -> None:
-    """One model, in this process; prints a JSON object after each step, so that what was found stays if a limit is reached."""
+    """One model, in this process; prints a JSON object after each step, so that what was found
+    stays if a limit is reached.
+    """
     import torch
 
     from npk.errors import NpkError
@@ -115,7 +141,9 @@ def tell(row: dict[str, Any]) -> None:
 
 
 def steps(net: Any, size: int) -> Iterator[dict[str, Any]]:
-    """Trace, gates, plan, time of a pair guessed from counts, predicted from the compiled plan, measured."""
+    """Trace, gates, plan, time of a pair guessed from counts, predicted from the compiled plan,
+    measured.
+    """
     import numpy as np
 
     from npk.cli.cost import guess, measure
@@ -126,14 +154,26 @@ def steps(net: Any, size: int) -> Iterator[dict[str, Any]]:
 
     start = time.perf_counter()
     kernel = NeuralPathKernel(net, progress=False)
-    table = kernel.record(np.random.default_rng(0).standard_normal((SAMPLES, 3, size, size), dtype=np.float32))
+    table = kernel.record(
+        np.random.default_rng(0).standard_normal((SAMPLES, 3, size, size), dtype=np.float32)
+    )
     gates = sum(int(np.prod(table.entries[name].shape)) for name in table.names)
     paths = math.log10(table.graph.path_count())
-    yield {"traced": True, "seconds_trace": time.perf_counter() - start, "gates": gates, "layers": table.layers, "paths": f"10^{paths:.1f}"}
+    yield {
+        "traced": True,
+        "seconds_trace": time.perf_counter() - start,
+        "gates": gates,
+        "layers": table.layers,
+        "paths": f"10^{paths:.1f}",
+    }
     recursion = plan(table.graph)
     yield {"masks": len(recursion.masks)}
     counts = effort(recursion, Planes(recursion), [mask.is_hard(table) for mask in recursion.masks])
-    yield {"position_pairs": counts.cells, "operations": counts.operations, "guessed": guess(counts)}
+    yield {
+        "position_pairs": counts.cells,
+        "operations": counts.operations,
+        "guessed": guess(counts),
+    }
     backend, _ = kernel.engine.prepare(table)
     yield {"predicted": backend.predict()}
     yield {"measured": measure(kernel, table).seconds_a_pair}
@@ -144,7 +184,11 @@ def model(library: str, name: str) -> Any:
     if library == "timm":
         return importlib.import_module("timm").create_model(name, pretrained=False).eval()
     slow_start = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    return importlib.import_module("torchvision.models").get_model(name, weights=None, **slow_start).eval()
+    return (
+        importlib.import_module("torchvision.models")
+        .get_model(name, weights=None, **slow_start)
+        .eval()
+    )
 
 
 def accepted_size(net: Any) -> int:
@@ -168,7 +212,8 @@ def about(library: str) -> dict[str, str]:
     return {
         "library": f"{library} {importlib.import_module(library).__version__}",
         "torch": torch.__version__,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}, Python "
+        f"{platform.python_version()}",
     }
 
 
@@ -182,10 +227,26 @@ def status(row: dict[str, Any]) -> str:
 
 def table(found: dict[str, Any]) -> str:
     """The results in Markdown: models that were read, then the others with the reason."""
-    head = ("model", "side", "gates", "paths", "masks", "position pairs", "guessed", "predicted", "measured")
+    head = (
+        "model",
+        "side",
+        "gates",
+        "paths",
+        "masks",
+        "position pairs",
+        "guessed",
+        "predicted",
+        "measured",
+    )
     read = [(name, *cells(row)) for name, row in found.items() if row.get("traced")]
-    others = [(name, str(row.get("size", "")), status(row).replace("|", "\\|")) for name, row in found.items() if not row.get("traced")]
-    return markdown(head, read) + ("\n" + markdown(("model", "side", "result"), others) if others else "")
+    others = [
+        (name, str(row.get("size", "")), status(row).replace("|", "\\|"))
+        for name, row in found.items()
+        if not row.get("traced")
+    ]
+    return markdown(head, read) + (
+        "\n" + markdown(("model", "side", "result"), others) if others else ""
+    )
 
 
 def markdown(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
@@ -197,7 +258,10 @@ def markdown(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 def cells(row: dict[str, Any]) -> tuple[str, ...]:
     """Columns of the table after the name; a limit that was reached stands in the place of a time."""
     counts = [f"{row[key]:,}" if key in row else "" for key in ("gates", "masks", "position_pairs")]
-    seconds = [f"{1e3 * row[key]:.3g} ms" if key in row else "" for key in ("guessed", "predicted", "measured")]
+    seconds = [
+        f"{1e3 * row[key]:.3g} ms" if key in row else ""
+        for key in ("guessed", "predicted", "measured")
+    ]
     seconds[2] = seconds[2] or row.get("failed", "")
     return (str(row.get("size", "")), counts[0], row.get("paths", ""), *counts[1:], *seconds)
 

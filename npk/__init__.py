@@ -1,7 +1,8 @@
 """A toolkit for the neural path kernel of networks with rectified linear units.
 
-A checkpoint becomes a path graph, running it over data gives gate tables, a recursion planned from the graph turns two gate
-tables into a tile of the kernel, tiles make a Gram matrix, and solvers, checks and reports read that matrix.
+A checkpoint becomes a path graph, running it over data gives gate tables, a recursion planned from
+the graph turns two gate tables into a tile of the kernel, tiles make a Gram matrix, and solvers,
+checks and reports read that matrix.
 """
 
 import importlib
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     from npk.networks.outputs import choose_output as choose_output
     from npk.reading.tracing import trace as trace
 
-# Where each public name lives; a name's module is loaded when the name is first used (PEP 562), so that `import npk` stays light.
+# Where each public name lives; a name's module is loaded when the name is first used (PEP 562), so
+# that `import npk` stays light.
 _HOME = {
     "GateTable": "npk.gates.table",
     "Gram": "npk.gram.matrix",
@@ -60,8 +62,14 @@ def __getattr__(name: str) -> object:
     """Load a public name on first use."""
     home = _HOME.get(name)
     if home is None:
-        raise AttributeError(f"module 'npk' has no attribute {name!r}. Public names are: {', '.join(sorted(_HOME))}.")
-    value = importlib.import_module(f"npk.{name}") if home == "npk" else getattr(importlib.import_module(home), name)
+        raise AttributeError(
+            f"module 'npk' has no attribute {name!r}. Public names are: {', '.join(sorted(_HOME))}."
+        )
+    value = (
+        importlib.import_module(f"npk.{name}")
+        if home == "npk"
+        else getattr(importlib.import_module(home), name)
+    )
     globals()[name] = value
     return value
 

@@ -1,4 +1,6 @@
-"""The shape of a sample: what a network is known to take, and what to do with samples of another shape."""
+"""The shape of a sample: what a network is known to take, and what to do with samples of another
+shape.
+"""
 
 import math
 from collections.abc import Callable, Iterator
@@ -10,7 +12,8 @@ Shape = tuple[int, ...]
 
 
 def known_shape(net: Any) -> Shape | None:
-    """The shape of one sample as a network itself knows it: one of npk's own, or of a file that says so.
+    """The shape of one sample as a network itself knows it: one of npk's own, or of a file that
+    says so.
 
     Args:
         net: any network.
@@ -19,13 +22,18 @@ def known_shape(net: Any) -> Shape | None:
         The shape without the batch axis; ``None`` where the network does not say.
     """
     described = getattr(net, "architecture", None)
-    known = described.get("input_shape") if isinstance(described, dict) else getattr(net, "input_shape", None)
+    known = (
+        described.get("input_shape")
+        if isinstance(described, dict)
+        else getattr(net, "input_shape", None)
+    )
     fits = isinstance(known, (list, tuple)) and all(isinstance(side, int) for side in known)
     return tuple(known) if known is not None and fits else None
 
 
 def check_layout(net: Any, shape: Shape) -> None:
-    """Refuse pictures with their channels last where the network is known to take them first: it may take both without a word.
+    """Refuse pictures with their channels last where the network is known to take them first: it
+    may take both without a word.
 
     Args:
         net: any network.
@@ -35,8 +43,15 @@ def check_layout(net: Any, shape: Shape) -> None:
         ShapeError: channels stand last.
     """
     known = known_shape(net)
-    if known is not None and len(known) > 1 and shape[1:] != known and shape[1:] == (*known[1:], known[0]):
-        raise ShapeError(f"{misfit(shape, known)}: channels stand last, give {_transposed(1, len(known))}.")
+    if (
+        known is not None
+        and len(known) > 1
+        and shape[1:] != known
+        and shape[1:] == (*known[1:], known[0])
+    ):
+        raise ShapeError(
+            f"{misfit(shape, known)}: channels stand last, give {_transposed(1, len(known))}."
+        )
 
 
 def misfit(shape: Shape, wanted: Shape) -> str:
@@ -53,9 +68,12 @@ def advice(shape: Shape, takes: Callable[[Shape], bool]) -> tuple[Shape, str] | 
         takes: whether the network takes samples of a shape.
 
     Returns:
-        The shape that it takes, and what to do with X, as the end of a sentence; ``None`` where nothing of this kind helps.
+        The shape that it takes, and what to do with X, as the end of a sentence; ``None`` where
+        nothing of this kind helps.
     """
-    return next(((way, text) for way, text in _ways(shape) if way != shape[1:] and takes(way)), None)
+    return next(
+        ((way, text) for way, text in _ways(shape) if way != shape[1:] and takes(way)), None
+    )
 
 
 def _ways(shape: Shape) -> Iterator[tuple[Shape, str]]:
@@ -65,7 +83,13 @@ def _ways(shape: Shape) -> Iterator[tuple[Shape, str]]:
         yield _moved(sample), f"channels stand last, give {_transposed(1, len(sample))}"
     yield shape, "it is one sample, give X[None]"
     if len(shape) > 2:
-        yield _moved(shape), f"it is one sample whose channels stand last, give {_transposed(0, len(sample))}[None]"
+        yield (
+            _moved(shape),
+            (
+                f"it is one sample whose channels stand last, give "
+                f"{_transposed(0, len(sample))}[None]"
+            ),
+        )
     yield (1, *sample), "the axis of the channels is missing, give X[:, None]"
     if len(sample) > 1:
         yield (math.prod(sample),), "samples should be vectors, give X.reshape(len(X), -1)"

@@ -1,6 +1,7 @@
 """Progress: an object that is always passed, never asked for.
 
-Code that takes longer than a second receives a :class:`Progress` and says what it does; it never asks whether anyone looks. Who looks
+Code that takes longer than a second receives a :class:`Progress` and says what it does; it never
+asks whether anyone looks. Who looks
 may go away at any time: progress never ends a computation, and only monotonic clocks are read.
 """
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
 Advance = Callable[[int], None]
-Fact: TypeAlias = Union[bool, int, float, str, "Sequence[Fact]", "Mapping[str, Fact]", None]  # what JSON can say
+# what JSON can say
+Fact: TypeAlias = Union[bool, int, float, str, "Sequence[Fact]", "Mapping[str, Fact]", None]
 
 _SECONDS_BETWEEN_EVENTS = 0.1
 
@@ -27,14 +29,18 @@ _SECONDS_BETWEEN_EVENTS = 0.1
 class Progress(Protocol):
     """Anything that can show a task of known length, and what is worth knowing before or after it."""
 
-    def task(self, description: str, total: int, done: int = 0) -> contextlib.AbstractContextManager[Advance]:
-        """Open a task of ``total`` steps, ``done`` of them by an earlier run; the context gives a function that is called with the
-        number of steps just done.
+    def task(
+        self, description: str, total: int, done: int = 0
+    ) -> contextlib.AbstractContextManager[Advance]:
+        """Open a task of ``total`` steps, ``done`` of them by an earlier run; the context gives a
+        function that is called with the number of steps just done.
         """
         ...
 
     def note(self, name: str, text: str, /, **facts: Fact) -> None:
-        """Tell something in one line, such as the plan before the work: ``text`` for people, ``name`` and ``facts`` for programs."""
+        """Tell something in one line, such as the plan before the work: ``text`` for people,
+        ``name`` and ``facts`` for programs.
+        """
         ...
 
 
@@ -51,7 +57,9 @@ class Silent:
 
 
 class Bar:
-    """Bars on the terminal (standard error), through rich; notes appear above them. A task inside another one has a bar of its own."""
+    """Bars on the terminal (standard error), through rich; notes appear above them. A task inside
+    another one has a bar of its own.
+    """
 
     def __init__(self) -> None:
         self._bars: RichProgress | None = None
@@ -78,7 +86,9 @@ class Bar:
 
         console = self._bars.console if self._bars else Console(stderr=True)
         with contextlib.suppress(OSError):  # the terminal is gone
-            console.print(_one_line(text), soft_wrap=True, markup=False, highlight=False, emoji=False)
+            console.print(
+                _one_line(text), soft_wrap=True, markup=False, highlight=False, emoji=False
+            )
 
     @contextlib.contextmanager
     def _shown(self) -> Iterator["RichProgress"]:
@@ -104,13 +114,16 @@ def _display() -> "RichProgress":
         progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
-        progress.TextColumn("{task.fields[pace]}", markup=False),  # written anew at every refresh, so that its times go on
+        # written anew at every refresh, so that its times go on
+        progress.TextColumn("{task.fields[pace]}", markup=False),
     )
     return progress.Progress(*columns, console=Console(stderr=True), transient=True)
 
 
 class Lines:
-    """Notes as plain lines on standard error, no bars: for a command line whose standard error is no terminal."""
+    """Notes as plain lines on standard error, no bars: for a command line whose standard error is
+    no terminal.
+    """
 
     @contextlib.contextmanager
     def task(self, description: str, total: int, done: int = 0) -> Iterator[Advance]:
@@ -125,12 +138,15 @@ class Lines:
 class Events:
     """A JSON object a line: for programs that watch.
 
-    ``begin`` (task, total, done), ``progress`` (task, done, total, seconds, left), ``end`` (task, done, total, seconds); notes are events
-    under their own name. Steps that an earlier run did count as done, not in the time left. A task that was interrupted or failed ends
-    with fewer steps done than its total. Progress is told about ten times a second at most, and always at the last step.
+    ``begin`` (task, total, done), ``progress`` (task, done, total, seconds, left), ``end`` (task,
+    done, total, seconds); notes are events under their own name. Steps that an earlier run did
+    count as done, not in the time left. A task that was interrupted or failed ends with fewer steps
+    done than its total. Progress is told about ten times a second at most, and always at the last
+    step.
 
     Args:
-        stream: text; every line is flushed. Once it takes no more lines (a closed pipe, a full disk), nothing is told any longer.
+        stream: text; every line is flushed. Once it takes no more lines (a closed pipe, a full
+            disk), nothing is told any longer.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -150,12 +166,21 @@ class Events:
             if seconds - told >= _SECONDS_BETWEEN_EVENTS or pace.done >= total:
                 told, left = seconds, pace.left
                 left = None if left is None else round(left, 3)
-                self._tell("progress", task=description, done=pace.done, total=total, seconds=round(seconds, 3), left=left)
+                self._tell(
+                    "progress",
+                    task=description,
+                    done=pace.done,
+                    total=total,
+                    seconds=round(seconds, 3),
+                    left=left,
+                )
 
         try:
             yield advance
         finally:
-            self._tell("end", task=description, done=pace.done, total=total, seconds=round(pace.seconds, 3))
+            self._tell(
+                "end", task=description, done=pace.done, total=total, seconds=round(pace.seconds, 3)
+            )
 
     def note(self, name: str, text: str, /, **facts: Fact) -> None:
         """Tell the facts as an event of this name; the text is for people."""
@@ -216,7 +241,9 @@ def _one_line(text: str) -> str:
 
 
 def _write_line(stream: TextIO, line: str) -> bool:
-    """Whether the stream took the line. One whose reader has gone leads nowhere from then on, or Python fails when it ends."""
+    """Whether the stream took the line. One whose reader has gone leads nowhere from then on, or
+    Python fails when it ends.
+    """
     try:
         stream.write(line + "\n")
         stream.flush()
@@ -247,16 +274,19 @@ def duration(seconds: float) -> str:
 
 
 def as_progress(progress: "bool | Progress") -> Progress:
-    """``True``: a bar if standard error is a terminal; ``False``: silence; a Progress is used as it is.
+    """``True``: a bar if standard error is a terminal; ``False``: silence; a Progress is used as it
+    is.
 
     Raises:
         OptionError: none of these.
     """
-    if isinstance(progress, bool) or type(progress).__name__ in ("bool", "bool_"):  # NumPy's, without importing it
+    # NumPy's, without importing it
+    if isinstance(progress, bool) or type(progress).__name__ in ("bool", "bool_"):
         return Bar() if progress and _is_terminal() else Silent()
     if isinstance(progress, type) or not callable(getattr(progress, "task", None)):
         raise OptionError(
-            f"progress is of type {type(progress).__name__}. Give True, False or a progress, such as npk.progress.Events(file)."
+            f"progress is of type {type(progress).__name__}. Give True, False or a progress, such "
+            f"as npk.progress.Events(file)."
         )
     return progress
 

@@ -1,8 +1,9 @@
-"""The door for samples: what people have them in becomes one array, and what would have to be guessed is refused by its name.
+"""The door for samples: what people have them in becomes one array, and what would have to be
+guessed is refused by its name.
 
-Arrays, tensors of any type, device and stride, tables, pictures, lists of them, and data sets and loaders of torch (of whose items
-``(x, y)`` the first is taken) come in. Masked and sparse values, loaders that shuffle or leave samples out, and what has no length
-stay outside.
+Arrays, tensors of any type, device and stride, tables, pictures, lists of them, and data sets and
+loaders of torch (of whose items ``(x, y)`` the first is taken) come in. Masked and sparse values,
+loaders that shuffle or leave samples out, and what has no length stay outside.
 """
 
 import contextlib
@@ -28,7 +29,8 @@ def as_samples(X: Any, name: str = "X") -> np.ndarray:
         name: what messages call it.
 
     Returns:
-        float32, or float64 where numbers of 8 bytes and more came; the array itself if it is such a one.
+        float32, or float64 where numbers of 8 bytes and more came; the array itself if it is such a
+        one.
 
     Raises:
         DataError: empty, of no number type, not finite, or in a form that is refused.
@@ -41,25 +43,35 @@ def as_samples(X: Any, name: str = "X") -> np.ndarray:
         array = array.astype(np.float64 if wide else np.float32, copy=False)
     if array.ndim < 2 or array.size == 0:
         single = f" Is it one sample? Give {name}[None]." if array.ndim == 1 and array.size else ""
-        raise DataError(f"{name} has shape {array.shape}. Give samples as (n, *input_shape) with n at least 1.{single}")
-    if not np.isfinite([array.min(), array.max()]).all():  # both pass a NaN on, and neither takes memory
-        raise DataError(f"{name} has {np.count_nonzero(~np.isfinite(array))} values that are NaN or infinite. Clean the data first.")
+        raise DataError(
+            f"{name} has shape {array.shape}. Give samples as (n, *input_shape) with n "
+            f"at least 1.{single}"
+        )
+    # both pass a NaN on, and neither takes memory
+    if not np.isfinite([array.min(), array.max()]).all():
+        raise DataError(
+            f"{name} has {np.count_nonzero(~np.isfinite(array))} values that are NaN "
+            f"or infinite. Clean the data first."
+        )
     return array
 
 
 def as_array(X: Any, name: str = "X") -> np.ndarray:
-    """What came as one array, values untouched; half precision that NumPy does not know becomes float32.
+    """What came as one array, values untouched; half precision that NumPy does not know becomes
+    float32.
 
     Args:
-        X: an array (or what NumPy makes one of: a table of pandas, a picture, a :class:`npk.data.Dataset`), a tensor, a data set or
-            a loader of torch, or a list of these.
+        X: an array (or what NumPy makes one of: a table of pandas, a picture, a
+            :class:`npk.data.Dataset`), a tensor, a data set or a loader of torch, or a list of
+            these.
         name: what messages call it.
 
     Returns:
         The array, of the type that came.
 
     Raises:
-        DataError: a form that is refused: masked, sparse, ragged, shuffled, without length, no array at all.
+        DataError: a form that is refused: masked, sparse, ragged, shuffled, without length, no
+            array at all.
     """
     torch = sys.modules.get("torch")  # whose objects can have come only if it is there
     if isinstance(X, np.ndarray):
@@ -67,13 +79,20 @@ def as_array(X: Any, name: str = "X") -> np.ndarray:
     if torch is not None and isinstance(X, torch.Tensor):
         return _of_tensor(X, name)
     if torch is not None and isinstance(X, (torch.utils.data.DataLoader, torch.utils.data.Dataset)):
-        return _of_loader(X, name) if isinstance(X, torch.utils.data.DataLoader) else _of_data_set(X, name)
+        return (
+            _of_loader(X, name)
+            if isinstance(X, torch.utils.data.DataLoader)
+            else _of_data_set(X, name)
+        )
     if isinstance(X, (list, tuple)):
         return _of_list(X, name)
     if hasattr(X, "tocsr"):
         raise DataError(f"{name} is sparse ({type(X).__name__}). Give {name}.toarray().")
     if isinstance(X, Mapping):
-        raise DataError(f"{name} is a {type(X).__name__} with the entries {_some(X)}. Give the one that holds the samples.")
+        raise DataError(
+            f"{name} is a {type(X).__name__} with the entries {_some(X)}. Give the one "
+            f"that holds the samples."
+        )
     if isinstance(X, _HOLLOW) or isinstance(X, type) or not _speaks_numpy(X):
         raise DataError(_no_array(X, name))
     return _foreign(X, name)
@@ -82,9 +101,15 @@ def as_array(X: Any, name: str = "X") -> np.ndarray:
 def _plain(X: np.ndarray, name: str) -> np.ndarray:
     hidden = int(np.ma.count_masked(X)) if isinstance(X, np.ma.MaskedArray) else 0
     if hidden:
-        raise DataError(f"{name} is a masked array with {hidden} values masked. Fill them ({name}.filled(value)) or drop those samples.")
+        raise DataError(
+            f"{name} is a masked array with {hidden} values masked. Fill them "
+            f"({name}.filled(value)) or drop those samples."
+        )
     if X.dtype.names:
-        raise DataError(f"{name} has the fields {_some(X.dtype.names)}. Give a plain array, such as np.stack([...], axis=1) of them.")
+        raise DataError(
+            f"{name} has the fields {_some(X.dtype.names)}. Give a plain array, such "
+            f"as np.stack([...], axis=1) of them."
+        )
     return np.asarray(X)
 
 
@@ -103,50 +128,83 @@ def _of_tensor(X: Any, name: str) -> np.ndarray:
             else ("on the meta device and has no values", "a tensor with values")
         )
         raise DataError(f"{name} is {kind}. Give {remedy}.")
-    known = X.dtype.is_complex or not X.dtype.is_floating_point or X.dtype in (torch.float16, torch.float32, torch.float64)
+    known = (
+        X.dtype.is_complex
+        or not X.dtype.is_floating_point
+        or X.dtype in (torch.float16, torch.float32, torch.float64)
+    )
     try:
         return (X if known else X.detach().float()).numpy(force=True)
     except (TypeError, RuntimeError, ValueError) as error:
-        raise DataError(f"{name} is a {type(X).__name__} of {X.dtype} without values to read ({_line(error)}). Give an array.") from error
+        raise DataError(
+            f"{name} is a {type(X).__name__} of {X.dtype} without values to read "
+            f"({_line(error)}). Give an array."
+        ) from error
 
 
 def _foreign(X: Any, name: str) -> np.ndarray:
     """What says itself how NumPy should read it."""
     if getattr(X, "mode", None) in _PALETTES and hasattr(X, "convert"):
-        raise DataError(f"{name} is a picture whose pixels are numbers of colours (mode {X.mode}). Give picture.convert('RGB').")
+        raise DataError(
+            f"{name} is a picture whose pixels are numbers of colours (mode {X.mode}). "
+            f"Give picture.convert('RGB')."
+        )
     try:
-        array = _of_table(X, name) if hasattr(X, "to_numpy") and hasattr(X, "columns") else np.asarray(X)
+        array = (
+            _of_table(X, name)
+            if hasattr(X, "to_numpy") and hasattr(X, "columns")
+            else np.asarray(X)
+        )
     except NpkError:
         raise
     except Exception as error:  # of a foreign library: of any kind
-        raise DataError(f"{name} is a {type(X).__name__} that gives no array ({_line(error)}). Give a NumPy array.") from error
+        raise DataError(
+            f"{name} is a {type(X).__name__} that gives no array ({_line(error)}). "
+            f"Give a NumPy array."
+        ) from error
     if array.dtype.kind == "O":
         raise DataError(_no_numbers(array, name) if array.ndim else _no_array(X, name))
     return _plain(array, name)
 
 
 def _of_table(X: Any, name: str) -> np.ndarray:
-    """A table of numbers; types that have a missing value of their own become float64, NaN where a value is missing."""
+    """A table of numbers; types with a missing value of their own become float64 with NaN."""
     array = X.to_numpy()
     if array.dtype.kind != "O":
         return array
-    foreign = [str(column) for column in X.columns if np.dtype(getattr(X[column].dtype, "numpy_dtype", "O")).kind not in "fiub"]
+    foreign = [
+        str(column)
+        for column in X.columns
+        if np.dtype(getattr(X[column].dtype, "numpy_dtype", "O")).kind not in "fiub"
+    ]
     foreign = [column for column in foreign if getattr(X[column].dtype, "kind", "O") not in "fiub"]
     if foreign:
-        raise DataError(f"{name} has columns that hold no numbers: {_some(foreign)}. Drop or encode them.")
+        raise DataError(
+            f"{name} has columns that hold no numbers: {_some(foreign)}. Drop or encode them."
+        )
     return X.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def _of_list(X: Sequence[Any], name: str) -> np.ndarray:
     """Lists of numbers, as NumPy reads them; lists of arrays, tensors and pictures, one a sample."""
     if X and all(_is_pair(item) for item in X):
-        raise DataError(f"{name} is a list of pairs, such as (sample, label). Give the samples alone: [x for x, y in {name}].")
-    if any(_is_array(item) or (isinstance(item, (list, tuple)) and any(map(_is_array, item))) for item in X):
+        raise DataError(
+            f"{name} is a list of pairs, such as (sample, label). Give the samples "
+            f"alone: [x for x, y in {name}]."
+        )
+    if any(
+        _is_array(item) or (isinstance(item, (list, tuple)) and any(map(_is_array, item)))
+        for item in X
+    ):
         return _stacked((as_array(item, f"{name}[{i}]") for i, item in enumerate(X)), name)
     try:
         array = np.asarray(X)
     except Exception as error:  # ragged, or of tensors deep inside: of any kind
-        why = "ragged: its samples have several shapes" if "inhomogeneous" in str(error) else f"no list of samples ({_line(error)})"
+        why = (
+            ("ragged: its samples have several shapes")
+            if "inhomogeneous" in str(error)
+            else f"no list of samples ({_line(error)})"
+        )
         raise DataError(f"{name} is {why}. Give each sample the same shape.") from error
     return _plain(array, name)
 
@@ -156,7 +214,8 @@ def _stacked(items: Iterable[np.ndarray], name: str) -> np.ndarray:
     for i, item in enumerate(found):
         if item.shape != found[0].shape:
             raise DataError(
-                f"{name} is ragged: sample 0 has shape {found[0].shape}, sample {i} has {item.shape}. Give each sample the same shape."
+                f"{name} is ragged: sample 0 has shape {found[0].shape}, sample {i} has "
+                f"{item.shape}. Give each sample the same shape."
             )
     return np.stack(found) if found else np.empty(0, np.float32)
 
@@ -167,11 +226,16 @@ def _of_data_set(X: Any, name: str) -> np.ndarray:
 
     kind = type(X).__name__
     if isinstance(X, torch.utils.data.IterableDataset) or not hasattr(X, "__len__"):
-        raise DataError(f"{name} is a {kind} without a length. Collect its samples first: np.stack([x for x, y in dataset]).")
+        raise DataError(
+            f"{name} is a {kind} without a length. Collect its samples first: "
+            f"np.stack([x for x, y in dataset])."
+        )
     if isinstance(X, torch.utils.data.TensorDataset):
         return _of_tensor(X.tensors[0], name)
     items = _read((X[i] for i in range(len(X))), name, kind)
-    return _stacked((as_array(_sample(item, name, kind), f"{name}[{i}]") for i, item in enumerate(items)), name)
+    return _stacked(
+        (as_array(_sample(item, name, kind), f"{name}[{i}]") for i, item in enumerate(items)), name
+    )
 
 
 def _of_loader(X: Any, name: str) -> np.ndarray:
@@ -179,14 +243,22 @@ def _of_loader(X: Any, name: str) -> np.ndarray:
     from torch.utils import data
 
     if isinstance(X.dataset, data.IterableDataset):
-        raise DataError(f"{name} is a loader of a data set without a length. Collect its samples first: np.concatenate(batches).")
+        raise DataError(
+            f"{name} is a loader of a data set without a length. Collect its samples "
+            f"first: np.concatenate(batches)."
+        )
     _check_order(X, name)
     with _as_random_as_before(X):
-        found = [as_array(_sample(batch, name, "loader"), name) for batch in _read(X, name, "loader")]
+        found = [
+            as_array(_sample(batch, name, "loader"), name) for batch in _read(X, name, "loader")
+        ]
     if X.batch_sampler is None:
         return _stacked(found, name)
     if len({batch.shape[1:] if batch.ndim else None for batch in found}) > 1:
-        raise DataError(f"{name} is a loader whose batches do not fit each other. Give each sample the same shape.")
+        raise DataError(
+            f"{name} is a loader whose batches do not fit each other. Give each sample "
+            f"the same shape."
+        )
     return np.concatenate(found) if found and found[0].ndim else np.empty(0, np.float32)
 
 
@@ -196,21 +268,31 @@ def _check_order(X: Any, name: str) -> None:
 
     batches, orders = X.batch_sampler, [X.sampler]
     if batches is not None:  # none where the loader gives one sample at a time
-        orders += [getattr(batches, "sampler", batches)] if type(batches) is data.BatchSampler else [batches]
+        orders += (
+            [getattr(batches, "sampler", batches)]
+            if type(batches) is data.BatchSampler
+            else [batches]
+        )
     strange = [order for order in orders if type(order) is not data.SequentialSampler]
     if strange:
         raise DataError(
-            f"{name} is a loader in the order of its {type(strange[0]).__name__}: rows of the kernel would be no rows of the "
+            f"{name} is a loader in the order of its {type(strange[0]).__name__}: rows of the "
+            f"kernel would be no rows of the "
             "data set. Give a loader with shuffle=False, or its dataset."
         )
     left = len(X.dataset) % batches.batch_size if batches is not None and batches.drop_last else 0
     if left:
-        raise DataError(f"{name} is a loader with drop_last=True, which leaves out the last {left} samples. Give one without it.")
+        raise DataError(
+            f"{name} is a loader with drop_last=True, which leaves out the last {left} "
+            f"samples. Give one without it."
+        )
 
 
 @contextlib.contextmanager
 def _as_random_as_before(loader: Any) -> Iterator[None]:
-    """A loader draws a seed for its workers each time it is read, from torch's random numbers or its own."""
+    """A loader draws a seed for its workers each time it is read, from torch's random numbers or
+    its own.
+    """
     import torch
 
     own = loader.generator
@@ -228,18 +310,26 @@ def _read(items: Iterable[Any], name: str, kind: str) -> Iterator[Any]:
     except NpkError:
         raise
     except Exception as error:
-        raise DataError(f"reading {name}, a {kind}, failed with {type(error).__name__}: {_line(error)}. Mend the data set.") from error
+        raise DataError(
+            f"reading {name}, a {kind}, failed with {type(error).__name__}: "
+            f"{_line(error)}. Mend the data set."
+        ) from error
 
 
 def _sample(item: Any, name: str, kind: str) -> Any:
     """The sample of an item ``(x, y)``, or of an item that is a sample."""
     if isinstance(item, Mapping):
-        raise DataError(f"{name} is a {kind} whose items have the entries {_some(item)}. Give the one that holds the samples as an array.")
+        raise DataError(
+            f"{name} is a {kind} whose items have the entries {_some(item)}. Give the "
+            f"one that holds the samples as an array."
+        )
     return item[0] if isinstance(item, (tuple, list)) and item and _is_array(item[0]) else item
 
 
 def _is_array(item: Any) -> bool:
-    return (hasattr(item, "__array__") or hasattr(item, "__array_interface__")) and not isinstance(item, np.generic)
+    return (hasattr(item, "__array__") or hasattr(item, "__array_interface__")) and not isinstance(
+        item, np.generic
+    )
 
 
 def _is_pair(item: Any) -> bool:
@@ -252,14 +342,28 @@ def _is_pair(item: Any) -> bool:
 
 def _speaks_numpy(X: Any) -> bool:
     return any(
-        hasattr(X, name) for name in ("__array__", "__array_interface__", "__array_struct__", "__cuda_array_interface__", "__dlpack__")
+        hasattr(X, name)
+        for name in (
+            "__array__",
+            "__array_interface__",
+            "__array_struct__",
+            "__cuda_array_interface__",
+            "__dlpack__",
+        )
     )
 
 
 def _no_numbers(array: np.ndarray, name: str) -> str:
     if array.dtype.kind == "c":
-        return f"{name} has dtype {array.dtype}. Complex data not supported: give real numbers, such as both parts as channels."
-    what = " (Python objects: are its samples of several shapes, or None among them?)" if array.dtype.kind == "O" else ""
+        return (
+            f"{name} has dtype {array.dtype}. Complex data not supported: give real numbers, "
+            f"such as both parts as channels."
+        )
+    what = (
+        (" (Python objects: are its samples of several shapes, or None among them?)")
+        if array.dtype.kind == "O"
+        else ""
+    )
     return f"{name} has dtype {array.dtype}{what}. Give an array of numbers."
 
 
@@ -267,15 +371,23 @@ def _no_array(X: Any, name: str) -> str:
     if isinstance(X, (str, os.PathLike)) and not name.startswith("X"):
         return f"{name} is {os.fspath(X)!r}, not an array of numbers. Give the array."
     if isinstance(X, (str, os.PathLike)):
-        return f"{name} is {os.fspath(X)!r}, not samples. Load them first: npk.data.load({os.fspath(X)!r}).X."
+        return (
+            f"{name} is {os.fspath(X)!r}, not samples. Load them first: "
+            f"npk.data.load({os.fspath(X)!r}).X."
+        )
     if isinstance(X, type):
         return f"{name} is the class {X.__name__}, not samples. Give an array (n, *input_shape)."
     if isinstance(X, Iterator):
-        return f"{name} is a {type(X).__name__} without a length. Collect its samples first: np.stack(list(...))."
+        return (
+            f"{name} is a {type(X).__name__} without a length. Collect its samples first: "
+            f"np.stack(list(...))."
+        )
     what = "None" if X is None else f"of type {type(X).__name__}"
     if not name.startswith("X"):
         return f"{name} is {what}, not an array of numbers. Give the array."
-    return f"{name} is {what}, not samples. Give an array (n, *input_shape), a tensor or a data set."
+    return (
+        f"{name} is {what}, not samples. Give an array (n, *input_shape), a tensor or a data set."
+    )
 
 
 def _some(names: Iterable[Any]) -> str:

@@ -9,18 +9,24 @@ import numpy as np
 import pytest
 import torch
 
-# Numba looks only at the file of the function it has compiled, not at those that the function's code comes from.
+# Numba looks only at the file of the function it has compiled, not at those that the function's
+# code comes from.
 _ENGINE = sorted((Path(__file__).parents[1] / "npk" / "backends").rglob("*.py"))
 _STAMP = f"{zlib.crc32(b''.join(file.read_bytes() for file in _ENGINE)):08x}"
-os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / f"numba-{_STAMP}"))
+os.environ.setdefault(
+    "NUMBA_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / f"numba-{_STAMP}")
+)
 
-# The accuracy promised against the float64 definition. A wider tolerance in a test carries a comment with the reason.
+# The accuracy promised against the float64 definition. A wider tolerance in a test carries a
+# comment with the reason.
 TOLERANCE = {"float32": 1e-5, "float64": 1e-11}
 
 
 @pytest.fixture
 def rng(request):
-    """Random numbers that depend on the test's own name alone: the same in every run and in every order."""
+    """Random numbers that depend on the test's own name alone: the same in every run and in every
+    order.
+    """
     return np.random.default_rng(zlib.crc32(request.node.name.encode()))
 
 
@@ -44,7 +50,8 @@ def pytest_runtest_setup(item):
 @functools.cache
 def no_device():
     """Why the tests that need a CUDA device cannot run; nothing if they can."""
-    from npk.backends.cuda.launcher import find_launcher  # here, since what it imports looks at the folder that is set above
+    # here, since what it imports looks at the folder that is set above
+    from npk.backends.cuda.launcher import find_launcher
     from npk.errors import BackendError
 
     try:
@@ -55,7 +62,9 @@ def no_device():
 
 
 def kernel_deviation(actual, expected, diagonals=None):
-    """The worst difference of two kernels, relative to the root of the diagonals' product, else to the largest entry."""
+    """The worst difference of two kernels, relative to the root of the diagonals' product, else to
+    the largest entry.
+    """
     actual, expected = np.asarray(actual, dtype=np.float64), np.asarray(expected, dtype=np.float64)
     assert actual.shape == expected.shape, f"shapes differ: {actual.shape} and {expected.shape}"
     assert np.isfinite(actual).all(), "the actual kernel is not finite"
@@ -67,14 +76,19 @@ def kernel_deviation(actual, expected, diagonals=None):
         rows, columns = (np.asarray(diagonal, dtype=np.float64) for diagonal in diagonals)
         unit = np.sqrt(np.outer(rows, columns))
     difference = np.abs(actual - expected)
-    assert not difference[unit == 0].any(), "the kernels differ where the expected scale is exactly zero"
+    assert not difference[unit == 0].any(), (
+        "the kernels differ where the expected scale is exactly zero"
+    )
     return float(np.divide(difference, unit, out=np.zeros_like(difference), where=unit > 0).max())
 
 
 def assert_kernels_equal(actual, expected, dtype, diagonals=None):
     """Fail unless two kernels agree to the accuracy promised for ``dtype``.
 
-    ``diagonals`` is the pair (K(x, x) of the rows, K(y, y) of the columns) and makes the comparison relative to the root of their product.
+    ``diagonals`` is the pair (K(x, x) of the rows, K(y, y) of the columns) and makes the comparison
+    relative to the root of their product.
     """
     deviation = kernel_deviation(actual, expected, diagonals)
-    assert deviation <= TOLERANCE[str(dtype)], f"kernels differ by {deviation:.3g}, {TOLERANCE[str(dtype)]:.0e} is promised for {dtype}"
+    assert deviation <= TOLERANCE[str(dtype)], (
+        f"kernels differ by {deviation:.3g}, {TOLERANCE[str(dtype)]:.0e} is promised for {dtype}"
+    )

@@ -1,6 +1,8 @@
-"""One random network, compared with its definition in every way: ``python tests/fuzz.py SEED``, or many: ``python tests/fuzz.py 0:2000``.
+"""One random network, compared with its definition in every way: ``python tests/fuzz.py SEED``, or
+many: ``python tests/fuzz.py 0:2000``.
 
-The oracle knows the torch module alone (``frozen_gates``). A range is counted: read, refused by reason, wrong, and errors of other kinds.
+The oracle knows the torch module alone (``frozen_gates``). A range is counted: read, refused by
+reason, wrong, and errors of other kinds.
 """
 
 import collections
@@ -34,7 +36,9 @@ SINGLE = ("float32", "float64")
 
 
 class Case:
-    """A network with weights and samples, and what it is by itself: output, gates, a copy in float64."""
+    """A network with weights and samples, and what it is by itself: output, gates, a copy in
+    float64.
+    """
 
     def __init__(self, net, shape, seed, dtype="float64"):
         self.rng, self.dtype = np.random.default_rng(seed), dtype
@@ -44,19 +48,31 @@ class Case:
         self.X = X.to(torch.float64 if dtype == "float64" else torch.float32).numpy()
         self.gates, self.output = freeze(self.net, X.clone())
         self.exact, self.inputs = copy.deepcopy(self.net).double(), X.double()
-        self.frozen = tree_map(lambda gate: gate.double() if gate.is_floating_point() else gate, self.gates)
+        self.frozen = tree_map(
+            lambda gate: gate.double() if gate.is_floating_point() else gate, self.gates
+        )
 
     @property
     def tolerance(self):
         """Gates that are real numbers are as exact as the network that makes them."""
-        soft = any(gate.is_floating_point() and not (gate == gate.round()).all() for gate in tree_leaves(self.gates))
+        soft = any(
+            gate.is_floating_point() and not (gate == gate.round()).all()
+            for gate in tree_leaves(self.gates)
+        )
         return "float32" if soft and self.dtype != "float64" else "float64"
 
     def sizes(self):
         """Of the entries of parameters where the kernel's scale is 1 / fan-in: its root."""
         modules = {name: module for name, module in self.net.named_modules() if name}
-        weights = ((name, w, modules.get(name.rpartition(".")[0])) for name, w in self.net.named_parameters())
-        return {name: fan_in(module, w) ** -0.5 for name, w, module in weights if module is not None and w.dim() > 1}
+        weights = (
+            (name, w, modules.get(name.rpartition(".")[0]))
+            for name, w in self.net.named_parameters()
+        )
+        return {
+            name: fan_in(module, w) ** -0.5
+            for name, w, module in weights
+            if module is not None and w.dim() > 1
+        }
 
 
 def case_of(seed):
@@ -67,7 +83,9 @@ def case_of(seed):
 
 
 def examine(case):
-    """Compare every number that npk gives for the network with its definition. Tells why the network was not read, if it was not."""
+    """Compare every number that npk gives for the network with its definition. Tells why the
+    network was not read, if it was not.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # dead inputs, padded copies
         try:
@@ -77,7 +95,9 @@ def examine(case):
         assert from_dict(json.loads(json.dumps(to_dict(table.graph)))) == table.graph
         assert str(table.graph)
         _examine_outputs(case, table)
-        return next(filter(None, [_examine_kernel(case, table, bias) for bias in ("ignore", "paths")]), None)
+        return next(
+            filter(None, [_examine_kernel(case, table, bias) for bias in ("ignore", "paths")]), None
+        )
 
 
 def _examine_outputs(case, table):
@@ -85,23 +105,37 @@ def _examine_outputs(case, table):
     own = own_weights(case.net)
     if case.dtype == "float64":  # the oracle, and the network as it is
         np.testing.assert_allclose(case.output, case.net(case.inputs.clone()).detach(), atol=1e-12)
-    others = {name: w * torch.as_tensor(case.rng.uniform(0.5, 1.5, tuple(w.shape))) for name, w in own.items()}
-    accuracy = {"rtol": 1e-9, "atol": 1e-11} if case.tolerance == "float64" else {"rtol": 1e-4, "atol": 1e-5}
+    others = {
+        name: w * torch.as_tensor(case.rng.uniform(0.5, 1.5, tuple(w.shape)))
+        for name, w in own.items()
+    }
+    accuracy = (
+        {"rtol": 1e-9, "atol": 1e-11}
+        if case.tolerance == "float64"
+        else {"rtol": 1e-4, "atol": 1e-5}
+    )
     for weights in (own, others):
         expected = frozen_output(case.exact, case.inputs, case.frozen, weights, Normed).detach()
-        np.testing.assert_allclose(evaluate(table, weights).reshape(expected.shape), expected, **accuracy)
+        np.testing.assert_allclose(
+            evaluate(table, weights).reshape(expected.shape), expected, **accuracy
+        )
 
 
 def _examine_kernel(case, table, bias):
-    """Both backends against enumeration and, where coefficients are few, against differentiation; then the other options."""
+    """Both backends against enumeration and, where coefficients are few, against differentiation;
+    then the other options.
+    """
     options = {"scale": "count", "bias": bias, "dtype": "float64", "progress": False}
     try:
-        kernels = [npk.kernel(table, backend=backend, **options) for backend in ("reference", "cpu")]
+        kernels = [
+            npk.kernel(table, backend=backend, **options) for backend in ("reference", "cpu")
+        ]
         kernels += [_in_parts(table, options)]
     except REFUSALS as error:
         return str(error)
     expected = [np.array(path_kernel(table, table, scale="count", bias=bias))]
-    if bias == "ignore" or not turns_channels_into_positions(case.net):  # a constant is a bias of each channel
+    # a constant is a bias of each channel
+    if bias == "ignore" or not turns_channels_into_positions(case.net):
         expected += _differentiated(case, bias=bias)
     for kernel in kernels:
         for definition in expected:
@@ -113,7 +147,9 @@ def _examine_kernel(case, table, bias):
 def _in_parts(table, options):
     """The whole kernel, as the kernel of some rows with all columns."""
     parts = (slice(0, 1), slice(1, len(table)))
-    return np.concatenate([npk.kernel(table.take(part), table, backend="cpu", **options) for part in parts])
+    return np.concatenate(
+        [npk.kernel(table.take(part), table, backend="cpu", **options) for part in parts]
+    )
 
 
 def _examine_options(case, table, options):
@@ -121,11 +157,18 @@ def _examine_options(case, table, options):
     bias, starts_from_ones = options["bias"], "ones" in {step.label for step, _ in case.net.steps}
     fans = npk.kernel(table, **{**options, "scale": "fan_in"})
     _compare(fans, np.array(path_kernel(table, table, scale="fan_in", bias=bias)), "float64")
-    _compare(npk.kernel(table, **{**options, "scale": "fan_in", "dtype": "float32"}), fans, "float32")
+    _compare(
+        npk.kernel(table, **{**options, "scale": "fan_in", "dtype": "float32"}), fans, "float32"
+    )
     roots = np.sqrt(np.diagonal(fans))
-    cosines = np.divide(fans, np.outer(roots, roots), out=np.zeros_like(fans), where=np.outer(roots, roots) > 0)
-    np.testing.assert_allclose(npk.kernel(table, **{**options, "scale": "cosine"}), cosines, atol=1e-9)
-    if bias == "ignore" and not any("axis" in step.label for step, _ in case.net.steps):  # matrices have a fan-in of their own
+    cosines = np.divide(
+        fans, np.outer(roots, roots), out=np.zeros_like(fans), where=np.outer(roots, roots) > 0
+    )
+    np.testing.assert_allclose(
+        npk.kernel(table, **{**options, "scale": "cosine"}), cosines, atol=1e-9
+    )
+    # matrices have a fan-in of their own
+    if bias == "ignore" and not any("axis" in step.label for step, _ in case.net.steps):
         for definition in _differentiated(case, bias=bias, sizes=case.sizes()):
             _compare(fans, definition, case.tolerance)
     if not starts_from_ones:
@@ -136,12 +179,18 @@ def _examine_options(case, table, options):
 
 def _differentiated(case, **options):
     with contextlib.suppress(TooManyError):
-        return [differentiated_kernel(case.exact, case.inputs, gates=case.frozen, most=COEFFICIENTS, **options)]
+        return [
+            differentiated_kernel(
+                case.exact, case.inputs, gates=case.frozen, most=COEFFICIENTS, **options
+            )
+        ]
     return []
 
 
 def _compare(kernel, definition, tolerance):
-    assert_kernels_equal(kernel, definition, tolerance, (np.diagonal(definition), np.diagonal(definition)))
+    assert_kernels_equal(
+        kernel, definition, tolerance, (np.diagonal(definition), np.diagonal(definition))
+    )
 
 
 def reason_of(text):
@@ -159,15 +208,27 @@ def count(seeds, out=sys.stdout):
             reasons.update([reason_of(refused)] if refused else [])
         except Exception as error:  # told, and counted
             found["wrong" if isinstance(error, AssertionError) else "other errors"] += 1
-            print(f"seed {seed}: {type(error).__name__}: {' '.join(str(error).split())[:300]}", file=out, flush=True)
+            print(
+                f"seed {seed}: {type(error).__name__}: {' '.join(str(error).split())[:300]}",
+                file=out,
+                flush=True,
+            )
         if sum(found.values()) % 50 == 0:
             print(dict(found), file=out, flush=True)
-    print(dict(found), *(f"{number:5} {reason}" for reason, number in reasons.most_common()), sep="\n", file=out, flush=True)
+    print(
+        dict(found),
+        *(f"{number:5} {reason}" for reason, number in reasons.most_common()),
+        sep="\n",
+        file=out,
+        flush=True,
+    )
     return found
 
 
 def main(argument):
-    """One seed: the network, and what differs. A range: counts; exit code 1 where anything is wrong."""
+    """One seed: the network, and what differs. A range: counts; exit code 1 where anything is
+    wrong.
+    """
     torch.set_num_threads(1)
     if ":" in argument:
         found = count(range(*map(int, argument.split(":"))))

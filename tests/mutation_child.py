@@ -1,7 +1,9 @@
-"""Reads mutated files as a user would, one after the other, and says in a line of JSON how each went.
+"""Reads mutated files as a user would, one after the other, and says in a line of JSON how each
+went.
 
-Run as ``python mutation_child.py KIND FOLDER FIRST LAST``; the folder has ``good`` files and receives the mutated ones. It runs in a
-process of its own because a mutated file may end it, take its memory, or never end.
+Run as ``python mutation_child.py KIND FOLDER FIRST LAST``; the folder has ``good`` files and
+receives the mutated ones. It runs in a process of its own because a mutated file may end it, take
+its memory, or never end.
 """
 
 import json
@@ -23,13 +25,27 @@ import npk
 from npk.errors import NpkError
 
 MEMORY, SECONDS = 2 << 30, 60
-SUFFIXES = {"torchscript": ".ts", "torchscript weights": ".ts", "pt": ".pt", "pth": ".pth", "gates": "", "store": ".zarr"}
+SUFFIXES = {
+    "torchscript": ".ts",
+    "torchscript weights": ".ts",
+    "pt": ".pt",
+    "pth": ".pth",
+    "gates": "",
+    "store": ".zarr",
+}
 
 
 def network():
     """A small convolutional network, always the same."""
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 3)).eval()
+    return nn.Sequential(
+        nn.Conv2d(1, 2, 3, padding=1),
+        nn.BatchNorm2d(2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(8, 3),
+    ).eval()
 
 
 def samples():
@@ -42,7 +58,11 @@ def make(kind, path):
     if kind in ("pt", "safetensors", "pt2"):
         npk.save(net, path, **({"example": X[:1]} if kind == "pt2" else {}))
     elif kind == "safetensors of npk":
-        npk.save(npk.networks.build("conv", input_shape=[1, 4, 4], classes=3, channels=[2], seed=0), path, note=[1, {"a": None}])
+        npk.save(
+            npk.networks.build("conv", input_shape=[1, 4, 4], classes=3, channels=[2], seed=0),
+            path,
+            note=[1, {"a": None}],
+        )
     elif kind == "pth":
         torch.save({"epoch": 3, "state_dict": net.state_dict(), "best": 0.5}, path)
     elif kind == "legacy pt":
@@ -76,10 +96,24 @@ def write_onnx(net, path):
         helper.make_node("Gemm", ["f", "vt", "d"], ["y"]),
     ]
     state = {"w": net[0].weight, "b": net[0].bias, "v": net[5].weight, "d": net[5].bias}
-    tensors = [numpy_helper.from_array(value.detach().numpy(), name) for name, value in state.items()]
-    tensors += [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in {"zero": [0], "rest": [8]}.items()]
-    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in (("x", ["n", 1, 4, 4]), ("y", ["n", 3])))
-    save(helper.make_model(helper.make_graph(nodes, "g", [x], [y], tensors), opset_imports=[helper.make_opsetid("", 17)]), path)
+    tensors = [
+        numpy_helper.from_array(value.detach().numpy(), name) for name, value in state.items()
+    ]
+    tensors += [
+        numpy_helper.from_array(np.array(value, np.int64), name)
+        for name, value in {"zero": [0], "rest": [8]}.items()
+    ]
+    x, y = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("x", ["n", 1, 4, 4]), ("y", ["n", 3]))
+    )
+    save(
+        helper.make_model(
+            helper.make_graph(nodes, "g", [x], [y], tensors),
+            opset_imports=[helper.make_opsetid("", 17)],
+        ),
+        path,
+    )
 
 
 def read(kind, path):
@@ -94,7 +128,11 @@ def read(kind, path):
         return {"kernel": np.asarray(npk.Gram.load(path))}
     if kind == "safetensors of npk":
         npk.checkpoint.read_details(path)
-    arch = {"arch": network} if kind in ("pt", "pth", "legacy pt", "safetensors", "torchscript weights") else {}
+    arch = (
+        {"arch": network}
+        if kind in ("pt", "pth", "legacy pt", "safetensors", "torchscript weights")
+        else {}
+    )
     net = npk.load(path, **arch)
     found = {name: tensor.detach().numpy() for name, tensor in net.state_dict().items()}
     if not arch:
@@ -108,11 +146,15 @@ def same(found, expected, shapes=False):
     if found.keys() != expected.keys():
         return False
     pairs = [(np.asarray(found[name]), np.asarray(expected[name])) for name in expected]
-    return all(a.shape == b.shape and (shapes or np.array_equal(a, b, equal_nan=True)) for a, b in pairs)
+    return all(
+        a.shape == b.shape and (shapes or np.array_equal(a, b, equal_nan=True)) for a, b in pairs
+    )
 
 
 def outcome(kind, path, expected):
-    """How reading went: refused, same, other (values of the same shapes), reshaped, or what is wrong."""
+    """How reading went: refused, same, other (values of the same shapes), reshaped, or what is
+    wrong.
+    """
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         try:
@@ -125,10 +167,22 @@ def outcome(kind, path, expected):
         except Exception:
             how = f"WRONG: {traceback.format_exc()[-1500:]}"
         else:
-            finite = all(np.isfinite(value).all() for value in map(np.asarray, found.values()) if value.dtype.kind == "f")
-            how = "same" if same(found, expected) else "other" if same(found, expected, True) else "reshaped"
+            finite = all(
+                np.isfinite(value).all()
+                for value in map(np.asarray, found.values())
+                if value.dtype.kind == "f"
+            )
+            how = (
+                "same"
+                if same(found, expected)
+                else "other"
+                if same(found, expected, True)
+                else "reshaped"
+            )
             how = how if finite else "WRONG: values are not finite"
-    foreign = [str(w.message)[:200] for w in told if not issubclass(w.category, npk.errors.KernelWarning)]
+    foreign = [
+        str(w.message)[:200] for w in told if not issubclass(w.category, npk.errors.KernelWarning)
+    ]
     return f"WRONG: warning {foreign[0]}" if foreign and not how.startswith("WRONG") else how
 
 
@@ -149,7 +203,12 @@ def main(kind, folder, first, last):
         signal.alarm(SECONDS)
         how = outcome(kind, path, expected)
         signal.alarm(0)
-        print(json.dumps({"number": number, "how": how, "seconds": round(time.monotonic() - start, 2)}), flush=True)
+        print(
+            json.dumps(
+                {"number": number, "how": how, "seconds": round(time.monotonic() - start, 2)}
+            ),
+            flush=True,
+        )
         if not how.startswith("WRONG"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 

@@ -1,4 +1,6 @@
-"""A mutator of files: bytes, numbers, JSON values and members of archives are changed at random, with their check sums mended or not."""
+"""A mutator of files: bytes, numbers, JSON values and members of archives are changed at random,
+with their check sums mended or not.
+"""
 
 import io
 import json
@@ -7,7 +9,24 @@ import struct
 import zipfile
 import zlib
 
-EDGES = (0, 1, -1, 2**7, 2**8 - 1, 2**15, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**62, -(2**31), -(2**63), 2**63 - 1, 10**9)
+EDGES = (
+    0,
+    1,
+    -1,
+    2**7,
+    2**8 - 1,
+    2**15,
+    2**16,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+    2**40,
+    2**62,
+    -(2**31),
+    -(2**63),
+    2**63 - 1,
+    10**9,
+)
 VALUES = (
     None,
     True,
@@ -43,7 +62,9 @@ def flip(rng, content):
 def overwrite(rng, content):
     found = bytearray(content)
     start, length = rng.integers(len(found)), int(rng.integers(1, 16))
-    found[start : start + length] = bytes(rng.choice((0, 255, 65, rng.integers(256)), size=length).tolist())[: len(found) - start]
+    found[start : start + length] = bytes(
+        rng.choice((0, 255, 65, rng.integers(256)), size=length).tolist()
+    )[: len(found) - start]
     return bytes(found)
 
 
@@ -66,7 +87,13 @@ def swap(rng, content):
     a, b = sorted(int(at) for at in rng.integers(0, max(1, len(content) - size), 2))
     if b < a + size:
         return content[b:] + content[:b]
-    return content[:a] + content[b : b + size] + content[a + size : b] + content[a : a + size] + content[b + size :]
+    return (
+        content[:a]
+        + content[b : b + size]
+        + content[a + size : b]
+        + content[a : a + size]
+        + content[b + size :]
+    )
 
 
 def repeat(rng, content):
@@ -77,8 +104,16 @@ def repeat(rng, content):
 def renumber(rng, content):
     """Whole numbers of 2, 4 or 8 bytes become very small or very large."""
     found, size = bytearray(content), int(rng.choice((2, 4, 8)))
-    small = [at for at in range(0, len(found) - size) if any(found[at : at + size]) and not any(found[at + 1 : at + size])]
-    at = int(rng.choice(small)) if small and rng.random() < 0.7 else int(rng.integers(max(1, len(found) - size)))
+    small = [
+        at
+        for at in range(0, len(found) - size)
+        if any(found[at : at + size]) and not any(found[at + 1 : at + size])
+    ]
+    at = (
+        int(rng.choice(small))
+        if small and rng.random() < 0.7
+        else int(rng.integers(max(1, len(found) - size)))
+    )
     number = int(EDGES[rng.integers(len(EDGES))]) % 2 ** (8 * size)
     found[at : at + size] = number.to_bytes(size, "little" if rng.random() < 0.8 else "big")
     return bytes(found)
@@ -91,7 +126,13 @@ def rejson(rng, content):
     waiting = [parsed]
     while waiting:
         inner = waiting.pop()
-        keys = list(inner) if isinstance(inner, dict) else list(range(len(inner))) if isinstance(inner, list) else []
+        keys = (
+            list(inner)
+            if isinstance(inner, dict)
+            else list(range(len(inner)))
+            if isinstance(inner, list)
+            else []
+        )
         places.extend((inner, key) for key in keys)
         waiting.extend(inner[key] for key in keys)
     if not places:
@@ -100,7 +141,11 @@ def rejson(rng, content):
     how = rng.random()
     if how < 0.7:
         other = places[rng.integers(len(places))]
-        holder[key] = VALUES[rng.integers(len(VALUES))] if rng.random() < 0.7 else json.loads(json.dumps(other[0][other[1]]))
+        holder[key] = (
+            VALUES[rng.integers(len(VALUES))]
+            if rng.random() < 0.7
+            else json.loads(json.dumps(other[0][other[1]]))
+        )
     elif isinstance(holder, dict):
         moved = holder.pop(key)
         if how < 0.85:
@@ -126,9 +171,13 @@ def mutated(rng, content):
 
 
 def rezipped(rng, content):
-    """An archive with one member changed and its check sum mended; or a member is lost, doubled or renamed."""
+    """An archive with one member changed and its check sum mended; or a member is lost, doubled or
+    renamed.
+    """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        members = [(info.filename, archive.read(info), info.compress_type) for info in archive.infolist()]
+        members = [
+            (info.filename, archive.read(info), info.compress_type) for info in archive.infolist()
+        ]
     at = int(rng.integers(len(members)))
     name, inside, packed = members[at]
     how = rng.random()
@@ -139,7 +188,11 @@ def rezipped(rng, content):
     elif how < 0.93:
         members.append((name.upper() if rng.random() < 0.5 else name + "x", inside, packed))
     else:
-        members[at] = mutated(rng, name.encode()).decode("latin-1").replace("\0", "0") or "x", inside, packed
+        members[at] = (
+            mutated(rng, name.encode()).decode("latin-1").replace("\0", "0") or "x",
+            inside,
+            packed,
+        )
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for member in members:
@@ -170,7 +223,11 @@ def mutate_folder(rng, source, target):
     shutil.copytree(source, target)
     files = sorted(path for path in target.rglob("*") if path.is_file())
     # small files, which describe the others, as often as large ones
-    path = files[rng.integers(len(files))] if rng.random() < 0.5 else min((files[i] for i in rng.integers(len(files), size=4)), key=size)
+    path = (
+        files[rng.integers(len(files))]
+        if rng.random() < 0.5
+        else min((files[i] for i in rng.integers(len(files), size=4)), key=size)
+    )
     how = rng.random()
     if how < 0.85:
         path.write_bytes(mutated(rng, path.read_bytes()))

@@ -1,4 +1,5 @@
-"""Random networks of supported operators: a random walk over layers, each tried on a batch and kept where it runs.
+"""Random networks of supported operators: a random walk over layers, each tried on a batch and kept
+where it runs.
 
 ``choose(options)`` picks one of a list; hypothesis or ``random.Random(seed).choice`` serves.
 """
@@ -29,7 +30,10 @@ class RandomNet(nn.Module):
         return values[-1]
 
     def extra_repr(self):
-        return "\n".join(f"{i + 1}: {f.label} of {', '.join(map(str, inputs))}" for i, (f, inputs) in enumerate(self.steps))
+        return "\n".join(
+            f"{i + 1}: {f.label} of {', '.join(map(str, inputs))}"
+            for i, (f, inputs) in enumerate(self.steps)
+        )
 
 
 @dataclass
@@ -50,7 +54,12 @@ class Builder:
     def __init__(self, choose, rank, plain=False):
         self.choose, self.rank, self.plain, self.net = choose, rank, plain, RandomNet().double()
         shape = (choose([1, 2, 3]), *[choose([3, 4, 2]) for _ in range(rank)])
-        self.shape, self.values, self.paths, self.now = shape, [torch.rand(2, *shape).double()], [1], 0
+        self.shape, self.values, self.paths, self.now = (
+            shape,
+            [torch.rand(2, *shape).double()],
+            [1],
+            0,
+        )
 
     @property
     def value(self):
@@ -67,7 +76,13 @@ class Builder:
     def own(self, member):
         """Add a module or parameter and give its name."""
         name = f"layer{len(list(self.net.children())) + len(self.net._parameters)}"
-        setattr(self.net, name, member.double() if isinstance(member, nn.Module) else nn.Parameter(member.data.double()))
+        setattr(
+            self.net,
+            name,
+            member.double()
+            if isinstance(member, nn.Module)
+            else nn.Parameter(member.data.double()),
+        )
         return name
 
     def layer(self, module, label=None, factor=1):
@@ -76,7 +91,9 @@ class Builder:
         return Step(label or f"{name} {module}", lambda net, x: getattr(net, name)(x), factor)
 
     def push(self, step, *inputs):
-        """Try a step; keep it where it runs, stays small and leaves a value. Tells whether it was kept."""
+        """Try a step; keep it where it runs, stays small and leaves a value. Tells whether it was
+        kept.
+        """
         inputs = inputs or (self.now,)
         paths = step.factor * sum(self.paths[i] for i in inputs)
         try:
@@ -111,7 +128,11 @@ def convolution(b, channels=None, same=False):
         mode = b.choose(["zeros", "circular", "zeros", "reflect"]) if b.choose([0, 1]) else "zeros"
         options = {"padding": "same", "dilation": b.sides([1, 2]), "padding_mode": mode}
     else:
-        options = {"padding": b.sides([0, 1, 2]), "stride": b.sides([1, 2]), "dilation": b.sides([1, 1, 2])}
+        options = {
+            "padding": b.sides([0, 1, 2]),
+            "stride": b.sides([1, 2]),
+            "dilation": b.sides([1, 1, 2]),
+        }
     module = kind(b.channels, out, kernel, groups=groups, bias=bool(b.choose([1, 0])), **options)
     return b.layer(module, factor=module.weight[0].numel())
 
@@ -119,8 +140,19 @@ def convolution(b, channels=None, same=False):
 def transposed(b):
     kind = b.kind("ConvTranspose")
     groups, stride = b.choose([1, b.channels]), b.sides([1, 2, 3])
-    sides = {"output_padding": tuple(b.choose(range(s)) for s in stride), "padding": b.sides([0, 1]), "dilation": b.sides([1, 1, 2])}
-    module = kind(b.channels, groups * b.choose([1, 2]), b.sides([1, 2, 3]), stride=stride, groups=groups, **sides)
+    sides = {
+        "output_padding": tuple(b.choose(range(s)) for s in stride),
+        "padding": b.sides([0, 1]),
+        "dilation": b.sides([1, 1, 2]),
+    }
+    module = kind(
+        b.channels,
+        groups * b.choose([1, 2]),
+        b.sides([1, 2, 3]),
+        stride=stride,
+        groups=groups,
+        **sides,
+    )
     return b.layer(module, factor=b.channels // groups * module.weight[0, 0].numel())
 
 
@@ -154,14 +186,30 @@ def earlier_gate(b):
         "hard sigmoid": F.hardsigmoid,
     }
     name = b.choose(["compared", "compared, as numbers", "hard"] if b.plain else list(gates))
-    b.push(Step(f"gates of an earlier value, {name}", lambda net, x, q: x * gates[name](q)), b.now, earlier)
+    b.push(
+        Step(f"gates of an earlier value, {name}", lambda net, x, q: x * gates[name](q)),
+        b.now,
+        earlier,
+    )
 
 
 def gate(b):
     spelling = b.choose(list(SPELLINGS))
     if b.plain or b.choose([0, 0, 1]):
-        return b.layer(nn.ReLU()) if b.choose([0, 1]) else Step(f"ReLU, {spelling}", lambda net, x: SPELLINGS[spelling](x))
-    options = [nn.ReLU(), nn.ReLU(inplace=True), nn.LeakyReLU(0.2), nn.PReLU(init=0.4), nn.PReLU(b.channels), nn.ReLU6(), nn.SiLU()]
+        return (
+            b.layer(nn.ReLU())
+            if b.choose([0, 1])
+            else Step(f"ReLU, {spelling}", lambda net, x: SPELLINGS[spelling](x))
+        )
+    options = [
+        nn.ReLU(),
+        nn.ReLU(inplace=True),
+        nn.LeakyReLU(0.2),
+        nn.PReLU(init=0.4),
+        nn.PReLU(b.channels),
+        nn.ReLU6(),
+        nn.SiLU(),
+    ]
     options += [nn.ReLU()] * 4 + [
         nn.Hardtanh(-0.3, 0.4),
         nn.Hardtanh(0.0, 0.6),
@@ -174,13 +222,24 @@ def gate(b):
     ]
     chosen = b.choose(options)
     if isinstance(chosen, nn.Module):
-        copied = Step("a copy", lambda net, x: x.clone())  # in place: not on a value that others read too
-        return b.layer(chosen) if not getattr(chosen, "inplace", False) or b.push(copied) else b.layer(nn.ReLU())
+        # in place: not on a value that others read too
+        copied = Step("a copy", lambda net, x: x.clone())
+        return (
+            b.layer(chosen)
+            if not getattr(chosen, "inplace", False) or b.push(copied)
+            else b.layer(nn.ReLU())
+        )
     if chosen in ("external", "squeeze"):
         kind = b.kind("Conv")(b.channels, b.channels, 1)
-        name, axes, sigmoid = b.own(kind), tuple(range(2, 2 + b.rank)), b.choose([torch.sigmoid, F.hardsigmoid])
+        name, axes, sigmoid = (
+            b.own(kind),
+            tuple(range(2, 2 + b.rank)),
+            b.choose([torch.sigmoid, F.hardsigmoid]),
+        )
         if chosen == "squeeze":
-            return Step(chosen, lambda net, x: x * sigmoid(getattr(net, name)(x.mean(axes, keepdim=True))))
+            return Step(
+                chosen, lambda net, x: x * sigmoid(getattr(net, name)(x.mean(axes, keepdim=True)))
+            )
         return Step(chosen, lambda net, x: x * sigmoid(getattr(net, name)(x)))
     functions = {"abs": torch.abs, "glu": lambda x: F.glu(x, 1)}
     return Step(chosen, lambda net, x: functions[chosen](x))
@@ -205,7 +264,11 @@ def pool(b):
             module = b.kind("AdaptiveMaxPool")(b.sides([1, 2, 3]))
         case _:
             take = b.choose([torch.mean, torch.sum, torch.amax])
-            return Step(f"{take.__name__} of the last axis", lambda net, x: take(x, -1, keepdim=True), b.value.shape[-1])
+            return Step(
+                f"{take.__name__} of the last axis",
+                lambda net, x: take(x, -1, keepdim=True),
+                b.value.shape[-1],
+            )
     return b.layer(module, factor=factor)
 
 
@@ -247,7 +310,10 @@ def rearrange(b):
         Step("every second position", lambda net, x: x[..., ::2]),
         Step("first half", lambda net, x: x.chunk(2, 1)[0]),
         Step("split off one", lambda net, x: torch.split(x, [1, c - 1], 1)[1]),
-        Step(f"shuffle {groups}", lambda net, x: x.unflatten(1, (groups, c // groups)).transpose(1, 2).flatten(1, 2)),
+        Step(
+            f"shuffle {groups}",
+            lambda net, x: x.unflatten(1, (groups, c // groups)).transpose(1, 2).flatten(1, 2),
+        ),
         Step(f"pad {widths}", lambda net, x: F.pad(x, widths)),
         Step(f"pad {mode}", lambda net, x: F.pad(x, [1] * (2 * rank), mode=mode)),
         Step("pad channels", lambda net, x: F.pad(x, [0, 0] * rank + [1, 0])),
@@ -272,7 +338,9 @@ def rearrange(b):
 
 
 def join(b):
-    """A second branch from an earlier value through a convolution of its own, then a sum, difference or concatenation."""
+    """A second branch from an earlier value through a convolution of its own, then a sum,
+    difference or concatenation.
+    """
     grid, target = b.value.shape[2:], b.now
     earlier = b.choose([i for i, v in enumerate(b.values) if v.shape[2:] == grid])
     joins = {
@@ -298,11 +366,19 @@ def join(b):
 
 def tied(b):
     """A convolution of the network once more."""
-    names = [n for n, m in b.net.named_children() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d) and m.in_channels == b.channels]
+    names = [
+        n
+        for n, m in b.net.named_children()
+        if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d) and m.in_channels == b.channels
+    ]
     if not names:
         return convolution(b)
     name = b.choose(names)
-    return Step(f"{name} again", lambda net, x: getattr(net, name)(x), getattr(b.net, name).weight[0].numel())
+    return Step(
+        f"{name} again",
+        lambda net, x: getattr(net, name)(x),
+        getattr(b.net, name).weight[0].numel(),
+    )
 
 
 def matrix(b):
@@ -315,12 +391,24 @@ def matrix(b):
             Step("last axis @ W", lambda net, x: x @ getattr(net, cols), inside),
             Step("last axis @ W.T", lambda net, x: x @ getattr(net, rows).T, inside),
             Step("last axis, turned W", lambda net, x: F.linear(x, getattr(net, cols).t()), inside),
-            Step("last axis, einsum", lambda net, x: torch.einsum("...i,io->...o", x, getattr(net, cols)), inside),
+            Step(
+                "last axis, einsum",
+                lambda net, x: torch.einsum("...i,io->...o", x, getattr(net, cols)),
+                inside,
+            ),
         ]
     )
 
 
-STEPS = [convolution] * 6 + [transposed] + [gate] * 6 + [pool] * 2 + [norm, scale, scale] + [rearrange] * 4 + [matrix]
+STEPS = (
+    [convolution] * 6
+    + [transposed]
+    + [gate] * 6
+    + [pool] * 2
+    + [norm, scale, scale]
+    + [rearrange] * 4
+    + [matrix]
+)
 RARE = [tied, *STEPS]
 
 
@@ -334,7 +422,13 @@ def head(b):
         b.push(Step("global pool", lambda net, x: x.flatten(2).mean(2), b.value[0, 0].numel()))
         return
     flat = (lambda net, x: x.flatten(2).mean(2)) if kind == "pool" else lambda net, x: x.flatten(1)
-    b.push(Step("flatten" if kind != "pool" else "global pool", flat, b.value[0, 0].numel() if kind == "pool" else 1))
+    b.push(
+        Step(
+            "flatten" if kind != "pool" else "global pool",
+            flat,
+            b.value[0, 0].numel() if kind == "pool" else 1,
+        )
+    )
     if kind == "deep" and b.push(b.layer(nn.Linear(b.channels, 2), factor=b.channels)):
         b.push(b.layer(nn.ReLU()))
     if kind != "flattened" and b.value.dim() == 2:
@@ -344,7 +438,8 @@ def head(b):
 def random_network(choose, *, least=1, plain=False):
     """A network in eval mode, and the shape of a sample.
 
-    ``least``: of operators; ``plain``: hard gates at 0 alone, which are the same in every type of number.
+    ``least``: of operators; ``plain``: hard gates at 0 alone, which are the same in every type of
+        number.
     """
     b, most = Builder(choose, choose([2, 2, 2, 1, 1, 3]), plain), choose([3, 5, 8, 12])
     if choose(range(8)) == 0:
@@ -360,7 +455,8 @@ def random_network(choose, *, least=1, plain=False):
         else:
             b.push(choose(STEPS if choose(range(12)) else RARE)(b))
     head(b)
-    if not any(p.is_floating_point() for p in b.net.parameters()):  # npk takes the type of numbers from a parameter
+    # npk takes the type of numbers from a parameter
+    if not any(p.is_floating_point() for p in b.net.parameters()):
         b.now = 0
         b.push(convolution(b))
     return b.net.eval(), b.shape
@@ -378,4 +474,6 @@ def randomize(net, rng):
         if tensor.dtype.is_floating_point:
             fan_in = tensor[0].numel() if tensor.dim() > 1 else 1
             drawn = torch.as_tensor(rng.uniform(-1.5, 1.5, tuple(tensor.shape))) / fan_in**0.5
-            tensor.copy_(drawn.abs() + 0.3 if name.endswith("running_var") or "held" in name else drawn)
+            tensor.copy_(
+                drawn.abs() + 0.3 if name.endswith("running_var") or "held" in name else drawn
+            )

@@ -1,4 +1,6 @@
-"""A stand-in for CuPy on NumPy, with a limited memory: what CuPy refuses it refuses too, so that a forgotten copy is found."""
+"""A stand-in for CuPy on NumPy, with a limited memory: what CuPy refuses it refuses too, so that a
+forgotten copy is found.
+"""
 
 import contextlib
 import operator
@@ -21,18 +23,44 @@ class StrictDevice:
 
     def __init__(self, capacity=10**9):
         self.capacity, self.used, self.peak, self.most, self.raising = capacity, 0, 0, 0, False
-        numpy = ("asarray", "zeros", "array", "einsum", "tensordot", "isfinite", "diag_indices_from")
+        numpy = (
+            "asarray",
+            "zeros",
+            "array",
+            "einsum",
+            "tensordot",
+            "isfinite",
+            "diag_indices_from",
+        )
         made = {name: self._wrapped(getattr(np, name)) for name in numpy}
         made["asarray"] = self.asarray
-        made["linalg"] = SimpleNamespace(norm=self._wrapped(np.linalg.norm), eigh=self._wrapped(np.linalg.eigh), cholesky=self.cholesky)
-        self.cupy = fake_cupy(**made, get_default_memory_pool=lambda: SimpleNamespace(free_bytes=lambda: 0))
+        made["linalg"] = SimpleNamespace(
+            norm=self._wrapped(np.linalg.norm),
+            eigh=self._wrapped(np.linalg.eigh),
+            cholesky=self.cholesky,
+        )
+        self.cupy = fake_cupy(
+            **made, get_default_memory_pool=lambda: SimpleNamespace(free_bytes=lambda: 0)
+        )
         self.cupy.cuda.runtime.memGetInfo = lambda: (self.capacity - self.used, self.capacity)
 
     def install(self, monkeypatch):
         """In the place of cupy and cupyx."""
-        cupyx, scipy, solvers = ModuleType("cupyx"), ModuleType("cupyx.scipy"), ModuleType("cupyx.scipy.linalg")
-        cupyx.errstate, solvers.solve_triangular = self.errstate, self._wrapped(linalg.solve_triangular)
-        for name, module in (("cupy", self.cupy), ("cupyx", cupyx), ("cupyx.scipy", scipy), ("cupyx.scipy.linalg", solvers)):
+        cupyx, scipy, solvers = (
+            ModuleType("cupyx"),
+            ModuleType("cupyx.scipy"),
+            ModuleType("cupyx.scipy.linalg"),
+        )
+        cupyx.errstate, solvers.solve_triangular = (
+            self.errstate,
+            self._wrapped(linalg.solve_triangular),
+        )
+        for name, module in (
+            ("cupy", self.cupy),
+            ("cupyx", cupyx),
+            ("cupyx.scipy", scipy),
+            ("cupyx.scipy.linalg", solvers),
+        ):
             monkeypatch.setitem(sys.modules, name, module)
 
     def take(self, nbytes, owner):
@@ -98,7 +126,10 @@ class StrictArray:
             device.take(self.plain.nbytes, self.plain if self.plain.ndim else self)
 
     def __array__(self, *_, **__):
-        raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct a NumPy array explicitly.")
+        raise TypeError(
+            "Implicit conversion to a NumPy array is not allowed. Please use `.get()` "
+            "to construct a NumPy array explicitly."
+        )
 
     def _with(self, function, other, swapped=False):
         if isinstance(other, np.ndarray | list):
@@ -133,16 +164,27 @@ class StrictArray:
     def __bool__(self):
         return bool(self.plain)
 
-    shape, ndim, dtype = (property(lambda self, name=name: getattr(self.plain, name)) for name in ("shape", "ndim", "dtype"))
+    shape, ndim, dtype = (
+        property(lambda self, name=name: getattr(self.plain, name))
+        for name in ("shape", "ndim", "dtype")
+    )
     T = property(lambda self: StrictArray(self.plain.T, self.device))
 
     def astype(self, dtype, copy=True):
-        return StrictArray(self.plain.astype(dtype), self.device) if copy or self.dtype != dtype else self
+        return (
+            StrictArray(self.plain.astype(dtype), self.device)
+            if copy or self.dtype != dtype
+            else self
+        )
 
 
 for _name in ("add", "sub", "mul", "truediv", "matmul", "le", "gt"):
     _function = getattr(operator, _name)
     setattr(StrictArray, f"__{_name}__", lambda self, other, f=_function: self._with(f, other))
-    setattr(StrictArray, f"__r{_name}__", lambda self, other, f=_function: self._with(f, other, True))
+    setattr(
+        StrictArray, f"__r{_name}__", lambda self, other, f=_function: self._with(f, other, True)
+    )
 for _name in ("copy", "any", "all", "max"):
-    setattr(StrictArray, _name, lambda self, f=_name: StrictArray(getattr(self.plain, f)(), self.device))
+    setattr(
+        StrictArray, _name, lambda self, f=_name: StrictArray(getattr(self.plain, f)(), self.device)
+    )

@@ -26,14 +26,21 @@ def dense_table(width, n, rng, kind="hard"):
     """Table of a graph 3 -> width -> width -> 1 with gates drawn at random."""
 
     def linear(name, before, shape):
-        return PathNode(name, Convolution(f"{name}.weight", None, Window.whole(())), (before,), shape)
+        return PathNode(
+            name, Convolution(f"{name}.weight", None, Window.whole(())), (before,), shape
+        )
 
     nodes = [PathNode("x", Input(), (), (3,))]
     for layer in ("a", "b"):
-        nodes += [linear(layer, nodes[-1].name, (width,)), PathNode(f"gate {layer}", Gate(layer), (layer,), (width,))]
+        nodes += [
+            linear(layer, nodes[-1].name, (width,)),
+            PathNode(f"gate {layer}", Gate(layer), (layer,), (width,)),
+        ]
     nodes.append(linear("head", nodes[-1].name, (1,)))
     gates = {layer: rng.random((n, 1, width)) for layer in ("a", "b")}
-    data = {name: pack(g > 0.5) if kind == "hard" else g.astype(np.float32) for name, g in gates.items()}
+    data = {
+        name: pack(g > 0.5) if kind == "hard" else g.astype(np.float32) for name, g in gates.items()
+    }
     entries = {name: GateLayer(kind, (width,), values) for name, values in data.items()}
     return GateTable(PathGraph(tuple(nodes), (3,)), rng.standard_normal((n, 3)), entries)
 
@@ -71,7 +78,9 @@ class BackendContract:
         assert made.dtype == dtype
         return np.ldexp(made.astype(np.float64), int(exponents[-1]))
 
-    @pytest.mark.parametrize(("n", "m"), [(1, 1), (1, 17), (4, 15), (5, 16), (17, 1), (9, 33), (33, 9)])
+    @pytest.mark.parametrize(
+        ("n", "m"), [(1, 1), (1, 17), (4, 15), (5, 16), (17, 1), (9, 33), (33, 9)]
+    )
     def test_shapes(self, n, m, rng):
         table = dense_table(5, max(n, m), rng)
         rows, cols = table.take(slice(0, n)), table.take(slice(max(n, m) - m, None))
@@ -86,12 +95,16 @@ class BackendContract:
         table = dense_table(width, 9, rng, kind)
         cols = table.take(slice(0, 5))
         expected = dense_kernel(table, cols)
-        assert kernel_deviation(self.tile(table, cols, dtype), expected) < (1e-5 if dtype == "float32" else 1e-11)
+        assert kernel_deviation(self.tile(table, cols, dtype), expected) < (
+            1e-5 if dtype == "float32" else 1e-11
+        )
 
     def test_overlaps_are_exact(self, rng):
         table = dense_table(130, 9, rng)
         table = GateTable(table.graph, np.ones((9, 3)), table.entries)
-        np.testing.assert_array_equal(self.tile(table, table, "float64"), dense_kernel(table, table))
+        np.testing.assert_array_equal(
+            self.tile(table, table, "float64"), dense_kernel(table, table)
+        )
 
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
     @pytest.mark.parametrize("bias", ["ignore", "paths"])
@@ -120,8 +133,14 @@ class BackendContract:
         backend = self.make(plan(table.graph), table, "float64")
         exponents, whole = find_exponents(backend.recursion, table), backend.side(table)
         expected = backend.tile(whole, whole, exponents)
-        for rows, cols in ((slice(0, 1), slice(0, 33)), (slice(4, 5), slice(4, 5)), (slice(1, 20), slice(7, 9))):
-            made = backend.tile(backend.side(table.take(rows)), backend.side(table.take(cols)), exponents)
+        for rows, cols in (
+            (slice(0, 1), slice(0, 33)),
+            (slice(4, 5), slice(4, 5)),
+            (slice(1, 20), slice(7, 9)),
+        ):
+            made = backend.tile(
+                backend.side(table.take(rows)), backend.side(table.take(cols)), exponents
+            )
             np.testing.assert_array_equal(made, expected[rows, cols])
 
     def test_left_of_the_diagonal_may_stay_uncomputed(self, rng):
@@ -133,7 +152,9 @@ class BackendContract:
             cols = backend.side(table.take(slice(first, None)))
             part = backend.tile(side, cols, exponents, first)
             for i in range(40):
-                np.testing.assert_array_equal(part[i, max(i - first, 0) :], whole[i, max(i, first) :])
+                np.testing.assert_array_equal(
+                    part[i, max(i - first, 0) :], whole[i, max(i, first) :]
+                )
 
     def test_says_what_it_takes(self, image_table):
         backend = self.make(plan(image_table.graph), image_table, "float32")
@@ -144,7 +165,11 @@ class BackendContract:
     def test_no_samples(self, rng):
         table = dense_table(5, 2, rng)
         empty = table.take(slice(0, 0))
-        name = "reference" if self.make(plan(table.graph), table, "float32").bytes_a_thread == 0 else "cpu"
+        name = (
+            "reference"
+            if self.make(plan(table.graph), table, "float32").bytes_a_thread == 0
+            else "cpu"
+        )
         for pair in ((empty, table), (table, empty), (empty, None)):
             with pytest.raises(DataError, match="gate table of 0 samples"):
                 npk.kernel(*pair, backend=name)
@@ -171,13 +196,26 @@ class TestCpu(BackendContract):
     def test_torch_keeps_its_threads(self, rng, tmp_path):
         """Seen in a process of its own: Numba sets the number when its threads start."""
         dense_table(5, 4, rng).save(tmp_path / "gates")
-        output = subprocess.run([sys.executable, "-c", THREADS, tmp_path / "gates"], check=True, capture_output=True, text=True)
+        output = subprocess.run(
+            [sys.executable, "-c", THREADS, tmp_path / "gates"],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
         assert output.stdout.split() == ["1", "1"]
 
     def test_more_contributions_than_one_float32_sum_should_hold(self, rng):
         """Ten thousand pairs of positions add up in one number."""
         net = (
-            nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 1)).double().eval()
+            nn.Sequential(
+                nn.Conv2d(1, 2, 1, bias=False),
+                nn.ReLU(),
+                nn.AdaptiveAvgPool2d(1),
+                nn.Flatten(),
+                nn.Linear(2, 1),
+            )
+            .double()
+            .eval()
         )
         nn.init.ones_(net[0].weight)
         table = npk.record_gates(net, 1 + rng.random((3, 1, 10, 10)))
@@ -191,16 +229,22 @@ def test_inputs_too_small_for_float32(rng):
     tiny = GateTable(table.graph, 1e-30 * table.inputs, table.entries)
     expected = npk.kernel(table, scale="cosine", dtype="float64")
     np.testing.assert_allclose(npk.kernel(tiny, scale="cosine"), expected, atol=1e-6)
-    np.testing.assert_allclose(npk.kernel(tiny, scale="cosine", dtype="float64"), expected, atol=1e-12)
+    np.testing.assert_allclose(
+        npk.kernel(tiny, scale="cosine", dtype="float64"), expected, atol=1e-12
+    )
     with pytest.raises(ScaleError, match="outside the range of float32"):
         npk.kernel(tiny)
 
 
 def test_exponents_skip_dead_samples(rng):
     table = dense_table(50, 4, rng)
-    dark = GateTable(table.graph, np.concatenate([np.zeros((2, 3)), 1e-12 * table.inputs[2:]]), table.entries)
+    dark = GateTable(
+        table.graph, np.concatenate([np.zeros((2, 3)), 1e-12 * table.inputs[2:]]), table.entries
+    )
     recursion = plan(table.graph)
-    np.testing.assert_array_equal(find_exponents(recursion, dark), find_exponents(recursion, dark.take(slice(2, None))))
+    np.testing.assert_array_equal(
+        find_exponents(recursion, dark), find_exponents(recursion, dark.take(slice(2, None)))
+    )
     assert find_exponents(recursion, dark)[-1] < -70
     assert not find_exponents(recursion, dark.take(slice(0, 2))).any()
     with pytest.warns(KernelWarning, match="2 of 4 samples have no active path"):

@@ -1,4 +1,6 @@
-"""Bad input through the command line: exit code 2 and one line that says what is wrong, what came and what to do."""
+"""Bad input through the command line: exit code 2 and one line that says what is wrong, what came
+and what to do.
+"""
 
 import errno
 import os
@@ -30,11 +32,16 @@ def folder(tmp_path_factory):
     for suffix in ("onnx", "ts"):
         (found / f"text.{suffix}").write_text("this is a letter, not a checkpoint\n")
     torch.save(nn.Sequential(nn.Linear(2, 2)), found / "pickled.pt")
-    torch.save(nn.Sequential(nn.Linear(64, 4), nn.LayerNorm(4), nn.Linear(4, 2)).state_dict(), found / "layernorm.pt")
+    torch.save(
+        nn.Sequential(nn.Linear(64, 4), nn.LayerNorm(4), nn.Linear(4, 2)).state_dict(),
+        found / "layernorm.pt",
+    )
     (found / "bad_input_arch.py").write_text(
         "from torch import nn\n\n"
-        "def layernorm():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.LayerNorm(4), nn.Linear(4, 2))\n\n"
-        "def flat():\n    return nn.Sequential(nn.Linear(64, 4), nn.LayerNorm(4), nn.Linear(4, 2))\n\n"
+        "def layernorm():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 4), "
+        "nn.LayerNorm(4), nn.Linear(4, 2))\n\n"
+        "def flat():\n    return nn.Sequential(nn.Linear(64, 4), nn.LayerNorm(4), nn.Linear(4, "
+        "2))\n\n"
         "def broken():\n    raise RuntimeError('no such size')\n\n"
         "number = 3\n"
     )
@@ -67,7 +74,9 @@ def npk_command(capsys, monkeypatch, folder):
 
 
 def refused(result, *texts):
-    """Exit code 2, nothing on standard output, one line on standard error that holds the texts, below the plan if it came so far."""
+    """Exit code 2, nothing on standard output, one line on standard error that holds the texts,
+    below the plan if it came so far.
+    """
     code, out, err = result
     err = err[err.index("\n") + 1 :] if err.startswith("plan: ") else err
     assert code == 2
@@ -83,80 +92,211 @@ def refused(result, *texts):
 
 KERNEL = ["kernel", "net.safetensors", "--data", "X.npy", "--out", "K.npy"]
 CASES = {
-    "no checkpoint": (["kernel", "nte.safetensors", *KERNEL[2:]], "there is no file nte.safetensors. Did you mean net.safetensors?"),
+    "no checkpoint": (
+        ["kernel", "nte.safetensors", *KERNEL[2:]],
+        "there is no file nte.safetensors. Did you mean net.safetensors?",
+    ),
     "truncated checkpoint": (["inspect", "cut.safetensors"], "cut.safetensors", "truncated"),
     "empty checkpoint": (["inspect", "empty.safetensors"], "empty.safetensors is empty"),
     "text as a checkpoint": (["inspect", "text.safetensors"], "text.safetensors"),
-    "checkpoint of unknown kind": (["inspect", "X.npy"], "X.npy is a NumPy array. Use .safetensors"),
-    "pickled network": (["inspect", "pickled.pt", "--arch", "bad_input_arch:flat"], "pickled.pt", "state_dict"),
-    "state dict without arch": (["inspect", "layernorm.pt"], "does not describe its architecture", "arch='module:callable'"),
-    "arch without a colon": (["inspect", "layernorm.pt", "--arch", "bad_input_arch"], "names no callable", "module:callable"),
-    "arch of no module": (["inspect", "layernorm.pt", "--arch", "no_such_module:make"], "importing no_such_module failed"),
-    "arch of no callable": (["inspect", "layernorm.pt", "--arch", "bad_input_arch:number"], "has no callable number"),
-    "arch that fails": (["inspect", "layernorm.pt", "--arch", "bad_input_arch:broken"], "failed with RuntimeError: no such size"),
-    "arch that does not fit": (["inspect", "layernorm.pt", "--arch", "bad_input_arch:layernorm"], "does not fit bad_input_arch:layernorm"),
+    "checkpoint of unknown kind": (
+        ["inspect", "X.npy"],
+        "X.npy is a NumPy array. Use .safetensors",
+    ),
+    "pickled network": (
+        ["inspect", "pickled.pt", "--arch", "bad_input_arch:flat"],
+        "pickled.pt",
+        "state_dict",
+    ),
+    "state dict without arch": (
+        ["inspect", "layernorm.pt"],
+        "does not describe its architecture",
+        "arch='module:callable'",
+    ),
+    "arch without a colon": (
+        ["inspect", "layernorm.pt", "--arch", "bad_input_arch"],
+        "names no callable",
+        "module:callable",
+    ),
+    "arch of no module": (
+        ["inspect", "layernorm.pt", "--arch", "no_such_module:make"],
+        "importing no_such_module failed",
+    ),
+    "arch of no callable": (
+        ["inspect", "layernorm.pt", "--arch", "bad_input_arch:number"],
+        "has no callable number",
+    ),
+    "arch that fails": (
+        ["inspect", "layernorm.pt", "--arch", "bad_input_arch:broken"],
+        "failed with RuntimeError: no such size",
+    ),
+    "arch that does not fit": (
+        ["inspect", "layernorm.pt", "--arch", "bad_input_arch:layernorm"],
+        "does not fit bad_input_arch:layernorm",
+    ),
     "arch option without a value": (
         ["inspect", "layernorm.pt", "--arch", "bad_input_arch:flat", "--arch-option", "width"],
         "--arch-option 'width' is not understood. Write a keyword argument as key=value",
     ),
-    "arch option without arch": (["inspect", "layernorm.pt", "--arch-option", "width=5"], "width are arguments of arch"),
-    "output that is not there": (["inspect", "net.safetensors", "--output", "haed"], "has no output 'haed': it returns a single tensor"),
-    "unknown layout": (["inspect", "net.safetensors", "--layout", "hwc"], "layout='hwc' is not known. Choose nchw"),
+    "arch option without arch": (
+        ["inspect", "layernorm.pt", "--arch-option", "width=5"],
+        "width are arguments of arch",
+    ),
+    "output that is not there": (
+        ["inspect", "net.safetensors", "--output", "haed"],
+        "has no output 'haed': it returns a single tensor",
+    ),
+    "unknown layout": (
+        ["inspect", "net.safetensors", "--layout", "hwc"],
+        "layout='hwc' is not known. Choose nchw",
+    ),
     "text as ONNX": (["inspect", "text.onnx"], "text.onnx is truncated, no ONNX file"),
-    "text as TorchScript": (["inspect", "text.ts"], "text.ts is truncated or was not written by torch.save"),
-    "unsupported layer": (["inspect", "layernorm.pt", "--arch", "bad_input_arch:flat", "--input-shape", "64"], "layer_norm"),
+    "text as TorchScript": (
+        ["inspect", "text.ts"],
+        "text.ts is truncated or was not written by torch.save",
+    ),
+    "unsupported layer": (
+        ["inspect", "layernorm.pt", "--arch", "bad_input_arch:flat", "--input-shape", "64"],
+        "layer_norm",
+    ),
     "shape that is no shape": (
         ["inspect", "net.safetensors", "--input-shape", "8,x"],
         "--input-shape 8,x is no shape. Write whole numbers",
     ),
-    "shape that does not fit": (["inspect", "net.safetensors", "--input-shape", "5"], "does not accept samples of shape (5,)"),
-    "unknown data": ([*KERNEL[:3], "digit", *KERNEL[4:]], "no data set and no file called 'digit'. Did you mean digits?"),
+    "shape that does not fit": (
+        ["inspect", "net.safetensors", "--input-shape", "5"],
+        "does not accept samples of shape (5,)",
+    ),
+    "unknown data": (
+        [*KERNEL[:3], "digit", *KERNEL[4:]],
+        "no data set and no file called 'digit'. Did you mean digits?",
+    ),
     "empty slice": ([*KERNEL[:3], "X.npy[6:]", *KERNEL[4:]], "X.npy[6:] holds no values"),
-    "slice that is none": ([*KERNEL[:3], "X.npy[a]", *KERNEL[4:]], "ends in something that is no slice. Write [a:b]"),
-    "data with NaN": ([*KERNEL[:3], "nan.npy", *KERNEL[4:]], "1 of 6 samples hold NaN", "the first is sample 2"),
-    "data of Python objects": ([*KERNEL[:3], "objects.npy", *KERNEL[4:]], "holds Python objects, which npk never unpickles"),
-    "data of another shape": ([*KERNEL[:3], "wide.npy", *KERNEL[4:]], "does not accept samples of shape (1, 8, 5)"),
-    "columns of another shape": ([*KERNEL, "--against", "wide.npy"], "does not accept samples of shape (1, 8, 5)"),
-    "no data": (["kernel", "net.safetensors", "--out", "K.npy"], "--data is missing", "--data digits"),
+    "slice that is none": (
+        [*KERNEL[:3], "X.npy[a]", *KERNEL[4:]],
+        "ends in something that is no slice. Write [a:b]",
+    ),
+    "data with NaN": (
+        [*KERNEL[:3], "nan.npy", *KERNEL[4:]],
+        "1 of 6 samples hold NaN",
+        "the first is sample 2",
+    ),
+    "data of Python objects": (
+        [*KERNEL[:3], "objects.npy", *KERNEL[4:]],
+        "holds Python objects, which npk never unpickles",
+    ),
+    "data of another shape": (
+        [*KERNEL[:3], "wide.npy", *KERNEL[4:]],
+        "does not accept samples of shape (1, 8, 5)",
+    ),
+    "columns of another shape": (
+        [*KERNEL, "--against", "wide.npy"],
+        "does not accept samples of shape (1, 8, 5)",
+    ),
+    "no data": (
+        ["kernel", "net.safetensors", "--out", "K.npy"],
+        "--data is missing",
+        "--data digits",
+    ),
     "no place": (KERNEL[:4], "--out is missing", "--out K.zarr"),
-    "subset without labels": ([*KERNEL, "--subset", "train"], "X.npy has no labels and they are needed here"),
-    "unknown subset": ([*KERNEL, "--subset", "half"], "subset 'half' is not known. Choose train or test"),
-    "columns' subset alone": ([*KERNEL, "--against-subset", "test"], "--against-subset test needs --against"),
-    "unknown scale": ([*KERNEL, "--scale", "big"], "scale='big' is not known. Choose one of fan_in, count, cosine"),
+    "subset without labels": (
+        [*KERNEL, "--subset", "train"],
+        "X.npy has no labels and they are needed here",
+    ),
+    "unknown subset": (
+        [*KERNEL, "--subset", "half"],
+        "subset 'half' is not known. Choose train or test",
+    ),
+    "columns' subset alone": (
+        [*KERNEL, "--against-subset", "test"],
+        "--against-subset test needs --against",
+    ),
+    "unknown scale": (
+        [*KERNEL, "--scale", "big"],
+        "scale='big' is not known. Choose one of fan_in, count, cosine",
+    ),
     "unknown dtype": ([*KERNEL, "--dtype", "int8"], "dtype='int8' is not known"),
     "unknown gates": ([*KERNEL, "--gates", "wide"], "gates='wide' is not known"),
     "soft gates of a ReLU network": ([*KERNEL, "--gates", "soft"], "has hard gates"),
     "unknown bias": ([*KERNEL, "--bias", "drop"], "bias='drop' is not known"),
     "unknown backend": ([*KERNEL, "--backend", "gpu"], "backend='gpu' is not known"),
     "no CUDA": ([*KERNEL, "--backend", "cuda"], "cuda"),
-    "too little memory": ([*KERNEL, "--memory", "1kB"], "memory=1000 bytes is too little", "the smallest that works is"),
+    "too little memory": (
+        [*KERNEL, "--memory", "1kB"],
+        "memory=1000 bytes is too little",
+        "the smallest that works is",
+    ),
     "memory that is no size": ([*KERNEL, "--memory", "much"], "memory='much' is not a size"),
-    "weights of NaN": (["kernel", "nan.safetensors", *KERNEL[2:]], "holds NaN or infinity", "did its training diverge"),
-    "infinite weights": (["gates", "infinite.safetensors", "--data", "X.npy", "--out", "G"], "holds NaN or infinity"),
-    "folder that is not there": ([*KERNEL[:5], "none/K.zarr"], "cannot write none/K.zarr: there is no folder", "Make it"),
-    "folder as a gate table": (["kernel", "results", "--out", "K.npy"], "cannot read results as a gate table"),
-    "gate table and data": (["kernel", "results", "--data", "X.npy", "--out", "K.npy"], "is a gate table and holds its samples already"),
+    "weights of NaN": (
+        ["kernel", "nan.safetensors", *KERNEL[2:]],
+        "holds NaN or infinity",
+        "did its training diverge",
+    ),
+    "infinite weights": (
+        ["gates", "infinite.safetensors", "--data", "X.npy", "--out", "G"],
+        "holds NaN or infinity",
+    ),
+    "folder that is not there": (
+        [*KERNEL[:5], "none/K.zarr"],
+        "cannot write none/K.zarr: there is no folder",
+        "Make it",
+    ),
+    "folder as a gate table": (
+        ["kernel", "results", "--out", "K.npy"],
+        "cannot read results as a gate table",
+    ),
+    "gate table and data": (
+        ["kernel", "results", "--data", "X.npy", "--out", "K.npy"],
+        "is a gate table and holds its samples already",
+    ),
     "fit without labels": (["fit", "net.safetensors", "--data", "X.npy"], "X.npy has no labels"),
-    "fit of one sample a class": (["fit", "net.safetensors", "--data", "digits[:10]"], "digits[:10] cannot be split"),
+    "fit of one sample a class": (
+        ["fit", "net.safetensors", "--data", "digits[:10]"],
+        "digits[:10] cannot be split",
+    ),
     "unknown solver": (
         ["fit", "net.safetensors", "--data", "digits", "--solver", "lasso"],
         "solver 'lasso' is not known. Choose ridge or svm",
     ),
-    "solver of another version": (["fit", "net.safetensors", "--data", "digits", "--solver", "nystroem"], "is not in this version of npk"),
-    "unknown check": (["check", "truth", "net.safetensors", "--data", "X.npy"], "the check 'truth' is not known. Choose duality"),
-    "check of another version": (["check", "tangent", "net.safetensors", "--data", "X.npy"], "'tangent' is not in this version of npk"),
-    "ensemble without skips": (["check", "ensemble", "net.safetensors", "--data", "X.npy"], "net has 0 skip connections"),
+    "solver of another version": (
+        ["fit", "net.safetensors", "--data", "digits", "--solver", "nystroem"],
+        "is not in this version of npk",
+    ),
+    "unknown check": (
+        ["check", "truth", "net.safetensors", "--data", "X.npy"],
+        "the check 'truth' is not known. Choose duality",
+    ),
+    "check of another version": (
+        ["check", "tangent", "net.safetensors", "--data", "X.npy"],
+        "'tangent' is not in this version of npk",
+    ),
+    "ensemble without skips": (
+        ["check", "ensemble", "net.safetensors", "--data", "X.npy"],
+        "net has 0 skip connections",
+    ),
     "no samples to check": (
         ["check", "duality", "net.safetensors", "--data", "X.npy", "--samples", "0"],
         "--samples",
         "greater than or equal to 1",
     ),
-    "JSON in no folder": (["check", "duality", "net.safetensors", "--data", "X.npy", "--json", "none/c.json"], "there is no folder"),
+    "JSON in no folder": (
+        ["check", "duality", "net.safetensors", "--data", "X.npy", "--json", "none/c.json"],
+        "there is no folder",
+    ),
     "no results": (["report", "results"], "cannot read results/results.json"),
     "results cut off": (["report", "damaged"], "this is not a RunResult in JSON", "cut off"),
-    "unknown architecture": (["train", "mlp", "--data", "digits", "--out", "m.safetensors"], "arch is 'mlp'"),
-    "unknown kind": (["train", "fc", "--kind", "rnn", "--data", "digits", "--out", "m.safetensors"], "kind is 'rnn'"),
-    "unknown option": (["train", "fc", "--data", "digits", "--out", "m.safetensors", "--option", "depth=3"], "fc has no option 'depth'"),
+    "unknown architecture": (
+        ["train", "mlp", "--data", "digits", "--out", "m.safetensors"],
+        "arch is 'mlp'",
+    ),
+    "unknown kind": (
+        ["train", "fc", "--kind", "rnn", "--data", "digits", "--out", "m.safetensors"],
+        "kind is 'rnn'",
+    ),
+    "unknown option": (
+        ["train", "fc", "--data", "digits", "--out", "m.safetensors", "--option", "depth=3"],
+        "fc has no option 'depth'",
+    ),
     "option of another type": (
         ["train", "fc", "--data", "digits", "--out", "m.safetensors", "--option", "beta=x"],
         "cannot be used",
@@ -166,13 +306,26 @@ CASES = {
         ["train", "fc", "--data", "digits", "--out", "m.safetensors", "--option", "beta"],
         "--option 'beta' is not understood",
     ),
-    "option of the command": (["train", "fc", "--data", "digits", "--out", "m.safetensors", "--option", "seed=1"], "is not understood"),
-    "checkpoint that cannot say": (["train", "fc", "--data", "digits", "--out", "m.pt"], "m.pt is no .safetensors file"),
-    "no epochs": (["train", "fc", "--data", "digits", "--out", "m.safetensors", "--epochs", "0"], "epochs is 0, it must be a positive"),
+    "option of the command": (
+        ["train", "fc", "--data", "digits", "--out", "m.safetensors", "--option", "seed=1"],
+        "is not understood",
+    ),
+    "checkpoint that cannot say": (
+        ["train", "fc", "--data", "digits", "--out", "m.pt"],
+        "m.pt is no .safetensors file",
+    ),
+    "no epochs": (
+        ["train", "fc", "--data", "digits", "--out", "m.safetensors", "--epochs", "0"],
+        "epochs is 0, it must be a positive",
+    ),
     "demo on vectors": (["demo", "--data", "labelled.npz", "--out", "run"], "labelled.npz"),
     "demo in no folder": (["demo", "--out", "X.npy/run"], "cannot make the folder X.npy/run"),
     "no argument": (["kernel"], "Missing argument 'CKPT'. See `npk kernel --help`."),
-    "unknown flag": (["fit", "net.safetensors", "--fast"], "No such option: --fast", "See `npk fit --help`."),
+    "unknown flag": (
+        ["fit", "net.safetensors", "--fast"],
+        "No such option: --fast",
+        "See `npk fit --help`.",
+    ),
     "number that is none": ([*KERNEL, "--seed", "one"], "'--seed'", "See `npk kernel --help`."),
     "negative seed": ([*KERNEL, "--seed", "-1"], "Invalid value for '--seed'"),
     "unknown command": (["frob"], "No such command 'frob'. See `npk --help`."),
@@ -188,7 +341,15 @@ def test_refused_in_one_line(npk_command, name):
 def test_as_a_process_of_its_own(folder):
     arguments = [sys.executable, "-m", "npk", "inspect", "text.safetensors"]
     environment = {**os.environ, "PYTHONPATH": str(Path(npk.__file__).parents[1])}
-    found = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    found = subprocess.run(
+        arguments,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     refused((found.returncode, found.stdout, found.stderr), "text.safetensors")
 
 
@@ -201,8 +362,11 @@ def test_debug_shows_the_traceback(npk_command):
 
 
 def test_read_only_folder(npk_command, monkeypatch):
-    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)  # the tests may run as root, whom no folder refuses
-    refused(npk_command(*KERNEL), "cannot write K.npy: the folder", "is read-only. Choose another one.")
+    # the tests may run as root, whom no folder refuses
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    refused(
+        npk_command(*KERNEL), "cannot write K.npy: the folder", "is read-only. Choose another one."
+    )
 
 
 def test_store_of_another_kernel_is_left_alone(npk_command, tmp_path):
@@ -215,7 +379,9 @@ def test_store_of_another_kernel_is_left_alone(npk_command, tmp_path):
         "Choose another name",
     )
     refused(
-        npk_command("kernel", "net.safetensors", "--data", "X.npy", "--scale", "count", "--out", store),
+        npk_command(
+            "kernel", "net.safetensors", "--data", "X.npy", "--scale", "count", "--out", store
+        ),
         "scale is 'fan_in' there and 'count' here",
     )
     np.testing.assert_array_equal(np.asarray(npk.Gram.load(store)), before)
@@ -223,13 +389,22 @@ def test_store_of_another_kernel_is_left_alone(npk_command, tmp_path):
 
 def test_place_taken_by_something_else(npk_command, tmp_path):
     (tmp_path / "K.zarr").write_text("mine")
-    refused(npk_command("kernel", "net.safetensors", "--data", "X.npy", "--out", tmp_path / "K.zarr"), "K.zarr")
+    refused(
+        npk_command("kernel", "net.safetensors", "--data", "X.npy", "--out", tmp_path / "K.zarr"),
+        "K.zarr",
+    )
     assert (tmp_path / "K.zarr").read_text() == "mine"
 
 
 def test_damaged_chunk_of_a_gate_table(npk_command, tmp_path):
-    assert npk_command("gates", "net.safetensors", "--data", "X.npy", "--out", tmp_path / "G")[0] == 0
-    chunk = next(path for path in sorted((tmp_path / "G" / "0" / "inputs").rglob("*")) if path.is_file() and path.name != "zarr.json")
+    assert (
+        npk_command("gates", "net.safetensors", "--data", "X.npy", "--out", tmp_path / "G")[0] == 0
+    )
+    chunk = next(
+        path
+        for path in sorted((tmp_path / "G" / "0" / "inputs").rglob("*"))
+        if path.is_file() and path.name != "zarr.json"
+    )
     content = chunk.read_bytes()
     chunk.write_bytes(content[:10] + bytes([content[10] ^ 255]) + content[11:])
     refused(npk_command("kernel", tmp_path / "G", "--out", "K.npy"), "G", "Record the gates again")
@@ -238,9 +413,17 @@ def test_damaged_chunk_of_a_gate_table(npk_command, tmp_path):
 def test_damaged_chunk_of_a_kernel(npk_command, tmp_path):
     store = tmp_path / "K.zarr"
     assert npk_command("kernel", "net.safetensors", "--data", "X.npy", "--out", store)[0] == 0
-    chunk = next(path for path in sorted((store / "checksums").rglob("*")) if path.is_file() and path.name != "zarr.json")
+    chunk = next(
+        path
+        for path in sorted((store / "checksums").rglob("*"))
+        if path.is_file() and path.name != "zarr.json"
+    )
     chunk.write_bytes(b"no chunk")
-    refused(npk_command("kernel", "net.safetensors", "--data", "X.npy", "--out", store), "damaged", "K.zarr")
+    refused(
+        npk_command("kernel", "net.safetensors", "--data", "X.npy", "--out", store),
+        "damaged",
+        "K.zarr",
+    )
 
 
 def test_manifest_that_is_gone(npk_command, tmp_path):
@@ -291,7 +474,10 @@ def test_interruption_keeps_finished_tiles(npk_command, tmp_path, folder):
         failing_second_write(patch, KeyboardInterrupt())
         code, out, err = npk_command(*command)
     assert (code, out) == (130, "")
-    assert err.endswith("npk: interrupted. Finished tiles of a kernel in a store are kept: run the same command to go on.\n")
+    assert err.endswith(
+        "npk: interrupted. Finished tiles of a kernel in a store are kept: run the "
+        "same command to go on.\n"
+    )
     code, out, _ = npk_command(*command)
     assert code == 0
     assert "1 of 3 tiles from an earlier run" in out
@@ -312,7 +498,9 @@ def test_full_disk_at_a_single_file(npk_command, monkeypatch, tmp_path):
 
     monkeypatch.setattr(np, "save", full)
     refused(
-        npk_command("kernel", "net.safetensors", "--data", "X.npy", "--out", tmp_path / "K.npy"), "cannot write", "No space left on device"
+        npk_command("kernel", "net.safetensors", "--data", "X.npy", "--out", tmp_path / "K.npy"),
+        "cannot write",
+        "No space left on device",
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -320,8 +508,14 @@ def test_full_disk_at_a_single_file(npk_command, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("error", "text"),
     [
-        (MemoryError("Unable to allocate 9 TiB"), "not enough memory (Unable to allocate 9 TiB). Use fewer samples"),
-        (OSError(errno.EIO, "Input/output error", "K.npy"), "cannot read or write K.npy: Input/output error. Check the path"),
+        (
+            MemoryError("Unable to allocate 9 TiB"),
+            "not enough memory (Unable to allocate 9 TiB). Use fewer samples",
+        ),
+        (
+            OSError(errno.EIO, "Input/output error", "K.npy"),
+            "cannot read or write K.npy: Input/output error. Check the path",
+        ),
     ],
 )
 def test_errors_of_the_machine(npk_command, monkeypatch, error, text):
@@ -343,7 +537,9 @@ def test_a_mistake_of_npk_says_so(npk_command, monkeypatch):
 
 
 def test_nothing_is_left_behind(folder):
-    assert not {"K.npy", "m.safetensors", "G", "run", "none"} & set(os.listdir(folder)), os.listdir(folder)
+    assert not {"K.npy", "m.safetensors", "G", "run", "none"} & set(os.listdir(folder)), os.listdir(
+        folder
+    )
     assert not [name for name in os.listdir(folder) if name.endswith((".tmp", ".old"))]
     shutil.rmtree(folder / "results")
     assert Path(folder).is_dir()

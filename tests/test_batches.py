@@ -16,7 +16,11 @@ class Conv(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.conv, self.bias, self.last = nn.Conv2d(2, 3, 3), nn.Parameter(torch.ones(3)), nn.Linear(48, 3)
+        self.conv, self.bias, self.last = (
+            nn.Conv2d(2, 3, 3),
+            nn.Parameter(torch.ones(3)),
+            nn.Linear(48, 3),
+        )
 
     def forward(self, x):
         h = torch.relu(self.conv(x) + self.bias.view(1, -1, 1, 1))
@@ -72,7 +76,10 @@ def test_a_program_for_one_batch_size_takes_every(tmp_path, rng, batch):
     ],
 )
 def test_a_program_that_needs_its_batch_size_is_refused(tmp_path, net, why, batch):
-    message = rf"exported for batch size {batch}: export with dynamic_shapes=\(\{{0: Dim\.DYNAMIC\}},\)\. It is another .*({why})"
+    message = (
+        rf"exported for batch size {batch}: export with "
+        rf"dynamic_shapes=\(\{{0: Dim\.DYNAMIC\}},\)\. It is another .*({why})"
+    )
     with pytest.raises(CheckpointError, match=message):
         npk.load(exported(tmp_path, net, batch, 3))
 
@@ -81,7 +88,11 @@ def test_a_program_that_needs_its_batch_size_is_refused(tmp_path, net, why, batc
 def test_a_program_too_large_to_try_is_refused_before(tmp_path, monkeypatch):
     path = exported(tmp_path, nn.Sequential(nn.Linear(4, 1000), nn.ReLU()), 1, 4)
     monkeypatch.setattr(batches, "MOST_CELLS", 5000)
-    with pytest.raises(CheckpointError, match=r"its values for 3 samples have more than 5,000 cells"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"its values for 3 samples have more than 5,000 "
+        r"cells",
+    ):
         npk.load(path)
     monkeypatch.setattr(batches, "MOST_CELLS", 10)
     with pytest.raises(CheckpointError, match="3 samples of it have more than 10 cells"):

@@ -30,7 +30,9 @@ CHOICES = [
 
 @pytest.fixture
 def net():
-    return npk.networks.build("conv", kind="dlgn", input_shape=(1, 8, 8), classes=3, channels=(4, 4), seed=1)
+    return npk.networks.build(
+        "conv", kind="dlgn", input_shape=(1, 8, 8), classes=3, channels=(4, 4), seed=1
+    )
 
 
 @pytest.fixture
@@ -88,14 +90,23 @@ def test_other_networks_come_back_through_arch(tmp_path, plain, suffix):
 
 def test_details_travel_with_the_weights(tmp_path, net):
     npk.save(net, tmp_path / "x.safetensors", accuracy=0.975, data="digits", curve=(1, 2))
-    assert checkpoint.read_details(tmp_path / "x.safetensors") == {"accuracy": 0.975, "data": "digits", "curve": [1, 2]}
+    assert checkpoint.read_details(tmp_path / "x.safetensors") == {
+        "accuracy": 0.975,
+        "data": "digits",
+        "curve": [1, 2],
+    }
 
 
 def test_the_file_says_who_wrote_it(tmp_path, net):
     npk.save(net, tmp_path / "x.safetensors")
     with safetensors.safe_open(tmp_path / "x.safetensors", "pt") as file:
         described = json.loads(file.metadata()["npk"])
-    assert described == {"format": 1, "version": npk.__version__, "architecture": net.architecture, "details": {}}
+    assert described == {
+        "format": 1,
+        "version": npk.__version__,
+        "architecture": net.architecture,
+        "details": {},
+    }
 
 
 def test_double_precision_and_tied_weights_survive(tmp_path):
@@ -119,7 +130,9 @@ def test_double_precision_and_tied_weights_survive(tmp_path):
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_half_precision_becomes_float32(tmp_path, plain, suffix, half):
-    state = {name: t.to(half) if t.is_floating_point() else t for name, t in plain.state_dict().items()}
+    state = {
+        name: t.to(half) if t.is_floating_point() else t for name, t in plain.state_dict().items()
+    }
     path = tmp_path / f"x{suffix}"
     (torch.save if suffix == ".pt" else safetensors.torch.save_file)(state, path)
     loaded = npk.load(path, arch=lambda: small().to(half))
@@ -135,7 +148,12 @@ def test_half_precision_becomes_float32(tmp_path, plain, suffix, half):
         lambda state: {"module." + name: t for name, t in state.items()},
         lambda state: {"state_dict": {"module._orig_mod." + name: t for name, t in state.items()}},
         lambda state: {name: t for name, t in state.items() if "num_batches" not in name},
-        lambda state: {"epoch": 3, "lr": np.float64(0.1), "options": argparse.Namespace(a=1), "checkpoint": {"net": state}},
+        lambda state: {
+            "epoch": 3,
+            "lr": np.float64(0.1),
+            "options": argparse.Namespace(a=1),
+            "checkpoint": {"net": state},
+        },
         lambda state: {**state, "epoch": 3},
         lambda state: {"ema": {"teacher." + name: t for name, t in state.items()}},
     ],
@@ -175,7 +193,16 @@ def test_torch_stays_out_until_it_is_needed():
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """A DLGN with batch norm, exported once; the file and the network."""
-    net = npk.networks.build("conv", kind="dlgn", input_shape=(1, 8, 8), classes=3, channels=(4,), batch_norm=True, gates="hard", seed=1)
+    net = npk.networks.build(
+        "conv",
+        kind="dlgn",
+        input_shape=(1, 8, 8),
+        classes=3,
+        channels=(4,),
+        batch_norm=True,
+        gates="hard",
+        seed=1,
+    )
     path = tmp_path_factory.mktemp("exported") / "x.pt2"
     npk.save(net.train(), path, example=inputs([1, 8, 8], n=1).numpy().astype(float))
     assert net.training
@@ -195,8 +222,11 @@ def test_exported_program_takes_every_batch_size(exported):
 @pytest.mark.slow  # a new process imports torch
 def test_exported_program_keeps_the_gate_operator_whole(exported):
     path, _ = exported
-    code = f"import npk, torch; print(npk.load({str(path)!r}).graph)"  # a fresh process: npk::gate is not registered yet
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    # a fresh process: npk::gate is not registered yet
+    code = f"import npk, torch; print(npk.load({str(path)!r}).graph)"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
+    )
     assert "npk.gate" in done.stdout
 
 
@@ -204,7 +234,9 @@ def test_loaded_program_can_be_exported_again(exported):
     loaded = npk.load(exported[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        again = torch.export.export(loaded, (inputs([1, 8, 8]),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+        again = torch.export.export(
+            loaded, (inputs([1, 8, 8]),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)
+        )
     assert "npk.gate" in str(again.graph)
 
 
@@ -220,7 +252,11 @@ def test_network_that_cannot_be_exported(tmp_path):
         def forward(self, x):
             return x if x.sum() > 0 else -x
 
-    with pytest.raises(CheckpointError, match=r"torch\.export cannot export this Branching") as error:
+    with pytest.raises(
+        CheckpointError,
+        match=r"torch\.export cannot export this "
+        r"Branching",
+    ) as error:
         npk.save(Branching(), tmp_path / "x.pt2", example=inputs([3]))
     assert one_sentence(error)
     assert not (tmp_path / "x.pt2").exists()
@@ -238,7 +274,9 @@ def test_arch_for_a_program_is_refused(exported):
 
 
 def rezip(source, target, change):
-    """Copy an archive; ``change(name, content)`` gives the new content of a member, None to leave it as it is."""
+    """Copy an archive; ``change(name, content)`` gives the new content of a member, None to leave
+    it as it is.
+    """
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
         for name in old.namelist():
             content = old.read(name)
@@ -247,14 +285,24 @@ def rezip(source, target, change):
 
 
 def test_program_with_pickled_weights_is_refused(exported, tmp_path):
-    path = rezip(exported[0], tmp_path / "x.pt2", lambda name, old: old.replace(b'"use_pickle": false', b'"use_pickle": true'))
-    with pytest.raises(CheckpointError, match=r"pickled or compiled code.*weights_config\.json\), which npk never runs: .* is pickled"):
+    path = rezip(
+        exported[0],
+        tmp_path / "x.pt2",
+        lambda name, old: old.replace(b'"use_pickle": false', b'"use_pickle": true'),
+    )
+    with pytest.raises(
+        CheckpointError,
+        match=r"pickled or compiled code.*weights_config\.json\), "
+        r"which npk never runs: .* is pickled",
+    ):
         npk.load(path)
 
 
 def test_program_with_a_trap_in_its_example_is_refused(exported, tmp_path):
     trap = pickle.dumps(Trap(tmp_path / "made"))
-    path = rezip(exported[0], tmp_path / "x.pt2", lambda name, old: trap if name.endswith(".pt") else None)
+    path = rezip(
+        exported[0], tmp_path / "x.pt2", lambda name, old: trap if name.endswith(".pt") else None
+    )
     with pytest.raises(CheckpointError, match=r"sample_inputs/model\.pt\), which npk never runs"):
         npk.load(path)
     assert not (tmp_path / "made").exists()
@@ -270,14 +318,22 @@ def test_compiled_program_is_refused(exported, tmp_path):
 
 @pytest.mark.filterwarnings("ignore")
 def test_program_of_another_schema(exported, tmp_path):
-    path = rezip(exported[0], tmp_path / "x.pt2", lambda name, old: b"999" if name.endswith("archive_version") else None)
+    path = rezip(
+        exported[0],
+        tmp_path / "x.pt2",
+        lambda name, old: b"999" if name.endswith("archive_version") else None,
+    )
     with pytest.raises(CheckpointError, match=r"cannot be read by torch .*999"):
         npk.load(path)
 
 
 def test_text_called_pt2(tmp_path):
     (tmp_path / "x.pt2").write_text("hello world")
-    with pytest.raises(CheckpointError, match=r"truncated or was not written by torch\.export\.save"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"truncated or was not written by "
+        r"torch\.export\.save",
+    ):
         npk.load(tmp_path / "x.pt2")
 
 
@@ -292,7 +348,9 @@ def saved(request, tmp_path, net, exported):
         path.write_bytes(exported[0].read_bytes())
     else:
         npk.save(net, path)
-    return path, {"arch": lambda: npk.networks.build(**net.architecture)} if request.param == ".pt" else {}
+    return path, {
+        "arch": lambda: npk.networks.build(**net.architecture)
+    } if request.param == ".pt" else {}
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.7, 0.999])
@@ -319,11 +377,19 @@ def test_any_changed_weight_is_noticed(saved, net):
     path, arguments = saved
     content = bytearray(path.read_bytes())
     weights = next(net.parameters()).detach().numpy().tobytes() if path.suffix != ".pt2" else None
-    start = content.find(weights) if weights else zipfile.ZipFile(path).getinfo("archive/data/weights/weight_0").header_offset + 130
+    start = (
+        content.find(weights)
+        if weights
+        else zipfile.ZipFile(path).getinfo("archive/data/weights/weight_0").header_offset + 130
+    )
     assert start > 0
     content[start + 1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"was changed after it was saved|is truncated or damaged") as error:
+    with pytest.raises(
+        CheckpointError,
+        match=r"was changed after it was saved|is truncated or "
+        r"damaged",
+    ) as error:
         npk.load(path, **arguments)
     assert one_sentence(error)
 
@@ -358,7 +424,11 @@ def test_a_folder_is_no_checkpoint(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("x.h5", r"\.h5 is no kind of checkpoint that npk writes. Use \.safetensors .*\.pt2 .*\.pth"),
+        (
+            "x.h5",
+            r"\.h5 is no kind of checkpoint that npk writes. Use \.safetensors .*\.pt2 "
+            r".*\.pth",
+        ),
         ("x", "a name without suffix is no kind"),
     ],
 )
@@ -371,14 +441,20 @@ def test_newer_format_names_both(tmp_path, net, monkeypatch):
     monkeypatch.setattr(checkpoint.weights, "FORMAT", 7)
     npk.save(net, tmp_path / "x.safetensors")
     monkeypatch.undo()
-    with pytest.raises(CheckpointError, match=rf"format 7, written by npk {npk.__version__}; .* formats up to 1. Update npk"):
+    with pytest.raises(
+        CheckpointError,
+        match=rf"format 7, written by npk {npk.__version__}; .* "
+        rf"formats up to 1. Update npk",
+    ):
         npk.load(tmp_path / "x.safetensors")
     with pytest.raises(CheckpointError, match="format 7"):
         checkpoint.read_details(tmp_path / "x.safetensors")
 
 
 def test_damaged_description(tmp_path, plain):
-    safetensors.torch.save_file(plain.state_dict(), tmp_path / "x.safetensors", metadata={"npk": "{}", "sha256": "0"})
+    safetensors.torch.save_file(
+        plain.state_dict(), tmp_path / "x.safetensors", metadata={"npk": "{}", "sha256": "0"}
+    )
     with pytest.raises(CheckpointError, match="its description is damaged"):
         npk.load(tmp_path / "x.safetensors")
 
@@ -386,7 +462,11 @@ def test_damaged_description(tmp_path, plain):
 def test_architecture_that_cannot_be_built_any_more(tmp_path, net):
     net.architecture = {**net.architecture, "arch": "perceiver"}
     npk.save(net, tmp_path / "x.safetensors")
-    with pytest.raises(CheckpointError, match=r"npk\.networks\.build cannot make the architecture described in it .*perceiver"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"npk\.networks\.build cannot make the architecture "
+        r"described in it .*perceiver",
+    ):
         npk.load(tmp_path / "x.safetensors")
 
 
@@ -394,7 +474,9 @@ def test_foreign_files_need_arch(tmp_path, plain):
     safetensors.torch.save_file(plain.state_dict(), tmp_path / "x.safetensors")
     torch.save(plain.state_dict(), tmp_path / "x.pt")
     for name in ("x.safetensors", "x.pt"):
-        with pytest.raises(CheckpointError, match="does not describe its architecture. .*arch='module:callable'"):
+        with pytest.raises(
+            CheckpointError, match="does not describe its architecture. .*arch='module:callable'"
+        ):
             npk.load(tmp_path / name)
     assert_same_network(npk.load(tmp_path / "x.safetensors", arch=small), plain, inputs([6]))
     with pytest.raises(CheckpointError, match="was not written by npk and has no details"):
@@ -416,14 +498,18 @@ class Trap:
 def test_pickled_networks_are_refused_with_the_way_out(tmp_path, plain):
     torch.save(plain, tmp_path / "x.pt")
     with pytest.raises(
-        CheckpointError, match=r"pickled code \(.*Sequential\), which npk never runs.*torch\.save\(net\.state_dict\(\)"
+        CheckpointError,
+        match=r"pickled code \(.*Sequential\), which npk never "
+        r"runs.*torch\.save\(net\.state_dict\(\)",
     ) as error:
         npk.load(tmp_path / "x.pt", arch=small)
     assert one_sentence(error)
 
 
 def test_pickled_code_is_not_run(tmp_path, plain):
-    torch.save({"state_dict": plain.state_dict(), "hook": Trap(tmp_path / "made")}, tmp_path / "x.pt")
+    torch.save(
+        {"state_dict": plain.state_dict(), "hook": Trap(tmp_path / "made")}, tmp_path / "x.pt"
+    )
     (tmp_path / "y.pt").write_bytes(pickle.dumps(Trap(tmp_path / "made")))
     for name in ("x.pt", "y.pt"):
         with pytest.raises(CheckpointError, match="never runs|was not written by torch"):
@@ -437,7 +523,10 @@ def test_pickled_code_is_not_run(tmp_path, plain):
         ([1, 2], "holds no weights: it has a int, a int"),
         ({}, "holds a dict, not a state dict"),
         ({0: torch.ones(1)}, "holds no weights: it has 0"),
-        ({"epoch": 3, "generator": {"a": torch.ones(1)}}, "generator does not fit small: 8 missing"),
+        (
+            {"epoch": 3, "generator": {"a": torch.ones(1)}},
+            "generator does not fit small: 8 missing",
+        ),
     ],
 )
 def test_no_state_dict(tmp_path, content, message):
@@ -457,14 +546,19 @@ def test_names_and_shapes_that_do_not_fit_are_listed(tmp_path, plain):
     with pytest.raises(CheckpointError) as error:
         npk.load(tmp_path / "x.pt", arch=small, arch_options={"width": 7})
     told = str(error.value)
-    assert "does not fit small: 1 missing (0.weight, near 0.weihgt), 5 unknown (0.weihgt, near 0.weight; extra0; extra1; ...)" in told
+    assert (
+        "does not fit small: 1 missing (0.weight, near 0.weihgt), 5 unknown (0.weihgt, near "
+        "0.weight; extra0; extra1; ...)"
+    ) in told
     assert "6 of another shape (0.bias is (5,), not (7,);" in told
 
 
 def test_wrong_architecture_in_the_file(tmp_path, net):
     net.architecture = {**net.architecture, "channels": [8, 8]}
     npk.save(net, tmp_path / "x.safetensors")
-    with pytest.raises(CheckpointError, match="does not fit the architecture described in it: .* of another shape"):
+    with pytest.raises(
+        CheckpointError, match="does not fit the architecture described in it: .* of another shape"
+    ):
         npk.load(tmp_path / "x.safetensors")
 
 
@@ -475,7 +569,8 @@ def project(tmp_path, monkeypatch, plain):
     (tmp_path / f"{name}.py").write_text(
         "from torch import nn\n"
         "def make(width=5):\n"
-        "    return nn.Sequential(nn.Linear(6, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, 3))\n"
+        "    return nn.Sequential(nn.Linear(6, width), nn.BatchNorm1d(width), nn.ReLU(), "
+        "nn.Linear(width, 3))\n"
         "def three():\n    return 3\n"
         "constant = 3\n"
     )
@@ -489,7 +584,9 @@ def project(tmp_path, monkeypatch, plain):
 def test_arch_by_name_is_imported_from_the_current_directory(project, plain):
     before = list(sys.path)
     assert_same_network(npk.load("x.pt", arch=f"{project}:make"), plain, inputs([6]))
-    assert_same_network(npk.load("x.pt", arch=f"{project}:make", arch_options={"width": 5}), plain, inputs([6]))
+    assert_same_network(
+        npk.load("x.pt", arch=f"{project}:make", arch_options={"width": 5}), plain, inputs([6])
+    )
     assert sys.path == before
 
 
@@ -507,9 +604,13 @@ def test_arch_that_makes_no_network(project, attribute, message):
 
 
 def test_arch_that_cannot_be_imported_or_called(project):
-    with pytest.raises(CheckpointError, match="importing no_such_module failed with ModuleNotFoundError"):
+    with pytest.raises(
+        CheckpointError, match="importing no_such_module failed with ModuleNotFoundError"
+    ):
         npk.load("x.pt", arch="no_such_module:make")
-    with pytest.raises(CheckpointError, match="importing broken_module failed with ZeroDivisionError"):
+    with pytest.raises(
+        CheckpointError, match="importing broken_module failed with ZeroDivisionError"
+    ):
         npk.load("x.pt", arch="broken_module:make")
     with pytest.raises(CheckpointError, match=r"failed with TypeError: .*depth"):
         npk.load("x.pt", arch=f"{project}:make", arch_options={"depth": 3})

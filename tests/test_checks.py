@@ -36,7 +36,10 @@ class Skips(nn.Module):
 
     def __init__(self, gated):
         super().__init__()
-        self.gated, (self.stem, self.a, self.b, self.head) = gated, (nn.Linear(*io) for io in ((3, 8), (8, 8), (8, 8), (8, 2)))
+        self.gated, (self.stem, self.a, self.b, self.head) = (
+            gated,
+            (nn.Linear(*io) for io in ((3, 8), (8, 8), (8, 8), (8, 2))),
+        )
 
     def forward(self, x):
         h = F.relu(self.stem(x))
@@ -70,7 +73,11 @@ def test_duality_holds(skips):
 
 def test_duality_in_single_precision():
     result = npk.check_duality(
-        network(conv(1, 2), nn.BatchNorm2d(2), nn.ReLU(), nn.MaxPool2d(2), *GAP, nn.Linear(2, 2)).float(), draw(3, 1, 4, 4), draws=50
+        network(
+            conv(1, 2), nn.BatchNorm2d(2), nn.ReLU(), nn.MaxPool2d(2), *GAP, nn.Linear(2, 2)
+        ).float(),
+        draw(3, 1, 4, 4),
+        draws=50,
     )
     assert result.passed
     assert 0 < result.measured < result.tolerance == 1e-4
@@ -103,7 +110,9 @@ class Named(nn.Sequential):
 
 def test_duality_of_an_output_in_a_dictionary():
     torch.manual_seed(0)
-    assert npk.check_duality(Named(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)).eval(), draw(5, 3), draws=50).passed
+    assert npk.check_duality(
+        Named(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)).eval(), draw(5, 3), draws=50
+    ).passed
 
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
@@ -117,7 +126,10 @@ def test_duality_in_half_precision(kind):
     assert result.measured < 1e-9
     assert result.tolerance == 1e-9
     assert f"of the {kind} network a copy in float64" in result.statement
-    assert all(w.dtype == getattr(torch, kind) and torch.equal(w, before[name]) for name, w in net.state_dict().items())
+    assert all(
+        w.dtype == getattr(torch, kind) and torch.equal(w, before[name])
+        for name, w in net.state_dict().items()
+    )
 
 
 class Narrows(nn.Module):
@@ -131,10 +143,16 @@ class Narrows(nn.Module):
         return x.to(self.kind)
 
 
-@pytest.mark.parametrize(("kind", "inner"), [("float64", "float32"), ("float32", "float16"), ("float16", "float16")])
+@pytest.mark.parametrize(
+    ("kind", "inner"), [("float64", "float32"), ("float32", "float16"), ("float16", "float16")]
+)
 def test_duality_goes_by_the_coarsest_numbers_of_the_network(kind, inner):
     inner = getattr(torch, inner)
-    net = nn.Sequential(network(nn.Linear(3, 32), nn.ReLU()).to(getattr(torch, kind)), Narrows(inner), network(nn.Linear(32, 2)).to(inner))
+    net = nn.Sequential(
+        network(nn.Linear(3, 32), nn.ReLU()).to(getattr(torch, kind)),
+        Narrows(inner),
+        network(nn.Linear(32, 2)).to(inner),
+    )
     result = npk.check_duality(net.eval(), draw(5, 3), draws=50)
     assert result.passed
     assert result.measured > 1e-9
@@ -150,7 +168,11 @@ def test_duality_sees_one_flipped_gate(skips, monkeypatch):
         table = record(trace, X, **options)
         name = table.names[0]
         entry = table.entries[name]
-        return GateTable(table.graph, table.inputs, {**table.entries, name: GateLayer(entry.kind, entry.shape, entry.data ^ np.uint64(1))})
+        return GateTable(
+            table.graph,
+            table.inputs,
+            {**table.entries, name: GateLayer(entry.kind, entry.shape, entry.data ^ np.uint64(1))},
+        )
 
     monkeypatch.setattr(duality, "record_trace", flip)
     result = npk.check_duality(skips[True], draw(5, 3), draws=10)
@@ -160,7 +182,9 @@ def test_duality_sees_one_flipped_gate(skips, monkeypatch):
 
 def test_duality_sees_a_wrong_kernel(skips, monkeypatch):
     kernel = duality.NeuralPathKernel.__call__
-    monkeypatch.setattr(duality.NeuralPathKernel, "__call__", lambda self, X, Y=None: 2 * kernel(self, X, Y))
+    monkeypatch.setattr(
+        duality.NeuralPathKernel, "__call__", lambda self, X, Y=None: 2 * kernel(self, X, Y)
+    )
     result = npk.check_duality(skips[True], draw(5, 3), draws=200)
     assert not result.passed
     assert result.details.moment_errors > 5
@@ -177,16 +201,24 @@ def test_a_comparison_that_is_no_number_does_not_hide_behind_another(skips, monk
 
 # invariance
 
-INVARIANT = {"circular": network(conv(1, 2), nn.ReLU(), conv(2, 3), nn.ReLU(), *GAP, nn.Linear(3, 2))}
+INVARIANT = {
+    "circular": network(conv(1, 2), nn.ReLU(), conv(2, 3), nn.ReLU(), *GAP, nn.Linear(3, 2))
+}
 BROKEN = {
-    "zero padding": network(conv(1, 2, padding_mode="zeros"), nn.ReLU(), conv(2, 3), nn.ReLU(), *GAP, nn.Linear(3, 2)),
+    "zero padding": network(
+        conv(1, 2, padding_mode="zeros"), nn.ReLU(), conv(2, 3), nn.ReLU(), *GAP, nn.Linear(3, 2)
+    ),
     "flatten": network(conv(1, 2), nn.ReLU(), nn.Flatten(), nn.Linear(32, 2)),
-    "stride": network(conv(1, 2, stride=2), nn.ReLU(), conv(2, 3), nn.ReLU(), *GAP, nn.Linear(3, 2)),
+    "stride": network(
+        conv(1, 2, stride=2), nn.ReLU(), conv(2, 3), nn.ReLU(), *GAP, nn.Linear(3, 2)
+    ),
 }
 
 
 def test_invariance_holds():
-    result = npk.check_invariance(INVARIANT["circular"], draw(3, 1, 4, 4), name="conv", label="circular")
+    result = npk.check_invariance(
+        INVARIANT["circular"], draw(3, 1, 4, 4), name="conv", label="circular"
+    )
     (case,) = result.details.cases
     assert result.passed
     assert result.measured < 1e-12
@@ -258,7 +290,9 @@ def test_ensemble_sees_a_missing_sub_network(skips, monkeypatch):
     monkeypatch.setattr(
         ensemble,
         "_part",
-        lambda table, sums, choice: (3, 0 * part(table, sums, choice)[1]) if choice == (1, 1) else part(table, sums, choice),
+        lambda table, sums, choice: (
+            (3, 0 * part(table, sums, choice)[1]) if choice == (1, 1) else part(table, sums, choice)
+        ),
     )
     result = npk.check_ensemble(skips[False], draw(6, 3))
     assert not result.passed

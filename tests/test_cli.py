@@ -20,16 +20,26 @@ from npk.cli import reading, tables
 from npk.cli.commands import app
 from npk.results import Accuracy, CheckResult
 
-COMMANDS = [command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands]
+COMMANDS = [
+    command.name or command.callback.__name__.replace("_", "-")
+    for command in app.registered_commands
+]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A checkpoint of a network that knows its shape, and one of a residual network."""
     found = tmp_path_factory.mktemp("cli")
-    net = npk.networks.build("conv", input_shape=(1, 8, 8), classes=10, channels=[8, 8], strides=[2, 2], seed=1)
+    net = npk.networks.build(
+        "conv", input_shape=(1, 8, 8), classes=10, channels=[8, 8], strides=[2, 2], seed=1
+    )
     npk.save(net, found / "conv.safetensors")
-    npk.save(npk.networks.build("fc", kind="dlgn", input_shape=(1, 8, 8), classes=10, hidden=[6], seed=2), found / "dlgn.safetensors")
+    npk.save(
+        npk.networks.build(
+            "fc", kind="dlgn", input_shape=(1, 8, 8), classes=10, hidden=[6], seed=2
+        ),
+        found / "dlgn.safetensors",
+    )
     return found
 
 
@@ -54,7 +64,17 @@ def done(result):
 
 
 def test_commands_are_those_of_the_design():
-    assert COMMANDS == ["demo", "train", "inspect", "gates", "kernel", "verify-store", "fit", "check", "report"]
+    assert COMMANDS == [
+        "demo",
+        "train",
+        "inspect",
+        "gates",
+        "kernel",
+        "verify-store",
+        "fit",
+        "check",
+        "report",
+    ]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -73,13 +93,24 @@ def test_version(npk_command):
 
 def test_module_and_help_load_nothing_heavy():
     heavy = ("torch", "numba", "zarr", "scipy", "matplotlib", "plotly", "sklearn")
-    code = f"import sys; from npk import cli; cli.run(['kernel', '--help']); print([name for name in {heavy} if name in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    code = (
+        f"import sys; from npk import cli; cli.run(['kernel', '--help']); print([name for name "
+        f"in {heavy} if name in sys.modules])"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
     assert found.stdout.endswith("[]\n")
 
 
 def test_python_m_npk():
-    found = subprocess.run([sys.executable, "-m", "npk", "--version"], capture_output=True, text=True, timeout=60, check=True)
+    found = subprocess.run(
+        [sys.executable, "-m", "npk", "--version"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
     assert found.stdout == f"npk {npk.__version__}\n"
 
 
@@ -93,7 +124,20 @@ def test_train_saves_a_network_with_its_accuracy(npk_command, tmp_path):
     out = tmp_path / "net.safetensors"
     said = done(
         npk_command(
-            "train", "fc", "--kind", "dgn", "--data", "digits[:400]", "--out", out, "--epochs", 4, "--option", "hidden=16,8", "--seed", 3
+            "train",
+            "fc",
+            "--kind",
+            "dgn",
+            "--data",
+            "digits[:400]",
+            "--out",
+            out,
+            "--epochs",
+            4,
+            "--option",
+            "hidden=16,8",
+            "--seed",
+            3,
         )
     )
     details, net = npk.checkpoint.read_details(out), npk.load(out)
@@ -114,7 +158,19 @@ def test_train_copies_the_gates_of_a_trained_network(npk_command, tmp_path):
     done(npk_command("train", "fc", "--out", first, *options))
     done(
         npk_command(
-            "train", "fc", "--kind", "dgn", "--regime", "flnpf", "--features", first, "--option", "gates=hard", "--out", second, *options
+            "train",
+            "fc",
+            "--kind",
+            "dgn",
+            "--regime",
+            "flnpf",
+            "--features",
+            first,
+            "--option",
+            "gates=hard",
+            "--out",
+            second,
+            *options,
         )
     )
     lent, got = npk.load(first), npk.load(second)
@@ -132,25 +188,38 @@ def test_inspect_shows_graph_gates_and_cost(npk_command):
     row = next(line for line in lines if table.names[0] in line)
     on = table[0].mean(0)
     assert row[2:4] == ["gate", "8x4x4"]
-    assert row[5:] == [str(on.size), str((on == 0).sum()), str((on == 1).sum()), f"{100 * on.mean():.1f}", "%"]
+    assert row[5:] == [
+        str(on.size),
+        str((on == 0).sum()),
+        str((on == 1).sum()),
+        f"{100 * on.mean():.1f}",
+        "%",
+    ]
     assert "1000 x 1000" in out
     assert "60000 x 60000" in out
 
 
 def test_inspect_tells_shifts_and_the_plan(npk_command):
     out = done(npk_command("inspect", "conv.safetensors"))
-    assert "circular shifts by multiples of 4: stride 2 at value.layers.0; stride 2 at value.layers.2" in out
+    assert (
+        "circular shifts by multiples of 4: stride 2 at value.layers.0; stride 2 at value.layers.2"
+    ) in out
     assert "forms 3 masks a sample and computes 3 fields on 403 pairs of positions" in out
     assert re.search(r"predicted [\d.]+ .?s, measured [\d.]+ .?s", out)
     assert "always on" not in out
 
 
 def test_inspect_looks_whether_gates_from_outside_move(npk_command, tmp_path):
-    net = npk.networks.build("conv", kind="dlgn", input_shape=(1, 8, 8), classes=10, channels=[4, 4], seed=1)
+    net = npk.networks.build(
+        "conv", kind="dlgn", input_shape=(1, 8, 8), classes=10, channels=[4, 4], seed=1
+    )
     npk.save(net, tmp_path / "dlgn.safetensors")
     out = done(npk_command("inspect", tmp_path / "dlgn.safetensors"))
     assert "all circular shifts" in out
-    assert "the gates of 2 layers that come from outside move with the input too, as they do on 4 samples" in out
+    assert (
+        "the gates of 2 layers that come from outside move with the input too, as they do on 4 "
+        "samples"
+    ) in out
 
 
 def test_inspect_needs_no_data_for_a_known_shape(npk_command):
@@ -160,27 +229,74 @@ def test_inspect_needs_no_data_for_a_known_shape(npk_command):
 
 def test_inspect_takes_a_foreign_state_dict(npk_command, tmp_path, monkeypatch):
     (tmp_path / "foreign_arch.py").write_text(
-        "from torch import nn\n\ndef make():\n    return nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))\n"
+        "from torch import nn\n\ndef make():\n    return nn.Sequential(nn.Linear(3, 4), nn.ReLU(), "
+        "nn.Linear(4, 2))\n"
     )
-    torch.save(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).state_dict(), tmp_path / "net.pt")
+    torch.save(
+        nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).state_dict(), tmp_path / "net.pt"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
-    out = done(npk_command("inspect", tmp_path / "net.pt", "--arch", "foreign_arch:make", "--input-shape", "3"))
+    out = done(
+        npk_command(
+            "inspect", tmp_path / "net.pt", "--arch", "foreign_arch:make", "--input-shape", "3"
+        )
+    )
     assert "4 gates in 1 layers" in out
     code, _, err = npk_command("inspect", tmp_path / "net.pt", "--arch", "foreign_arch:make")
-    assert (code, err) == (2, "npk: the checkpoint does not say the shape of a sample. Give --input-shape, such as 1,8,8, or --data.\n")
+    assert (code, err) == (
+        2,
+        "npk: the checkpoint does not say the shape of a sample. Give "
+        "--input-shape, such as 1,8,8, or --data.\n",
+    )
 
 
 def test_kernel_of_a_subset_is_that_of_the_split(npk_command, tmp_path):
     out = done(
-        npk_command("kernel", "conv.safetensors", "--data", "digits[:80]", "--subset", "train", "--out", tmp_path / "K.zarr", "--seed", 5)
+        npk_command(
+            "kernel",
+            "conv.safetensors",
+            "--data",
+            "digits[:80]",
+            "--subset",
+            "train",
+            "--out",
+            tmp_path / "K.zarr",
+            "--seed",
+            5,
+        )
     )
     train, test = npk.data.split(npk.data.load("digits[:80]"), test=0.25, seed=5)
     net = npk.load("conv.safetensors")
-    np.testing.assert_array_equal(np.asarray(npk.Gram.load(tmp_path / "K.zarr")), npk.kernel(net, train.X))
+    np.testing.assert_array_equal(
+        np.asarray(npk.Gram.load(tmp_path / "K.zarr")), npk.kernel(net, train.X)
+    )
     assert "60 x 60 float32" in out
-    sides = ["--data", "digits[:80]", "--subset", "test", "--against", "digits[:80]", "--against-subset", "train", "--seed", 5]
-    done(npk_command("kernel", "conv.safetensors", *sides, "--scale", "cosine", "--dtype", "float64", "--out", tmp_path / "K.npy"))
+    sides = [
+        "--data",
+        "digits[:80]",
+        "--subset",
+        "test",
+        "--against",
+        "digits[:80]",
+        "--against-subset",
+        "train",
+        "--seed",
+        5,
+    ]
+    done(
+        npk_command(
+            "kernel",
+            "conv.safetensors",
+            *sides,
+            "--scale",
+            "cosine",
+            "--dtype",
+            "float64",
+            "--out",
+            tmp_path / "K.npy",
+        )
+    )
     expected = npk.kernel(net, test.X, train.X, scale="cosine", dtype="float64")
     np.testing.assert_array_equal(np.load(tmp_path / "K.npy"), expected)
 
@@ -191,7 +307,9 @@ def test_kernel_of_gate_tables_is_that_of_the_network(npk_command, tmp_path):
     done(npk_command("gates", "conv.safetensors", "--data", "digits[12:17]", "--out", cols))
     done(npk_command("kernel", rows, "--against", cols, "--out", tmp_path / "K.npy"))
     X = npk.data.load("digits[:17]").X
-    np.testing.assert_array_equal(np.load(tmp_path / "K.npy"), npk.kernel(npk.load("conv.safetensors"), X[:12], X[12:]))
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "K.npy"), npk.kernel(npk.load("conv.safetensors"), X[:12], X[12:])
+    )
 
 
 def test_a_second_kernel_run_uses_the_tiles(npk_command, tmp_path):
@@ -201,15 +319,33 @@ def test_a_second_kernel_run_uses_the_tiles(npk_command, tmp_path):
 
 
 def test_dry_run_as_an_event(npk_command):
-    (line,) = done(npk_command("kernel", "dlgn.safetensors", "--data", "digits[:20]", "--dry-run", "--json")).splitlines()
+    (line,) = done(
+        npk_command("kernel", "dlgn.safetensors", "--data", "digits[:20]", "--dry-run", "--json")
+    ).splitlines()
     found = json.loads(line)
-    assert (found["event"], found["n"], found["m"], found["tiles"], found["side"]) == ("plan", 20, 20, 1, 1024)
+    assert (found["event"], found["n"], found["m"], found["tiles"], found["side"]) == (
+        "plan",
+        20,
+        20,
+        1,
+        1024,
+    )
     assert found["seconds"] > 0
     assert found["bytes"] > 0
 
 
 def test_dry_run_tells_the_plan_and_writes_nothing(npk_command, tmp_path):
-    out = done(npk_command("kernel", "dlgn.safetensors", "--data", "digits[:1200]", "--dry-run", "--out", tmp_path / "K.zarr"))
+    out = done(
+        npk_command(
+            "kernel",
+            "dlgn.safetensors",
+            "--data",
+            "digits[:1200]",
+            "--dry-run",
+            "--out",
+            tmp_path / "K.zarr",
+        )
+    )
     assert "1200 x 1200 float32, one triangle: 3 tiles of at most 1024 x 1024" in out
     assert re.search(r"time about .* at predicted [\d.]+ .?s, measured [\d.]+ .?s a pair", out)
     assert list(tmp_path.iterdir()) == []
@@ -221,7 +357,15 @@ def events(out):
 
 @pytest.mark.parametrize("name", ["K.zarr", "K.npy"])
 def test_kernel_tells_events_as_json(npk_command, tmp_path, name):
-    command = ["kernel", "dlgn.safetensors", "--data", "digits[:20]", "--json", "--out", tmp_path / name]
+    command = [
+        "kernel",
+        "dlgn.safetensors",
+        "--data",
+        "digits[:20]",
+        "--json",
+        "--out",
+        tmp_path / name,
+    ]
     code, out, err = npk_command(*command)
     assert (code, err) == (0, "")
     told = events(out)
@@ -249,50 +393,86 @@ def process(monkeypatch):
 @pytest.fixture(scope="module")
 def rows(folder):
     """A gate table of the first samples, as `npk kernel` takes it."""
-    npk.record_gates(npk.load(folder / "conv.safetensors"), npk.data.load("digits[:50]").X).save(folder / "rows.gates")
+    npk.record_gates(npk.load(folder / "conv.safetensors"), npk.data.load("digits[:50]").X).save(
+        folder / "rows.gates"
+    )
     return ["rows.gates"]
 
 
 @pytest.mark.parametrize("name", ["K.zarr", "K.npy"])
 @pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("gates", [False, True])
-def test_the_smallest_budget_that_is_named_works(npk_command, tmp_path, process, rows, gates, wide, name):
+def test_the_smallest_budget_that_is_named_works(
+    npk_command, tmp_path, process, rows, gates, wide, name
+):
     """Though the process is a little larger the next time."""
-    sides = [*rows, *["--against", "rows.gates"] * wide] if gates else ["conv.safetensors", "--data", "digits[:50]"]
+    sides = (
+        [*rows, *["--against", "rows.gates"] * wide]
+        if gates
+        else ["conv.safetensors", "--data", "digits[:50]"]
+    )
     sides += ["--against", "digits[50:80]"] * (wide and not gates)
     command = ["kernel", *sides, "--out", tmp_path / name, "--memory"]
     code, out, err = npk_command(*command, "1kB")
     assert (code, out) == (2, "")
-    found = re.fullmatch(r"npk: memory=1000 bytes is too little for 50 x \d+ samples: the smallest that works is (\d+) .*\n", err)
+    found = re.fullmatch(
+        r"npk: memory=1000 bytes is too little for 50 x \d+ samples: the smallest "
+        r"that works is (\d+) .*\n",
+        err,
+    )
     assert 300 * 10**6 < int(found[1]) < 320 * 10**6
     assert list(tmp_path.iterdir()) == []
     done(npk_command(*command, found[1]))
 
 
-def test_gates_are_not_read_for_a_budget_that_is_too_small(npk_command, tmp_path, process, rows, monkeypatch):
+def test_gates_are_not_read_for_a_budget_that_is_too_small(
+    npk_command, tmp_path, process, rows, monkeypatch
+):
     from npk.gates.store import GateStore
 
     take = GateStore.take
     monkeypatch.setattr(
-        GateStore, "take", lambda self, rows: take(self, rows) if rows != slice(None) else pytest.fail("all gates were read")
+        GateStore,
+        "take",
+        lambda self, rows: (
+            take(self, rows) if rows != slice(None) else pytest.fail("all gates were read")
+        ),
     )
     code, _, err = npk_command("kernel", *rows, "--out", tmp_path / "K.npy", "--memory", "1kB")
     assert (code, err.count("\n")) == (2, 1)
 
 
-@pytest.mark.parametrize("name", ["K.zarr", "K.npy", pytest.param("old.zarr", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["K.zarr", "K.npy", pytest.param("old.zarr", marks=pytest.mark.slow)]
+)
 def test_dry_runs_tell_the_plan_of_the_run(npk_command, tmp_path, monkeypatch, name):
     monkeypatch.setattr("npk.cli.writing.peak_of_process", lambda: 3 * 10**8)
-    command = ["kernel", "dlgn.safetensors", "--data", "digits[:100]", "--out", tmp_path / name, "--memory"]
+    command = [
+        "kernel",
+        "dlgn.safetensors",
+        "--data",
+        "digits[:100]",
+        "--out",
+        tmp_path / name,
+        "--memory",
+    ]
     if name == "old.zarr":
         monkeypatch.setattr("npk.gram.tiles._LARGEST", 16)
-        done(npk_command("kernel", "dlgn.safetensors", "--data", "digits[:70]", "--out", tmp_path / name))
+        done(
+            npk_command(
+                "kernel", "dlgn.safetensors", "--data", "digits[:70]", "--out", tmp_path / name
+            )
+        )
         monkeypatch.setattr("npk.gram.tiles._LARGEST", 1024)
     least = re.search(r"works is (\d+)", npk_command(*command, 1)[2])[1]
     for memory in (least, int(least) + 10**6):
         said = done(npk_command(*command, memory, "--dry-run"))
         tiles, side = map(int, re.search(r"(\d+) tiles of at most (\d+) x", said).groups())
-        told = next(event for event in events(npk_command(*command, memory, "--json")[1]) if event["event"] == "plan")
+        told = next(
+            event
+            for event in events(npk_command(*command, memory, "--json")[1])
+            if event["event"] == "plan"
+        )
         assert (told["tiles"], told["side"]) == (tiles, side)
         assert f"memory at most {tables.si(told['bytes'])}B" in said
         (tmp_path / "K.npy").unlink(missing_ok=True)
@@ -308,12 +488,27 @@ def test_dry_runs_refuse_a_store_of_something_else(npk_command, tmp_path):
 
 
 def test_a_cluster_writes_no_file(npk_command, tmp_path):
-    code, out, err = npk_command("kernel", "dlgn.safetensors", "--data", "digits[:9]", "--out", tmp_path / "K.npy", "--dask", "tcp://x:1")
+    code, out, err = npk_command(
+        "kernel",
+        "dlgn.safetensors",
+        "--data",
+        "digits[:9]",
+        "--out",
+        tmp_path / "K.npy",
+        "--dask",
+        "tcp://x:1",
+    )
     assert (code, out) == (2, "")
-    assert re.fullmatch(r"npk: --dask needs a store that all workers write to, \S*K.npy is one file. Give --out K.zarr.\n", err)
+    assert re.fullmatch(
+        r"npk: --dask needs a store that all workers write to, \S*K.npy is one "
+        r"file. Give --out K.zarr.\n",
+        err,
+    )
 
 
-@pytest.mark.parametrize(("platform", "unit"), [("linux", 1024), ("darwin", 1), ("freebsd14", 1024)])
+@pytest.mark.parametrize(
+    ("platform", "unit"), [("linux", 1024), ("darwin", 1), ("freebsd14", 1024)]
+)
 @pytest.mark.parametrize("status", [None, "VmRSS:  5 kB\n"])
 def test_the_peak_where_proc_does_not_tell(monkeypatch, tmp_path, platform, unit, status):
     """Some sandboxes have the file without the line."""
@@ -330,7 +525,10 @@ def test_the_peak_where_proc_does_not_tell(monkeypatch, tmp_path, platform, unit
     monkeypatch.setattr(resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=7000))
     assert writing.peak_of_process() == 7000 * unit
     monkeypatch.setattr(resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=0))
-    with pytest.raises(BackendError, match="this system does not tell how much memory a process takes. Leave --memory out"):
+    with pytest.raises(
+        BackendError,
+        match="this system does not tell how much memory a process takes. Leave --memory out",
+    ):
         writing.peak_of_process()
     (tmp_path / "status").write_text("VmRSS:  5 kB\nVmHWM:\t  123 kB\n")
     assert writing.peak_of_process() == 123 * 1024
@@ -339,25 +537,52 @@ def test_the_peak_where_proc_does_not_tell(monkeypatch, tmp_path, platform, unit
 @pytest.mark.parametrize("solver", ["ridge", "svm"])
 def test_fit_gives_the_accuracy_of_the_estimator(npk_command, tmp_path, solver):
     out = done(
-        npk_command("fit", "conv.safetensors", "--data", "digits[:160]", "--solver", solver, "--seed", 1, "--json", tmp_path / "a.json")
+        npk_command(
+            "fit",
+            "conv.safetensors",
+            "--data",
+            "digits[:160]",
+            "--solver",
+            solver,
+            "--seed",
+            1,
+            "--json",
+            tmp_path / "a.json",
+        )
     )
     train, test = npk.data.split(npk.data.load("digits[:160]"), test=0.25, seed=1)
-    machine = (npk.NPKSVC if solver == "svm" else npk.NPKRidgeClassifier)(npk.load("conv.safetensors")).fit(train.X, train.y)
+    machine = (npk.NPKSVC if solver == "svm" else npk.NPKRidgeClassifier)(
+        npk.load("conv.safetensors")
+    ).fit(train.X, train.y)
     found = Accuracy.load(tmp_path / "a.json")
     assert found.accuracy == pytest.approx(machine.score(test.X, test.y))
-    assert found.parameters == pytest.approx({"C": machine.C_} if solver == "svm" else {"alpha": machine.alpha_})
+    assert found.parameters == pytest.approx(
+        {"C": machine.C_} if solver == "svm" else {"alpha": machine.alpha_}
+    )
     assert found.network == "conv"
     assert f"test accuracy {tables.percent(found.accuracy)}" in out
 
 
 def test_fit_with_a_test_set_of_its_own(npk_command):
-    out = done(npk_command("fit", "dlgn.safetensors", "--data", "digits[:60]", "--test", "digits[60:75]"))
+    out = done(
+        npk_command("fit", "dlgn.safetensors", "--data", "digits[:60]", "--test", "digits[60:75]")
+    )
     assert "15 test and 60 training samples" in out
 
 
 @pytest.mark.parametrize(("name", "passed"), [("duality", True), ("invariance", False)])
 def test_check_says_what_it_measured(npk_command, tmp_path, name, passed):
-    code, out, err = npk_command("check", name, "conv.safetensors", "--data", "digits", "--samples", 2, "--json", tmp_path / "c.json")
+    code, out, err = npk_command(
+        "check",
+        name,
+        "conv.safetensors",
+        "--data",
+        "digits",
+        "--samples",
+        2,
+        "--json",
+        tmp_path / "c.json",
+    )
     found = CheckResult.load(tmp_path / "c.json")
     assert (found.name, found.network, found.passed) == (name, "conv", passed)
     assert (code, err) == (0 if passed else 1, "")
@@ -365,16 +590,30 @@ def test_check_says_what_it_measured(npk_command, tmp_path, name, passed):
 
 
 def test_check_of_the_ensemble(npk_command, tmp_path):
-    net = npk.networks.build("residual", input_shape=(4,), classes=3, flavor="fc", widths=[24, 24], block_layers=1, seed=0)
+    net = npk.networks.build(
+        "residual",
+        input_shape=(4,),
+        classes=3,
+        flavor="fc",
+        widths=[24, 24],
+        block_layers=1,
+        seed=0,
+    )
     npk.save(net, tmp_path / "res.safetensors")
     np.save(tmp_path / "X.npy", np.random.default_rng(0).standard_normal((4, 4), dtype=np.float32))
-    assert "PASS" in done(npk_command("check", "ensemble", tmp_path / "res.safetensors", "--data", tmp_path / "X.npy"))
+    assert "PASS" in done(
+        npk_command("check", "ensemble", tmp_path / "res.safetensors", "--data", tmp_path / "X.npy")
+    )
 
 
 def test_report_is_made_from_results_alone(npk_command, tmp_path):
     few = dataclasses.replace(build_run(), kernels=(), checks=(), networks=())
     few.save(tmp_path / "results.json")
-    out = done(npk_command("report", tmp_path, "--out", tmp_path / "page.html", "--figures", tmp_path / "figures"))
+    out = done(
+        npk_command(
+            "report", tmp_path, "--out", tmp_path / "page.html", "--figures", tmp_path / "figures"
+        )
+    )
     assert "<html" in (tmp_path / "page.html").read_text()
     assert len(out.splitlines()) == 1 + len(list((tmp_path / "figures").iterdir()))
 
@@ -382,7 +621,9 @@ def test_report_is_made_from_results_alone(npk_command, tmp_path):
 def test_demo_prints_what_the_run_found(npk_command, monkeypatch, tmp_path):
     run = build_run()
     asked = {}
-    monkeypatch.setattr("npk.demo.run", lambda out, **options: asked.update(options, out=out) or run)
+    monkeypatch.setattr(
+        "npk.demo.run", lambda out, **options: asked.update(options, out=out) or run
+    )
     code, out, _ = npk_command("demo", "--out", tmp_path, "--seed", 7)
     assert (asked["out"], asked["seed"], asked["data"]) == (tmp_path, 7, "digits")
     assert code == (0 if all(check.passed for check in run.checks) else 1)
@@ -401,8 +642,18 @@ def test_notes_are_one_line_and_no_error(npk_command, tmp_path, recwarn):
     np.save(tmp_path / "X.npy", np.concatenate([X, np.zeros((1, 1, 8, 8), np.float32)]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("warnings.filters", [])
-        code, _, err = npk_command("kernel", tmp_path / "dead.safetensors", "--data", tmp_path / "X.npy", "--out", tmp_path / "K.npy")
-    assert (code, err.splitlines()[1:]) == (0, ["npk: note: 1 of 5 samples have no active path: K(x, x) = 0."])
+        code, _, err = npk_command(
+            "kernel",
+            tmp_path / "dead.safetensors",
+            "--data",
+            tmp_path / "X.npy",
+            "--out",
+            tmp_path / "K.npy",
+        )
+    assert (code, err.splitlines()[1:]) == (
+        0,
+        ["npk: note: 1 of 5 samples have no active path: K(x, x) = 0."],
+    )
 
 
 def test_settings_read_json_lists_and_text():
@@ -412,15 +663,31 @@ def test_settings_read_json_lists_and_text():
 
 
 def test_result_files_are_json(npk_command, tmp_path):
-    done(npk_command("check", "duality", "dlgn.safetensors", "--data", "digits[:3]", "--json", tmp_path / "c.json"))
+    done(
+        npk_command(
+            "check",
+            "duality",
+            "dlgn.safetensors",
+            "--data",
+            "digits[:3]",
+            "--json",
+            tmp_path / "c.json",
+        )
+    )
     assert json.loads((tmp_path / "c.json").read_text())["name"] == "duality"
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.25, "0.2 s"), (90, "90.0 s"), (600, "10.0 min"), (7201, "2.0 h"), (4e5, "4.6 days")])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.25, "0.2 s"), (90, "90.0 s"), (600, "10.0 min"), (7201, "2.0 h"), (4e5, "4.6 days")],
+)
 def test_durations(seconds, text):
     assert tables.duration(seconds) == text
 
 
-@pytest.mark.parametrize(("value", "text"), [(3.2e6, "3.2 M"), (12.0, "12 "), (0.004, "4 m"), (8.5e-6, "8.5 u"), (2e9, "2 G")])
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(3.2e6, "3.2 M"), (12.0, "12 "), (0.004, "4 m"), (8.5e-6, "8.5 u"), (2e9, "2 G")],
+)
 def test_prefixes(value, text):
     assert tables.si(value) == text

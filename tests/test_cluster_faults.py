@@ -1,4 +1,6 @@
-"""Clusters that lose their workers or their client: progress or an error in a stated time, and no tile where it does not belong."""
+"""Clusters that lose their workers or their client: progress or an error in a stated time, and no
+tile where it does not belong.
+"""
 
 import contextlib
 import os
@@ -32,7 +34,10 @@ distributed = pytest.importorskip("distributed", reason="needs the extra dask")
 def tables():
     """Of two networks of one architecture, on the same samples."""
     X = np.random.default_rng(0).standard_normal((60, 6)).astype(np.float32)
-    nets = (npk.networks.build("fc", input_shape=(6,), classes=3, hidden=[20, 20], seed=seed) for seed in (1, 2))
+    nets = (
+        npk.networks.build("fc", input_shape=(6,), classes=3, hidden=[20, 20], seed=seed)
+        for seed in (1, 2)
+    )
     return [npk.record_gates(net, X) for net in nets]
 
 
@@ -40,7 +45,14 @@ def empty_store(path, table, side=16):
     """A store whose gates are there and whose tiles are not."""
     engine, source, n = NeuralPathKernel(None, progress=False).engine, Recorded(table), len(table)
     _, exponents = engine.prepare(table)
-    store = GramStore.create(path, TilePlan(n, n, side, True), "float32", _about(engine, (source,), (n, n)), exponents, (source.few(),))
+    store = GramStore.create(
+        path,
+        TilePlan(n, n, side, True),
+        "float32",
+        _about(engine, (source,), (n, n)),
+        exponents,
+        (source.few(),),
+    )
     source.fill(store.rows, Silent())
     return store
 
@@ -62,9 +74,19 @@ class Notes(Silent):
 
 @contextlib.contextmanager
 def workers_of_their_own(number):
-    """Processes of one thread each that nobody starts again once they are killed; their numbers, and a client."""
-    options = {"n_workers": number, "threads_per_worker": 1, "processes": True, "dashboard_address": ":0"}
-    with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster, set_as_default=False) as client:
+    """Processes of one thread each that nobody starts again once they are killed; their numbers,
+    and a client.
+    """
+    options = {
+        "n_workers": number,
+        "threads_per_worker": 1,
+        "processes": True,
+        "dashboard_address": ":0",
+    }
+    with (
+        distributed.LocalCluster(**options) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
         for nanny in cluster.workers.values():
             nanny.auto_restart = False
         yield list(client.run(os.getpid).values()), client
@@ -92,11 +114,15 @@ def prepared(monkeypatch, path, table):
 def meanwhile(monkeypatch, happen):
     """Something happens once a tile is computed, before it is written."""
     compute = cluster_module.Work.compute
-    monkeypatch.setattr(cluster_module.Work, "compute", lambda self, tile: (compute(self, tile), happen())[0])
+    monkeypatch.setattr(
+        cluster_module.Work, "compute", lambda self, tile: (compute(self, tile), happen())[0]
+    )
 
 
 @pytest.mark.parametrize("with_flag", [False, True], ids=["another run", "a flag of the same name"])
-def test_a_tile_of_a_store_that_is_gone_is_not_written_to_its_successor(with_flag, tables, tmp_path, monkeypatch):
+def test_a_tile_of_a_store_that_is_gone_is_not_written_to_its_successor(
+    with_flag, tables, tmp_path, monkeypatch
+):
     store, flag = prepared(monkeypatch, tmp_path / "K", tables[0])
 
     def started_afresh():
@@ -106,11 +132,16 @@ def test_a_tile_of_a_store_that_is_gone_is_not_written_to_its_successor(with_fla
             (tmp_path / "K" / flag).touch()
 
     meanwhile(monkeypatch, started_afresh)
-    with pytest.raises(StoreError, match="is not, or no longer, the (folder that the client writes|store that was opened)"):
+    with pytest.raises(
+        StoreError,
+        match="is not, or no longer, the (folder that the client writes|store that was opened)",
+    ):
         compute_tiles(str(tmp_path / "K"), flag, npk.__version__, list(store.plan)[:1])
     monkeypatch.undo()
     assert len(GramStore.open(tmp_path / "K").missing()) == len(store.plan)
-    np.testing.assert_array_equal(np.asarray(npk.kernel(tables[1], out=tmp_path / "K", progress=False)), npk.kernel(tables[1]))
+    np.testing.assert_array_equal(
+        np.asarray(npk.kernel(tables[1], out=tmp_path / "K", progress=False)), npk.kernel(tables[1])
+    )
 
 
 def test_a_tile_that_nobody_waits_for_is_not_written(tables, tmp_path, monkeypatch):
@@ -168,7 +199,10 @@ def test_a_run_that_is_interrupted_and_begun_afresh_with_another_network(tables,
         (tmp_path / "slow").unlink()
         started = time.monotonic()
         K = np.asarray(npk.kernel(tables[1], out=out, client=client, progress=False))
-    print(f"the second run ended {time.monotonic() - started:.1f} s after the first one's tile came back")
+    print(
+        f"the second run ended {time.monotonic() - started:.1f} s after the first one's tile "
+        f"came back"
+    )
     np.testing.assert_array_equal(K, npk.kernel(tables[1], progress=False))
     assert verify_store(out, Silent()).damaged == ()
 
@@ -179,9 +213,14 @@ def test_a_run_that_is_interrupted_and_begun_afresh_with_another_network(tables,
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_workers_that_are_killed_until_none_is_left(tables, tmp_path):
-    """One every two seconds: tiles are finished as long as there is one, and then the run ends in the time that is set."""
+    """One every two seconds: tiles are finished as long as there is one, and then the run ends in
+    the time that is set.
+    """
     store, wait = empty_store(tmp_path / "K", tables[0], side=1), 5
-    with dask.config.set({"npk.no-workers-timeout": f"{wait}s"}), workers_of_their_own(3) as (processes, client):
+    with (
+        dask.config.set({"npk.no-workers-timeout": f"{wait}s"}),
+        workers_of_their_own(3) as (processes, client),
+    ):
         dead, notes = [], Notes()
 
         def kill():
@@ -194,17 +233,25 @@ def test_workers_that_are_killed_until_none_is_left(tables, tmp_path):
         killer = threading.Thread(target=kill)
         killer.start()
         with pytest.raises(
-            BackendError, match=rf"no workers for {wait} seconds\. Finished tiles are kept: run again|died with the same tiles"
+            BackendError,
+            match=rf"no workers for {wait} seconds\. Finished tiles are kept: run "
+            rf"again|died with the same tiles",
         ):
             npk.kernel(tables[0], out=store.path, client=client, progress=notes)
         ended = time.monotonic()
         killer.join()
     left = len(GramStore.open(store.path).missing())
-    print(f"{len(store.plan) - left} of {len(store.plan)} tiles by workers killed every 2 s; error {ended - dead[-1]:.1f} s after the last")
+    print(
+        f"{len(store.plan) - left} of {len(store.plan)} tiles by workers killed every 2 s; error "
+        f"{ended - dead[-1]:.1f} s after the last"
+    )
     assert left < len(store.plan)
     assert ended - dead[-1] < wait + 60  # the machine may be busy
     assert ("waiting", "there are no workers: waiting for some to join") in notes.said
-    np.testing.assert_array_equal(np.asarray(npk.kernel(tables[0], out=store.path, progress=False)), npk.kernel(tables[0], progress=False))
+    np.testing.assert_array_equal(
+        np.asarray(npk.kernel(tables[0], out=store.path, progress=False)),
+        npk.kernel(tables[0], progress=False),
+    )
 
 
 def test_a_run_without_workers_ends_in_the_time_that_is_set(tables, tmp_path):
@@ -215,7 +262,11 @@ def test_a_run_without_workers_ends_in_the_time_that_is_set(tables, tmp_path):
         distributed.LocalCluster(**options) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
-        with pytest.raises(BackendError, match=r"no workers for 0.2 seconds\. Finished tiles are kept: run again to go on\. Start workers"):
+        with pytest.raises(
+            BackendError,
+            match=r"no workers for 0.2 seconds\. Finished tiles are "
+            r"kept: run again to go on\. Start workers",
+        ):
             npk.kernel(tables[0], out=store.path, client=client, progress=notes)
     assert ("patience", "the run ends after 0.2 seconds without one") in notes.said
 
@@ -233,13 +284,17 @@ def test_the_time_without_workers_begins_anew_when_one_joins(clock):
     for clock[0], workers in ((0, set()), (59, set()), (59.5, {"a"}), (100, set()), (159, set())):
         crew.is_now(workers)
     clock[0] = 160
-    with pytest.raises(BackendError, match="no workers for 60 seconds.*DASK_NPK__NO_WORKERS_TIMEOUT=12h"):
+    with pytest.raises(
+        BackendError, match="no workers for 60 seconds.*DASK_NPK__NO_WORKERS_TIMEOUT=12h"
+    ):
         crew.is_now(set())
     assert [name for name, _ in notes.said] == ["waiting", "patience"] * 2
 
 
 def test_crews_that_are_lost_one_after_another(clock):
-    """Workers that die before they have done anything, and others take their place: else the run would wait for ever."""
+    """Workers that die before they have done anything, and others take their place: else the run
+    would wait for ever.
+    """
     crew = Crew(Silent())
     for turn in range(5):
         crew.is_now({f"{turn}"})
@@ -248,7 +303,11 @@ def test_crews_that_are_lost_one_after_another(clock):
     crew.is_now({"4", "5"})  # one of them is known
     for turn in range(6, 10):
         crew.is_now({f"{turn}"})
-    with pytest.raises(BackendError, match="all workers were lost 5 times, one crew after another, and none of them finished a task"):
+    with pytest.raises(
+        BackendError,
+        match="all workers were lost 5 times, one crew after another, "
+        "and none of them finished a task",
+    ):
         crew.is_now({"10"})
 
 
@@ -257,12 +316,17 @@ def test_the_time_without_workers_is_set_as_dask_sets_times(value, seconds):
     with dask.config.set({"npk.no-workers-timeout": value}):
         assert patience() == seconds
     assert patience() == 60
-    assert dask.config.collect_env({"DASK_NPK__NO_WORKERS_TIMEOUT": "12h"}) == {"npk": {"no_workers_timeout": "12h"}}
+    assert dask.config.collect_env({"DASK_NPK__NO_WORKERS_TIMEOUT": "12h"}) == {
+        "npk": {"no_workers_timeout": "12h"}
+    }
     with dask.config.set({"npk.no_workers_timeout": value}):  # as the environment spells it
         assert patience() == seconds
 
 
 @pytest.mark.parametrize("value", ["soon", None, "-3s", [], "nan"])
 def test_a_time_that_is_none(value):
-    with dask.config.set({"npk.no-workers-timeout": value}), pytest.raises(OptionError, match="is .* in Dask's configuration, and no time"):
+    with (
+        dask.config.set({"npk.no-workers-timeout": value}),
+        pytest.raises(OptionError, match="is .* in Dask's configuration, and no time"),
+    ):
         patience()

@@ -1,4 +1,6 @@
-"""Weights that are written by hand or computed from parameters: the kernel and the output of the plain layer with that weight."""
+"""Weights that are written by hand or computed from parameters: the kernel and the output of the
+plain layer with that weight.
+"""
 
 import numpy as np
 import pytest
@@ -19,42 +21,72 @@ def random(*shape):
 
 
 def layer(function, shape, plain, **members):
-    """Linear layer a position, then a layer by hand, a gate and a linear read-out; ``plain``: the same layer as a module."""
+    """Linear layer a position, then a layer by hand, a gate and a linear read-out; ``plain``: the
+    same layer as a module.
+    """
     torch.manual_seed(0)
-    members = {"a": nn.Linear(shape[-1], 3), "w": random(4, 3), "b": random(4), "g": random(2, 4, 3), **members}
+    members = {
+        "a": nn.Linear(shape[-1], 3),
+        "w": random(4, 3),
+        "b": random(4),
+        "g": random(2, 4, 3),
+        **members,
+    }
     net = Net(lambda s, x: s.h(torch.relu(function(s, s.a(x))).flatten(1)), **members)
     width = net.function.__closure__ and 4 * int(np.prod(shape[:-1]))
     net.h = nn.Linear(width, 2)
-    other = Net(lambda s, x: s.h(torch.relu(plain(s, s.a(x))).flatten(1)), **dict(net.named_children()), w=net.w, b=net.b, g=net.g)
+    other = Net(
+        lambda s, x: s.h(torch.relu(plain(s, s.a(x))).flatten(1)),
+        **dict(net.named_children()),
+        w=net.w,
+        b=net.b,
+        g=net.g,
+    )
     return net.double().eval(), other.double().eval()
 
 
 V, WORDS = (3,), (2, 3)
 by_linear = lambda s, q: F.linear(q, s.w, s.b)  # noqa: E731
 without = lambda s, q: F.linear(q, s.w)  # noqa: E731
-grouped = lambda s, q: F.conv1d(q.flatten(1).unsqueeze(2), s.g.reshape(8, 3, 1), groups=2).reshape(-1, 2, 4)  # noqa: E731
+grouped = lambda s, q: F.conv1d(q.flatten(1).unsqueeze(2), s.g.reshape(8, 3, 1), groups=2).reshape(  # noqa: E731
+    -1, 2, 4
+)
 PRODUCTS = {
     "x @ w.T + b": (lambda s, q: q @ s.w.T + s.b, V, by_linear),
     "b + x @ w.t()": (lambda s, q: s.b + torch.matmul(q, s.w.t()), V, by_linear),
     "transpose": (lambda s, q: torch.mm(q, s.w.transpose(0, 1)) + s.b.reshape(1, -1), V, by_linear),
     "addmm": (lambda s, q: torch.addmm(s.b, q, s.w.t()), V, by_linear),
-    "linear of a transpose": (lambda s, q: F.linear(q, s.w.t().contiguous().t(), s.b), V, by_linear),
+    "linear of a transpose": (
+        lambda s, q: F.linear(q, s.w.t().contiguous().t(), s.b),
+        V,
+        by_linear,
+    ),
     "einsum": (lambda s, q: torch.einsum("ni,oi->no", q, s.w) + s.b, V, by_linear),
     "einsum, weight first": (lambda s, q: torch.einsum("zq, bq -> bz", s.w, q) + s.b, V, by_linear),
     "einsum, implicit": (lambda s, q: torch.einsum("ab,cb", q, s.w) + s.b, V, by_linear),
     "tensordot": (lambda s, q: torch.tensordot(q, s.w, dims=([1], [1])) + s.b, V, by_linear),
     "inner": (lambda s, q: torch.inner(q, s.w), V, without),
     "matrix on the left": (lambda s, q: (s.w @ q.unsqueeze(2)).squeeze(2), V, without),
-    "bmm with one matrix repeated": (lambda s, q: torch.bmm(q, s.w.t().expand(q.shape[0], 3, 4)), WORDS, without),
+    "bmm with one matrix repeated": (
+        lambda s, q: torch.bmm(q, s.w.t().expand(q.shape[0], 3, 4)),
+        WORDS,
+        without,
+    ),
     "bmm, unsqueezed": (
-        lambda s, q: torch.bmm(s.w.unsqueeze(0).expand(q.shape[0], -1, -1), q.transpose(1, 2)).transpose(1, 2),
+        lambda s, q: torch.bmm(
+            s.w.unsqueeze(0).expand(q.shape[0], -1, -1), q.transpose(1, 2)
+        ).transpose(1, 2),
         WORDS,
         without,
     ),
     "words, einsum": (lambda s, q: torch.einsum("nti,oi->nto", q, s.w) + s.b, WORDS, by_linear),
     "words, dots": (lambda s, q: torch.einsum("...i,oi->...o", q, s.w), WORDS, without),
     "words, @": (lambda s, q: q @ s.w.T + s.b, WORDS, by_linear),
-    "words, matrix on the left": (lambda s, q: torch.einsum("oi,nti->not", s.w, q).transpose(1, 2), WORDS, without),
+    "words, matrix on the left": (
+        lambda s, q: torch.einsum("oi,nti->not", s.w, q).transpose(1, 2),
+        WORDS,
+        without,
+    ),
     "a matrix a word": (lambda s, q: torch.einsum("nti,toi->nto", q, s.g), WORDS, grouped),
     "a matrix a word, matmul": (lambda s, q: (s.g @ q.unsqueeze(3)).squeeze(3), WORDS, grouped),
 }
@@ -71,7 +103,16 @@ def test_a_product_with_a_matrix_is_a_layer(name):
         np.testing.assert_allclose(actual, right, rtol=1e-12)
     for scale in ("fan_in", "count"):
         actual, right = (
-            npk.kernel(n, X, scale=scale, bias="paths", dtype="float64", backend="reference", progress=False) for n in (net, other)
+            npk.kernel(
+                n,
+                X,
+                scale=scale,
+                bias="paths",
+                dtype="float64",
+                backend="reference",
+                progress=False,
+            )
+            for n in (net, other)
         )
         np.testing.assert_allclose(actual, right, rtol=1e-12)
 
@@ -85,7 +126,9 @@ class Frozen(nn.Module):
             self.register_buffer(name, torch.rand(channels) + 0.5)
 
     def forward(self, x):
-        weight, bias, mean, var = (getattr(self, name).reshape(1, -1, 1, 1) for name in ("weight", "bias", "mean", "var"))
+        weight, bias, mean, var = (
+            getattr(self, name).reshape(1, -1, 1, 1) for name in ("weight", "bias", "mean", "var")
+        )
         scale = weight * (var + 1e-5).rsqrt()
         return x * scale + (bias - mean * scale)
 
@@ -93,7 +136,9 @@ class Frozen(nn.Module):
 class Standardized(nn.Conv2d):
     def forward(self, x):
         centred = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
-        return self._conv_forward(x, centred / (self.weight.std((1, 2, 3), keepdim=True) + 1e-5), self.bias)
+        return self._conv_forward(
+            x, centred / (self.weight.std((1, 2, 3), keepdim=True) + 1e-5), self.bias
+        )
 
 
 class LowRank(nn.Module):
@@ -102,7 +147,9 @@ class LowRank(nn.Module):
         self.base, self.up, self.down = nn.Conv2d(2, 2, 1), random(2, 1), random(1, 2)
 
     def forward(self, x):
-        return F.conv2d(x, self.base.weight + 0.5 * (self.up @ self.down)[:, :, None, None], self.base.bias)
+        return F.conv2d(
+            x, self.base.weight + 0.5 * (self.up @ self.down)[:, :, None, None], self.base.bias
+        )
 
 
 def pruned():
@@ -133,21 +180,36 @@ COMPUTED = {
 
 def around(middle):
     torch.manual_seed(1)
-    layers = nn.Sequential(conv(1, 2), nn.ReLU(), middle, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2))
+    layers = nn.Sequential(
+        conv(1, 2),
+        nn.ReLU(),
+        middle,
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(2, 2),
+    )
     return layers.double().eval()
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
 @pytest.mark.parametrize("name", COMPUTED)
 def test_a_computed_weight_is_the_layers_weight(name):
-    """Under the gates of the network as it is, the kernel is that of a layer with a weight of its own, here by differentiation."""
+    """Under the gates of the network as it is, the kernel is that of a layer with a weight of its
+    own, here by differentiation.
+    """
     made, plain = COMPUTED[name]
     X = np.random.default_rng(6).standard_normal((3, 1, 3, 3))
     net, other = around(made()), around(plain())
     table, weights = table_of(net, X)
     assert_duality(net, X, table, weights)
     with torch.no_grad():  # the plain network with the computed values has the same gates
-        own, middle = next(n for n in table.graph.nodes if n.name.startswith(("conv2d_1", "mul", "batch_norm"))), other[2]
+        own, middle = (
+            next(
+                n for n in table.graph.nodes if n.name.startswith(("conv2d_1", "mul", "batch_norm"))
+            ),
+            other[2],
+        )
         if isinstance(middle, nn.Conv2d):
             middle.weight.copy_(weights[own.operator.weight])
             middle.bias.copy_(weights[own.operator.bias])
@@ -168,10 +230,16 @@ def vector(function, **members):
 # products of values and sums with tensors of the network: each as a Scale node, diagonal weights
 DIAGONAL = {
     "a sum times a vector": lambda s, q: torch.relu((q + s.b(torch.relu(q))) * s.p),
-    "a sum times a number of the network": lambda s, q: torch.relu((s.b(torch.relu(q)) + q) * s.one),
-    "a residual branch times a number of the network": lambda s, q: torch.relu(q + s.one * s.b(torch.relu(q))),
+    "a sum times a number of the network": lambda s, q: torch.relu(
+        (s.b(torch.relu(q)) + q) * s.one
+    ),
+    "a residual branch times a number of the network": lambda s, q: torch.relu(
+        q + s.one * s.b(torch.relu(q))
+    ),
     "a sum over a vector": lambda s, q: torch.relu((q - s.b(torch.relu(q))) / s.p),
-    "a sum of sums times numbers": lambda s, q: torch.relu(2.0 * (0.5 * (q + s.b(torch.relu(q))) + 0.25 * s.c(torch.relu(q)))),
+    "a sum of sums times numbers": lambda s, q: torch.relu(
+        2.0 * (0.5 * (q + s.b(torch.relu(q))) + 0.25 * s.c(torch.relu(q)))
+    ),
     "a computed vector": lambda s, q: torch.relu((q + s.b(torch.relu(q))) * s.p.exp()),
     "a gate of the network": lambda s, q: torch.relu(q * torch.sigmoid(s.p)),
     "scale and shift": lambda s, q: torch.relu(q * s.p + s.shift),
@@ -179,16 +247,24 @@ DIAGONAL = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::npk.errors.KernelWarning")  # a network so small has dead samples
+# a network so small has dead samples
+@pytest.mark.filterwarnings("ignore::npk.errors.KernelWarning")
 @pytest.mark.parametrize("name", DIAGONAL)
 def test_a_tensor_of_the_network_is_a_diagonal_weight(name):
-    members = {"p": nn.Parameter(torch.rand(4) + 0.5), "one": nn.Parameter(torch.tensor(0.3)), "shift": random(4), "c": nn.Linear(4, 4)}
+    members = {
+        "p": nn.Parameter(torch.rand(4) + 0.5),
+        "one": nn.Parameter(torch.tensor(0.3)),
+        "shift": random(4),
+        "c": nn.Linear(4, 4),
+    }
     net = vector(DIAGONAL[name], **members)
     X = np.random.default_rng(7).standard_normal((3, 3))
     table, weights = table_of(net, X)
     assert_duality(net, X, table, weights)
     for bias, right in zip(("ignore", "paths"), kernels(table), strict=True):
-        planned = npk.kernel(net, X, scale="count", dtype="float64", bias=bias, backend="reference", progress=False)
+        planned = npk.kernel(
+            net, X, scale="count", dtype="float64", bias=bias, backend="reference", progress=False
+        )
         np.testing.assert_allclose(planned, right, rtol=1e-11)
 
 
@@ -207,26 +283,43 @@ def test_weights_from_one_parameter_are_not_independent(name):
 
 
 def test_one_computed_weight_is_met_again():
-    twice = vector(lambda s, q: F.linear(torch.relu(F.linear(q, s.m.exp())), s.m.exp()), m=random(4, 4))
+    twice = vector(
+        lambda s, q: F.linear(torch.relu(F.linear(q, s.m.exp())), s.m.exp()), m=random(4, 4)
+    )
     with pytest.raises(UnsupportedGraphError, match="is used twice along a path"):
         npk.trace(twice, (3,))
 
 
 def test_a_mask_may_be_shared_where_parameters_enter():
     net = vector(
-        lambda s, q: F.linear(torch.relu(F.linear(q, s.m * s.mask)), s.o * s.mask), m=random(4, 4), o=random(4, 4), mask=torch.eye(4)
+        lambda s, q: F.linear(torch.relu(F.linear(q, s.m * s.mask)), s.o * s.mask),
+        m=random(4, 4),
+        o=random(4, 4),
+        mask=torch.eye(4),
     )
     X = np.random.default_rng(8).standard_normal((3, 3))
     assert_duality(net, X, *table_of(net, X))
 
 
 REFUSED = {
-    "a weight from the samples": (lambda s, q: F.linear(q, s.m * q.mean()), "weight is computed from the samples"),
-    "a weight by chance": (lambda s, q: F.linear(q, torch.rand(4, 4, dtype=q.dtype)), "computed from the samples, or by chance"),
-    "a product of samples": (lambda s, q: torch.einsum("ni,nj->nj", q, torch.relu(q)), "multiplies two computed values"),
+    "a weight from the samples": (
+        lambda s, q: F.linear(q, s.m * q.mean()),
+        "weight is computed from the samples",
+    ),
+    "a weight by chance": (
+        lambda s, q: F.linear(q, torch.rand(4, 4, dtype=q.dtype)),
+        "computed from the samples, or by chance",
+    ),
+    "a product of samples": (
+        lambda s, q: torch.einsum("ni,nj->nj", q, torch.relu(q)),
+        "multiplies two computed values",
+    ),
     "three matrices": (lambda s, q: torch.einsum("ni,ij,jk->nk", q, s.m, s.m), "more than two"),
     "bilinear": (lambda s, q: F.bilinear(q, torch.relu(q), s.t), "multiplies two computed values"),
-    "samples mixed": (lambda s, q: torch.einsum("ni,ij->j", q, s.m)[None] + q, "its letters mix samples"),
+    "samples mixed": (
+        lambda s, q: torch.einsum("ni,ij->j", q, s.m)[None] + q,
+        "its letters mix samples",
+    ),
 }
 
 
@@ -255,7 +348,12 @@ STARTS = {
 
 def started(start):
     torch.manual_seed(0)
-    members = {"g": nn.Linear(3, 4), "v": nn.Linear(3, 5), "w": nn.Linear(5, 4), "h": nn.Linear(4, 2)}
+    members = {
+        "g": nn.Linear(3, 4),
+        "v": nn.Linear(3, 5),
+        "w": nn.Linear(5, 4),
+        "h": nn.Linear(4, 2),
+    }
 
     def forward(s, x):
         return s.h(torch.sigmoid(4 * s.g(x)) * s.w(start(s, x).to(x.dtype)))
@@ -270,17 +368,26 @@ def test_paths_start_from_ones_of_any_shape(name):
     table, weights = table_of(net, X)
     assert_duality(net, X, table, weights)
     soft = torch.sigmoid(4 * net.g(torch.as_tensor(X))).detach().numpy()
-    np.testing.assert_allclose(kernels(table)[0], 5 * soft @ soft.T, rtol=1e-12)  # five ones, one path each to every gate
-    planned = npk.kernel(net, X, scale="count", bias="ignore", dtype="float64", backend="reference", progress=False)
+    # five ones, one path each to every gate
+    np.testing.assert_allclose(kernels(table)[0], 5 * soft @ soft.T, rtol=1e-12)
+    planned = npk.kernel(
+        net, X, scale="count", bias="ignore", dtype="float64", backend="reference", progress=False
+    )
     np.testing.assert_allclose(planned, 5 * soft @ soft.T, rtol=1e-12)
-    with pytest.raises(OptionError, match=r"samples of shape \(3,\) in the place of the ones .* of shape \(5,\)"):
+    with pytest.raises(
+        OptionError,
+        match=r"samples of shape \(3,\) in the place of the ones .* of "
+        r"shape \(5,\)",
+    ):
         npk.kernel(net, X, value_input="x", progress=False)
 
 
 def test_images_of_ones_without_a_batch_axis():
     torch.manual_seed(0)
     net = Net(
-        lambda s, x: s.h((torch.sigmoid(s.g(x)) * s.v(torch.ones(2, 4, 4, dtype=x.dtype))).mean((2, 3))),
+        lambda s, x: s.h(
+            (torch.sigmoid(s.g(x)) * s.v(torch.ones(2, 4, 4, dtype=x.dtype))).mean((2, 3))
+        ),
         **{"g": conv(1, 2), "v": conv(2, 2), "h": nn.Linear(2, 2)},
     )
     X = np.random.default_rng(10).standard_normal((3, 1, 4, 4))

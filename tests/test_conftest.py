@@ -28,7 +28,9 @@ def test_kernels_equal_wants_zero_for_dead_inputs():
         assert_kernels_equal([[1e-9, 1.0]], [[0.0, 1.0]], "float32", diagonals=([1.0], [0.0, 1.0]))
 
 
-@pytest.mark.parametrize(("actual", "match"), [([[1.0]], "shapes differ"), ([[np.nan, 1.0]], "not finite")])
+@pytest.mark.parametrize(
+    ("actual", "match"), [([[1.0]], "shapes differ"), ([[np.nan, 1.0]], "not finite")]
+)
 def test_kernels_equal_refuses_what_cannot_be_compared(actual, match):
     with pytest.raises(AssertionError, match=match):
         assert_kernels_equal(actual, [[1.0, 1.0]], "float64")

@@ -29,7 +29,9 @@ def stored(tmp_path, gram):
     """The matrix on disk, in tiles of 40."""
 
     def store(values=gram, symmetric=True, memory=None):
-        made = GramStore.create(tmp_path / "K", TilePlan(*values.shape, 40, symmetric), str(values.dtype), {})
+        made = GramStore.create(
+            tmp_path / "K", TilePlan(*values.shape, 40, symmetric), str(values.dtype), {}
+        )
         for tile in made.plan:
             made.write(tile, values[tile.rows, tile.cols])
         return npk.Gram(made, memory)
@@ -68,7 +70,12 @@ def worst_residual(K, y, alpha, coefficients):
 @pytest.mark.parametrize("alpha", [1e-3, 0.5])
 @pytest.mark.parametrize("kind", ["array", "float32", "list", "sparse", "disk"])
 def test_it_agrees_with_a_direct_solver(gram, stored, rng, outputs, alpha, kind):
-    K = {"array": lambda: gram, "float32": lambda: gram.astype("float32"), "list": gram.tolist, "sparse": lambda: sparse.csr_array(gram)}
+    K = {
+        "array": lambda: gram,
+        "float32": lambda: gram.astype("float32"),
+        "list": gram.tolist,
+        "sparse": lambda: sparse.csr_array(gram),
+    }
     y = rng.normal(size=67 if outputs is None else (67, outputs))
     exact = gram.astype("float32").astype(float) if kind == "float32" else gram
     K = K.get(kind, stored)()
@@ -77,10 +84,16 @@ def test_it_agrees_with_a_direct_solver(gram, stored, rng, outputs, alpha, kind)
     assert solution.outcome == "solved"
     assert 0 < solution.steps < 400
     expected = direct(exact, y, alpha)
-    np.testing.assert_allclose(solution.coefficients, expected, atol=1e-10 * 67 / alpha * np.abs(expected).max())  # condition: n / alpha
-    measured = np.linalg.norm(exact @ solution.coefficients + 3 * alpha * solution.coefficients - y) / np.linalg.norm(y)
+    # condition: n / alpha
+    np.testing.assert_allclose(
+        solution.coefficients, expected, atol=1e-10 * 67 / alpha * np.abs(expected).max()
+    )
+    measured = np.linalg.norm(
+        exact @ solution.coefficients + 3 * alpha * solution.coefficients - y
+    ) / np.linalg.norm(y)
     assert measured <= 1e-10
-    np.testing.assert_allclose(solution.residual, measured, atol=1e-11)  # itself known up to rounding
+    # itself known up to rounding
+    np.testing.assert_allclose(solution.residual, measured, atol=1e-11)
 
 
 def about(steps):
@@ -99,17 +112,26 @@ def test_it_takes_about_the_steps_of_scipy(gram, rng):
 
 def test_one_product_serves_all_columns_and_solved_ones_are_left_out(gram, rng):
     values, vectors = np.linalg.eigh(gram)
-    y = np.column_stack([vectors[:, -1], rng.normal(size=67), vectors[:, -1] + vectors[:, -5], np.zeros(67)])
+    y = np.column_stack(
+        [vectors[:, -1], rng.normal(size=67), vectors[:, -1] + vectors[:, -5], np.zeros(67)]
+    )
     counted = Counted(gram)
     solution = conjugate_gradients.solve(counted, y, 0.01)
-    assert counted.widths[:3] == [3, 2, 1]  # an eigenvector takes one step, two of them two, the zeros none
+    # an eigenvector takes one step, two of them two, the zeros none
+    assert counted.widths[:3] == [3, 2, 1]
     assert counted.widths[-1] == 4  # the residual is measured
     assert len(counted.widths) == solution.steps + 1
     assert not solution.coefficients[:, 3].any()
     alone = conjugate_gradients.solve(gram, y[:, 1], 0.01)
     assert alone.steps == about(solution.steps)
-    np.testing.assert_allclose(solution.coefficients[:, 1], alone.coefficients, atol=1e-5 * np.abs(alone.coefficients).max())
-    np.testing.assert_allclose(solution.coefficients[:, 0], vectors[:, -1] / (values[-1] + 0.03), rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(
+        solution.coefficients[:, 1],
+        alone.coefficients,
+        atol=1e-5 * np.abs(alone.coefficients).max(),
+    )
+    np.testing.assert_allclose(
+        solution.coefficients[:, 0], vectors[:, -1] / (values[-1] + 0.03), rtol=1e-5, atol=1e-9
+    )
 
 
 def test_every_column_is_solved_whatever_its_size(gram, rng):
@@ -121,14 +143,22 @@ def test_every_column_is_solved_whatever_its_size(gram, rng):
 @pytest.mark.parametrize("scale", [1e-250, 1e200])
 def test_the_scale_of_the_kernel_means_nothing(gram, rng, scale):
     y = rng.normal(size=67)
-    ours, scaled = conjugate_gradients.solve(gram, y, 0.1), conjugate_gradients.solve(scale * gram, y, 0.1)
+    ours, scaled = (
+        conjugate_gradients.solve(gram, y, 0.1),
+        conjugate_gradients.solve(scale * gram, y, 0.1),
+    )
     np.testing.assert_allclose(scaled.coefficients * scale, ours.coefficients, atol=1e-5)
     assert scaled.steps == about(ours.steps)
 
 
 def test_small_cases(gram):
     zero = conjugate_gradients.solve(gram, np.zeros((67, 2)), 0.1)
-    assert (zero.steps, zero.residual, zero.outcome, zero.coefficients.any()) == (0, 0.0, "solved", False)
+    assert (zero.steps, zero.residual, zero.outcome, zero.coefficients.any()) == (
+        0,
+        0.0,
+        "solved",
+        False,
+    )
     one = conjugate_gradients.solve([[2.0]], [3.0], 0.5)
     np.testing.assert_allclose(one.coefficients, [1.0])
     assert one.steps == 1
@@ -148,7 +178,11 @@ def test_a_start_saves_steps_and_goes_on_where_it_ended(gram, rng):
     assert again.steps == 0
     np.testing.assert_allclose(again.coefficients, whole.coefficients, rtol=1e-12)
     y[:, 0] = 0
-    assert not conjugate_gradients.solve(gram, y, 1e-4, start=whole.coefficients).coefficients[:, 0].any()
+    assert (
+        not conjugate_gradients.solve(gram, y, 1e-4, start=whole.coefficients)
+        .coefficients[:, 0]
+        .any()
+    )
 
 
 def test_ill_conditioned(rng):
@@ -176,7 +210,11 @@ def test_what_rounding_forbids_is_called_stagnated(rng):
 def test_dead_samples(gram, rng):
     gram[7] = gram[:, 7] = 0
     y = rng.normal(size=67)
-    np.testing.assert_allclose(conjugate_gradients.solve(gram, y, 0.1, tolerance=1e-12).coefficients, direct(gram, y, 0.1), rtol=1e-8)
+    np.testing.assert_allclose(
+        conjugate_gradients.solve(gram, y, 0.1, tolerance=1e-12).coefficients,
+        direct(gram, y, 0.1),
+        rtol=1e-8,
+    )
 
 
 def test_progress(gram, rng):
@@ -209,10 +247,22 @@ class Opaque(Counted):
     ("spoil", "error", "match"),
     [
         (lambda K: K[:5], ShapeError, r"K has shape \(5, 67\), a Gram matrix is square"),
-        (lambda K: K * np.where(np.eye(67), np.nan, 1), DataError, "K holds values that are not finite"),
-        (lambda K: K * np.where(np.eye(67, k=1) + np.eye(67, k=-1), np.inf, 1), DataError, "K holds values that are not finite"),
+        (
+            lambda K: K * np.where(np.eye(67), np.nan, 1),
+            DataError,
+            "K holds values that are not finite",
+        ),
+        (
+            lambda K: K * np.where(np.eye(67, k=1) + np.eye(67, k=-1), np.inf, 1),
+            DataError,
+            "K holds values that are not finite",
+        ),
         (lambda K: 0 * K, DataError, "every input is dead"),
-        (lambda K: K - 0.9 * np.eye(67) * K[0, 0], DataError, "K plus alpha = 0.1 times its mean diagonal is not positive definite"),
+        (
+            lambda K: K - 0.9 * np.eye(67) * K[0, 0],
+            DataError,
+            "K plus alpha = 0.1 times its mean diagonal is not positive definite",
+        ),
     ],
 )
 def test_bad_matrices(gram, rng, wrap, spoil, error, match):
@@ -225,7 +275,9 @@ def test_matrices_that_are_no_kernel(gram, stored):
         conjugate_gradients.solve(np.triu(gram), np.ones(67), 0.1)
     with pytest.raises(DataError, match="K is 'kernel', not an array of numbers"):
         conjugate_gradients.solve("kernel", np.ones(67), 0.1)
-    with pytest.raises(ShapeError, match="K has rows of some samples and columns of others. Compute .* without Y"):
+    with pytest.raises(
+        ShapeError, match="K has rows of some samples and columns of others. Compute .* without Y"
+    ):
         conjugate_gradients.solve(stored(symmetric=False), np.ones(67), 0.1)
 
 
@@ -262,7 +314,9 @@ def test_ridge_reads_what_fits_and_streams_what_does_not(gram, stored, rng):
     assert machine.solution.steps > 1
     assert worst_residual(gram, y, 0.1, machine.solution.coefficients) <= 1e-6
     with pytest.raises(
-        OptionError, match=r"alpha='auto' needs the whole matrix and its eigenvectors in memory, \d+ bytes, and memory=70000 is promised"
+        OptionError,
+        match=r"alpha='auto' needs the whole matrix and its eigenvectors in memory, "
+        r"\d+ bytes, and memory=70000 is promised",
     ):
         ridge.fit(on_disk, y)
     with pytest.raises(OptionError, match="alpha is 'best'. Give a number"):
@@ -273,8 +327,16 @@ def test_ridge_reads_what_fits_and_streams_what_does_not(gram, stored, rng):
 
 def test_ridge_says_when_it_did_not_converge(gram, stored, rng, monkeypatch):
     solve = conjugate_gradients.solve
-    monkeypatch.setattr(conjugate_gradients, "solve", lambda K, y, alpha, **options: solve(K, y, alpha, most=3, **options))
-    with pytest.warns(ConvergenceWarning, match="conjugate gradients not converged after 3 steps: the residual is .* Take a larger alpha"):
+    monkeypatch.setattr(
+        conjugate_gradients,
+        "solve",
+        lambda K, y, alpha, **options: solve(K, y, alpha, most=3, **options),
+    )
+    with pytest.warns(
+        ConvergenceWarning,
+        match="conjugate gradients not converged after 3 steps: "
+        "the residual is .* Take a larger alpha",
+    ):
         machine = ridge.fit(stored(memory=70_000), rng.normal(size=67), 1e-4)
     assert machine.solution.outcome == "not converged"
 
@@ -308,17 +370,24 @@ np.save(sys.argv[5], machine.solution.coefficients)
 @pytest.mark.slow
 def test_ridge_on_a_store_that_does_not_fit_the_memory(tmp_path, rng):
     """8,000 samples, 256 MB in float32, solved for ten classes by a process that may take 60 MB."""
-    net = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 1)).eval()
+    net = nn.Sequential(
+        nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 1)
+    ).eval()
     X = rng.standard_normal((8000, 20)).astype(np.float32)
     y = ridge.signed_targets(rng.integers(0, 10, 8000))[0]
     npk.kernel(net, X[:100], scale="cosine", out=tmp_path / "small.zarr", progress=False)
-    gram = npk.kernel(net, X, scale="cosine", memory="60MB", out=tmp_path / "K.zarr", progress=False)
+    gram = npk.kernel(
+        net, X, scale="cosine", memory="60MB", out=tmp_path / "K.zarr", progress=False
+    )
     np.save(tmp_path / "y.npy", y)
     files = [tmp_path / name for name in ("small.zarr", "K.zarr", "y.npy", "c.npy")]
     command = [sys.executable, "-c", MEASURE, *files[:3], "60MB", files[3]]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     used, steps, residual = output.split()
-    print(f"peak {int(used) / 1e6:.0f} MB of 60 promised, {steps} steps, residual {float(residual):.2g}")
+    print(
+        f"peak {int(used) / 1e6:.0f} MB of 60 promised, {steps} steps, residual "
+        f"{float(residual):.2g}"
+    )
     assert int(used) <= 60 * 10**6 < gram.nbytes
     assert float(residual) <= 1e-6
     coefficients, some = np.load(files[3]), rng.integers(0, 8000, 50)

@@ -1,4 +1,6 @@
-"""The cost model: the work of a plan counted exactly, speeds fitted, kept in a file and read again. No test looks at a clock."""
+"""The cost model: the work of a plan counted exactly, speeds fitted, kept in a file and read again.
+No test looks at a clock.
+"""
 
 import json
 
@@ -23,13 +25,23 @@ from npk.recursion.planning import plan
 from npk.structure.effort import effort
 
 FLOAT = np.dtype("float32")
-SMALL = (nn.Conv2d(1, 3, 2), nn.ReLU(), nn.Conv2d(3, 40, 2, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(40, 2))
+SMALL = (
+    nn.Conv2d(1, 3, 2),
+    nn.ReLU(),
+    nn.Conv2d(3, 40, 2, stride=2),
+    nn.ReLU(),
+    nn.AdaptiveAvgPool2d(1),
+    nn.Flatten(),
+    nn.Linear(40, 2),
+)
 DENSE = (nn.Linear(3, 33), nn.ReLU(), nn.Linear(33, 70), nn.ReLU(), nn.Linear(70, 2))
 
 
 def backend_of(layers, shape, dtype="float32", kind=CpuBackend):
     net = nn.Sequential(*layers).eval()
-    table = npk.record_gates(net, np.random.default_rng(0).standard_normal((20, *shape)).astype(np.float32))
+    table = npk.record_gates(
+        net, np.random.default_rng(0).standard_normal((20, *shape)).astype(np.float32)
+    )
     return kind(plan(table.graph), table, dtype), table
 
 
@@ -68,7 +80,8 @@ def drawn():
     terms = [
         (1, 4, 11, 11, 11, -1, 1, 1, -1, 0, BITS, 0, 1, 1),
         (1, 4, 11, 11, 11, -1, 1, 0, -1, 0, REAL, 0, 5, 5),
-        (1, 0, 11, 11, 11, -1, 1, 0, 0, 1, BITS, 0, 3, 3),  # of V = 1, whose only cell stays where it is
+        # of V = 1, whose only cell stays where it is
+        (1, 0, 11, 11, 11, -1, 1, 0, 0, 1, BITS, 0, 3, 3),
         (1, 4, 32, -1, -1, -1, 0, 1, -1, 0, ONES, 0, 0, 0),
     ]
     return Work(8, 4, np.array(operations), np.array(terms), tables, np.array([9, 2, 1, 0]))
@@ -78,9 +91,11 @@ def test_work_of_a_program_is_counted_exactly():
     found = {name: n for name, n in zip(PROGRAM, drawn().counts(), strict=True) if n}
     moved = sum(found.pop(name) for name in list(found) if name.startswith("moved"))
     assert found == {
-        "group": 1, "sums": 2, "operations": 6, "loaded": 3, "cleared": 2, "gathered cells": 2, "gathered": 5,
+        "group": 1, "sums": 2, "operations": 6, "loaded": 3, "cleared": 2, "gathered "
+                                                                           "cells": 2, "gathered": 5,
         "runs": 1, "outputs": 2, "columns": 4, "column entries": 3, "calls": 3, "cells": 9, "kept cells": 6,
-        "ones": 18, "bits 1": 3, "chained more": 3, "chained words": 9, "numbers": 3, "channels": 15,
+        "ones": 18, "bits 1": 3, "chained "
+                                 "more": 3, "chained words": 9, "numbers": 3, "channels": 15,
         "flushes": 3,  # 17 contributions to one sum are flushed twice
     }  # fmt: skip
     planes, masks, sums = (5 + 2) + (3 + 2) + 2 * 3 + 3 + 18, 3 * 1 + 3 * 5 + 3 * 3, 3 + 2 * 3
@@ -89,7 +104,9 @@ def test_work_of_a_program_is_counted_exactly():
 
 def test_what_is_moved_is_told_by_the_size_of_the_operation():
     found = costs._at_sizes(np.array([5.0, 7.0, 2.0]), 2.0 ** np.array([3, 18, 40]))
-    assert found == pytest.approx({name: n for name, n in zip(costs._MOVED, (5, 3.5, 3.5, 0, 0, 0, 2), strict=True)})
+    assert found == pytest.approx(
+        {name: n for name, n in zip(costs._MOVED, (5, 3.5, 3.5, 0, 0, 0, 2), strict=True)}
+    )
 
 
 def test_contributions_are_those_of_the_plan():
@@ -97,19 +114,42 @@ def test_contributions_are_those_of_the_plan():
     backend, _ = backend_of(SMALL, (1, 6, 7))
     found = dict(zip(PROGRAM, counts_of(backend.runner), strict=True))
     counts = effort(backend.recursion, Planes(backend.recursion), backend.hard)
-    forms = ("ones", "chained 1", "chained 2", "chained more", "bits 1", "bits 2", "bits more", "numbers")
+    forms = (
+        "ones",
+        "chained 1",
+        "chained 2",
+        "chained more",
+        "bits 1",
+        "bits 2",
+        "bits more",
+        "numbers",
+    )
     assert found["column entries"] == 0
     assert found["gathered"] + sum(found[name] for name in forms) == counts.reads
     assert found["bits 2"] > 0  # 40 channels
-    assert (found["numbers"], found["channels"]) == (253 + 144, 253 + 3 * 144)  # inputs of one channel, and 3 gates, too few for bits
+    # inputs of one channel, and 3 gates, too few for bits
+    assert (found["numbers"], found["channels"]) == (253 + 144, 253 + 3 * 144)
     assert found["operations"] == len(backend.runner.program.operations)
 
 
 def test_a_box_of_a_real_plan_has_the_columns_of_its_runs():
     """On a torus of 4 x 4 with windows of 3 x 3, runs of 4 outputs read 6 columns of 3 cells."""
     conv = {"padding": 1, "padding_mode": "circular"}
-    layers = (nn.Conv2d(1, 9, 3, **conv), nn.ReLU(), nn.Conv2d(9, 9, 3, **conv), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    found = dict(zip(PROGRAM, counts_of(backend_of((*layers, nn.Linear(9, 2)), (1, 4, 4))[0].runner), strict=True))
+    layers = (
+        nn.Conv2d(1, 9, 3, **conv),
+        nn.ReLU(),
+        nn.Conv2d(9, 9, 3, **conv),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    )
+    found = dict(
+        zip(
+            PROGRAM,
+            counts_of(backend_of((*layers, nn.Linear(9, 2)), (1, 4, 4))[0].runner),
+            strict=True,
+        )
+    )
     assert found["outputs"] == 2 * 16 * 16
     assert found["column entries"] == 3 * found["columns"]
     assert found["columns"] == found["outputs"] + 2 * found["runs"]
@@ -121,7 +161,8 @@ def test_work_of_a_product_is_counted_exactly():
     assert {name: n for name, n in found.items() if n and "moved" not in name} == {
         "group": 1, "bits": 2, "words": 2 + 3, "numbers": 1, "channels": 3
     }  # fmt: skip
-    assert product_counts(np.array([[REAL, 0, 3]]), 8)[PRODUCT.index("moved, 2^15 bytes")] == 6  # numbers of 8 bytes
+    # numbers of 8 bytes
+    assert product_counts(np.array([[REAL, 0, 3]]), 8)[PRODUCT.index("moved, 2^15 bytes")] == 6
 
 
 @pytest.mark.parametrize("rows", [4, 8])
@@ -132,7 +173,11 @@ def test_probes_have_every_kind_of_work(rows):
 
 def test_fit_finds_the_speeds_that_times_were_made_of(rng):
     expected = np.where(rng.random(12) < 0.3, 0, 10 ** rng.uniform(-10, -7, 12))
-    counts = rng.integers(0, 1000, (60, 12)) * (rng.random((60, 12)) < 0.4) * 10 ** rng.uniform(0, 4, (60, 1))
+    counts = (
+        rng.integers(0, 1000, (60, 12))
+        * (rng.random((60, 12)) < 0.4)
+        * 10 ** rng.uniform(0, 4, (60, 1))
+    )
     counts = counts[(counts @ expected) > 0]
     np.testing.assert_allclose(fit(counts, counts @ expected), expected, rtol=1e-6, atol=1e-14)
 
@@ -179,7 +224,11 @@ def test_a_probe_computes_what_its_operations_say():
     sketch.tables[0][:] = 0  # V = 1 in every cell
     work, run = probes._sketched(sketch, 8, FLOAT, 2)
     run()
-    out = next(cell.cell_contents for cell in run.__closure__ if getattr(cell.cell_contents, "shape", None) == (16, 32))
+    out = next(
+        cell.cell_contents
+        for cell in run.__closure__
+        if getattr(cell.cell_contents, "shape", None) == (16, 32)
+    )
     assert work.counts()[PROGRAM.index("ones")] == 6 * len(work.operations)
     assert_kernels_equal(out, np.full((16, 32), 0.5), "float32")
 
@@ -189,7 +238,9 @@ def test_a_pair_takes_its_share_of_a_group(measured):
     seconds = np.arange(1.0, len(PRODUCT) + 1)
     alone = counts_of(runner) @ seconds / (8 * 16)
     found = Speeds(seconds, 5, 3.0)
-    assert [found.of_pair(runner, n) for n in (1, 3, 5, 9, None)] == pytest.approx([alone, alone / 2, *[alone / 3] * 3])
+    assert [found.of_pair(runner, n) for n in (1, 3, 5, 9, None)] == pytest.approx(
+        [alone, alone / 2, *[alone / 3] * 3]
+    )
     assert predict(runner) == pytest.approx(alone)
     assert measured == [(None, "float32")]
 
@@ -218,7 +269,9 @@ def test_speeds_are_measured_once_for_each_kind_of_runner(measured, cache):
         lambda content: json.dumps({**content, "speedup": 0.0}),
         lambda content: json.dumps({**content, "speedup": None}),
         lambda content: json.dumps({**content, "about": {}}),
-        lambda content: json.dumps({name: value for name, value in content.items() if name != "about"}),
+        lambda content: json.dumps(
+            {name: value for name, value in content.items() if name != "about"}
+        ),
     ],
 )
 def test_a_spoilt_file_is_measured_anew(measured, cache, spoil):
@@ -256,7 +309,10 @@ def test_a_machine_is_described_by_what_speeds_depend_on():
     assert json.loads(json.dumps(found)) == found
 
 
-@pytest.mark.parametrize(("system", "place"), [("linux", ".cache/npk"), ("darwin", "Library/Caches/npk"), ("win32", "AppData/Local/npk")])
+@pytest.mark.parametrize(
+    ("system", "place"),
+    [("linux", ".cache/npk"), ("darwin", "Library/Caches/npk"), ("win32", "AppData/Local/npk")],
+)
 def test_the_cache_lies_where_the_system_has_caches(monkeypatch, tmp_path, system, place):
     for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)

@@ -1,4 +1,6 @@
-"""The CUDA backend on emulated devices against the CPU backend, and what is said where there is no device."""
+"""The CUDA backend on emulated devices against the CPU backend, and what is said where there is no
+device.
+"""
 
 import contextlib
 import functools
@@ -26,12 +28,26 @@ from npk.backends.product import as_product
 from npk.errors import BackendError, DeviceMemoryError
 from npk.recursion.planning import plan
 
-pytestmark = pytest.mark.filterwarnings("ignore::npk.errors.KernelWarning")  # tiny networks have dead inputs
-ENGINES = ["ptx", pytest.param("check", marks=pytest.mark.skipif(compiler_is_missing(), reason="there is no g++"))]
+# tiny networks have dead inputs
+pytestmark = pytest.mark.filterwarnings("ignore::npk.errors.KernelWarning")
+ENGINES = [
+    "ptx",
+    pytest.param(
+        "check", marks=pytest.mark.skipif(compiler_is_missing(), reason="there is no g++")
+    ),
+]
 CHAINS = [
-    "one linear layer", "fully connected", "leaky", "batch norm", "comparison and sigmoid", "dropout", "fc dgn, soft", "fc dgn, hard",
-    "fc dlgn, ones", "fc dlgn-sf", "constants added", "a learned constant added", "prelu", "relu6", "hardtanh", "clamp", "abs",
-    "gated linear units", "silu", "hardswish", "relu6 under a sigmoid gate", "relu6, halved", "second of two heads", "gated output",
+    "one linear "
+    "layer", "fully connected", "leaky", "batch norm", "comparison and "
+                                                       "sigmoid", "dropout", "fc dgn, "
+                                                                             "soft", "fc dgn, hard",
+    "fc dlgn, "
+    "ones", "fc dlgn-sf", "constants "
+                          "added", "a learned constant "
+                                   "added", "prelu", "relu6", "hardtanh", "clamp", "abs",
+    "gated linear "
+    "units", "silu", "hardswish", "relu6 under a sigmoid "
+                                  "gate", "relu6, halved", "second of two heads", "gated output",
 ]  # fmt: skip
 
 
@@ -53,14 +69,24 @@ def chain(*widths):
 def image_table():
     """What the contract calls so: here images that a chain of dense layers takes."""
     torch.manual_seed(0)
-    return npk.record_gates(chain(48, 40, 70).double().eval(), np.random.default_rng(0).standard_normal((17, 2, 4, 6)))
+    return npk.record_gates(
+        chain(48, 40, 70).double().eval(), np.random.default_rng(0).standard_normal((17, 2, 4, 6))
+    )
 
 
 # --- results ---
 
 
 @pytest.mark.parametrize(
-    ("capability", "words", "way"), [(70, 4, "popc"), (75, 4, "popc"), (80, 1, "bmma"), (90, 4, "bmma"), (100, 4, "popc"), (80, 0, "popc")]
+    ("capability", "words", "way"),
+    [
+        (70, 4, "popc"),
+        (75, 4, "popc"),
+        (80, 1, "bmma"),
+        (90, 4, "bmma"),
+        (100, 4, "popc"),
+        (80, 0, "popc"),
+    ],
 )
 def test_kernel_of_a_device(capability, words, way):
     spec = dense_kernel(capability, words, "float32")
@@ -96,12 +122,21 @@ def test_list_of_chains_is_complete():
 
 @pytest.mark.parametrize("name", CHAINS)
 def test_kernel_of_the_cpu(name, device):
-    dtype = {"ptx": "float32", "check": "float64"}[device.engine]  # both emulators run both arithmetics in test_cuda_dense
+    # both emulators run both arithmetics in test_cuda_dense
+    dtype = {"ptx": "float32", "check": "float64"}[device.engine]
     rows, cols = recorded(name).take(slice(0, 5)), recorded(name).take(slice(3, 8))
-    diagonals = [npk.NeuralPathKernel(None, dtype="float64", backend="reference").diagonal(some) for some in (rows, cols)]
+    diagonals = [
+        npk.NeuralPathKernel(None, dtype="float64", backend="reference").diagonal(some)
+        for some in (rows, cols)
+    ]
     for other, diagonal in ((None, diagonals[0]), (cols, diagonals[1])):
         expected = npk.kernel(rows, other, dtype=dtype, backend="cpu")
-        assert_kernels_equal(npk.kernel(rows, other, dtype=dtype, backend="cuda"), expected, dtype, [diagonals[0], diagonal])
+        assert_kernels_equal(
+            npk.kernel(rows, other, dtype=dtype, backend="cuda"),
+            expected,
+            dtype,
+            [diagonals[0], diagonal],
+        )
     assert len(device.launched) == 2
 
 
@@ -136,7 +171,10 @@ def test_blocks_left_of_the_diagonal_are_skipped(rng):
     assert made[:64].any(0).all()
     few = backend.side(table.take(slice(0, 3)))
     exponents = find_exponents(backend.recursion, table)
-    np.testing.assert_array_equal(backend.tile(side, few, exponents), backend.tile(few, side, exponents).T)  # none without a diagonal
+    # none without a diagonal
+    np.testing.assert_array_equal(
+        backend.tile(side, few, exponents), backend.tile(few, side, exponents).T
+    )
 
 
 # --- what is missing ---
@@ -202,8 +240,12 @@ class FakeModule:
 
     def get_function(self, entry):
         kernel = ptx_kernel(self.code, entry, self.options[1:], 90)
-        plain = functools.partial(map, lambda arg: arg.view(np.ndarray) if isinstance(arg, DeviceArray) else arg)
-        return lambda grid, block, args: kernel(grid[0], block[0], tuple(plain(args)), written(self.code, entry))
+        plain = functools.partial(
+            map, lambda arg: arg.view(np.ndarray) if isinstance(arg, DeviceArray) else arg
+        )
+        return lambda grid, block, args: kernel(
+            grid[0], block[0], tuple(plain(args)), written(self.code, entry)
+        )
 
 
 def fake_cupy(driver=12090, built=12090, devices=1, capability="90", **parts):
@@ -225,7 +267,9 @@ def fake_cupy(driver=12090, built=12090, devices=1, capability="90", **parts):
     )  # fmt: skip
     made = {
         "asarray": lambda a: np.array(a).view(DeviceArray),
-        "empty": lambda shape, dtype: np.full(shape, np.nan if np.dtype(dtype).kind == "f" else 0xBAD, dtype).view(DeviceArray),
+        "empty": lambda shape, dtype: np.full(
+            shape, np.nan if np.dtype(dtype).kind == "f" else 0xBAD, dtype
+        ).view(DeviceArray),
         "zeros": lambda shape, dtype: np.zeros(shape, dtype).view(DeviceArray),
         "RawModule": FakeModule,
         "get_default_memory_pool": lambda: SimpleNamespace(free_all_blocks=lambda: None),
@@ -244,12 +288,33 @@ def raising(error):
     ("options", "why"),
     [
         ({"driver": 0}, "there is no NVIDIA driver on this machine. Install one"),
-        ({"driver": 11040}, r"the NVIDIA driver knows CUDA 11.4, this CuPy is made for CUDA 12.9. Update the driver, or use"),
-        ({"driver": 12080, "built": 13000}, r"made for CUDA 13.0. Update the driver, exchange CuPy for .*'npk\[cuda12\]'"),
-        ({"devices": 0}, "there is an NVIDIA driver, but no device can be seen. .* CUDA_VISIBLE_DEVICES"),
-        ({"devices": RuntimeFailure("cudaErrorNoDevice: no CUDA-capable device is detected")}, "no device can be seen"),
-        ({"devices": RuntimeFailure("cudaErrorUnknown: who knows")}, "the CUDA driver does not work: cudaErrorUnknown: who knows. Look at"),
-        ({"capability": "61"}, "the CUDA device has compute capability 6.1, npk's kernels need 7.0 or newer. Choose another device"),
+        (
+            {"driver": 11040},
+            r"the NVIDIA driver knows CUDA 11.4, this CuPy is made for CUDA 12.9. "
+            r"Update the driver, or use",
+        ),
+        (
+            {"driver": 12080, "built": 13000},
+            r"made for CUDA 13.0. Update the driver, exchange CuPy "
+            r"for .*'npk\[cuda12\]'",
+        ),
+        (
+            {"devices": 0},
+            "there is an NVIDIA driver, but no device can be seen. .* CUDA_VISIBLE_DEVICES",
+        ),
+        (
+            {"devices": RuntimeFailure("cudaErrorNoDevice: no CUDA-capable device is detected")},
+            "no device can be seen",
+        ),
+        (
+            {"devices": RuntimeFailure("cudaErrorUnknown: who knows")},
+            "the CUDA driver does not work: cudaErrorUnknown: who knows. Look at",
+        ),
+        (
+            {"capability": "61"},
+            "the CUDA device has compute capability 6.1, npk's kernels need 7.0 "
+            "or newer. Choose another device",
+        ),
     ],
 )
 def test_what_is_missing_is_said(options, why, monkeypatch, rng):
@@ -261,15 +326,25 @@ def test_what_is_missing_is_said(options, why, monkeypatch, rng):
 
 def test_cupy_that_is_missing(monkeypatch, rng):
     monkeypatch.setitem(sys.modules, "cupy", None)
-    with pytest.raises(BackendError, match=r"needs CuPy, which is not installed. Install it with pip install 'npk\[cuda12\]'"):
+    with pytest.raises(
+        BackendError,
+        match=r"needs CuPy, which is not installed. Install it with "
+        r"pip install 'npk\[cuda12\]'",
+    ):
         npk.kernel(dense_table(5, 4, rng), backend="cuda")
 
 
 def test_cupy_that_is_broken(monkeypatch, rng, tmp_path):
-    (tmp_path / "cupy.py").write_text("raise ImportError('libfoo.so: cannot open shared object file\\nand more')")
+    (tmp_path / "cupy.py").write_text(
+        "raise ImportError('libfoo.so: cannot open shared object file\\nand more')"
+    )
     monkeypatch.delitem(sys.modules, "cupy", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(BackendError, match=r"cannot be imported: libfoo.so: cannot open shared object file. Reinstall it"):
+    with pytest.raises(
+        BackendError,
+        match=r"cannot be imported: libfoo.so: cannot open shared "
+        r"object file. Reinstall it",
+    ):
         npk.kernel(dense_table(5, 4, rng), backend="cuda")
 
 
@@ -281,8 +356,14 @@ def test_cupy_that_is_broken(monkeypatch, rng, tmp_path):
             "the GPU cannot take 0.00 GB: 1.00 of 8.00 GB are free. Free memory",
         ),
         ({"asarray": raising(OutOfMemory("no"))}, "the GPU cannot take"),
-        ({"asarray": raising(RuntimeFailure("cudaErrorECC: ecc\nmore"))}, "the GPU failed to take: cudaErrorECC: ecc. Look at nvidia-smi"),
-        ({"RawModule": raising(RuntimeError("libnvrtc.so.12 not found"))}, "CuPy cannot compile npk's kernel npk_dense_bmma .*libnvrtc"),
+        (
+            {"asarray": raising(RuntimeFailure("cudaErrorECC: ecc\nmore"))},
+            "the GPU failed to take: cudaErrorECC: ecc. Look at nvidia-smi",
+        ),
+        (
+            {"RawModule": raising(RuntimeError("libnvrtc.so.12 not found"))},
+            "CuPy cannot compile npk's kernel npk_dense_bmma .*libnvrtc",
+        ),
     ],
 )
 def test_device_that_fails(parts, why, monkeypatch, rng):
@@ -295,7 +376,11 @@ def test_device_that_fails(parts, why, monkeypatch, rng):
 
 @pytest.mark.parametrize(
     ("what", "name"),
-    [("launch a kernel", "RawModule"), ("give", "Event"), ("use memory of the host", "alloc_pinned_memory")],
+    [
+        ("launch a kernel", "RawModule"),
+        ("give", "Event"),
+        ("use memory of the host", "alloc_pinned_memory"),
+    ],
 )
 def test_device_that_fails_later(what, name, monkeypatch, rng):
     """In the middle of a kernel, of the copy to the host, or for want of page-locked memory there."""
@@ -307,7 +392,10 @@ def test_device_that_fails_later(what, name, monkeypatch, rng):
     else:
         cupy.cuda.alloc_pinned_memory = fails
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    with pytest.raises(BackendError, match=f"the GPU failed to {what}: cudaErrorIllegalAddress: bad. Look at nvidia-smi, or use"):
+    with pytest.raises(
+        BackendError,
+        match=f"the GPU failed to {what}: cudaErrorIllegalAddress: bad. Look at nvidia-smi, or use",
+    ):
         npk.kernel(dense_table(5, 4, rng), backend="cuda")
 
 
@@ -315,11 +403,15 @@ def test_launcher_for_cupy(monkeypatch, rng):
     """Every line that production runs, on a CuPy whose device is an emulator."""
     monkeypatch.setitem(sys.modules, "cupy", fake_cupy())
     table = dense_table(70, 20, rng)
-    np.testing.assert_allclose(npk.kernel(table, backend="cuda"), npk.kernel(table, backend="cpu"), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        npk.kernel(table, backend="cuda"), npk.kernel(table, backend="cpu"), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_devices_that_take_turns_are_alike(monkeypatch):
-    """One of another compute capability may have other kernels, and an entry must not depend on whose turn it was."""
+    """One of another compute capability may have other kernels, and an entry must not depend on
+    whose turn it was.
+    """
     cupy, capabilities = fake_cupy(devices=4), ["80", "90", "90", "100"]
     current = 1
     cupy.cuda.Device = lambda number=None: FakeDevice(
@@ -336,14 +428,23 @@ def test_kernel_of_the_cpu_on_a_device(name, dtype, rng):
     net, shape = make(name, rng)
     X = samples(shape, 70, rng)
     diagonal = npk.NeuralPathKernel(net, dtype="float64").diagonal(X)
-    assert_kernels_equal(npk.kernel(net, X, dtype=dtype, backend="cuda"), npk.kernel(net, X, dtype=dtype), dtype, [diagonal, diagonal])
+    assert_kernels_equal(
+        npk.kernel(net, X, dtype=dtype, backend="cuda"),
+        npk.kernel(net, X, dtype=dtype),
+        dtype,
+        [diagonal, diagonal],
+    )
 
 
 def test_torch_beside_the_kernels(monkeypatch):
-    """torch works in the stream of the kernels, on the same device, and its lack of memory is the device's."""
+    """torch works in the stream of the kernels, on the same device, and its lack of memory is the
+    device's.
+    """
     seen = []
     monkeypatch.setattr(torch.cuda, "ExternalStream", lambda pointer, device: (pointer, device))
-    monkeypatch.setattr(torch.cuda, "stream", lambda stream: seen.append(stream) or contextlib.nullcontext())
+    monkeypatch.setattr(
+        torch.cuda, "stream", lambda stream: seen.append(stream) or contextlib.nullcontext()
+    )
     launcher = launchers.CupyLauncher(fake_cupy(devices=2, from_dlpack=np.from_dlpack), 1)
     launcher.stream.ptr = 1234
     with launcher.beside_torch() as device:
@@ -353,5 +454,8 @@ def test_torch_beside_the_kernels(monkeypatch):
     assert np.shares_memory(launcher.from_torch(tensor), tensor.numpy())
     empty = launcher.from_torch(torch.empty((3, 0), dtype=torch.int32))
     assert (empty.shape, empty.dtype) == ((3, 0), np.int32)
-    with pytest.raises(DeviceMemoryError, match="the GPU cannot take the masks: CUDA out of memory"), launcher.beside_torch():
+    with (
+        pytest.raises(DeviceMemoryError, match="the GPU cannot take the masks: CUDA out of memory"),
+        launcher.beside_torch(),
+    ):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nand more")

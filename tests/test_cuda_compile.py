@@ -1,4 +1,6 @@
-"""Every kernel compiles for every device that it is for, without warnings, and takes no more than its budget."""
+"""Every kernel compiles for every device that it is for, without warnings, and takes no more than
+its budget.
+"""
 
 import re
 import subprocess
@@ -43,7 +45,9 @@ COMPILED = [
 
 
 def test_both_compilers_are_here():
-    assert sorted(compilers()) == [12, 13], "NVRTC of CUDA 12.9 and of CUDA 13 are part of npk's tools: pip install -e '.[dev]'"
+    assert sorted(compilers()) == [12, 13], (
+        "NVRTC of CUDA 12.9 and of CUDA 13 are part of npk's tools: pip install -e '.[dev]'"
+    )
 
 
 def test_all_architectures_are_compiled():
@@ -52,12 +56,18 @@ def test_all_architectures_are_compiled():
     assert None not in MADE.values()
 
 
-@pytest.mark.parametrize(("key", "major", "arch"), COMPILED, ids=lambda value: "-".join(value) if isinstance(value, tuple) else str(value))
+@pytest.mark.parametrize(
+    ("key", "major", "arch"),
+    COMPILED,
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else str(value),
+)
 def test_kernel_keeps_its_budget(key, major, arch):
     spec = KERNELS[key]
     image, log = compilers()[major].cubin(spec.source, arch, spec.options)
     assert image[:4] == b"\x7fELF"
-    assert not [line for line in log.splitlines() if "warning" in line and "Architectures prior" not in line], log
+    assert not [
+        line for line in log.splitlines() if "warning" in line and "Architectures prior" not in line
+    ], log
     taken = resources(log)[spec.entry]
     assert taken["spills"] <= spec.spills, taken
     assert taken["stack"] == 0, "an array that is indexed by a variable lies in local memory"
@@ -74,14 +84,23 @@ def test_budgets_are_the_declared_ones(key):
     bound = re.search(r"__launch_bounds__\(([\w *]+), NPK_BLOCKS\)", spec.source)[1]
     sizes = {name.removeprefix("NPK_"): value for name, value in spec.defines}
     warps = int(sizes["H"]) // int(sizes["OWN"]) if "OWN" in sizes else 0
-    assert bound == str(spec.threads) or f"#define {bound} {spec.threads}\n" in spec.source or 32 * warps == spec.threads
+    assert (
+        bound == str(spec.threads)
+        or (f"#define {bound} {spec.threads}\n") in spec.source
+        or 32 * warps == spec.threads
+    )
 
 
 @pytest.mark.parametrize("arch", [80, 90])
 def test_tensor_cores_are_asked_for_bits(arch):
     spec = KERNELS["dense", "bmma", "float32"]
     ptx = compilers()[13].ptx(spec.source, arch, spec.options)
-    assert len(re.findall(r"mma\.sync\.aligned\.m16n8k256\.row\.col\.s32\.b1\.b1\.s32\.and\.popc", ptx)) == 8
+    assert (
+        len(
+            re.findall(r"mma\.sync\.aligned\.m16n8k256\.row\.col\.s32\.b1\.b1\.s32\.and\.popc", ptx)
+        )
+        == 8
+    )
 
 
 @pytest.mark.parametrize("arch", [80, 90])
@@ -90,17 +109,22 @@ def test_tensor_cores_are_asked_for_bits(arch):
     [
         (("dense", "bmma", "float32"), "BMMA.168256.AND.POPC", 8),
         (("dense", "bmma", "float64"), "BMMA.168256.AND.POPC", 8),
-        (("stage", "32 x 32 circular"), "BMMA.168128.AND.POPC", 4 * 8),  # rows of a warp, fragments of a row
+        # rows of a warp, fragments of a row
+        (("stage", "32 x 32 circular"), "BMMA.168128.AND.POPC", 4 * 8),
         (("stage", "16 x 16"), "BMMA.168128.AND.POPC", 4 * 2),
     ],
 )
 def test_machine_code_has_the_binary_instruction(key, instruction, count, arch, tmp_path):
     """One instruction of the tensor cores for each of the source: nothing is emulated."""
-    found = [path for base in sys.path for path in Path(base or ".").glob("nvidia/cu1*/bin/nvdisasm")]
+    found = [
+        path for base in sys.path for path in Path(base or ".").glob("nvidia/cu1*/bin/nvdisasm")
+    ]
     assert found, "the disassembler is part of npk's tools: pip install -e '.[dev]'"
     spec = KERNELS[key]
     (tmp_path / "kernel").write_bytes(compilers()[12].cubin(spec.source, arch, spec.options)[0])
-    code = subprocess.run([found[0], "-c", tmp_path / "kernel"], capture_output=True, text=True, check=True).stdout
+    code = subprocess.run(
+        [found[0], "-c", tmp_path / "kernel"], capture_output=True, text=True, check=True
+    ).stdout
     assert re.findall(r"\b[A-Z]*MMA[.\w]*", code) == [instruction] * count
 
 

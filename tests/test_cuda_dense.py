@@ -1,4 +1,6 @@
-"""The kernels of dense layers on both emulators, against the definition; exactly, where all numbers are integers."""
+"""The kernels of dense layers on both emulators, against the definition; exactly, where all numbers
+are integers.
+"""
 
 import numpy as np
 import pytest
@@ -11,18 +13,33 @@ from npk.backends.cuda.registry import KERNELS
 from npk.backends.cuda.runners import TILE
 from npk.backends.layout import BITS, REAL
 
-needs_compiler = pytest.mark.skipif(compiler_is_missing(), reason="the emulator by C++ needs g++, and there is none here")
+needs_compiler = pytest.mark.skipif(
+    compiler_is_missing(), reason="the emulator by C++ needs g++, and there is none here"
+)
 WAYS = ("popc", "bmma")
 
 
 class Case:
-    """Samples with masks of bits and of numbers, all integers; ``factors``: (form, channels) in order."""
+    """Samples with masks of bits and of numbers, all integers; ``factors``: (form, channels) in
+    order.
+    """
 
     def __init__(self, n, m, factors, dtype="float32", seed=0):
         rng = np.random.default_rng(seed)
-        self.shape, self.dtype, self.masks, self.rows, ends = (n, m), dtype, [], [], {BITS: 0, REAL: 0}
+        self.shape, self.dtype, self.masks, self.rows, ends = (
+            (n, m),
+            dtype,
+            [],
+            [],
+            {BITS: 0, REAL: 0},
+        )
         for form, channels in factors:
-            sides = [rng.integers(0, 2, (k, channels)) if form == BITS else rng.integers(-3, 4, (k, channels)) for k in (n, m)]
+            sides = [
+                rng.integers(0, 2, (k, channels))
+                if form == BITS
+                else rng.integers(-3, 4, (k, channels))
+                for k in (n, m)
+            ]
             width = -(-channels // 32) if form == BITS else channels
             self.masks.append((form, sides))
             self.rows.append((form, ends[form], width))
@@ -32,8 +49,14 @@ class Case:
 
     def side(self, which):
         """Words and numbers of one side."""
-        bits = [np.zeros((self.shape[which], 0), np.uint32), *(_packed(s[which]) for form, s in self.masks if form == BITS)]
-        reals = [np.zeros((self.shape[which], 0)), *(s[which] for form, s in self.masks if form == REAL)]
+        bits = [
+            np.zeros((self.shape[which], 0), np.uint32),
+            *(_packed(s[which]) for form, s in self.masks if form == BITS),
+        ]
+        reals = [
+            np.zeros((self.shape[which], 0)),
+            *(s[which] for form, s in self.masks if form == REAL),
+        ]
         return np.concatenate(bits, 1), np.concatenate(reals, 1).astype(self.dtype)
 
     def expected(self):
@@ -49,9 +72,16 @@ class Case:
         out = launcher.to_device(np.full(self.shape, np.nan, self.dtype))
         (row_bits, row_reals), (col_bits, col_reals) = self.side(0), self.side(1)
         factors = np.array(self.rows, np.int32).reshape(-1, 3)
-        arrays = [launcher.to_device(a) for a in (row_bits, col_bits, row_reals, col_reals, factors, self.scales)]
+        arrays = [
+            launcher.to_device(a)
+            for a in (row_bits, col_bits, row_reals, col_reals, factors, self.scales)
+        ]
         sizes = [np.int32(size) for size in (n, m, self.words, self.numbers, len(self.rows))]
-        launcher.launch(spec, -(-n // TILE) * -(-m // TILE), (*arrays, out, *sizes, np.int64(n if left is None else left)))
+        launcher.launch(
+            spec,
+            -(-n // TILE) * -(-m // TILE),
+            (*arrays, out, *sizes, np.int64(n if left is None else left)),
+        )
         return launcher.copy(out)()
 
 
@@ -69,7 +99,9 @@ FACTORS = {
     "nothing": [],
 }
 SHAPES = [(1, 1), (TILE - 1, TILE + 1), (TILE, TILE), (TILE + 1, 3), (5, 2 * TILE + 2)]
-CASES = [(shape, "input and two layers") for shape in SHAPES] + [((TILE + 2, 7), name) for name in FACTORS]
+CASES = [(shape, "input and two layers") for shape in SHAPES] + [
+    ((TILE + 2, 7), name) for name in FACTORS
+]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -92,7 +124,9 @@ DEVICES = [
 @pytest.mark.parametrize(("way", "major", "arch"), DEVICES)
 def test_ptx_of_every_device(way, major, arch):
     case = Case(TILE + 1, 5, FACTORS["input and two layers"])
-    np.testing.assert_array_equal(case.run(way, EmulatedLauncher("ptx", arch, major=major)), case.expected())
+    np.testing.assert_array_equal(
+        case.run(way, EmulatedLauncher("ptx", arch, major=major)), case.expected()
+    )
 
 
 @needs_compiler
@@ -107,14 +141,22 @@ def test_fibers_give_the_definition(shape, factors, way, dtype, mode):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_more_than_two_to_the_31_words(way, tmp_path):
-    """Sample 16 begins behind what 32 bits can count; the file is sparse, and all but two of its words are 0."""
+    """Sample 16 begins behind what 32 bits can count; the file is sparse, and all but two of its
+    words are 0.
+    """
     words, spec = 2**27, KERNELS["dense", way, "float32"]
     bits = np.memmap(tmp_path / "bits", np.uint32, "w+", shape=(17, words))
     bits[16, -2:] = 7, 3
-    out, none, one = np.full((17, 17), np.nan, np.float32), np.zeros((17, 0), np.float32), np.ones(1, np.float32)
+    out, none, one = (
+        np.full((17, 17), np.nan, np.float32),
+        np.zeros((17, 0), np.float32),
+        np.ones(1, np.float32),
+    )
     sizes = [np.int32(size) for size in (17, 17, words, 0, 1)]
     arrays = (bits, bits, none, none, np.array([[BITS, words - 2, 2]], np.int32), one, out)
-    ptx_kernel(spec.source, spec.entry, spec.options)(1, spec.threads, (*arrays, *sizes, np.int64(17)), (6,), tracked=False)
+    ptx_kernel(spec.source, spec.entry, spec.options)(
+        1, spec.threads, (*arrays, *sizes, np.int64(17)), (6,), tracked=False
+    )
     assert out[16, 16] == 5
     assert out.sum() == 5
 
@@ -136,7 +178,9 @@ def test_device_gives_the_definition(shape, factors, way, dtype):
 @pytest.mark.parametrize("way", WAYS)
 def test_order_of_threads_does_not_matter(way, order):
     case = Case(TILE + 1, TILE + 5, FACTORS["input and two layers"])
-    np.testing.assert_array_equal(case.run(way, EmulatedLauncher("check", order=order)), case.expected())
+    np.testing.assert_array_equal(
+        case.run(way, EmulatedLauncher("check", order=order)), case.expected()
+    )
 
 
 @pytest.mark.parametrize("left", [-1000, -TILE, -TILE + 1, 0, 1, TILE, 1000])
@@ -155,7 +199,9 @@ def test_blocks_that_meet_the_triangle(way, left):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("way", "stores"), [("popc", 1), ("bmma", 2)])
 def test_ways_to_memory(way, stores, dtype):
-    """No two threads of a warp ask for different words of one bank; whole sectors are read. A fragment's rows are written in two halves."""
+    """No two threads of a warp ask for different words of one bank; whole sectors are read. A
+    fragment's rows are written in two halves.
+    """
     case = Case(TILE, TILE, [(REAL, 16), (BITS, 512)], dtype)
     case.run(way, EmulatedLauncher("check", profile=True))
     spec = KERNELS["dense", way, dtype]

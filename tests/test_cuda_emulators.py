@@ -1,4 +1,6 @@
-"""Two emulators that share no line: one source, every instruction, the same numbers; and the maps of fragments that are published."""
+"""Two emulators that share no line: one source, every instruction, the same numbers; and the maps
+of fragments that are published.
+"""
 
 import numpy as np
 import pytest
@@ -9,12 +11,16 @@ from emu.nvrtc import compilers
 
 from npk.backends.cuda.registry import KERNELS_FOLDER
 
-needs_compiler = pytest.mark.skipif(compiler_is_missing(), reason="the emulator by C++ needs g++, and there is none here")
+needs_compiler = pytest.mark.skipif(
+    compiler_is_missing(), reason="the emulator by C++ needs g++, and there is none here"
+)
 ENGINES = ["ptx", pytest.param("check", marks=needs_compiler)]
 
 
 def made(engine, source, entry):
-    return ptx_kernel(source, entry) if engine == "ptx" else fiber_kernel(source, entry, mode=engine)
+    return (
+        ptx_kernel(source, entry) if engine == "ptx" else fiber_kernel(source, entry, mode=engine)
+    )
 
 
 # --- instructions ---
@@ -28,7 +34,9 @@ t && t != -1 ? (unsigned)(s % t) : 4u  (unsigned)(signed char)a  (unsigned char)
 A * 0x9E3779B97F4A7C15ull  A >> (b & 63)  A << (a & 63)  (unsigned long long)(S >> (b & 63))  A / (b | 1u)  A % (b | 1u)
 (unsigned long long)a * b  (unsigned long long)((long long)s * t)
 """
-EXPRESSIONS = [expression.strip() for line in INTEGERS.strip().splitlines() for expression in line.split("  ")]
+EXPRESSIONS = [
+    expression.strip() for line in INTEGERS.strip().splitlines() for expression in line.split("  ")
+]
 SOURCE = (
     """
 static __device__ unsigned bits(float v) { union { float f; unsigned u; } x; x.f = v; return x.u; }
@@ -39,10 +47,15 @@ extern "C" __global__ void ops(const unsigned* x, const unsigned* y, const float
     const unsigned a = x[i], b = y[i]; const int s = (int)a, t = (int)b; const float f = z[i];
     const unsigned long long A = ((unsigned long long)a << 32) | b; const long long S = (long long)A;
 """
-    + "".join(f"    out[(long long){number} * n + i] = {text};\n" for number, text in enumerate(EXPRESSIONS))
+    + "".join(
+        f"    out[(long long){number} * n + i] = {text};\n"
+        for number, text in enumerate(EXPRESSIONS)
+    )
     + "}\n"
 )
-EDGES = np.array([0, 1, 2, 31, 32, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFFFF, 0x80808080], np.uint32)
+EDGES = np.array(
+    [0, 1, 2, 31, 32, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFFFF, 0x80808080], np.uint32
+)
 
 
 @needs_compiler
@@ -51,12 +64,21 @@ EDGES = np.array([0, 1, 2, 31, 32, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFFFF, 0
 def test_engines_agree_on_every_instruction(arch, major, rng):
     x = np.concatenate([np.repeat(EDGES, 10), rng.integers(0, 2**32, 400, dtype=np.uint32)])
     y = np.concatenate([np.tile(EDGES, 10), rng.integers(0, 2**32, 400, dtype=np.uint32)])
-    z = (rng.standard_normal(500) * 10.0 ** rng.integers(-3, 9, 500)).clip(-2e9, 2e9).astype(np.float32)
+    z = (
+        (rng.standard_normal(500) * 10.0 ** rng.integers(-3, 9, 500))
+        .clip(-2e9, 2e9)
+        .astype(np.float32)
+    )
     results = []
-    for kernel in (ptx_kernel(SOURCE, "ops", (), arch, major), fiber_kernel(SOURCE, "ops", mode="fast")):
+    for kernel in (
+        ptx_kernel(SOURCE, "ops", (), arch, major),
+        fiber_kernel(SOURCE, "ops", mode="fast"),
+    ):
         results.append(np.zeros((len(EXPRESSIONS), 500), np.uint64))
         kernel(2, 256, (x, y, z, results[-1], np.int32(500)), (3,))
-    differ = [text for text, one, other in zip(EXPRESSIONS, *results, strict=True) if (one != other).any()]
+    differ = [
+        text for text, one, other in zip(EXPRESSIONS, *results, strict=True) if (one != other).any()
+    ]
     assert not differ
 
 
@@ -64,15 +86,27 @@ def test_engines_agree_on_every_instruction(arch, major, rng):
 
 
 def of_the_isa(words):
-    """Places of each bit of A and B and of each value of D, from the PTX ISA: "Matrix Fragments for mma.m16n8k128" and "k256"."""
-    a = {(t, i): (t // 4 + i // 32 % 2 * 8, t % 4 * 32 + i % 32 + i // 64 * 128) for t in range(32) for i in range(16 * words)}
-    b = {(t, i): (t // 4, t % 4 * 32 + i % 32 + i // 32 * 128) for t in range(32) for i in range(8 * words)}
+    """Places of each bit of A and B and of each value of D, from the PTX ISA: "Matrix Fragments for
+    mma.m16n8k128" and "k256".
+    """
+    a = {
+        (t, i): (t // 4 + i // 32 % 2 * 8, t % 4 * 32 + i % 32 + i // 64 * 128)
+        for t in range(32)
+        for i in range(16 * words)
+    }
+    b = {
+        (t, i): (t // 4, t % 4 * 32 + i % 32 + i // 32 * 128)
+        for t in range(32)
+        for i in range(8 * words)
+    }
     d = {(t, i): (t // 4 + i // 2 * 8, t % 4 * 2 + i % 2) for t in range(32) for i in range(4)}
     return a, b, d
 
 
 def of_cute(words):
-    """The same from CuTe: layouts of (thread, value), columns first, of MMA_Traits<SM80_16x8x128_S32U1U1S32_TN_ANDPOPC> and 16x8x256."""
+    """The same from CuTe: layouts of (thread, value), columns first, of
+    MMA_Traits<SM80_16x8x128_S32U1U1S32_TN_ANDPOPC> and 16x8x256.
+    """
 
     def layout(height, threads, sizes, steps):
         count = sizes[0] * sizes[1] * sizes[2]
@@ -80,7 +114,11 @@ def of_cute(words):
         for t in range(32):
             for i in range(count):
                 digits = (i % sizes[0], i // sizes[0] % sizes[1], i // (sizes[0] * sizes[1]))
-                at = t % 4 * threads[0] + t // 4 * threads[1] + sum(d * s for d, s in zip(digits, steps, strict=True))
+                at = (
+                    t % 4 * threads[0]
+                    + t // 4 * threads[1]
+                    + sum(d * s for d, s in zip(digits, steps, strict=True))
+                )
                 places[t, i] = (at % height, at // height)
         return places
 
@@ -116,7 +154,9 @@ def probes(words, rng):
     bits, expected = np.zeros((2, len(chosen)), np.int32), np.zeros((len(chosen), 32, 4), np.int32)
     for p, ((lane, i), (row, k)) in enumerate(chosen):
         col, meets = int(rng.integers(8)), p % 3 > 0
-        other, j = b_at[col, k if meets else (k + 1 + int(rng.integers(32 * words - 1))) % (32 * words)]
+        other, j = b_at[
+            col, k if meets else (k + 1 + int(rng.integers(32 * words - 1))) % (32 * words)
+        ]
         bits[:, p] = lane * 16 * words + i, other * 8 * words + j
         if meets:
             expected[p][d_at[row, col]] = 1
@@ -195,14 +235,18 @@ def test_shuffles_with_computed_lanes(engine, rng):
     x, lane = rng.integers(0, 100, (2, 64)).astype(np.int32)
     out, t = np.zeros(64, np.int32), np.arange(64)
     made(engine, COMPUTED, "computed")(1, 64, (x, lane, out), (2,))
-    np.testing.assert_array_equal(out, x[t // 32 * 32 + lane % 32] + 1000 * x[t // 8 * 8 + (lane + 1) % 8])
+    np.testing.assert_array_equal(
+        out, x[t // 32 * 32 + lane % 32] + 1000 * x[t // 8 * 8 + (lane + 1) % 8]
+    )
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("cut", ["", "first", "second"])
 def test_barriers_of_warps(engine, cut):
     x, out = np.arange(64, dtype=np.int32), np.zeros(64, np.int32)
-    kernel = made(engine, ROTATE.replace(f"__syncwarp();   // {cut}", "") if cut else ROTATE, "rotate")
+    kernel = made(
+        engine, ROTATE.replace(f"__syncwarp();   // {cut}", "") if cut else ROTATE, "rotate"
+    )
     if cut:
         with pytest.raises(Violation, match="RACE"):
             kernel(1, 64, (x, out), (1,))
@@ -222,7 +266,11 @@ def test_barriers_of_warps(engine, cut):
     ],
 )
 def test_collectives_of_warps(engine, text, instead, said, rng):
-    x, out, total = rng.integers(1, 9, 77).astype(np.int32), np.zeros(3, np.int32), np.zeros(1, np.int32)
+    x, out, total = (
+        rng.integers(1, 9, 77).astype(np.int32),
+        np.zeros(3, np.int32),
+        np.zeros(1, np.int32),
+    )
     kernel = made(engine, SUM.replace(text, instead), "sum")
 
     arguments = (2, 64, (x, out, total, np.int32(77)), (1, 2), (1,))

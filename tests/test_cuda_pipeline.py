@@ -1,4 +1,6 @@
-"""How tiles go through devices: the next one under way, several devices in turns, pieces where memory is short."""
+"""How tiles go through devices: the next one under way, several devices in turns, pieces where
+memory is short.
+"""
 
 import contextlib
 import functools
@@ -18,7 +20,9 @@ from npk.gram.kernel import NeuralPathKernel
 from npk.gram.work import Work
 from npk.recursion.planning import plan
 
-pytestmark = pytest.mark.skipif(compiler_is_missing(), reason="the emulator by C++ needs g++, and there is none here")
+pytestmark = pytest.mark.skipif(
+    compiler_is_missing(), reason="the emulator by C++ needs g++, and there is none here"
+)
 
 
 class Notes:
@@ -48,8 +52,12 @@ class Notes:
 @pytest.fixture(scope="module")
 def table():
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(5, 70), nn.ReLU(), nn.Linear(70, 33), nn.ReLU(), nn.Linear(33, 2)).eval()
-    return npk.record_gates(net, np.random.default_rng(0).standard_normal((90, 5)).astype(np.float32))
+    net = nn.Sequential(
+        nn.Linear(5, 70), nn.ReLU(), nn.Linear(70, 33), nn.ReLU(), nn.Linear(33, 2)
+    ).eval()
+    return npk.record_gates(
+        net, np.random.default_rng(0).standard_normal((90, 5)).astype(np.float32)
+    )
 
 
 @pytest.fixture
@@ -71,7 +79,14 @@ def works(table, progress=None, **options):
     """The work on the kernel of all samples, in tiles of 16."""
     engine = NeuralPathKernel(None, backend="cuda", progress=progress or Notes(), **options).engine
     backend, exponents = engine.prepare(table)
-    return Work(engine, table, None, npk.gram.tiles.TilePlan(len(table), len(table), 16, True), backend, exponents)
+    return Work(
+        engine,
+        table,
+        None,
+        npk.gram.tiles.TilePlan(len(table), len(table), 16, True),
+        backend,
+        exponents,
+    )
 
 
 def test_the_next_tile_is_under_way_before_one_is_read(table, devices):
@@ -109,9 +124,14 @@ def test_short_memory_is_told_and_changes_no_bit(table, devices, scale, count):
     whole = npk.kernel(table, backend="cuda", scale=scale)
     devices(*(emulated(room=3000) for _ in range(count)))
     progress = Notes()
-    np.testing.assert_array_equal(npk.kernel(table, backend="cuda", scale=scale, progress=progress), whole)
+    np.testing.assert_array_equal(
+        npk.kernel(table, backend="cuda", scale=scale, progress=progress), whole
+    )
     told = [(text, facts) for name, text, facts in progress.notes if name == "pieces"]
-    assert told[0] == ("the device has no room for a tile of 90 x 90: in pieces of 45 from now on", {"side": 45})
+    assert told[0] == (
+        "the device has no room for a tile of 90 x 90: in pieces of 45 from now on",
+        {"side": 45},
+    )
     assert told[-1][1] == {"side": 23}
     assert len(told) == 2
 
@@ -120,7 +140,9 @@ def test_masks_without_room_come_in_pieces_too(table, devices):
     devices(emulated())
     whole = npk.kernel(table, table.take(slice(0, 7)), backend="cuda")
     devices(emulated(room=600))
-    np.testing.assert_array_equal(npk.kernel(table, table.take(slice(0, 7)), backend="cuda", progress=Notes()), whole)
+    np.testing.assert_array_equal(
+        npk.kernel(table, table.take(slice(0, 7)), backend="cuda", progress=Notes()), whole
+    )
 
 
 def test_a_device_without_room_for_one_pair(table, devices):
@@ -134,10 +156,14 @@ def test_an_interrupted_run_goes_on(table, devices, tmp_path):
     devices(emulated())
     whole = npk.kernel(table, backend="cuda")
     with pytest.raises(KeyboardInterrupt):
-        npk.kernel(table, backend="cuda", out=tmp_path / "K", memory="70kB", progress=Notes(stop_after=2))
+        npk.kernel(
+            table, backend="cuda", out=tmp_path / "K", memory="70kB", progress=Notes(stop_after=2)
+        )
     store = npk.Gram.load(tmp_path / "K").store
     assert len(store.plan) - len(store.missing()) in (2, 3)
-    np.testing.assert_array_equal(np.asarray(npk.kernel(table, backend="cuda", out=tmp_path / "K", memory="70kB")), whole)
+    np.testing.assert_array_equal(
+        np.asarray(npk.kernel(table, backend="cuda", out=tmp_path / "K", memory="70kB")), whole
+    )
 
 
 def test_a_device_that_fails_later_ends_the_run(table, devices):
@@ -166,4 +192,6 @@ def test_nothing_of_the_device_is_charged_to_the_host(table, devices):
 @pytest.mark.gpu
 def test_many_tiles_on_devices(table, tmp_path):
     gram = npk.kernel(table, backend="cuda", out=tmp_path / "K", memory="70kB")
-    np.testing.assert_allclose(np.asarray(gram), npk.kernel(table), rtol=1e-5, atol=1e-5 * float(npk.kernel(table).max()))
+    np.testing.assert_allclose(
+        np.asarray(gram), npk.kernel(table), rtol=1e-5, atol=1e-5 * float(npk.kernel(table).max())
+    )

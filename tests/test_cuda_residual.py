@@ -1,4 +1,6 @@
-"""Residual streams on the chip: what waits in memory meanwhile, and their kernels on both emulators against the definition."""
+"""Residual streams on the chip: what waits in memory meanwhile, and their kernels on both emulators
+against the definition.
+"""
 
 import functools
 import sys
@@ -20,7 +22,8 @@ from npk.backends.cuda.launcher import find_launcher
 from npk.backends.cuda.schedule import MULTIPLIED, UNMASKED, schedule
 from npk.recursion.planning import plan
 
-pytestmark = pytest.mark.filterwarnings("ignore::npk.errors.KernelWarning")  # tiny networks have dead inputs
+# tiny networks have dead inputs
+pytestmark = pytest.mark.filterwarnings("ignore::npk.errors.KernelWarning")
 
 
 class Net(nn.Module):
@@ -60,7 +63,9 @@ def strided(s, x):
 
 
 def shortened(s, x):
-    """Blocks that lead to smaller grids, twice, with shortcuts that leave positions out and add channels of zeros."""
+    """Blocks that lead to smaller grids, twice, with shortcuts that leave positions out and add
+    channels of zeros.
+    """
     x = gated(s, x)
     for first, second in ((s.e, s.f), (s.i, s.j), (s.g, s.h)):
         y = second(F.relu(first(x)))
@@ -97,7 +102,10 @@ def linear(s, x):
 
 
 def operators(padding, *names, width=9, channels=2):
-    return {name: conv(channels if name in ("stem", "other") else width, width, padding=padding) for name in names}
+    return {
+        name: conv(channels if name in ("stem", "other") else width, width, padding=padding)
+        for name in names
+    }
 
 
 def stream(kind="gated", padding="zeros", end=pool, width=9):
@@ -111,13 +119,30 @@ def stream(kind="gated", padding="zeros", end=pool, width=9):
         more |= {name: conv(2 * width, 2 * width, padding=padding) for name in "fgh"}
         return Net(strided, end, **make("stem", *"abcd"), **more)
     if kind == "shortened":
-        more = {"e": conv(width, width + 3, 3, 2, padding), "f": conv(width + 3, width + 3, 3, 1, padding)}
+        more = {
+            "e": conv(width, width + 3, 3, 2, padding),
+            "f": conv(width + 3, width + 3, 3, 1, padding),
+        }
         more |= {name: conv(width + 3, width + 3, padding=padding) for name in "ij"}
-        more |= {"g": conv(width + 3, width + 5, 3, 2, padding), "h": conv(width + 5, width + 5, 3, 1, padding)}
+        more |= {
+            "g": conv(width + 3, width + 5, 3, 2, padding),
+            "h": conv(width + 5, width + 5, 3, 1, padding),
+        }
         return Net(shortened, end, **make("stem", *"abcd"), **more)
     if kind == "linear":
-        return Net(linear, end, **make("stem", *"ac"), narrow=conv(width, width, 1), wide=conv(width, width, 1))
-    function, names = {"gated": (gated, "abcd"), "ungated": (ungated, "abc"), "before": (before, "abcd"), "forked": (forked, "abc")}[kind]
+        return Net(
+            linear,
+            end,
+            **make("stem", *"ac"),
+            narrow=conv(width, width, 1),
+            wide=conv(width, width, 1),
+        )
+    function, names = {
+        "gated": (gated, "abcd"),
+        "ungated": (ungated, "abc"),
+        "before": (before, "abcd"),
+        "forked": (forked, "abc"),
+    }[kind]
     return Net(function, end, **make("stem", *names), **(make("other") if kind == "forked" else {}))
 
 
@@ -175,7 +200,9 @@ def test_pairs_come_in_chunks(work, monkeypatch):
     monkeypatch.setattr(stage_runner, "WORK", work)
     runner = assert_exact(recorded(**STREAMS["strided"]), EmulatedLauncher("ptx"))
     assert runner.pairs == max(1, work // sum(step.bytes_a_pair for step in runner.steps))
-    assert [step.waiting for step in runner.steps] == [len(step.differences) * step.planned.slots * step.made.slot for step in runner.steps]
+    assert [step.waiting for step in runner.steps] == [
+        len(step.differences) * step.planned.slots * step.made.slot for step in runner.steps
+    ]
 
 
 @pytest.mark.parametrize("left", [-9, -1, 0, 9])
@@ -188,7 +215,9 @@ def test_entries_left_of_the_diagonal_are_skipped(left):
 
 
 def rows_of(name, number=0):
-    """Of each row: the slot that is read, rows of the window, the slot that is written, and the mask."""
+    """Of each row: the slot that is read, rows of the window, the slot that is written, and the
+    mask.
+    """
     stage = chain_of(stream(**STREAMS[name]), (2, 8, 8)).stages[number]
     planned = schedule(stage)
     return planned.slots, [(row.load, row.window.rows, row.keep, row.mask) for row in planned.rows]
@@ -199,7 +228,8 @@ def test_branches_of_a_gated_stream_wait_and_are_added_to_every_sum():
     slots, rows = rows_of("gated")
     assert slots == 2
     assert rows == [
-        *[(-1, 3, 0, MULTIPLIED), inner, (-1, 3, 1, MULTIPLIED), (-1, 1, -1, 0)],  # the stem waits; the first branch waits; + stem
+        # the stem waits; the first branch waits; + stem
+        *[(-1, 3, 0, MULTIPLIED), inner, (-1, 3, 1, MULTIPLIED), (-1, 1, -1, 0)],
         *[inner, inner, (-1, 1, -1, 0), (-1, 1, -1, 1)],  # the second branch is not taken again
     ]
 
@@ -208,22 +238,38 @@ def test_sums_of_an_ungated_stream_are_added_as_they_are():
     """One slot, however many blocks there are."""
     slots, rows = rows_of("ungated")
     assert slots == 1
-    assert [row[3] for row in rows] == [MULTIPLIED, UNMASKED, MULTIPLIED, 0, UNMASKED, MULTIPLIED, 0, MULTIPLIED]
+    assert [row[3] for row in rows] == [
+        MULTIPLIED,
+        UNMASKED,
+        MULTIPLIED,
+        0,
+        UNMASKED,
+        MULTIPLIED,
+        0,
+        MULTIPLIED,
+    ]
 
 
 def test_a_stage_begins_with_several_fields():
     chain = chain_of(stream("strided"), (2, 8, 8))
-    assert [[passage.kind for passage in passages] for passages in chain.passages] == [["paired"] * 3, ["sum"]]
+    assert [[passage.kind for passage in passages] for passages in chain.passages] == [
+        ["paired"] * 3,
+        ["sum"],
+    ]
     assert chain.stages[1].begins[0] == chain.stages[1].steps[0].roots[0]
     assert rows_of("strided", 1)[1][0] == (-1, 1, -1, MULTIPLIED)
 
 
 def test_fields_of_earlier_grids_are_fetched_stage_by_stage():
-    """All branches so far go on, with a part of their positions; a fourth of those of the first grid's reach the third."""
+    """All branches so far go on, with a part of their positions; a fourth of those of the first
+    grid's reach the third.
+    """
     chain = chain_of(stream("shortened"), (2, 8, 8))
     assert [len(stage.begins) for stage in chain.stages] == [1, 1 + 3, 1 + 5]
     assert [len(stage.outputs) for stage in chain.stages] == [4, 6, 1]
-    assert chain.passages[0][1].table[:, 0].tolist() == [8 * y + x for y in range(0, 8, 2) for x in range(0, 8, 2)]
+    assert chain.passages[0][1].table[:, 0].tolist() == [
+        8 * y + x for y in range(0, 8, 2) for x in range(0, 8, 2)
+    ]
     assert {tuple(passage.table[:, 0]) for passage in chain.passages[1][1:]} == {(0, 2, 8, 10)}
     assert schedule(chain.stages[0]).outputs == (0, 1, 2)
 
@@ -248,7 +294,9 @@ def crossing_back(s, x):
     return F.relu(s.b(g) + s.a(h))
 
 
-@pytest.mark.parametrize(("function", "strides"), [(skipping, "ab"), (crossing, "ab"), (crossing_back, "ab")])
+@pytest.mark.parametrize(
+    ("function", "strides"), [(skipping, "ab"), (crossing, "ab"), (crossing_back, "ab")]
+)
 def test_streams_that_are_no_chains(function, strides):
     """The general kernel takes them."""
     operators = {name: conv(9, 9, stride=1 + (name in strides)) for name in "abc"}
@@ -258,12 +306,17 @@ def test_streams_that_are_no_chains(function, strides):
 def test_a_field_that_is_taken_again_is_read_back():
     slots, rows = rows_of("forked")
     assert slots == 2
-    assert [row[0] for row in rows if row[0] >= 0] == [0, 1]  # the input, and the field in front of the fork
+    # the input, and the field in front of the fork
+    assert [row[0] for row in rows if row[0] >= 0] == [0, 1]
 
 
 @needs_compiler
 @pytest.mark.parametrize(
-    ("arch", "options"), [("resnet110", {"blocks": 2, "width": 8}), ("residual", {"widths": (8, 8, 16), "strides": (1, 2, 1)})]
+    ("arch", "options"),
+    [
+        ("resnet110", {"blocks": 2, "width": 8}),
+        ("residual", {"widths": (8, 8, 16), "strides": (1, 2, 1)}),
+    ],
 )
 def test_tile_of_the_cpu(arch, options):
     net = npk.networks.build(arch, input_shape=(3, 16, 16), classes=2, seed=0, **options)
@@ -281,7 +334,9 @@ def test_stages_by_cupy(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", fake_cupy())
     table = recorded(**STREAMS["strided"])
     expected = npk.kernel(table, dtype="float64")
-    np.testing.assert_allclose(npk.kernel(table, backend="cuda"), expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+    np.testing.assert_allclose(
+        npk.kernel(table, backend="cuda"), expected, rtol=0, atol=1e-6 * np.abs(expected).max()
+    )
 
 
 @pytest.mark.gpu

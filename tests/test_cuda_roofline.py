@@ -1,4 +1,6 @@
-"""The CUDA kernels on paper: the page says what the script prints, the promise holds, and machine code is read as it is meant."""
+"""The CUDA kernels on paper: the page says what the script prints, the promise holds, and machine
+code is read as it is meant.
+"""
 
 import sys
 from pathlib import Path
@@ -16,9 +18,10 @@ STAGES = roofline.ROWS[:2]
 
 def test_page_has_the_tables_of_the_script():
     printed = roofline.BLOCK.search(roofline.PAGE.read_text())[0]
-    assert printed.removesuffix("<!-- end -->").split("-->\n", 1)[1].strip() == roofline.report().strip(), (
-        "the kernels or their compiler have changed: python benchmarks/cuda_roofline.py --write"
-    )
+    assert (
+        printed.removesuffix("<!-- end -->").split("-->\n", 1)[1].strip()
+        == roofline.report().strip()
+    ), "the kernels or their compiler have changed: python benchmarks/cuda_roofline.py --write"
 
 
 def test_page_tells_that_nothing_was_measured():
@@ -48,7 +51,8 @@ def test_loop_over_layers_is_the_whole_layer(row, device):
     cells = 4 * 32 * 32 // 32
     assert asked["tensor"] == 4 * 2 * 4  # rows, fragments of 16 positions, fragments of 8
     assert asked["tensor"] * 16 * 8 == 32 * cells
-    assert asked["shared"] == 2 * 2 * cells // 4 // 4  # rows at both ends of a warp: two stores and two loads of four cells each
+    # rows at both ends of a warp: two stores and two loads of four cells each
+    assert asked["shared"] == 2 * 2 * cells // 4 // 4
     assert asked["fp32"] >= 6 * cells  # four additions, a scale and a product
     words = [i.words for i in code.of(loops[0])]
     assert sum(w[0] == "BAR" for w in words) == cells // 4 // 4
@@ -72,7 +76,16 @@ def test_machine_code_is_read():
     code = sass.Code.__new__(sass.Code)
     code.instructions = sass._parsed(text)
     code.loops = sass._loops(code.instructions)
-    assert [i.words[0] for i in code.instructions] == ["LDS", "FADD", "SHFL", "BRA", "BRA", "LDG", "BRA", "EXIT"]
+    assert [i.words[0] for i in code.instructions] == [
+        "LDS",
+        "FADD",
+        "SHFL",
+        "BRA",
+        "BRA",
+        "LDG",
+        "BRA",
+        "EXIT",
+    ]
     assert code.loops == [sass.Loop(0, 6), sass.Loop(1, 3)]
     inner, outer = code.smallest("FADD"), code.smallest("LDG")
     assert (inner, code.around(inner), outer) == (sass.Loop(1, 3), sass.Loop(0, 6), sass.Loop(0, 6))
@@ -91,10 +104,20 @@ def test_work_becomes_times():
     """One instruction of each unit, on all multiprocessors, for a second."""
     device = roofline.H100
     turns = device.multiprocessors * device.clock
-    work = roofline.Work(sass.Asked(fp32=4, wavefronts=2) * turns, 5120 * device.clock, 2 * device.memory)
+    work = roofline.Work(
+        sass.Asked(fp32=4, wavefronts=2) * turns, 5120 * device.clock, 2 * device.memory
+    )
     times = work.times(device)
-    assert {k: round(v, 9) for k, v in times.items() if v} == {"issue": 1, "floats": 1, "shared": 2, "L2": 1, "memory": 2}
-    tensor = roofline.Work(sass.Asked(tensor=9e15 / (2 * 16 * 8 * 256)), 0, 0).times(device)["tensor"]
+    assert {k: round(v, 9) for k, v in times.items() if v} == {
+        "issue": 1,
+        "floats": 1,
+        "shared": 2,
+        "L2": 1,
+        "memory": 2,
+    }
+    tensor = roofline.Work(sass.Asked(tensor=9e15 / (2 * 16 * 8 * 256)), 0, 0).times(device)[
+        "tensor"
+    ]
     assert tensor == pytest.approx(1.98 / 1.755)
 
 

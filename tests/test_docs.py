@@ -18,13 +18,20 @@ from npk.reading.rules.layers import RULES
 from npk.results import DETAILS
 
 ROOT = Path(npk.__file__).parents[1]
-PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+)
 CONTRIBUTING = [page for page in PAGES if page.startswith("docs/contributing/")]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SHELL = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^npk (.+)$", re.MULTILINE)
 COMMANDS = typer.main.get_command(app).commands
-LINES = [(page, line) for page in PAGES for line in COMMAND.findall("".join(SHELL.findall((ROOT / page).read_text())))]
+LINES = [
+    (page, line)
+    for page in PAGES
+    for line in COMMAND.findall("".join(SHELL.findall((ROOT / page).read_text())))
+]
 FILES = {path.stem for path in (ROOT / "npk").iterdir()}
 
 
@@ -52,26 +59,59 @@ def test_command_lines_are_understood(page, line):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_command_line_page_has_every_option_and_no_other(name):
-    text = (ROOT / "docs/guide/command-line.md").read_text().split(f"## npk {name}\n")[1].split("\n## ")[0]
-    told = set(
-        re.findall(r"(?<![\w-])--[a-z][a-z-]*", "\n".join(row.split("|")[1] for row in text.splitlines() if row.startswith("| `--")))
+    text = (
+        (ROOT / "docs/guide/command-line.md")
+        .read_text()
+        .split(f"## npk {name}\n")[1]
+        .split("\n## ")[0]
     )
-    assert told == {option for p in COMMANDS[name].params for option in p.opts if option.startswith("--")}
+    told = set(
+        re.findall(
+            r"(?<![\w-])--[a-z][a-z-]*",
+            "\n".join(row.split("|")[1] for row in text.splitlines() if row.startswith("| `--")),
+        )
+    )
+    assert told == {
+        option for p in COMMANDS[name].params for option in p.opts if option.startswith("--")
+    }
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page):
-    """Those of README too, which is no page of the site; pictures apart, and targets inside a page are checked by mkdocs."""
+    """Those of README too, which is no page of the site; pictures apart, and targets inside a page
+    are checked by mkdocs.
+    """
     links = re.findall(r"(?<!!)\[[^\]]+\]\((?!http|#)([^)#]+)", (ROOT / page).read_text())
     assert [link for link in links if not ((ROOT / page).parent / link).exists()] == []
 
 
 def test_the_list_of_operators_names_every_rule():
-    """By the word that the page has for it: that of the rule's name, but for those below. A new rule needs a row."""
-    text = (ROOT / "docs/guide/checkpoints.md").read_text().split("## Operators")[1].split("\n## ")[0].lower()
-    words = {"mul": "h * g", "avg_pool": "avgpool", "max_pool": "maxpool", "adaptive_avg_pool": "adaptiveavgpool", "full_like": "ones"}
-    words |= {"to_copy": "casts", "to": "casts", "new_ones": "ones", "unsafe_view": "view", "native_dropout": "dropout"}
-    unsaid = {"alias", "getitem", "get_attr", "input"}  # made by torch.export, never written by a user
+    """By the word that the page has for it: that of the rule's name, but for those below. A new
+    rule needs a row.
+    """
+    text = (
+        (ROOT / "docs/guide/checkpoints.md")
+        .read_text()
+        .split("## Operators")[1]
+        .split("\n## ")[0]
+        .lower()
+    )
+    words = {
+        "mul": "h * g",
+        "avg_pool": "avgpool",
+        "max_pool": "maxpool",
+        "adaptive_avg_pool": "adaptiveavgpool",
+        "full_like": "ones",
+    }
+    words |= {
+        "to_copy": "casts",
+        "to": "casts",
+        "new_ones": "ones",
+        "unsafe_view": "view",
+        "native_dropout": "dropout",
+    }
+    # made by torch.export, never written by a user
+    unsaid = {"alias", "getitem", "get_attr", "input"}
     for rule in {re.sub(r"\dd(_with_indices)?$", "", rule.strip("_")) for rule in RULES} - unsaid:
         assert "batch norm" in text if "batch_norm" in rule else words.get(rule, rule) in text, rule
 
@@ -126,8 +166,12 @@ def test_the_worked_example_of_a_backend_keeps_the_contract(rng):
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", *CONTRIBUTING])
 def test_places_that_contributors_are_sent_to_exist(page):
     """All but the files that a worked example adds."""
-    named = set(re.findall(r"`((?:npk|docs|tests|benchmarks)/[\w./-]+)`", (ROOT / page).read_text()))
-    assert {place for place in named if not (ROOT / place).exists()} <= {"npk/checks/homogeneity.py"}
+    named = set(
+        re.findall(r"`((?:npk|docs|tests|benchmarks)/[\w./-]+)`", (ROOT / page).read_text())
+    )
+    assert {place for place in named if not (ROOT / place).exists()} <= {
+        "npk/checks/homogeneity.py"
+    }
 
 
 @pytest.mark.slow

@@ -1,4 +1,6 @@
-"""The parts of the CPU engine, each against what it stands for: runs of window sums, chains of masks, tables, programs, tiles."""
+"""The parts of the CPU engine, each against what it stands for: runs of window sums, chains of
+masks, tables, programs, tiles.
+"""
 
 import functools
 import itertools
@@ -41,7 +43,9 @@ def picture(*layers, shape=(2, 4, 4)):
 NETWORKS = {
     "product": lambda: built("fc", "dnn", (3,), hidden=[40, 9]),
     "product, soft": lambda: built("fc", "dlgn", (3,), hidden=[40, 9]),
-    "convolutions": lambda: picture(nn.Conv2d(2, 9, 3, padding=1), nn.ReLU(), nn.Conv2d(9, 9, 3, padding=1), nn.ReLU(), *HEAD),
+    "convolutions": lambda: picture(
+        nn.Conv2d(2, 9, 3, padding=1), nn.ReLU(), nn.Conv2d(9, 9, 3, padding=1), nn.ReLU(), *HEAD
+    ),
     "convolutions, soft": lambda: built("conv", "dgn", (1, 4, 4), channels=[9, 9], epsilon=0.1),
     "groups and pools": lambda: picture(
         nn.Conv2d(2, 18, 3, padding=1),
@@ -62,7 +66,9 @@ NETWORKS = {
         *HEAD,
     ),
     "stream": lambda: built("residual", "dnn", (3,), widths=[9] * 5, flavor="fc", block_layers=1),
-    "gated stream": lambda: built("residual", "dnn", (3,), widths=[40] * 6, flavor="fc", block_layers=1, skip="gated"),
+    "gated stream": lambda: built(
+        "residual", "dnn", (3,), widths=[40] * 6, flavor="fc", block_layers=1, skip="gated"
+    ),
     "resnet": lambda: built("resnet110", "dnn", (1, 4, 4), blocks=5, width=9),
 }
 
@@ -100,7 +106,9 @@ class Engine:
         return self.backend.tile(rows, cols, self.exponents, **options)
 
     def reference(self, rows=slice(None), cols=slice(None)):
-        return evaluate(self.recursion, self.table.take(rows), self.table.take(cols), self.exponents)
+        return evaluate(
+            self.recursion, self.table.take(rows), self.table.take(cols), self.exponents
+        )
 
 
 # --- windows that slide ---
@@ -142,17 +150,26 @@ def test_runs_make_the_same_sums(name, rng):
     values = rng.integers(-99, 99, pair.max() + 1)
     table, runs = find_runs(pair)
     assert len(table) - runs < 0.8 * pair.size  # fewer loads
-    np.testing.assert_array_equal(sums_by_runs(table, runs, pair.shape[1] // 3, values), np.where(pair >= 0, values[pair], 0).sum(1))
+    np.testing.assert_array_equal(
+        sums_by_runs(table, runs, pair.shape[1] // 3, values),
+        np.where(pair >= 0, values[pair], 0).sum(1),
+    )
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_runs_of_any_table(seed):
-    """Runs of random lengths, cells that are missing, columns that happen to be equal: whatever is found gives the sums."""
+    """Runs of random lengths, cells that are missing, columns that happen to be equal: whatever is
+    found gives the sums.
+    """
     rng, found = np.random.default_rng(seed), 0
     for _ in range(20):
         height = int(rng.integers(2, 5))
-        parts = [rng.integers(-1, 3, (rng.integers(3, 12), height)) for _ in range(rng.integers(1, 5))]
-        pair = np.concatenate([np.stack([part[x : x + 3].T for x in range(len(part) - 2)]) for part in parts]).reshape(-1, 3 * height)
+        parts = [
+            rng.integers(-1, 3, (rng.integers(3, 12), height)) for _ in range(rng.integers(1, 5))
+        ]
+        pair = np.concatenate(
+            [np.stack([part[x : x + 3].T for x in range(len(part) - 2)]) for part in parts]
+        ).reshape(-1, 3 * height)
         values = rng.integers(-99, 99, 3)
         if (runs := find_runs(pair)) is not None:
             found += 1
@@ -193,16 +210,26 @@ def test_runs_just_where_they_pay():
 def layers_on_a_line():
     """Five hard layers of nine channels on four positions."""
     torch.manual_seed(0)
-    convs = [layer for i in range(5) for layer in (nn.Conv1d(9 if i else 1, 9, 3, padding=1), nn.ReLU())]
+    convs = [
+        layer for i in range(5) for layer in (nn.Conv1d(9 if i else 1, 9, 3, padding=1), nn.ReLU())
+    ]
     net = nn.Sequential(*convs, nn.Flatten(), nn.Linear(36, 2))
-    return npk.record_gates(net.eval(), np.random.default_rng(0).standard_normal((6, 1, 4)).astype(np.float32))
+    return npk.record_gates(
+        net.eval(), np.random.default_rng(0).standard_normal((6, 1, 4)).astype(np.float32)
+    )
 
 
 def mask_of(*layers, at=(0, 1, 2, 3), channels=range(9), segments=(9,)):
     names = layers_on_a_line().names
     f = len(layers)
     factors = tuple(Factor("gate", names[layer]) for layer in layers)
-    return Mask(factors, np.tile(list(channels), (f, 1)), np.tile(at, (f, 1)), np.zeros((f, len(at)), int), segments)
+    return Mask(
+        factors,
+        np.tile(list(channels), (f, 1)),
+        np.tile(at, (f, 1)),
+        np.zeros((f, len(at)), int),
+        segments,
+    )
 
 
 def growing(count, owner=(0, 0), places=(0, 0)):
@@ -231,7 +258,10 @@ def test_short_chains_stay_apart(count, links):
     linked = Chains().link(steps)
     assert [chain for _, chain, _ in linked] == [0 if links else -1] * count
     if not links:
-        assert all(mask is step.mask and not starts for (mask, _, starts), step in zip(linked, steps, strict=True))
+        assert all(
+            mask is step.mask and not starts
+            for (mask, _, starts), step in zip(linked, steps, strict=True)
+        )
 
 
 @pytest.mark.parametrize(
@@ -256,7 +286,10 @@ def test_masks_that_do_not_follow_start_anew(third):
 
 
 def test_several_factors_at_once_are_one_step():
-    steps = [Step((0, 0), mask, (0, 0), True) for mask in (mask_of(4), mask_of(4, 3, 2), mask_of(4, 3, 2, 1))]
+    steps = [
+        Step((0, 0), mask, (0, 0), True)
+        for mask in (mask_of(4), mask_of(4, 3, 2), mask_of(4, 3, 2, 1))
+    ]
     masks = [mask for mask, _, _ in Chains().link(steps)]
     assert [len(mask.factors) for mask in masks] == [1, 2, 1]
 
@@ -267,7 +300,12 @@ def test_several_factors_at_once_are_one_step():
 def test_equal_tables_weights_and_masks_are_kept_once():
     draft = Draft()
     first, second = np.arange(6).reshape(3, 2), np.arange(2, 6).reshape(2, 2)
-    assert [draft.table(first), draft.table(first.astype(np.int32)), draft.table(first, slice(1, None)), draft.table(second)] == [
+    assert [
+        draft.table(first),
+        draft.table(first.astype(np.int32)),
+        draft.table(first, slice(1, None)),
+        draft.table(second),
+    ] == [
         0,
         0,
         6,
@@ -277,23 +315,42 @@ def test_equal_tables_weights_and_masks_are_kept_once():
     assert draft.weight(np.array([0.5])) == draft.weight(np.array([0.5])) == 0
     assert draft.weight(np.array([2.0, 0.5])) == 1
     parted = mask_of(1, segments=(4, 5))
-    assert [draft.mask(mask) for mask in (parted, mask_of(0), mask_of(1, segments=(4, 5)), mask_of(0), mask_of(2))] == [0, 2, 0, 2, 3]
+    assert [
+        draft.mask(mask)
+        for mask in (parted, mask_of(0), mask_of(1, segments=(4, 5)), mask_of(0), mask_of(2))
+    ] == [0, 2, 0, 2, 3]
     draft.forget()
     assert draft.table(second.copy()) == 6
     made = draft.finished(1, 0, 0)
     np.testing.assert_array_equal(made.tables, [*range(6), *range(2, 6), *range(4)])
     np.testing.assert_array_equal(made.weights, [0.5, 2, 0.5])
-    assert [mask.factors for mask in made.masks] == [parted.factors, mask_of(0).factors, mask_of(2).factors]
+    assert [mask.factors for mask in made.masks] == [
+        parted.factors,
+        mask_of(0).factors,
+        mask_of(2).factors,
+    ]
 
 
 def test_a_table_without_entries():
     draft = Draft()
-    assert [draft.table(np.zeros((0, 3))), draft.table(np.arange(2)), draft.table(np.arange(3))] == [0, 0, 2]
+    assert [
+        draft.table(np.zeros((0, 3))),
+        draft.table(np.arange(2)),
+        draft.table(np.arange(3)),
+    ] == [0, 0, 2]
 
 
 @pytest.mark.parametrize(
     ("cells", "itemsize", "rows"),
-    [([511], 4, 8), ([512], 4, 4), ([255], 8, 8), ([256], 8, 4), ([8, 600], 4, 4), ([8] * 600, 4, 8), ([], 4, 8)],
+    [
+        ([511], 4, 8),
+        ([512], 4, 4),
+        ([255], 8, 8),
+        ([256], 8, 4),
+        ([8, 600], 4, 4),
+        ([8] * 600, 4, 8),
+        ([], 4, 8),
+    ],
 )
 def test_rows_while_planes_fit_the_cache(cells, itemsize, rows):
     draft = Draft()
@@ -307,7 +364,10 @@ def test_streams_are_bands_with_chains():
     """What the networks of this file stand for."""
     made = compiled("resnet")
     collapses = made.operations[column(made.operations, COLUMNS, "kind") == COLLAPSE]
-    terms = [slice(first, first + count) for first, count in collapses[:, [COLUMNS.index("first"), COLUMNS.index("count")]]]
+    terms = [
+        slice(first, first + count)
+        for first, count in collapses[:, [COLUMNS.index("first"), COLUMNS.index("count")]]
+    ]
     assert max(len(set(made.term_steps[some, 0])) for some in terms) == 2
     assert max(some.stop - some.start for some in terms) > 2
     assert made.chains > 1
@@ -327,11 +387,16 @@ def test_programs_are_the_recursion(name, dtype):
     assert_kernels_equal(engine.tile(slice(0, 17)), expected, dtype, (diagonal[:17], diagonal))
 
 
-@pytest.mark.parametrize("name", ["product", "convolutions", "groups and pools", "stream", "gated stream"])
+@pytest.mark.parametrize(
+    "name", ["product", "convolutions", "groups and pools", "stream", "gated stream"]
+)
 def test_counts_are_exact(name):
     """Whole numbers in, weights that are powers of two: no rounding anywhere."""
     engine = Engine(name, "float64", scale="count")
-    actual, expected = (np.ldexp(values, int(engine.exponents[-1])) for values in (engine.tile(), engine.reference()))
+    actual, expected = (
+        np.ldexp(values, int(engine.exponents[-1]))
+        for values in (engine.tile(), engine.reference())
+    )
     assert (expected * 2**8 == np.round(expected * 2**8)).all()
     assert np.abs(expected).max() < 2**45
     np.testing.assert_array_equal(actual, expected)
@@ -354,17 +419,29 @@ def test_words_of_32_bits():
     """Segments of 1, 32, 33, 64 and 65 channels; each begins a word."""
     segments = (1, 32, 33, 64, 65)
     net = nn.Sequential(nn.Linear(3, 195), nn.ReLU(), nn.Linear(195, 2)).eval()
-    table = npk.record_gates(net, np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32))
-    mask = Mask((Factor("gate", table.names[0]),), np.arange(195)[None], np.zeros((1, 1), int), np.zeros((1, 1), int), segments)
+    table = npk.record_gates(
+        net, np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
+    )
+    mask = Mask(
+        (Factor("gate", table.names[0]),),
+        np.arange(195)[None],
+        np.zeros((1, 1), int),
+        np.zeros((1, 1), int),
+        segments,
+    )
     layout = Layout((mask,), table, np.dtype("float32"))
     np.testing.assert_array_equal(layout.rows[:-1, 1], [0, 1, 2, 4, 6])
     np.testing.assert_array_equal(layout.rows[:-1, 3], [1, 1, 2, 2, 3])
     assert layout.bytes_a_sample == 4 * 9
     bits = layout.side(table).bits
-    unpacked = np.unpackbits(bits.astype("<u4").view(np.uint8), axis=1, bitorder="little").reshape(5, 9 * 32)
+    unpacked = np.unpackbits(bits.astype("<u4").view(np.uint8), axis=1, bitorder="little").reshape(
+        5, 9 * 32
+    )
     ends = np.cumsum([0, *segments])
     for first, start, stop in zip(layout.rows[:-1, 1] * 32, ends[:-1], ends[1:], strict=True):
-        np.testing.assert_array_equal(unpacked[:, first : first + stop - start], form_real(mask, table)[:, 0, start:stop])
+        np.testing.assert_array_equal(
+            unpacked[:, first : first + stop - start], form_real(mask, table)[:, 0, start:stop]
+        )
     assert unpacked.sum() == form_real(mask, table).sum()
 
 
@@ -388,7 +465,11 @@ def test_samples_side_by_side(name, n):
     for count, values in itertools.product((4, 8, LANES), (side.bits, side.reals)):
         made = side_by_side(values, count)
         assert made.ctypes.data % 64 == 0 or not made.size
-        groups = made.reshape(-(-n // count), values.shape[1], count).swapaxes(1, 2).reshape(-(-n // count) * count, values.shape[1])
+        groups = (
+            made.reshape(-(-n // count), values.shape[1], count)
+            .swapaxes(1, 2)
+            .reshape(-(-n // count) * count, values.shape[1])
+        )
         np.testing.assert_array_equal(groups[:n], values)
         assert not groups[n:].any()
 
@@ -405,12 +486,18 @@ def threads(request):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", ["product", "product, soft", "convolutions", "convolutions, soft", "gated stream"])
+@pytest.mark.parametrize(
+    "name", ["product", "product, soft", "convolutions", "convolutions, soft", "gated stream"]
+)
 def test_an_entry_is_the_same_in_every_tile(name, dtype, threads, rng):
     engine = Engine(name, dtype)
     whole = engine.tile()
     for n in (1, 7, 8, 9, 15, 16, 17):
-        for rows, cols in ((slice(0, n), slice(None)), (slice(None), slice(N - n, None)), (slice(N - n, None), slice(0, n))):
+        for rows, cols in (
+            (slice(0, n), slice(None)),
+            (slice(None), slice(N - n, None)),
+            (slice(N - n, None), slice(0, n)),
+        ):
             np.testing.assert_array_equal(engine.tile(rows, cols), whole[rows, cols])
     p, q = rng.permutation(N), rng.permutation(N)
     np.testing.assert_array_equal(engine.tile(p, q), whole[p][:, q])
@@ -418,7 +505,9 @@ def test_an_entry_is_the_same_in_every_tile(name, dtype, threads, rng):
 
 @pytest.mark.parametrize("name", ["product", "product, soft", "convolutions", "convolutions, soft"])
 def test_an_entry_is_the_same_in_a_tile_of_many_tasks(name):
-    """Rows come in groups of eight, taken in pairs where there are many; columns in blocks of sixteen."""
+    """Rows come in groups of eight, taken in pairs where there are many; columns in blocks of
+    sixteen.
+    """
     engine, many = Engine(name), np.arange(200) % N
     np.testing.assert_array_equal(engine.tile(many, many[3:]), engine.tile()[many][:, many[3:]])
 
@@ -488,7 +577,9 @@ class Heard(Silent):
 
 
 def test_compiling_is_said_once():
-    """Functions that are compiled on the way to another are part of its time; what is compiled already says nothing."""
+    """Functions that are compiled on the way to another are part of its time; what is compiled
+    already says nothing.
+    """
     inner = numba.njit(lambda x: x + 1)
     outer = numba.njit(lambda x: inner(x) * 2)
     heard = Heard()

@@ -1,4 +1,6 @@
-"""The scikit-learn estimators, on a closed-form kernel that stands in for npk.NeuralPathKernel, and on that itself."""
+"""The scikit-learn estimators, on a closed-form kernel that stands in for npk.NeuralPathKernel, and
+on that itself.
+"""
 
 import math
 import pickle
@@ -28,13 +30,22 @@ MACHINES = [NPKRidge, *CLASSIFIERS]
 
 
 class FullyConnected:
-    """Makes a random network, always the same for one input shape. A function would give tests names that change with its address."""
+    """Makes a random network, always the same for one input shape. A function would give tests
+    names that change with its address.
+    """
 
     def __call__(self, input_shape: tuple[int, ...]) -> nn.Sequential:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             width = math.prod(input_shape)
-            return nn.Sequential(nn.Flatten(), nn.Linear(width, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 1)).eval()
+            return nn.Sequential(
+                nn.Flatten(),
+                nn.Linear(width, 64),
+                nn.ReLU(),
+                nn.Linear(64, 64),
+                nn.ReLU(),
+                nn.Linear(64, 1),
+            ).eval()
 
     def __repr__(self):
         return "fully_connected"
@@ -71,7 +82,9 @@ def _inputs_and_gates(net, X):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """npk.NeuralPathKernel replaced, its gates by the samples themselves; the list of the options that kernels were made with."""
+    """npk.NeuralPathKernel replaced, its gates by the samples themselves; the list of the options
+    that kernels were made with.
+    """
     made = []
 
     class ClosedForm:
@@ -118,7 +131,11 @@ def test_ridge_is_kernel_ridge(rng):
     machine = NPKRidge(fully_connected, alpha=0.3, scale="fan_in", dtype="float64").fit(X, y)
     K = closed_form(machine.net_, X, dtype="float64")
     cross = closed_form(machine.net_, test, X, dtype="float64")
-    expected = KernelRidge(alpha=0.3 * np.mean(np.diagonal(K)), kernel="precomputed").fit(K, y).predict(cross)
+    expected = (
+        KernelRidge(alpha=0.3 * np.mean(np.diagonal(K)), kernel="precomputed")
+        .fit(K, y)
+        .predict(cross)
+    )
     np.testing.assert_allclose(machine.predict(test), expected, rtol=1e-9)
     assert machine.predict(test).shape == (7, 2)
     assert machine.alpha_ == 0.3
@@ -130,9 +147,13 @@ def test_ridge_is_kernel_ridge(rng):
 def test_svc_is_scikit_learns(pictures, classes):
     X, y, X_test, _ = pictures
     machine = NPKSVC(fully_connected, C=3.0).fit(X, y % classes)
-    expected = SVC(kernel="precomputed", C=3.0).fit(closed_form(machine.net_, X, scale="cosine"), y % classes)
+    expected = SVC(kernel="precomputed", C=3.0).fit(
+        closed_form(machine.net_, X, scale="cosine"), y % classes
+    )
     cross = closed_form(machine.net_, X_test, X, scale="cosine")
-    np.testing.assert_allclose(machine.decision_function(X_test), expected.decision_function(cross), rtol=1e-9)
+    np.testing.assert_allclose(
+        machine.decision_function(X_test), expected.decision_function(cross), rtol=1e-9
+    )
     np.testing.assert_array_equal(machine.predict(X_test), expected.predict(cross))
     np.testing.assert_array_equal(machine.support_, expected.support_)
 
@@ -143,7 +164,10 @@ def test_svc_is_scikit_learns(pictures, classes):
 def test_strings_as_classes(pictures, machine, classes):
     X, y, X_test, y_test = pictures
     names = np.array([f"digit {k}" for k in range(10)])
-    by_number, by_name = machine(fully_connected).fit(X, y % classes), machine(fully_connected).fit(X, names[y % classes])
+    by_number, by_name = (
+        machine(fully_connected).fit(X, y % classes),
+        machine(fully_connected).fit(X, names[y % classes]),
+    )
     assert by_name.classes_.tolist() == names[:classes].tolist()
     np.testing.assert_array_equal(by_name.predict(X_test), names[by_number.predict(X_test)])
     assert by_name.score(X_test, names[y_test % classes]) > 0.85
@@ -155,7 +179,9 @@ def test_auto_uses_leave_one_out_and_folds(pictures):
     X, y, *_ = pictures
     classifier = NPKRidgeClassifier(fully_connected).fit(X, y)
     targets, _ = ridge.signed_targets(y)
-    expected = ridge.fit(closed_form(classifier.net_, X, scale="cosine"), targets, criterion="accuracy")
+    expected = ridge.fit(
+        closed_form(classifier.net_, X, scale="cosine"), targets, criterion="accuracy"
+    )
     assert classifier.alpha_ == expected.alpha
     np.testing.assert_allclose(classifier.dual_coef_, expected.solution.coefficients)
     assert classifier.choice_.accuracy.max() > 0.85
@@ -214,12 +240,24 @@ def test_pictures_for_a_network_of_rows(pictures):
 def test_wrong_shapes(pictures, machine):
     X, y, *_ = pictures
     y = targets_for(machine, y)
-    with pytest.raises(ShapeError, match=r"X has 64 features a sample, input_shape \(3, 5\) has 15"):
+    with pytest.raises(
+        ShapeError,
+        match=r"X has 64 features a sample, input_shape \(3, 5\) has "
+        r"15",
+    ):
         machine(fully_connected, input_shape=(3, 5)).fit(X.reshape(200, 64), y)
-    with pytest.raises(ShapeError, match=r"X is \(n, 1, 8, 8\); the network wants \(8, 8, 1\). Bring the axes"):
+    with pytest.raises(
+        ShapeError,
+        match=r"X is \(n, 1, 8, 8\); the network wants \(8, 8, 1\). "
+        r"Bring the axes",
+    ):
         machine(fully_connected, input_shape=(8, 8, 1)).fit(X, y)
     fitted = machine(fully_connected).fit(X, y)
-    with pytest.raises(ShapeError, match=r"wants \(1, 8, 8\): channels stand last, give X.transpose\(0, 3, 1, 2\)"):
+    with pytest.raises(
+        ShapeError,
+        match=r"wants \(1, 8, 8\): channels stand last, give "
+        r"X.transpose\(0, 3, 1, 2\)",
+    ):
         fitted.predict(X.reshape(200, 8, 8, 1))
     with pytest.raises(ValueError, match=r"X has 49 features, but .* is expecting 64"):
         fitted.predict(X[:, :, :7, :7])
@@ -289,9 +327,24 @@ LATE = {
     "an unknown backend": (NPKRidge, {"backend": "gpu"}, None, "backend='gpu' is not known"),
     "a memory of NaN": (NPKSVC, {"memory": math.nan}, None, "memory=nan is not a size"),
     "a shape that is none": (NPKSVC, {"input_shape": "3"}, None, "input_shape is '3'"),
-    "labels that are continuous": (NPKSVC, {}, np.linspace(0, 1, 8), "Unknown label type: continuous"),
-    "continuous labels of a ridge": (NPKRidgeClassifier, {"alpha": 0.1}, np.linspace(0, 1, 8), "Unknown label type: continuous"),
-    "labels that hold NaN": (NPKRidgeClassifier, {}, np.array([0, 1, np.nan, 0, 1, 0, 1, 0]), "y contains NaN"),
+    "labels that are continuous": (
+        NPKSVC,
+        {},
+        np.linspace(0, 1, 8),
+        "Unknown label type: continuous",
+    ),
+    "continuous labels of a ridge": (
+        NPKRidgeClassifier,
+        {"alpha": 0.1},
+        np.linspace(0, 1, 8),
+        "Unknown label type: continuous",
+    ),
+    "labels that hold NaN": (
+        NPKRidgeClassifier,
+        {},
+        np.array([0, 1, np.nan, 0, 1, 0, 1, 0]),
+        "y contains NaN",
+    ),
     "one class": (NPKRidgeClassifier, {"alpha": 0.1}, np.zeros(8, int), "y has 1 class"),
     "a class of one sample": (NPKSVC, {}, np.arange(8) // 7, "class 1 has 1 sample"),
     "labels that are too few": (NPKSVC, {}, np.arange(7) % 2, "inconsistent numbers of samples"),
@@ -299,12 +352,16 @@ LATE = {
 
 
 @pytest.mark.parametrize(("machine", "options", "y", "text"), LATE.values(), ids=LATE)
-def test_what_cannot_be_learnt_is_refused_before_there_is_a_kernel(machine, options, y, text, monkeypatch, rng):
+def test_what_cannot_be_learnt_is_refused_before_there_is_a_kernel(
+    machine, options, y, text, monkeypatch, rng
+):
     computed = []
     monkeypatch.setattr(estimators.NeuralPathKernel, "record", lambda *_: computed.append("gates"))
     monkeypatch.setattr(estimators, "kernel", lambda *_: computed.append("kernel"))
     with pytest.raises((DataError, OptionError), match=text):
-        machine(fully_connected, **options).fit(rng.normal(size=(8, 3)), np.arange(8) % 2 if y is None else y)
+        machine(fully_connected, **options).fit(
+            rng.normal(size=(8, 3)), np.arange(8) % 2 if y is None else y
+        )
     assert computed == []
 
 
@@ -326,7 +383,11 @@ def test_predict_sends_its_own_samples_alone_through_the_network(rng, monkeypatc
     X, y = rng.normal(size=(30, 3)).astype(np.float32), np.arange(30) % 2
     machine = NPKRidgeClassifier(net, alpha=0.1).fit(X, y)
     record, trace = recording.record_entries, tracing._export
-    monkeypatch.setattr(recording, "record_entries", lambda t, X, *a, **k: seen.append(len(X)) or record(t, X, *a, **k))
+    monkeypatch.setattr(
+        recording,
+        "record_entries",
+        lambda t, X, *a, **k: seen.append(len(X)) or record(t, X, *a, **k),
+    )
     monkeypatch.setattr(tracing, "_export", lambda *a: traced.append(1) or trace(*a))
     machine.predict(X[:1])
     assert (seen, traced) == ([1], [])
@@ -339,7 +400,9 @@ def test_predict_sends_its_own_samples_alone_through_the_network(rng, monkeypatc
 @pytest.mark.parametrize("machine", MACHINES)
 def test_a_copy_that_was_changed_is_refused(machine, rng):
     X, y = rng.normal(size=(8, 3)), np.arange(8) % 2
-    fitted = machine(nn.Sequential(nn.Linear(3, 64), nn.ReLU(), nn.Linear(64, 2)).eval()).fit(X, targets_for(machine, y))
+    fitted = machine(nn.Sequential(nn.Linear(3, 64), nn.ReLU(), nn.Linear(64, 2)).eval()).fit(
+        X, targets_for(machine, y)
+    )
     before = fitted.predict(X)
     with torch.no_grad():
         fitted.net[0].weight.neg_()  # the user's own: fit has copied it
@@ -381,7 +444,9 @@ def test_clone_keeps_parameters(machine):
     copy = clone(machine(net, scale="fan_in", input_shape=(3,)))
     assert copy.scale == "fan_in"
     assert copy.input_shape == (3,)
-    assert all(torch.equal(a, b) for a, b in zip(copy.net.parameters(), net.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(copy.net.parameters(), net.parameters(), strict=True)
+    )
     assert copy.set_params(scale="cosine").get_params()["scale"] == "cosine"
 
 
@@ -410,18 +475,23 @@ def test_npk_kernel_in_the_place_of_the_closed_form(pictures, machine, request):
     actual = machine(net, dtype="float64").fit(X, y).predict(X_test)
     request.getfixturevalue("fake")
     expected = machine(net, dtype="float64").fit(X, y).predict(X_test)
-    np.testing.assert_allclose(actual, expected, rtol=1e-7)  # alpha may be small: the solution magnifies rounding
+    # alpha may be small: the solution magnifies rounding
+    np.testing.assert_allclose(actual, expected, rtol=1e-7)
 
 
 def test_dead_network_on_npk_kernel(rng):
     net = fully_connected((3,))
     with torch.no_grad():
         net[1].bias.fill_(-100.0)
-    with pytest.warns(KernelWarning, match="6 of 6 samples have no active path"), pytest.raises(DataError, match="every input is dead"):
+    with (
+        pytest.warns(KernelWarning, match="6 of 6 samples have no active path"),
+        pytest.raises(DataError, match="every input is dead"),
+    ):
         NPKRidge(net).fit(rng.normal(size=(6, 3)), np.arange(6) % 2)
 
 
 @pytest.mark.slow
-@parametrize_with_checks([NPKRidgeClassifier(fully_connected)], legacy=True)  # the other two reach the kernel by the same code
+# the other two reach the kernel by the same code
+@parametrize_with_checks([NPKRidgeClassifier(fully_connected)], legacy=True)
 def test_scikit_learn_contract_on_npk_kernel(estimator, check):
     check(estimator)

@@ -1,4 +1,6 @@
-"""Every kernel against the definition by enumeration, and the definition against the network itself."""
+"""Every kernel against the definition by enumeration, and the definition against the network
+itself.
+"""
 
 import itertools
 
@@ -16,11 +18,17 @@ from npk.gates.recording import record_gates
 from npk.recursion.planning import plan
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore::npk.errors.KernelWarning"),  # tiny networks have dead inputs
+    # tiny networks have dead inputs
+    pytest.mark.filterwarnings("ignore::npk.errors.KernelWarning"),
     pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel"),
 ]
 ENUMERABLE = [name for name in NETWORKS if name not in MANY_PATHS]
-DIFFERENTIABLE = [name for name in ENUMERABLE if name not in ("conv dgn", "conv dlgn", "fc dlgn, ones", "fc dlgn-sf")]  # too many; ones
+# too many; ones
+DIFFERENTIABLE = [
+    name
+    for name in ENUMERABLE
+    if name not in ("conv dgn", "conv dlgn", "fc dlgn, ones", "fc dlgn-sf")
+]
 _cache: dict = {}
 
 
@@ -47,7 +55,9 @@ def test_kernel_is_the_definition(name, bias, scale):
     square = definition(table, table, scale=scale, bias=bias)
     diagonal = np.diagonal(square)
     for backend, dtype in itertools.product(("reference", "cpu"), ("float32", "float64")):
-        kernel = npk.NeuralPathKernel(None, scale=scale, bias=bias, backend=backend, dtype=dtype, progress=False)
+        kernel = npk.NeuralPathKernel(
+            None, scale=scale, bias=bias, backend=backend, dtype=dtype, progress=False
+        )
         actual = kernel(table)
         assert actual.dtype == dtype
         assert np.array_equal(actual, actual.T)
@@ -55,7 +65,9 @@ def test_kernel_is_the_definition(name, bias, scale):
         assert_kernels_equal(kernel(table, cols), square[:, :3], dtype, (diagonal, diagonal[:3]))
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "vgg16" else n for n in MANY_PATHS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "vgg16" else n for n in MANY_PATHS]
+)
 def test_backends_agree_where_paths_are_too_many(name):
     _, table, cols = case(name)
     exact = npk.kernel(table, cols, bias="paths", backend="reference", dtype="float64")
@@ -78,11 +90,15 @@ def test_path_sum_identity(name):
             assert value == pytest.approx(output[sample, unit, position], rel=1e-10, abs=1e-12)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "vgg16" else n for n in NETWORKS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "vgg16" else n for n in NETWORKS]
+)
 def test_value_network_with_own_weights_is_the_network(name):
     net, table, _ = case(name)
     output = net(torch.as_tensor(table.inputs)).detach().numpy()
-    np.testing.assert_allclose(evaluate(table, own_weights(net)).reshape(output.shape), output, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+        evaluate(table, own_weights(net)).reshape(output.shape), output, rtol=1e-9, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("bias", ["ignore", "paths"])
@@ -93,17 +109,28 @@ def test_kernel_is_the_inner_product_of_taylor_coefficients(name, bias):
     expected = differentiated_kernel(net, torch.as_tensor(cols.inputs), bias=bias)
     assert expected.max() > 0
     actual = npk.kernel(cols, scale="count", bias=bias, dtype="float64", progress=False)
-    assert_kernels_equal(actual, expected, "float64", (np.diagonal(expected), np.diagonal(expected)))
+    assert_kernels_equal(
+        actual, expected, "float64", (np.diagonal(expected), np.diagonal(expected))
+    )
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "vgg16" else n for n in NETWORKS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "vgg16" else n for n in NETWORKS]
+)
 def test_value_network_with_other_weights_is_the_frozen_network(name, rng):
     """Two polynomials in the weights that agree at a random point are equal."""
     net, table, _ = case(name)
     gates, _ = freeze(net, torch.as_tensor(table.inputs))
-    weights = {key: w * torch.as_tensor(rng.uniform(0.5, 1.5, tuple(w.shape))) for key, w in own_weights(net).items()}
-    expected = frozen_output(net, torch.as_tensor(table.inputs), gates, weights, Normed).detach().numpy()
-    np.testing.assert_allclose(evaluate(table, weights).reshape(expected.shape), expected, rtol=1e-9, atol=1e-12)
+    weights = {
+        key: w * torch.as_tensor(rng.uniform(0.5, 1.5, tuple(w.shape)))
+        for key, w in own_weights(net).items()
+    }
+    expected = (
+        frozen_output(net, torch.as_tensor(table.inputs), gates, weights, Normed).detach().numpy()
+    )
+    np.testing.assert_allclose(
+        evaluate(table, weights).reshape(expected.shape), expected, rtol=1e-9, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize(
@@ -119,10 +146,18 @@ def test_value_network_with_other_weights_is_the_frozen_network(name, rng):
     ],
 )
 def test_moment_identity(name, bias, rng):
-    """E[f f'] = K over random weights with frozen gates: within 4.5 standard errors of 400 draws, every entry."""
+    """E[f f'] = K over random weights with frozen gates: within 4.5 standard errors of 400 draws,
+    every entry.
+    """
     _, table, _ = case(name)
-    draws = [evaluate(table, random_weights(table.graph, rng, bias=bias == "paths")).reshape(len(table), -1) for _ in range(400)]
-    outer = np.array([d[:, None, :] * d[None, :, :] for d in draws]).mean(-1)  # output units share one kernel
+    draws = [
+        evaluate(table, random_weights(table.graph, rng, bias=bias == "paths")).reshape(
+            len(table), -1
+        )
+        for _ in range(400)
+    ]
+    # output units share one kernel
+    outer = np.array([d[:, None, :] * d[None, :, :] for d in draws]).mean(-1)
     error = outer.std(0) / len(draws) ** 0.5
     deviation = np.abs(outer.mean(0) - npk.kernel(table, bias=bias, dtype="float64"))
     assert (deviation <= 4.5 * error + 1e-12).all(), (deviation / error).max()
@@ -130,7 +165,13 @@ def test_moment_identity(name, bias, rng):
 
 def test_overlaps_are_exact_integers(rng):
     """A fully connected kernel is the input Gram times the overlaps, exactly where integers allow."""
-    net = torch.nn.Sequential(torch.nn.Linear(3, 70), torch.nn.ReLU(), torch.nn.Linear(70, 65), torch.nn.ReLU(), torch.nn.Linear(65, 1))
+    net = torch.nn.Sequential(
+        torch.nn.Linear(3, 70),
+        torch.nn.ReLU(),
+        torch.nn.Linear(70, 65),
+        torch.nn.ReLU(),
+        torch.nn.Linear(65, 1),
+    )
     X = rng.integers(-3, 4, (9, 3)).astype(np.float32)
     table = record_gates(net, X)
     expected = (X @ X.T).astype(np.int64)
@@ -138,7 +179,9 @@ def test_overlaps_are_exact_integers(rng):
         expected = expected * (gates[:, None] & gates[None]).sum(-1)
     actual = npk.kernel(table, scale="count", dtype="float64")
     np.testing.assert_array_equal(actual, expected)
-    np.testing.assert_array_equal(npk.kernel(table, scale="count", dtype="float64", backend="reference"), expected)
+    np.testing.assert_array_equal(
+        npk.kernel(table, scale="count", dtype="float64", backend="reference"), expected
+    )
 
 
 def test_closed_form_of_ungated_residual_blocks():
@@ -149,7 +192,9 @@ def test_closed_form_of_ungated_residual_blocks():
     expected = (table.inputs @ table.inputs.T) * first
     for block in blocks:
         expected = expected * (1 + block)
-    assert_kernels_equal(npk.kernel(table, scale="count", dtype="float64") / 3, expected / 3, "float64")
+    assert_kernels_equal(
+        npk.kernel(table, scale="count", dtype="float64") / 3, expected / 3, "float64"
+    )
 
 
 def test_permuting_gates_of_a_dlgn_with_ones_changes_nothing(rng):
@@ -164,15 +209,28 @@ def test_permuting_gates_of_a_dlgn_with_ones_changes_nothing(rng):
 def test_soft_gates_can_be_made_hard(name, rng):
     net, table, _ = case(name)
     hard = record_gates(net, table.inputs, gates="hard")
-    assert all((h == (s > 0.5 * 1.1 if name == "conv dgn" else s > 0.5)).all() for h, s in zip(hard, table, strict=True))
-    assert_kernels_equal(npk.kernel(net, table.inputs, gates="hard", dtype="float64"), npk.kernel(hard, dtype="float64"), "float64")
+    assert all(
+        (h == (s > 0.5 * 1.1 if name == "conv dgn" else s > 0.5)).all()
+        for h, s in zip(hard, table, strict=True)
+    )
+    assert_kernels_equal(
+        npk.kernel(net, table.inputs, gates="hard", dtype="float64"),
+        npk.kernel(hard, dtype="float64"),
+        "float64",
+    )
 
 
 def test_value_input_can_be_chosen(rng):
-    net = npk.networks.build("fc", "dlgn", input_shape=(4,), classes=2, hidden=[5], gates="hard", seed=0).double()
+    net = npk.networks.build(
+        "fc", "dlgn", input_shape=(4,), classes=2, hidden=[5], gates="hard", seed=0
+    ).double()
     X = rng.standard_normal((6, 4))
     overlap = npk.kernel(net, X, scale="count", dtype="float64") / 4
-    np.testing.assert_allclose(npk.kernel(net, X, scale="count", value_input="x", dtype="float64"), overlap * (X @ X.T), rtol=1e-12)
+    np.testing.assert_allclose(
+        npk.kernel(net, X, scale="count", value_input="x", dtype="float64"),
+        overlap * (X @ X.T),
+        rtol=1e-12,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +247,9 @@ def sixty():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_sixty_layers_neither_overflow_nor_underflow_silently(dtype, sixty):
     cosine = npk.kernel(sixty, scale="cosine", dtype=dtype)
-    assert_kernels_equal(cosine, npk.kernel(sixty, scale="cosine", dtype="float64", backend="reference"), dtype)
+    assert_kernels_equal(
+        cosine, npk.kernel(sixty, scale="cosine", dtype="float64", backend="reference"), dtype
+    )
     if dtype == "float32":
         with pytest.raises(npk.errors.ScaleError, match="outside the range of float32"):
             npk.kernel(sixty, scale="count", dtype=dtype)
@@ -197,14 +257,20 @@ def test_sixty_layers_neither_overflow_nor_underflow_silently(dtype, sixty):
         expected = sixty.inputs @ sixty.inputs.T
         for gate in sixty:
             expected = expected * (gate[:, None] & gate[None]).sum(-1)
-        np.testing.assert_allclose(npk.kernel(sixty, scale="count", dtype=dtype), expected, rtol=1e-11)
+        np.testing.assert_allclose(
+            npk.kernel(sixty, scale="count", dtype=dtype), expected, rtol=1e-11
+        )
 
 
 @pytest.mark.parametrize("where", [[0, 1, 2, 3, 4, 6, 7, 8]])
 def test_dead_samples_do_not_set_the_range(where):
-    """A black picture has no active path, and says nothing of how small the kernel of the others gets."""
+    """A black picture has no active path, and says nothing of how small the kernel of the others
+    gets.
+    """
     torch.manual_seed(0)
-    layers = [layer for _ in range(40) for layer in (torch.nn.Linear(16, 16, bias=False), torch.nn.ReLU())]
+    layers = [
+        layer for _ in range(40) for layer in (torch.nn.Linear(16, 16, bias=False), torch.nn.ReLU())
+    ]
     net = torch.nn.Sequential(*layers, torch.nn.Linear(16, 1))
     for layer in net[::2]:
         torch.nn.init.normal_(layer.weight)
@@ -213,11 +279,15 @@ def test_dead_samples_do_not_set_the_range(where):
     X[where] = 0
     alive = np.setdiff1d(np.arange(9), where)
     expected = npk.kernel(net, X[alive], scale="cosine", dtype="float64", backend="reference")
-    np.testing.assert_allclose(npk.kernel(net, X, scale="cosine")[np.ix_(alive, alive)], expected, atol=1e-5)
+    np.testing.assert_allclose(
+        npk.kernel(net, X, scale="cosine")[np.ix_(alive, alive)], expected, atol=1e-5
+    )
 
 
 def test_counts_beyond_float64_are_refused(rng):
-    layers = [layer for _ in range(10) for layer in (torch.nn.Linear(64, 64, bias=False), torch.nn.ReLU())]
+    layers = [
+        layer for _ in range(10) for layer in (torch.nn.Linear(64, 64, bias=False), torch.nn.ReLU())
+    ]
     net = torch.nn.Sequential(*layers, torch.nn.Linear(64, 1)).double()
     X = 1e150 * rng.random((2, 64))
     with pytest.raises(npk.errors.ScaleError, match='scale="count".*Use scale="cosine"'):

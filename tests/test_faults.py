@@ -1,6 +1,8 @@
-"""Faults under a run that writes a store: a clear error in one line, exit code 2, nothing lost, and the same command goes on afterwards.
+"""Faults under a run that writes a store: a clear error in one line, exit code 2, nothing lost, and
+the same command goes on afterwards.
 
-The disk's own faults are real where this process may mount file systems (root on Linux), and put into zarr's writing everywhere.
+The disk's own faults are real where this process may mount file systems (root on Linux), and put
+into zarr's writing everywhere.
 """
 
 import contextlib
@@ -26,12 +28,19 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory):
-    """Checkpoint, samples, and ``half.zarr``: a store of an interrupted run with three of six tiles."""
+    """Checkpoint, samples, and ``half.zarr``: a store of an interrupted run with three of six
+    tiles.
+    """
     found = tmp_path_factory.mktemp("faults")
     for name, seed in (("net", 0), ("other", 1)):
-        npk.save(npk.networks.build("fc", input_shape=(12,), classes=3, hidden=[40, 30], seed=seed), found / f"{name}.safetensors")
+        npk.save(
+            npk.networks.build("fc", input_shape=(12,), classes=3, hidden=[40, 30], seed=seed),
+            found / f"{name}.safetensors",
+        )
     np.save(found / "X.npy", np.random.default_rng(0).standard_normal((40, 12), dtype=np.float32))
-    np.save(found / "K.npy", npk.kernel(npk.load(found / "net.safetensors"), np.load(found / "X.npy")))
+    np.save(
+        found / "K.npy", npk.kernel(npk.load(found / "net.safetensors"), np.load(found / "X.npy"))
+    )
     with pytest.MonkeyPatch.context() as patch, contextlib.chdir(found):
         small_tiles(patch)
         at_write(patch, HALF, interrupt)
@@ -91,11 +100,17 @@ def at_write(patch, after, happen):
 
 
 def refused(result, *texts):
-    """Exit code 2, nothing on standard output, one line of error that holds the texts; the plan may stand above it."""
+    """Exit code 2, nothing on standard output, one line of error that holds the texts; the plan may
+    stand above it.
+    """
     code, out, err = result
     assert code == cli.REFUSED, (code, err)
     assert out == ""
-    (line,) = (line for line in err.splitlines() if line.startswith("npk: ") and not line.startswith("npk: note"))
+    (line,) = (
+        line
+        for line in err.splitlines()
+        if line.startswith("npk: ") and not line.startswith("npk: note")
+    )
     assert err.endswith(line + "\n")
     assert "Traceback" not in err
     assert "unexpected" not in line
@@ -105,24 +120,37 @@ def refused(result, *texts):
 
 def files(store):
     """Everything in a store that is not temporary: bytes by name."""
-    return {str(path.relative_to(store)): path.read_bytes() for path in store.rglob("*") if path.is_file() and path.name[0] != "."}
+    return {
+        str(path.relative_to(store)): path.read_bytes()
+        for path in store.rglob("*")
+        if path.is_file() and path.name[0] != "."
+    }
 
 
 def finished(store):
     """Finished tiles: their bytes, and which file holds them."""
     opened = GramStore.open(store)
     chunks = {path.parts[-2:]: path.stat() for path in store.glob("tiles/*/c/*/*")}
-    done = [(tile, chunks[str(tile.row), str(tile.col)]) for tile in opened.plan if opened.is_done(tile)]
-    return {(tile.row, tile.col): (opened.read(tile).tobytes(), file.st_ino, file.st_mtime_ns) for tile, file in done}
+    done = [
+        (tile, chunks[str(tile.row), str(tile.col)]) for tile in opened.plan if opened.is_done(tile)
+    ]
+    return {
+        (tile.row, tile.col): (opened.read(tile).tobytes(), file.st_ino, file.st_mtime_ns)
+        for tile, file in done
+    }
 
 
 def goes_on(result, store, before):
-    """The run ends well; the store is whole, right, without temporary files, and no tile of before was written again."""
+    """The run ends well; the store is whole, right, without temporary files, and no tile of before
+    was written again.
+    """
     assert result[0] == 0, result[2]
     after = finished(store)
     assert {tile: after[tile] for tile in before} == before
     np.testing.assert_array_equal(np.asarray(npk.Gram.load(store)), np.load("K.npy"))
-    left = {path.name for path in store.rglob(".*")} | {path.name for path in store.parent.glob(f".{store.name}*")}
+    left = {path.name for path in store.rglob(".*")} | {
+        path.name for path in store.parent.glob(f".{store.name}*")
+    }
     assert not {name for name in left if ".lock" not in name}
     assert not [path for path in store.rglob("*") if path.name.endswith((".tmp", ".partial"))]
 
@@ -187,9 +215,18 @@ def disk(tmp_path):
     place = tmp_path / "disk"
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
-    if not sys.platform.startswith("linux") or os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+    if (
+        not sys.platform.startswith("linux")
+        or os.geteuid() != 0
+        or subprocess.run(mount, capture_output=True, check=False).returncode
+    ):
         pytest.skip("this process may not mount file systems")
-    yield place, lambda options: subprocess.run(["mount", "-o", f"remount,{options}", str(place)], check=True)
+    yield (
+        place,
+        lambda options: subprocess.run(
+            ["mount", "-o", f"remount,{options}", str(place)], check=True
+        ),
+    )
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
@@ -243,7 +280,9 @@ def test_a_store_that_is_read_only_in_a_folder_that_is_not(half, disk, npk_kerne
         subprocess.run(["umount", "-l", str(half)], check=True)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="no folder is read-only for this user")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="no folder is read-only for this user"
+)
 def test_a_read_only_folder(half, npk_kernel):
     before = finished(half)
     half.chmod(0o500)
@@ -262,7 +301,11 @@ def flip(path, at):
 
 
 def first_chunk(place):
-    return next(path for path in sorted(place.rglob("*")) if path.is_file() and path.name != "zarr.json" and path.name[0] != ".")
+    return next(
+        path
+        for path in sorted(place.rglob("*"))
+        if path.is_file() and path.name != "zarr.json" and path.name[0] != "."
+    )
 
 
 def damaged_and_mended(npk_kernel, store, path, damage, *texts):
@@ -281,16 +324,34 @@ def damaged_and_mended(npk_kernel, store, path, damage, *texts):
 
 @pytest.mark.parametrize("at", [0, -1])
 def test_a_flipped_byte_in_a_tile(half, npk_kernel, at):
-    damaged_and_mended(npk_kernel, half, first_chunk(half / "tiles"), lambda path: flip(path, at), "damaged at tile (0, 0)")
+    damaged_and_mended(
+        npk_kernel,
+        half,
+        first_chunk(half / "tiles"),
+        lambda path: flip(path, at),
+        "damaged at tile (0, 0)",
+    )
 
 
 @pytest.mark.parametrize("what", ["gates", "inputs", "checksums"])
 def test_a_flipped_byte_in_the_gates(half, npk_kernel, what):
-    damaged_and_mended(npk_kernel, half, first_chunk(half / "rows" / "0" / what), lambda path: flip(path, 0), "damaged")
+    damaged_and_mended(
+        npk_kernel,
+        half,
+        first_chunk(half / "rows" / "0" / what),
+        lambda path: flip(path, 0),
+        "damaged",
+    )
 
 
 def test_a_flipped_byte_in_a_checksum(half, npk_kernel):
-    damaged_and_mended(npk_kernel, half, first_chunk(half / "checksums"), lambda path: flip(path, 0), "damaged at tile (0, 0)")
+    damaged_and_mended(
+        npk_kernel,
+        half,
+        first_chunk(half / "checksums"),
+        lambda path: flip(path, 0),
+        "damaged at tile (0, 0)",
+    )
 
 
 @pytest.mark.slow
@@ -439,7 +500,14 @@ def writer(folder):
     """Another process that computes ``K.zarr`` and waits for a line after every tile."""
     line = [sys.executable, "-c", WAITING, *command(folder / "K.zarr")]
     environment = {**os.environ, "PYTHONPATH": str(Path(npk.__file__).parents[1])}
-    process = subprocess.Popen(line, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        line,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
     assert process.stdout.readline() == "tile\n"
     yield process
     process.kill()
@@ -452,7 +520,12 @@ def writer(folder):
 def test_two_writers_at_once(folder, writer, npk_kernel):
     store = folder / "K.zarr"
     before, remaining = finished(store), files(store)
-    refused(npk_kernel(store), "K.zarr is being written by process", str(writer.pid), "Wait for it to end, or stop it")
+    refused(
+        npk_kernel(store),
+        "K.zarr is being written by process",
+        str(writer.pid),
+        "Wait for it to end, or stop it",
+    )
     assert files(store) == remaining
     with contextlib.suppress(BrokenPipeError):
         for _ in range(TILES):

@@ -33,7 +33,9 @@ def lock(tmp_path):
 @pytest.fixture
 def holder(lock):
     """Another process that holds the lock until its standard input closes."""
-    process = subprocess.Popen([sys.executable, "-c", HOLD, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     assert process.stdout.readline() == b"held\n"
     yield process
     process.kill()
@@ -50,7 +52,11 @@ def free(lock):
 def test_a_second_process_is_refused_and_told_who_writes(lock, holder):
     who = rf"process {holder.pid} on host {platform.node()} \(since 20\d\d-.*\)"
     with (
-        pytest.raises(StoreError, match=rf"^K\.zarr is being written by {who}\. Wait for it to end, or stop it\.$"),
+        pytest.raises(
+            StoreError,
+            match=rf"^K\.zarr is being written by {who}\. Wait for it to "
+            rf"end, or stop it\.$",
+        ),
         locked(lock, of="K.zarr"),
     ):
         pass
@@ -62,8 +68,13 @@ def test_a_second_process_is_refused_and_told_who_writes(lock, holder):
 def test_the_lock_of_a_killed_process_is_free_at_once(lock, holder):
     holder.send_signal(signal.SIGKILL)
     assert holder.wait() == -signal.SIGKILL
-    assert json.loads(lock.with_name(".K.zarr.lock.json").read_text())["process"] == holder.pid  # what is left says so still
-    with locked(lock), pytest.raises(StoreError, match=f"is being written by process {os.getpid()} on"), locked(lock):
+    # what is left says so still
+    assert json.loads(lock.with_name(".K.zarr.lock.json").read_text())["process"] == holder.pid
+    with (
+        locked(lock),
+        pytest.raises(StoreError, match=f"is being written by process {os.getpid()} on"),
+        locked(lock),
+    ):
         pass
     assert os.listdir(lock.parent) == [lock.name]
 
@@ -71,19 +82,33 @@ def test_the_lock_of_a_killed_process_is_free_at_once(lock, holder):
 def test_the_same_process_is_refused_too_and_the_first_hold_goes_on(lock):
     with locked(lock):
         for _ in range(2):
-            with pytest.raises(StoreError, match=rf"{lock} is being written by process {os.getpid()}"), locked(lock):
+            with (
+                pytest.raises(
+                    StoreError,
+                    match=rf"{lock} is being written by process "
+                    rf"{os.getpid()}",
+                ),
+                locked(lock),
+            ):
                 pass
     assert free(lock)
 
 
-@pytest.mark.parametrize("said", [None, "", "{", "[]", '{"process": "x", "host": "h", "since": ""}', '{"process": 3}'])
+@pytest.mark.parametrize(
+    "said", [None, "", "{", "[]", '{"process": "x", "host": "h", "since": ""}', '{"process": 3}']
+)
 def test_what_the_file_beside_says_does_not_matter(lock, said):
     beside = lock.with_name(".K.zarr.lock.json")
     with locked(lock):
         beside.unlink()
         if said is not None:
             beside.write_text(said)
-        with pytest.raises(StoreError, match="K is being written by another process. Wait for it to end"), locked(lock, of="K"):
+        with (
+            pytest.raises(
+                StoreError, match="K is being written by another process. Wait for it to end"
+            ),
+            locked(lock, of="K"),
+        ):
             pass
 
 
@@ -104,13 +129,19 @@ def test_released_on_an_error(lock, error):
 
 
 def test_a_full_disk_hides_who_writes_and_nothing_else(lock, monkeypatch):
-    lock.with_name(".K.zarr.lock.json").write_text('{"process": 1, "host": "of a process that was killed", "since": ""}')
+    lock.with_name(".K.zarr.lock.json").write_text(
+        '{"process": 1, "host": "of a process that was killed", "since": ""}'
+    )
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with locked(lock), pytest.raises(StoreError, match="is being written by another process"), locked(lock):
+    with (
+        locked(lock),
+        pytest.raises(StoreError, match="is being written by another process"),
+        locked(lock),
+    ):
         pass
     assert os.listdir(lock.parent) == [lock.name]
 
@@ -155,11 +186,20 @@ def failing_flock(monkeypatch, error):
 
 @pytest.mark.parametrize(
     "error",
-    [OSError(errno.ENOSYS, "Function not implemented"), OSError(errno.EOPNOTSUPP, "x"), OSError(errno.ENOLCK, "x"), NotImplementedError()],
+    [
+        OSError(errno.ENOSYS, "Function not implemented"),
+        OSError(errno.EOPNOTSUPP, "x"),
+        OSError(errno.ENOLCK, "x"),
+        NotImplementedError(),
+    ],
 )
 def test_a_file_system_without_locks(lock, monkeypatch, error):
     failing_flock(monkeypatch, error)
-    with pytest.raises(StoreError, match="cannot lock K: its file system has no locks, so two runs .* Choose a folder on another one"):
+    with pytest.raises(
+        StoreError,
+        match="cannot lock K: its file system has no locks, so two runs "
+        ".* Choose a folder on another one",
+    ):
         with locked(lock, of="K"):
             pass
 
@@ -178,13 +218,18 @@ def test_no_lock_of_a_weaker_kind_is_taken_instead(lock, monkeypatch):
 
 def test_a_read_only_folder(lock, monkeypatch):
     failing_flock(monkeypatch, PermissionError(errno.EACCES, "Permission denied"))
-    with pytest.raises(StoreError, match="cannot lock K: .*: Permission denied. Choose a folder that is writable"):
+    with pytest.raises(
+        StoreError, match="cannot lock K: .*: Permission denied. Choose a folder that is writable"
+    ):
         with locked(lock, of="K"):
             pass
 
 
 def test_a_folder_that_is_not_there_is_not_made(tmp_path):
-    with pytest.raises(StoreError, match="cannot write .*: there is no folder .*none. Make it"), locked(tmp_path / "none" / ".lock"):
+    with (
+        pytest.raises(StoreError, match="cannot write .*: there is no folder .*none. Make it"),
+        locked(tmp_path / "none" / ".lock"),
+    ):
         pass
     assert os.listdir(tmp_path) == []
 

@@ -19,15 +19,23 @@ onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from onnx.reference import ReferenceEvaluator  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning", "ignore:.*NumPy.*:UserWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning", "ignore:.*NumPy.*:UserWarning"
+)
 
 
 class Small(nn.Module):
-    """Convolution, batch norm, pool, gated and plain branches, concatenation, dropout; two outputs if asked."""
+    """Convolution, batch norm, pool, gated and plain branches, concatenation, dropout; two outputs
+    if asked.
+    """
 
     def __init__(self, classes=3):
         super().__init__()
-        self.conv, self.norm, self.pool = nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.MaxPool2d(2)
+        self.conv, self.norm, self.pool = (
+            nn.Conv2d(2, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            nn.MaxPool2d(2),
+        )
         self.branch = nn.Sequential(nn.Conv2d(4, 4, 1, groups=2), nn.ReLU(inplace=True))
         self.fc = nn.Linear(64, classes)
 
@@ -42,7 +50,12 @@ class Small(nn.Module):
 class Heads(nn.Module):
     def __init__(self, wrap=tuple):
         super().__init__()
-        self.body, self.first, self.second, self.unused = nn.Linear(4, 5), nn.Linear(5, 2), nn.Linear(5, 3), nn.Linear(1, 1)
+        self.body, self.first, self.second, self.unused = (
+            nn.Linear(4, 5),
+            nn.Linear(5, 2),
+            nn.Linear(5, 3),
+            nn.Linear(1, 1),
+        )
         self.relu, self.wrap = nn.ReLU(), wrap
 
     def forward(self, x):
@@ -55,8 +68,12 @@ def batch(rng, *shape):
 
 
 def exports(net, shape):
-    """The network goes through torch.export as npk.trace does it; gives the program's outputs for a batch of three."""
-    program = torch.export.export(net, (torch.zeros(2, *shape),), dynamic_shapes=({0: torch.export.Dim("n", min=1)},))
+    """The network goes through torch.export as npk.trace does it; gives the program's outputs for a
+    batch of three.
+    """
+    program = torch.export.export(
+        net, (torch.zeros(2, *shape),), dynamic_shapes=({0: torch.export.Dim("n", min=1)},)
+    )
     return program.module()
 
 
@@ -71,20 +88,29 @@ def small():
     return net.eval()
 
 
-@pytest.mark.parametrize("make", [lambda net: torch.jit.trace(net, torch.zeros(2, 2, 8, 8)), torch.jit.script])
+@pytest.mark.parametrize(
+    "make", [lambda net: torch.jit.trace(net, torch.zeros(2, 2, 8, 8)), torch.jit.script]
+)
 @pytest.mark.parametrize("suffix", [".pt", ".ts"])
 def test_torchscript_is_followed(tmp_path, rng, small, make, suffix):
     torch.jit.save(make(small), tmp_path / f"x{suffix}")
     net, x = npk.load(tmp_path / f"x{suffix}"), batch(rng, 3, 2, 8, 8)
-    assert {name: t.shape for name, t in net.named_parameters()} == {name: t.shape for name, t in small.named_parameters()}
+    assert {name: t.shape for name, t in net.named_parameters()} == {
+        name: t.shape for name, t in small.named_parameters()
+    }
     torch.testing.assert_close(net(x), small(x), rtol=0, atol=0)
     torch.testing.assert_close(exports(net, (2, 8, 8))(x), small(x), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(copy.deepcopy(net).double()(x.double()), small(x).double(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        copy.deepcopy(net).double()(x.double()), small(x).double(), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_convolutions_of_traced_torchscript_are_understood(tmp_path):
     made = nn.Sequential(
-        nn.Conv2d(1, 2, 3), nn.ReLU(), nn.ConvTranspose2d(2, 2, 2, stride=2, output_padding=1, groups=2), nn.Flatten()
+        nn.Conv2d(1, 2, 3),
+        nn.ReLU(),
+        nn.ConvTranspose2d(2, 2, 2, stride=2, output_padding=1, groups=2),
+        nn.Flatten(),
     ).eval()
     torch.jit.save(torch.jit.trace(made, torch.zeros(2, 1, 4, 4)), tmp_path / "x.pt")
     net, x = npk.load(tmp_path / "x.pt"), torch.rand(3, 1, 4, 4)
@@ -126,7 +152,11 @@ def test_torchscript_loop_is_named(tmp_path):
             return x
 
     torch.jit.save(torch.jit.script(Loop()), tmp_path / "x.pt")
-    with pytest.raises(UnsupportedGraphError, match=r"does not follow prim::Loop of TorchScript \(__torch__/test_formats\S*\.py:\d+\)"):
+    with pytest.raises(
+        UnsupportedGraphError,
+        match=r"does not follow prim::Loop of TorchScript "
+        r"\(__torch__/test_formats\S*\.py:\d+\)",
+    ):
         npk.load(tmp_path / "x.pt")(torch.ones(1, 2))
 
 
@@ -158,7 +188,9 @@ def test_torchscript_whose_loading_runs_code_is_refused(tmp_path):
             return x
 
     torch.jit.save(torch.jit.script(Restored()), tmp_path / "x.pt")
-    with pytest.raises(CheckpointError, match="code that runs while it is loaded .*, which npk refuses"):
+    with pytest.raises(
+        CheckpointError, match="code that runs while it is loaded .*, which npk refuses"
+    ):
         npk.load(tmp_path / "x.pt")
 
 
@@ -168,8 +200,14 @@ def test_torchscript_archive_with_broken_code(tmp_path, small):
     torch.jit.save(torch.jit.script(small), tmp_path / "x.pt")
     with zipfile.ZipFile(tmp_path / "x.pt") as old, zipfile.ZipFile(tmp_path / "y.pt", "w") as new:
         for name in old.namelist():
-            new.writestr(name, b"def" if "/code/" in name and name.endswith(".py") else old.read(name))
-    with pytest.raises(CheckpointError, match=r"is damaged or holds .*code/\S+\.py cannot be parsed\. Copy or save it again"):
+            new.writestr(
+                name, b"def" if "/code/" in name and name.endswith(".py") else old.read(name)
+            )
+    with pytest.raises(
+        CheckpointError,
+        match=r"is damaged or holds .*code/\S+\.py cannot be "
+        r"parsed\. Copy or save it again",
+    ):
         npk.load(tmp_path / "y.pt")
 
 
@@ -181,9 +219,13 @@ def model(nodes, shape, weights=(), *, opset=17, outputs=("y",), batch="n", **mo
     made = [helper.make_node(op, i.split(), o.split(), **a) for op, i, o, a in nodes]
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, *shape])
     results = [helper.make_tensor_value_info(o, TensorProto.FLOAT, None) for o in outputs]
-    tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in dict(weights).items()]
+    tensors = [
+        numpy_helper.from_array(np.asarray(value), name) for name, value in dict(weights).items()
+    ]
     graph = helper.make_graph(made, "g", [x], results, tensors)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8, **more)
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8, **more
+    )
 
 
 def loaded(folder, made):
@@ -215,13 +257,22 @@ NODES = {
     ),
     "conv same upper": (
         IMAGE,
-        lambda r: ([("Conv", "x w", "y", {"auto_pad": "SAME_UPPER", "strides": [2, 2]})], {"w": f32(r, 3, 4, 3, 2)}),
+        lambda r: (
+            [("Conv", "x w", "y", {"auto_pad": "SAME_UPPER", "strides": [2, 2]})],
+            {"w": f32(r, 3, 4, 3, 2)},
+        ),
     ),
     "conv same lower": (
         IMAGE,
-        lambda r: ([("Conv", "x w", "y", {"auto_pad": "SAME_LOWER", "kernel_shape": [2, 2]})], {"w": f32(r, 3, 4, 2, 2)}),
+        lambda r: (
+            [("Conv", "x w", "y", {"auto_pad": "SAME_LOWER", "kernel_shape": [2, 2]})],
+            {"w": f32(r, 3, 4, 2, 2)},
+        ),
     ),
-    "conv 1-d": ((3, 7), lambda r: ([("Conv", "x w", "y", {"dilations": [2]})], {"w": f32(r, 2, 3, 3)})),
+    "conv 1-d": (
+        (3, 7),
+        lambda r: ([("Conv", "x w", "y", {"dilations": [2]})], {"w": f32(r, 2, 3, 3)}),
+    ),
     "transposed conv": (
         IMAGE,
         lambda r: (
@@ -229,19 +280,58 @@ NODES = {
             {"w": f32(r, 4, 3, 3, 3), "b": f32(r, 3)},
         ),
     ),
-    "max pool": (IMAGE, lambda r: (one("MaxPool", kernel_shape=[3, 2], strides=[2, 2], pads=[1, 0, 1, 0]), {})),
-    "max pool uneven": (IMAGE, lambda r: (one("MaxPool", kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_UPPER"), {})),
-    "max pool more below": (IMAGE, lambda r: (one("MaxPool", kernel_shape=[2, 2], strides=[1, 1], auto_pad="SAME_LOWER"), {})),
-    "average pool": (IMAGE, lambda r: (one("AveragePool", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]), {})),
-    "average pool, pads counted": (IMAGE, lambda r: (one("AveragePool", kernel_shape=[2, 2], pads=[1, 0, 0, 1], count_include_pad=1), {})),
-    "average pool over all": (IMAGE, lambda r: (one("AveragePool", kernel_shape=[7, 6], pads=[0, 0, 1, 1]), {})),
+    "max pool": (
+        IMAGE,
+        lambda r: (one("MaxPool", kernel_shape=[3, 2], strides=[2, 2], pads=[1, 0, 1, 0]), {}),
+    ),
+    "max pool uneven": (
+        IMAGE,
+        lambda r: (one("MaxPool", kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_UPPER"), {}),
+    ),
+    "max pool more below": (
+        IMAGE,
+        lambda r: (one("MaxPool", kernel_shape=[2, 2], strides=[1, 1], auto_pad="SAME_LOWER"), {}),
+    ),
+    "average pool": (
+        IMAGE,
+        lambda r: (one("AveragePool", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]), {}),
+    ),
+    "average pool, pads counted": (
+        IMAGE,
+        lambda r: (
+            one("AveragePool", kernel_shape=[2, 2], pads=[1, 0, 0, 1], count_include_pad=1),
+            {},
+        ),
+    ),
+    "average pool over all": (
+        IMAGE,
+        lambda r: (one("AveragePool", kernel_shape=[7, 6], pads=[0, 0, 1, 1]), {}),
+    ),
     "global average pool": (IMAGE, lambda r: (one("GlobalAveragePool"), {})),
     "global max pool": (IMAGE, lambda r: (one("GlobalMaxPool"), {})),
-    "gemm": ((5,), lambda r: ([("Gemm", "x w b", "y", {"alpha": 0.5, "beta": 2.0})], {"w": f32(r, 5, 3), "b": f32(r, 1, 3)})),
-    "gemm turned": ((5,), lambda r: ([("Gemm", "x w b", "y", {"transB": 1})], {"w": f32(r, 3, 5), "b": f32(r, 3)})),
-    "gemm of one bias": ((5,), lambda r: ([("Gemm", "x w b", "y", {})], {"w": f32(r, 5, 3), "b": f32(r, 1)})),
+    "gemm": (
+        (5,),
+        lambda r: (
+            [("Gemm", "x w b", "y", {"alpha": 0.5, "beta": 2.0})],
+            {"w": f32(r, 5, 3), "b": f32(r, 1, 3)},
+        ),
+    ),
+    "gemm turned": (
+        (5,),
+        lambda r: ([("Gemm", "x w b", "y", {"transB": 1})], {"w": f32(r, 3, 5), "b": f32(r, 3)}),
+    ),
+    "gemm of one bias": (
+        (5,),
+        lambda r: ([("Gemm", "x w b", "y", {})], {"w": f32(r, 5, 3), "b": f32(r, 1)}),
+    ),
     "gemm, bias computed": ((3,), lambda r: ([("Gemm", "x w x", "y", {})], {"w": f32(r, 3, 3)})),
-    "matmul": ((4, 5), lambda r: ([("MatMul", "x w", "h", {}), ("Add", "h b", "y", {})], {"w": f32(r, 5, 3), "b": f32(r, 3)})),
+    "matmul": (
+        (4, 5),
+        lambda r: (
+            [("MatMul", "x w", "h", {}), ("Add", "h b", "y", {})],
+            {"w": f32(r, 5, 3), "b": f32(r, 3)},
+        ),
+    ),
     "matmul from the left": ((4, 5), lambda r: ([("MatMul", "w x", "y", {})], {"w": f32(r, 3, 4)})),
     "batch norm": (
         IMAGE,
@@ -250,17 +340,35 @@ NODES = {
             {"s": f32(r, 4), "b": f32(r, 4), "m": f32(r, 4), "v": f32(r, 4) + 1},
         ),
     ),
-    "relu6": (IMAGE, lambda r: ([("Clip", "x lo hi", "y", {})], {"lo": np.float32(0), "hi": np.float32(0.6)})),
+    "relu6": (
+        IMAGE,
+        lambda r: ([("Clip", "x lo hi", "y", {})], {"lo": np.float32(0), "hi": np.float32(0.6)}),
+    ),
     "clip below": (IMAGE, lambda r: ([("Clip", "x lo", "y", {})], {"lo": np.float32(0)})),
-    "clip above": (IMAGE, lambda r: ([("Clip", "x  hi".replace("  ", " lo "), "y", {})], {"lo": np.float32(-3e38), "hi": np.float32(0.2)})),
+    "clip above": (
+        IMAGE,
+        lambda r: (
+            [("Clip", "x  hi".replace("  ", " lo "), "y", {})],
+            {"lo": np.float32(-3e38), "hi": np.float32(0.2)},
+        ),
+    ),
     "leaky relu": (IMAGE, lambda r: (one("LeakyRelu", alpha=0.3), {})),
-    "prelu": (IMAGE, lambda r: ([("Sub", "x c", "h", {}), ("PRelu", "h s", "y", {})], {"s": f32(r, 4, 1, 1), "c": np.float32(0.5)})),
+    "prelu": (
+        IMAGE,
+        lambda r: (
+            [("Sub", "x c", "h", {}), ("PRelu", "h s", "y", {})],
+            {"s": f32(r, 4, 1, 1), "c": np.float32(0.5)},
+        ),
+    ),
     "hard sigmoid": (IMAGE, lambda r: (one("HardSigmoid", alpha=0.2), {})),
     "hard sigmoid of torch": (IMAGE, lambda r: (one("HardSigmoid", alpha=1 / 6), {})),
     "hard swish": (IMAGE, lambda r: (one("HardSwish"), {})),
     "softmax": (IMAGE, lambda r: (one("Softmax", axis=1), {})),
     "lrn": (IMAGE, lambda r: (one("LRN", size=3), {})),
-    "instance norm": (IMAGE, lambda r: ([("InstanceNormalization", "x s b", "y", {})], {"s": f32(r, 4), "b": f32(r, 4)})),
+    "instance norm": (
+        IMAGE,
+        lambda r: ([("InstanceNormalization", "x s b", "y", {})], {"s": f32(r, 4), "b": f32(r, 4)}),
+    ),
     "arithmetic": (
         IMAGE,
         lambda r: (
@@ -271,7 +379,12 @@ NODES = {
                 ("Sub", "one d", "e", {}),
                 ("Pow", "e two", "y", {}),
             ],
-            {"s": f32(r, 4, 1, 1), "b": f32(r, 1, 4, 1, 1), "two": np.float32(2), "one": np.array([1], np.float32)},
+            {
+                "s": f32(r, 4, 1, 1),
+                "b": f32(r, 1, 4, 1, 1),
+                "two": np.float32(2),
+                "one": np.array([1], np.float32),
+            },
         ),
     ),
     "functions": (
@@ -346,12 +459,26 @@ NODES = {
     ),
     "gather": (
         IMAGE,
-        lambda r: ([("Gather", "x i", "h", {"axis": 1}), ("Gather", "h k", "y", {"axis": 3})], {"i": i64(2, 0, -1), "k": np.int64(1)}),
+        lambda r: (
+            [("Gather", "x i", "h", {"axis": 1}), ("Gather", "h k", "y", {"axis": 3})],
+            {"i": i64(2, 0, -1), "k": np.int64(1)},
+        ),
     ),
     "resize": (
         IMAGE,
         lambda r: (
-            [("Resize", "x e s", "y", {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"})],
+            [
+                (
+                    "Resize",
+                    "x e s",
+                    "y",
+                    {
+                        "mode": "nearest",
+                        "coordinate_transformation_mode": "asymmetric",
+                        "nearest_mode": "floor",
+                    },
+                )
+            ],
             {"e": np.zeros(0, np.float32), "s": np.array([1, 1, 2, 3], np.float32)},
         ),
     ),
@@ -403,7 +530,10 @@ NODES = {
     ),
     "expand and identity": (
         (4, 1, 5),
-        lambda r: ([("Expand", "x s", "h", {}), ("Identity", "h", "i", {}), ("Dropout", "i", "y", {})], {"s": i64(1, 4, 6, 5)}),
+        lambda r: (
+            [("Expand", "x s", "h", {}), ("Identity", "h", "i", {}), ("Dropout", "i", "y", {})],
+            {"s": i64(1, 4, 6, 5)},
+        ),
     ),
     "flatten": (IMAGE, lambda r: (one("Flatten"), {})),
     "weights by constant nodes": (
@@ -429,7 +559,9 @@ def test_onnx_node_agrees_with_the_reference(tmp_path, rng, name):
     net, x = loaded(tmp_path, made), f32(rng, 2, *shape)
     (expected,) = ReferenceEvaluator(made).run(None, {"x": x})
     with torch.no_grad():
-        torch.testing.assert_close(net(torch.from_numpy(x)), torch.from_numpy(np.array(expected)), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            net(torch.from_numpy(x)), torch.from_numpy(np.array(expected)), rtol=1e-4, atol=1e-5
+        )
     exports(net, shape)
 
 
@@ -453,7 +585,12 @@ def test_onnx_weights_are_parameters_with_names(tmp_path, rng):
 
 
 def test_onnx_shared_weights_stay_one_parameter(tmp_path, rng):
-    nodes = [("MatMul", "x w", "h", {}), ("Identity", "w", "v", {}), ("Relu", "h", "r", {}), ("MatMul", "r w", "y", {})]
+    nodes = [
+        ("MatMul", "x w", "h", {}),
+        ("Identity", "w", "v", {}),
+        ("Relu", "h", "r", {}),
+        ("MatMul", "r w", "y", {}),
+    ]
     net = loaded(tmp_path, model(nodes, (4,), {"w": f32(rng, 4, 4)}))
     assert len(list(net.parameters())) == 1
 
@@ -462,16 +599,29 @@ def test_onnx_weight_in_two_forms_is_refused(tmp_path, rng):
     nodes = [("Gemm", "x w", "h", {"transB": 1}), ("Relu", "h", "r", {}), ("Gemm", "r w", "y", {})]
     with pytest.raises(UnsupportedGraphError, match="the weight w is used in two forms"):
         loaded(tmp_path, model(nodes, (4,), {"w": f32(rng, 4, 4)}))
-    nodes = [("MatMul", "x w", "h", {}), ("Transpose", "w", "v", {}), ("Relu", "h", "r", {}), ("MatMul", "r v", "y", {})]
+    nodes = [
+        ("MatMul", "x w", "h", {}),
+        ("Transpose", "w", "v", {}),
+        ("Relu", "h", "r", {}),
+        ("MatMul", "r v", "y", {}),
+    ]
     with pytest.raises(UnsupportedGraphError, match="the weight w is used in two forms"):
         loaded(tmp_path, model(nodes, (4,), {"w": f32(rng, 4, 4)}))
 
 
 def test_onnx_half_precision_becomes_float32(tmp_path, rng):
     weight = f32(rng, 4, 3).astype(np.float16)
-    net = loaded(tmp_path, model([("Cast", "x", "h", {"to": 10}), ("MatMul", "h w", "y", {})], (4,), {"w": weight}))
+    net = loaded(
+        tmp_path,
+        model([("Cast", "x", "h", {"to": 10}), ("MatMul", "h w", "y", {})], (4,), {"w": weight}),
+    )
     x = f32(rng, 2, 4)
-    torch.testing.assert_close(net(torch.from_numpy(x)), torch.from_numpy(x @ weight.astype(np.float32)), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        net(torch.from_numpy(x)),
+        torch.from_numpy(x @ weight.astype(np.float32)),
+        rtol=1e-5,
+        atol=1e-6,
+    )
 
 
 def test_onnx_file_for_one_batch_size_takes_any(tmp_path, rng):
@@ -501,8 +651,16 @@ def test_onnx_that_mixes_samples_is_refused(tmp_path, nodes, weights, message):
             {"w": np.ones((4, 3, 3, 3), np.float32)},
             "a ConvTranspose with auto_pad",
         ),
-        (one("AveragePool", kernel_shape=[2, 2], pads=[1, 1, 0, 0]), {}, "an AveragePool with uneven pads that are not counted"),
-        (one("AveragePool", kernel_shape=[2, 2], dilations=[2, 2]), {}, "an AveragePool with dilations"),
+        (
+            one("AveragePool", kernel_shape=[2, 2], pads=[1, 1, 0, 0]),
+            {},
+            "an AveragePool with uneven pads that are not counted",
+        ),
+        (
+            one("AveragePool", kernel_shape=[2, 2], dilations=[2, 2]),
+            {},
+            "an AveragePool with dilations",
+        ),
         (
             [("BatchNormalization", "x s s s s", "y", {"training_mode": 1})],
             {"s": np.ones(4, np.float32)},
@@ -513,7 +671,11 @@ def test_onnx_that_mixes_samples_is_refused(tmp_path, nodes, weights, message):
             {"s": i64(1, 120)},
             "a Reshape that joins the batch",
         ),
-        ([("Slice", "x s e a t", "y", {})], {"s": i64(-1), "e": i64(-9), "a": i64(1), "t": i64(-1)}, "a Slice with a negative step"),
+        (
+            [("Slice", "x s e a t", "y", {})],
+            {"s": i64(-1), "e": i64(-9), "a": i64(1), "t": i64(-1)},
+            "a Slice with a negative step",
+        ),
         (
             [("Resize", "x e s", "y", {"mode": "linear"})],
             {"e": np.zeros(0, np.float32), "s": np.array([1, 1, 2, 2], np.float32)},
@@ -522,26 +684,48 @@ def test_onnx_that_mixes_samples_is_refused(tmp_path, nodes, weights, message):
     ],
 )
 def test_onnx_nodes_that_are_not_followed(tmp_path, nodes, weights, message):
-    with pytest.raises(UnsupportedGraphError, match=f"the ONNX node that makes 'y' is {message}.*, which npk does not follow"):
+    with pytest.raises(
+        UnsupportedGraphError,
+        match=f"the ONNX node that makes 'y' is {message}.*, which npk does not follow",
+    ):
         loaded(tmp_path, model(nodes, IMAGE, weights, batch=1))
 
 
 def test_onnx_unknown_operators_are_listed_all_at_once(tmp_path):
     made = model(
-        [("TopK", "x k", "v i", {}), ("Det", "v", "d", {}), ("Shape", "d", "s", {}), ("Size", "s", "y", {})], (3, 3), {"k": i64(2)}
+        [
+            ("TopK", "x k", "v i", {}),
+            ("Det", "v", "d", {}),
+            ("Shape", "d", "s", {}),
+            ("Size", "s", "y", {}),
+        ],
+        (3, 3),
+        {"k": i64(2)},
     )
     made.graph.node[1].domain = "com.example"
     with pytest.raises(
-        CheckpointError, match=r"operators that npk does not read: Size of shapes, TopK with several outputs, com\.example\.Det\. "
+        CheckpointError,
+        match=r"operators that npk does not read: Size of shapes, TopK with "
+        r"several outputs, com\.example\.Det\. ",
     ):
         loaded(tmp_path, made)
     with pytest.raises(CheckpointError, match="MaxPool with several outputs"):
-        loaded(tmp_path, model([("MaxPool", "x", "v i", {"kernel_shape": [1, 1]}), ("Add", "v i", "y", {})], IMAGE))
+        loaded(
+            tmp_path,
+            model(
+                [("MaxPool", "x", "v i", {"kernel_shape": [1, 1]}), ("Add", "v i", "y", {})], IMAGE
+            ),
+        )
 
 
 def test_onnx_functions_of_the_file_are_followed(tmp_path, rng):
     function = helper.make_function(
-        "own", "Twice", ["a"], ["c"], [helper.make_node("Add", ["a", "a"], ["c"])], [helper.make_opsetid("", 17)]
+        "own",
+        "Twice",
+        ["a"],
+        ["c"],
+        [helper.make_node("Add", ["a", "a"], ["c"])],
+        [helper.make_opsetid("", 17)],
     )
     made = model([("Twice", "x", "y", {"domain": "own"})], (3,), functions=[function])
     made.opset_import.append(helper.make_opsetid("own", 1))
@@ -552,9 +736,16 @@ def test_onnx_functions_of_the_file_are_followed(tmp_path, rng):
 def test_onnx_external_data(tmp_path, rng):
     weight = f32(rng, 4, 300)
     made = model([("MatMul", "x w", "y", {})], (4,), {"w": weight})
-    onnx.save(made, tmp_path / "x.onnx", save_as_external_data=True, location="x.data", size_threshold=0)
+    onnx.save(
+        made, tmp_path / "x.onnx", save_as_external_data=True, location="x.data", size_threshold=0
+    )
     x = f32(rng, 2, 4)
-    torch.testing.assert_close(npk.load(tmp_path / "x.onnx")(torch.from_numpy(x)), torch.from_numpy(x @ weight), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        npk.load(tmp_path / "x.onnx")(torch.from_numpy(x)),
+        torch.from_numpy(x @ weight),
+        rtol=1e-4,
+        atol=1e-5,
+    )
     (tmp_path / "x.data").unlink()
     with pytest.raises(CheckpointError, match="its external data are missing"):
         npk.load(tmp_path / "x.onnx")
@@ -562,10 +753,17 @@ def test_onnx_external_data(tmp_path, rng):
 
 @pytest.mark.parametrize("share", [0.001, 0.3, 0.6, 0.9, 0.99])
 def test_onnx_truncated(tmp_path, rng, share):
-    onnx.save(model([("MatMul", "x w", "h", {}), ("Relu", "h", "y", {})], (40,), {"w": f32(rng, 40, 40)}), tmp_path / "x.onnx")
+    onnx.save(
+        model([("MatMul", "x w", "h", {}), ("Relu", "h", "y", {})], (40,), {"w": f32(rng, 40, 40)}),
+        tmp_path / "x.onnx",
+    )
     content = (tmp_path / "x.onnx").read_bytes()
     (tmp_path / "x.onnx").write_bytes(content[: int(share * len(content))])
-    with pytest.raises(CheckpointError, match=r"is truncated|is damaged|uses ONNX operator set|has 0 inputs"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"is truncated|is damaged|uses ONNX operator set|has "
+        r"0 inputs",
+    ):
         npk.load(tmp_path / "x.onnx")
 
 
@@ -583,7 +781,14 @@ def test_onnx_files_that_cannot_be_read(tmp_path, rng, monkeypatch):
     with pytest.raises(CheckpointError, match="the weight w cannot be read"):
         loaded(tmp_path, made)
     with pytest.raises(CheckpointError, match="the constant u cannot be computed"):
-        loaded(tmp_path, model([("Gather", "w k", "u", {}), ("Add", "x u", "y", {})], (4,), {"w": f32(rng, 4), "k": i64(9)}))
+        loaded(
+            tmp_path,
+            model(
+                [("Gather", "w k", "u", {}), ("Add", "x u", "y", {})],
+                (4,),
+                {"w": f32(rng, 4), "k": i64(9)},
+            ),
+        )
     with pytest.raises(OptionError, match="holds its own graph and has no use for arch"):
         npk.load(tmp_path / "x.onnx", arch=Small)
     monkeypatch.setitem(sys.modules, "onnx", None)
@@ -592,7 +797,9 @@ def test_onnx_files_that_cannot_be_read(tmp_path, rng, monkeypatch):
 
 
 def test_onnx_of_several_outputs(tmp_path, rng):
-    net = loaded(tmp_path, model([("Relu", "x", "y", {}), ("Neg", "x", "z", {})], (3,), outputs=("y", "z")))
+    net = loaded(
+        tmp_path, model([("Relu", "x", "y", {}), ("Neg", "x", "z", {})], (3,), outputs=("y", "z"))
+    )
     x = batch(rng, 2, 3)
     torch.testing.assert_close(net(x)[1], -x)
     torch.testing.assert_close(npk.load(tmp_path / "x.onnx", output=0)(x), x)
@@ -604,7 +811,9 @@ LIGHT = ("squeezenet", "shufflenet", "inception_v1")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LIGHT)
 def test_onnx_models_of_the_package_itself(name):
-    """Real graphs of other hands (Caffe2, operator set 9), as the package onnx tests itself with; their weights are constants."""
+    """Real graphs of other hands (Caffe2, operator set 9), as the package onnx tests itself with;
+    their weights are constants.
+    """
     folder = os.path.join(os.path.dirname(onnx.__file__), "backend", "test", "data", "light")
     net = npk.load(os.path.join(folder, f"light_{name}.onnx"))
     expected = onnx.load_tensor(os.path.join(folder, f"light_{name}_output_0.pb"))
@@ -636,14 +845,19 @@ def test_output_is_chosen(rng, wrap, output, name):
     torch.testing.assert_close(net(x), expected, rtol=0, atol=0)
     torch.testing.assert_close(exports(net, (4,))(x), expected, rtol=1e-5, atol=1e-6)
     assert [n for n, _ in net.named_parameters()] == [n for n, _ in source.named_parameters()]
-    torch.testing.assert_close(copy.deepcopy(net).double()(x.double()), expected.double(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        copy.deepcopy(net).double()(x.double()), expected.double(), rtol=1e-4, atol=1e-5
+    )
     assert not source.body._forward_hooks
 
 
 def test_final_softmax_is_cut_off(rng):
     source = nn.Sequential(nn.Linear(4, 64), nn.ReLU(), nn.Linear(64, 2), nn.Softmax(1)).eval()
     X = rng.random((3, 4), dtype=np.float32)
-    found, expected = (npk.kernel(net, X, backend="reference") for net in (npk.choose_output(source, "2"), source[:3]))
+    found, expected = (
+        npk.kernel(net, X, backend="reference")
+        for net in (npk.choose_output(source, "2"), source[:3])
+    )
     np.testing.assert_array_equal(found, expected)
 
 
@@ -678,11 +892,15 @@ def test_outputs_that_are_not_there(output, message):
 def test_outputs_that_are_none():
     source = nn.Sequential(nn.Linear(2, 2))
     for output in (None, True, 1.5, ""):
-        with pytest.raises(OptionError, match="Give the number or key of an output, or the name of a module"):
+        with pytest.raises(
+            OptionError, match="Give the number or key of an output, or the name of a module"
+        ):
             npk.choose_output(source, output)
     with pytest.raises(OptionError, match="net is a int"):
         npk.choose_output(3, 0)
-    with pytest.raises(UnsupportedGraphError, match="has no output 'x': it returns a single tensor"):
+    with pytest.raises(
+        UnsupportedGraphError, match="has no output 'x': it returns a single tensor"
+    ):
         npk.choose_output(source, "x")(torch.ones(1, 2))
 
     class Nested(nn.Module):
@@ -720,7 +938,11 @@ def test_channels_last_networks_take_channels_first(tmp_path, rng):
 
 
 def test_layout_and_output_together(tmp_path, rng):
-    nodes = [("Transpose", "x", "t", {"perm": [0, 3, 1, 2]}), ("Conv", "t w", "c", {"name": "conv"}), ("Relu", "c", "y", {})]
+    nodes = [
+        ("Transpose", "x", "t", {"perm": [0, 3, 1, 2]}),
+        ("Conv", "t w", "c", {"name": "conv"}),
+        ("Relu", "c", "y", {}),
+    ]
     made = model(nodes, (6, 5, 2), {"w": f32(rng, 3, 2, 3, 3)})
     onnx.save(made, tmp_path / "x.onnx")
     net = npk.load(tmp_path / "x.onnx", layout="nhwc", output="conv")
@@ -736,22 +958,47 @@ def test_command_line_reads_options_of_arch_output_and_layout(tmp_path, rng, mon
     (tmp_path / f"{name}.py").write_text(
         "from torch import nn\n"
         "def make(width, act):\n"
-        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, width), getattr(nn, act)(), nn.Linear(width, 3), nn.Softmax(1))\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, width), getattr(nn, act)(), "
+        "nn.Linear(width, 3), nn.Softmax(1))\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    source = nn.Sequential(nn.Flatten(), nn.Linear(64, 40), nn.ReLU(), nn.Linear(40, 3), nn.Softmax(1))
+    source = nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 40), nn.ReLU(), nn.Linear(40, 3), nn.Softmax(1)
+    )
     npk.save(source, "x.pt")
     np.save("X.npy", rng.random((4, 1, 8, 8), dtype=np.float32))
-    how = ["--arch", f"{name}:make", "--arch-option", "width=40", "--arch-option", "act=ReLU", "--output", "3"]
-    code = cli.run(["kernel", "x.pt", "--data", "X.npy", "--out", "K.npy", "--backend", "reference", *how])
+    how = [
+        "--arch",
+        f"{name}:make",
+        "--arch-option",
+        "width=40",
+        "--arch-option",
+        "act=ReLU",
+        "--output",
+        "3",
+    ]
+    code = cli.run(
+        ["kernel", "x.pt", "--data", "X.npy", "--out", "K.npy", "--backend", "reference", *how]
+    )
     assert code == 0, capsys.readouterr().err
-    np.testing.assert_array_equal(np.load("K.npy"), npk.kernel(source[:4].eval(), np.load("X.npy"), backend="reference"))
+    np.testing.assert_array_equal(
+        np.load("K.npy"), npk.kernel(source[:4].eval(), np.load("X.npy"), backend="reference")
+    )
     sys.modules.pop(name)
 
 
 def test_literals_of_the_command_line():
-    found = reading.literals(["width=64", "act=relu", "sizes=(3, 4)", "flag=True", "name='a=b'", "none=None"])
-    assert found == {"width": 64, "act": "relu", "sizes": (3, 4), "flag": True, "name": "a=b", "none": None}
+    found = reading.literals(
+        ["width=64", "act=relu", "sizes=(3, 4)", "flag=True", "name='a=b'", "none=None"]
+    )
+    assert found == {
+        "width": 64,
+        "act": "relu",
+        "sizes": (3, 4),
+        "flag": True,
+        "name": "a=b",
+        "none": None,
+    }
     with pytest.raises(OptionError, match="--arch-option '3=4' is not understood"):
         reading.literals(["3=4"])

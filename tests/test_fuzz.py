@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from random_networks import random_network
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
-SETTINGS = settings(derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+SETTINGS = settings(
+    derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None
+)
 
 
 @st.composite
@@ -40,7 +42,9 @@ def test_many_small_networks_are_read_exactly_or_refused(case):
 @pytest.mark.slow
 @pytest.mark.parametrize("first", range(0, 500, 50))
 def test_five_hundred_networks_are_read_exactly_or_refused(first):
-    """And most are read: a reader that refuses everything would pass otherwise. One of them: ``python tests/fuzz.py SEED``."""
+    """And most are read: a reader that refuses everything would pass otherwise. One of them:
+    ``python tests/fuzz.py SEED``.
+    """
     told = io.StringIO()
     found = count(range(first, first + 50), told)
     assert found["wrong"] == found["other errors"] == 0, told.getvalue()

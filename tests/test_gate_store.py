@@ -1,4 +1,6 @@
-"""Gates on disk: what comes back is what was written, and whatever happens to a file or a run is seen."""
+"""Gates on disk: what comes back is what was written, and whatever happens to a file or a run is
+seen.
+"""
 
 import contextlib
 import errno
@@ -27,15 +29,25 @@ PIECE = 4
 
 def saturating():
     return nn.Sequential(
-        nn.Conv2d(2, 65, 3), nn.ReLU6(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(260, 5), nn.ReLU(), nn.Linear(5, 2)
+        nn.Conv2d(2, 65, 3),
+        nn.ReLU6(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(260, 5),
+        nn.ReLU(),
+        nn.Linear(5, 2),
     ).eval()
 
 
 def soft():
-    return npk.networks.build("conv", "dgn", input_shape=(2, 6, 6), classes=2, channels=[3, 4], seed=0)
+    return npk.networks.build(
+        "conv", "dgn", input_shape=(2, 6, 6), classes=2, channels=[3, 4], seed=0
+    )
 
 
-@pytest.fixture(scope="module", params=[saturating, soft], ids=["hard, saturation, selection", "soft"])
+@pytest.fixture(
+    scope="module", params=[saturating, soft], ids=["hard, saturation, selection", "soft"]
+)
 def trace(request):
     torch.manual_seed(0)
     return trace_network(request.param(), (2, 6, 6))
@@ -62,7 +74,9 @@ def filled(where, table, piece=PIECE):
 
 def same(there, here):
     assert there.graph == here.graph
-    assert [(n, e.kind, e.shape) for n, e in there.entries.items()] == [(n, e.kind, e.shape) for n, e in here.entries.items()]
+    assert [(n, e.kind, e.shape) for n, e in there.entries.items()] == [
+        (n, e.kind, e.shape) for n, e in here.entries.items()
+    ]
     for a, b in zip(there.arrays, here.arrays, strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a, b)
@@ -74,7 +88,9 @@ class Stopped(BaseException):
 
 
 def stop_writing(monkeypatch, after, error):
-    """Let so many files be written, then fail for good; one at a time, so that those that may are there when it fails."""
+    """Let so many files be written, then fail for good; one at a time, so that those that may are
+    there when it fails.
+    """
     put, left, turn = zarr.storage._local._put, iter(range(after)), threading.Lock()
 
     def limited(*args, **kwargs):
@@ -101,9 +117,20 @@ def test_round_trips_around_the_borders_of_pieces(n, table, tmp_path):
         store.write(start, part.take(slice(start, stop)))
     store = GateStore.open(tmp_path / "s")
     assert store.missing() == list(store.verify()) == []
-    assert (len(store), store.names, store.layers, store.graph) == (n, table.names, table.layers, table.graph)
-    assert {name: e.kind for name, e in store.entries.items()} == {name: e.kind for name, e in table.entries.items()}
-    assert (store.nbytes, store.bytes_a_sample * n, store.about) == (part.nbytes, part.nbytes, {"data": "some"})
+    assert (len(store), store.names, store.layers, store.graph) == (
+        n,
+        table.names,
+        table.layers,
+        table.graph,
+    )
+    assert {name: e.kind for name, e in store.entries.items()} == {
+        name: e.kind for name, e in table.entries.items()
+    }
+    assert (store.nbytes, store.bytes_a_sample * n, store.about) == (
+        part.nbytes,
+        part.nbytes,
+        {"data": "some"},
+    )
     assert same(store.take(slice(None)), part)
     assert same(GateTable.load(tmp_path / "s"), part)
     assert store.fingerprint() == part.fingerprint()
@@ -132,7 +159,11 @@ def test_take_reads_only_the_pieces_it_needs(table, tmp_path):
     store.forget(4)
     assert same(store.take(np.array([8, 3, 0])), table.take(np.array([8, 3, 0])))
     assert same(store.take(slice(8, 11)), table.take(slice(8, 11)))
-    with pytest.raises(StoreError, match=r"s is not complete: the gates of samples 4 to 7 are missing. Run the same command again"):
+    with pytest.raises(
+        StoreError,
+        match=r"s is not complete: the gates of samples 4 to 7 are "
+        r"missing. Run the same command again",
+    ):
         store.take(slice(3, 5))
     with pytest.raises(IndexError):
         store.take(np.array([11]))
@@ -180,7 +211,11 @@ def test_more_samples_leave_the_old_files_alone(table, tmp_path):
     before = {p: p.read_bytes() for p in (tmp_path / "s" / "0").rglob("*") if p.is_file()}
     store.extend(5, about={"data": "more"})
     for found in (store, GateStore.open(tmp_path / "s")):
-        assert (len(found), found.missing(), found.about) == (11, [(6, 10), (10, 11)], {"data": "more"})
+        assert (len(found), found.missing(), found.about) == (
+            11,
+            [(6, 10), (10, 11)],
+            {"data": "more"},
+        )
         assert same(found.take(slice(0, 6)), table.take(slice(0, 6)))
     for start, stop in store.missing():
         store.write(start, table.take(slice(start, stop)))
@@ -190,7 +225,11 @@ def test_more_samples_leave_the_old_files_alone(table, tmp_path):
     assert (GateStore.open(tmp_path / "s").missing(), store.about) == ([(11, 12)], {"data": "more"})
 
 
-@pytest.mark.parametrize("error", [Stopped(), OSError(errno.ENOSPC, "No space left on device")], ids=["killed", "full disk"])
+@pytest.mark.parametrize(
+    "error",
+    [Stopped(), OSError(errno.ENOSPC, "No space left on device")],
+    ids=["killed", "full disk"],
+)
 def test_extension_cut_short(error, table, tmp_path, monkeypatch):
     store = filled(tmp_path / "s", table.take(slice(0, 6)))
     said = set()
@@ -205,7 +244,10 @@ def test_extension_cut_short(error, table, tmp_path, monkeypatch):
         store = GateStore.open(tmp_path / "s", write=True)
         assert same(store.take(slice(None)), table.take(slice(0, 6)))
     assert after > len(table.arrays)
-    full = f"cannot write {tmp_path / 's'}: No space left on device. It is as it was: make room and run again."
+    full = (
+        f"cannot write {tmp_path / 's'}: No space left on device. It is as it was: make room "
+        f"and run again."
+    )
     assert said == ({full} if isinstance(error, OSError) else {""})
     assert GateStore.open(tmp_path / "s").missing() == [(6, 10), (10, 11)]
 
@@ -257,7 +299,9 @@ for start, stop in store.missing():
 def test_killed_by_a_signal(after, table, tmp_path):
     filled(tmp_path / "source", table)
     GateStore.create(tmp_path / "s", table.form, len(table), piece=PIECE)
-    killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "source", tmp_path / "s", str(after)], check=False)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, tmp_path / "source", tmp_path / "s", str(after)], check=False
+    )
     assert killed.returncode == -9
     store = GateStore.open(tmp_path / "s", write=True)
     assert list((tmp_path / "s").rglob("*.partial"))
@@ -274,13 +318,21 @@ def test_full_disk(table, tmp_path, monkeypatch):
     full = OSError(errno.ENOSPC, "No space left on device")
     with monkeypatch.context() as patch:
         stop_writing(patch, 1, full)
-        with pytest.raises(StoreError, match="cannot write .*s: No space left on device. Pieces written so far are kept: make room"):
+        with pytest.raises(
+            StoreError,
+            match="cannot write .*s: No space left on device. Pieces "
+            "written so far are kept: make room",
+        ):
             store.write(8, table.take(slice(8, 11)))
         assert store.missing() == [(8, 11)]
         with pytest.raises(OSError, match="No space left") as caught:
             store.put(8, table.take(slice(8, 11)))
         assert caught.value is full
-        with pytest.raises(StoreError, match=r"cannot write .*/new: No space left on device. Choose a folder that exists, is writable"):
+        with pytest.raises(
+            StoreError,
+            match=r"cannot write .*/new: No space left on device. "
+            r"Choose a folder that exists, is writable",
+        ):
             table.save(tmp_path / "new")
     assert [p.name for p in tmp_path.iterdir()] == ["s"]
     store.write(8, table.take(slice(8, 11)))
@@ -290,15 +342,24 @@ def test_full_disk(table, tmp_path, monkeypatch):
 def test_every_file_of_a_store_that_is_damaged_or_lost_is_seen(table, tmp_path):
     store = filled(tmp_path / "s", table)
     files = sorted(p for p in (tmp_path / "s").rglob("*") if p.is_file())
-    assert {p.relative_to(tmp_path / "s").parts[1] for p in files if len(p.relative_to(tmp_path / "s").parts) > 1} >= {
+    assert {
+        p.relative_to(tmp_path / "s").parts[1]
+        for p in files
+        if len(p.relative_to(tmp_path / "s").parts) > 1
+    } >= {
         "inputs",
         "gates",
         "checksums",
     }
     for file in files:
         whole = file.read_bytes()
-        used = len(whole) // 2 if "c" in file.parts else len(whole)  # the last chunk of an array is padded
-        for damaged in (None, whole[:-1], *(_flipped(whole, at) for at in range(0, used, max(1, used // 12)))):
+        # the last chunk of an array is padded
+        used = len(whole) // 2 if "c" in file.parts else len(whole)
+        for damaged in (
+            None,
+            whole[:-1],
+            *(_flipped(whole, at) for at in range(0, used, max(1, used // 12))),
+        ):
             file.unlink() if damaged is None else file.write_bytes(damaged)
             assert is_seen(tmp_path / "s", table), (file, damaged)
             file.write_bytes(whole)
@@ -310,7 +371,10 @@ def is_seen(where, table):
     try:
         found = GateStore.open(where)
         missing = found.missing()
-        rows = np.array([i for i in range(len(table)) if not any(start <= i < stop for start, stop in missing)], dtype=int)
+        rows = np.array(
+            [i for i in range(len(table)) if not any(start <= i < stop for start, stop in missing)],
+            dtype=int,
+        )
         there = found.take(rows)
     except StoreError as error:
         return str(where) in str(error)
@@ -325,7 +389,11 @@ def test_damage_is_named_and_mended(table, tmp_path):
     store = filled(tmp_path / "s", table)
     chunk = next(p for p in sorted((tmp_path / "s/0/gates/0/c/1").rglob("*")) if p.is_file())
     chunk.write_bytes(_flipped(chunk.read_bytes(), 3))
-    with pytest.raises(StoreError, match=r"s is damaged at samples 4 to 7 \(their checksum differs\). Record the gates again"):
+    with pytest.raises(
+        StoreError,
+        match=r"s is damaged at samples 4 to 7 \(their checksum "
+        r"differs\). Record the gates again",
+    ):
         store.take(slice(None))
     chunk.write_bytes(b"short")
     with pytest.raises(StoreError, match="s is damaged at samples 4 to 7 .*Error: "):
@@ -348,13 +416,21 @@ def test_damaged_checksums_and_arrays(table, tmp_path):
     file = tmp_path / "s/0/checksums/zarr.json"
     whole = file.read_text()
     file.write_text(whole.replace("3", "2", 1))
-    with pytest.raises(StoreError, match=r"s is damaged \(ValueError: 0/checksums is int64 \(2,\), the manifest says int64 \(3,\)"):
+    with pytest.raises(
+        StoreError,
+        match=r"s is damaged \(ValueError: 0/checksums is int64 \(2,\), "
+        r"the manifest says int64 \(3,\)",
+    ):
         GateStore.open(tmp_path / "s")
     file.write_text(whole)
     file = tmp_path / "s/0/inputs/zarr.json"
     whole = file.read_text()
     file.write_text(whole.replace("float32", "int32"))
-    with pytest.raises(StoreError, match=r"s is damaged \(ValueError: 0/inputs is int32 .*, the manifest says float32"):
+    with pytest.raises(
+        StoreError,
+        match=r"s is damaged \(ValueError: 0/inputs is int32 .*, the "
+        r"manifest says float32",
+    ):
         GateStore.open(tmp_path / "s")
     file.unlink()
     with pytest.raises(StoreError, match=r"s is damaged \(KeyError: '0/inputs'"):
@@ -375,14 +451,22 @@ def test_memory_that_runs_out_is_no_damage(table, tmp_path, monkeypatch):
 def test_what_a_piece_must_be(table, tmp_path):
     store = filled(tmp_path / "s", table)
     for start in (-4, 3, 11):
-        with pytest.raises(ShapeError, match=f"no piece of .*s starts at sample {start}. Take the first number"):
+        with pytest.raises(
+            ShapeError, match=f"no piece of .*s starts at sample {start}. Take the first number"
+        ):
             store.write(start, table.take(slice(0, 4)))
     name, entry = next(iter(table.entries.items()))
-    other = GateTable(table.graph, table.inputs, {**table.entries, name: type(entry)("other", entry.shape, entry.data)})
+    other = GateTable(
+        table.graph,
+        table.inputs,
+        {**table.entries, name: type(entry)("other", entry.shape, entry.data)},
+    )
     wide = GateTable(table.graph, table.inputs.astype(np.float64), table.entries)
     for wrong in (table.take(slice(0, 3)), other.take(slice(0, 4)), wide.take(slice(0, 4))):
         with pytest.raises(
-            ShapeError, match=f"the table of {len(wrong)} samples is not that of samples 0 to {len(wrong) - 1} of .*s: other"
+            ShapeError,
+            match=f"the table of {len(wrong)} samples is not that of samples 0 to "
+            f"{len(wrong) - 1} of .*s: other",
         ):
             store.write(0, wrong)
     assert store.fingerprint() == table.fingerprint()
@@ -425,10 +509,15 @@ class Count:
 def test_recorded_batches_do_not_depend_on_what_is_missing(trace, X, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "npk.gates.recording.record_trace", lambda *args, **kwargs: seen.append(len(args[1])) or record_trace(*args, **kwargs)
+        "npk.gates.recording.record_trace",
+        lambda *args, **kwargs: seen.append(len(args[1])) or record_trace(*args, **kwargs),
     )
-    monkeypatch.setattr(gate_pieces, "_READ_BYTES", 2 * PIECE * example_table(trace, X, "auto").nbytes // 2)
-    store = GateStore.create(tmp_path / "s", example_table(trace, X, "auto").form, len(X), piece=PIECE)
+    monkeypatch.setattr(
+        gate_pieces, "_READ_BYTES", 2 * PIECE * example_table(trace, X, "auto").nbytes // 2
+    )
+    store = GateStore.create(
+        tmp_path / "s", example_table(trace, X, "auto").form, len(X), piece=PIECE
+    )
     assert store.groups() == [[(0, 4), (4, 8)], [(8, 11)]]
     seen.clear()
     record_into(store, trace, X, "auto", Silent())
@@ -440,7 +529,9 @@ def test_recorded_batches_do_not_depend_on_what_is_missing(trace, X, tmp_path, m
 
 def test_recording_goes_on_at_the_first_missing_piece(trace, table, X, tmp_path, monkeypatch):
     monkeypatch.setattr(gate_pieces, "_READ_BYTES", 1)  # pieces one by one
-    store = GateStore.create(tmp_path / "s", example_table(trace, X, "auto").form, len(X), piece=PIECE)
+    store = GateStore.create(
+        tmp_path / "s", example_table(trace, X, "auto").form, len(X), piece=PIECE
+    )
     with monkeypatch.context() as patch:
         stop_writing(patch, len(table.arrays) + 2, Stopped())
         with pytest.raises(Stopped):
@@ -458,7 +549,9 @@ def test_recording_goes_on_at_the_first_missing_piece(trace, table, X, tmp_path,
 
 
 def test_what_record_into_refuses(trace, X, tmp_path, monkeypatch):
-    store = GateStore.create(tmp_path / "s", example_table(trace, X, "auto").form, len(X), piece=PIECE)
+    store = GateStore.create(
+        tmp_path / "s", example_table(trace, X, "auto").form, len(X), piece=PIECE
+    )
     with pytest.raises(ShapeError, match=r"X has 10 samples, .*s is made for 11. Give the samples"):
         record_into(store, trace, X[:10], "auto", Silent())
     with pytest.raises(OptionError, match="memory=1 bytes is too little"):
@@ -474,13 +567,22 @@ def test_what_record_into_refuses(trace, X, tmp_path, monkeypatch):
 def test_the_digest_of_the_first_samples_is_theirs(X):
     assert samples_digest(X, 5) == samples_digest(X[:5].copy())
     assert samples_digest(X) == samples_digest(np.asfortranarray(X)) == samples_digest(X, 11)
-    others = [X[:5], X + 1, X.astype(np.float64), X.reshape(11, 72), X.reshape(22, 2, 6, 3), X[::-1]]
+    others = [
+        X[:5],
+        X + 1,
+        X.astype(np.float64),
+        X.reshape(11, 72),
+        X.reshape(22, 2, 6, 3),
+        X[::-1],
+    ]
     assert len({samples_digest(x) for x in (X, *others)}) == 7
 
 
 def test_the_digest_of_weights_sees_weights_and_operators():
     def digest(change=lambda net: net, dtype=torch.float32, **options):
-        net = npk.networks.build("fc", "dgn", input_shape=(4,), classes=2, **{"hidden": [5, 5], "seed": 0, **options})
+        net = npk.networks.build(
+            "fc", "dgn", input_shape=(4,), classes=2, **{"hidden": [5, 5], "seed": 0, **options}
+        )
         return weights_digest(trace_network(change(net.to(dtype)), (4,)))
 
     def nudged(net):
@@ -490,5 +592,12 @@ def test_the_digest_of_weights_sees_weights_and_operators():
 
     first = digest()
     assert first == digest() == digest(nn.Sequential)
-    others = [{"change": nudged}, {"seed": 1}, {"beta": 5.0}, {"gates": "hard"}, {"hidden": [5, 5, 5]}, {"dtype": torch.float64}]
+    others = [
+        {"change": nudged},
+        {"seed": 1},
+        {"beta": 5.0},
+        {"gates": "hard"},
+        {"hidden": [5, 5, 5]},
+        {"dtype": torch.float64},
+    ]
     assert len({first, *(digest(**other) for other in others)}) == 7

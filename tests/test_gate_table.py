@@ -21,7 +21,13 @@ from npk.stores.manifests import open_store
 def net():
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(1, 65, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(260, 7), nn.ReLU(), nn.Linear(7, 2)
+        nn.Conv2d(1, 65, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(260, 7),
+        nn.ReLU(),
+        nn.Linear(7, 2),
     ).eval()
 
 
@@ -39,7 +45,9 @@ def table(net, X):
 
 @pytest.fixture(scope="module")
 def soft_trace():
-    return trace_network(npk.networks.build("fc", "dgn", input_shape=(4,), classes=2, hidden=[5, 3], seed=0), (4,))
+    return trace_network(
+        npk.networks.build("fc", "dgn", input_shape=(4,), classes=2, hidden=[5, 3], seed=0), (4,)
+    )
 
 
 @pytest.mark.parametrize("channels", [1, 63, 64, 65, 130])
@@ -60,13 +68,18 @@ def test_pack_and_unpack(channels, rng):
 @pytest.mark.parametrize("channels", [1, 7, 8, 63, 64, 65, 130])
 def test_packing_on_the_device_gives_the_same_words(channels, positions, rng):
     gates = rng.random((3, channels, positions)) > 0.5
-    for given in (torch.as_tensor(gates), torch.as_tensor(gates).transpose(1, 2).contiguous().transpose(1, 2)):
+    for given in (
+        torch.as_tensor(gates),
+        torch.as_tensor(gates).transpose(1, 2).contiguous().transpose(1, 2),
+    ):
         found = pack_on_device(given).contiguous().numpy().view("<u8")
         np.testing.assert_array_equal(found, pack(np.ascontiguousarray(gates.transpose(0, 2, 1))))
 
 
 def test_a_tie_is_off():
-    np.testing.assert_array_equal(is_on(np.array([-1.0, -0.0, 0.0, 1e-45, 1.0])), [False, False, False, True, True])
+    np.testing.assert_array_equal(
+        is_on(np.array([-1.0, -0.0, 0.0, 1e-45, 1.0])), [False, False, False, True, True]
+    )
 
 
 def test_gates_are_signs_of_preactivations(net, X, table):
@@ -107,7 +120,9 @@ def test_batches_do_not_matter(net, X, table, monkeypatch):
 def renamed(graph):
     """The graph with another weight at its last layer: what a path meets is another."""
     *nodes, last = graph.nodes
-    return PathGraph((*nodes, replace(last, operator=replace(last.operator, weight="other"))), graph.input_shape)
+    return PathGraph(
+        (*nodes, replace(last, operator=replace(last.operator, weight="other"))), graph.input_shape
+    )
 
 
 def test_fingerprint_sees_gates_samples_and_graph(table):
@@ -139,7 +154,10 @@ def test_progress_and_read_only_samples(net, X, table):
 def test_tensors_and_integers_are_samples(net, X, table):
     assert record_gates(net, torch.tensor(X)).fingerprint() == table.fingerprint()
     whole = np.arange(16, dtype=np.uint8).reshape(1, 1, 4, 4)
-    assert record_gates(net, whole).fingerprint() == record_gates(net, whole.astype(np.float32)).fingerprint()
+    assert (
+        record_gates(net, whole).fingerprint()
+        == record_gates(net, whole.astype(np.float32)).fingerprint()
+    )
     assert record_gates(net, whole).inputs.dtype == np.float32
     assert record_gates(net, X.astype(np.float64)).inputs.dtype == np.float64
 
@@ -178,7 +196,12 @@ def test_one_network_output_in_a_dictionary(X, table):
 
 
 def record(trace, gates):
-    return record_trace(trace, np.random.default_rng(0).standard_normal((4, 4)).astype(np.float32), gates=gates, progress=Silent())
+    return record_trace(
+        trace,
+        np.random.default_rng(0).standard_normal((4, 4)).astype(np.float32),
+        gates=gates,
+        progress=Silent(),
+    )
 
 
 def test_soft_and_hard_gates(soft_trace):
@@ -207,7 +230,11 @@ def test_table_that_does_not_fit_its_graph(table):
     with pytest.raises(ShapeError, match="GateTable has no layer '5'.*another checkpoint"):
         GateTable(table.graph, table.inputs, entries)
     narrow = GateLayer("hard", (6,), table.entries["5"].data)
-    with pytest.raises(ShapeError, match=r"GateTable has shape \(6,\) at layer '5', the graph says \(7,\)"):
+    with pytest.raises(
+        ShapeError,
+        match=r"GateTable has shape \(6,\) at layer '5', the graph says "
+        r"\(7,\)",
+    ):
         GateTable(table.graph, table.inputs, {**table.entries, "5": narrow})
     with pytest.raises(ShapeError, match="at layer '1'"):
         GateTable(table.graph, table.inputs[:3], table.entries)
@@ -234,7 +261,11 @@ def test_nowhere_to_save(table, tmp_path):
 
 
 def chunks(folder):
-    return sorted(p for p in folder.rglob("*") if p.is_file() and p.parent.name != "gates" and p.suffix != ".json")
+    return sorted(
+        p
+        for p in folder.rglob("*")
+        if p.is_file() and p.parent.name != "gates" and p.suffix != ".json"
+    )
 
 
 def test_damaged_tables(table, tmp_path):
@@ -252,7 +283,11 @@ def test_damaged_tables(table, tmp_path):
 def test_foreign_stores(table, tmp_path):
     import zarr
 
-    with pytest.raises(StoreError, match="cannot read .*nothing as a gate table: there is nothing. Name a folder that npk wrote"):
+    with pytest.raises(
+        StoreError,
+        match="cannot read .*nothing as a gate table: there is nothing. "
+        "Name a folder that npk wrote",
+    ):
         GateTable.load(tmp_path / "nothing")
     zarr.open_group(tmp_path / "foreign", mode="w")
     with pytest.raises(StoreError, match="holds something that npk did not write"):
@@ -269,13 +304,18 @@ def test_other_formats(number, table, tmp_path):
     table.save(tmp_path / "gates")
     group = zarr.open_group(tmp_path / "gates", mode="r+")
     group.attrs["npk"] = {**group.attrs["npk"], "format": number}
-    with pytest.raises(StoreError, match=f"has format {number}, this npk reads format 3. Make it again"):
+    with pytest.raises(
+        StoreError, match=f"has format {number}, this npk reads format 3. Make it again"
+    ):
         GateTable.load(tmp_path / "gates")
 
 
 def test_places_that_are_no_store(table, tmp_path, monkeypatch):
     def refused(why):
-        with pytest.raises(StoreError, match=f"cannot read .*gates as a gate table: {why}. Name a folder that npk wrote"):
+        with pytest.raises(
+            StoreError,
+            match=f"cannot read .*gates as a gate table: {why}. Name a folder that npk wrote",
+        ):
             open_store(tmp_path / "gates", "gate table")
 
     refused("there is nothing")
@@ -293,7 +333,9 @@ def test_places_that_are_no_store(table, tmp_path, monkeypatch):
     manifest.write_text(whole[: len(whole) // 2])
     refused(r"its zarr.json is damaged \(JSONDecodeError\)")
     manifest.write_text(whole.replace('"piece": 1024', '"piece": 1023'))
-    with pytest.raises(StoreError, match="is damaged: its manifest, zarr.json, does not match its checksum"):
+    with pytest.raises(
+        StoreError, match="is damaged: its manifest, zarr.json, does not match its checksum"
+    ):
         open_store(tmp_path / "gates", "gate table")
     manifest.write_text(whole)
     open_store(tmp_path / "gates", "gate table")

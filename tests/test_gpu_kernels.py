@@ -1,4 +1,6 @@
-"""The CUDA backend on a GPU against the CPU backend: every network, the general kernel on all of them, edges, many tiles."""
+"""The CUDA backend on a GPU against the CPU backend: every network, the general kernel on all of
+them, edges, many tiles.
+"""
 
 import itertools
 
@@ -15,7 +17,8 @@ from npk.backends.cuda.program_runner import ProgramRunner
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.filterwarnings("ignore::npk.errors.KernelWarning"),  # tiny networks have dead inputs
+    # tiny networks have dead inputs
+    pytest.mark.filterwarnings("ignore::npk.errors.KernelWarning"),
     pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel"),
 ]
 FEW = [
@@ -35,7 +38,9 @@ def launcher():
 
 
 class Oldest:
-    """The launcher, which says that its device is of the oldest kind: no kernel is taken that newer ones alone have."""
+    """The launcher, which says that its device is of the oldest kind: no kernel is taken that newer
+    ones alone have.
+    """
 
     capability = devices.OLDEST
 
@@ -56,7 +61,9 @@ def test_tile_of_the_cpu(name, dtype, launcher):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_general_kernel(name, dtype, launcher, monkeypatch):
     monkeypatch.setattr(cuda, "as_product", lambda recursion: None)
-    assert isinstance(assert_as_on_cpu(recorded(name), dtype, Oldest(launcher), bias="paths"), ProgramRunner)
+    assert isinstance(
+        assert_as_on_cpu(recorded(name), dtype, Oldest(launcher), bias="paths"), ProgramRunner
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -96,8 +103,13 @@ def test_kernel(name, dtype, scale, rng):
     X, Y = samples(shape, 70, rng), samples(shape, 33, rng)
     diagonals = [npk.NeuralPathKernel(net, dtype="float64").diagonal(some) for some in (X, Y)]
     for other, diagonal in ((None, diagonals[0]), (Y, diagonals[1])):
-        ours, hosts = (npk.kernel(net, X, other, scale=scale, dtype=dtype, backend=backend, progress=False) for backend in ("cuda", "cpu"))
-        assert_kernels_equal(ours, hosts, dtype, (diagonals[0], diagonal) if scale == "fan_in" else None)
+        ours, hosts = (
+            npk.kernel(net, X, other, scale=scale, dtype=dtype, backend=backend, progress=False)
+            for backend in ("cuda", "cpu")
+        )
+        assert_kernels_equal(
+            ours, hosts, dtype, (diagonals[0], diagonal) if scale == "fan_in" else None
+        )
 
 
 @pytest.mark.parametrize("name", FEW)

@@ -1,4 +1,6 @@
-"""What `make gpu` runs, as far as it goes without a GPU: launches on an emulator, peers on the CPU, command lines, outputs, the page."""
+"""What `make gpu` runs, as far as it goes without a GPU: launches on an emulator, peers on the CPU,
+command lines, outputs, the page.
+"""
 
 import importlib
 import sys
@@ -18,8 +20,14 @@ from npk.backends.cuda import launcher as devices
 from npk.errors import BackendError
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-SMALL = {"dense": {"n": 70, "width": 40, "depth": 2}, "conv": {"n": 4, "side": 4, "channels": 9, "depth": 2}, "ridge": {"n": 60}}
-needs_compiler = pytest.mark.skipif(compiler_is_missing(), reason="the emulator by C++ needs g++, and there is none here")
+SMALL = {
+    "dense": {"n": 70, "width": 40, "depth": 2},
+    "conv": {"n": 4, "side": 4, "channels": 9, "depth": 2},
+    "ridge": {"n": 60},
+}
+needs_compiler = pytest.mark.skipif(
+    compiler_is_missing(), reason="the emulator by C++ needs g++, and there is none here"
+)
 
 
 @pytest.fixture
@@ -32,7 +40,11 @@ def script(monkeypatch):
 # --- the sanitizer ---
 
 CLEAN = "sm_80: npk_program float\nall kernels of npk have run\n========= ERROR SUMMARY: 0 errors\n"
-RACES = "all kernels of npk have run\n========= RACECHECK SUMMARY: 2 hazards displayed (1 error, 1 warning)\n"
+RACES = (
+    "all kernels of npk have run\n========= RACECHECK SUMMARY: 2 hazards displayed (1 error, "
+    "1 "
+    "warning)\n"
+)
 
 
 @pytest.mark.parametrize(
@@ -42,12 +54,23 @@ RACES = "all kernels of npk have run\n========= RACECHECK SUMMARY: 2 hazards dis
         (CLEAN.replace("0 errors", "1 error"), 9, 1),
         (CLEAN.replace("0 errors", "123 errors"), 9, 123),
         (RACES, 9, 2),
-        (RACES.replace("2 hazards displayed (1 error, 1 warning)", "0 hazards displayed (0 errors, 0 warnings)"), 0, 0),
+        (
+            RACES.replace(
+                "2 hazards displayed (1 error, 1 warning)",
+                "0 hazards displayed (0 errors, 0 warnings)",
+            ),
+            0,
+            0,
+        ),
         (CLEAN, 1, None),  # no error was found, and still it failed
         ("========= ERROR SUMMARY: 0 errors\n", 0, None),  # the script did not get to its end
         ("========= ERROR SUMMARY: 4 errors\n", 9, 4),
         ("all kernels of npk have run\n", 0, None),
-        ("========= Error: Target application terminated before first instrumented API call\n", 255, None),
+        (
+            "========= Error: Target application terminated before first instrumented API call\n",
+            255,
+            None,
+        ),
     ],
 )
 def test_output_of_the_sanitizer(script, output, code, errors):
@@ -79,7 +102,10 @@ def test_where_the_sanitizer_is(script, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sanitizer.sysconfig, "get_path", lambda name: str(tmp_path))
     assert sanitizer.find_sanitizer() is None
-    packaged, on_path = tmp_path / "nvidia" / "cu13" / "bin" / "compute-sanitizer", tmp_path / "compute-sanitizer"
+    packaged, on_path = (
+        tmp_path / "nvidia" / "cu13" / "bin" / "compute-sanitizer",
+        tmp_path / "compute-sanitizer",
+    )
     for program in (packaged, on_path):
         program.parent.mkdir(parents=True, exist_ok=True)
         program.write_text("#!/bin/sh\n")
@@ -106,12 +132,24 @@ def test_a_sanitizer_that_is_missing(script, monkeypatch, capsys):
 
 def test_findings_are_told(script, monkeypatch, capsys):
     run = script("gpu_run")
-    found = {"memcheck": (0, "fine"), "racecheck": (2, "hazards"), "initcheck": (None, "crash"), "synccheck": (0, "fine")}
+    found = {
+        "memcheck": (0, "fine"),
+        "racecheck": (2, "hazards"),
+        "initcheck": (None, "crash"),
+        "synccheck": (0, "fine"),
+    }
     monkeypatch.setattr(run.gpu_sanitizer, "find_sanitizer", lambda: Path("compute-sanitizer"))
-    monkeypatch.setattr(run.gpu_sanitizer, "run_tool", lambda sanitizer, tool: run.gpu_sanitizer.Finding(tool, *found[tool]))
+    monkeypatch.setattr(
+        run.gpu_sanitizer,
+        "run_tool",
+        lambda sanitizer, tool: run.gpu_sanitizer.Finding(tool, *found[tool]),
+    )
     findings, clean = run.run_sanitizer()
     assert ([finding.tool for finding in findings], clean) == (list(found), False)
-    expected = "memcheck: 0 errors\nracecheck: 2 errors\nhazards\ninitcheck: did not get to its end\ncrash\nsynccheck: 0 errors\n"
+    expected = (
+        "memcheck: 0 errors\nracecheck: 2 errors\nhazards\ninitcheck: did not get to its "
+        "end\ncrash\nsynccheck: 0 errors\n"
+    )
     assert capsys.readouterr().out == expected
 
 
@@ -124,19 +162,28 @@ def emulated(monkeypatch, script):
     launcher = EmulatedLauncher("fast", 80)
     launcher.allocators = []
     made = {"empty": np.empty, "zeros": np.zeros, "ones": np.ones}
-    launcher.xp = SimpleNamespace(cuda=SimpleNamespace(set_allocator=launcher.allocators.append), **made)
+    launcher.xp = SimpleNamespace(
+        cuda=SimpleNamespace(set_allocator=launcher.allocators.append), **made
+    )
     monkeypatch.setattr(script("gpu_launches"), "find_launcher", lambda: launcher)
     return launcher
 
 
 @needs_compiler
-@pytest.mark.slow  # some kernels are made for one network each, and compiled here for the first time
+# some kernels are made for one network each, and compiled here for the first time
+@pytest.mark.slow
 def test_every_kernel_is_launched(script, emulated, capsys):
     launches = script("gpu_launches")
     assert launches.main() == 0
     said = capsys.readouterr().out
     assert said.splitlines()[-1] == script("gpu_sanitizer").DONE
-    for kernel in ("npk_dense_popc float", "npk_dense_bmma double", "npk_stage residual", "npk_program float", "npk_program double"):
+    for kernel in (
+        "npk_dense_popc float",
+        "npk_dense_bmma double",
+        "npk_stage residual",
+        "npk_program float",
+        "npk_program double",
+    ):
         assert kernel in said
     assert emulated.allocators == [None]
 
@@ -158,7 +205,9 @@ def test_a_kernel_that_is_not_reached_is_told(script, emulated, monkeypatch, cap
 @pytest.mark.parametrize("worst", [1.1, float("nan")])
 def test_a_wrong_result_is_told(script, worst, monkeypatch, capsys):
     launches = script("gpu_launches")
-    monkeypatch.setattr(launches, "launch_all", lambda launcher: (set(launches.KERNELS.values()), worst))
+    monkeypatch.setattr(
+        launches, "launch_all", lambda launcher: (set(launches.KERNELS.values()), worst)
+    )
     monkeypatch.setattr(launches, "expected", lambda capability: {"dense_popc.cu"})
     assert launches.main() == 1
     assert "not reached: none; results wrong" in capsys.readouterr().err
@@ -177,7 +226,9 @@ def test_results_are_compared_with_the_cpus(script):
 def test_what_a_device_has_to_reach(script):
     launches = script("gpu_launches")
     assert launches.expected(75) == launches.expected(100) == {"dense_popc.cu", "program.cu"}
-    files = {file.name for file in (Path(npk.__file__).parent / "backends/cuda/kernels").glob("*.cu")}
+    files = {
+        file.name for file in (Path(npk.__file__).parent / "backends/cuda/kernels").glob("*.cu")
+    }
     assert launches.expected(90) == files | {"stage.cu, residual"}
 
 
@@ -187,11 +238,20 @@ def test_what_a_device_has_to_reach(script):
 def test_peers_compute_the_kernel(script, rng):
     peers, compare = script("gpu_peers"), script("gpu_compare")
     options = SimpleNamespace(**SMALL["dense"])
-    table = npk.record_gates(compare.bench_dense.network(options), compare.bench_dense.samples(options))
+    table = npk.record_gates(
+        compare.bench_dense.network(options), compare.bench_dense.samples(options)
+    )
     expected = npk.kernel(table)
     for dtype in (torch.float16, torch.float32):
-        np.testing.assert_allclose(peers.MatrixProducts(table, "cpu", dtype)(), expected, rtol=1e-3, atol=1e-4 * expected.max())
-    net = npk.networks.build("conv", input_shape=(3, 4, 4), classes=2, channels=[9, 7], bias=False, seed=0)
+        np.testing.assert_allclose(
+            peers.MatrixProducts(table, "cpu", dtype)(),
+            expected,
+            rtol=1e-3,
+            atol=1e-4 * expected.max(),
+        )
+    net = npk.networks.build(
+        "conv", input_shape=(3, 4, 4), classes=2, channels=[9, 7], bias=False, seed=0
+    )
     table = npk.record_gates(net, rng.standard_normal((5, 3, 4, 4), dtype=np.float32))
     for room, pairs in ((3 * 4**4, 3), (10**6, 5), (1, 1)):
         fields = peers.Fields(table, 4, "cpu", room)
@@ -206,26 +266,45 @@ def test_comparisons_and_their_page(script, monkeypatch, tmp_path):
     monkeypatch.setattr(script("timing"), "_REST", 0.0)
     place = compare.Place(EmulatedLauncher("fast", 75), lambda: None, "cpu", "cpu")
     found = compare.compare_all(place, SMALL, 2)
-    assert [[len(t.seconds) for t in comparison.timings] for comparison in found] == [[2] * 4, [2] * 3, [2] * 3]
-    findings = [script("gpu_sanitizer").Finding("memcheck", 0, ""), script("gpu_sanitizer").Finding("racecheck", None, "")]
+    assert [[len(t.seconds) for t in comparison.timings] for comparison in found] == [
+        [2] * 4,
+        [2] * 3,
+        [2] * 3,
+    ]
+    findings = [
+        script("gpu_sanitizer").Finding("memcheck", 0, ""),
+        script("gpu_sanitizer").Finding("racecheck", None, ""),
+    ]
     table.write(table.results_of({"device": "emulated"}, "3 passed", findings, found), tmp_path)
     page = (tmp_path / "gpu.md").read_text()
     assert page == table.page(table.read(tmp_path))
-    assert "- device: emulated\n- tests: 3 passed\n- compute-sanitizer: memcheck 0 errors, racecheck did not get to its end\n" in page
+    assert (
+        "- device: emulated\n- tests: 3 passed\n- compute-sanitizer: memcheck 0 errors, "
+        "racecheck did not get to its end\n"
+    ) in page
     assert "| dense layers: n 70, width 40, depth 2 | npk npk_dense_popc |" in page
     assert page.count("| 1.00 |") >= 3
     assert "cuML is not installed: nothing to compare with" in page
 
 
 def test_ratios_are_those_of_the_same_turn(script):
-    timings = [{"name": "npk", "seconds": [1.0, 10.0, 2.0]}, {"name": "peer", "seconds": [2.0, 30.0, 8.0]}]
-    row = script("gpu_table").table([{"name": "task", "unit": "tile", "sizes": {"n": 3}, "timings": timings}]).splitlines()[-1]
+    timings = [
+        {"name": "npk", "seconds": [1.0, 10.0, 2.0]},
+        {"name": "peer", "seconds": [2.0, 30.0, 8.0]},
+    ]
+    row = (
+        script("gpu_table")
+        .table([{"name": "task", "unit": "tile", "sizes": {"n": 3}, "timings": timings}])
+        .splitlines()[-1]
+    )
     assert row == "| task: n 3 | peer | 8 s a tile | 2 s .. 30 s | 3.00 |"
 
 
 def test_a_peer_that_computes_something_else_is_no_peer(script):
     with pytest.raises(AssertionError, match="Mismatched elements: 1 / 4"):
-        script("gpu_compare").check(torch.tensor([[1.0, 2.0], [3.0, 4.1]]), np.array([[1.0, 2.0], [3.0, 4.0]]))
+        script("gpu_compare").check(
+            torch.tensor([[1.0, 2.0], [3.0, 4.1]]), np.array([[1.0, 2.0], [3.0, 4.0]])
+        )
 
 
 def test_cuml_takes_part_where_it_is_installed(script, monkeypatch):
@@ -244,7 +323,11 @@ def test_cuml_takes_part_where_it_is_installed(script, monkeypatch):
     found = compare.solvers(compare.Place(None, lambda: None, "cpu", "cpu"), 40, 1)
     assert [timing.name for timing in found.timings][2] == "cuML KernelRidge"
     assert found.notes == []
-    assert fitted[0] == ({"alpha": pytest.approx(1e-3), "kernel": "precomputed"}, (40, 40), (40, 10))
+    assert fitted[0] == (
+        {"alpha": pytest.approx(1e-3), "kernel": "precomputed"},
+        (40, 40),
+        (40, 10),
+    )
 
 
 # --- the page ---
@@ -273,13 +356,17 @@ def run(script, monkeypatch):
     module = script("gpu_run")
     monkeypatch.setattr(module.ctypes, "CDLL", lambda name: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(module, "find_launcher", lambda: SimpleNamespace(xp=fake_cupy(), capability=90))
+    monkeypatch.setattr(
+        module, "find_launcher", lambda: SimpleNamespace(xp=fake_cupy(), capability=90)
+    )
     return module
 
 
 def spoiled(run, monkeypatch, what):
     if what == "driver":
-        monkeypatch.setattr(run.ctypes, "CDLL", raising(OSError("libcuda.so.1: cannot open shared object file")))
+        monkeypatch.setattr(
+            run.ctypes, "CDLL", raising(OSError("libcuda.so.1: cannot open shared object file"))
+        )
     elif what == "torch":
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     else:
@@ -291,7 +378,11 @@ def spoiled(run, monkeypatch, what):
 @pytest.mark.parametrize(
     ("what", "match"),
     [
-        ("driver", "make gpu needs an NVIDIA GPU, and there is no NVIDIA driver on this machine. Run it where nvidia-smi lists a GPU."),
+        (
+            "driver",
+            "make gpu needs an NVIDIA GPU, and there is no NVIDIA driver on this machine. "
+            "Run it where nvidia-smi lists a GPU.",
+        ),
         ("cupy", "pip install -e '.[cuda12]' 'cuda-toolkit[cublas,cusolver,sanitizer]==12.*'"),
         ("device", "make gpu cannot run: there is an NVIDIA driver, but no device can be seen"),
         ("torch", "make gpu needs a PyTorch for CUDA"),
@@ -307,15 +398,23 @@ def test_without_a_gpu_one_line_and_code_2(run, what, match, monkeypatch, capsys
     assert not (tmp_path / "results").exists()
 
 
-@pytest.mark.parametrize(("tests", "clean", "code"), [(True, True, 0), (False, True, 1), (True, False, 1)])
+@pytest.mark.parametrize(
+    ("tests", "clean", "code"), [(True, True, 0), (False, True, 1), (True, False, 1)]
+)
 def test_steps_and_exit_codes(run, tests, clean, code, monkeypatch, capsys, tmp_path):
     asked = []
     monkeypatch.setattr(run, "run_tests", lambda: ("7 passed", tests))
     monkeypatch.setattr(run, "run_sanitizer", lambda: ([], clean))
     monkeypatch.setattr(run, "about", lambda launcher: {"device": "an H100"})
-    monkeypatch.setattr(run.gpu_compare, "compare_all", lambda place, sizes, repeat: asked.append((sizes, repeat)) or [])
+    monkeypatch.setattr(
+        run.gpu_compare,
+        "compare_all",
+        lambda place, sizes, repeat: asked.append((sizes, repeat)) or [],
+    )
     monkeypatch.setattr(run.gpu_compare, "Place", lambda *args: None)
-    monkeypatch.setattr(run, "find_launcher", lambda: SimpleNamespace(xp=fake_cupy_with_synchronize()))
+    monkeypatch.setattr(
+        run, "find_launcher", lambda: SimpleNamespace(xp=fake_cupy_with_synchronize())
+    )
     assert run.main(["--out", str(tmp_path), "--repeat", "3"]) == code
     assert asked == [(run.gpu_compare.LARGE, 3)]
     assert "- tests: 7 passed" in (tmp_path / "gpu.md").read_text()
@@ -332,7 +431,10 @@ def fake_cupy_with_synchronize(**parts):
 
 def test_what_the_page_says_of_the_machine(run, monkeypatch, tmp_path):
     xp = fake_cupy(__version__="14.2.0")
-    xp.cuda.runtime.getDeviceProperties = lambda number: {"name": b"NVIDIA H100", "totalGlobalMem": 85 * 10**9}
+    xp.cuda.runtime.getDeviceProperties = lambda number: {
+        "name": b"NVIDIA H100",
+        "totalGlobalMem": 85 * 10**9,
+    }
     launcher = SimpleNamespace(xp=xp, capability=90, device=SimpleNamespace(id=0))
     program = tmp_path / "nvidia-smi"
     program.write_text("#!/bin/sh\necho 575.57.08\n")
@@ -347,7 +449,11 @@ def test_what_the_page_says_of_the_machine(run, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("output", "line"), [("....\n\n=== 7 passed, 1 skipped in 3s ===\n\n", "7 passed, 1 skipped in 3s"), ("", "no output")]
+    ("output", "line"),
+    [
+        ("....\n\n=== 7 passed, 1 skipped in 3s ===\n\n", "7 passed, 1 skipped in 3s"),
+        ("", "no output"),
+    ],
 )
 def test_last_line_of_pytest(script, output, line):
     assert script("gpu_run").summary(output) == line
@@ -373,7 +479,11 @@ def test_make_gpu_runs_it():
 
 def test_tests_for_gpus_say_why_they_are_skipped(monkeypatch):
     why = conftest.no_device.__wrapped__
-    monkeypatch.setattr(devices, "find_launcher", raising(BackendError('no driver. Install one, or use backend="cpu".')))
+    monkeypatch.setattr(
+        devices,
+        "find_launcher",
+        raising(BackendError('no driver. Install one, or use backend="cpu".')),
+    )
     assert why() == "no driver. Install one"
     monkeypatch.setattr(devices, "find_launcher", lambda: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

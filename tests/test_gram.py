@@ -22,7 +22,9 @@ from npk.gram.writing import plan_in_memory, plan_on_disk
 @pytest.fixture(scope="module")
 def net():
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(5, 70), nn.ReLU(), nn.Linear(70, 65), nn.ReLU(), nn.Linear(65, 2)).eval()
+    return nn.Sequential(
+        nn.Linear(5, 70), nn.ReLU(), nn.Linear(70, 65), nn.ReLU(), nn.Linear(65, 2)
+    ).eval()
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +47,17 @@ def budget(table, side, cols=None, dtype="float32"):
     engine = NeuralPathKernel(None, dtype=dtype).engine
     backend, _ = engine.prepare(table)
     held = table.nbytes + (cols.nbytes if cols is not None else 0)
-    return memory_demand(backend, engine, held, (len(table), len(cols if cols is not None else table))).bytes(side)
+    return memory_demand(
+        backend, engine, held, (len(table), len(cols if cols is not None else table))
+    ).bytes(side)
 
 
 # tiles
 
 
-@pytest.mark.parametrize(("n", "m", "side"), [(10, 10, 4), (1, 9, 4), (9, 1, 4), (8, 8, 4), (3, 3, 16), (5, 7, 1)])
+@pytest.mark.parametrize(
+    ("n", "m", "side"), [(10, 10, 4), (1, 9, 4), (9, 1, 4), (8, 8, 4), (3, 3, 16), (5, 7, 1)]
+)
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_tiles_cover_the_matrix_once(n, m, side, symmetric):
     m = n if symmetric else m
@@ -70,7 +76,10 @@ def test_tiles_cover_the_matrix_once(n, m, side, symmetric):
 def test_the_largest_tiles_that_keep_the_promise():
     demand = Demand(fixed=1000, sample=10, pair=1)
     assert demand.bytes(16) == 1000 + 160 + 256
-    sides = {bytes_: plan_tiles(500, 500, demand, budget=bytes_, symmetric=True).side for bytes_ in (1012, 1056, 1416, 2344, 10**6)}
+    sides = {
+        bytes_: plan_tiles(500, 500, demand, budget=bytes_, symmetric=True).side
+        for bytes_ in (1012, 1056, 1416, 2344, 10**6)
+    }
     assert sides == {1012: 1, 1056: 4, 1416: 16, 2344: 32, 10**6: 1024}
     assert plan_tiles(500, 500, demand, budget=None, symmetric=True).side == 1024
     assert plan_tiles(500, 500, demand, budget=1416, symmetric=True, side=16).side == 16
@@ -78,7 +87,11 @@ def test_the_largest_tiles_that_keep_the_promise():
 
 def test_a_budget_that_is_too_small_names_the_smallest():
     demand = Demand(fixed=1000, sample=10, pair=1)
-    with pytest.raises(OptionError, match="memory=1010 bytes is too little for 500 x 400 samples: the smallest that works is 1011 bytes"):
+    with pytest.raises(
+        OptionError,
+        match="memory=1010 bytes is too little for 500 x 400 samples: "
+        "the smallest that works is 1011 bytes",
+    ):
         plan_tiles(500, 400, demand, budget=1010, symmetric=False)
     assert plan_tiles(500, 400, demand, budget=1011, symmetric=False).side == 1
     with pytest.raises(OptionError, match="the smallest that works is 1416 bytes"):
@@ -92,14 +105,20 @@ def test_what_comes_before_the_tiles_counts_and_a_margin_is_named():
     with pytest.raises(OptionError, match="the smallest that works is 5050 bytes"):
         plan_tiles(500, 500, demand, budget=4999, symmetric=True)
     with pytest.raises(OptionError, match="the smallest that works is 5050 bytes"):
-        plan_tiles(3, 3, demand, budget=4999, symmetric=True, side=1024)  # of a store: its tiles hold no more than there is
+        # of a store: its tiles hold no more than there is
+        plan_tiles(3, 3, demand, budget=4999, symmetric=True, side=1024)
 
 
 def test_two_gigabytes_for_tiles_where_nothing_is_promised():
     for fixed in (0, 10**12):
-        assert plan_tiles(5000, 5000, Demand(fixed, 0, 1900), budget=None, symmetric=True).side == 1024
-        assert plan_tiles(5000, 5000, Demand(fixed, 0, 2000), budget=None, symmetric=True).side == 512
-    assert plan_tiles(5000, 5000, Demand(0, 10**10, 0), budget=None, symmetric=True).side == 1  # one sample takes more
+        assert (
+            plan_tiles(5000, 5000, Demand(fixed, 0, 1900), budget=None, symmetric=True).side == 1024
+        )
+        assert (
+            plan_tiles(5000, 5000, Demand(fixed, 0, 2000), budget=None, symmetric=True).side == 512
+        )
+    # one sample takes more
+    assert plan_tiles(5000, 5000, Demand(0, 10**10, 0), budget=None, symmetric=True).side == 1
 
 
 class Told:
@@ -132,14 +151,21 @@ def test_the_recording_counts(where, X):
     """A network whose values take more than all that comes later."""
     from npk.gates.recording import bytes_to_record
 
-    wide = nn.Sequential(nn.Linear(5, 100_000), nn.Linear(100_000, 4), nn.ReLU(), nn.Linear(4, 1)).eval()
+    wide = nn.Sequential(
+        nn.Linear(5, 100_000), nn.Linear(100_000, 4), nn.ReLU(), nn.Linear(4, 1)
+    ).eval()
     for sides in ((X, None), (X[:3], X)):
         kernel = NeuralPathKernel(wide, progress=False)
         sources = kernel.sources(*sides)
         few = sources[0].few()
         recording = bytes_to_record(kernel.trace((5,)), len(X))
         assert recording > len(X) * 100_000 * 4
-        assert where(kernel.engine, kernel.engine.prepare(few)[0], sources, few.nbytes // len(few))[1].least >= X.nbytes + recording
+        assert (
+            where(kernel.engine, kernel.engine.prepare(few)[0], sources, few.nbytes // len(few))[
+                1
+            ].least
+            >= X.nbytes + recording
+        )
 
 
 def test_demand_counts_everything_that_is_held(table):
@@ -148,13 +174,23 @@ def test_demand_counts_everything_that_is_held(table):
     demand = memory_demand(backend, engine, table.nbytes, (50, 30))
     assert demand.fixed >= table.nbytes + 50 * 30 * 8 + backend.bytes_a_thread
     side = backend.side(table)
-    assert demand.sample * len(table) >= 2 * (side.bits.nbytes + side.reals.nbytes)  # rows and columns
+    # rows and columns
+    assert demand.sample * len(table) >= 2 * (side.bits.nbytes + side.reals.nbytes)
     assert demand.pair >= backend.dtype.itemsize
 
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [(None, None), (5, 5), ("8GB", 8 * 10**9), ("512MiB", 512 << 20), (" 1.5 k ", 1500), (".5TB", 5 * 10**11), ("100", 100), ("100b", 100)],
+    [
+        (None, None),
+        (5, 5),
+        ("8GB", 8 * 10**9),
+        ("512MiB", 512 << 20),
+        (" 1.5 k ", 1500),
+        (".5TB", 5 * 10**11),
+        ("100", 100),
+        ("100b", 100),
+    ],
 )
 def test_sizes(text, size):
     assert parse_bytes(text) == size
@@ -190,18 +226,32 @@ def test_results_do_not_depend_on_threads(table, K):
 @pytest.mark.parametrize("scale", ["fan_in", "count", "cosine"])
 def test_rectangular_kernels_are_slices_of_the_square_one(scale, table):
     square = npk.kernel(table, scale=scale)
-    for rows, cols in ((slice(0, 1), slice(0, 50)), (slice(3, 40), slice(7, 8)), (slice(0, 37), slice(13, 50))):
-        np.testing.assert_allclose(npk.kernel(table.take(rows), table.take(cols), scale=scale), square[rows, cols], rtol=2e-6, atol=0)
+    for rows, cols in (
+        (slice(0, 1), slice(0, 50)),
+        (slice(3, 40), slice(7, 8)),
+        (slice(0, 37), slice(13, 50)),
+    ):
+        np.testing.assert_allclose(
+            npk.kernel(table.take(rows), table.take(cols), scale=scale),
+            square[rows, cols],
+            rtol=2e-6,
+            atol=0,
+        )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_cosine(dtype, table):
-    plain, cosine = npk.kernel(table, dtype="float64"), npk.kernel(table, scale="cosine", dtype=dtype)
+    plain, cosine = (
+        npk.kernel(table, dtype="float64"),
+        npk.kernel(table, scale="cosine", dtype=dtype),
+    )
     root = np.sqrt(np.diagonal(plain))
     assert cosine.dtype == dtype
     np.testing.assert_array_equal(np.diagonal(cosine), 1)
     np.testing.assert_array_equal(cosine, cosine.T)
-    np.testing.assert_allclose(cosine, plain / np.outer(root, root), atol=1e-5 if dtype == "float32" else 1e-12)
+    np.testing.assert_allclose(
+        cosine, plain / np.outer(root, root), atol=1e-5 if dtype == "float32" else 1e-12
+    )
 
 
 def test_dead_inputs_have_cosine_zero_and_are_counted(X):
@@ -258,19 +308,26 @@ def test_values_outside_the_range(table):
     import dataclasses
 
     huge = dataclasses.replace(table, inputs=1e18 * table.inputs.astype(np.float64))
-    with pytest.raises(ScaleError, match='with scale="count" the largest kernel values are about 2.*Use scale="cosine"'):
+    with pytest.raises(
+        ScaleError,
+        match='with scale="count" the largest kernel values are about 2.*Use scale="cosine"',
+    ):
         npk.kernel(huge, scale="count")
     assert np.isfinite(npk.kernel(huge, scale="count", dtype="float64")).all()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_one_tiny_sample_is_no_matter_of_tiles(dtype, net, X):
-    """Alone in a tile it is not taken for a kernel outside the range; a kernel of such samples alone is."""
+    """Alone in a tile it is not taken for a kernel outside the range; a kernel of such samples
+    alone is.
+    """
     tiny = X.astype(np.float64)
     tiny[7] *= 1e-18 if dtype == "float32" else 1e-150
     table = npk.record_gates(net, tiny)
     whole = npk.kernel(table, dtype=dtype)
-    np.testing.assert_array_equal(npk.kernel(table, dtype=dtype, memory=budget(table, 1, dtype=dtype)), whole)
+    np.testing.assert_array_equal(
+        npk.kernel(table, dtype=dtype, memory=budget(table, 1, dtype=dtype)), whole
+    )
     assert whole[7, 7] > 0
     with pytest.raises(ScaleError, match="the largest kernel values are about 2"):
         npk.kernel(table.take(slice(7, 8)), dtype=dtype)
@@ -296,14 +353,24 @@ print(peak() - before + table.nbytes)
 @pytest.mark.slow
 def test_the_memory_promise_is_kept(tmp_path, rng):
     """Peak of a process of its own above what it holds before, with the table counted in."""
-    net = nn.Sequential(nn.Linear(64, 2048), nn.ReLU(), nn.Linear(2048, 2048), nn.ReLU(), nn.Linear(2048, 1)).eval()
+    net = nn.Sequential(
+        nn.Linear(64, 2048), nn.ReLU(), nn.Linear(2048, 2048), nn.ReLU(), nn.Linear(2048, 1)
+    ).eval()
     table = npk.record_gates(net, rng.standard_normal((6000, 64)).astype(np.float32))
     table.save(tmp_path / "gates")
     memory = 200 * 10**6  # 144 MB of them the result
-    output = subprocess.run([sys.executable, "-c", MEASURE, tmp_path / "gates", str(memory)], check=True, capture_output=True, text=True)
+    output = subprocess.run(
+        [sys.executable, "-c", MEASURE, tmp_path / "gates", str(memory)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     assert 140 * 10**6 < int(output.stdout) <= memory
 
 
 def test_a_cluster_needs_a_store(table):
-    with pytest.raises(OptionError, match="client= needs out=: workers write their tiles into a store that all of them see"):
+    with pytest.raises(
+        OptionError,
+        match="client= needs out=: workers write their tiles into a store that all of them see",
+    ):
         npk.kernel(table, client=object())

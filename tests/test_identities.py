@@ -1,4 +1,6 @@
-"""What is written proves that it belongs to the store: tiles and gates of other stores, and of other places, are refused or found."""
+"""What is written proves that it belongs to the store: tiles and gates of other stores, and of
+other places, are refused or found.
+"""
 
 import shutil
 from pathlib import Path
@@ -18,7 +20,10 @@ from npk.gram.verification import verify_store
 from npk.progress import Silent
 
 SIDE, PIECE = 4, 8
-ANOTHER = "is not, or no longer, the store that was opened: it was removed or replaced meanwhile. Nothing is written to it"
+ANOTHER = (
+    "is not, or no longer, the store that was opened: it was removed or replaced meanwhile. "
+    "Nothing is written to it"
+)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +34,10 @@ def X():
 @pytest.fixture(scope="module")
 def tables(X):
     """Of two networks of one architecture."""
-    nets = (npk.networks.build("fc", input_shape=(6,), classes=3, hidden=[20, 20], seed=seed) for seed in (1, 2))
+    nets = (
+        npk.networks.build("fc", input_shape=(6,), classes=3, hidden=[20, 20], seed=seed)
+        for seed in (1, 2)
+    )
     return [npk.record_gates(net, X) for net in nets]
 
 
@@ -48,7 +56,11 @@ def stores(tables, tmp_path):
 
 
 def files(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name[0] != "."}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name[0] != "."
+    }
 
 
 def found(store, what):
@@ -60,7 +72,9 @@ def found(store, what):
 
 
 def test_a_tile_of_another_store_is_found(stores):
-    """With its checksum, and the store was made of the same samples by a network of the same architecture."""
+    """With its checksum, and the store was made of the same samples by a network of the same
+    architecture.
+    """
     A, B = stores
     for name in ("tiles/0-0/c/0/1", "checksums/0-0/c/0/1"):
         shutil.copy(A / name, B / name)
@@ -78,7 +92,9 @@ def test_a_tile_in_another_place_is_found(stores):
 def test_a_tile_of_the_same_kernel_made_twice_is_found(tables, stores, tmp_path):
     """A checksum is of a store, not of what it holds."""
     npk.kernel(tables[0].take(slice(24)), out=tmp_path / "C", progress=False)
-    assert (tmp_path / "C/tiles/0-0/c/0/1").read_bytes() == (stores[0] / "tiles/0-0/c/0/1").read_bytes()
+    assert (tmp_path / "C/tiles/0-0/c/0/1").read_bytes() == (
+        stores[0] / "tiles/0-0/c/0/1"
+    ).read_bytes()
     shutil.copy(stores[0] / "checksums/0-0/c/0/1", tmp_path / "C/checksums/0-0/c/0/1")
     found(tmp_path / "C", r"tile \(0, 1\)")
 
@@ -89,7 +105,9 @@ def test_a_tile_of_a_copy_that_grew_otherwise_is_found(tables, X, stores, tmp_pa
     others = tables[0].take(np.r_[:24, 39:31:-1])
     npk.kernel(tables[0].take(slice(32)), out=A, progress=False)
     npk.kernel(others, out=tmp_path / "copy", progress=False)
-    np.testing.assert_array_equal(np.asarray(npk.Gram.load(tmp_path / "copy")), npk.kernel(others, progress=False))
+    np.testing.assert_array_equal(
+        np.asarray(npk.Gram.load(tmp_path / "copy")), npk.kernel(others, progress=False)
+    )
     for name in ("tiles/0-1/c/1/0", "checksums/0-1/c/1/0"):
         shutil.copy(tmp_path / "copy" / name, A / name)
     found(A, r"tile \(1, 6\)")
@@ -138,7 +156,14 @@ def replaced(path, tables):
         lambda store, tile, table: store.rows.forget(0),
         lambda store, tile, table: store.rows.extend(3),
     ],
-    ids=["a tile", "a tile that is dropped", "growth", "gates", "gates that are dropped", "room for gates"],
+    ids=[
+        "a tile",
+        "a tile that is dropped",
+        "growth",
+        "gates",
+        "gates that are dropped",
+        "room for gates",
+    ],
 )
 def test_nothing_is_written_to_a_store_that_was_made_again(write, tables, stores):
     store = GramStore.open(stores[0], write=True)
@@ -149,16 +174,28 @@ def test_nothing_is_written_to_a_store_that_was_made_again(write, tables, stores
     assert files(stores[0]) == there
 
 
-def test_a_checksum_is_not_written_either_where_the_store_was_made_again_under_the_tile(tables, stores, monkeypatch):
+def test_a_checksum_is_not_written_either_where_the_store_was_made_again_under_the_tile(
+    tables, stores, monkeypatch
+):
     """What the tile overwrote is found: the checksum that is there is of another tile."""
     from npk.stores import blocks as module
 
-    store, tile, checksum = GramStore.open(stores[0], write=True), next(iter(GramStore.open(stores[0]).plan)), module._checksum
+    store, tile, checksum = (
+        GramStore.open(stores[0], write=True),
+        next(iter(GramStore.open(stores[0]).plan)),
+        module._checksum,
+    )
     values = store.read(tile)
-    monkeypatch.setattr(module, "_checksum", lambda *of: (monkeypatch.undo(), replaced(stores[0], tables), checksum(*of))[-1])
+    monkeypatch.setattr(
+        module,
+        "_checksum",
+        lambda *of: (monkeypatch.undo(), replaced(stores[0], tables), checksum(*of))[-1],
+    )
     with pytest.raises(StoreError, match=ANOTHER):
         store.write(tile, values)
-    np.testing.assert_array_equal(np.asarray(npk.Gram.load(stores[0])), npk.kernel(tables[1].take(slice(24)), progress=False))
+    np.testing.assert_array_equal(
+        np.asarray(npk.Gram.load(stores[0])), npk.kernel(tables[1].take(slice(24)), progress=False)
+    )
 
 
 def test_a_writer_may_go_on_in_a_store_that_grew(tables, stores):
@@ -173,7 +210,13 @@ def test_a_store_that_is_made_again_before_it_is_locked_is_refused(tables, store
     from npk.gram import store as module
 
     lock = module.locked
-    monkeypatch.setattr(module, "locked", lambda *of, **more: (monkeypatch.undo(), replaced(stores[0], tables), lock(*of, **more))[-1])
+    monkeypatch.setattr(
+        module,
+        "locked",
+        lambda *of, **more: (monkeypatch.undo(), replaced(stores[0], tables), lock(*of, **more))[
+            -1
+        ],
+    )
     with pytest.raises(StoreError, match=ANOTHER), GramStore.writing(stores[0]):
         pass
 
@@ -198,7 +241,9 @@ def test_growth_cut_short_between_manifest_and_gates_names_them_alike(tables, st
         with pytest.raises(ZeroDivisionError):
             npk.kernel(tables[0].take(slice(30)), out=stores[0], progress=False)
     gram = npk.kernel(tables[0].take(slice(36)), out=stores[0], progress=False)
-    np.testing.assert_array_equal(np.asarray(gram), npk.kernel(tables[0].take(slice(36)), progress=False))
+    np.testing.assert_array_equal(
+        np.asarray(gram), npk.kernel(tables[0].take(slice(36)), progress=False)
+    )
     assert gram.store.rows.identities[0] == gram.store.identities[0]
     assert Path(stores[0] / "rows" / "2").is_dir()
 
@@ -207,7 +252,12 @@ def test_the_demo_replaces_its_own_stores_but_none_that_another_process_writes(t
     machines = Machines.__new__(Machines)
     machines.folder, there = stores[0].parent, files(stores[0])
     kernel, other = NeuralPathKernel(None, progress=False), tables[1].take(slice(24))
-    with locked(stores[0] / ".lock", of="it"), pytest.raises(StoreError, match="is being written by process"):
+    with (
+        locked(stores[0] / ".lock", of="it"),
+        pytest.raises(StoreError, match="is being written by process"),
+    ):
         machines.stored(kernel, other, None, "A")
     assert files(stores[0]) == there
-    np.testing.assert_array_equal(np.asarray(machines.stored(kernel, other, None, "A")), npk.kernel(other, progress=False))
+    np.testing.assert_array_equal(
+        np.asarray(machines.stored(kernel, other, None, "A")), npk.kernel(other, progress=False)
+    )

@@ -13,34 +13,57 @@ HEAVY = ("torch", "numba", "matplotlib", "zarr", "plotly", "sklearn", "scipy", "
 
 
 def in_fresh_interpreter(code):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout.strip()
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    ).stdout.strip()
 
 
 def test_import_loads_no_heavy_library():
-    loaded = in_fresh_interpreter(f"import npk, sys; print([name for name in {HEAVY!r} if name in sys.modules])")
+    loaded = in_fresh_interpreter(
+        f"import npk, sys; print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
     assert loaded == "[]"
 
 
 def test_import_takes_less_than_a_second():
-    seconds = in_fresh_interpreter("import time; start = time.perf_counter(); import npk; print(time.perf_counter() - start)")
-    assert float(seconds) < 1  # milliseconds when nothing heavy is loaded: a wide guard, not a measurement
+    seconds = in_fresh_interpreter(
+        "import time; start = time.perf_counter(); import npk; print(time.perf_counter() - start)"
+    )
+    # milliseconds when nothing heavy is loaded: a wide guard, not a measurement
+    assert float(seconds) < 1
 
 
 def test_names_and_errors_need_nothing_heavy():
-    code = f"import npk, sys; npk.errors.NpkError; dir(npk); print([name for name in {HEAVY!r} if name in sys.modules])"
+    code = (
+        f"import npk, sys; npk.errors.NpkError; dir(npk); print([name for name in {HEAVY!r} if "
+        f"name in sys.modules])"
+    )
     assert in_fresh_interpreter(code) == "[]"
 
 
 def test_version_is_readable_without_importing():
     tree = ast.parse(Path(npk.__file__).read_text())
-    values = [n.value for n in tree.body if isinstance(n, ast.Assign) and getattr(n.targets[0], "id", None) == "__version__"]
+    values = [
+        n.value
+        for n in tree.body
+        if isinstance(n, ast.Assign) and getattr(n.targets[0], "id", None) == "__version__"
+    ]
     assert [ast.literal_eval(value) for value in values] == [npk.__version__]
 
 
 def test_type_checker_and_interpreter_see_the_same_names():
     tree = ast.parse(Path(npk.__file__).read_text())
-    (block,) = [n for n in tree.body if isinstance(n, ast.If) and getattr(n.test, "id", None) == "TYPE_CHECKING"]
-    typed = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    (block,) = [
+        n
+        for n in tree.body
+        if isinstance(n, ast.If) and getattr(n.test, "id", None) == "TYPE_CHECKING"
+    ]
+    typed = {
+        alias.name: node.module
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
     assert typed == npk._HOME
 
 

@@ -1,4 +1,6 @@
-"""Networks that work in place on what they are given: read as they compute, and the caller's arrays stay as they are."""
+"""Networks that work in place on what they are given: read as they compute, and the caller's arrays
+stay as they are.
+"""
 
 import numpy as np
 import pytest
@@ -73,7 +75,12 @@ def X():
 def test_the_kernel_is_that_of_the_network_without_working_in_place(pair, X):
     net, same = pair
     before, hooks = X.copy(), dict(net._forward_pre_hooks)
-    np.testing.assert_allclose(npk.kernel(net, X, progress=False), npk.kernel(same, X, progress=False), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        npk.kernel(net, X, progress=False),
+        npk.kernel(same, X, progress=False),
+        rtol=1e-6,
+        atol=1e-6,
+    )
     np.testing.assert_array_equal(X, before)
     assert net._forward_pre_hooks == hooks
 
@@ -85,7 +92,12 @@ def test_hooks_of_the_network_run_as_before(X):
     same.load_state_dict(net.state_dict())
     net.register_forward_pre_hook(lambda _module, inputs: (inputs[0].add_(1.0),))
     same.register_forward_pre_hook(lambda _module, inputs: (inputs[0] + 1.0,))
-    np.testing.assert_allclose(npk.kernel(net, X, progress=False), npk.kernel(same, X, progress=False), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        npk.kernel(net, X, progress=False),
+        npk.kernel(same, X, progress=False),
+        rtol=1e-6,
+        atol=1e-6,
+    )
 
 
 def test_checks_leave_the_samples_alone(pair, X):
@@ -102,7 +114,10 @@ def test_checks_leave_the_samples_alone(pair, X):
 def test_training_leaves_the_samples_alone(pair, X):
     """And validates on the same samples after every epoch."""
     X, y = np.tile(X, (5, 1)), np.tile(np.arange(3), 10)
-    before, options = X.copy(), {"epochs": 3, "validation": 0.2, "batch_size": 8, "seed": 0, "progress": False}
+    before, options = (
+        X.copy(),
+        {"epochs": 3, "validation": 0.2, "batch_size": 8, "seed": 0, "progress": False},
+    )
     results = [npk.networks.train(net, X, y, **options) for net in pair]
     np.testing.assert_array_equal(X, before)
     for name in ("curve_train", "curve_validation"):
@@ -112,7 +127,12 @@ def test_training_leaves_the_samples_alone(pair, X):
 def test_a_chosen_output_is_that_of_its_module():
     """The ReLU behind it works in place on what it gave."""
     torch.manual_seed(0)
-    net, x = nn.Sequential(nn.Linear(4, 3), nn.ReLU(inplace=True), nn.Linear(3, 2)).eval(), torch.randn(5, 4)
+    net, x = (
+        nn.Sequential(nn.Linear(4, 3), nn.ReLU(inplace=True), nn.Linear(3, 2)).eval(),
+        torch.randn(5, 4),
+    )
     chosen = npk.choose_output(net, "0")
     torch.testing.assert_close(chosen(x), net[0](x), rtol=0, atol=0)
-    assert [node.operator for node in npk.trace(chosen, (4,)).nodes] == [node.operator for node in npk.trace(net[:1], (4,)).nodes]
+    assert [node.operator for node in npk.trace(chosen, (4,)).nodes] == [
+        node.operator for node in npk.trace(net[:1], (4,)).nodes
+    ]

@@ -27,8 +27,14 @@ def constant(name, value):
 
 def model(nodes, weights, functions=(), shape=("n", 4)):
     """An ONNX model that multiplies its input by w and adds the constant k, which the nodes make."""
-    last = [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("Add", ["a", "k"], ["y"])]
-    tensors = [constant(name, value) for name, value in {"w": np.ones((4, 3), np.float32), **weights}.items()]
+    last = [
+        helper.make_node("MatMul", ["x", "w"], ["a"]),
+        helper.make_node("Add", ["a", "k"], ["y"]),
+    ]
+    tensors = [
+        constant(name, value)
+        for name, value in {"w": np.ones((4, 3), np.float32), **weights}.items()
+    ]
     graph = helper.make_graph([*nodes, *last], "g", [info("x", shape)], [info("y", None)], tensors)
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=8, functions=list(functions))
@@ -45,7 +51,9 @@ def loop():
 
 
 def branch():
-    return helper.make_graph([node("Constant", "", "r", value=constant("", np.float32(1)))], "b", [], [info("r")])
+    return helper.make_graph(
+        [node("Constant", "", "r", value=constant("", np.float32(1)))], "b", [], [info("r")]
+    )
 
 
 def scan():
@@ -60,8 +68,14 @@ def i64(*values):
 LARGE = 10**10
 ONE = np.float32(1)
 CONSTANTS = {
-    "Loop": ([node("Loop", "t y1 o", body=loop())], {"t": np.int64(10**15), "y1": np.True_, "o": ONE}),
-    "Scan": ([node("Scan", "o e", "k z", body=scan(), num_scan_inputs=1)], {"o": ONE, "e": np.ones(10, np.float32)}),
+    "Loop": (
+        [node("Loop", "t y1 o", body=loop())],
+        {"t": np.int64(10**15), "y1": np.True_, "o": ONE},
+    ),
+    "Scan": (
+        [node("Scan", "o e", "k z", body=scan(), num_scan_inputs=1)],
+        {"o": ONE, "e": np.ones(10, np.float32)},
+    ),
     "If": ([node("If", "c", then_branch=branch(), else_branch=branch())], {"c": np.True_}),
     "ConstantOfShape": ([node("ConstantOfShape", "s")], {"s": i64(LARGE)}),
     "Expand": ([node("Expand", "o s")], {"o": ONE, "s": i64(LARGE, 3)}),
@@ -70,11 +84,24 @@ CONSTANTS = {
     "Pad": ([node("Pad", "o s")], {"o": np.ones(3, np.float32), "s": i64(0, LARGE)}),
     "Resize": (
         [node("Resize", "o e f", mode="nearest")],
-        {"o": np.ones((1, 1, 3, 3), np.float32), "e": np.zeros(0, np.float32), "f": np.array([1, 1, 1e5, 1e5], np.float32)},
+        {
+            "o": np.ones((1, 1, 3, 3), np.float32),
+            "e": np.zeros(0, np.float32),
+            "f": np.array([1, 1, 1e5, 1e5], np.float32),
+        },
     ),
-    "OneHot": ([node("OneHot", "i d v")], {"i": i64(0, 1), "d": np.int64(LARGE), "v": np.array([0, 1], np.float32)}),
-    "MatMul": ([node("MatMul", "u v")], {"u": np.ones((20000, 1), np.float32), "v": np.ones((1, 20000), np.float32)}),
-    "Add": ([node("Add", "u v")], {"u": np.ones((20000, 1), np.float32), "v": np.ones((1, 20000), np.float32)}),
+    "OneHot": (
+        [node("OneHot", "i d v")],
+        {"i": i64(0, 1), "d": np.int64(LARGE), "v": np.array([0, 1], np.float32)},
+    ),
+    "MatMul": (
+        [node("MatMul", "u v")],
+        {"u": np.ones((20000, 1), np.float32), "v": np.ones((1, 20000), np.float32)},
+    ),
+    "Add": (
+        [node("Add", "u v")],
+        {"u": np.ones((20000, 1), np.float32), "v": np.ones((1, 20000), np.float32)},
+    ),
     "Conv": (
         [node("Conv", "o f", pads=[10**5] * 4)],
         {"o": np.ones((1, 1, 3, 3), np.float32), "f": np.ones((1, 1, 3, 3), np.float32)},
@@ -100,9 +127,18 @@ def test_a_chain_of_growing_constants_is_refused(tmp_path):
 
 
 def function(name, calls):
-    body = [helper.make_node(called, ["a"], [f"b{i}"], domain="own") for i, called in enumerate(calls)]
+    body = [
+        helper.make_node(called, ["a"], [f"b{i}"], domain="own") for i, called in enumerate(calls)
+    ]
     body = [*body, helper.make_node("Sum", [f"b{i}" for i in range(len(calls))], ["b"])]
-    return helper.make_function("own", name, ["a"], ["b"], body, [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)])
+    return helper.make_function(
+        "own",
+        name,
+        ["a"],
+        ["b"],
+        body,
+        [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)],
+    )
 
 
 FUNCTIONS = {
@@ -156,8 +192,20 @@ def test_external_data_lie_beside_the_file(tmp_path):
     (folder / "link").symlink_to(tmp_path / "w")
     (folder / "way").symlink_to(tmp_path)
     for place in ("w", "sub/w"):
-        assert npk.load(with_external(folder, location=place))(torch.ones(2, 4)).tolist() == [[5.0] * 3] * 2
-    for place in ("../w", str(tmp_path / "w"), "sub/../../w", "link", "way/w", "missing", "", "sub"):
+        assert (
+            npk.load(with_external(folder, location=place))(torch.ones(2, 4)).tolist()
+            == [[5.0] * 3] * 2
+        )
+    for place in (
+        "../w",
+        str(tmp_path / "w"),
+        "sub/../../w",
+        "link",
+        "way/w",
+        "missing",
+        "",
+        "sub",
+    ):
         with pytest.raises(CheckpointError, match="external data"):
             npk.load(with_external(folder, location=place))
     for more in ({"offset": 8}, {"length": 4}, {"length": 400}, {"offset": -4, "length": 12}):
@@ -172,7 +220,9 @@ def described(path, change):
     """A file of npk whose architecture was changed, and its checksum with it."""
     net = npk.networks.build("residual", input_shape=[1, 4, 4], classes=2, widths=[2], seed=0)
     architecture = {**net.architecture, **change}
-    text = json.dumps({"format": 1, "version": "0", "architecture": architecture, "details": {}}, sort_keys=True)
+    text = json.dumps(
+        {"format": 1, "version": "0", "architecture": architecture, "details": {}}, sort_keys=True
+    )
     state = net.state_dict()
     save_file(state, path, metadata={"npk": text, "sha256": _digest(state, text)})
 
@@ -194,16 +244,29 @@ def test_an_architecture_larger_than_its_file_is_refused_before_it_is_built(tmp_
     assert npk.load(tmp_path / "x.safetensors")
     described(tmp_path / "x.safetensors", ARCHITECTURES[what])
     start = time.process_time()
-    with pytest.raises(CheckpointError, match=r"does not fit the architecture|cannot make the architecture"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"does not fit the architecture|cannot make the "
+        r"architecture",
+    ):
         npk.load(tmp_path / "x.safetensors")
     assert time.process_time() - start < 20
 
 
 @pytest.mark.parametrize(
-    "text", ["[" * 100_000, '{"format": Infinity, "version": 0, "architecture": 0, "details": 0}', '{"format": 1}', "1", '{"format": []}']
+    "text",
+    [
+        "[" * 100_000,
+        '{"format": Infinity, "version": 0, "architecture": 0, "details": 0}',
+        '{"format": 1}',
+        "1",
+        '{"format": []}',
+    ],
 )
 def test_a_description_that_is_none(tmp_path, text):
-    save_file({"a": torch.ones(2)}, tmp_path / "x.safetensors", metadata={"npk": text, "sha256": ""})
+    save_file(
+        {"a": torch.ones(2)}, tmp_path / "x.safetensors", metadata={"npk": text, "sha256": ""}
+    )
     for read in (npk.load, npk.checkpoint.read_details):
         with pytest.raises(CheckpointError, match="its description is damaged"):
             read(tmp_path / "x.safetensors")
@@ -211,7 +274,9 @@ def test_a_description_that_is_none(tmp_path, text):
 
 def test_weights_that_are_no_numbers_are_refused(tmp_path):
     for value in (float("nan"), float("inf")):
-        torch.save({"weight": torch.tensor([[1.0, value]]), "bias": torch.zeros(1)}, tmp_path / "x.pt")
+        torch.save(
+            {"weight": torch.tensor([[1.0, value]]), "bias": torch.zeros(1)}, tmp_path / "x.pt"
+        )
         with pytest.raises(CheckpointError, match="the weight weight holds NaN or infinity"):
             npk.load(tmp_path / "x.pt", arch=lambda: torch.nn.Linear(2, 1))
         norm = torch.nn.BatchNorm1d(2)

@@ -27,7 +27,9 @@ def three_classes(samples):
 
 
 def closeness(actual, expected, tolerance=1e-9):
-    return np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
+    return np.testing.assert_allclose(
+        actual, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max()
+    )
 
 
 # --- ridge -----------------------------------------------------------------------------------------------------------------------
@@ -37,8 +39,15 @@ def closeness(actual, expected, tolerance=1e-9):
 @pytest.mark.parametrize("alpha", [1e-3, 0.5])
 def test_both_solvers_agree_with_kernel_ridge(gram, rng, outputs, alpha):
     y = rng.normal(size=37 if outputs is None else (37, outputs))
-    expected = KernelRidge(alpha=alpha * np.mean(np.diagonal(gram)), kernel="precomputed").fit(gram, y).dual_coef_
-    by_cholesky, by_eigenvalues = ridge.fit(gram, y, alpha).solution, ridge.solve(ridge.factor(gram), y, alpha)
+    expected = (
+        KernelRidge(alpha=alpha * np.mean(np.diagonal(gram)), kernel="precomputed")
+        .fit(gram, y)
+        .dual_coef_
+    )
+    by_cholesky, by_eigenvalues = (
+        ridge.fit(gram, y, alpha).solution,
+        ridge.solve(ridge.factor(gram), y, alpha),
+    )
     for solution in (by_cholesky, by_eigenvalues):
         assert solution.coefficients.shape == y.shape
         closeness(solution.coefficients, expected)
@@ -70,12 +79,18 @@ def test_leave_one_out_is_the_brute_force_loop(gram, rng, outputs, alpha):
 def test_auto_takes_the_least_leave_one_out_error(gram, samples, rng):
     y = np.sin(samples[:, 0]) + 0.3 * rng.normal(size=37)
     machine = ridge.fit(gram, y)
-    errors = [np.mean(ridge.leave_one_out(ridge.factor(gram), y, alpha) ** 2) for alpha in machine.choice.alphas]
+    errors = [
+        np.mean(ridge.leave_one_out(ridge.factor(gram), y, alpha) ** 2)
+        for alpha in machine.choice.alphas
+    ]
     closeness(machine.choice.squared_error, errors)
     assert machine.alpha == machine.choice.alphas[np.argmin(errors)]
-    assert machine.choice.alphas.min() < machine.alpha < machine.choice.alphas.max()  # a real choice, not an end of the grid
+    # a real choice, not an end of the grid
+    assert machine.choice.alphas.min() < machine.alpha < machine.choice.alphas.max()
     assert machine.choice.accuracy is None
-    closeness(machine.solution.coefficients, ridge.fit(gram, y, machine.alpha).solution.coefficients)
+    closeness(
+        machine.solution.coefficients, ridge.fit(gram, y, machine.alpha).solution.coefficients
+    )
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -83,7 +98,9 @@ def test_accuracy_first_then_squared_error(gram, samples, rng, classes):
     labels = three_classes(samples + 0.1 * rng.normal(size=samples.shape)) % classes
     targets, _ = ridge.signed_targets(labels)
     choice = ridge.fit(gram, targets, criterion="accuracy").choice
-    scores = [targets - ridge.leave_one_out(ridge.factor(gram), targets, alpha) for alpha in choice.alphas]
+    scores = [
+        targets - ridge.leave_one_out(ridge.factor(gram), targets, alpha) for alpha in choice.alphas
+    ]
     predicted = [(s > 0).astype(int) if classes == 2 else s.argmax(axis=1) for s in scores]
     closeness(choice.accuracy, [np.mean(p == labels) for p in predicted])
     ties = choice.accuracy == choice.accuracy.max()
@@ -131,7 +148,10 @@ def test_a_dead_sample_does_not_disturb_the_others(gram, rng):
     with_dead = np.zeros((38, 38))
     with_dead[:37, :37] = gram
     alpha = 0.1 * 38 / 37  # the mean diagonal is smaller by the dead sample
-    closeness(ridge.fit(with_dead, y, alpha).solution.coefficients[:37], ridge.fit(gram, y[:37], 0.1).solution.coefficients)
+    closeness(
+        ridge.fit(with_dead, y, alpha).solution.coefficients[:37],
+        ridge.fit(gram, y[:37], 0.1).solution.coefficients,
+    )
 
 
 def test_signed_targets():
@@ -186,9 +206,13 @@ def test_negative_eigenvalues_are_refused(gram, scale):
 def test_alpha_below_rounding_is_refused(rng):
     features = rng.normal(size=(20, 2))
     gram = features @ features.T - 1e-15 * np.eye(20)
-    with pytest.raises(DataError, match="alpha = 0 times its mean diagonal is not positive definite"):
+    with pytest.raises(
+        DataError, match="alpha = 0 times its mean diagonal is not positive definite"
+    ):
         ridge.fit(gram, np.ones(20), 0)
-    with pytest.raises(DataError, match="alpha = 0 times its mean diagonal is not positive definite"):
+    with pytest.raises(
+        DataError, match="alpha = 0 times its mean diagonal is not positive definite"
+    ):
         ridge.solve(ridge.factor(gram), np.ones(20), 0)
     float32_gram = gram.astype(np.float32)
     with pytest.raises(OptionError, match="no alpha is above the rounding of K"):
@@ -237,18 +261,28 @@ def test_bad_labels():
 
 def test_svm_is_scikit_learns(gram, samples):
     labels = three_classes(samples)
-    ours, theirs = svm.fit(gram, labels, C=2.0).machine, SVC(kernel="precomputed", C=2.0).fit(gram, labels)
+    ours, theirs = (
+        svm.fit(gram, labels, C=2.0).machine,
+        SVC(kernel="precomputed", C=2.0).fit(gram, labels),
+    )
     np.testing.assert_array_equal(ours.support_, theirs.support_)
     np.testing.assert_array_equal(ours.dual_coef_, theirs.dual_coef_)
     np.testing.assert_array_equal(ours.predict(gram), theirs.predict(gram))
 
 
 def test_cost_is_that_of_scikit_learns_search_on_the_same_folds(gram, samples, rng):
-    labels = np.array(["r", "g", "b"])[three_classes(samples + 0.3 * rng.normal(size=samples.shape))]
+    labels = np.array(["r", "g", "b"])[
+        three_classes(samples + 0.3 * rng.normal(size=samples.shape))
+    ]
     fitted = svm.fit(gram, labels)
     grid = {"C": np.array(svm.COSTS) / np.mean(np.diagonal(gram))}
     folds = min(5, np.unique(labels, return_counts=True)[1].min())
-    search = GridSearchCV(SVC(kernel="precomputed"), grid, cv=StratifiedKFold(folds), scoring=lambda m, K, y: np.sum(m.predict(K) == y))
+    search = GridSearchCV(
+        SVC(kernel="precomputed"),
+        grid,
+        cv=StratifiedKFold(folds),
+        scoring=lambda m, K, y: np.sum(m.predict(K) == y),
+    )
     search.fit(gram, labels)
     closeness(fitted.choice.accuracy, search.cv_results_["mean_test_score"] * folds / 37)
     assert fitted.C == search.best_params_["C"]

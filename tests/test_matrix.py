@@ -18,7 +18,9 @@ class CutPlan:
     """Tiles between given cuts of either axis: the same cuts for a symmetric matrix."""
 
     def __init__(self, rows, cols=None):
-        self.down, self.across = (list(itertools.pairwise(cuts)) for cuts in (rows, rows if cols is None else cols))
+        self.down, self.across = (
+            list(itertools.pairwise(cuts)) for cuts in (rows, rows if cols is None else cols)
+        )
         self.n, self.m, self.symmetric = rows[-1], self.across[-1][1], cols is None
 
     def __iter__(self):
@@ -84,7 +86,13 @@ def reads(gram):
 
 def test_it_looks_like_an_array(gram):
     array = array_of(gram)
-    assert (gram.shape, gram.ndim, gram.dtype, gram.nbytes, len(gram)) == (array.shape, 2, array.dtype, array.nbytes, len(array))
+    assert (gram.shape, gram.ndim, gram.dtype, gram.nbytes, len(gram)) == (
+        array.shape,
+        2,
+        array.dtype,
+        array.nbytes,
+        len(array),
+    )
     assert gram.about == {"scale": "fan_in"}
     assert gram.complete
     np.testing.assert_array_equal(np.asarray(gram), array)
@@ -159,7 +167,10 @@ def test_two_arrays_mean_the_outer_block(gram):
 def test_random_blocks(square, rng):
     array = array_of(square)
     for _ in range(50):
-        rows, cols = rng.integers(-23, 23, rng.integers(0, 30)), rng.integers(-23, 23, rng.integers(1, 30))
+        rows, cols = (
+            rng.integers(-23, 23, rng.integers(0, 30)),
+            rng.integers(-23, 23, rng.integers(1, 30)),
+        )
         np.testing.assert_array_equal(square[rows, cols], array[rows][:, cols])
 
 
@@ -197,7 +208,11 @@ def test_rows_that_are_not_there(square, key, why):
 @pytest.mark.parametrize(
     ("key", "why"),
     [
-        (1.5, r"rows cannot be chosen by 1.5. Give a number, a slice, a vector of numbers or of 23 booleans"),
+        (
+            1.5,
+            r"rows cannot be chosen by 1.5. Give a number, a slice, a vector of numbers or of 23 "
+            r"booleans",
+        ),
         (True, "rows cannot be chosen by True"),
         (None, "rows cannot be chosen by None"),
         (Ellipsis, "rows cannot be chosen by Ellipsis"),
@@ -223,7 +238,10 @@ def test_diagonal(square, wide, rng):
     assert found.dtype == square.dtype
     np.testing.assert_array_equal(found, np.diagonal(array_of(square)))
     assert reads(square) == [(i, i) for i in range(7)]
-    with pytest.raises(ShapeError, match="a kernel of 9 x 21 has no diagonal: its rows and columns are different samples"):
+    with pytest.raises(
+        ShapeError,
+        match="a kernel of 9 x 21 has no diagonal: its rows and columns are different samples",
+    ):
         wide.diagonal()
     other = rng.standard_normal((9, 9))
     uneven = npk.Gram(Held(other, CutPlan([0, 5, 9], [0, 2, 9])))
@@ -238,7 +256,11 @@ def test_products(gram, columns, rng):
     array = array_of(gram).astype(np.float64)
     right = rng.standard_normal(array.shape[1] if columns is None else (array.shape[1], columns))
     left = rng.standard_normal(array.shape[0] if columns is None else (columns, array.shape[0]))
-    for found, expected in ((gram @ right, array @ right), (left @ gram, left @ array), (gram.T @ left.T, array.T @ left.T)):
+    for found, expected in (
+        (gram @ right, array @ right),
+        (left @ gram, left @ array),
+        (gram.T @ left.T, array.T @ left.T),
+    ):
         assert type(found) is np.ndarray
         assert found.dtype == np.float64
         np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
@@ -267,11 +289,18 @@ class Laid(np.ndarray):
 
 def test_the_layout_of_a_factor_changes_no_bit(rng, monkeypatch):
     """Which layouts round alike differs between BLAS kernels: there may be but one."""
-    monkeypatch.setattr(Held, "read", lambda self, tile: self.array[tile.rows, tile.cols].copy().view(Laid))
+    monkeypatch.setattr(
+        Held, "read", lambda self, tile: self.array[tile.rows, tile.cols].copy().view(Laid)
+    )
     gram = npk.Gram(Held(kernel_of(rng, 64, "float64"), CutPlan([0, 16, 50, 64])))
     V = rng.standard_normal((64, 3))
     expected = gram @ V
-    for other in (np.asfortranarray(V), np.repeat(V, 2, 1)[:, ::2], np.repeat(V, 2, 0)[::2], V[::-1].copy()[::-1]):
+    for other in (
+        np.asfortranarray(V),
+        np.repeat(V, 2, 1)[:, ::2],
+        np.repeat(V, 2, 0)[::2],
+        V[::-1].copy()[::-1],
+    ):
         Laid.seen.clear()
         np.testing.assert_array_equal(gram @ other, expected)
         assert len(Laid.seen) == 9
@@ -290,22 +319,37 @@ def test_the_names_of_scipy(gram, rng):
     np.testing.assert_allclose(operator @ V, array @ V, atol=1e-12)
     target = rng.standard_normal(n)
     found = lsqr(operator, target, damp=0.5, atol=1e-12, btol=1e-12)[0]
-    np.testing.assert_allclose(found, np.linalg.solve(array.T @ array + 0.25 * np.eye(m), array.T @ target), rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(
+        found,
+        np.linalg.solve(array.T @ array + 0.25 * np.eye(m), array.T @ target),
+        rtol=1e-6,
+        atol=1e-8,
+    )
 
 
 def test_conjugate_gradients_of_scipy(rng):
     array = kernel_of(rng, 23, "float64") + np.eye(23)
     target = rng.standard_normal(23)
-    found, failed = cg(aslinearoperator(npk.Gram(Held(array, CutPlan([0, 9, 23])))), target, rtol=1e-12)
+    found, failed = cg(
+        aslinearoperator(npk.Gram(Held(array, CutPlan([0, 9, 23])))), target, rtol=1e-12
+    )
     assert not failed
     np.testing.assert_allclose(found, np.linalg.solve(array, target), rtol=1e-8)
 
 
 @pytest.mark.parametrize("shape", [(22,), (9, 2), (), (23, 1, 1)])
 def test_products_that_do_not_fit(square, shape):
-    with pytest.raises(ShapeError, match=r"a kernel of 23 x 23 @ V: V has shape .* Give \(23,\) or \(23, k\)"):
+    with pytest.raises(
+        ShapeError,
+        match=r"a kernel of 23 x 23 @ V: V has shape .* Give \(23,\) or "
+        r"\(23, k\)",
+    ):
         square @ np.ones(shape)
-    with pytest.raises(ShapeError, match=r"a kernel of 23 x 23 with V @ before it: V has shape .* Give \(23,\) or \(k, 23\)"):
+    with pytest.raises(
+        ShapeError,
+        match=r"a kernel of 23 x 23 with V @ before it: V has shape .* "
+        r"Give \(23,\) or \(k, 23\)",
+    ):
         np.ones(shape).T @ square if shape else square.__rmatmul__(1.0)
 
 
@@ -338,14 +382,20 @@ def test_cosine(square):
     np.testing.assert_array_equal(found, found.T)
     np.testing.assert_array_equal(cosine.diagonal(), np.arange(23) != 5)
     np.testing.assert_array_equal(cosine[[4, 20], 3:9], expected[[4, 20], 3:9])
-    np.testing.assert_allclose(cosine @ np.ones(23), expected.sum(axis=1, dtype=np.float64), atol=1e-12)
+    np.testing.assert_allclose(
+        cosine @ np.ones(23), expected.sum(axis=1, dtype=np.float64), atol=1e-12
+    )
     assert (cosine.about, square.about) == ({"scale": "cosine"}, {"scale": "fan_in"})
     assert cosine.complete
     np.testing.assert_allclose(np.asarray(cosine.cosine()), expected, rtol=1e-7)
 
 
 def test_cosine_of_other_columns(wide, rng):
-    with pytest.raises(ShapeError, match='this kernel of 9 x 21 is one of rows with other columns.*Compute it with scale="cosine"'):
+    with pytest.raises(
+        ShapeError,
+        match="this kernel of 9 x 21 is one of rows with other "
+        'columns.*Compute it with scale="cosine"',
+    ):
         wide.cosine()
     with pytest.raises(ShapeError, match="this kernel of 9 x 9"):
         npk.Gram(Held(rng.standard_normal((9, 9)), CutPlan([0, 9], [0, 9]))).cosine()
@@ -360,14 +410,22 @@ def test_the_promise(rng):
     held = Held(kernel_of(rng, 100), plan)
     gram = npk.Gram(held, memory=40_000 + flight - 1)
     with pytest.raises(
-        OptionError, match=f"the whole matrix of 100 x 100 float32 needs {40_000 + flight} bytes .* memory={40_000 + flight - 1}"
+        OptionError,
+        match=f"the whole matrix of 100 x 100 float32 needs {40_000 + flight} bytes "
+        f".* memory={40_000 + flight - 1}",
     ):
         np.asarray(gram)
-    with pytest.raises(OptionError, match=f"Read rows .*load it with memory={80_000 + flight} or more"):
+    with pytest.raises(
+        OptionError, match=f"Read rows .*load it with memory={80_000 + flight} or more"
+    ):
         np.asarray(gram, np.float64)
-    with pytest.raises(OptionError, match="a block of 100 x 100 float32 needs .*Read fewer at a time"):
+    with pytest.raises(
+        OptionError, match="a block of 100 x 100 float32 needs .*Read fewer at a time"
+    ):
         gram[::-1]
-    with pytest.raises(OptionError, match="a product of 100 x 100 float64 needs .*Multiply fewer columns"):
+    with pytest.raises(
+        OptionError, match="a product of 100 x 100 float64 needs .*Multiply fewer columns"
+    ):
         gram @ np.eye(100)
     with pytest.raises(OptionError, match="a product of 100 x 100 float64 needs "):
         np.eye(100) @ gram
@@ -391,7 +449,9 @@ def test_there_is_no_array_without_a_copy(square):
 @pytest.fixture
 def stored(tmp_path, rng):
     array = kernel_of(rng, 50)
-    store = GramStore.create(tmp_path / "K", TilePlan(50, 50, 16, True), "float32", {"scale": "fan_in"})
+    store = GramStore.create(
+        tmp_path / "K", TilePlan(50, 50, 16, True), "float32", {"scale": "fan_in"}
+    )
     for tile in store.plan:
         store.write(tile, array[tile.rows, tile.cols])
     return tmp_path / "K", array
@@ -413,7 +473,13 @@ def test_a_store_that_is_not_complete(tmp_path):
     gram = npk.Gram.load(tmp_path / "K")
     assert not gram.complete
     assert gram[:4, 2:16].all()
-    for use in (lambda: gram @ np.ones(50), lambda: gram[20], gram.diagonal, gram.cosine, lambda: np.asarray(gram)):
+    for use in (
+        lambda: gram @ np.ones(50),
+        lambda: gram[20],
+        gram.diagonal,
+        gram.cosine,
+        lambda: np.asarray(gram),
+    ):
         with pytest.raises(StoreError, match="is not complete: tile .* is missing"):
             use()
 

@@ -13,9 +13,14 @@ from npk.gates.recording import record_gates
 
 DRAWS = 1000
 SLOW = ("resnet-18", "mobilenet", "inception")
-CASES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in MID_NETWORKS]
+CASES = [
+    pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in MID_NETWORKS
+]
 SLOW_TO_DRAW = (*SLOW, "shufflenet", "vgg-11", "u-net")
-DRAWN = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW_TO_DRAW else name for name in MID_NETWORKS]
+DRAWN = [
+    pytest.param(name, marks=pytest.mark.slow) if name in SLOW_TO_DRAW else name
+    for name in MID_NETWORKS
+]
 
 
 def recorded(name, rng):
@@ -26,7 +31,9 @@ def recorded(name, rng):
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_moment_identity(name, rng):
-    """E[f f'] = K, the torch module itself run with random weights under frozen gates: within 4 standard errors, every entry."""
+    """E[f f'] = K, the torch module itself run with random weights under frozen gates: within 4
+    standard errors, every entry.
+    """
     net, table = recorded(name, rng)
     X = torch.as_tensor(table.inputs)
     gates, _ = freeze(net, X)

@@ -1,4 +1,6 @@
-"""Mutated files of every format: a sentence, or the values that were written; never a foreign error, a crash or a process without end."""
+"""Mutated files of every format: a sentence, or the values that were written; never a foreign
+error, a crash or a process without end.
+"""
 
 import collections
 import json
@@ -13,20 +15,52 @@ import pytest
 from mutations import mutate_file, seed
 
 KINDS = (
-    *("pt", "pth", "legacy pt", "pt2", "torchscript", "torchscript weights", "onnx", "npz", "npy", "safetensors", "safetensors of npk"),
+    *(
+        "pt",
+        "pth",
+        "legacy pt",
+        "pt2",
+        "torchscript",
+        "torchscript weights",
+        "onnx",
+        "npz",
+        "npy",
+        "safetensors",
+        "safetensors of npk",
+    ),
     *("gates", "store"),
 )
 QUICK = ("pt", "pth", "legacy pt", "npz", "npy", "safetensors")
 
 
 def run(kind, folder, first, last):
-    """The outcomes of mutations first to last - 1; where one ends the process, another goes on behind it."""
+    """The outcomes of mutations first to last - 1; where one ends the process, another goes on
+    behind it.
+    """
     outcomes = {}
     while first < last:
-        command = [sys.executable, str(Path(__file__).with_name("mutation_child.py")), kind, str(folder), str(first), str(last)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
-        lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"number"')]
-        outcomes |= {line["number"]: line.get("how", f"WRONG: the process ended with {done.returncode}") for line in lines}
+        command = [
+            sys.executable,
+            str(Path(__file__).with_name("mutation_child.py")),
+            kind,
+            str(folder),
+            str(first),
+            str(last),
+        ]
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        lines = [
+            json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"number"')
+        ]
+        outcomes |= {
+            line["number"]: line.get("how", f"WRONG: the process ended with {done.returncode}")
+            for line in lines
+        }
         if not lines or done.stderr.strip():
             outcomes[first - 1] = f"WRONG: stderr: {done.stderr[-1500:]}"
         first = max([first, *(line["number"] + 1 for line in lines)]) if lines else last

@@ -20,12 +20,42 @@ ARCHITECTURES = {
     "fc": ("fc", {**FLAT, "hidden": (4, 4)}),
     "fc on images": ("fc", {**IMAGE, "hidden": (6, 4), "batch_norm": True}),
     "conv": ("conv", {**IMAGE, "channels": (4, 4, 4, 4, 4)}),
-    "conv flat": ("conv", {**IMAGE, "channels": (4, 4, 6), "strides": (2, 1, 1), "pool_after": (2,), "readout": "flatten", "hidden": (7,)}),
-    "conv zero": ("conv", {**IMAGE, "channels": (4, 4, 6), "strides": (1, 2, 1), "padding": "zero", "batch_norm": True, "hidden": (7,)}),
+    "conv flat": (
+        "conv",
+        {
+            **IMAGE,
+            "channels": (4, 4, 6),
+            "strides": (2, 1, 1),
+            "pool_after": (2,),
+            "readout": "flatten",
+            "hidden": (7,),
+        },
+    ),
+    "conv zero": (
+        "conv",
+        {
+            **IMAGE,
+            "channels": (4, 4, 6),
+            "strides": (1, 2, 1),
+            "padding": "zero",
+            "batch_norm": True,
+            "hidden": (7,),
+        },
+    ),
     "residual fc": ("residual", {**FLAT, "widths": (4, 6), "flavor": "fc", "bias": False}),
     "residual fc gated": ("residual", {**FLAT, "widths": (4, 6), "flavor": "fc", "skip": "gated"}),
     "residual": ("residual", {**IMAGE, "widths": (4, 6), "strides": (1, 2)}),
-    "residual gated": ("residual", {**IMAGE, "widths": (4, 6), "strides": (1, 2), "skip": "gated", "batch_norm": True, "padding": "zero"}),
+    "residual gated": (
+        "residual",
+        {
+            **IMAGE,
+            "widths": (4, 6),
+            "strides": (1, 2),
+            "skip": "gated",
+            "batch_norm": True,
+            "padding": "zero",
+        },
+    ),
     "resnet110": ("resnet110", {**IMAGE, "blocks": 1, "width": 4}),
     "vgg16": ("vgg16", {"input_shape": (3, 32, 32), "classes": 3, "width": 1 / 16}),
 }
@@ -33,7 +63,9 @@ ARCHITECTURES = {
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    """The networks are so small that two threads only wait for each other, above all on a busy machine."""
+    """The networks are so small that two threads only wait for each other, above all on a busy
+    machine.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -77,7 +109,10 @@ def test_soft_gate_has_its_true_gradient_and_hard_gate_none(torch_rng):
 
 def test_gate_under_vmap_and_torchs_own_checks(torch_rng):
     q = torch.randn(4, 3, generator=torch_rng)
-    torch.testing.assert_close(torch.vmap(lambda v: gate(v, False, 4.0, 0.0), in_dims=1, out_dims=1)(q), gate(q, False, 4.0, 0.0))
+    torch.testing.assert_close(
+        torch.vmap(lambda v: gate(v, False, 4.0, 0.0), in_dims=1, out_dims=1)(q),
+        gate(q, False, 4.0, 0.0),
+    )
     torch.library.opcheck(gate, (q.requires_grad_(), False, 4.0, 0.1))
 
 
@@ -86,7 +121,9 @@ def test_gate_under_vmap_and_torchs_own_checks(torch_rng):
 def test_each_gate_point_survives_export_as_one_node(kind, gates, torch_rng):
     net = tiny("conv flat", kind, gates=gates)
     x = samples(net, 2, torch_rng)
-    program = torch.export.export(net, (x,), dynamic_shapes=({0: Dim("n", min=1)},)).run_decompositions({})
+    program = torch.export.export(
+        net, (x,), dynamic_shapes=({0: Dim("n", min=1)},)
+    ).run_decompositions({})
     targets = [str(node.target) for node in program.graph.nodes]
     assert targets.count("npk.gate.default") == targets.count("aten.mul.Tensor") == 4
     more = samples(net, 5, torch_rng)
@@ -110,7 +147,9 @@ def test_description_gives_the_same_structure_again(name, kind, torch_rng):
     assert build(**net.architecture).architecture == net.architecture
 
 
-@pytest.mark.parametrize("name", ["fc", "conv", "conv flat", "residual fc", "residual fc gated", "residual"])
+@pytest.mark.parametrize(
+    "name", ["fc", "conv", "conv flat", "residual fc", "residual fc gated", "residual"]
+)
 def test_dgn_with_the_weights_of_a_dnn_in_both_halves_is_that_dnn(name, torch_rng):
     plain = tiny(name, "dnn", seed=3)
     net = tiny(name, "dgn", gates="hard")
@@ -125,7 +164,10 @@ def test_fc_dlgn_by_hand(torch_rng):
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter, generator=torch_rng)
     x = samples(net, 4, torch_rng)
-    gating, value = ([(m.weight, m.bias) for m in half.modules() if isinstance(m, torch.nn.Linear)] for half in (net.gating, net.value))
+    gating, value = (
+        [(m.weight, m.bias) for m in half.modules() if isinstance(m, torch.nn.Linear)]
+        for half in (net.gating, net.value)
+    )
     q, h = x, torch.ones_like(x)
     for (w, b), (v, a) in zip(gating, value, strict=False):
         q = q @ w.T + b
@@ -139,7 +181,9 @@ def test_conv_dnn_by_hand(torch_rng):
     x = samples(net, 3, torch_rng)
     w = [p for p in net.parameters()]
     h = functional.conv2d(functional.pad(x, (1, 1, 1, 1), mode="circular"), w[0], w[1]).relu()
-    h = functional.conv2d(functional.pad(h, (1, 1, 1, 1), mode="circular"), w[2], w[3], stride=2).relu()
+    h = functional.conv2d(
+        functional.pad(h, (1, 1, 1, 1), mode="circular"), w[2], w[3], stride=2
+    ).relu()
     torch.testing.assert_close(net(x), h.mean((2, 3)) @ w[4].T + w[5])
 
 
@@ -161,23 +205,35 @@ def test_residual_dnn_by_hand(skip, torch_rng):
 def test_gating_network_is_affine(name, kind, torch_rng):
     net = tiny(name, kind)
     x, y = samples(net, 3, torch_rng), samples(net, 3, torch_rng)
-    for middle, left, right in zip(net.gating((x + y) / 2), net.gating(x), net.gating(y), strict=True):
+    for middle, left, right in zip(
+        net.gating((x + y) / 2), net.gating(x), net.gating(y), strict=True
+    ):
         torch.testing.assert_close(middle, (left + right) / 2, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["fc", "conv", "conv flat", "conv zero", "residual", "residual gated", "resnet110"])
+@pytest.mark.parametrize(
+    "name", ["fc", "conv", "conv flat", "conv zero", "residual", "residual gated", "resnet110"]
+)
 def test_shallow_gates_see_what_the_deep_ones_see(name, torch_rng):
     shape = {} if name == "fc" else {"input_shape": (1, 6, 4)}
     deep, shallow = (tiny(name, kind, batch_norm=False, **shape) for kind in ("dlgn", "dlgn-sf"))
     x = samples(deep, 1, torch_rng)
     for a, b in zip(
-        *(torch.autograd.functional.jacobian(lambda x, net=net: tuple(net.gating(x)), x) for net in (deep, shallow)), strict=True
+        *(
+            torch.autograd.functional.jacobian(lambda x, net=net: tuple(net.gating(x)), x)
+            for net in (deep, shallow)
+        ),
+        strict=True,
     ):
         assert torch.equal(a != 0, b != 0)
 
 
 def test_value_input_ones_keeps_the_samples_out_of_the_value_network(torch_rng):
-    for net, differs in ((tiny("fc", "dlgn"), False), (tiny("fc", "dlgn", value_input="x"), True), (tiny("fc", "dgn"), True)):
+    for net, differs in (
+        (tiny("fc", "dlgn"), False),
+        (tiny("fc", "dlgn", value_input="x"), True),
+        (tiny("fc", "dgn"), True),
+    ):
         torch.nn.init.zeros_(net.gating.stack.layers[0].weight)  # the same gates for all samples
         first, second = net(samples(net, 2, torch_rng))
         assert torch.allclose(first, second) is not differs
@@ -192,7 +248,11 @@ def test_circular_convolution_with_global_pool_is_shift_invariant(torch_rng):
 
 def test_seed_decides_the_weights_and_leaves_the_global_state_alone():
     before = torch.random.get_rng_state()
-    one, two, other = tiny("fc", "dnn", seed=1), tiny("fc", "dnn", seed=1), tiny("fc", "dnn", seed=2)
+    one, two, other = (
+        tiny("fc", "dnn", seed=1),
+        tiny("fc", "dnn", seed=1),
+        tiny("fc", "dnn", seed=2),
+    )
     assert torch.equal(torch.random.get_rng_state(), before)
     first = [next(net.parameters()) for net in (one, two, other)]
     assert torch.equal(first[0], first[1])
@@ -224,7 +284,13 @@ def test_batch_norm_on_an_all_ones_input_leaves_out_the_first_one():
 
 
 def test_numpys_numbers_become_plain_ones():
-    net = build("fc", input_shape=np.zeros((2, 5)).shape[1:], classes=np.int64(3), hidden=(np.int32(4),), seed=np.int64(0))
+    net = build(
+        "fc",
+        input_shape=np.zeros((2, 5)).shape[1:],
+        classes=np.int64(3),
+        hidden=(np.int32(4),),
+        seed=np.int64(0),
+    )
     assert json.loads(json.dumps(net.architecture)) == net.architecture
 
 
@@ -270,14 +336,22 @@ def test_permuted_gates_refusals():
 
 
 def test_regimes_freeze_and_copy():
-    learns = {regime: {"gating": gating, "value": True} for regime, gating in (("dlnpf", True), ("frnpf-ii", False), ("frnpf-di", False))}
+    learns = {
+        regime: {"gating": gating, "value": True}
+        for regime, gating in (("dlnpf", True), ("frnpf-ii", False), ("frnpf-di", False))
+    }
     for regime, halves in learns.items():
         net = tiny("conv zero", "dgn", gates="soft" if regime == "dlnpf" else "hard")
         before = {name: value.clone() for name, value in net.gating.stack.state_dict().items()}
         assert prepare(net, regime) is net
-        assert {name: all(p.requires_grad for p in getattr(net, name).parameters()) for name in halves} == halves
+        assert {
+            name: all(p.requires_grad for p in getattr(net, name).parameters()) for name in halves
+        } == halves
         same_as = net.value.state_dict() if regime == "frnpf-di" else before
-        assert all(torch.equal(value, same_as[name]) for name, value in net.gating.stack.state_dict().items())
+        assert all(
+            torch.equal(value, same_as[name])
+            for name, value in net.gating.stack.state_dict().items()
+        )
         net.train()
         assert net.gating.training is halves["gating"]
         assert net.value.training
@@ -287,11 +361,19 @@ def test_regimes_freeze_and_copy():
 def test_learnt_features_of_a_network_of_the_same_kind():
     features, net = tiny("fc", "dlgn-sf", seed=5), tiny("fc", "dlgn-sf", gates="hard")
     prepare(net, "flnpf", features=features)
-    assert all(torch.equal(a, b) for a, b in zip(net.gating.parameters(), features.gating.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(net.gating.parameters(), features.gating.parameters(), strict=True)
+    )
 
 
 def test_default_regime():
-    nets = tiny("fc", "dnn"), tiny("fc", "dgn"), tiny("fc", "dgn", gates="hard"), torch.nn.Linear(2, 2)
+    nets = (
+        tiny("fc", "dnn"),
+        tiny("fc", "dgn"),
+        tiny("fc", "dgn", gates="hard"),
+        torch.nn.Linear(2, 2),
+    )
     assert [default_regime(net) for net in nets] == ["relu", "dlnpf", "frnpf-ii", "relu"]
 
 
@@ -352,7 +434,12 @@ def test_features_of_other_widths_are_refused():
         ("conv", "dnn", {"pool_after": 2}, "pool_after is 2, it must hold"),
         ("conv", "dnn", {"pool_size": 0}, "pool_size is .0., it must hold"),
         ("vgg16", "dnn", {"width": 0}, "width is 0, it multiplies"),
-        ("vgg16", "dnn", {"input_shape": (3, 16, 16)}, "a pooling of 2 x 2 meets an image of 1 x 1"),
+        (
+            "vgg16",
+            "dnn",
+            {"input_shape": (3, 16, 16)},
+            "a pooling of 2 x 2 meets an image of 1 x 1",
+        ),
     ],
 )
 def test_wrong_options_are_refused(name, kind, changes, message):

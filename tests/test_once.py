@@ -1,4 +1,6 @@
-"""What one run asks once: trace, plan, digests of the samples, and each piece of gates that are on disk."""
+"""What one run asks once: trace, plan, digests of the samples, and each piece of gates that are on
+disk.
+"""
 
 from collections import Counter
 
@@ -26,12 +28,18 @@ def calls(monkeypatch):
 
     def counting(module, name):
         real = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda *a, **k: (counted.update([name]), real(*a, **k))[1])
+        monkeypatch.setattr(
+            module, name, lambda *a, **k: (counted.update([name]), real(*a, **k))[1]
+        )
 
     for module, name in ((tracing, "trace_network"), (engine, "plan"), (sources, "samples_digest")):
         counting(module, name)
     take = GateStore.take
-    monkeypatch.setattr(GateStore, "take", lambda store, rows: (counted.update([store.path.name]), take(store, rows))[1])
+    monkeypatch.setattr(
+        GateStore,
+        "take",
+        lambda store, rows: (counted.update([store.path.name]), take(store, rows))[1],
+    )
     return counted
 
 
@@ -45,4 +53,9 @@ def test_a_kernel_on_disk(net, calls, tmp_path):
     assert (calls["trace_network"], calls["plan"], calls["samples_digest"]) == (1, 1, 1)
     calls.clear()
     npk.kernel(net, X, out=tmp_path / "K", progress=False)  # it is finished
-    assert (calls["trace_network"], calls["samples_digest"], calls["plan"], calls["rows"]) == (1, 1, 0, 0)
+    assert (calls["trace_network"], calls["samples_digest"], calls["plan"], calls["rows"]) == (
+        1,
+        1,
+        0,
+        0,
+    )

@@ -125,7 +125,9 @@ OF_THE_GRAPH = {
     "copy in whole numbers": shift_group,
     "place where its gates are made": lambda graph: outside_gates(SimpleNamespace(graph=graph)),
     "module": lambda graph: module_of(graph["mirror"]),
-    "rule for the independence of channels": lambda graph: _has_independent_channels(graph._by_name, "mirror"),
+    "rule for the independence of channels": lambda graph: _has_independent_channels(
+        graph._by_name, "mirror"
+    ),
     "values of a sample": lambda graph: units_of(graph["mirror"]),
     "JSON form": lambda graph: from_dict(json.loads(json.dumps(to_dict(graph)))),
 }

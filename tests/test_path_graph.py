@@ -1,4 +1,6 @@
-"""Networks that are refused, each with its reason, and forms of one network that must be read alike."""
+"""Networks that are refused, each with its reason, and forms of one network that must be read
+alike.
+"""
 
 import math
 
@@ -65,7 +67,12 @@ VECTOR, IMAGE, LINE = (4,), (1, 4, 4), (1, 4)
 
 REFUSED = {
     "padded hard gates": (
-        net(lambda s, x: s.h(s.a(x) * F.pad((s.b(x) > 0).float(), (1, 1))), a=Linear(4, 4), b=Linear(4, 2), h=Linear(4, 2)),
+        net(
+            lambda s, x: s.h(s.a(x) * F.pad((s.b(x) > 0).float(), (1, 1))),
+            a=Linear(4, 4),
+            b=Linear(4, 2),
+            h=Linear(4, 2),
+        ),
         VECTOR,
         "or pads them",
     ),
@@ -75,9 +82,17 @@ REFUSED = {
         VECTOR,
         "node layer_norm in module .1. .*: statistics of the sample divide its values",
     ),
-    "softmax": (layers(Linear(4, 4), nn.Softmax(1), Linear(4, 2)), VECTOR, "node softmax in module '1' .*softmax couples its inputs"),
+    "softmax": (
+        layers(Linear(4, 4), nn.Softmax(1), Linear(4, 2)),
+        VECTOR,
+        "node softmax in module '1' .*softmax couples its inputs",
+    ),
     "attention": (
-        net(lambda s, x: s.h(s.m(x, x, x)[0].flatten(1)), m=nn.MultiheadAttention(4, 1, batch_first=True), h=Linear(8, 2)),
+        net(
+            lambda s, x: s.h(s.m(x, x, x)[0].flatten(1)),
+            m=nn.MultiheadAttention(4, 1, batch_first=True),
+            h=Linear(8, 2),
+        ),
         (2, 4),
         "module 'm' .*as attention does|softmax couples|no paths through",
     ),
@@ -97,17 +112,36 @@ REFUSED = {
         VECTOR,
         "reaches through the same weights",
     ),
-    "relu(input) + input": (net(lambda s, x: s.h(F.relu(x) + x), h=Linear(4, 2)), VECTOR, "reaches through the same weights"),
-    "input + relu(input)": (net(lambda s, x: s.h(x + F.relu(x)), h=Linear(4, 2)), VECTOR, "reaches through the same weights"),
-    "h + h": (net(lambda s, x: s.h((q := s.a(x)) + q), a=Linear(4, 4), h=Linear(4, 2)), VECTOR, "reaches through the same weights"),
+    "relu(input) + input": (
+        net(lambda s, x: s.h(F.relu(x) + x), h=Linear(4, 2)),
+        VECTOR,
+        "reaches through the same weights",
+    ),
+    "input + relu(input)": (
+        net(lambda s, x: s.h(x + F.relu(x)), h=Linear(4, 2)),
+        VECTOR,
+        "reaches through the same weights",
+    ),
+    "h + h": (
+        net(lambda s, x: s.h((q := s.a(x)) + q), a=Linear(4, 4), h=Linear(4, 2)),
+        VECTOR,
+        "reaches through the same weights",
+    ),
     "siamese": (
-        net(lambda s, x: s.h(s.b(F.relu(s.a(x))) + s.b(s.a(x))), a=Linear(4, 4), b=Linear(4, 4), h=Linear(4, 2)),
+        net(
+            lambda s, x: s.h(s.b(F.relu(s.a(x))) + s.b(s.a(x))),
+            a=Linear(4, 4),
+            b=Linear(4, 4),
+            h=Linear(4, 2),
+        ),
         VECTOR,
         "reaches through the same weights",
     ),
     "one kernel, two dilations": (
         net(
-            lambda s, x: s.h((F.conv2d(x, s.w, padding=1) + F.conv2d(x, s.w, padding=2, dilation=2)).mean((2, 3))),
+            lambda s, x: s.h(
+                (F.conv2d(x, s.w, padding=1) + F.conv2d(x, s.w, padding=2, dilation=2)).mean((2, 3))
+            ),
             w=parameter(2, 1, 3, 3),
             h=Linear(2, 2),
         ),
@@ -115,7 +149,12 @@ REFUSED = {
         "reaches through the same weights",
     ),
     "weights in both orders": (
-        net(lambda s, x: s.h(F.relu(s.b(s.a(x))) + F.relu(s.a(s.b(x)))), a=Linear(4, 4), b=Linear(4, 4), h=Linear(4, 2)),
+        net(
+            lambda s, x: s.h(F.relu(s.b(s.a(x))) + F.relu(s.a(s.b(x)))),
+            a=Linear(4, 4),
+            b=Linear(4, 4),
+            h=Linear(4, 2),
+        ),
         VECTOR,
         "met in one order on some paths and in the other order",
     ),
@@ -145,9 +184,17 @@ REFUSED = {
         VECTOR,
         "depends on the batch",
     ),
-    "dropout in train mode": (nn.Sequential(Linear(4, 4), nn.Dropout(0.5), Linear(4, 2)), VECTOR, "dropout in train mode"),
+    "dropout in train mode": (
+        nn.Sequential(Linear(4, 4), nn.Dropout(0.5), Linear(4, 2)),
+        VECTOR,
+        "dropout in train mode",
+    ),
     "pad with ones": (
-        net(lambda s, x: s.h(F.pad(s.c(x), (1, 1), value=1.0).mean((2, 3))), c=nn.Conv2d(1, 2, 1), h=Linear(2, 2)),
+        net(
+            lambda s, x: s.h(F.pad(s.c(x), (1, 1), value=1.0).mean((2, 3))),
+            c=nn.Conv2d(1, 2, 1),
+            h=Linear(2, 2),
+        ),
         IMAGE,
         "it pads with 1.0",
     ),
@@ -163,7 +210,12 @@ REFUSED = {
     ),
     # sums and products
     "add that broadcasts over samples": (
-        net(lambda s, x: s.h((s.c(x) + s.a(x.flatten(1))).mean(1)), c=nn.Conv1d(1, 1, 1), a=Linear(4, 4), h=Linear(4, 2)),
+        net(
+            lambda s, x: s.h((s.c(x) + s.a(x.flatten(1))).mean(1)),
+            c=nn.Conv1d(1, 1, 1),
+            a=Linear(4, 4),
+            h=Linear(4, 2),
+        ),
         LINE,
         "mixes the samples of a batch",
     ),
@@ -173,13 +225,27 @@ REFUSED = {
         "neither .or both. comes out of a gate",
     ),
     "product of two gates": (
-        net(lambda s, x: s.h(torch.sigmoid(s.a(x)) * torch.sigmoid(s.b(x))), a=Linear(4, 4), b=Linear(4, 4), h=Linear(4, 2)),
+        net(
+            lambda s, x: s.h(torch.sigmoid(s.a(x)) * torch.sigmoid(s.b(x))),
+            a=Linear(4, 4),
+            b=Linear(4, 4),
+            h=Linear(4, 2),
+        ),
         VECTOR,
         "a sigmoid is a gate here and no value",
     ),
-    "threshold that is not 0": (net(lambda s, x: s.h((q := s.a(x)) * (q > 1)), a=Linear(4, 4), h=Linear(4, 2)), VECTOR, "compares with 1"),
+    "threshold that is not 0": (
+        net(lambda s, x: s.h((q := s.a(x)) * (q > 1)), a=Linear(4, 4), h=Linear(4, 2)),
+        VECTOR,
+        "compares with 1",
+    ),
     "rounded gates": (
-        net(lambda s, x: s.h(s.a(x) * torch.sigmoid(s.b(x)).int()), a=Linear(4, 4), b=Linear(4, 4), h=Linear(4, 2)),
+        net(
+            lambda s, x: s.h(s.a(x) * torch.sigmoid(s.b(x)).int()),
+            a=Linear(4, 4),
+            b=Linear(4, 4),
+            h=Linear(4, 2),
+        ),
         VECTOR,
         "rounds soft gates",
     ),
@@ -189,7 +255,9 @@ REFUSED = {
         "turns values into torch.int32",
     ),
     "start from a constant": (
-        net(lambda s, x: s.h(torch.full_like(x, 2.0) * (s.a(x) > 0)), a=Linear(4, 4), h=Linear(4, 2)),
+        net(
+            lambda s, x: s.h(torch.full_like(x, 2.0) * (s.a(x) > 0)), a=Linear(4, 4), h=Linear(4, 2)
+        ),
         VECTOR,
         "starts from the constant 2",
     ),
@@ -204,50 +272,134 @@ REFUSED = {
         VECTOR,
         "does something else for some batch sizes",
     ),
-    "two outputs": (net(lambda s, x: (s.h(x), s.a(x)), a=Linear(4, 4), h=Linear(4, 2)), VECTOR, "returns 2 values"),
+    "two outputs": (
+        net(lambda s, x: (s.h(x), s.a(x)), a=Linear(4, 4), h=Linear(4, 2)),
+        VECTOR,
+        "returns 2 values",
+    ),
 }
 
 
 # read exactly: moved, sliced, scaled, grouped
 ACCEPTED = {
     "first half of hard gates": (
-        net(lambda s, x: s.h(s.a(x) * (s.b(x) > 0)[:, :4]), a=Linear(4, 4), b=Linear(4, 8), h=Linear(4, 2)),
+        net(
+            lambda s, x: s.h(s.a(x) * (s.b(x) > 0)[:, :4]),
+            a=Linear(4, 4),
+            b=Linear(4, 8),
+            h=Linear(4, 2),
+        ),
         VECTOR,
     ),
     "first half of soft gates": (
-        net(lambda s, x: s.h(s.a(x) * torch.sigmoid(s.b(x))[:, :4]), a=Linear(4, 4), b=Linear(4, 8), h=Linear(4, 2)),
+        net(
+            lambda s, x: s.h(s.a(x) * torch.sigmoid(s.b(x))[:, :4]),
+            a=Linear(4, 4),
+            b=Linear(4, 8),
+            h=Linear(4, 2),
+        ),
         VECTOR,
     ),
     "padded soft gates": (
-        net(lambda s, x: s.h(s.a(x) * F.pad(torch.sigmoid(s.b(x)), (1, 1))), a=Linear(4, 4), b=Linear(4, 2), h=Linear(4, 2)),
+        net(
+            lambda s, x: s.h(s.a(x) * F.pad(torch.sigmoid(s.b(x)), (1, 1))),
+            a=Linear(4, 4),
+            b=Linear(4, 2),
+            h=Linear(4, 2),
+        ),
         VECTOR,
     ),
-    "mean after flatten": (net(lambda s, x: s.h(s.c(x).flatten(1).mean(-1, keepdim=True)), c=nn.Conv1d(1, 2, 1), h=Linear(1, 2)), LINE),
-    "mean over channels": (net(lambda s, x: s.h(s.c(x).mean(1).flatten(1)), c=nn.Conv2d(1, 2, 1), h=Linear(16, 2)), IMAGE),
+    "mean after flatten": (
+        net(
+            lambda s, x: s.h(s.c(x).flatten(1).mean(-1, keepdim=True)),
+            c=nn.Conv1d(1, 2, 1),
+            h=Linear(1, 2),
+        ),
+        LINE,
+    ),
+    "mean over channels": (
+        net(lambda s, x: s.h(s.c(x).mean(1).flatten(1)), c=nn.Conv2d(1, 2, 1), h=Linear(16, 2)),
+        IMAGE,
+    ),
     "gelu": (layers(Linear(4, 4), nn.GELU(), Linear(4, 2)), VECTOR),
     "relu6": (layers(Linear(4, 4), nn.ReLU6(), Linear(4, 2)), VECTOR),
-    "permuted axes": (net(lambda s, x: s.h(s.c(x).transpose(2, 3).flatten(1)), c=nn.Conv2d(1, 2, 1), h=Linear(32, 2)), IMAGE),
-    "added parameter": (net(lambda s, x: s.h(s.a(x) + s.p), a=Linear(4, 4), p=parameter(4), h=Linear(4, 2)), VECTOR),
-    "batch norm after flatten": (layers(nn.Conv2d(1, 2, 1), nn.Flatten(), nn.BatchNorm1d(32), Linear(32, 2)), IMAGE),
+    "permuted axes": (
+        net(
+            lambda s, x: s.h(s.c(x).transpose(2, 3).flatten(1)),
+            c=nn.Conv2d(1, 2, 1),
+            h=Linear(32, 2),
+        ),
+        IMAGE,
+    ),
+    "added parameter": (
+        net(lambda s, x: s.h(s.a(x) + s.p), a=Linear(4, 4), p=parameter(4), h=Linear(4, 2)),
+        VECTOR,
+    ),
+    "batch norm after flatten": (
+        layers(nn.Conv2d(1, 2, 1), nn.Flatten(), nn.BatchNorm1d(32), Linear(32, 2)),
+        IMAGE,
+    ),
     "groups": (layers(nn.Conv2d(2, 2, 1, groups=2), *GAP, Linear(2, 2)), (2, 3, 3)),
-    "ceil mode": (layers(nn.Conv2d(1, 2, 1), nn.MaxPool2d(2, ceil_mode=True), nn.Flatten(), Linear(8, 2)), (1, 3, 3)),
-    "uneven adaptive pool": (layers(nn.Conv2d(1, 2, 1), nn.AdaptiveAvgPool2d(2), nn.Flatten(), Linear(8, 2)), (1, 3, 3)),
-    "another divisor": (layers(nn.Conv2d(1, 2, 1), nn.AvgPool2d(2, divisor_override=3), nn.Flatten(), Linear(8, 2)), IMAGE),
-    "crop": (net(lambda s, x: s.h(F.pad(s.c(x), (-1, 0)).mean((2, 3))), c=nn.Conv2d(1, 2, 1), h=Linear(2, 2)), IMAGE),
-    "reshape in the middle": (net(lambda s, x: s.h(s.a(x).view(-1, 2, 2).mean(2)), a=Linear(4, 4), h=Linear(2, 2)), VECTOR),
+    "ceil mode": (
+        layers(nn.Conv2d(1, 2, 1), nn.MaxPool2d(2, ceil_mode=True), nn.Flatten(), Linear(8, 2)),
+        (1, 3, 3),
+    ),
+    "uneven adaptive pool": (
+        layers(nn.Conv2d(1, 2, 1), nn.AdaptiveAvgPool2d(2), nn.Flatten(), Linear(8, 2)),
+        (1, 3, 3),
+    ),
+    "another divisor": (
+        layers(nn.Conv2d(1, 2, 1), nn.AvgPool2d(2, divisor_override=3), nn.Flatten(), Linear(8, 2)),
+        IMAGE,
+    ),
+    "crop": (
+        net(
+            lambda s, x: s.h(F.pad(s.c(x), (-1, 0)).mean((2, 3))),
+            c=nn.Conv2d(1, 2, 1),
+            h=Linear(2, 2),
+        ),
+        IMAGE,
+    ),
+    "reshape in the middle": (
+        net(lambda s, x: s.h(s.a(x).view(-1, 2, 2).mean(2)), a=Linear(4, 4), h=Linear(2, 2)),
+        VECTOR,
+    ),
     "linear on the last axis": (layers(Linear(4, 4), nn.Flatten(), Linear(8, 2)), (2, 4)),
-    "pad after flatten": (net(lambda s, x: s.h(F.pad(s.c(x).flatten(1), (1, 1))), c=nn.Conv1d(1, 2, 1), h=Linear(10, 2)), LINE),
-    "add of a constant": (net(lambda s, x: s.h(s.a(x) + 1.0), a=Linear(4, 4), h=Linear(4, 2)), VECTOR),
+    "pad after flatten": (
+        net(
+            lambda s, x: s.h(F.pad(s.c(x).flatten(1), (1, 1))),
+            c=nn.Conv1d(1, 2, 1),
+            h=Linear(10, 2),
+        ),
+        LINE,
+    ),
+    "add of a constant": (
+        net(lambda s, x: s.h(s.a(x) + 1.0), a=Linear(4, 4), h=Linear(4, 2)),
+        VECTOR,
+    ),
     "add of a multiple": (
-        net(lambda s, x: s.h(torch.add(s.a(x), s.b(x), alpha=2)), a=Linear(4, 4), b=Linear(4, 4), h=Linear(4, 2)),
+        net(
+            lambda s, x: s.h(torch.add(s.a(x), s.b(x), alpha=2)),
+            a=Linear(4, 4),
+            b=Linear(4, 4),
+            h=Linear(4, 2),
+        ),
         VECTOR,
     ),
     "multiple": (net(lambda s, x: s.h(2 * s.a(x)), a=Linear(4, 4), h=Linear(4, 2)), VECTOR),
     "gate that broadcasts a value": (
-        net(lambda s, x: s.h(s.a(x) * torch.sigmoid(s.b(x))), a=Linear(4, 1), b=Linear(4, 4), h=Linear(4, 2)),
+        net(
+            lambda s, x: s.h(s.a(x) * torch.sigmoid(s.b(x))),
+            a=Linear(4, 1),
+            b=Linear(4, 4),
+            h=Linear(4, 2),
+        ),
         VECTOR,
     ),
-    "part of a value": (net(lambda s, x: s.h(F.relu(torch.split(s.a(x), 2, 1)[0])), a=Linear(4, 4), h=Linear(2, 2)), VECTOR),
+    "part of a value": (
+        net(lambda s, x: s.h(F.relu(torch.split(s.a(x), 2, 1)[0])), a=Linear(4, 4), h=Linear(2, 2)),
+        VECTOR,
+    ),
 }
 
 
@@ -265,10 +417,17 @@ def test_accepted_and_exact(name, rng):
     X = rng.standard_normal((3, *shape))
     table = npk.record_gates(network.double(), X)
     output = network(torch.as_tensor(X)).detach().numpy()
-    np.testing.assert_allclose(evaluate(table, own_weights(network)), output, rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(
+        evaluate(table, own_weights(network)), output, rtol=1e-12, atol=1e-13
+    )
     for bias in ("ignore", "paths"):
         expected = np.array(path_kernel(table, table, bias=bias))
-        np.testing.assert_allclose(npk.kernel(table, bias=bias, dtype="float64"), expected, rtol=1e-11, atol=1e-12 * expected.max())
+        np.testing.assert_allclose(
+            npk.kernel(table, bias=bias, dtype="float64"),
+            expected,
+            rtol=1e-11,
+            atol=1e-12 * expected.max(),
+        )
 
 
 def test_hard_form_of_moved_soft_gates(rng):
@@ -291,26 +450,44 @@ def test_batch_norm_statistics_are_not_touched():
 
 @pytest.mark.filterwarnings("ignore::npk.errors.KernelWarning")
 @pytest.mark.parametrize(
-    ("network", "shape"), [(layers(Linear(4, 3), nn.ReLU()), VECTOR), (layers(nn.Conv1d(1, 2, 3, padding=1), nn.ReLU()), LINE)]
+    ("network", "shape"),
+    [
+        (layers(Linear(4, 3), nn.ReLU()), VECTOR),
+        (layers(nn.Conv1d(1, 2, 3, padding=1), nn.ReLU()), LINE),
+    ],
 )
-def test_gated_outputs_and_outputs_with_positions_give_the_mean_over_their_units(network, shape, rng):
+def test_gated_outputs_and_outputs_with_positions_give_the_mean_over_their_units(
+    network, shape, rng
+):
     table = npk.record_gates(network.double(), rng.standard_normal((3, *shape)))
-    np.testing.assert_allclose(npk.kernel(table, dtype="float64"), path_kernel(table, table), rtol=1e-11)
+    np.testing.assert_allclose(
+        npk.kernel(table, dtype="float64"), path_kernel(table, table), rtol=1e-11
+    )
 
 
 def test_shared_biases_start_no_paths():
     shared = net(
-        lambda s, x: s.h(s.b(F.relu(s.a(x))) + s.b(F.relu(s.c(x)))), a=Linear(4, 4), b=Linear(4, 4), c=Linear(4, 4), h=Linear(4, 2)
+        lambda s, x: s.h(s.b(F.relu(s.a(x))) + s.b(F.relu(s.c(x)))),
+        a=Linear(4, 4),
+        b=Linear(4, 4),
+        c=Linear(4, 4),
+        h=Linear(4, 2),
     )
     graph = npk.trace(shared, VECTOR)
     plan(graph)
-    with pytest.raises(UnsupportedGraphError, match='share the bias b.bias, which bias="paths" does not'):
+    with pytest.raises(
+        UnsupportedGraphError, match='share the bias b.bias, which bias="paths" does not'
+    ):
         plan(graph, bias="paths")
 
 
 @pytest.mark.parametrize("shape", [(5,), (1, 5, 5)])
 def test_wrong_sample_shape(shape):
-    with pytest.raises(ShapeError, match=r"Sequential does not accept samples of shape .*Give X the shape"):
+    with pytest.raises(
+        ShapeError,
+        match=r"Sequential does not accept samples of shape .*Give X "
+        r"the shape",
+    ):
         npk.trace(layers(Linear(4, 2), nn.BatchNorm1d(2)), shape)
 
 
@@ -328,14 +505,18 @@ FORMS_OF_RELU = {
     "method": lambda s, x: s.h(s.b(s.a(x).relu()).relu_()),
     "one module twice": lambda s, x: s.h(s.r(s.b(s.r(s.a(x))))),
     "comparison": lambda s, x: s.h((p := s.b((q := s.a(x)) * (q > 0))) * (p > 0)),
-    "with dropout, identity and detours": lambda s, x: s.h(F.dropout(s.r(s.b(s.r(s.a(x).clone()))), 0.5, False).contiguous()),
+    "with dropout, identity and detours": lambda s, x: s.h(
+        F.dropout(s.r(s.b(s.r(s.a(x).clone()))), 0.5, False).contiguous()
+    ),
     "leaky with slope 0": lambda s, x: s.h(F.leaky_relu(s.b(F.leaky_relu(s.a(x), 0.0)), 0.0)),
 }
 
 
 @pytest.mark.parametrize("form", FORMS_OF_RELU)
 def test_every_form_of_relu_is_a_gate(form):
-    network = net(FORMS_OF_RELU[form], a=Linear(4, 3), b=Linear(3, 5), h=Linear(5, 2), r=nn.ReLU(inplace=True))
+    network = net(
+        FORMS_OF_RELU[form], a=Linear(4, 3), b=Linear(3, 5), h=Linear(5, 2), r=nn.ReLU(inplace=True)
+    )
     graph = npk.trace(network, VECTOR)
     assert kinds(graph) == [Input, Convolution, Gate, Convolution, Gate, Convolution]
     assert weights(graph) == ["a.weight", "b.weight", "h.weight"]
@@ -344,12 +525,18 @@ def test_every_form_of_relu_is_a_gate(form):
 
 
 def test_names_of_gates_come_from_modules():
-    graph = npk.trace(layers(Linear(4, 3), nn.ReLU(), Linear(3, 2), nn.ReLU(), Linear(2, 2)), VECTOR)
+    graph = npk.trace(
+        layers(Linear(4, 3), nn.ReLU(), Linear(3, 2), nn.ReLU(), Linear(2, 2)), VECTOR
+    )
     assert [node.gate for node in graph.gates] == ["1", "3"]
 
 
 def test_flattened_input_becomes_an_image():
-    network = net(lambda s, x: s.h(torch.flatten(F.relu(s.c(x.view(-1, 1, 4, 4))), 1)), c=nn.Conv2d(1, 2, 3), h=Linear(8, 2))
+    network = net(
+        lambda s, x: s.h(torch.flatten(F.relu(s.c(x.view(-1, 1, 4, 4))), 1)),
+        c=nn.Conv2d(1, 2, 3),
+        h=Linear(8, 2),
+    )
     graph = npk.trace(network, (16,))
     assert graph.nodes[0].shape == (1, 4, 4)
     assert graph.input_shape == (16,)
@@ -358,7 +545,11 @@ def test_flattened_input_becomes_an_image():
 
 def test_tied_weights_of_parallel_branches_are_read():
     network = net(
-        lambda s, x: s.h(s.b(F.relu(s.a(x))) + s.b(F.relu(s.c(x)))), a=Linear(4, 4), b=Linear(4, 4), c=Linear(4, 4), h=Linear(4, 2)
+        lambda s, x: s.h(s.b(F.relu(s.a(x))) + s.b(F.relu(s.c(x)))),
+        a=Linear(4, 4),
+        b=Linear(4, 4),
+        c=Linear(4, 4),
+        h=Linear(4, 2),
     )
     graph = npk.trace(network, VECTOR)
     assert weights(graph).count("b.weight") == 2
@@ -366,7 +557,9 @@ def test_tied_weights_of_parallel_branches_are_read():
 
 
 def test_tied_modules_go_by_one_name():
-    network = net(lambda s, x: s.h(s.b(F.relu(s.a(x)))), a=Linear(4, 4), b=Linear(4, 4), h=Linear(4, 2))
+    network = net(
+        lambda s, x: s.h(s.b(F.relu(s.a(x)))), a=Linear(4, 4), b=Linear(4, 4), h=Linear(4, 2)
+    )
     network.b.weight = network.a.weight
     with pytest.raises(UnsupportedGraphError, match=r"parameter a.weight is used twice"):
         npk.trace(network, VECTOR)
@@ -374,7 +567,9 @@ def test_tied_modules_go_by_one_name():
 
 def test_squeeze_and_excite_gates_are_external():
     gated = net(
-        lambda s, x: s.h(((q := s.c(x)) * torch.sigmoid(s.g(q.mean((2, 3), keepdim=True)))).mean((2, 3))),
+        lambda s, x: s.h(
+            ((q := s.c(x)) * torch.sigmoid(s.g(q.mean((2, 3), keepdim=True)))).mean((2, 3))
+        ),
         c=nn.Conv2d(1, 3, 3),
         g=nn.Conv2d(3, 3, 1),
         h=Linear(3, 2),
@@ -385,22 +580,37 @@ def test_squeeze_and_excite_gates_are_external():
 
 
 def test_batch_norm_on_flattened_single_positions_is_read():
-    graph = npk.trace(layers(nn.Conv2d(1, 3, 2), *GAP, nn.BatchNorm1d(3), nn.ReLU(), Linear(3, 2)), IMAGE)
+    graph = npk.trace(
+        layers(nn.Conv2d(1, 3, 2), *GAP, nn.BatchNorm1d(3), nn.ReLU(), Linear(3, 2)), IMAGE
+    )
     assert kinds(graph) == [Input, Convolution, AveragePool, BatchNorm, Gate, Convolution]
 
 
 def test_path_count():
     graph = npk.trace(
-        layers(nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), Linear(12, 5), nn.ReLU(), Linear(5, 2)), (2, 4, 4)
+        layers(
+            nn.Conv2d(2, 3, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            Linear(12, 5),
+            nn.ReLU(),
+            Linear(5, 2),
+        ),
+        (2, 4, 4),
     )
     assert kinds(graph)[3] is MaxPool
     assert graph.path_count() == (2 * 9) * 4 * 12 * 5
-    skip = npk.trace(net(lambda s, x: s.h(x + F.relu(s.a(x))), a=Linear(4, 4), h=Linear(4, 2)), VECTOR)
+    skip = npk.trace(
+        net(lambda s, x: s.h(x + F.relu(s.a(x))), a=Linear(4, 4), h=Linear(4, 2)), VECTOR
+    )
     assert skip.path_count() == (1 + 4) * 4
 
 
 def test_table_of_the_graph_names_sources():
-    text = str(npk.trace(net(lambda s, x: s.h(s.a(x).relu()), a=Linear(4, 4), h=Linear(4, 2)), VECTOR))
+    text = str(
+        npk.trace(net(lambda s, x: s.h(s.a(x).relu()), a=Linear(4, 4), h=Linear(4, 2)), VECTOR)
+    )
     assert "linear a.weight" in text
     assert "gate relu" in text
     assert "test_path_graph.py:" in text

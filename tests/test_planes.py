@@ -26,8 +26,13 @@ def planes(*layers, shape=(1, 4, 4)):
 def displacements(found, number, wrap=True):
     """Distinct t - s among the needed pairs of a step; on the torus, or as they are."""
     step = found.recursion.steps[number]
-    s, t = (np.stack(np.unravel_index(flat, step.grid)) for flat in np.divmod(found.pairs[number], step.positions))
-    return {tuple(d) for d in ((t - s) % np.array(step.grid)[:, None] if wrap else t - s).T.tolist()}
+    s, t = (
+        np.stack(np.unravel_index(flat, step.grid))
+        for flat in np.divmod(found.pairs[number], step.positions)
+    )
+    return {
+        tuple(d) for d in ((t - s) % np.array(step.grid)[:, None] if wrap else t - s).T.tolist()
+    }
 
 
 def units(found, number):
@@ -35,7 +40,11 @@ def units(found, number):
 
 
 def fields(found):
-    return [number for number, step in enumerate(found.recursion.steps) if isinstance(step, Field) and step.positions > 1]
+    return [
+        number
+        for number, step in enumerate(found.recursion.steps)
+        if isinstance(step, Field) and step.positions > 1
+    ]
 
 
 def test_circular_convolutions_and_a_global_pool_are_independent_planes():
@@ -46,12 +55,20 @@ def test_circular_convolutions_and_a_global_pool_are_independent_planes():
         assert len(labels) == P
         assert (counts == P).all()
         assert len(displacements(found, number)) == P
-    assert found.cells() == 4 * P * P + 3  # input and field of each convolution; the pool, the head and the kernel have one position
+    # input and field of each convolution; the pool, the head and the kernel have one position
+    assert found.cells() == 4 * P * P + 3
     assert found.reductions
 
 
 def test_zero_padding_keeps_displacements_apart():
-    found = planes(conv(1, 2, padding_mode="zeros"), nn.ReLU(), conv(2, 2, padding_mode="zeros"), nn.ReLU(), *GAP, nn.Linear(2, 2))
+    found = planes(
+        conv(1, 2, padding_mode="zeros"),
+        nn.ReLU(),
+        conv(2, 2, padding_mode="zeros"),
+        nn.ReLU(),
+        *GAP,
+        nn.Linear(2, 2),
+    )
     for number in fields(found):
         assert len(units(found, number)[0]) == 7 * 7  # displacements -3..3 on each axis
 
@@ -64,38 +81,73 @@ def test_flatten_needs_equal_positions_only():
 
 
 def test_strides_discard_planes():
-    found = planes(conv(1, 2), nn.ReLU(), conv(2, 2, stride=2), nn.ReLU(), *GAP, nn.Linear(2, 2), shape=(1, 8, 8))
+    found = planes(
+        conv(1, 2),
+        nn.ReLU(),
+        conv(2, 2, stride=2),
+        nn.ReLU(),
+        *GAP,
+        nn.Linear(2, 2),
+        shape=(1, 8, 8),
+    )
     first, second = fields(found)
     assert len(displacements(found, second)) == 16
-    assert displacements(found, first) == {(a, b) for a in (0, 2, 4, 6) for b in (0, 2, 4, 6)}  # a quarter of 64
+    # a quarter of 64
+    assert displacements(found, first) == {(a, b) for a in (0, 2, 4, 6) for b in (0, 2, 4, 6)}
 
 
 def test_stride_that_does_not_divide():
-    found = planes(conv(1, 2), nn.ReLU(), conv(2, 2, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(18, 2), shape=(1, 5, 5))
+    found = planes(
+        conv(1, 2),
+        nn.ReLU(),
+        conv(2, 2, stride=2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(18, 2),
+        shape=(1, 5, 5),
+    )
     first, second = fields(found)
     assert displacements(found, second) == {(0, 0)}
     assert displacements(found, first) == {(0, 0)}
 
 
 def test_pools_couple_planes():
-    found = planes(conv(1, 2), nn.ReLU(), nn.AvgPool2d(2), conv(2, 2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 2))
+    found = planes(
+        conv(1, 2), nn.ReLU(), nn.AvgPool2d(2), conv(2, 2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 2)
+    )
     first, second = fields(found)
     assert displacements(found, second) == {(0, 0)}
-    assert displacements(found, first, wrap=False) == {(a, b) for a in (-1, 0, 1) for b in (-1, 0, 1)}  # p * 0 + (b - a)
+    # p * 0 + (b - a)
+    assert displacements(found, first, wrap=False) == {
+        (a, b) for a in (-1, 0, 1) for b in (-1, 0, 1)
+    }
     assert len(units(found, first)[0]) == 9  # each plane by itself: the pool adds them up
 
 
 def test_thirty_two_by_thirty_two_with_two_strided_stages_keeps_64_of_1024_planes():
-    """math.md: ResNet-110 on 32 x 32. Here its frame with the padding that makes displacements wrap."""
-    stages = [conv(3, 2), nn.ReLU(), conv(2, 2, stride=2), nn.ReLU(), conv(2, 2, stride=2), nn.ReLU()]
+    """math.md: ResNet-110 on 32 x 32. Here its frame with the padding that makes displacements
+    wrap.
+    """
+    stages = [
+        conv(3, 2),
+        nn.ReLU(),
+        conv(2, 2, stride=2),
+        nn.ReLU(),
+        conv(2, 2, stride=2),
+        nn.ReLU(),
+    ]
     found = planes(*stages, *GAP, nn.Linear(2, 2), shape=(3, 32, 32))
     assert [len(displacements(found, number)) for number in fields(found)] == [64, 64, 64]
     assert len(found.pairs[fields(found)[0]]) == 64 * 1024
 
 
 def test_resnet_110_visits_few_pairs_at_full_resolution():
-    """With zero padding displacements do not wrap: 15 x 15 partly empty planes that hold as many pairs as 64 full ones."""
-    net = npk.networks.build("resnet110", "dnn", input_shape=(3, 32, 32), classes=10, blocks=1, width=1, seed=0).eval()
+    """With zero padding displacements do not wrap: 15 x 15 partly empty planes that hold as many
+    pairs as 64 full ones.
+    """
+    net = npk.networks.build(
+        "resnet110", "dnn", input_shape=(3, 32, 32), classes=10, blocks=1, width=1, seed=0
+    ).eval()
     found = Planes(plan(npk.trace(net, (3, 32, 32))))
     full = [number for number in fields(found) if found.recursion.steps[number].grid == (32, 32)]
     assert full
@@ -106,7 +158,17 @@ def test_resnet_110_visits_few_pairs_at_full_resolution():
 
 
 def test_units_run_after_what_they_need():
-    found = planes(conv(1, 2), nn.ReLU(), nn.MaxPool2d(2), conv(2, 2), nn.ReLU(), *GAP, nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
+    found = planes(
+        conv(1, 2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        conv(2, 2),
+        nn.ReLU(),
+        *GAP,
+        nn.Linear(2, 3),
+        nn.ReLU(),
+        nn.Linear(3, 2),
+    )
     for number in range(len(found.recursion.steps)):
         for links in found.links(number, found.pairs[number]):
             if links.source is None:
@@ -115,7 +177,11 @@ def test_units_run_after_what_they_need():
             unit[found.pairs[links.source]] = found.labels[links.source]
             rows, _ = np.nonzero(links.pair >= 0)
             own, there = found.labels[number][rows], unit[links.pair[links.pair >= 0]]
-            assert (there < own).all() if found.defers(number, links.source, links.term) else (there == own).all()
+            assert (
+                (there < own).all()
+                if found.defers(number, links.source, links.term)
+                else (there == own).all()
+            )
 
 
 class Residual(nn.Module):
@@ -133,7 +199,11 @@ def test_layers_that_look_alike_share_their_arrays():
     found = planes(Residual(), *GAP, nn.Linear(1, 2))
     for arrays in (found.pairs, found.labels, found.ordered, found.bounds, found.ranks):
         assert len({id(arrays[number]) for number in fields(found)}) == 1
-    stream = [n for n, step in enumerate(found.recursion.steps) if getattr(step, "grid", ()) == (4, 4) and len(step.sources) > 1]
+    stream = [
+        n
+        for n, step in enumerate(found.recursion.steps)
+        if getattr(step, "grid", ()) == (4, 4) and len(step.sources) > 1
+    ]
     links = [link for number in stream for link in found.links(number, found.ordered[number][:50])]
     assert len(links) > 4
     for part in ("pair", "u", "v"):
@@ -141,7 +211,15 @@ def test_layers_that_look_alike_share_their_arrays():
 
 
 def test_pairs_come_in_chunks(monkeypatch):
-    layers = (conv(1, 2), nn.ReLU(), nn.MaxPool2d(3, 2), conv(2, 2, padding_mode="zeros"), nn.ReLU(), *GAP, nn.Linear(2, 2))
+    layers = (
+        conv(1, 2),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2),
+        conv(2, 2, padding_mode="zeros"),
+        nn.ReLU(),
+        *GAP,
+        nn.Linear(2, 2),
+    )
     whole = planes(*layers, shape=(1, 7, 7))
     for name in ("_CHUNK", "_MANY"):
         monkeypatch.setattr(f"npk.recursion.planes.{name}", 100)
@@ -154,7 +232,9 @@ def test_pairs_come_in_chunks(monkeypatch):
 def test_slots_are_used_again():
     layers = [layer for _ in range(20) for layer in (conv(1, 1), nn.ReLU())]
     deep, flat = (planes(*some, *GAP, nn.Linear(1, 2)).recursion for some in (layers, layers[:4]))
-    deep, flat = (compile_program(recursion, [True] * len(recursion.masks)) for recursion in (deep, flat))
+    deep, flat = (
+        compile_program(recursion, [True] * len(recursion.masks)) for recursion in (deep, flat)
+    )
     assert deep.cells == flat.cells
     assert len(deep.tables) == len(flat.tables)  # all planes and layers look alike
 
@@ -170,12 +250,19 @@ def test_unknown_options(option):
 def test_a_pad_that_nothing_looks_through(rng):
     """A layer that sees only padding in some unit, and one that sees nothing else."""
     net = nn.Sequential(
-        nn.ConstantPad1d(1, 0.0), nn.Conv1d(1, 2, 2), nn.ConstantPad1d(1, 0.0), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(2, 2)
+        nn.ConstantPad1d(1, 0.0),
+        nn.Conv1d(1, 2, 2),
+        nn.ConstantPad1d(1, 0.0),
+        nn.AdaptiveAvgPool1d(1),
+        nn.Flatten(),
+        nn.Linear(2, 2),
     )
     blind = nn.Sequential(nn.Conv1d(1, 2, 1, padding=4, stride=20), nn.Flatten(), nn.Linear(2, 2))
     for network in (net, blind):
         table = npk.record_gates(network.double().eval(), rng.standard_normal((3, 1, 4)))
         for bias in ("ignore", "paths"):
             exact = npk.kernel(table, bias=bias, dtype="float64", backend="reference")
-            np.testing.assert_allclose(npk.kernel(table, bias=bias, dtype="float64"), exact, rtol=1e-12)
+            np.testing.assert_allclose(
+                npk.kernel(table, bias=bias, dtype="float64"), exact, rtol=1e-12
+            )
             assert torch.isfinite(torch.as_tensor(exact)).all()

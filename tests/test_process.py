@@ -1,4 +1,6 @@
-"""The caller's process, network and threads are as they were after a kernel; and what he has set in torch changes no kernel."""
+"""The caller's process, network and threads are as they were after a kernel; and what he has set in
+torch changes no kernel.
+"""
 
 import contextlib
 import functools
@@ -41,7 +43,13 @@ def kernel(net):
 
 
 def console():
-    return sys.stdout, sys.stderr, logging.root.manager.disable, list(warnings.filters), [h.filters[:] for h in logging.root.handlers]
+    return (
+        sys.stdout,
+        sys.stderr,
+        logging.root.manager.disable,
+        list(warnings.filters),
+        [h.filters[:] for h in logging.root.handlers],
+    )
 
 
 class Branches(nn.Module):
@@ -56,7 +64,10 @@ def in_threads(networks, workers, rounds):
     for _ in range(rounds):
         with ThreadPoolExecutor(workers) as pool:
             refused = pool.submit(npk.trace, Branches(), (4,))
-            wrong += sum(not np.array_equal(one, other) for one, other in zip(pool.map(kernel, networks), right, strict=True))
+            wrong += sum(
+                not np.array_equal(one, other)
+                for one, other in zip(pool.map(kernel, networks), right, strict=True)
+            )
             with pytest.raises(UnsupportedGraphError, match="values of its samples"):
                 refused.result()
     assert console() == before
@@ -143,7 +154,11 @@ def test_what_forward_keeps_stays_as_it_was():
     npk.check_duality(net, X, draws=5)
     assert net.last is before[0]
     assert net.seen == before[1]
-    assert (net.times, int(net.calls), net.level.tolist()) == (before[2], int(before[3]), before[4].tolist())
+    assert (net.times, int(net.calls), net.level.tolist()) == (
+        before[2],
+        int(before[3]),
+        before[4].tolist(),
+    )
     assert net.cache is before[5]
     np.testing.assert_array_equal(K, right())
 
@@ -154,9 +169,13 @@ def test_hooks_see_no_tensors_of_the_tracer(kind):
     put = {
         "forward": lambda: net[1].register_forward_hook(lambda m, i, o: kept.append(o)),
         "pre": lambda: net[1].register_forward_pre_hook(lambda m, i: kept.extend(i)),
-        "everywhere": lambda: nn.modules.module.register_module_forward_hook(lambda m, i, o: kept.append(o)),
+        "everywhere": lambda: nn.modules.module.register_module_forward_hook(
+            lambda m, i, o: kept.append(o)
+        ),
         "gradient": lambda: net[1].register_full_backward_hook(lambda m, i, o: kept.extend(i)),
-        "state": lambda: net[1].register_state_dict_pre_hook(lambda m, prefix, keep: kept.append(prefix)),
+        "state": lambda: net[1].register_state_dict_pre_hook(
+            lambda m, prefix, keep: kept.append(prefix)
+        ),
     }[kind]
     handle = put()
     hooks = dict(net[1]._forward_hooks), dict(net[1]._forward_pre_hooks)
@@ -213,7 +232,12 @@ def test_wrappers_are_taken_off_without_being_run():
 
     parts = nn.Sequential(torch.compile(net[0], backend=never), net[1], nn.DataParallel(net[2]))
     right = npk.trace(net, (4,))
-    for wrapped in (nn.DataParallel(net), torch.compile(net, backend=never), averaged.eval(), parts.eval()):
+    for wrapped in (
+        nn.DataParallel(net),
+        torch.compile(net, backend=never),
+        averaged.eval(),
+        parts.eval(),
+    ):
         assert npk.trace(wrapped, (4,)) == right
     assert npk.check_duality(parts, X, draws=5).passed
     net.compile(backend=never)
@@ -225,7 +249,10 @@ def test_wrappers_are_taken_off_without_being_run():
 
 class Refuses(TorchFunctionMode):
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        assert function is torch.device or function.__name__ == "__get__", "npk's work is seen by the user's mode"  # sizes and types may be
+        # sizes and types may be
+        assert function is torch.device or function.__name__ == "__get__", (
+            "npk's work is seen by the user's mode"
+        )
         return function(*args)
 
 
@@ -256,12 +283,29 @@ def setting(name):
 
 def settings():
     return (
-        *(torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_default_dtype(), torch.is_autocast_enabled("cpu")),
-        *(torch.are_deterministic_algorithms_enabled(), torch.get_num_threads(), torch.is_anomaly_enabled()),
+        *(
+            torch.is_grad_enabled(),
+            torch.is_inference_mode_enabled(),
+            torch.get_default_dtype(),
+            torch.is_autocast_enabled("cpu"),
+        ),
+        *(
+            torch.are_deterministic_algorithms_enabled(),
+            torch.get_num_threads(),
+            torch.is_anomaly_enabled(),
+        ),
     )
 
 
-MODES = ["gradients off", "inference", "autocast", "meta by default", "a function mode", "fake tensors", "anomalies"]
+MODES = [
+    "gradients off",
+    "inference",
+    "autocast",
+    "meta by default",
+    "a function mode",
+    "fake tensors",
+    "anomalies",
+]
 
 
 @pytest.mark.parametrize("name", [*MODES, "float64 by default", "deterministic"])
@@ -298,7 +342,11 @@ def test_random_states_stay():
     before = np.random.get_state()[1:3], random.getstate(), torch.get_rng_state()  # noqa: NPY002
     npk.trace(Draws(), (4,))
     after = np.random.get_state()[1:3], random.getstate(), torch.get_rng_state()  # noqa: NPY002
-    assert (before[0][0].tolist(), before[0][1], before[1]) == (after[0][0].tolist(), after[0][1], after[1])
+    assert (before[0][0].tolist(), before[0][1], before[1]) == (
+        after[0][0].tolist(),
+        after[0][1],
+        after[1],
+    )
     assert torch.equal(before[2], after[2])
 
 

@@ -32,7 +32,9 @@ def chain(*widths, gate=nn.ReLU):
 
 
 def gated(value_input):
-    return npk.networks.build("fc", "dlgn", input_shape=(5,), classes=3, hidden=[70, 70], value_input=value_input, seed=0)
+    return npk.networks.build(
+        "fc", "dlgn", input_shape=(5,), classes=3, hidden=[70, 70], value_input=value_input, seed=0
+    )
 
 
 PRODUCTS = {
@@ -42,7 +44,10 @@ PRODUCTS = {
     "soft": lambda: (gated("x"), (5,)),
     "soft, ones": lambda: (gated("ones"), (5,)),
     "flattened pictures": lambda: (nn.Sequential(nn.Flatten(), chain(12, 70, 33)), (2, 2, 3)),
-    "channels last": lambda: (nn.Sequential(nn.Unflatten(1, (2, 6)), nn.Flatten(), chain(12, 70)), (12,)),
+    "channels last": lambda: (
+        nn.Sequential(nn.Unflatten(1, (2, 6)), nn.Flatten(), chain(12, 70)),
+        (12,),
+    ),
     "scaled": lambda: (nn.Sequential(chain(5, 70), nn.BatchNorm1d(3), nn.Linear(3, 2)), (5,)),
 }
 
@@ -57,16 +62,24 @@ def test_products_are_the_recursion(name, dtype, rng):
     assert as_product(recursion)
     backend, exponents = CpuBackend(recursion, table, dtype), find_exponents(recursion, table)
     expected = evaluate(recursion, rows, cols, exponents)
-    assert_kernels_equal(backend.tile(backend.side(rows), backend.side(cols), exponents), expected, dtype)
+    assert_kernels_equal(
+        backend.tile(backend.side(rows), backend.side(cols), exponents), expected, dtype
+    )
 
 
 def test_triangle_of_a_product(rng):
-    table = npk.record_gates(chain(5, 70, 70).eval(), rng.standard_normal((83, 5)).astype(np.float32))
+    table = npk.record_gates(
+        chain(5, 70, 70).eval(), rng.standard_normal((83, 5)).astype(np.float32)
+    )
     recursion = plan(table.graph)
     backend, exponents = CpuBackend(recursion, table, "float32"), find_exponents(recursion, table)
     side = backend.side(table)
-    half, whole = backend.tile(side, side, exponents, diagonal=0), backend.tile(side, side, exponents)
-    np.testing.assert_array_equal(np.triu(half), np.triu(whole))  # to the bit: what is computed does not depend on what is not
+    half, whole = (
+        backend.tile(side, side, exponents, diagonal=0),
+        backend.tile(side, side, exponents),
+    )
+    # to the bit: what is computed does not depend on what is not
+    np.testing.assert_array_equal(np.triu(half), np.triu(whole))
 
 
 @pytest.mark.parametrize(
@@ -74,7 +87,11 @@ def test_triangle_of_a_product(rng):
     [
         (Skip(), (5,), {}),
         (chain(5, 8, 8), (5,), {"bias": "paths"}),
-        (nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 2)), (1, 4, 4), {}),
+        (
+            nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 2)),
+            (1, 4, 4),
+            {},
+        ),
         (nn.Sequential(nn.Flatten(), nn.Linear(4, 4, bias=False)), (4, 1), {"value_input": "ones"}),
     ],
 )

@@ -1,4 +1,6 @@
-"""Progress objects: what each shows, that steps of earlier runs spoil no times, and that nobody who looks away ends a computation."""
+"""Progress objects: what each shows, that steps of earlier runs spoil no times, and that nobody who
+looks away ends a computation.
+"""
 
 import contextlib
 import io
@@ -66,8 +68,12 @@ def test_events_of_a_task(clock):
 
 def test_a_note_is_an_event_of_its_name():
     stream = io.StringIO()
-    Events(stream).note("plan", "3 tiles", tiles=3, seconds=None, sides=[4, 4], name="K", text="told", event="taken")
-    assert told(stream) == [{"event": "plan", "tiles": 3, "seconds": None, "sides": [4, 4], "name": "K", "text": "told"}]
+    Events(stream).note(
+        "plan", "3 tiles", tiles=3, seconds=None, sides=[4, 4], name="K", text="told", event="taken"
+    )
+    assert told(stream) == [
+        {"event": "plan", "tiles": 3, "seconds": None, "sides": [4, 4], "name": "K", "text": "told"}
+    ]
 
 
 def test_events_are_few_and_hold_the_last_one(clock):
@@ -170,7 +176,12 @@ sys.stderr.write(f"computed, pipe let go: {os.fstat(1).st_ino != pipe}")
 
 
 def test_a_closed_pipe_ends_no_computation():
-    run = subprocess.Popen([sys.executable, "-c", READER_GONE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    run = subprocess.Popen(
+        [sys.executable, "-c", READER_GONE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     assert json.loads(run.stdout.readline())["event"] == "begin"
     run.stdout.close()
     run.stdin.close()
@@ -191,7 +202,9 @@ def test_bar_shows_task_rate_and_times(terminal, clock):
             advance(10)
             bar._bars.refresh()  # not wait for the next
         assert "kernel [tiles]" in stderr.getvalue()
-        assert "30/40 2.5/s, 0:04 elapsed, 0:04 left" in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", stderr.getvalue())
+        assert ("30/40 2.5/s, 0:04 elapsed, 0:04 left") in re.sub(
+            r"\x1b\[[0-9;?]*[a-zA-Z]", "", stderr.getvalue()
+        )
 
 
 def test_notes_are_printed_above_the_bar(terminal):

@@ -1,4 +1,5 @@
-"""Samples, gates and weights of very different size: the promised accuracy, or a count of what the numbers cannot hold.
+"""Samples, gates and weights of very different size: the promised accuracy, or a count of what the
+numbers cannot hold.
 
 The oracle is the sum over paths, added up in fractions, which neither underflow nor round.
 """
@@ -29,11 +30,22 @@ from npk.gram.work import Work
 from npk.recursion.balance import balance_of
 from npk.recursion.planning import plan
 
-pytestmark = pytest.mark.filterwarnings("ignore::npk.errors.KernelWarning")  # counts are compared where they matter
+# counts are compared where they matter
+pytestmark = pytest.mark.filterwarnings("ignore::npk.errors.KernelWarning")
 
 PROMISED = {"float32": 1e-5, "float64": 1e-11}
-MANY_PATHS = [pytest.param(name, marks=pytest.mark.slow) for name in ("conv dgn", "residual dlgn, gated skips")]
-NAMES = ["fully connected", "max pool", "residual, gate after the sum", "fc dgn, soft", "leaky", *MANY_PATHS]
+MANY_PATHS = [
+    pytest.param(name, marks=pytest.mark.slow)
+    for name in ("conv dgn", "residual dlgn, gated skips")
+]
+NAMES = [
+    "fully connected",
+    "max pool",
+    "residual, gate after the sum",
+    "fc dgn, soft",
+    "leaky",
+    *MANY_PATHS,
+]
 _tables: dict = {}
 
 
@@ -50,9 +62,15 @@ def wild(table, rng, *, sizes, inside, gates):
     """Samples times powers of ten, their elements too, and soft gates that are nearly 0."""
     n = len(table)
     tens = lambda most, shape: 10.0 ** rng.uniform(-most, most, shape)  # noqa: E731
-    inputs = table.inputs * tens(sizes, (n, *[1] * (table.inputs.ndim - 1))) * tens(inside, table.inputs.shape)
+    inputs = (
+        table.inputs
+        * tens(sizes, (n, *[1] * (table.inputs.ndim - 1)))
+        * tens(inside, table.inputs.shape)
+    )
     entries = {
-        name: replace(entry, data=entry.data * 10.0 ** rng.uniform(-gates, 0, entry.data.shape)) if entry.kind == "soft" else entry
+        name: replace(entry, data=entry.data * 10.0 ** rng.uniform(-gates, 0, entry.data.shape))
+        if entry.kind == "soft"
+        else entry
         for name, entry in table.entries.items()
     }
     return GateTable(table.graph, inputs, entries)
@@ -61,25 +79,45 @@ def wild(table, rng, *, sizes, inside, gates):
 def exact_kernel(table, **options):
     """The sum over paths, in fractions: on the scale "fan_in", or "count"."""
     variance = parameter_variances(table.graph) if options.get("scale") != "count" else {}
-    weight = lambda path: math.prod((Fraction(variance.get(step[0], 1.0)) for step in path), start=Fraction(1))  # noqa: E731
-    features = [_features(table, i, options.get("bias", "ignore"), options.get("value_input", "auto")) for i in range(len(table))]
-    units = [[{path: Fraction(float(value)) for path, value in x[unit].items()} for unit in x] for x in features]
-    inner = lambda a, b: sum((value * b[path] * weight(path) for path, value in a.items() if path in b), Fraction(0))  # noqa: E731
-    return [[sum((inner(a, b) for a, b in zip(x, y, strict=True)), Fraction(0)) / len(x) for y in units] for x in units]
+    weight = lambda path: math.prod(  # noqa: E731
+        (Fraction(variance.get(step[0], 1.0)) for step in path), start=Fraction(1)
+    )
+    features = [
+        _features(table, i, options.get("bias", "ignore"), options.get("value_input", "auto"))
+        for i in range(len(table))
+    ]
+    units = [
+        [{path: Fraction(float(value)) for path, value in x[unit].items()} for unit in x]
+        for x in features
+    ]
+    inner = lambda a, b: sum(  # noqa: E731
+        (value * b[path] * weight(path) for path, value in a.items() if path in b), Fraction(0)
+    )
+    return [
+        [sum((inner(a, b) for a, b in zip(x, y, strict=True)), Fraction(0)) / len(x) for y in units]
+        for x in units
+    ]
 
 
 def exact_cosines(table, **options):
     K = exact_kernel(table, **options)
     n = len(K)
-    shares = [[K[i][j] ** 2 / (K[i][i] * K[j][j]) if K[i][i] * K[j][j] else Fraction(0) for j in range(n)] for i in range(n)]
-    return np.array([[math.copysign(math.sqrt(shares[i][j]), K[i][j]) for j in range(n)] for i in range(n)])
+    shares = [
+        [K[i][j] ** 2 / (K[i][i] * K[j][j]) if K[i][i] * K[j][j] else Fraction(0) for j in range(n)]
+        for i in range(n)
+    ]
+    return np.array(
+        [[math.copysign(math.sqrt(shares[i][j]), K[i][j]) for j in range(n)] for i in range(n)]
+    )
 
 
 def computed(*tables, **options):
     """The kernel, and what was said."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        return npk.kernel(*tables, progress=False, **options), [str(w.message) for w in said if w.category is KernelWarning]
+        return npk.kernel(*tables, progress=False, **options), [
+            str(w.message) for w in said if w.category is KernelWarning
+        ]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -109,15 +147,23 @@ def test_elements_of_one_sample_may_be_far_apart(name):
 def test_entries_below_the_range_are_counted_and_the_others_exact(dtype, rng):
     table = dense_table(6, 10, rng)
     size = {"float32": 1e-22, "float64": 1e-160}[dtype]
-    small = GateTable(table.graph, table.inputs * np.where(np.arange(10) < 7, 1.0, size)[:, None], table.entries)
+    small = GateTable(
+        table.graph, table.inputs * np.where(np.arange(10) < 7, 1.0, size)[:, None], table.entries
+    )
     exact = exact_kernel(small, scale="count")
     K, said = computed(small, scale="count", dtype=dtype)
     roots = [math.sqrt(exact[i][i] / exact[7][7]) if i >= 7 else math.inf for i in range(10)]
     (text,) = said
-    assert text.startswith(f"9 of 100 entries between live samples are below the range of {dtype}: they came out as 0, or rounded.")
+    assert text.startswith(
+        f"9 of 100 entries between live samples are below the range of {dtype}: "
+        f"they came out as 0, or rounded."
+    )
     for i, j in itertools.product(range(10), range(10)):
         if min(roots[i], roots[j]) == math.inf or (i < 7) != (j < 7):
-            assert abs(Fraction(float(K[i, j])) - exact[i][j]) ** 2 <= Fraction(PROMISED[dtype]) ** 2 * exact[i][i] * exact[j][j]
+            assert (
+                abs(Fraction(float(K[i, j])) - exact[i][j]) ** 2
+                <= Fraction(PROMISED[dtype]) ** 2 * exact[i][i] * exact[j][j]
+            )
 
 
 def test_a_kernel_that_is_too_small_or_too_large_as_a_whole_is_refused(rng):
@@ -127,8 +173,14 @@ def test_a_kernel_that_is_too_small_or_too_large_as_a_whole_is_refused(rng):
             npk.kernel(GateTable(table.graph, table.inputs * size, table.entries), progress=False)
     for size in (1e-170, 1e170):
         with pytest.raises(ScaleError, match="outside the range of float64"):
-            npk.kernel(GateTable(table.graph, table.inputs * size, table.entries), dtype="float64", progress=False)
-    few = GateTable(table.graph, table.inputs * np.where(np.arange(10) < 9, 1.0, 1e25)[:, None], table.entries)
+            npk.kernel(
+                GateTable(table.graph, table.inputs * size, table.entries),
+                dtype="float64",
+                progress=False,
+            )
+    few = GateTable(
+        table.graph, table.inputs * np.where(np.arange(10) < 9, 1.0, 1e25)[:, None], table.entries
+    )
     with pytest.raises(ScaleError, match="outside the range of float32"):
         npk.kernel(few, progress=False)
 
@@ -137,13 +189,21 @@ def test_ordinary_samples_are_the_same_to_the_bit_beside_tiny_ones(rng):
     table = dense_table(40, 30, rng)
     tiny = np.where(np.arange(30) % 3 == 2, 2.0**-70, 1.0)[:, None]
     K, _ = computed(GateTable(table.graph, table.inputs * tiny, table.entries))
-    np.testing.assert_array_equal(K, (npk.kernel(table, progress=False) * tiny.astype("f") * tiny.T.astype("f")))
+    np.testing.assert_array_equal(
+        K, (npk.kernel(table, progress=False) * tiny.astype("f") * tiny.T.astype("f"))
+    )
 
 
 @pytest.mark.parametrize("scale", ["fan_in", "cosine"])
 @pytest.mark.parametrize("name", ["max pool", "conv dgn"])
 def test_results_do_not_depend_on_tiles(name, scale, tmp_path):
-    table = wild(recorded(name).take(np.arange(40) % 8), np.random.default_rng(5), sizes=8, inside=25, gates=30)
+    table = wild(
+        recorded(name).take(np.arange(40) % 8),
+        np.random.default_rng(5),
+        sizes=8,
+        inside=25,
+        gates=30,
+    )
     table = replace(table, inputs=table.inputs / np.abs(table.inputs).max())
     K, said = computed(table, scale=scale)
     stored, told = computed(table, scale=scale, out=tmp_path / "K.zarr")
@@ -152,7 +212,9 @@ def test_results_do_not_depend_on_tiles(name, scale, tmp_path):
     engine, tiled = npk.NeuralPathKernel(None, scale=scale, progress=False).engine, np.empty_like(K)
     backend, exponents = engine.prepare(table)
     for side in (4, 16):
-        for tile, values in Work(engine, table, None, TilePlan(40, 40, side, True), backend, exponents).tiles():
+        for tile, values in Work(
+            engine, table, None, TilePlan(40, 40, side, True), backend, exponents
+        ).tiles():
             put(tiled, tile.rows, tile.cols, values, symmetric=True)
         np.testing.assert_array_equal(tiled, K)
     apart, _ = computed(table.take(slice(0, 9)), table.take(slice(9, 40)), scale=scale)
@@ -165,7 +227,9 @@ def test_a_table_that_was_saved_has_the_same_kernel(tmp_path):
     table = wild(recorded("fc dgn, soft"), np.random.default_rng(6), sizes=100, inside=0, gates=30)
     table.save(tmp_path / "gates.zarr")
     K, _ = computed(table, scale="cosine")
-    np.testing.assert_array_equal(computed(GateStore.open(tmp_path / "gates.zarr"), scale="cosine")[0], K)
+    np.testing.assert_array_equal(
+        computed(GateStore.open(tmp_path / "gates.zarr"), scale="cosine")[0], K
+    )
 
 
 def test_diagonals_are_on_the_kernels_scale(rng):
@@ -177,17 +241,26 @@ def test_diagonals_are_on_the_kernels_scale(rng):
 
 @pytest.mark.slow
 def test_what_float64_cannot_hold_is_counted_and_is_not_dead():
-    """A skip goes around the gates, so that they keep their size; one sample has all its values on the gated branch."""
+    """A skip goes around the gates, so that they keep their size; one sample has all its values on
+    the gated branch.
+    """
     table = wild(recorded("conv dgn"), np.random.default_rng(7), sizes=0, inside=0, gates=0)
-    entries = {name: replace(e, data=e.data.astype(float)) if e.kind == "soft" else e for name, e in table.entries.items()}
+    entries = {
+        name: replace(e, data=e.data.astype(float)) if e.kind == "soft" else e
+        for name, e in table.entries.items()
+    }
     first, second, *_ = (name for name, entry in entries.items() if entry.kind == "soft")
     apart = np.ones(entries[first].data.shape[1]) * 1e-250
     apart[0] = 1.0
     entries[first].data[3] = apart[:, None]
     entries[second].data[3] = np.roll(apart, entries[second].data.shape[1] // 2)[:, None] * 1e-250
     entries[second].data[3, 0] = 0
-    K, said = computed(GateTable(table.graph, table.inputs, entries), scale="cosine", dtype="float64")
-    assert [text[:60] for text in said if "too far apart" in text] == ["1 of 8 samples have active paths whose values are too far ap"]
+    K, said = computed(
+        GateTable(table.graph, table.inputs, entries), scale="cosine", dtype="float64"
+    )
+    assert [text[:60] for text in said if "too far apart" in text] == [
+        "1 of 8 samples have active paths whose values are too far ap"
+    ]
     assert not [text for text in said if "no active path" in text]
     others = np.arange(8) != 3
     expected = exact_cosines(GateTable(table.graph, table.inputs, entries).take(others))
@@ -209,7 +282,10 @@ def test_what_every_path_passes_can_be_balanced():
 
 def test_gates_on_a_device_are_balanced_alike(rng):
     table = wild(dense_table(6, 8, rng, kind="soft"), rng, sizes=200, inside=0, gates=30)
-    entries = {name: DeviceLayer(e.kind, e.shape, torch.tensor(e.data)) for name, e in table.entries.items()}
+    entries = {
+        name: DeviceLayer(e.kind, e.shape, torch.tensor(e.data))
+        for name, e in table.entries.items()
+    }
     balance = balance_of(plan(table.graph))
     here, powers = balance.balanced(table)
     there, same = balance.balanced(DeviceGates(table.graph, torch.tensor(table.inputs), entries))

@@ -18,8 +18,17 @@ from npk.recursion.masks import Factor, Mask, form_bits, form_real
 
 
 def test_channels_last_activations_are_flattened(rng):
-    """Batches of one channel have ambiguous strides, so torch may put channels last; the traced view must not fail."""
-    net = nn.Sequential(nn.Conv2d(1, 64, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(64 * 64, 5), nn.ReLU(), nn.Linear(5, 2)).eval()
+    """Batches of one channel have ambiguous strides, so torch may put channels last; the traced
+    view must not fail.
+    """
+    net = nn.Sequential(
+        nn.Conv2d(1, 64, 3, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(64 * 64, 5),
+        nn.ReLU(),
+        nn.Linear(5, 2),
+    ).eval()
     net = net.to(memory_format=torch.channels_last)
     X = rng.random((70, 1, 8, 8)).astype(np.float32)
     table = record_gates(net, X)
@@ -52,7 +61,8 @@ WINDOWS = {
     "uneven, dilated": Window((2, 3), (1, 2), ((0, 1), (2, 0)), (2, 1)),
     "line": Window((3,), (2,), ((1, 2),), (1,)),
     "volume": Window((2, 1, 3), (2, 1, 1), ((0, 0), (0, 0), (1, 1)), (1, 1, 1)),
-    "whole image": Window((17, 18), (17, 18), ((0, 0), (0, 0)), (1, 1)),  # more offsets than a byte tells apart
+    # more offsets than a byte tells apart
+    "whole image": Window((17, 18), (17, 18), ((0, 0), (0, 0)), (1, 1)),
 }
 
 
@@ -60,12 +70,22 @@ WINDOWS = {
 def test_first_maximum_of_windows_with_ties(window, rng):
     sides = (17, 18, 5)[: len(window.kernel)] if len(window.kernel) > 1 else (9,)
     value = torch.as_tensor(rng.integers(-2, 3, (3, 5, *sides)).astype(np.float32))
-    torch.testing.assert_close(_pooled(window, value).long(), _searched(window, value), rtol=0, atol=0)
+    torch.testing.assert_close(
+        _pooled(window, value).long(), _searched(window, value), rtol=0, atol=0
+    )
 
 
 @pytest.fixture(scope="module")
 def trace():
-    net = npk.networks.build("conv", input_shape=(1, 6, 5), classes=2, channels=[70, 3], pool="max", pool_after=[1], seed=0)
+    net = npk.networks.build(
+        "conv",
+        input_shape=(1, 6, 5),
+        classes=2,
+        channels=[70, 3],
+        pool="max",
+        pool_after=[1],
+        seed=0,
+    )
     return trace_network(net, (1, 6, 5))
 
 
@@ -77,7 +97,9 @@ def test_batches_are_the_same_whatever_the_memory(trace, rng):
     X = rng.standard_normal((50, 1, 6, 5)).astype(np.float32)
     table = record(trace, X)
     with pytest.raises(
-        OptionError, match=r"memory=1 bytes is too little to record the gates of 50 samples: the smallest that works"
+        OptionError,
+        match=r"memory=1 bytes is too little to record the gates of 50 samples: the "
+        r"smallest that works",
     ) as caught:
         batch_size(trace, X, 1)
     least = int(str(caught.value).split("works is ")[1].split()[0])
@@ -90,7 +112,9 @@ def test_batches_are_the_same_whatever_the_memory(trace, rng):
 
 def test_a_value_is_read_once_and_not_kept(trace, rng, monkeypatch):
     shapes = []
-    monkeypatch.setattr("npk.gates.entries.is_on", lambda q: shapes.append(tuple(q.shape)) or is_on(q))
+    monkeypatch.setattr(
+        "npk.gates.entries.is_on", lambda q: shapes.append(tuple(q.shape)) or is_on(q)
+    )
     monkeypatch.setattr("npk.gates.recording._LARGEST", 4)
     record(trace, rng.standard_normal((6, 1, 6, 5)).astype(np.float32))
     assert shapes == [(4, 70, 6, 5), (4, 3, 3, 2), (2, 70, 6, 5), (2, 3, 3, 2)]
@@ -106,13 +130,21 @@ def test_one_bad_number_is_found(bad):
 
 def mask_of(name, channels, positions, factors=1, segments=None):
     channels, positions = np.array(channels), np.array(positions)
-    read = np.tile(channels, (factors, 1)), np.tile(positions, (factors, 1)), np.zeros((factors, len(positions)), int)
+    read = (
+        np.tile(channels, (factors, 1)),
+        np.tile(positions, (factors, 1)),
+        np.zeros((factors, len(positions)), int),
+    )
     return Mask((Factor("gate", name),) * factors, *read, segments or (len(channels),))
 
 
 @pytest.mark.parametrize("factors", [1, 3])
-@pytest.mark.parametrize("places", [range(30), range(1, 30, 4), range(29, -1, -1)], ids=["all", "some", "reversed"])
-@pytest.mark.parametrize("units", [range(70), range(0, 70, 3), range(69, -1, -1)], ids=["all", "some", "reversed"])
+@pytest.mark.parametrize(
+    "places", [range(30), range(1, 30, 4), range(29, -1, -1)], ids=["all", "some", "reversed"]
+)
+@pytest.mark.parametrize(
+    "units", [range(70), range(0, 70, 3), range(69, -1, -1)], ids=["all", "some", "reversed"]
+)
 def test_masks_read_what_they_say(trace, rng, factors, places, units):
     table = record(trace, rng.standard_normal((4, 1, 6, 5)).astype(np.float32))
     before = table.fingerprint()
@@ -128,4 +160,6 @@ def test_masks_read_what_they_say(trace, rng, factors, places, units):
 def test_a_whole_layer_is_no_copy(trace, rng):
     table = record(trace, rng.standard_normal((4, 1, 6, 5)).astype(np.float32))
     name = table.names[0]
-    assert np.shares_memory(form_bits(mask_of(name, range(70), range(30)), table), table.entries[name].data)
+    assert np.shares_memory(
+        form_bits(mask_of(name, range(70), range(30)), table), table.entries[name].data
+    )

@@ -1,4 +1,6 @@
-"""Refusals teach: each names the node, its module, the line of the user's code, what is wrong there, and what would be accepted."""
+"""Refusals teach: each names the node, its module, the line of the user's code, what is wrong
+there, and what would be accepted.
+"""
 
 import linecache
 import re
@@ -16,29 +18,47 @@ from npk.errors import UnsupportedGraphError
 Linear = nn.Linear
 VECTOR, IMAGE, WORDS = (4,), (2, 4, 4), (3, 4)
 MESSAGE = re.compile(
-    r"node (?P<node>\S+) in module '(?P<module>[^']+)' \((?P<file>\w+\.py):(?P<line>\d+)\): (?P<what>.+?)\. (?P<remedy>.+)\.$"
+    r"node (?P<node>\S+) in module '(?P<module>[^']+)' \((?P<file>\w+\.py):(?P<line>\d+)\): "
+    r"(?P<what>.+?)\. (?P<remedy>.+)\.$"
 )
 
 
 def block(function, members):
-    """A module with this forward. torch.export keeps the source lines of functions called "forward" only."""
+    """A module with this forward. torch.export keeps the source lines of functions called "forward"
+    only.
+    """
     function.__code__ = function.__code__.replace(co_name="forward")
     return type("Block", (Net,), {"forward": function})(None, **members)
 
 
 def inner(function, **members):
     """Linear layer, a module ``block`` with this function, linear read-out."""
-    return Net(lambda s, x: s.h(s.block(s.a(x))), a=Linear(4, 4), block=block(function, members), h=Linear(4, 2))
+    return Net(
+        lambda s, x: s.h(s.block(s.a(x))),
+        a=Linear(4, 4),
+        block=block(function, members),
+        h=Linear(4, 2),
+    )
 
 
 def inner_image(function, *, channels=2, **members):
     """Convolution, a module ``block`` with this function, global pool and linear read-out."""
-    return Net(lambda s, x: s.h(s.block(s.a(x)).mean((2, 3))), a=conv(2, 2), block=block(function, members), h=Linear(channels, 2))
+    return Net(
+        lambda s, x: s.h(s.block(s.a(x)).mean((2, 3))),
+        a=conv(2, 2),
+        block=block(function, members),
+        h=Linear(channels, 2),
+    )
 
 
 def inner_words(function, **members):
     """Linear layer a word, a module ``block`` with this function, flatten and linear read-out."""
-    return Net(lambda s, x: s.h(s.block(s.a(x)).flatten(1)), a=Linear(4, 4), block=block(function, members), h=Linear(12, 2))
+    return Net(
+        lambda s, x: s.h(s.block(s.a(x)).flatten(1)),
+        a=Linear(4, 4),
+        block=block(function, members),
+        h=Linear(12, 2),
+    )
 
 
 def ending(function):
@@ -67,18 +87,51 @@ OPERATORS = {
         "attention",
         ".",
     ),
-    "scaled dot-product attention": (inner_words(attention, **projections()), WORDS, "scaled_dot_product", "attention", "."),
-    "matrix that is computed": (inner_words(by_hand, **projections()), WORDS, "@", "as attention does", "."),
+    "scaled dot-product attention": (
+        inner_words(attention, **projections()),
+        WORDS,
+        "scaled_dot_product",
+        "attention",
+        ".",
+    ),
+    "matrix that is computed": (
+        inner_words(by_hand, **projections()),
+        WORDS,
+        "@",
+        "as attention does",
+        ".",
+    ),
     "clamp between computed bounds": (
-        inner(lambda s, x: torch.clamp(x, -torch.sigmoid(s.m(x)), torch.sigmoid(s.m(x))), m=Linear(4, 4)),
+        inner(
+            lambda s, x: torch.clamp(x, -torch.sigmoid(s.m(x)), torch.sigmoid(s.m(x))),
+            m=Linear(4, 4),
+        ),
         VECTOR,
         "torch.clamp",
         "bounds are computed",
         "two numbers",
     ),
-    "clamp that leaves nothing": (inner(lambda s, x: x.clamp(2.0, 1.0)), VECTOR, "x.clamp", "leave nothing between", "smaller one first"),
-    "zeros alone": (inner(lambda s, x: F.relu(torch.zeros_like(x))), VECTOR, "zeros_like", "constant zeros only", "Leave them out"),
-    "layer norm": (inner(lambda s, x: s.norm(x), norm=nn.LayerNorm(4)), VECTOR, "s.norm(x)", "statistics of the sample", "batch norm"),
+    "clamp that leaves nothing": (
+        inner(lambda s, x: x.clamp(2.0, 1.0)),
+        VECTOR,
+        "x.clamp",
+        "leave nothing between",
+        "smaller one first",
+    ),
+    "zeros alone": (
+        inner(lambda s, x: F.relu(torch.zeros_like(x))),
+        VECTOR,
+        "zeros_like",
+        "constant zeros only",
+        "Leave them out",
+    ),
+    "layer norm": (
+        inner(lambda s, x: s.norm(x), norm=nn.LayerNorm(4)),
+        VECTOR,
+        "s.norm(x)",
+        "statistics of the sample",
+        "batch norm",
+    ),
     "group norm": (
         inner_image(lambda s, x: s.norm(x), norm=nn.GroupNorm(1, 2)),
         IMAGE,
@@ -93,19 +146,67 @@ OPERATORS = {
         "statistics|train mode",
         "batch norm|eval",
     ),
-    "rms norm": (inner(lambda s, x: s.norm(x), norm=nn.RMSNorm(4)), VECTOR, "s.norm(x)", "statistics of the sample", "batch norm"),
-    "local response norm": (inner_image(lambda s, x: F.local_response_norm(x, 2)), IMAGE, "local_response", ".", "."),
+    "rms norm": (
+        inner(lambda s, x: s.norm(x), norm=nn.RMSNorm(4)),
+        VECTOR,
+        "s.norm(x)",
+        "statistics of the sample",
+        "batch norm",
+    ),
+    "local response norm": (
+        inner_image(lambda s, x: F.local_response_norm(x, 2)),
+        IMAGE,
+        "local_response",
+        ".",
+        ".",
+    ),
     "length normalized": (inner(lambda s, x: F.normalize(x)), VECTOR, "F.normalize", ".", "."),
-    "softmax inside": (inner(lambda s, x: x.softmax(1)), VECTOR, "softmax", "softmax couples", "npk.choose_output"),
-    "softmax at the end": (ending(lambda s, x: F.softmax(x, 1)), VECTOR, "softmax", "softmax couples", "npk.choose_output"),
-    "log-softmax at the end": (ending(lambda s, x: F.log_softmax(x, 1)), VECTOR, "log_softmax", "softmax couples", "npk.choose_output"),
-    "sigmoid at the end": (ending(lambda s, x: torch.sigmoid(x)), VECTOR, "torch.sigmoid", "a sigmoid is a gate", "npk.choose_output"),
+    "softmax inside": (
+        inner(lambda s, x: x.softmax(1)),
+        VECTOR,
+        "softmax",
+        "softmax couples",
+        "npk.choose_output",
+    ),
+    "softmax at the end": (
+        ending(lambda s, x: F.softmax(x, 1)),
+        VECTOR,
+        "softmax",
+        "softmax couples",
+        "npk.choose_output",
+    ),
+    "log-softmax at the end": (
+        ending(lambda s, x: F.log_softmax(x, 1)),
+        VECTOR,
+        "log_softmax",
+        "softmax couples",
+        "npk.choose_output",
+    ),
+    "sigmoid at the end": (
+        ending(lambda s, x: torch.sigmoid(x)),
+        VECTOR,
+        "torch.sigmoid",
+        "a sigmoid is a gate",
+        "npk.choose_output",
+    ),
     "tanh": (inner(lambda s, x: torch.tanh(x)), VECTOR, "tanh", "no gate on its input", "ReLU"),
     "elu": (inner(lambda s, x: F.elu(x)), VECTOR, "elu", "no gate on its input", "ReLU"),
-    "softplus": (inner(lambda s, x: F.softplus(x)), VECTOR, "softplus", "no gate on its input", "ReLU"),
+    "softplus": (
+        inner(lambda s, x: F.softplus(x)),
+        VECTOR,
+        "softplus",
+        "no gate on its input",
+        "ReLU",
+    ),
     "mish": (inner(lambda s, x: F.mish(x)), VECTOR, "mish", "no gate on its input", "ReLU"),
     "square": (inner(lambda s, x: x**2), VECTOR, "x**2", ".", "."),
-    "product with itself": (inner(lambda s, x: x * x), VECTOR, "x * x", "multiplies two values", "gate"),
+    "product with itself": (
+        inner(lambda s, x: x * x),
+        VECTOR,
+        "x * x",
+        "multiplies two values",
+        "gate",
+    ),
     "product of two branches": (
         inner(lambda s, x: s.p(x) * s.q(x), p=Linear(4, 4), q=Linear(4, 4)),
         VECTOR,
@@ -135,9 +236,27 @@ OPERATORS = {
         ".",
         ".",
     ),
-    "lstm": (inner_words(lambda s, x: s.m(x)[0], m=nn.LSTM(4, 4, batch_first=True)), WORDS, "s.m(x)", "recurrent", "feed-forward"),
-    "gru": (inner_words(lambda s, x: s.m(x)[0], m=nn.GRU(4, 4, batch_first=True)), WORDS, "s.m(x)", "recurrent", "feed-forward"),
-    "embedding": (inner(lambda s, x: s.m(x.long()).mean(1), m=nn.Embedding(5, 4)), VECTOR, "s.m(x.long())", "embedding", "embedded values"),
+    "lstm": (
+        inner_words(lambda s, x: s.m(x)[0], m=nn.LSTM(4, 4, batch_first=True)),
+        WORDS,
+        "s.m(x)",
+        "recurrent",
+        "feed-forward",
+    ),
+    "gru": (
+        inner_words(lambda s, x: s.m(x)[0], m=nn.GRU(4, 4, batch_first=True)),
+        WORDS,
+        "s.m(x)",
+        "recurrent",
+        "feed-forward",
+    ),
+    "embedding": (
+        inner(lambda s, x: s.m(x.long()).mean(1), m=nn.Embedding(5, 4)),
+        VECTOR,
+        "s.m(x.long())",
+        "embedding",
+        "embedded values",
+    ),
     "bilinear upsampling": (
         inner_image(lambda s, x: F.interpolate(x, scale_factor=2, mode="bilinear")),
         IMAGE,
@@ -174,13 +293,55 @@ OPERATORS = {
         "depend on the values",
         "fixed positions",
     ),
-    "the largest few": (inner(lambda s, x: x.topk(4)[0]), VECTOR, "topk", "depend on the values", "fixed positions"),
-    "sorted": (inner(lambda s, x: x.sort(1)[0]), VECTOR, "sort", "depend on the values", "fixed positions"),
-    "complex numbers": (inner(lambda s, x: torch.fft.fft(x).real), VECTOR, "fft", "complex|no paths", "."),
-    "mean over the samples": (inner(lambda s, x: x - x.mean(0)), VECTOR, "x.mean(0)", "samples", "."),
-    "samples exchanged": (inner(lambda s, x: x + s.p(x).flip(0), p=Linear(4, 4)), VECTOR, "flip(0)", "samples", "."),
-    "dropout in train mode": (inner(lambda s, x: F.dropout(x, 0.5, True)), VECTOR, "F.dropout", "dropout in train mode", "eval"),
-    "random leaky relu in train mode": (inner(lambda s, x: F.rrelu(x, training=True)), VECTOR, "F.rrelu", "random", "."),
+    "the largest few": (
+        inner(lambda s, x: x.topk(4)[0]),
+        VECTOR,
+        "topk",
+        "depend on the values",
+        "fixed positions",
+    ),
+    "sorted": (
+        inner(lambda s, x: x.sort(1)[0]),
+        VECTOR,
+        "sort",
+        "depend on the values",
+        "fixed positions",
+    ),
+    "complex numbers": (
+        inner(lambda s, x: torch.fft.fft(x).real),
+        VECTOR,
+        "fft",
+        "complex|no paths",
+        ".",
+    ),
+    "mean over the samples": (
+        inner(lambda s, x: x - x.mean(0)),
+        VECTOR,
+        "x.mean(0)",
+        "samples",
+        ".",
+    ),
+    "samples exchanged": (
+        inner(lambda s, x: x + s.p(x).flip(0), p=Linear(4, 4)),
+        VECTOR,
+        "flip(0)",
+        "samples",
+        ".",
+    ),
+    "dropout in train mode": (
+        inner(lambda s, x: F.dropout(x, 0.5, True)),
+        VECTOR,
+        "F.dropout",
+        "dropout in train mode",
+        "eval",
+    ),
+    "random leaky relu in train mode": (
+        inner(lambda s, x: F.rrelu(x, training=True)),
+        VECTOR,
+        "F.rrelu",
+        "random",
+        ".",
+    ),
     "noise added": (inner(lambda s, x: x + torch.randn_like(x)), VECTOR, "randn_like", ".", "."),
     "weights from the samples": (
         inner(lambda s, x: F.linear(x, s.m.weight - s.m(x).mean()), m=Linear(4, 4)),
@@ -201,7 +362,9 @@ def test_refusal_teaches(name):
     assert found, str(caught.value)
     assert found["module"].startswith("block")
     assert found["file"] == "test_refusals.py", found["file"]
-    assert source in linecache.getline(__file__, int(found["line"])), linecache.getline(__file__, int(found["line"]))
+    assert source in linecache.getline(__file__, int(found["line"])), linecache.getline(
+        __file__, int(found["line"])
+    )
     assert re.search(what, found["what"]), found["what"]
     assert re.search(remedy, found["remedy"]), found["remedy"]
 
@@ -244,9 +407,15 @@ def test_refusal_of_dependent_paths_teaches(name):
     network, shape, source, what, remedy = DEPENDENT[name]
     with pytest.raises(UnsupportedGraphError, match=what) as caught:
         npk.trace(network.eval(), shape)
-    found = re.match(r"node \S+ .*\((?P<file>\w+)\.py:(?P<line>\d+)\): .*" + f"{what}.*{remedy}", str(caught.value))
+    found = re.match(
+        r"node \S+ .*\((?P<file>\w+)\.py:(?P<line>\d+)\): "
+        r".*" + f"{what}.*{remedy}",
+        str(caught.value),
+    )
     assert found, str(caught.value)
-    assert source in linecache.getline(str(Path(__file__).with_name(f"{found['file']}.py")), int(found["line"]))
+    assert source in linecache.getline(
+        str(Path(__file__).with_name(f"{found['file']}.py")), int(found["line"])
+    )
 
 
 WHOLE = {
@@ -256,7 +425,9 @@ WHOLE = {
         r"batch norm in train mode.*depend on the batch.*net\.eval\(\)",
     ),
     "batch norm without statistics": (
-        nn.Sequential(Linear(4, 4), nn.BatchNorm1d(4, track_running_stats=False), Linear(4, 2)).eval(),
+        nn.Sequential(
+            Linear(4, 4), nn.BatchNorm1d(4, track_running_stats=False), Linear(4, 2)
+        ).eval(),
         VECTOR,
         r"batch norm in train mode depends on the batch",
     ),
@@ -275,8 +446,16 @@ WHOLE = {
         VECTOR,
         "Net",
     ),
-    "two heads": (Net(lambda s, x: (s.h(x), x), h=Linear(4, 2)), VECTOR, "returns 2 values.*npk.choose_output"),
-    "a dictionary of heads": (Net(lambda s, x: {"a": s.h(x), "b": x}, h=Linear(4, 2)), VECTOR, "returns 2 values.*npk.choose_output"),
+    "two heads": (
+        Net(lambda s, x: (s.h(x), x), h=Linear(4, 2)),
+        VECTOR,
+        "returns 2 values.*npk.choose_output",
+    ),
+    "a dictionary of heads": (
+        Net(lambda s, x: {"a": s.h(x), "b": x}, h=Linear(4, 2)),
+        VECTOR,
+        "returns 2 values.*npk.choose_output",
+    ),
     "no value at all": (Net(lambda s, x: None), VECTOR, "returns a NoneType with no tensor in it"),
     "a constant": (Net(lambda s, x: s.w.expand(len(x), 2), w=parameter(2)), VECTOR, "."),
 }

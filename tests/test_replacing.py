@@ -1,4 +1,6 @@
-"""A folder that replaces another: whatever kills the process, the old or the new one is under its name, and no leftover stays."""
+"""A folder that replaces another: whatever kills the process, the old or the new one is under its
+name, and no leftover stays.
+"""
 
 import os
 import platform
@@ -15,7 +17,9 @@ import npk.files
 from npk.errors import StoreError
 from npk.files import put_back, written_whole
 
-needs_exchange = pytest.mark.skipif(sys.platform not in ("linux", "darwin"), reason="this system lets no names change places")
+needs_exchange = pytest.mark.skipif(
+    sys.platform not in ("linux", "darwin"), reason="this system lets no names change places"
+)
 
 REPLACE = """
 import os, signal, sys
@@ -88,7 +92,12 @@ def test_a_kill_at_any_step_leaves_the_old_or_the_new_folder(how, tmp_path):
         place = tmp_path / f"{steps}"
         place.mkdir()
         folder(place / "g")
-        found = subprocess.run([sys.executable, "-c", REPLACE, place / "g", str(steps), how], capture_output=True, text=True, check=False)
+        found = subprocess.run(
+            [sys.executable, "-c", REPLACE, place / "g", str(steps), how],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         put_back(place / "g")  # what every reader does first
         what = (place / "g" / "what").read_text()
         seen.add(what)
@@ -111,12 +120,15 @@ def dead():
     return process.pid
 
 
-@pytest.mark.parametrize("name", [".g.{host}-{pid}.0123abcd.old", ".g.{host}-{pid}.old", ".g.{pid}.old"])
+@pytest.mark.parametrize(
+    "name", [".g.{host}-{pid}.0123abcd.old", ".g.{host}-{pid}.old", ".g.{pid}.old"]
+)
 def test_the_only_copy_is_put_back_by_the_next_that_reads_or_writes(name, dead, tmp_path):
     left = tmp_path / name.format(host=platform.node() or "host", pid=dead)
     for use in (put_back, lambda path: save(path.with_name("h"), "h") or put_back(path)):
         folder(left)
-        (tmp_path / f".g.{platform.node() or 'host'}-{dead}.tmp").mkdir(exist_ok=True)  # never whole
+        # never whole
+        (tmp_path / f".g.{platform.node() or 'host'}-{dead}.tmp").mkdir(exist_ok=True)
         use(tmp_path / "g")
         assert (tmp_path / "g" / "what").read_text() == "old"
         shutil.rmtree(tmp_path / "g")
@@ -199,12 +211,18 @@ def test_gates_are_put_back_by_whatever_opens_them(dead, tmp_path, capsys):
 
     net = npk.networks.build("fc", input_shape=(6,), classes=3, hidden=[5], seed=1)
     table = npk.record_gates(net, np.ones((4, 6), np.float32))
-    place, away = tmp_path / "X.gates", tmp_path / f".X.gates.{platform.node() or 'host'}-{dead}.0123abcd.old"
+    place, away = (
+        tmp_path / "X.gates",
+        tmp_path / f".X.gates.{platform.node() or 'host'}-{dead}.0123abcd.old",
+    )
     table.save(place)
     for use in (
         lambda: GateTable.load(place),
         lambda: cli.run(["verify-store", str(place)]) and pytest.fail("not put back"),
-        lambda: cli.run(["kernel", str(place), "--out", str(tmp_path / "K.npy")]) and pytest.fail("not put back"),
+        lambda: (
+            cli.run(["kernel", str(place), "--out", str(tmp_path / "K.npy")])
+            and pytest.fail("not put back")
+        ),
     ):
         os.rename(place, away)
         use()

@@ -1,4 +1,6 @@
-"""Figures and page of a run: the numbers are those of the run, nothing is loaded from elsewhere, missing parts are survived."""
+"""Figures and page of a run: the numbers are those of the run, nothing is loaded from elsewhere,
+missing parts are survived.
+"""
 
 import dataclasses
 import re
@@ -35,7 +37,10 @@ DESCRIPTION = {
     "conv-gap": "4 conv 3x3 x 96, circular, global average pool, linear",
     "conv-flat": "3 conv 3x3 x 64, stride 2, flatten, linear 128",
 }
-NETWORK = {"conv-gap": {"dnn": 0.9333, "dgn": 0.9361, "dlgn": 0.9278}, "conv-flat": {"dnn": 0.9833, "dgn": 0.9778, "dlgn": 0.9694}}
+NETWORK = {
+    "conv-gap": {"dnn": 0.9333, "dgn": 0.9361, "dlgn": 0.9278},
+    "conv-flat": {"dnn": 0.9833, "dgn": 0.9778, "dlgn": 0.9694},
+}
 
 
 def _networks():
@@ -49,7 +54,8 @@ def _networks():
                 name=f"{group} {kind}",
                 family=family,
                 kind=kind,
-                description=DESCRIPTION[group] + ("; a linear gating network beside it" if kind == "dlgn" else ""),
+                description=DESCRIPTION[group]
+                + ("; a linear gating network beside it" if kind == "dlgn" else ""),
                 parameters=251_146 * (1 if kind == "dnn" else 2),
                 checkpoint=f"{group}-{kind}.safetensors",
                 curve_train=list(loss),
@@ -102,7 +108,9 @@ def _kernels(rng):
 def _invariance(rng):
     def case(label, expected, scale, flips):
         shifts = tuple(
-            Shifted((dy, dx), 0.0 if dy == dx == 0 else float(scale * rng.uniform(0.3, 1))) for dy in range(8) for dx in range(8)
+            Shifted((dy, dx), 0.0 if dy == dx == 0 else float(scale * rng.uniform(0.3, 1)))
+            for dy in range(8)
+            for dx in range(8)
         )
         worst = max(shifted.deviation for shifted in shifts)
         return InvarianceCase(label, shifts, worst, expected, flips, rounding=0, gates=393_216)
@@ -115,7 +123,9 @@ def _invariance(rng):
     )
     statement = "K(rot(x, r), x') equals K(x, x') for every circular shift r."
     details = InvarianceDetails(cases)
-    return CheckResult("invariance", "conv-gap dnn", statement, True, cases[0].worst, 1e-12, details)
+    return CheckResult(
+        "invariance", "conv-gap dnn", statement, True, cases[0].worst, 1e-12, details
+    )
 
 
 def duality_of(network, passed, *cases):
@@ -168,7 +178,14 @@ class _Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.words, self.loads, self.pictures, self.ids, self.targets, self.tags = [], [], [], [], [], []
+        self.words, self.loads, self.pictures, self.ids, self.targets, self.tags = (
+            [],
+            [],
+            [],
+            [],
+            [],
+            [],
+        )
         self._skip = 0
         self.feed(text)
         self.text = " ".join(" ".join(self.words).split())
@@ -177,7 +194,11 @@ class _Page(HTMLParser):
         attrs = dict(attrs)
         self.tags.append(tag)
         self._skip += tag in ("script", "style")
-        self.loads += [attrs[name] for name in ("src", "href", "xlink:href", "data", "action", "poster") if attrs.get(name)]
+        self.loads += [
+            attrs[name]
+            for name in ("src", "href", "xlink:href", "data", "action", "poster")
+            if attrs.get(name)
+        ]
         self.ids += [attrs["id"]] if "id" in attrs else []
         self.targets += [attrs["href"][1:]] if tag == "a" else []
         self.pictures += [attrs] if tag == "svg" else []
@@ -222,20 +243,33 @@ def one_network(**changes):
     first = run.networks[:1]
     name = first[0].name
     changes = {"kernels": (), "checks": (), **changes}
-    return dataclasses.replace(run, networks=first, accuracies=tuple(a for a in run.accuracies if a.network == name), **changes)
+    return dataclasses.replace(
+        run,
+        networks=first,
+        accuracies=tuple(a for a in run.accuracies if a.network == name),
+        **changes,
+    )
 
 
 def test_page_shows_every_accuracy_with_its_standard_error(run, full):
     for accuracy in run.accuracies:
         error = 100 * (accuracy.accuracy * (1 - accuracy.accuracy) / run.samples_test) ** 0.5
-        assert f"{100 * accuracy.accuracy:.1f} ± {error:.1f}".replace(" ", "") in full.text.replace("\xa0", " ").replace(" ", "")
+        assert (f"{100 * accuracy.accuracy:.1f} ± {error:.1f}").replace(
+            " ", ""
+        ) in full.text.replace("\xa0", " ").replace(" ", "")
 
 
 def test_summary_has_best_network_its_machine_the_ratios_and_the_verdict(full):
     text = full.text.replace("\xa0", " ")
     assert "the best of 6 networks, conv-flat dnn, classifies 98.3 % of the test samples" in text
-    assert "An NPK-SVM that is given nothing but the network's neural path kernel reaches 98.9 %, and 96.2 %" in text
-    assert "keeps 99.4 % (conv-gap) and 98.6 % (conv-flat) of the accuracy of its DNN; the paper reports at least 83.5 %" in text
+    assert (
+        "An NPK-SVM that is given nothing but the network's neural path kernel reaches 98.9 %, "
+        "and 96.2 %"
+    ) in text
+    assert (
+        "keeps 99.4 % (conv-gap) and 98.6 % (conv-flat) of the accuracy of its DNN; the paper "
+        "reports at least 83.5 %"
+    ) in text
     assert "RBF-SVM 99.2 % and logistic regression 95.6 %" in text
     assert "3 of 4 checks of the theory passed; not passed: duality of fc dnn." in text
 
@@ -294,7 +328,9 @@ def test_interactive_plots_hold_the_kernels_and_spectra(run):
     plots = interactive(run)
     assert [variant["name"] for variant in plots["heat"]] == [n.name for n in run.networks]
     np.testing.assert_allclose(plots["heat"][2]["data"][0]["z"], run.kernels[2].heat, atol=5.1e-4)
-    np.testing.assert_allclose(plots["spectrum"][0]["data"][4]["y"], run.kernels[4].spectrum, rtol=1e-3)
+    np.testing.assert_allclose(
+        plots["spectrum"][0]["data"][4]["y"], run.kernels[4].spectrum, rtol=1e-3
+    )
 
 
 def test_names_are_escaped(tmp_path):
@@ -367,7 +403,9 @@ def test_no_template_says_what_is_safe():
     """What is no text is marked where it is made: SVG, Plotly's program, and what templates gave."""
     templates = sorted((ROOT / "report" / "templates").iterdir())
     assert len(templates) > 10
-    assert not [path.name for path in templates if re.search(r"\|\s*safe", path.read_text(encoding="utf-8"))]
+    assert not [
+        path.name for path in templates if re.search(r"\|\s*safe", path.read_text(encoding="utf-8"))
+    ]
     sources = (path for path in (ROOT / "report").glob("*.py") if path.name != "plots.py")
     assert re.findall(r"[\"']<[a-z/]", "".join(path.read_text() for path in sources)) == []
 
@@ -379,11 +417,22 @@ def test_everything_that_is_no_code_is_packaged():
     names = {path.name for path in ROOT.rglob("*") if path.is_file()}
     data = {name for name in names if not name.endswith((".py", ".pyc"))}
     assert {"page.html", "page.css", "page.js"} <= data
-    assert {name for name in data if not any(fnmatch(name, pattern) for pattern in patterns)} == set()
+    assert {
+        name for name in data if not any(fnmatch(name, pattern) for pattern in patterns)
+    } == set()
 
 
 def test_every_figure_is_a_png_of_sensible_size(figures):
-    names = ["accuracy", "kernels", "spectra", "overlaps", "training", "duality", "invariance", "ensemble"]
+    names = [
+        "accuracy",
+        "kernels",
+        "spectra",
+        "overlaps",
+        "training",
+        "duality",
+        "invariance",
+        "ensemble",
+    ]
     assert [path.name for path in figures] == [f"{name}.png" for name in names]
     for path in figures:
         content = path.read_bytes()
@@ -417,7 +466,10 @@ def test_one_network_without_kernels_checks_and_baselines(tmp_path):
     assert "the network conv-gap dnn classifies 93.3" in page.text
     assert "DLGN" in page.text  # in the glossary
     assert "keeps" not in page.text.split("Glossary")[0]
-    assert [p.name for p in write_figures(one_network(), tmp_path)] == ["accuracy.png", "training.png"]
+    assert [p.name for p in write_figures(one_network(), tmp_path)] == [
+        "accuracy.png",
+        "training.png",
+    ]
 
 
 @pytest.mark.parametrize("part", ["networks", "accuracies"])
@@ -432,12 +484,16 @@ def test_one_missing_part_is_survived(part, tmp_path):
 def test_a_network_without_accuracies_has_no_panel(tmp_path):
     full = build_run()
     some = tuple(a for a in full.accuracies if a.network.startswith("conv-gap"))
-    assert "accuracy.png" in [p.name for p in write_figures(build_run(accuracies=some, kernels=(), checks=()), tmp_path)]
+    assert "accuracy.png" in [
+        p.name for p in write_figures(build_run(accuracies=some, kernels=(), checks=()), tmp_path)
+    ]
 
 
 def test_only_kernels_and_baselines(tmp_path):
     full = build_run()
-    kernel = dataclasses.replace(full.kernels[0], layers=[], overlap_same=[], overlap_different=[], spectrum=[])
+    kernel = dataclasses.replace(
+        full.kernels[0], layers=[], overlap_same=[], overlap_different=[], spectrum=[]
+    )
     bare = build_run(networks=(), accuracies=full.accuracies[-2:], kernels=(kernel,), checks=())
     page = _Page(page_of(bare, tmp_path))
     assert "RBF-SVM" in page.text
@@ -476,7 +532,10 @@ STRANGE = {
 @pytest.mark.parametrize("details", STRANGE.values(), ids=STRANGE)
 def test_strange_details_never_crash(details, tmp_path):
     names = {kind: name for name, kind in DETAILS.items()}
-    checks = tuple(CheckResult(names[type(one)], "a network", "Equal.", False, None, 1e-9, one) for one in details)
+    checks = tuple(
+        CheckResult(names[type(one)], "a network", "Equal.", False, None, 1e-9, one)
+        for one in details
+    )
     run = build_run(networks=(), accuracies=(), kernels=(), checks=checks)
     page = _Page(page_of(run, tmp_path))
     assert page.text.count("not passed") >= len(checks)
@@ -501,9 +560,21 @@ def test_degenerate_kernels_are_drawn(tmp_path):
     kernel = build_run().kernels[0]
     kernels = (
         dataclasses.replace(
-            kernel, network="one sample", heat=[[1.0]], heat_labels=[0], spectrum=[1.0], overlap_same=[0.2], overlap_different=[0.1]
+            kernel,
+            network="one sample",
+            heat=[[1.0]],
+            heat_labels=[0],
+            spectrum=[1.0],
+            overlap_same=[0.2],
+            overlap_different=[0.1],
         ),
-        dataclasses.replace(kernel, network="constant dnn", heat=[[1.0] * 4] * 4, heat_labels=[0, 0, 99, 99], spectrum=[1.0, 0.0, -1e-17]),
+        dataclasses.replace(
+            kernel,
+            network="constant dnn",
+            heat=[[1.0] * 4] * 4,
+            heat_labels=[0, 0, 99, 99],
+            spectrum=[1.0, 0.0, -1e-17],
+        ),
         dataclasses.replace(
             kernel,
             network="alone in its class",
@@ -514,13 +585,28 @@ def test_degenerate_kernels_are_drawn(tmp_path):
             overlap_different=[0.2, 0.3],
         ),
     )
-    page = _Page(page_of(build_run(networks=(), accuracies=(), kernels=kernels, checks=()), tmp_path))
+    page = _Page(
+        page_of(build_run(networks=(), accuracies=(), kernels=kernels, checks=()), tmp_path)
+    )
     assert "one sample" in page.text
 
 
 def test_long_class_names_and_many_classes(tmp_path):
     few = build_run(
-        classes=["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"], checks=(), accuracies=()
+        classes=[
+            "airplane",
+            "automobile",
+            "bird",
+            "cat",
+            "deer",
+            "dog",
+            "frog",
+            "horse",
+            "ship",
+            "truck",
+        ],
+        checks=(),
+        accuracies=(),
     )
     write_figures(dataclasses.replace(few, kernels=few.kernels[:1], networks=()), tmp_path)
     labels = list(range(60))
@@ -534,11 +620,16 @@ def test_comparison_of_families_follows_the_numbers():
     run = build_run()
     assert "position-keeping networks are ahead by 4.4 points" in " ".join(families(run))
     swapped = {"conv-gap": "conv-flat", "conv-flat": "conv-gap"}
-    turned = [a if a.network == "pixels" else dataclasses.replace(a, network=_swap(a.network, swapped)) for a in run.accuracies]
+    turned = [
+        a if a.network == "pixels" else dataclasses.replace(a, network=_swap(a.network, swapped))
+        for a in run.accuracies
+    ]
     text = " ".join(families(dataclasses.replace(run, accuracies=tuple(turned))))
     assert "shift-invariant networks are ahead by 4.4 points" in text
     assert "it helps to forget where a pattern lies" in text
-    assert "does not tell which is better" in " ".join(families(dataclasses.replace(run, samples_test=30)))
+    assert ("does not tell which is better") in " ".join(
+        families(dataclasses.replace(run, samples_test=30))
+    )
 
 
 def _swap(name, names):
@@ -552,9 +643,9 @@ def test_commands_quote_and_name_the_scale():
     run = one_network()
     kernel = dataclasses.replace(build_run().kernels[0], scale="count", data="my data.npz")
     network = dataclasses.replace(run.networks[0], checkpoint="my net.safetensors")
-    assert commands(dataclasses.replace(run, networks=(network,), kernels=(kernel,), data="idx:my data")) == (
-        "npk kernel 'my net.safetensors' --data 'my data.npz' --out 'my net.zarr' --scale count",
-    )
+    assert commands(
+        dataclasses.replace(run, networks=(network,), kernels=(kernel,), data="idx:my data")
+    ) == ("npk kernel 'my net.safetensors' --data 'my data.npz' --out 'my net.zarr' --scale count",)
 
 
 @pytest.mark.parametrize(
@@ -574,7 +665,10 @@ def test_scientific(value, text):
     assert scientific(value).replace("\xa0", " ") == text
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.42, "0.4 s"), (12.3, "12 s"), (171.3, "2 min 51 s"), (119.7, "2 min 0 s")])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.42, "0.4 s"), (12.3, "12 s"), (171.3, "2 min 51 s"), (119.7, "2 min 0 s")],
+)
 def test_duration(seconds, text):
     from npk.report.style import duration
 
@@ -616,6 +710,14 @@ def test_report_needs_no_torch_and_loads_matplotlib_late():
     import subprocess
     import sys
 
-    code = "import sys, npk.report; sys.exit(any(name in sys.modules for name in ('torch', 'matplotlib', 'plotly', 'numpy')))"
-    if subprocess.run([sys.executable, "-c", "import sys, npk; sys.exit('numpy' in sys.modules)"], check=False).returncode == 0:
+    code = (
+        "import sys, npk.report; sys.exit(any(name in sys.modules for name in ('torch', "
+        "'matplotlib', 'plotly', 'numpy')))"
+    )
+    if (
+        subprocess.run(
+            [sys.executable, "-c", "import sys, npk; sys.exit('numpy' in sys.modules)"], check=False
+        ).returncode
+        == 0
+    ):
         assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

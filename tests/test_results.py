@@ -1,4 +1,6 @@
-"""Results are checked when they are made, travel as strict JSON, and say what is wrong with a file in one line."""
+"""Results are checked when they are made, travel as strict JSON, and say what is wrong with a file
+in one line.
+"""
 
 import dataclasses
 import json
@@ -38,13 +40,18 @@ DETAILS_OF = {
     ),
     "ensemble": EnsembleDetails((Case("sum", 0.5),), Shares((1, 2), (0.25, 0.75), (0.5,))),
 }
-CHECKS = [CheckResult(name, "a net", "Equal.", True, 1e-15, 1e-9, details) for name, details in DETAILS_OF.items()]
+CHECKS = [
+    CheckResult(name, "a net", "Equal.", True, 1e-15, 1e-9, details)
+    for name, details in DETAILS_OF.items()
+]
 ACCURACY = Accuracy("a net", "NPK-SVM", 0.5, 1.5, {"C": 1.0, "n": 3, "gamma": "scale", "x": None})
 KERNEL = KernelSummary(
     "a net", "cosine", "train.npz", 2, 0.5, [[1.0, 0.5], [0.5, 1.0]], [0, 1],
     [0.75, 0.25], 1.75, ["relu", "relu_1"], [0.5, None], [None, 0.25], 0,
 )  # fmt: skip
-NETWORK = NetworkSummary("a net", "shift-invariant", "dnn", "a line", 12, "a.safetensors", [1.5], [None], False)
+NETWORK = NetworkSummary(
+    "a net", "shift-invariant", "dnn", "a line", 12, "a.safetensors", [1.5], [None], False
+)
 TRAINING = TrainingResult("relu", 2, 1, None, [1.5, 1.0], [None, None], 3.0, 0)
 RUN = RunResult(
     version="0.1.0",
@@ -91,7 +98,9 @@ def test_every_class_of_results_is_tried():
 
     look(tuple(RESULTS))
     abstract = {cls for cls in classes_below(Typed) if cls.__subclasses__()}
-    assert made == {cls for cls in classes_below(Typed) if cls.__module__.startswith("npk")} - abstract
+    assert (
+        made == {cls for cls in classes_below(Typed) if cls.__module__.startswith("npk")} - abstract
+    )
     assert set(DETAILS) == set(DETAILS_OF)
 
 
@@ -111,7 +120,9 @@ def changed(value, place, number):
     if not place:
         return number
     if isinstance(value, Typed):
-        return dataclasses.replace(value, **{place[0]: changed(getattr(value, place[0]), place[1:], number)})
+        return dataclasses.replace(
+            value, **{place[0]: changed(getattr(value, place[0]), place[1:], number)}
+        )
     parts = dict(value.items() if isinstance(value, dict) else enumerate(value))
     parts[place[0]] = changed(parts[place[0]], place[1:], number)
     return parts if isinstance(value, dict) else type(value)(parts.values())
@@ -150,25 +161,42 @@ def test_finite():
 
 
 WRONG = {
-    "text": (lambda: dataclasses.replace(NETWORK, name=3), "name of a NetworkSummary is 3, and must be text"),
-    "whole": (lambda: dataclasses.replace(NETWORK, parameters=1.0), "parameters .* is 1.0, and must be a whole number"),
-    "truth": (lambda: dataclasses.replace(NETWORK, reused=1), "reused .* is 1, and must be true or false"),
-    "number": (lambda: dataclasses.replace(ACCURACY, seconds=True), "seconds .* is True, and must be a finite number"),
-    "large": (lambda: dataclasses.replace(ACCURACY, seconds=10**400), "seconds .* must be a finite number"),
-    "list": (lambda: dataclasses.replace(KERNEL, layers="relu"), "layers .* is 'relu', and must be a list"),
-    "entry": (lambda: dataclasses.replace(KERNEL, heat_labels=[0, "1"]), "entry 1 of heat_labels .* is '1'"),
+    "text": (lambda: dataclasses.replace(NETWORK, name=3), "name of a NetworkSummary is 3, and "
+                                                           "must be text"),
+    "whole": (lambda: dataclasses.replace(NETWORK, parameters=1.0), "parameters .* is 1.0, and "
+                                                                    "must be a whole number"),
+    "truth": (lambda: dataclasses.replace(NETWORK, reused=1), "reused .* is 1, and must be true or "
+                                                              "false"),
+    "number": (lambda: dataclasses.replace(ACCURACY, seconds=True), "seconds .* is True, and must "
+                                                                    "be a finite number"),
+    "large": (lambda: dataclasses.replace(ACCURACY, seconds=10**400), "seconds .* must be a finite "
+                                                                      "number"),
+    "list": (lambda: dataclasses.replace(KERNEL, layers="relu"), "layers .* is 'relu', and must be "
+                                                                 "a list"),
+    "entry": (lambda: dataclasses.replace(KERNEL, heat_labels=[0, "1"]), "entry 1 of heat_labels "
+                                                                         ".* is '1'"),
     "tuple": (lambda: Shares([1], (0.5,), ()), r"depth of a Shares is \[1\], and must be a tuple"),
-    "choice": (lambda: InvarianceCase("a", (), None, "sure", 0, 0, 0), "'sure', and must be 'invariant' or 'broken'"),
-    "dictionary": (lambda: dataclasses.replace(ACCURACY, parameters=[1]), "must be a dictionary with names"),
-    "names": (lambda: dataclasses.replace(ACCURACY, parameters={1: 2}), "must be a dictionary with names"),
+    "choice": (lambda: InvarianceCase("a", (), None, "sure", 0, 0, 0), "'sure', and must be "
+                                                                       "'invariant' or 'broken'"),
+    "dictionary": (lambda: dataclasses.replace(ACCURACY, parameters=[1]), "must be a dictionary "
+                                                                          "with names"),
+    "names": (lambda: dataclasses.replace(ACCURACY, parameters={1: 2}), "must be a dictionary with "
+                                                                        "names"),
     "parameter": (lambda: dataclasses.replace(ACCURACY, parameters={"C": [1]}), r"'C' of parameters .* is \[1\]"),
-    "array": (lambda: dataclasses.replace(ACCURACY, seconds=np.ones(2)), "seconds .* must be a finite number"),
-    "share": (lambda: dataclasses.replace(ACCURACY, accuracy=1.5), "accuracy is 1.5, and must be a share from 0 to 1"),
-    "lengths": (lambda: Shares((1, 2), (0.5,), ()), "2 depths and 1 shares: give one share a depth"),
-    "square": (lambda: dataclasses.replace(KERNEL, heat_labels=[0]), "heat has 2 rows, .* must be square"),
-    "overlaps": (lambda: dataclasses.replace(KERNEL, overlap_same=[]), "overlaps of 0 layers in one class"),
-    "check": (lambda: dataclasses.replace(CHECKS[0], name="truth"), "the check 'truth' is not known"),
-    "details": (lambda: dataclasses.replace(CHECKS[0], name="ensemble"), "details of ensemble are DualityDetails"),
+    "array": (lambda: dataclasses.replace(ACCURACY, seconds=np.ones(2)), "seconds .* must be a "
+                                                                         "finite number"),
+    "share": (lambda: dataclasses.replace(ACCURACY, accuracy=1.5), "accuracy is 1.5, and must be a "
+                                                                   "share from 0 to 1"),
+    "lengths": (lambda: Shares((1, 2), (0.5,), ()), "2 depths and 1 shares: give one share a "
+                                                    "depth"),
+    "square": (lambda: dataclasses.replace(KERNEL, heat_labels=[0]), "heat has 2 rows, .* must be "
+                                                                     "square"),
+    "overlaps": (lambda: dataclasses.replace(KERNEL, overlap_same=[]), "overlaps of 0 layers in "
+                                                                       "one class"),
+    "check": (lambda: dataclasses.replace(CHECKS[0], name="truth"), "the check 'truth' is not "
+                                                                    "known"),
+    "details": (lambda: dataclasses.replace(CHECKS[0], name="ensemble"), "details of ensemble are "
+                                                                         "DualityDetails"),
     "free details": (lambda: dataclasses.replace(CHECKS[0], details={}), "must be a Details"),
 }  # fmt: skip
 
@@ -191,14 +219,17 @@ FILES = {
     "a list": ("[1]", "it holds no object"),
     "nested": ("[" * 100_000, "this is not a CheckResult in JSON"),
     "no format": (json.dumps(without(VALUES, "format")), "has no format number"),
-    "another format": (json.dumps({**VALUES, "format": 2}), "has format 2, and this npk reads format 1"),
+    "another "
+    "format": (json.dumps({**VALUES, "format": 2}), "has format 2, and this npk reads format 1"),
     "strange format": (json.dumps({**VALUES, "format": [1]}), r"has format \[1\]"),
     "another result": (ACCURACY.to_json(), "this is a 'Accuracy', not a CheckResult"),
     "no details": (json.dumps(without(VALUES, "details")), "a CheckResult lacks details"),
     "no name": (json.dumps(without(VALUES, "name")), "the check None is not known"),
     "another field": (json.dumps({**VALUES, "mood": 1}), "a CheckResult has no field mood"),
-    "details of another check": (json.dumps({**VALUES, "name": "duality"}), "DualityDetails lacks draws"),
-    "details that are none": (json.dumps({**VALUES, "details": [1]}), "must be an object with fields"),
+    "details of another "
+    "check": (json.dumps({**VALUES, "name": "duality"}), "DualityDetails lacks draws"),
+    "details that are "
+    "none": (json.dumps({**VALUES, "details": [1]}), "must be an object with fields"),
     "text for a number": (json.dumps({**VALUES, "tolerance": "small"}), "must be a finite number"),
     "a number of 5,000 digits": (
         CHECKS[2].to_json().replace("1e-09", "9" * 5000), "this is not a CheckResult in JSON"

@@ -1,4 +1,6 @@
-"""The door for samples: each form that people have them in gives its values, or a refusal that names it."""
+"""The door for samples: each form that people have them in gives its values, or a refusal that
+names it.
+"""
 
 import warnings
 
@@ -74,7 +76,10 @@ GIVEN = {
     "masked without a mask": (np.ma.array(X), X),
     "matrix": (np.asmatrix(X), X),
     "table": (pd.DataFrame(X), X),
-    "table with types of its own": (pd.DataFrame({"a": pd.array([1, 2], dtype="Int64"), "b": [0.5, 1.5]}), [[1, 0.5], [2, 1.5]]),
+    "table with types of its own": (
+        pd.DataFrame({"a": pd.array([1, 2], dtype="Int64"), "b": [0.5, 1.5]}),
+        [[1, 0.5], [2, 1.5]],
+    ),
     "list of tensors": (list(TENSOR.clone().requires_grad_()), X),
     "list of arrays": (list(X), X),
     "tuple of both": ((TENSOR[0], X[1]), X[:2]),
@@ -102,10 +107,20 @@ REFUSED = {
     "objects": (X.astype(object), "Python objects"),
     "fields": (np.zeros(3, [("a", "f4"), ("b", "f4")]), "X has the fields a, b"),
     "times": (np.zeros((2, 2), "M8[s]"), "Give an array of numbers"),
-    "table of text": (pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}), "columns that hold no numbers: b"),
-    "table with gaps": (pd.DataFrame({"a": pd.array([1, None], dtype="Int64"), "b": [0.5, 1.5]}), "1 values that are NaN"),
+    "table of text": (
+        pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}),
+        "columns that hold no numbers: b",
+    ),
+    "table with gaps": (
+        pd.DataFrame({"a": pd.array([1, None], dtype="Int64"), "b": [0.5, 1.5]}),
+        "1 values that are NaN",
+    ),
     "ragged lists": ([[1, 2, 3, 4], [1, 2, 3]], "X is ragged"),
-    "ragged tensors": ([TENSOR[0], TENSOR[1, :3]], r"X is ragged: sample 0 has shape \(4,\), sample 1 has \(3,\)"),
+    "ragged tensors": (
+        [TENSOR[0], TENSOR[1, :3]],
+        r"X is ragged: sample 0 has shape \(4,\), "
+        r"sample 1 has \(3,\)",
+    ),
     "pairs": ([(TENSOR[0], 1), (TENSOR[1], 0)], "list of pairs"),
     "a gap": ([TENSOR[0], None], r"X\[1\] is None"),
     "generator": ((x for x in X), "generator without a length"),
@@ -174,7 +189,9 @@ def test_one_door_for_all_who_take_samples():
     train(net, Pairs(), torch.arange(5) % 2, epochs=1, validation=0, progress=False)
 
 
-CONV = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2)).eval()
+CONV = nn.Sequential(
+    nn.Conv2d(3, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2)
+).eval()
 SERIES = nn.Sequential(nn.Conv1d(3, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2)).eval()
 GREY = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 2)).eval()
 FLAT = nn.Sequential(nn.Linear(64, 3), nn.ReLU(), nn.Linear(3, 2)).eval()
@@ -183,18 +200,35 @@ LAYOUTS = {
     "channels last": (
         CONV,
         (5, 32, 32, 3),
-        "X is (n, 32, 32, 3); the network wants (3, 32, 32): channels stand last, give X.transpose(0, 3, 1, 2)",
+        "X is (n, 32, 32, 3); the network wants (3, 32, 32): channels stand last, give "
+        "X.transpose(0, 3, 1, 2)",
     ),
     "channels last, taken by a dense network": (
         OWN,
         (5, 8, 8, 3),
         "the network wants (3, 8, 8): channels stand last, give X.transpose(0, 3, 1, 2)",
     ),
-    "channels last in a series": (SERIES, (5, 8, 3), "the network wants (3, 8): channels stand last, give X.transpose(0, 2, 1)"),
+    "channels last in a series": (
+        SERIES,
+        (5, 8, 3),
+        "the network wants (3, 8): channels stand last, give X.transpose(0, 2, 1)",
+    ),
     "one picture": (CONV, (3, 8, 9), "it is one sample, give X[None]"),
-    "one picture, channels last": (CONV, (8, 9, 3), "it is one sample whose channels stand last, give X.transpose(2, 0, 1)[None]"),
-    "no axis of channels": (GREY, (5, 8, 8), "the axis of the channels is missing, give X[:, None]"),
-    "pictures for vectors": (FLAT, (5, 1, 8, 8), "samples should be vectors, give X.reshape(len(X), -1)"),
+    "one picture, channels last": (
+        CONV,
+        (8, 9, 3),
+        "it is one sample whose channels stand last, give X.transpose(2, 0, 1)[None]",
+    ),
+    "no axis of channels": (
+        GREY,
+        (5, 8, 8),
+        "the axis of the channels is missing, give X[:, None]",
+    ),
+    "pictures for vectors": (
+        FLAT,
+        (5, 1, 8, 8),
+        "samples should be vectors, give X.reshape(len(X), -1)",
+    ),
     "neither": (FLAT, (5, 63), "does not accept samples of shape (63,)"),
 }
 

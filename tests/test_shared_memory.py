@@ -50,15 +50,29 @@ def tied(how, behind=False):
 
 
 @pytest.mark.parametrize("behind", [False, True], ids=["beside", "behind"])
-@pytest.mark.parametrize("how", ["data", "parameter", "numpy", "transposed", "buffer", "a part", "a column", "a bias"])
+@pytest.mark.parametrize(
+    "how", ["data", "parameter", "numpy", "transposed", "buffer", "a part", "a column", "a bias"]
+)
 def test_weights_in_one_memory_are_refused_as_one_parameter_is(how, behind):
-    with pytest.raises(UnsupportedGraphError, match=r"same weights|used twice|one memory in common"):
+    with pytest.raises(
+        UnsupportedGraphError,
+        match=r"same weights|used twice|one memory in "
+        r"common",
+    ):
         npk.trace(tied(how, behind), (4,))
 
 
 def test_weights_that_share_a_storage_without_a_number_in_common_are_independent():
-    net, wide, flat = Branches().double().eval(), torch.randn(2, 4, dtype=torch.float64), torch.randn(8, dtype=torch.float64)
-    for one, two in ((wide[:, :2], wide[:, 2:]), (wide[:, ::2], wide[:, 1::2]), (flat[:4].view(2, 2), flat[4:].view(2, 2))):
+    net, wide, flat = (
+        Branches().double().eval(),
+        torch.randn(2, 4, dtype=torch.float64),
+        torch.randn(8, dtype=torch.float64),
+    )
+    for one, two in (
+        (wide[:, :2], wide[:, 2:]),
+        (wide[:, ::2], wide[:, 1::2]),
+        (flat[:4].view(2, 2), flat[4:].view(2, 2)),
+    ):
         net.a.weight, net.b.weight = nn.Parameter(one), nn.Parameter(two)
         weights = [name for node in npk.trace(net, (4,)).nodes for name in node.operator.parameters]
         assert sorted(weights) == ["a.weight", "b.weight", "h.weight"]
@@ -85,7 +99,11 @@ def test_tensors_without_an_address_share_nothing():
     assert not is_one(meta, torch.empty(3, device="meta"))
     assert not is_one(empty, torch.empty(0))
     assert is_one(meta, meta)
-    assert not list(overlapping({"a": meta, "b": torch.empty(3, device="meta"), "c": empty, "d": torch.empty(0)}))
+    assert not list(
+        overlapping(
+            {"a": meta, "b": torch.empty(3, device="meta"), "c": empty, "d": torch.empty(0)}
+        )
+    )
     assert not repeats_itself(meta)
     assert not repeats_itself(torch.ones(3, 4).T)
     assert repeats_itself(torch.ones(6).as_strided((2, 3), (1, 1)))
@@ -94,7 +112,10 @@ def test_tensors_without_an_address_share_nothing():
 def test_a_saved_program_keeps_the_memory_that_its_weights_share(tmp_path):
     net = tied("data")
     example = torch.zeros((2, 4), dtype=torch.float64)
-    torch.export.save(torch.export.export(net, (example,), dynamic_shapes=({0: torch.export.Dim("n", min=1)},)), tmp_path / "tied.pt2")
+    torch.export.save(
+        torch.export.export(net, (example,), dynamic_shapes=({0: torch.export.Dim("n", min=1)},)),
+        tmp_path / "tied.pt2",
+    )
     loaded = npk.load(tmp_path / "tied.pt2")
     with pytest.raises(UnsupportedGraphError, match="same weights"):
         npk.trace(loaded, (4,))

@@ -1,4 +1,6 @@
-"""Gates in every spelling, against the definition: the spelled network's output is the sum over the paths that the plain one has."""
+"""Gates in every spelling, against the definition: the spelled network's output is the sum over the
+paths that the plain one has.
+"""
 
 import math
 
@@ -87,7 +89,9 @@ ABS = {
 RELU6 = {
     "relu6": lambda q: F.hardtanh(q, 0.0, 0.5),
     "min of max": lambda q: torch.min(torch.max(q, torch.tensor(0.0)), torch.tensor(0.5)),
-    "max of min": lambda q: torch.maximum(torch.minimum(q, torch.full_like(q, 0.5)), torch.tensor(0.0)),
+    "max of min": lambda q: torch.maximum(
+        torch.minimum(q, torch.full_like(q, 0.5)), torch.tensor(0.0)
+    ),
     "clamp of relu": lambda q: torch.minimum(torch.relu(q), torch.tensor(0.5)),
     "clip": lambda q: torch.clip(q, 0, 0.5),
     "clip, tensors": lambda q: torch.clip(q, torch.tensor(0.0), torch.tensor(0.5)),
@@ -120,14 +124,19 @@ def assert_duality(net, X, table, weights):
     """Output of the network as it is written = value network = inner product with the path values."""
     with torch.no_grad():
         output = net(torch.as_tensor(X)).flatten(1).numpy()
-    np.testing.assert_allclose(evaluate(table, weights).reshape(len(X), -1), output, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(
+        evaluate(table, weights).reshape(len(X), -1), output, rtol=1e-12, atol=1e-12
+    )
     feature = neural_path_feature(table, 0, bias="paths")
     value = math.fsum(c * neural_path_value(table.graph, p, weights) for p, c in feature.items())
     assert value == pytest.approx(output[0, 0], rel=1e-11, abs=1e-12)
 
 
 def kernels(table):
-    return [np.array(path_kernel(table, table, scale="count", bias=bias)) for bias in ("ignore", "paths")]
+    return [
+        np.array(path_kernel(table, table, scale="count", bias=bias))
+        for bias in ("ignore", "paths")
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -163,13 +172,28 @@ def test_ties_are_off_in_every_spelling():
 
 
 OTHERS = {
-    "a slope a channel": (lambda s, q: torch.where(q > 0, q, s.slope * q), lambda s, q: F.prelu(q, s.slope)),
+    "a slope a channel": (
+        lambda s, q: torch.where(q > 0, q, s.slope * q),
+        lambda s, q: F.prelu(q, s.slope),
+    ),
     "a learned slope": (lambda s, q: torch.max(q, s.one * q), lambda s, q: F.prelu(q, s.one)),
-    "where another value is on": (lambda s, q: torch.where(s.g(q) > 0, q, 0), lambda s, q: q * (s.g(q) > 0)),
-    "where another value is off": (lambda s, q: torch.where(s.g(q) <= 0, 0, q), lambda s, q: q * (s.g(q) > 0)),
-    "filled where another is off": (lambda s, q: q.masked_fill(~(s.g(q) > 0), 0.0), lambda s, q: q * (s.g(q) > 0)),
+    "where another value is on": (
+        lambda s, q: torch.where(s.g(q) > 0, q, 0),
+        lambda s, q: q * (s.g(q) > 0),
+    ),
+    "where another value is off": (
+        lambda s, q: torch.where(s.g(q) <= 0, 0, q),
+        lambda s, q: q * (s.g(q) > 0),
+    ),
+    "filled where another is off": (
+        lambda s, q: q.masked_fill(~(s.g(q) > 0), 0.0),
+        lambda s, q: q * (s.g(q) > 0),
+    ),
     "where another is below 0": (lambda s, q: q * (s.g(q) < 0), lambda s, q: q * (-s.g(q) > 0)),
-    "an external gate times a number": (lambda s, q: q * (3.0 * (s.g(q) > 0)), lambda s, q: 3.0 * q * (s.g(q) > 0)),
+    "an external gate times a number": (
+        lambda s, q: q * (3.0 * (s.g(q) > 0)),
+        lambda s, q: 3.0 * q * (s.g(q) > 0),
+    ),
 }
 
 
@@ -178,8 +202,21 @@ def test_a_choice_by_another_value_is_an_external_gate(name):
     made = []
     for function in OTHERS[name]:
         torch.manual_seed(0)
-        members = {"a": nn.Linear(3, 4), "g": nn.Linear(4, 4), "b": nn.Linear(4, 2), "slope": nn.Parameter(torch.rand(4))}
-        net = Net(lambda s, x, f=function: s.b(f(s, s.a(x))), one=nn.Parameter(torch.rand(1)), **members).double().eval()
+        members = {
+            "a": nn.Linear(3, 4),
+            "g": nn.Linear(4, 4),
+            "b": nn.Linear(4, 2),
+            "slope": nn.Parameter(torch.rand(4)),
+        }
+        net = (
+            Net(
+                lambda s, x, f=function: s.b(f(s, s.a(x))),
+                one=nn.Parameter(torch.rand(1)),
+                **members,
+            )
+            .double()
+            .eval()
+        )
         made.append((net, *table_of(net, np.random.default_rng(1).standard_normal((4, 3)))))
     X = np.random.default_rng(1).standard_normal((4, 3))
     assert_duality(made[0][0], X, *made[0][1:])
@@ -189,20 +226,50 @@ def test_a_choice_by_another_value_is_an_external_gate(name):
 
 # name -> function of the network and a value, what the refusal says
 NO_GATES = {
-    "the larger of two branches": (lambda s, q: torch.maximum(q, s.g(q)), "the larger of two branches"),
-    "the larger of itself and another's half": (lambda s, q: torch.max(q, 0.5 * s.g(q)), "the larger of two branches"),
-    "a choice between two values": (lambda s, q: torch.where(q > 0, q, s.g(q)), "chooses between two values"),
-    "a condition on another number": (lambda s, q: torch.where(q > 1, q, 0), "chooses between two values"),
-    "two conditions": (lambda s, q: torch.where((q > 0) & (s.g(q) > 0), q, 0), "chooses between two values"),
+    "the larger of two branches": (
+        lambda s, q: torch.maximum(q, s.g(q)),
+        "the larger of two branches",
+    ),
+    "the larger of itself and another's half": (
+        lambda s, q: torch.max(q, 0.5 * s.g(q)),
+        "the larger of two branches",
+    ),
+    "a choice between two values": (
+        lambda s, q: torch.where(q > 0, q, s.g(q)),
+        "chooses between two values",
+    ),
+    "a condition on another number": (
+        lambda s, q: torch.where(q > 1, q, 0),
+        "chooses between two values",
+    ),
+    "two conditions": (
+        lambda s, q: torch.where((q > 0) & (s.g(q) > 0), q, 0),
+        "chooses between two values",
+    ),
     "another value is on at 0": (lambda s, q: q * (s.g(q) >= 0), "on at 0"),
-    "where another value is on at 0": (lambda s, q: torch.where(s.g(q) >= 0, q, 0), "chooses between two values"),
-    "filled with another number": (lambda s, q: q.masked_fill(q < 0, 1.0), "chooses between two values"),
-    "set to another number": (lambda s, q: _set(lambda q: q < 0, 1.0)(q), "chooses between two values"),
+    "where another value is on at 0": (
+        lambda s, q: torch.where(s.g(q) >= 0, q, 0),
+        "chooses between two values",
+    ),
+    "filled with another number": (
+        lambda s, q: q.masked_fill(q < 0, 1.0),
+        "chooses between two values",
+    ),
+    "set to another number": (
+        lambda s, q: _set(lambda q: q < 0, 1.0)(q),
+        "chooses between two values",
+    ),
     "threshold that jumps": (lambda s, q: F.threshold(q, 0.1, 20.0), "jumps"),
-    "positions by index": (lambda s, q: q.index_put((torch.tensor([0]),), torch.tensor(1.0)), "chooses between two values"),
+    "positions by index": (
+        lambda s, q: q.index_put((torch.tensor([0]),), torch.tensor(1.0)),
+        "chooses between two values",
+    ),
     "value plus its gated self": (lambda s, q: q + torch.relu(q), "through the same weights"),
     "rectified square": (lambda s, q: torch.relu(q) * q, "multiplies two values"),
-    "logsumexp": (lambda s, q: torch.logsumexp(q, 1, keepdim=True).expand(-1, 4), "no gate on its input"),
+    "logsumexp": (
+        lambda s, q: torch.logsumexp(q, 1, keepdim=True).expand(-1, 4),
+        "no gate on its input",
+    ),
     "lp pool": (lambda s, q: F.lp_pool1d(q, 2, 1), "no gate on its input"),
 }
 
@@ -210,7 +277,12 @@ NO_GATES = {
 @pytest.mark.parametrize("name", NO_GATES)
 def test_what_is_no_gate_is_refused(name):
     function, words = NO_GATES[name]
-    net = Net(lambda s, x: s.b(function(s, s.a(x))), a=nn.Linear(3, 4), g=nn.Linear(4, 4), b=nn.Linear(4, 2)).eval()
+    net = Net(
+        lambda s, x: s.b(function(s, s.a(x))),
+        a=nn.Linear(3, 4),
+        g=nn.Linear(4, 4),
+        b=nn.Linear(4, 2),
+    ).eval()
     with pytest.raises(UnsupportedGraphError, match=words):
         npk.trace(net, (3,))
 
@@ -226,10 +298,22 @@ def images(function, *, width, **members):
 
 MAXIMA = {
     "global": (lambda s, q: q.amax((2, 3)), 3, lambda s, q: F.adaptive_max_pool2d(q, 1)),
-    "global by max": (lambda s, q: q.max(3)[0].max(2).values, 3, lambda s, q: F.adaptive_max_pool2d(q, 1)),
-    "keepdim": (lambda s, q: torch.amax(q, 3, keepdim=True), 12, lambda s, q: F.max_pool2d(q, (1, 4))),
+    "global by max": (
+        lambda s, q: q.max(3)[0].max(2).values,
+        3,
+        lambda s, q: F.adaptive_max_pool2d(q, 1),
+    ),
+    "keepdim": (
+        lambda s, q: torch.amax(q, 3, keepdim=True),
+        12,
+        lambda s, q: F.max_pool2d(q, (1, 4)),
+    ),
     "smallest": (lambda s, q: q.amin((2, 3)), 3, lambda s, q: -F.adaptive_max_pool2d(-q, 1)),
-    "channels last": (lambda s, q: q.permute(0, 2, 3, 1).amax((1, 2)), 3, lambda s, q: F.adaptive_max_pool2d(q, 1)),
+    "channels last": (
+        lambda s, q: q.permute(0, 2, 3, 1).amax((1, 2)),
+        3,
+        lambda s, q: F.adaptive_max_pool2d(q, 1),
+    ),
     "minus infinity around": (
         lambda s, q: F.max_pool2d(F.pad(q, (1,) * 4, value=-math.inf), 3, 2),
         12,
@@ -263,7 +347,15 @@ def test_maxima_over_axes_are_selections(name):
     right = kernels(table_of(images(pool, width=width), X)[0]) if pool else kernels(table)
     for i, (actual, expected) in enumerate(zip(kernels(table), right, strict=True)):
         np.testing.assert_allclose(actual, expected, rtol=1e-13)
-        planned = npk.kernel(net, X, scale="count", dtype="float64", bias=("ignore", "paths")[i], backend="reference", progress=False)
+        planned = npk.kernel(
+            net,
+            X,
+            scale="count",
+            dtype="float64",
+            bias=("ignore", "paths")[i],
+            backend="reference",
+            progress=False,
+        )
         np.testing.assert_allclose(planned, actual, rtol=1e-11)
 
 
@@ -271,6 +363,9 @@ def test_maxima_over_axes_are_selections(name):
 def test_minus_infinity_elsewhere_is_refused(name):
     sides = {"values": (1, 1), "channels": (0, 0, 0, 0, 1, 1)}[name]
     after = {"values": torch.relu, "channels": lambda q: F.max_pool2d(q, 2)}[name]
-    net = images(lambda s, q: after(F.pad(q, sides, value=-math.inf)), width={"values": 72, "channels": 20}[name])
+    net = images(
+        lambda s, q: after(F.pad(q, sides, value=-math.inf)),
+        width={"values": 72, "channels": 20}[name],
+    )
     with pytest.raises(UnsupportedGraphError, match=r"minus infinity"):
         npk.trace(net, (1, 4, 4))

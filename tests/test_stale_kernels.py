@@ -1,4 +1,6 @@
-"""A kernel object gives the kernel of the network as it is at each call; options are refused when they are given."""
+"""A kernel object gives the kernel of the network as it is at each call; options are refused when
+they are given.
+"""
 
 import dataclasses
 
@@ -22,7 +24,14 @@ def made(net):
 
 @pytest.fixture
 def net():
-    return nn.Sequential(nn.Linear(5, 8), nn.PReLU(init=0.25), nn.Linear(8, 6), nn.LeakyReLU(0.1), nn.Dropout(0.5), nn.Linear(6, 3)).eval()
+    return nn.Sequential(
+        nn.Linear(5, 8),
+        nn.PReLU(init=0.25),
+        nn.Linear(8, 6),
+        nn.LeakyReLU(0.1),
+        nn.Dropout(0.5),
+        nn.Linear(6, 3),
+    ).eval()
 
 
 def fill(net):
@@ -63,7 +72,15 @@ def train_a_step(net):
         net[0].weight -= 0.3
 
 
-CHANGES = [fill, fill_behind_torch, fill_by_numpy, replace_a_parameter, replace_a_module, change_an_attribute, load_other_values]
+CHANGES = [
+    fill,
+    fill_behind_torch,
+    fill_by_numpy,
+    replace_a_parameter,
+    replace_a_module,
+    change_an_attribute,
+    load_other_values,
+]
 CHANGES += [change_the_forward, train_a_step]
 
 
@@ -101,7 +118,11 @@ def change_a_slope(net):
         net.slope.fill_(0.9)
 
 
-@pytest.mark.parametrize("change", [change_what_a_weight_is_computed_from, change_a_slope], ids=lambda change: change.__name__)
+@pytest.mark.parametrize(
+    "change",
+    [change_what_a_weight_is_computed_from, change_a_slope],
+    ids=lambda change: change.__name__,
+)
 def test_what_was_computed_once_is_computed_anew(change):
     net = Computed().eval()
     kernel = made(net)
@@ -125,7 +146,13 @@ def test_a_kernel_object_does_not_change(net, name):
     kernel = made(net)
     before = kernel(X)
     with pytest.raises(OptionError, match=f"{name} was assigned. Make another one"):
-        setattr(kernel, name, nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 1)).eval() if name == "net" else "count")
+        setattr(
+            kernel,
+            name,
+            nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 1)).eval()
+            if name == "net"
+            else "count",
+        )
     with pytest.raises(dataclasses.FrozenInstanceError):
         kernel.options.scale = "count"
     np.testing.assert_array_equal(kernel(X), before)

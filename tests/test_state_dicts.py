@@ -1,4 +1,6 @@
-"""State dicts of other hands: whatever the file is called, however the weights are wrapped, and whatever lies beside them."""
+"""State dicts of other hands: whatever the file is called, however the weights are wrapped, and
+whatever lies beside them.
+"""
 
 import argparse
 import collections
@@ -63,7 +65,21 @@ def under(prefix, state):
 # what a file is, its bytes say
 
 
-@pytest.mark.parametrize("name", ["x.pth.tar", "x.pkl", "x.model", "x.th", "weights", "X.BIN", "x.safetensors", "x.onnx", "x.pt2", "x.npz"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "x.pth.tar",
+        "x.pkl",
+        "x.model",
+        "x.th",
+        "weights",
+        "X.BIN",
+        "x.safetensors",
+        "x.onnx",
+        "x.pt2",
+        "x.npz",
+    ],
+)
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_state_dict_under_any_name(tmp_path, state, name, zipped):
     torch.save(state, tmp_path / name, _use_new_zipfile_serialization=zipped)
@@ -81,7 +97,9 @@ def test_a_safetensors_header_whose_size_looks_like_another_file(tmp_path, state
     """The size of the header comes first, and its bytes are those that archives begin with."""
     content = safetensors.torch.save(state)
     old, size = int.from_bytes(content[:8], "little"), int.from_bytes(start, "little")
-    (tmp_path / "x").write_bytes(size.to_bytes(8, "little") + content[8 : 8 + old].ljust(size) + content[8 + old :])
+    (tmp_path / "x").write_bytes(
+        size.to_bytes(8, "little") + content[8 : 8 + old].ljust(size) + content[8 + old :]
+    )
     assert_state(npk.load(tmp_path / "x", arch=small).state_dict(), state)
 
 
@@ -98,13 +116,23 @@ def test_a_program_and_a_script_under_other_names(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"\x89HDF\r\n\x1a\n....", "is an HDF5 file, as Keras writes them. Export the network to ONNX"),
+        (
+            b"\x89HDF\r\n\x1a\n....",
+            "is an HDF5 file, as Keras writes them. Export the network to ONNX",
+        ),
         (b"\x1f\x8b\x08\x00....", "is a file that gzip packed. Unpack it first"),
-        (b"version https://git-lfs.github.com/spec/v1\noid", "is a pointer of Git LFS .* git lfs pull"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid",
+            "is a pointer of Git LFS .* git lfs pull",
+        ),
         (b"<!DOCTYPE html><html>", "is a web page. Download the file itself"),
         (b"x" * 257 + b"ustar\x00", "is a tar archive. Unpack it"),
         (b"\x18\x00\x00\x00TFL3", "is a TensorFlow Lite file"),
-        (b"dear reader", r"is no kind of checkpoint that npk knows: it begins with b'dear rea', and is neither"),
+        (
+            b"dear reader",
+            r"is no kind of checkpoint that npk knows: it begins with b'dear rea', "
+            r"and is neither",
+        ),
         (b"P", r"it begins with b'P'"),
         (b"\x08", r"it begins with b'\\x08'"),
     ],
@@ -117,10 +145,16 @@ def test_other_files_are_named(tmp_path, content, message):
 
 def test_archives_of_other_things_are_named(tmp_path):
     np.savez(tmp_path / "x.npz", a=np.ones(3))
-    with pytest.raises(CheckpointError, match=r"is a NumPy archive \(\.npz\) with a\.npy, and no checkpoint"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"is a NumPy archive \(\.npz\) with a\.npy, and no "
+        r"checkpoint",
+    ):
         npk.load(tmp_path / "x.npz", arch=small)
     (tmp_path / "x.zip").write_bytes(b"PK\x05\x06" + bytes(18))
-    with pytest.raises(CheckpointError, match="is a zip archive with nothing in it, and no checkpoint"):
+    with pytest.raises(
+        CheckpointError, match="is a zip archive with nothing in it, and no checkpoint"
+    ):
         npk.load(tmp_path / "x.zip", arch=small)
 
 
@@ -129,7 +163,16 @@ def test_archives_of_other_things_are_named(tmp_path):
 
 @pytest.mark.parametrize("key", ["state_dict_ema", "model_state", "generator", "encoder", "my net"])
 def test_the_only_dictionary_of_tensors_is_taken(read, state, key):
-    assert_state(read({key: state, "epoch": 3, "opt": {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": []}}), state)
+    assert_state(
+        read(
+            {
+                key: state,
+                "epoch": 3,
+                "opt": {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": []},
+            }
+        ),
+        state,
+    )
 
 
 @pytest.mark.parametrize(
@@ -141,7 +184,11 @@ def test_the_only_dictionary_of_tensors_is_taken(read, state, key):
         lambda state: {"acc": torch.tensor(960), "state_dict": [state]},
         lambda state: {"run": {"fold": [{"best": state}]}},
         lambda state: {"a": state, "b": state},  # one dictionary under two names
-        lambda state: {"state_dict": state, "ema": {name: tensor + 1 for name, tensor in state.items()}},  # in the order of the guide
+        # in the order of the guide
+        lambda state: {
+            "state_dict": state,
+            "ema": {name: tensor + 1 for name, tensor in state.items()},
+        },
         lambda state: {"state_dict": {"features": torch.ones(2)}, "other": state},
     ],
 )
@@ -157,13 +204,18 @@ def test_dictionaries_and_lists_around_a_state_dict(read, state, wrap):
         (lambda one, two: [one, two], ["0", "1"]),
         (lambda one, two: {"state_dict": [one, two]}, ["state_dict.0", "state_dict.1"]),
         (lambda one, two: {"nets": {"a.b": one, "c": two}}, ["nets.a.b", "nets.c"]),
-        (lambda one, two: under("student.", one) | under("teacher.net.", two), ["student", "teacher.net"]),
+        (
+            lambda one, two: under("student.", one) | under("teacher.net.", two),
+            ["student", "teacher.net"],
+        ),
     ],
 )
 def test_several_dictionaries_need_a_key(read, state, wrap, keys):
     two = {name: tensor + 1 for name, tensor in state.items()}
     with pytest.raises(
-        CheckpointError, match=f"2 dictionaries of tensors that fit small: {keys[0]}, {keys[1]}. Choose one: key='{keys[0]}'"
+        CheckpointError,
+        match=f"2 dictionaries of tensors that fit small: {keys[0]}, {keys[1]}. "
+        f"Choose one: key='{keys[0]}'",
     ):
         read(wrap(state, two))
     assert_state(read(wrap(state, two), key=keys[0]), state)
@@ -171,25 +223,42 @@ def test_several_dictionaries_need_a_key(read, state, wrap, keys):
 
 
 def test_the_only_one_that_fits_is_taken_and_the_others_are_named(read, state):
-    with pytest.warns(CheckpointWarning, match=r"the weights under two are all of small; not loaded: one\."):
+    with pytest.warns(
+        CheckpointWarning,
+        match=r"the weights under two are all of small; not "
+        r"loaded: one\.",
+    ):
         assert_state(read({"one": {"0.weight": torch.ones(2)}, "two": state}), state)
 
 
 def test_keys_that_lead_nowhere(read, state):
-    with pytest.raises(CheckpointError, match="nothing under key='c'. Its dictionaries of tensors are under a, b"):
+    with pytest.raises(
+        CheckpointError, match="nothing under key='c'. Its dictionaries of tensors are under a, b"
+    ):
         read({"a": state, "b": {"x": torch.ones(1)}}, key="c")
     with pytest.raises(CheckpointError, match="nothing under key='0.c'. It has a int"):
         read([1], key="0.c")
     with pytest.raises(CheckpointError, match="holds a int, not a state dict"):
         read([1], key=0)
     for key in (True, 1.5):
-        with pytest.raises(OptionError, match="Give the name or number under which the file has the weights"):
+        with pytest.raises(
+            OptionError, match="Give the name or number under which the file has the weights"
+        ):
             read(state, key=key)
 
 
 def test_no_dictionary_fits(read, state):
-    with pytest.raises(CheckpointError, match=r"two does not fit small: 1 missing \(0\.bias\).* or choose another .* by key: one\."):
-        read({"one": {"x": torch.ones(1)}, "two": {name: tensor for name, tensor in state.items() if name != "0.bias"}})
+    with pytest.raises(
+        CheckpointError,
+        match=r"two does not fit small: 1 missing \(0\.bias\).* or "
+        r"choose another .* by key: one\.",
+    ):
+        read(
+            {
+                "one": {"x": torch.ones(1)},
+                "two": {name: tensor for name, tensor in state.items() if name != "0.bias"},
+            }
+        )
 
 
 def test_a_list_in_itself_ends(read, state):
@@ -207,9 +276,23 @@ def test_a_list_in_itself_ends(read, state):
 @pytest.mark.parametrize(
     ("wrap", "left"),
     [
-        (lambda state: {"state_dict": {**under("model.", state), "criterion.weight": torch.ones(2)}}, "criterion.weight"),
-        (lambda state: {"state_dict": {**under("net.", state), "val_acc.tp": torch.zeros(1)}}, "val_acc.tp"),
-        (lambda state: {**under("module.model.", state), "module.normalizer.mean": torch.zeros(4)}, "module.normalizer.mean"),
+        (
+            lambda state: {
+                "state_dict": {**under("model.", state), "criterion.weight": torch.ones(2)}
+            },
+            "criterion.weight",
+        ),
+        (
+            lambda state: {"state_dict": {**under("net.", state), "val_acc.tp": torch.zeros(1)}},
+            "val_acc.tp",
+        ),
+        (
+            lambda state: {
+                **under("module.model.", state),
+                "module.normalizer.mean": torch.zeros(4),
+            },
+            "module.normalizer.mean",
+        ),
         (lambda state: {**under("a.b.c.", state), "0.weight": torch.ones(2)}, "0.weight"),
         (lambda state: {**under("module._orig_mod.", state), "n": torch.ones(1)}, "n"),
     ],
@@ -244,10 +327,16 @@ def test_a_bias_that_arch_leaves_out_is_refused(read, state):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, when it first compiles
 def test_wrappers_inside_of_names_and_on_the_side_of_arch(read, state):
-    inside = {name.replace("0.", "0._orig_mod.").replace("2.", "2.module."): tensor for name, tensor in state.items()}
+    inside = {
+        name.replace("0.", "0._orig_mod.").replace("2.", "2.module."): tensor
+        for name, tensor in state.items()
+    }
     assert_state(read(inside), state)
     assert_state(read(state, arch=lambda: nn.DataParallel(small())), under("module.", state))
-    assert_state(read(under("module.", state), arch=lambda: torch.compile(small())), under("_orig_mod.", state))
+    assert_state(
+        read(under("module.", state), arch=lambda: torch.compile(small())),
+        under("_orig_mod.", state),
+    )
 
 
 # names that the network knows
@@ -275,7 +364,11 @@ def test_one_name_of_a_tied_weight_is_enough(tmp_path, prefix, name):
 
 
 def test_no_name_of_a_tied_weight_is_too_few(read):
-    state = {key: tensor for key, tensor in drawn(Tied).state_dict().items() if key not in ("a.weight", "b.weight")}
+    state = {
+        key: tensor
+        for key, tensor in drawn(Tied).state_dict().items()
+        if key not in ("a.weight", "b.weight")
+    }
     with pytest.raises(CheckpointError, match=r"2 missing \(a\.weight; b\.weight\)"):
         read(state, arch=Tied)
 
@@ -284,29 +377,46 @@ def test_a_tied_weight_with_two_values_is_refused(read):
     state = {key: tensor.clone() for key, tensor in drawn(Tied).state_dict().items()}
     assert_state(read(state, arch=Tied), state)
     state["b.weight"][0, 0] += 1
-    with pytest.raises(CheckpointError, match=r"1 tied in it and different here \(a\.weight and b\.weight\)"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"1 tied in it and different here \(a\.weight and "
+        r"b\.weight\)",
+    ):
         read(state, arch=Tied)
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_older_names_of_weight_norm(read, prefix):
-    old = drawn(lambda: nn.Sequential(nn.utils.weight_norm(nn.Linear(6, 5)), nn.ReLU(), nn.Linear(5, 3)))
-    new = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(6, 5)), nn.ReLU(), nn.Linear(5, 3))
+    old = drawn(
+        lambda: nn.Sequential(nn.utils.weight_norm(nn.Linear(6, 5)), nn.ReLU(), nn.Linear(5, 3))
+    )
+    new = nn.Sequential(
+        nn.utils.parametrizations.weight_norm(nn.Linear(6, 5)), nn.ReLU(), nn.Linear(5, 3)
+    )
     found = read(under(prefix, old.state_dict()), arch=lambda: new)
-    torch.testing.assert_close(found["0.parametrizations.weight.original1"], old[0].weight_v.detach(), rtol=0, atol=0)
+    torch.testing.assert_close(
+        found["0.parametrizations.weight.original1"], old[0].weight_v.detach(), rtol=0, atol=0
+    )
     missing = {name: tensor for name, tensor in old.state_dict().items() if name != "0.weight_v"}
     with pytest.raises(CheckpointError, match=r"2 missing .*1 unknown \(0\.weight_g\)"):
         read(under(prefix, missing), arch=lambda: new)
 
 
 def test_lazy_layers_take_the_shapes_of_the_file(read, state):
-    assert_state(read(state, arch=lambda: nn.Sequential(nn.LazyLinear(5), nn.ReLU(), nn.LazyLinear(3))), state)
+    assert_state(
+        read(state, arch=lambda: nn.Sequential(nn.LazyLinear(5), nn.ReLU(), nn.LazyLinear(3))),
+        state,
+    )
 
 
 def test_whole_numbers_and_complex_ones_are_no_weights(read, state):
     for kind, told in ((torch.int8, "int8"), (torch.complex64, "complex64")):
-        with pytest.raises(CheckpointError, match=rf"1 of another shape \(0\.weight is \(5, 6\) {told}, not \(5, 6\)\)"):
+        with pytest.raises(
+            CheckpointError,
+            match=rf"1 of another shape \(0\.weight is \(5, 6\) "
+            rf"{told}, not \(5, 6\)\)",
+        ):
             read({**state, "0.weight": state["0.weight"].to(kind)})
 
 
@@ -364,9 +474,16 @@ class Unknown:
 
 
 def test_other_things_beside_the_weights_are_named(read, state, tmp_path):
-    with pytest.raises(CheckpointError, match=r"holds pickled code \(.*Unknown\), which npk never runs. .*torch\.save\(net\.state_dict"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"holds pickled code \(.*Unknown\), which npk never "
+        r"runs. .*torch\.save\(net\.state_dict",
+    ):
         read({"state_dict": state, "config": Unknown()})
-    for wrap in (lambda trap: trap, lambda trap: pathlib.PurePosixPath("a") and collections.defaultdict(list, {"a": trap})):
+    for wrap in (
+        lambda trap: trap,
+        lambda trap: pathlib.PurePosixPath("a") and collections.defaultdict(list, {"a": trap}),
+    ):
         with pytest.raises(CheckpointError, match=r"\(posix\.mkdir\), which npk never runs"):
             read({"state_dict": state, "hook": wrap(Trap(tmp_path / "made"))})
     assert not (tmp_path / "made").exists()
@@ -384,7 +501,9 @@ class Forged:
 
 
 def test_stand_ins_do_nothing(read, state, tmp_path):
-    """Neither a factory that is called, nor NumPy's reader of forged arrays, nor a number of a size that fills the memory."""
+    """Neither a factory that is called, nor NumPy's reader of forged arrays, nor a number of a size
+    that fills the memory.
+    """
     forged = [
         Forged("builtins.range", 10**12),
         Forged("collections.deque", [1], 2),
@@ -439,15 +558,26 @@ def folder(tmp_path):
 def test_folders_with_one_file(folder, state):
     torch.save(under("model.", state), folder / "pytorch_model.bin")
     assert_state(npk.load(folder, arch=small).state_dict(), state)
-    safetensors.torch.save_file({name: tensor + 1 for name, tensor in state.items()}, folder / "model.safetensors")
-    assert_state(npk.load(folder, arch=small).state_dict(), {name: tensor + 1 for name, tensor in state.items()})
+    safetensors.torch.save_file(
+        {name: tensor + 1 for name, tensor in state.items()}, folder / "model.safetensors"
+    )
+    assert_state(
+        npk.load(folder, arch=small).state_dict(),
+        {name: tensor + 1 for name, tensor in state.items()},
+    )
     with pytest.raises(CheckpointError, match="does not describe its architecture"):
         npk.load(folder)
 
 
-@pytest.mark.parametrize(("write", "suffix"), [(safetensors.torch.save_file, "safetensors"), (torch.save, "bin")])
+@pytest.mark.parametrize(
+    ("write", "suffix"), [(safetensors.torch.save_file, "safetensors"), (torch.save, "bin")]
+)
 def test_folders_with_shards(folder, state, write, suffix):
-    index = folder / ("model.safetensors.index.json" if suffix == "safetensors" else "pytorch_model.bin.index.json")
+    index = folder / (
+        "model.safetensors.index.json"
+        if suffix == "safetensors"
+        else "pytorch_model.bin.index.json"
+    )
     places = shards(folder, state, write, suffix)
     index.write_text(json.dumps({"metadata": {}, "weight_map": places}))
     for path in (folder, index):
@@ -468,7 +598,11 @@ def test_folders_with_shards(folder, state, write, suffix):
         ('{"weight_map": []}', "names nothing as a file of weights"),
         ('{"weight_map": 3}', "is no index of weights"),
         ('{"weight_map": {"a": 3}}', "there is no file .*3"),
-        ('{"weight_map": {"a": "../x.bin"}}', r"names \['\.\./x\.bin'\] as a file of weights. Only files beside it are read"),
+        (
+            '{"weight_map": {"a": "../x.bin"}}',
+            r"names \['\.\./x\.bin'\] as a file of weights. Only files beside it are "
+            r"read",
+        ),
         ('{"weight_map": {"a": "/etc/x.bin"}}', "Only files beside it are read"),
     ],
 )
@@ -479,12 +613,18 @@ def test_indexes_that_are_none(folder, content, message):
 
 
 def test_folders_without_weights_and_with_too_many(folder, state):
-    with pytest.raises(CheckpointError, match="is a folder without weights. Name a checkpoint file"):
+    with pytest.raises(
+        CheckpointError, match="is a folder without weights. Name a checkpoint file"
+    ):
         npk.load(folder, arch=small)
     torch.save(state, folder / "epoch1.pt")
     assert_state(npk.load(folder, arch=small).state_dict(), state)
     torch.save(state, folder / "epoch2.pt")
-    with pytest.raises(CheckpointError, match=r"is a folder with 2 checkpoints \(epoch1\.pt, epoch2\.pt\). Name the file"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"is a folder with 2 checkpoints \(epoch1\.pt, "
+        r"epoch2\.pt\). Name the file",
+    ):
         npk.load(folder, arch=small)
 
 
@@ -499,20 +639,36 @@ def code(tmp_path, monkeypatch, state):
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     for name in sys.modules.keys() - before.keys():
-        if getattr(sys.modules[name], "__file__", None) and str(tmp_path) in str(sys.modules[name].__file__):
+        if getattr(sys.modules[name], "__file__", None) and str(tmp_path) in str(
+            sys.modules[name].__file__
+        ):
             del sys.modules[name]
 
 
-MAKE = "from torch import nn\ndef make():\n    return nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))\n"
+MAKE = (
+    "from torch import nn\ndef make():\n    return nn.Sequential(nn.Linear(6, 5), nn.ReLU(), "
+    "nn.Linear(5, 3))\n"
+)
 
 
 def test_arch_in_a_file(code, state):
     name = f"own_{os.getpid()}"
-    (code / f"{name}.py").write_text(MAKE + "class Nets:\n    @staticmethod\n    def small():\n        return make()\n")
+    (code / f"{name}.py").write_text(
+        MAKE + "class Nets:\n    @staticmethod\n    def small():\n        return make()\n"
+    )
     (code / "deep").mkdir()
     (code / "deep" / "with-dash.py").write_text(MAKE)
     (code / "deep" / "json.py").write_text(MAKE)  # the name of a module that is there already
-    paths, before = [f"{name}.py", f"./{name}.py", str(code / f"{name}.py"), "deep/with-dash.py", "deep/json.py"], list(sys.path)
+    paths, before = (
+        [
+            f"{name}.py",
+            f"./{name}.py",
+            str(code / f"{name}.py"),
+            "deep/with-dash.py",
+            "deep/json.py",
+        ],
+        list(sys.path),
+    )
     for path in paths:
         assert_state(npk.load("x.pt", arch=f"{path}:make").state_dict(), state)
     assert_state(npk.load("x.pt", arch=f"{name}.py:Nets.small").state_dict(), state)
@@ -550,11 +706,19 @@ def test_arch_in_a_file_that_does_not_work(code):
 def test_command_line_takes_key_folder_and_file(code, state, capsys):
     (code / f"own2_{os.getpid()}.py").write_text(MAKE)
     (code / "hub").mkdir()
-    torch.save({"student": {name: tensor + 1 for name, tensor in state.items()}, "teacher": state}, code / "hub" / "pytorch_model.bin")
+    torch.save(
+        {"student": {name: tensor + 1 for name, tensor in state.items()}, "teacher": state},
+        code / "hub" / "pytorch_model.bin",
+    )
     np.save("X.npy", np.random.default_rng(0).random((4, 6), dtype=np.float32))
     how = ["hub", "--arch", f"own2_{os.getpid()}.py:make", "--data", "X.npy"]
-    assert cli.run(["kernel", *how, "--key", "teacher", "--out", "K.npy", "--backend", "reference"]) == 0, capsys.readouterr().err
-    np.testing.assert_array_equal(np.load("K.npy"), npk.kernel(drawn(), np.load("X.npy"), backend="reference"))
+    assert (
+        cli.run(["kernel", *how, "--key", "teacher", "--out", "K.npy", "--backend", "reference"])
+        == 0
+    ), capsys.readouterr().err
+    np.testing.assert_array_equal(
+        np.load("K.npy"), npk.kernel(drawn(), np.load("X.npy"), backend="reference")
+    )
     assert cli.run(["kernel", *how, "--out", "L.npy"]) == 2
     assert "on the command line --key student" in capsys.readouterr().err
     npk.save(drawn(), "x.pt2", example=torch.ones(1, 6))

@@ -24,7 +24,9 @@ from npk.gram.writing import differences, plan_on_disk
 @pytest.fixture(scope="module")
 def net():
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(5, 70), nn.ReLU(), nn.Linear(70, 65), nn.ReLU(), nn.Linear(65, 2)).eval()
+    return nn.Sequential(
+        nn.Linear(5, 70), nn.ReLU(), nn.Linear(70, 65), nn.ReLU(), nn.Linear(65, 2)
+    ).eval()
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +74,9 @@ def budget(table, side):
     """Bytes that tiles of a side take, on disk."""
     engine = NeuralPathKernel(None).engine
     backend, _ = engine.prepare(table)
-    return plan_on_disk(engine, backend, (Recorded(table),), table.nbytes // len(table))[1].bytes(side)
+    return plan_on_disk(engine, backend, (Recorded(table),), table.nbytes // len(table))[1].bytes(
+        side
+    )
 
 
 def stored(*samples, out, side=16, **options):
@@ -89,7 +93,10 @@ def chunks(path, name="tiles"):
 # plans
 
 
-@pytest.mark.parametrize(("n", "side", "ends"), [(10, 4, ()), (10, 4, (3,)), (10, 4, (4, 8)), (1, 4, ()), (9, 1, (2, 3)), (7, 16, (5,))])
+@pytest.mark.parametrize(
+    ("n", "side", "ends"),
+    [(10, 4, ()), (10, 4, (3,)), (10, 4, (4, 8)), (1, 4, ()), (9, 1, (2, 3)), (7, 16, (5,))],
+)
 def test_cuts_begin_anew_behind_each_part(n, side, ends):
     found = list(cuts(n, side, ends))
     assert [i for cut in found for i in range(cut.start, cut.stop)] == list(range(n))
@@ -113,8 +120,15 @@ def test_the_plan_is_told_before_the_work(side, table, tmp_path):
     gram = stored(table, out=tmp_path / "K", side=side, progress=progress)
     text, facts = progress.notes["plan"]
     assert facts["tiles"] == facts["todo"] == len(gram.store.plan)
-    assert (facts["n"], facts["m"], facts["side"], facts["bytes"]) == (50, 50, side, budget(table, side))
-    assert text.startswith(f"plan: 50 x 50, {facts['tiles']} tiles of at most {side} x {side}, at most ")
+    assert (facts["n"], facts["m"], facts["side"], facts["bytes"]) == (
+        50,
+        50,
+        side,
+        budget(table, side),
+    )
+    assert text.startswith(
+        f"plan: 50 x 50, {facts['tiles']} tiles of at most {side} x {side}, at most "
+    )
 
 
 def test_predicted_seconds_are_told_where_speeds_are_known(table, tmp_path, monkeypatch):
@@ -176,7 +190,9 @@ def test_dead_inputs_are_told(tmp_path):
 
 
 def test_a_result_on_disk_does_not_count_against_the_memory(tmp_path, rng):
-    """The array alone would break the promise; the store keeps only tiles in memory, and refuses to be read whole."""
+    """The array alone would break the promise; the store keeps only tiles in memory, and refuses to
+    be read whole.
+    """
     net = nn.Sequential(nn.Linear(3, 64), nn.ReLU(), nn.Linear(64, 1)).eval()
     X = rng.standard_normal((700, 3)).astype(np.float32)
     memory = 700 * 700 * 4  # the array itself
@@ -185,7 +201,9 @@ def test_a_result_on_disk_does_not_count_against_the_memory(tmp_path, rng):
     gram = npk.kernel(net, X, memory=memory, out=tmp_path / "K", progress=False)
     with pytest.raises(OptionError, match="memory=1960000 is promised"):
         np.asarray(gram)
-    np.testing.assert_array_equal(np.asarray(npk.Gram.load(tmp_path / "K")), npk.kernel(net, X, progress=False))
+    np.testing.assert_array_equal(
+        np.asarray(npk.Gram.load(tmp_path / "K")), npk.kernel(net, X, progress=False)
+    )
 
 
 # resumed
@@ -194,7 +212,13 @@ def test_a_result_on_disk_does_not_count_against_the_memory(tmp_path, rng):
 def test_an_interrupted_run_goes_on(table, K, tmp_path, monkeypatch):
     computed = []
     start = Work._start
-    monkeypatch.setattr(Work, "_start", lambda self, tile, *rest: (computed.append((tile.row, tile.col)), start(self, tile, *rest))[1])
+    monkeypatch.setattr(
+        Work,
+        "_start",
+        lambda self, tile, *rest: (computed.append((tile.row, tile.col)), start(self, tile, *rest))[
+            1
+        ],
+    )
     with pytest.raises(KeyboardInterrupt):
         stored(table, out=tmp_path / "K", progress=Counting(after=3))
     half = npk.Gram.load(tmp_path / "K")
@@ -204,7 +228,8 @@ def test_an_interrupted_run_goes_on(table, K, tmp_path, monkeypatch):
     with pytest.raises(StoreError, match=r"is not complete: tile \(\d, \d\) is missing"):
         np.asarray(half)
     before = {path: path.stat().st_mtime_ns for path in chunks(tmp_path / "K")}
-    gram = npk.kernel(table, out=tmp_path / "K", progress=(progress := Counting()))  # another budget: the tiles stay
+    # another budget: the tiles stay
+    gram = npk.kernel(table, out=tmp_path / "K", progress=(progress := Counting()))
     assert ("kernel tiles", 10, 3) in progress.tasks
     assert len(computed) == len(set(computed)) == len(gram.store.plan) == 10
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
@@ -215,7 +240,9 @@ def test_an_interrupted_run_goes_on(table, K, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("fails", ["gates", "tiles", "flags"])
 def test_a_run_killed_while_it_writes_goes_on(fails, net, X, K, tmp_path, monkeypatch):
-    """The process ends between any two files; here an exception that nobody catches stands for the kill."""
+    """The process ends between any two files; here an exception that nobody catches stands for the
+    kill.
+    """
     from npk.gates.store import GateStore
 
     class KilledError(BaseException):
@@ -224,7 +251,11 @@ def test_a_run_killed_while_it_writes_goes_on(fails, net, X, K, tmp_path, monkey
     def killed(*_):
         raise KilledError
 
-    where = {"gates": (GateStore, "write"), "tiles": (GramStore, "write"), "flags": ("npk.stores.blocks._checksum",)}[fails]
+    where = {
+        "gates": (GateStore, "write"),
+        "tiles": (GramStore, "write"),
+        "flags": ("npk.stores.blocks._checksum",),
+    }[fails]
     with monkeypatch.context() as patch:
         patch.setattr(*where, killed)
         with pytest.raises(KilledError):
@@ -239,7 +270,11 @@ def test_a_run_killed_while_it_writes_goes_on(fails, net, X, K, tmp_path, monkey
 def test_more_samples_later(sizes, net, X, K, tmp_path, monkeypatch):
     computed = []
     start = Work._start
-    monkeypatch.setattr(Work, "_start", lambda self, tile, *rest: (computed.append(str(tile)), start(self, tile, *rest))[1])
+    monkeypatch.setattr(
+        Work,
+        "_start",
+        lambda self, tile, *rest: (computed.append(str(tile)), start(self, tile, *rest))[1],
+    )
     for size in sizes:
         gram = stored(net, X[:size], out=tmp_path / "K")
         np.testing.assert_array_equal(np.asarray(gram), K[:size, :size])
@@ -263,7 +298,9 @@ def test_a_store_whose_growth_was_killed_grows_again(net, X, K, tmp_path, monkey
             npk.kernel(net, X[:40], out=tmp_path / "K")
     with pytest.raises(StoreError, match="it has 40 rows, here are 30"):
         npk.kernel(net, X[:30], out=tmp_path / "K")
-    np.testing.assert_array_equal(np.asarray(npk.kernel(net, X[:40], out=tmp_path / "K")), K[:40, :40])
+    np.testing.assert_array_equal(
+        np.asarray(npk.kernel(net, X[:40], out=tmp_path / "K")), K[:40, :40]
+    )
 
 
 # refused
@@ -271,18 +308,38 @@ def test_a_store_whose_growth_was_killed_grows_again(net, X, K, tmp_path, monkey
 
 def test_stores_of_something_else(net, X, table, tmp_path):
     npk.kernel(net, X, out=tmp_path / "K")
-    other = nn.Sequential(nn.Linear(5, 70), nn.ReLU(), nn.Linear(70, 65), nn.ReLU(), nn.Linear(65, 2)).eval()
+    other = nn.Sequential(
+        nn.Linear(5, 70), nn.ReLU(), nn.Linear(70, 65), nn.ReLU(), nn.Linear(65, 2)
+    ).eval()
     changed = X.copy()
     changed[7, 3] += 1
     for call, why in (
-        (lambda: npk.kernel(net, X, scale="cosine", out=tmp_path / "K"), "scale is 'fan_in' there and 'cosine' here"),
+        (
+            lambda: npk.kernel(net, X, scale="cosine", out=tmp_path / "K"),
+            "scale is 'fan_in' there and 'cosine' here",
+        ),
         (lambda: npk.kernel(net, X[:49], out=tmp_path / "K"), "it has 50 rows, here are 49"),
-        (lambda: npk.kernel(net, changed, out=tmp_path / "K"), r"other samples in the rows \(\w{12} there, \w{12} here\)"),
-        (lambda: npk.kernel(other, X, out=tmp_path / "K"), r"another network or other weights \(\w{12} there, \w{12} here\)"),
-        (lambda: npk.kernel(net, X, X, out=tmp_path / "K"), "the columns are the rows in one of them"),
+        (
+            lambda: npk.kernel(net, changed, out=tmp_path / "K"),
+            r"other samples in the rows "
+            r"\(\w{12} there, \w{12} here\)",
+        ),
+        (
+            lambda: npk.kernel(other, X, out=tmp_path / "K"),
+            r"another network or other weights "
+            r"\(\w{12} there, \w{12} here\)",
+        ),
+        (
+            lambda: npk.kernel(net, X, X, out=tmp_path / "K"),
+            "the columns are the rows in one of them",
+        ),
         (lambda: npk.kernel(table, out=tmp_path / "K"), "another network or other weights"),
     ):
-        with pytest.raises(StoreError, match=f"holds another kernel: .*{why}.*Choose another name, or the same network, data and options"):
+        with pytest.raises(
+            StoreError,
+            match=f"holds another kernel: .*{why}.*Choose another name, "
+            f"or the same network, data and options",
+        ):
             call()
     with pytest.raises(StoreError, match="exists and resume=False"):
         npk.kernel(net, X, out=tmp_path / "K", resume=False)
@@ -290,11 +347,20 @@ def test_stores_of_something_else(net, X, table, tmp_path):
 
 @pytest.mark.parametrize(
     ("option", "other"),
-    [("scale", "count"), ("dtype", "float64"), ("gates", "hard"), ("value_input", "ones"), ("bias", "paths"), ("backend", "reference")],
+    [
+        ("scale", "count"),
+        ("dtype", "float64"),
+        ("gates", "hard"),
+        ("value_input", "ones"),
+        ("bias", "paths"),
+        ("backend", "reference"),
+    ],
 )
 def test_a_store_of_other_options_is_not_gone_on_with(option, other, net, X, tmp_path):
     npk.kernel(net, X[:8], out=tmp_path / "K")
-    with pytest.raises(StoreError, match=f"holds another kernel: {option} is '.*' there and '{other}' here"):
+    with pytest.raises(
+        StoreError, match=f"holds another kernel: {option} is '.*' there and '{other}' here"
+    ):
         npk.kernel(net, X[:8], out=tmp_path / "K", **{option: other})
 
 
@@ -311,7 +377,11 @@ def test_what_is_not_a_store(table, tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_not_made(table, tmp_path):
-    with pytest.raises(StoreError, match=r"cannot write .*K: there is no folder .*none. Make it, or choose another one"):
+    with pytest.raises(
+        StoreError,
+        match=r"cannot write .*K: there is no folder .*none. Make it, "
+        r"or choose another one",
+    ):
         npk.kernel(table, out=tmp_path / "none" / "K")
     assert not list(tmp_path.iterdir())
 
@@ -353,19 +423,32 @@ def test_a_budget_is_refused_before_a_store_grows_or_records(net, X, tmp_path):
     for start, _ in (gates := GateStore.open(tmp_path / "K" / "rows", write=True)).pieces:
         gates.forget(start)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(GateStore, "write", lambda *_: pytest.fail("recorded under a promise that cannot be kept"))
+        patch.setattr(
+            GateStore,
+            "write",
+            lambda *_: pytest.fail("recorded under a promise that cannot be kept"),
+        )
         for samples in (X[:20], X):
-            with pytest.raises(OptionError, match=f"for {len(samples)} x {len(samples)} samples: the smallest that works is"):
+            with pytest.raises(
+                OptionError,
+                match=f"for {len(samples)} x {len(samples)} samples: the smallest that works is",
+            ):
                 npk.kernel(net, samples, memory=1000, out=tmp_path / "K")
     assert (tmp_path / "K" / "zarr.json").read_bytes() == manifest
-    np.testing.assert_array_equal(np.asarray(npk.kernel(net, X, out=tmp_path / "K")), npk.kernel(net, X))
+    np.testing.assert_array_equal(
+        np.asarray(npk.kernel(net, X, out=tmp_path / "K")), npk.kernel(net, X)
+    )
 
 
 def test_a_second_writer_is_refused(table, tmp_path):
     npk.kernel(table, out=tmp_path / "K")
     with (
         locked(tmp_path / "K" / ".lock", of="it"),
-        pytest.raises(StoreError, match=r"K is being written by process \d+ on host .* Wait for it to end, or stop it"),
+        pytest.raises(
+            StoreError,
+            match=r"K is being written by process \d+ on host .* Wait for it "
+            r"to end, or stop it",
+        ),
     ):
         npk.kernel(table, out=tmp_path / "K")
     npk.kernel(table, out=tmp_path / "K")
@@ -374,7 +457,9 @@ def test_a_second_writer_is_refused(table, tmp_path):
 def test_two_that_make_the_same_store(table, tmp_path, monkeypatch):
     """The second finds that the first was faster, and its own is thrown away."""
     npk.kernel(table, out=tmp_path / "K")
-    monkeypatch.setattr("npk.gram.writing.Path.exists", lambda self: self.name != "K" and self.is_file())
+    monkeypatch.setattr(
+        "npk.gram.writing.Path.exists", lambda self: self.name != "K" and self.is_file()
+    )
     with pytest.raises(StoreError, match="cannot write .*K: "):
         npk.kernel(table, out=tmp_path / "K")
     assert [path.name for path in tmp_path.iterdir()] == ["K"]
@@ -389,7 +474,11 @@ def test_a_byte_that_changes(table, tmp_path):
     content = bytearray(chunk.read_bytes())
     content[10] ^= 1
     chunk.write_bytes(content)
-    with pytest.raises(StoreError, match=r"is damaged at tile \(0, 1\): its checksum differs. Drop what is damaged with `npk verify-store"):
+    with pytest.raises(
+        StoreError,
+        match=r"is damaged at tile \(0, 1\): its checksum differs. Drop "
+        r"what is damaged with `npk verify-store",
+    ):
         np.asarray(gram)
     with pytest.raises(StoreError, match=r"is damaged at tile \(0, 1\)"):
         npk.kernel(table, out=tmp_path / "K")
@@ -431,11 +520,22 @@ def test_damaged_checksums_and_manifests(table, tmp_path):
 def test_a_full_disk(table, tmp_path, monkeypatch):
     store = GramStore.create(tmp_path / "K", TilePlan(50, 50, 16, True), "float32", {})
     tile = next(iter(store.plan))
-    monkeypatch.setattr(GramStore, "_open", lambda self, name, expected: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        GramStore,
+        "_open",
+        lambda self, name, expected: (_ for _ in ()).throw(OSError(28, "No space left on device")),
+    )
     for call in (lambda: store.write(tile, np.zeros((16, 16))), lambda: store.forget(tile)):
-        with pytest.raises(StoreError, match=r"No space left on device. Finished tiles are kept: mend the cause \(room, permissions\)"):
+        with pytest.raises(
+            StoreError,
+            match=r"No space left on device. Finished tiles are kept: "
+            r"mend the cause \(room, permissions\)",
+        ):
             call()
-    monkeypatch.setattr("npk.stores.chunks._make_arrays", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        "npk.stores.chunks._make_arrays",
+        lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left on device")),
+    )
     with pytest.raises(StoreError, match="No space left on device. It is as it was"):
         store.grow(60, 60, {})
     with pytest.raises(StoreError, match="No space left on device. Choose a folder"):
@@ -448,8 +548,14 @@ def test_a_folder_that_vanishes(table, tmp_path, monkeypatch):
     import shutil
 
     write = GramStore.write
-    monkeypatch.setattr(GramStore, "write", lambda self, tile, values: (shutil.rmtree(self.path), write(self, tile, values)))
-    with pytest.raises(StoreError, match="cannot write .*K: the folder is gone. Finished tiles are kept"):
+    monkeypatch.setattr(
+        GramStore,
+        "write",
+        lambda self, tile, values: (shutil.rmtree(self.path), write(self, tile, values)),
+    )
+    with pytest.raises(
+        StoreError, match="cannot write .*K: the folder is gone. Finished tiles are kept"
+    ):
         npk.kernel(table, out=tmp_path / "K")
     assert not (tmp_path / "K" / "tiles").exists()
 

@@ -1,4 +1,6 @@
-"""Promises of bits, and tests that compare bits, under a BLAS that rounds otherwise than any other (``strange_blas.c``)."""
+"""Promises of bits, and tests that compare bits, under a BLAS that rounds otherwise than any other
+(``strange_blas.c``).
+"""
 
 import os
 import re
@@ -11,7 +13,16 @@ import pytest
 from test_portability import ROUNDED
 
 HERE = Path(__file__).parent
-PROMISES = ("matrix", "conjugate_gradients", "machines", "estimators", "gram", "stores", "backends", "exactness")
+PROMISES = (
+    "matrix",
+    "conjugate_gradients",
+    "machines",
+    "estimators",
+    "gram",
+    "stores",
+    "backends",
+    "exactness",
+)
 
 PRODUCTS = """
 import itertools
@@ -35,12 +46,22 @@ def strange(tmp_path_factory):
     if not sys.platform.startswith("linux") or shutil.which("gcc") is None:
         pytest.skip("needs Linux and gcc")
     library = tmp_path_factory.mktemp("blas") / "strange_blas.so"
-    subprocess.run(["gcc", "-O2", "-shared", "-fPIC", HERE / "strange_blas.c", "-o", library], check=True)
+    subprocess.run(
+        ["gcc", "-O2", "-shared", "-fPIC", HERE / "strange_blas.c", "-o", library], check=True
+    )
 
     def run(*arguments, timeout=120):
         environment = {**os.environ, "LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, *arguments]
-        return subprocess.run(command, env=environment, cwd=HERE.parent, capture_output=True, text=True, timeout=timeout, check=False)
+        return subprocess.run(
+            command,
+            env=environment,
+            cwd=HERE.parent,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
 
     return run
 
@@ -69,7 +90,11 @@ def test_bits_that_are_promised_hold_with_it(strange):
 @pytest.mark.slow
 @pytest.mark.parametrize("file", PROMISES)
 def test_tests_pass_with_it(strange, file):
-    """A test that compares bits which npk does not promise would fail on the processor of somebody else."""
-    done = strange("-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/test_{file}.py", timeout=1200)
+    """A test that compares bits which npk does not promise would fail on the processor of somebody
+    else.
+    """
+    done = strange(
+        "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/test_{file}.py", timeout=1200
+    )
     assert done.returncode == 0, done.stdout[-3000:]
     calls(done)

@@ -1,4 +1,6 @@
-"""Stores from strangers: what is not exactly as npk writes it is refused in a sentence, before any of it is decoded, run or followed."""
+"""Stores from strangers: what is not exactly as npk writes it is refused in a sentence, before any
+of it is decoded, run or followed.
+"""
 
 import json
 import os
@@ -68,13 +70,20 @@ def refused_everywhere(made, X, capsys):
 
     def call(store, *texts):
         kernel = Path(store).name == "K.zarr"
-        ways = [lambda: [np.asarray(npk.Gram.load(store)), len(GramStore.open(store).rows.take(slice(None)))]]
+        ways = [
+            lambda: [
+                np.asarray(npk.Gram.load(store)),
+                len(GramStore.open(store).rows.take(slice(None))),
+            ]
+        ]
         ways = ways if kernel else [lambda: GateTable.load(store)]
         ways += [lambda n=n: made.to_store(X[:n], None, store) for n in (16, 20)] if kernel else []
         for way in ways:
             with pytest.raises(StoreError) as caught:
                 way()
-            assert all(text in str(caught.value) for text in (str(store), *texts)), str(caught.value)
+            assert all(text in str(caught.value) for text in (str(store), *texts)), str(
+                caught.value
+            )
             assert len(str(caught.value)) < 500
         capsys.readouterr()
         assert cli.run(["verify-store", str(store)]) == cli.REFUSED
@@ -92,22 +101,41 @@ def change(file, **values):
 
 
 LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
-SHARDS = {"chunk_shape": [1, 1], "codecs": [LITTLE], "index_codecs": [LITTLE], "index_location": "end"}
+SHARDS = {
+    "chunk_shape": [1, 1],
+    "codecs": [LITTLE],
+    "index_codecs": [LITTLE],
+    "index_location": "end",
+}
 CHANGES = {
     "format 2": {"zarr_format": 2},
-    "compressed": {"codecs": [LITTLE, {"name": "zstd", "configuration": {"level": 0, "checksum": False}}]},
+    "compressed": {
+        "codecs": [LITTLE, {"name": "zstd", "configuration": {"level": 0, "checksum": False}}]
+    },
     "a codec of its own": {"codecs": [LITTLE, {"name": "pickle"}]},
-    "a codec before": {"codecs": [{"name": "transpose", "configuration": {"order": [1, 0]}}, LITTLE]},
-    "a codec of numcodecs": {"codecs": [LITTLE, {"name": "numcodecs.zlib", "configuration": {"level": 1}}]},
+    "a codec before": {
+        "codecs": [{"name": "transpose", "configuration": {"order": [1, 0]}}, LITTLE]
+    },
+    "a codec of numcodecs": {
+        "codecs": [LITTLE, {"name": "numcodecs.zlib", "configuration": {"level": 1}}]
+    },
     "shards": {"codecs": [{"name": "sharding_indexed", "configuration": SHARDS}]},
     "no codec": {"codecs": []},
     "another order of bytes": {"codecs": [{"name": "bytes", "configuration": {"endian": "big"}}]},
     "texts": {"data_type": "string"},
     "raw bytes": {"data_type": "r64"},
-    "a type by a dictionary": {"data_type": {"name": "numpy.datetime64", "configuration": {"unit": "s", "scale_factor": 1}}},
-    "huge chunks": {"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [1 << 40, 1 << 40]}}},
-    "another grid": {"chunk_grid": {"name": "rectilinear", "configuration": {"chunk_shapes": [[8], [8]]}}},
-    "another encoding of keys": {"chunk_key_encoding": {"name": "v2", "configuration": {"separator": "."}}},
+    "a type by a dictionary": {
+        "data_type": {"name": "numpy.datetime64", "configuration": {"unit": "s", "scale_factor": 1}}
+    },
+    "huge chunks": {
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [1 << 40, 1 << 40]}}
+    },
+    "another grid": {
+        "chunk_grid": {"name": "rectilinear", "configuration": {"chunk_shapes": [[8], [8]]}}
+    },
+    "another encoding of keys": {
+        "chunk_key_encoding": {"name": "v2", "configuration": {"separator": "."}}
+    },
     "another filling": {"fill_value": "NaN"},
     "transformers": {"storage_transformers": [{"name": "indexed"}]},
     "attributes": {"attributes": {"a": 1}},
@@ -119,7 +147,12 @@ CHANGES = {
     "half a sample": {"shape": [2.5, 8]},
     "less than nothing": {"shape": [-1, 8]},
 }
-ARRAYS = [("K.zarr", "tiles/0-0"), ("K.zarr", "checksums/0-1"), ("K.zarr", "rows/0/inputs"), ("X.gates", "0/gates/1")]
+ARRAYS = [
+    ("K.zarr", "tiles/0-0"),
+    ("K.zarr", "checksums/0-1"),
+    ("K.zarr", "rows/0/inputs"),
+    ("X.gates", "0/gates/1"),
+]
 
 
 @pytest.mark.parametrize("values", CHANGES.values(), ids=CHANGES)
@@ -157,8 +190,18 @@ def second_format(where, canary, dtype):
     shutil.rmtree(where, ignore_errors=True)
     where.mkdir(parents=True)
     filters = [{"id": "vlen-utf8"}, {"id": "pickle"}]
-    about = {"zarr_format": 2, "shape": [1, 1], "chunks": [1, 1], "dtype": dtype, "order": "C", "fill_value": None, "compressor": None}
-    (where / ".zarray").write_text(json.dumps({**about, "filters": filters, "dimension_separator": "."}))
+    about = {
+        "zarr_format": 2,
+        "shape": [1, 1],
+        "chunks": [1, 1],
+        "dtype": dtype,
+        "order": "C",
+        "fill_value": None,
+        "compressor": None,
+    }
+    (where / ".zarray").write_text(
+        json.dumps({**about, "filters": filters, "dimension_separator": "."})
+    )
     (where / "0.0").write_bytes(pickle.dumps(Canary(canary)))
 
 
@@ -182,7 +225,12 @@ def test_no_code_of_a_store_in_format_2_runs(folder, refused_everywhere, all_of_
 
 KERNEL_LIES = {
     "endless": {"shape": [1 << 60, 1 << 60]},
-    "as many tiles as entries": {"shape": [1 << 30, 1 << 30], "side": 1, "ends": [[], []], "identities": [["a"], ["a"]]},
+    "as many tiles as entries": {
+        "shape": [1 << 30, 1 << 30],
+        "side": 1,
+        "ends": [[], []],
+        "identities": [["a"], ["a"]],
+    },
     "a huge tile": {"side": 1 << 20},
     "no tile": {"side": 0},
     "a side that is no number": {"side": True},
@@ -210,10 +258,15 @@ GATES_LIES = {
 
 @pytest.mark.parametrize(
     ("store", "lies"),
-    [*(("K.zarr", lies) for lies in KERNEL_LIES.values()), *(("X.gates", lies) for lies in GATES_LIES.values())],
+    [
+        *(("K.zarr", lies) for lies in KERNEL_LIES.values()),
+        *(("X.gates", lies) for lies in GATES_LIES.values()),
+    ],
     ids=[*KERNEL_LIES, *GATES_LIES],
 )
-def test_what_a_manifest_declares_is_looked_at_before_it_is_used(folder, refused_everywhere, store, lies):
+def test_what_a_manifest_declares_is_looked_at_before_it_is_used(
+    folder, refused_everywhere, store, lies
+):
     file = folder / store / "zarr.json"
     manifest = json.loads(file.read_text())["attributes"]["npk"]
     change(file, attributes={"npk": sealed({**manifest, **lies})})
@@ -222,9 +275,16 @@ def test_what_a_manifest_declares_is_looked_at_before_it_is_used(folder, refused
 
 @pytest.mark.parametrize(
     ("node", "values"),
-    [(0, {"shape": [1 << 40]}), (2, {"shape": ["a"]}), (1, {"shape": [20, 1 << 20, 1 << 20]}), (1, {"shape": []})],
+    [
+        (0, {"shape": [1 << 40]}),
+        (2, {"shape": ["a"]}),
+        (1, {"shape": [20, 1 << 20, 1 << 20]}),
+        (1, {"shape": []}),
+    ],
 )
-def test_a_graph_of_any_size_is_refused_before_it_is_planned(folder, refused_everywhere, node, values):
+def test_a_graph_of_any_size_is_refused_before_it_is_planned(
+    folder, refused_everywhere, node, values
+):
     file = folder / "X.gates" / "zarr.json"
     manifest = json.loads(file.read_text())["attributes"]["npk"]
     manifest["graph"]["nodes"][node].update(values)
@@ -236,7 +296,14 @@ def test_a_window_of_any_size_is_refused_before_it_is_planned(folder, refused_ev
     file = folder / "X.gates" / "zarr.json"
     manifest = json.loads(file.read_text())["attributes"]["npk"]
     one = 1 << 29
-    window = {"kernel": [one], "stride": [1], "padding": [[one, one]], "dilation": [1], "transposed": False, "extra": []}
+    window = {
+        "kernel": [one],
+        "stride": [1],
+        "padding": [[one, one]],
+        "dilation": [1],
+        "transposed": False,
+        "extra": [],
+    }
     manifest["graph"]["nodes"][1]["operator"]["window"] = window
     change(file, attributes={"npk": sealed(manifest)})
     refused_everywhere(folder / "X.gates", "more than npk reads")
@@ -259,7 +326,10 @@ def test_descriptions_that_are_none(folder, refused_everywhere, text):
         (folder / "K.zarr" / name).write_bytes(whole)
 
 
-@pytest.mark.parametrize(("name", "most"), [("zarr.json", store_files._MANIFEST), ("tiles/0-0/zarr.json", store_files._DESCRIPTION)])
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [("zarr.json", store_files._MANIFEST), ("tiles/0-0/zarr.json", store_files._DESCRIPTION)],
+)
 def test_a_description_that_is_too_long_is_not_read(folder, refused_everywhere, name, most):
     os.truncate(folder / "K.zarr" / name, most + 1)
     refused_everywhere(folder / "K.zarr")
@@ -289,7 +359,9 @@ def test_finished_tiles_and_pieces_have_files_even_where_all_is_zero(folder, ref
 
 def test_too_many_tiles_are_refused_before_a_store_is_made(folder):
     with pytest.raises(
-        StoreError, match=r"a kernel of 9000 x 9000 has about 40513501 tiles of 1 x 1, and a store takes 1048576. Give more memory="
+        StoreError,
+        match=r"a kernel of 9000 x 9000 has about 40513501 tiles of 1 x 1, and a store "
+        r"takes 1048576. Give more memory=",
     ):
         GramStore.create(folder / "many", TilePlan(9000, 9000, 1, True), "float32", {})
     store = GramStore.create(folder / "few", TilePlan(9, 9, 1, True), "float32", {})
@@ -301,7 +373,9 @@ def test_too_many_tiles_are_refused_before_a_store_is_made(folder):
 def test_types_that_a_store_does_not_hold_are_refused_when_written(folder):
     table = GateTable.load(folder / "X.gates")
     strange = GateTable(table.graph, table.inputs.astype(np.complex64), table.entries)
-    with pytest.raises(StoreError, match="values of type complex64 cannot be saved. Take one of bool, int8"):
+    with pytest.raises(
+        StoreError, match="values of type complex64 cannot be saved. Take one of bool, int8"
+    ):
         strange.save(folder / "strange")
     assert not (folder / "strange").exists()
 
@@ -311,14 +385,29 @@ def test_a_table_larger_than_memory_is_one_sentence(folder, monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr(GatePieces, "arrays", full)
-    with pytest.raises(StoreError, match=r"X.gates takes \d+ bytes, more than there is memory. Read parts of it"):
+    with pytest.raises(
+        StoreError,
+        match=r"X.gates takes \d+ bytes, more than there is memory. "
+        r"Read parts of it",
+    ):
         GateTable.load(folder / "X.gates")
 
 
 # links, and what is no file
 
 
-@pytest.mark.parametrize("name", ["tiles/0-0/c/0/0", "tiles/0-0/zarr.json", "tiles/0-0", "tiles", "rows", "rows/0/inputs/c", "zarr.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tiles/0-0/c/0/0",
+        "tiles/0-0/zarr.json",
+        "tiles/0-0",
+        "tiles",
+        "rows",
+        "rows/0/inputs/c",
+        "zarr.json",
+    ],
+)
 def test_no_link_is_followed_out_of_a_store(folder, refused_everywhere, name):
     """Not even to what the store itself would hold."""
     place, away = folder / "K.zarr" / name, folder / "away"
@@ -326,7 +415,9 @@ def test_no_link_is_followed_out_of_a_store(folder, refused_everywhere, name):
     os.symlink(away, place)
     before = {path: path.read_bytes() for path in [away, *away.rglob("*")] if path.is_file()}
     refused_everywhere(folder / "K.zarr", "link")
-    assert {path: path.read_bytes() for path in [away, *away.rglob("*")] if path.is_file()} == before
+    assert {
+        path: path.read_bytes() for path in [away, *away.rglob("*")] if path.is_file()
+    } == before
 
 
 def test_a_link_to_a_store_is_the_users_own(folder, X, net):
@@ -341,7 +432,11 @@ def test_no_lock_is_written_through_a_link(folder, X, net, name):
     lock.unlink(missing_ok=True)
     os.symlink(folder / "mine", lock)
     if name == ".lock":
-        with pytest.raises(StoreError, match=r"cannot lock .*: .*\.lock is a link, and npk follows none there"):
+        with pytest.raises(
+            StoreError,
+            match=r"cannot lock .*: .*\.lock is a link, and npk follows "
+            r"none there",
+        ):
             npk.kernel(net, X, out=folder / "K.zarr", progress=False)
     else:
         npk.kernel(net, X, out=folder / "K.zarr", progress=False)
@@ -361,9 +456,14 @@ def test_whatever_the_user_has_set_in_zarr(folder, X, net):
     """Its default format, and what it leaves out, do not reach the stores of npk."""
     import zarr
 
-    with zarr.config.set({"default_zarr_format": 2, "array.write_empty_chunks": False, "array.order": "F"}):
+    with zarr.config.set(
+        {"default_zarr_format": 2, "array.write_empty_chunks": False, "array.order": "F"}
+    ):
         gram = npk.kernel(net, X, out=folder / "new.zarr", progress=False)
         np.testing.assert_array_equal(np.asarray(gram), npk.kernel(net, X, progress=False))
         GateTable.load(folder / "X.gates").save(folder / "Y.gates")
     assert not list(folder.glob("*/.zgroup"))
-    assert GateTable.load(folder / "Y.gates").fingerprint() == GateTable.load(folder / "X.gates").fingerprint()
+    assert (
+        GateTable.load(folder / "Y.gates").fingerprint()
+        == GateTable.load(folder / "X.gates").fingerprint()
+    )

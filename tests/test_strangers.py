@@ -1,4 +1,6 @@
-"""Files from strangers: nothing in them runs, and nothing in them makes npk work or take memory without bound."""
+"""Files from strangers: nothing in them runs, and nothing in them makes npk work or take memory
+without bound.
+"""
 
 import io
 import json
@@ -37,7 +39,8 @@ def program(tmp_path_factory):
 
 def written(path, parts):
     with pytest.MonkeyPatch.context() as patch, zipfile.ZipFile(path, "w") as archive:
-        patch.setattr("warnings.warn", lambda *_, **__: None)  # zipfile warns of two members of one name
+        # zipfile warns of two members of one name
+        patch.setattr("warnings.warn", lambda *_, **__: None)
         for name, content in parts:
             archive.writestr(name, content)
     return path
@@ -67,19 +70,40 @@ def saved(value):
 SAMPLE = "data/sample_inputs/model.pt"
 CODE_IN_A_RECORD = {
     "the sample inputs in capitals": lambda parts, evil: [
-        (name.replace("model.pt", "model.PT"), saved(evil)) if name.endswith(SAMPLE) else (name, content) for name, content in parts
+        (name.replace("model.pt", "model.PT"), saved(evil))
+        if name.endswith(SAMPLE)
+        else (name, content)
+        for name, content in parts
     ],
     "two records of one name": lambda parts, evil: [("archive/" + SAMPLE, saved(evil)), *parts],
-    "two records of nearly one name": lambda parts, evil: [*parts, ("archive/data/sample_inputs/MODEL.pt", saved(evil))],
+    "two records of nearly one name": lambda parts, evil: [
+        *parts,
+        ("archive/data/sample_inputs/MODEL.pt", saved(evil)),
+    ],
     "the sample inputs themselves": lambda parts, evil: [
         (name, saved(evil) if name.endswith(SAMPLE) else content) for name, content in parts
     ],
-    "an opaque object": lambda parts, evil: [*parts, ("archive/data/constants/OPAQUE_OBJ_0", pickle.dumps(evil))],
-    "weights of torch 2.7": lambda parts, evil: [*parts, ("archive/data/weights/model.pt", saved(evil))],
-    "another model": lambda parts, evil: [*parts, ("archive/data/sample_inputs/other.pt", saved(evil))],
-    "a compiled library": lambda parts, evil: [*parts, ("archive/data/AOTInductor/model/x.so", b"\x7fELF")],
+    "an opaque object": lambda parts, evil: [
+        *parts,
+        ("archive/data/constants/OPAQUE_OBJ_0", pickle.dumps(evil)),
+    ],
+    "weights of torch 2.7": lambda parts, evil: [
+        *parts,
+        ("archive/data/weights/model.pt", saved(evil)),
+    ],
+    "another model": lambda parts, evil: [
+        *parts,
+        ("archive/data/sample_inputs/other.pt", saved(evil)),
+    ],
+    "a compiled library": lambda parts, evil: [
+        *parts,
+        ("archive/data/AOTInductor/model/x.so", b"\x7fELF"),
+    ],
     "a record outside of the folder": lambda parts, evil: [*parts, ("archive/../x", b"x")],
-    "a record in another folder": lambda parts, evil: [*parts, ("other/data/weights/model.pt", saved(evil))],
+    "a record in another folder": lambda parts, evil: [
+        *parts,
+        ("other/data/weights/model.pt", saved(evil)),
+    ],
     "an absolute name": lambda parts, evil: [*parts, ("/archive/x", b"x")],
 }
 
@@ -99,7 +123,9 @@ def first_node(graph):
 def renamed_input(graph, name):
     """The graph with the name of its sample replaced wherever it stands."""
     text = json.dumps(graph)
-    sample = graph["graph_module"]["signature"]["input_specs"][-1]["user_input"]["arg"]["as_tensor"]["name"]
+    sample = graph["graph_module"]["signature"]["input_specs"][-1]["user_input"]["arg"][
+        "as_tensor"
+    ]["name"]
     graph.clear()
     graph.update(json.loads(text.replace(json.dumps(sample), json.dumps(name))))
 
@@ -122,20 +148,38 @@ CODE_IN_A_GRAPH = {
     "a guard": lambda graph: graph.update(guards_code=[f"{CALL} is None"]),
     "a size": lambda graph: expression(graph, CALL),
     "a size of a size": lambda graph: expression(graph, f"Symbol('s0', positive={CALL})"),
-    "a size without end": lambda graph: expression(graph, "Pow(Integer(9), Pow(Integer(9), Integer(9)))"),
+    "a size without end": lambda graph: expression(
+        graph, "Pow(Integer(9), Pow(Integer(9), Integer(9)))"
+    ),
     "the name of the sample": lambda graph: renamed_input(graph, f"x={CALL}"),
-    "the name of an argument": lambda graph: first_node(graph)["inputs"][0].update(name=f"input=({CALL}), input", kind=2),
+    "the name of an argument": lambda graph: first_node(graph)["inputs"][0].update(
+        name=f"input=({CALL}), input", kind=2
+    ),
     "an operator": lambda graph: first_node(graph).update(target="torch.serialization.os.system"),
-    "an operator that writes files": lambda graph: first_node(graph).update(target="torch.ops.aten.from_file.default"),
-    "an operator of another library": lambda graph: first_node(graph).update(target="torch.ops.prims.device_put.default"),
+    "an operator that writes files": lambda graph: first_node(graph).update(
+        target="torch.ops.aten.from_file.default"
+    ),
+    "an operator of another library": lambda graph: first_node(graph).update(
+        target="torch.ops.prims.device_put.default"
+    ),
     "a kind of output": lambda graph: specified(
-        graph, "out_spec", lambda spec: spec.update(context=json.dumps([{"__enum__": True, "fqn": "made:x"}]), type="builtins.dict")
+        graph,
+        "out_spec",
+        lambda spec: spec.update(
+            context=json.dumps([{"__enum__": True, "fqn": "made:x"}]), type="builtins.dict"
+        ),
     ),
     "the name of an input": lambda graph: specified(
-        graph, "in_spec", lambda spec: spec["children_spec"][1].update(context=json.dumps([f"x={CALL}"]))
+        graph,
+        "in_spec",
+        lambda spec: spec["children_spec"][1].update(context=json.dumps([f"x={CALL}"])),
     ),
-    "where it was written": lambda graph: first_node(graph)["metadata"].update(stack_trace=f"x\r{CALL}", source_fn_stack=CALL),
-    "an object": lambda graph: graph["graph_module"]["graph"].update(custom_obj_values={"x": {"name": "x", "class_fqn": "a.b"}}),
+    "where it was written": lambda graph: first_node(graph)["metadata"].update(
+        stack_trace=f"x\r{CALL}", source_fn_stack=CALL
+    ),
+    "an object": lambda graph: graph["graph_module"]["graph"].update(
+        custom_obj_values={"x": {"name": "x", "class_fqn": "a.b"}}
+    ),
 }
 HARMLESS = ("a guard", "where it was written")  # they are left out
 
@@ -158,10 +202,16 @@ def first_weight(table):
 
 LARGE = 10**10
 FALSE_WEIGHTS = {
-    "larger than its record": lambda entry: entry["tensor_meta"].update(sizes=[{"as_int": LARGE}], strides=[{"as_int": 1}]),
-    "beyond its record": lambda entry: entry["tensor_meta"].update(storage_offset={"as_int": LARGE}),
+    "larger than its record": lambda entry: entry["tensor_meta"].update(
+        sizes=[{"as_int": LARGE}], strides=[{"as_int": 1}]
+    ),
+    "beyond its record": lambda entry: entry["tensor_meta"].update(
+        storage_offset={"as_int": LARGE}
+    ),
     "before its record": lambda entry: entry["tensor_meta"].update(storage_offset={"as_int": -1}),
-    "one cell again and again": lambda entry: entry["tensor_meta"].update(sizes=[{"as_int": LARGE}], strides=[{"as_int": 0}]),
+    "one cell again and again": lambda entry: entry["tensor_meta"].update(
+        sizes=[{"as_int": LARGE}], strides=[{"as_int": 0}]
+    ),
     "in no record": lambda entry: entry.update(path_name="../sample_inputs/model.pt"),
     "of no kind": lambda entry: entry["tensor_meta"].update(dtype=99),
     "pickled": lambda entry: entry.update(use_pickle=True),
@@ -171,13 +221,19 @@ FALSE_WEIGHTS = {
 
 @pytest.mark.parametrize("how", FALSE_WEIGHTS)
 def test_weights_of_a_program_lie_in_their_records(tmp_path, program, how):
-    parts = changed(program, "model_weights_config.json", lambda table: FALSE_WEIGHTS[how](first_weight(table)))
+    parts = changed(
+        program, "model_weights_config.json", lambda table: FALSE_WEIGHTS[how](first_weight(table))
+    )
     with pytest.raises(CheckpointError, match=r"weights_config\.json\), which npk never runs"):
         npk.load(written(tmp_path / "x.pt2", parts))
 
 
 def test_an_empty_record_makes_no_large_weight(tmp_path, program):
-    parts = changed(program, "weights_config.json", lambda table: FALSE_WEIGHTS["larger than its record"](first_weight(table)))
+    parts = changed(
+        program,
+        "weights_config.json",
+        lambda table: FALSE_WEIGHTS["larger than its record"](first_weight(table)),
+    )
     parts = [(name, b"" if name.endswith("weight_0") else content) for name, content in parts]
     with pytest.raises(CheckpointError, match="and its record has 0 bytes"):
         npk.load(written(tmp_path / "x.pt2", parts))
@@ -192,7 +248,9 @@ def test_an_archive_with_two_readings_is_refused(tmp_path, program):
         "prepended": b"x" * 10 + good,
         "two tables": good + good,
         "comment": good[:-2] + b"\x05\x00hello",
-        "other name in the header": good.replace(b"archive/archive_version", b"archive/Archive_version", 1),
+        "other name in the header": good.replace(
+            b"archive/archive_version", b"archive/Archive_version", 1
+        ),
     }.items():
         (tmp_path / "x.pt2").write_bytes(content)
         with pytest.raises(CheckpointError, match="is no archive that torch writes|is truncated"):
@@ -202,7 +260,9 @@ def test_an_archive_with_two_readings_is_refused(tmp_path, program):
 
 @pytest.mark.parametrize("suffix", [".pt", ".pt2", ".ts"])
 def test_archives_that_unpack_without_end_are_refused(tmp_path, suffix):
-    with zipfile.ZipFile(tmp_path / f"x{suffix}", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    with zipfile.ZipFile(
+        tmp_path / f"x{suffix}", "w", zipfile.ZIP_DEFLATED, compresslevel=1
+    ) as archive:
         with archive.open("x/data.pkl", "w") as member:
             for _ in range(100):
                 member.write(bytes(1 << 20))
@@ -236,11 +296,16 @@ def script(tmp_path_factory):
 
 def with_code(parts, change):
     """The parts with the network's own code changed."""
-    return [(name, change(content) if b"torch.relu" in content and name.endswith(".py") else content) for name, content in parts]
+    return [
+        (name, change(content) if b"torch.relu" in content and name.endswith(".py") else content)
+        for name, content in parts
+    ]
 
 
 def restoring(spelling):
-    return lambda code: code + f"\n  {spelling}(self, s: int) -> NoneType:\n    return None\n".encode()
+    return lambda code: (
+        code + (f"\n  {spelling}(self, s: int) -> NoneType:\n    return None\n").encode()
+    )
 
 
 def replaced(old, new):
@@ -253,21 +318,35 @@ CODE_IN_A_SCRIPT = {
     "__setstate__, a tab": restoring("def\t__setstate__"),
     "__setstate__, a new line": restoring("def \\\n__setstate__"),
     "__getstate__": restoring("def __getstate__"),
-    "a default": replaced("x: Tensor)", "x: Tensor,\n    y: Tensor=torch.from_file('made', True, 8))"),
-    "a constant of a class": replaced("training : bool", "y : Tensor = torch.from_file('made', True, 8)\n  training : bool"),
-    "a line of a class": replaced("training : bool", "torch.from_file('made', True, 8)\n  training : bool"),
+    "a default": replaced(
+        "x: Tensor)", "x: Tensor,\n    y: Tensor=torch.from_file('made', True, 8))"
+    ),
+    "a constant of a class": replaced(
+        "training : bool", "y : Tensor = torch.from_file('made', True, 8)\n  training : bool"
+    ),
+    "a line of a class": replaced(
+        "training : bool", "torch.from_file('made', True, 8)\n  training : bool"
+    ),
     "a decorator": replaced("  def forward", "  @torch.from_file('made', True, 8)\n  def forward"),
 }
 
 
 @pytest.mark.parametrize("letters", [".py", ".PY"])
 @pytest.mark.parametrize("how", CODE_IN_A_SCRIPT)
-def test_code_of_a_script_does_not_run_while_it_is_loaded(tmp_path, monkeypatch, script, how, letters):
+def test_code_of_a_script_does_not_run_while_it_is_loaded(
+    tmp_path, monkeypatch, script, how, letters
+):
     monkeypatch.chdir(tmp_path)
     parts = with_code(script, CODE_IN_A_SCRIPT[how])
     assert parts != script
-    parts = [(name[:-3] + letters if name.endswith(".py") else name, content) for name, content in parts]
-    with pytest.raises(CheckpointError, match=r"code that runs while it is loaded|has no code of the class"):
+    parts = [
+        (name[:-3] + letters if name.endswith(".py") else name, content) for name, content in parts
+    ]
+    with pytest.raises(
+        CheckpointError,
+        match=r"code that runs while it is loaded|has no code of "
+        r"the class",
+    ):
         npk.load(written(tmp_path / "x.ts", parts))
     assert not (tmp_path / "made").exists()
 
@@ -291,7 +370,12 @@ def test_a_script_that_uses_what_npk_does_not_follow(tmp_path, monkeypatch, scri
     use, named = USES[what]
     path = written(
         tmp_path / "x.ts",
-        with_code(script, lambda code: code.replace(b"    return torch.relu", f"    y = {use}\n    return torch.relu".encode())),
+        with_code(
+            script,
+            lambda code: code.replace(
+                b"    return torch.relu", f"    y = {use}\n    return torch.relu".encode()
+            ),
+        ),
     )
     with pytest.raises((UnsupportedGraphError, CheckpointError), match=named):
         npk.load(path)(torch.ones(2, 4))
@@ -302,7 +386,10 @@ def test_a_script_that_uses_what_npk_does_not_follow(tmp_path, monkeypatch, scri
 def test_code_of_a_script_that_grows_without_end_is_refused(tmp_path, script, start):
     lines = "".join(f"    y{i + 1} = torch.add(y{i}, y{i})\n" for i in range(80))
     more = f"    y0 = {start}\n{lines}    return torch.relu".encode()
-    path = written(tmp_path / "x.ts", with_code(script, lambda code: code.replace(b"    return torch.relu", more)))
+    path = written(
+        tmp_path / "x.ts",
+        with_code(script, lambda code: code.replace(b"    return torch.relu", more)),
+    )
     with pytest.raises(UnsupportedGraphError, match="aten::add"):
         npk.load(path)(torch.ones(2, 4))
 
@@ -310,7 +397,9 @@ def test_code_of_a_script_that_grows_without_end_is_refused(tmp_path, script, st
 def test_pickles_of_a_script_name_nothing_else(tmp_path, script):
     evil = pickle.dumps(Evil(tmp_path / "made"), protocol=2)
     for member in ("data.pkl", "constants.pkl"):
-        parts = [(name, evil if name.endswith(f"/{member}") else content) for name, content in script]
+        parts = [
+            (name, evil if name.endswith(f"/{member}") else content) for name, content in script
+        ]
         with pytest.raises(CheckpointError, match="which|what npk does not know: .*posix.mkdir"):
             npk.load(written(tmp_path / "x.ts", parts))
         assert not (tmp_path / "made").exists()
@@ -322,13 +411,20 @@ def test_tensors_of_a_script_lie_in_their_records(tmp_path, script):
         (b"K\x04K\x02", b"J\xff\xff\xff\x7fK\x02"),
         (b"K\x02K\x04\x86", b"K\x02J\xff\xff\xff\x7f\x86"),
     ):
-        parts = [(name, content.replace(old, new) if name.endswith("data.pkl") else content) for name, content in script]
+        parts = [
+            (name, content.replace(old, new) if name.endswith("data.pkl") else content)
+            for name, content in script
+        ]
         if parts != script:
             with pytest.raises(CheckpointError, match=r"larger than its|not those of"):
                 npk.load(written(tmp_path / "x.ts", parts))
 
 
 def test_members_that_are_not_needed_are_not_read(tmp_path, script):
-    parts = [*script, ("x/code/__torch__.py.debug_pkl2", b"anything"), ("x/bytecode.pkl", pickle.dumps(Evil(tmp_path / "made")))]
+    parts = [
+        *script,
+        ("x/code/__torch__.py.debug_pkl2", b"anything"),
+        ("x/bytecode.pkl", pickle.dumps(Evil(tmp_path / "made"))),
+    ]
     assert npk.load(written(tmp_path / "x.ts", parts))(torch.ones(2, 4)).shape == (2, 2)
     assert not (tmp_path / "made").exists()

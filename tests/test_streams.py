@@ -1,4 +1,6 @@
-"""Standard output and error as they come: any encoding, readers that go away, no stream at all, terminals of any size."""
+"""Standard output and error as they come: any encoding, readers that go away, no stream at all,
+terminals of any size.
+"""
 
 import os
 import subprocess
@@ -16,7 +18,10 @@ from npk.cli import tables
 def folder(tmp_path_factory):
     """A checkpoint whose name not every encoding has."""
     found = tmp_path_factory.mktemp("streams")
-    npk.save(npk.networks.build("fc", input_shape=(4,), classes=2, hidden=[8]), found / "n\N{GREEK SMALL LETTER ALPHA}.safetensors")
+    npk.save(
+        npk.networks.build("fc", input_shape=(4,), classes=2, hidden=[8]),
+        found / "n\N{GREEK SMALL LETTER ALPHA}.safetensors",
+    )
     return found
 
 
@@ -24,14 +29,31 @@ def run(folder, *arguments, **how):
     """In a process of its own, whose streams are made by the system."""
     env = {**os.environ, "PYTHONPATH": str(Path(npk.__file__).parents[1]), **how.pop("env", {})}
     how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how}
-    return subprocess.run([sys.executable, "-m", "npk", *arguments], cwd=folder, env=env, text=True, errors="replace", check=False, **how)
+    return subprocess.run(
+        [sys.executable, "-m", "npk", *arguments],
+        cwd=folder,
+        env=env,
+        text=True,
+        errors="replace",
+        check=False,
+        **how,
+    )
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_any_encoding(folder, encoding):
     name = "n\N{GREEK SMALL LETTER ALPHA}.safetensors"
     given = {"env": {"PYTHONIOENCODING": f"{encoding}:strict", "TERM": "dumb", "COLUMNS": "3"}}
-    found = run(folder, "kernel", name, "--data", "none\N{GREEK SMALL LETTER BETA}", "--out", "K.npy", **given)
+    found = run(
+        folder,
+        "kernel",
+        name,
+        "--data",
+        "none\N{GREEK SMALL LETTER BETA}",
+        "--out",
+        "K.npy",
+        **given,
+    )
     assert found.returncode == 2
     assert found.stderr.startswith("npk: ")
     assert found.stderr.count("\n") == 1
@@ -56,7 +78,9 @@ def test_a_reader_that_goes_away_and_a_full_disk(folder):
 @pytest.mark.skipif(os.name != "posix", reason="a shell closes the stream")
 def test_no_standard_output_at_all(folder):
     command = f'"{sys.executable}" -m npk --version >&-'
-    found = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        ["sh", "-c", command], cwd=folder, capture_output=True, text=True, check=False
+    )
     assert (found.returncode, found.stderr) == (0, "")
 
 

@@ -1,4 +1,6 @@
-"""Facts read off a path graph: shifts that leave the kernel alone, against the measured kernel; counts, against counting by hand."""
+"""Facts read off a path graph: shifts that leave the kernel alone, against the measured kernel;
+counts, against counting by hand.
+"""
 
 import math
 
@@ -21,7 +23,16 @@ GAP = (nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
 def conv(i, o, k=3, **options):
-    return nn.Conv2d(i, o, k, **{"padding": "same" if options.get("stride", 1) == 1 else k // 2, "padding_mode": "circular", **options})
+    return nn.Conv2d(
+        i,
+        o,
+        k,
+        **{
+            "padding": "same" if options.get("stride", 1) == 1 else k // 2,
+            "padding_mode": "circular",
+            **options,
+        },
+    )
 
 
 def net_of(*layers):
@@ -34,7 +45,11 @@ class Residual(nn.Module):
     def __init__(self, padding_mode="circular"):
         super().__init__()
         self.stem, self.main = conv(1, 3), conv(3, 4, stride=2, padding_mode=padding_mode)
-        self.norm, self.skip, self.head = nn.BatchNorm2d(4), nn.Conv2d(3, 4, 1, stride=2), nn.Linear(4, 2)
+        self.norm, self.skip, self.head = (
+            nn.BatchNorm2d(4),
+            nn.Conv2d(3, 4, 1, stride=2),
+            nn.Linear(4, 2),
+        )
 
     def forward(self, x):
         h = F.relu(self.stem(x))
@@ -59,7 +74,12 @@ class Excited(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.a, self.squeeze, self.c, self.head = conv(1, 3), nn.Conv2d(3, 3, 1), conv(3, 3), nn.Linear(3, 2)
+        self.a, self.squeeze, self.c, self.head = (
+            conv(1, 3),
+            nn.Conv2d(3, 3, 1),
+            conv(3, 3),
+            nn.Linear(3, 2),
+        )
 
     def forward(self, x):
         h = F.relu(self.a(x))
@@ -72,7 +92,14 @@ def head(width):
 
 
 def built(kind, **options):
-    return npk.networks.build("conv", kind=kind, input_shape=(1, 4, 6), classes=2, seed=1, **{"channels": [3, 3], **options}).double()
+    return npk.networks.build(
+        "conv",
+        kind=kind,
+        input_shape=(1, 4, 6),
+        classes=2,
+        seed=1,
+        **{"channels": [3, 3], **options},
+    ).double()
 
 
 # name -> (network, steps, reasons); samples have shape (1, 4, 6)
@@ -83,47 +110,115 @@ CASES = {
         (1, 1),
         (),
     ),
-    "zero padding": (lambda: net_of(conv(1, 3), nn.ReLU(), conv(3, 3, padding_mode="zeros"), *head(3)), None, ("zero padding at 2",)),
+    "zero padding": (
+        lambda: net_of(conv(1, 3), nn.ReLU(), conv(3, 3, padding_mode="zeros"), *head(3)),
+        None,
+        ("zero padding at 2",),
+    ),
     "zero padding of columns": (
         lambda: net_of(conv(1, 3, (1, 3), padding_mode="zeros"), nn.ReLU(), conv(3, 3), *head(3)),
         (1, 6),
         ("zero padding at 0",),
     ),
-    "reflected": (lambda: net_of(conv(1, 3, padding_mode="reflect"), *head(3)), None, ("padding that does not wrap around at 0",)),
-    "no padding": (lambda: net_of(nn.Conv2d(1, 3, 3), *head(3)), None, ("a window that does not wrap around at 0",)),
-    "flatten": (lambda: net_of(conv(1, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 2)), None, ("flatten at 3",)),
+    "reflected": (
+        lambda: net_of(conv(1, 3, padding_mode="reflect"), *head(3)),
+        None,
+        ("padding that does not wrap around at 0",),
+    ),
+    "no padding": (
+        lambda: net_of(nn.Conv2d(1, 3, 3), *head(3)),
+        None,
+        ("a window that does not wrap around at 0",),
+    ),
+    "flatten": (
+        lambda: net_of(conv(1, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 2)),
+        None,
+        ("flatten at 3",),
+    ),
     "strides": (
         lambda: net_of(conv(1, 8, stride=(2, 1)), nn.ReLU(), conv(8, 8, stride=(2, 3)), *head(8)),
         (4, 3),
         ("stride 2 at 2", "stride 3 at 2"),
     ),
-    "a stride that does not divide": (lambda: net_of(conv(1, 3, stride=(3, 3)), *head(3)), (4, 3), ("stride 3 at 0",)),
-    "max pool": (lambda: net_of(conv(1, 3), nn.ReLU(), nn.MaxPool2d(2), conv(3, 3), *head(3)), (2, 2), ("stride 2 at 2",)),
-    "overlapping max pool": (lambda: net_of(conv(1, 3), nn.MaxPool2d(3, 1, 1), *head(3)), None, ("zero padding at 1",)),
-    "pool below a global pool": (lambda: net_of(conv(1, 3), nn.ReLU(), nn.AvgPool2d(2), *GAP, nn.Linear(3, 2)), (1, 1), ()),
-    "pool below a gate": (lambda: net_of(conv(1, 3), nn.AvgPool2d((1, 2)), *head(3)), (1, 2), ("stride 2 at avg_pool2d",)),
+    "a stride that does not divide": (
+        lambda: net_of(conv(1, 3, stride=(3, 3)), *head(3)),
+        (4, 3),
+        ("stride 3 at 0",),
+    ),
+    "max pool": (
+        lambda: net_of(conv(1, 3), nn.ReLU(), nn.MaxPool2d(2), conv(3, 3), *head(3)),
+        (2, 2),
+        ("stride 2 at 2",),
+    ),
+    "overlapping max pool": (
+        lambda: net_of(conv(1, 3), nn.MaxPool2d(3, 1, 1), *head(3)),
+        None,
+        ("zero padding at 1",),
+    ),
+    "pool below a global pool": (
+        lambda: net_of(conv(1, 3), nn.ReLU(), nn.AvgPool2d(2), *GAP, nn.Linear(3, 2)),
+        (1, 1),
+        (),
+    ),
+    "pool below a gate": (
+        lambda: net_of(conv(1, 3), nn.AvgPool2d((1, 2)), *head(3)),
+        (1, 2),
+        ("stride 2 at avg_pool2d",),
+    ),
     "grouped": (lambda: net_of(conv(1, 4), nn.ReLU(), conv(4, 4, groups=2), *head(4)), (1, 1), ()),
     "upsampled": (
-        lambda: net_of(conv(1, 3, stride=2), nn.ReLU(), nn.Upsample(scale_factor=2), conv(3, 3), *head(3)),
+        lambda: net_of(
+            conv(1, 3, stride=2), nn.ReLU(), nn.Upsample(scale_factor=2), conv(3, 3), *head(3)
+        ),
         (2, 2),
         ("stride 2 at 0",),
     ),
-    "transposed": (lambda: net_of(conv(1, 3), nn.ReLU(), nn.ConvTranspose2d(3, 3, 2, 2), nn.ReLU(), conv(3, 3), *head(3)), (1, 1), ()),
+    "transposed": (
+        lambda: net_of(
+            conv(1, 3), nn.ReLU(), nn.ConvTranspose2d(3, 3, 2, 2), nn.ReLU(), conv(3, 3), *head(3)
+        ),
+        (1, 1),
+        (),
+    ),
     "uneven pool": (
         lambda: net_of(conv(1, 3), nn.AdaptiveAvgPool2d((3, 4)), *head(3)),
         (4, 3),
         ("uneven adaptive pool at adaptive_avg_pool2d",),
     ),
-    "saturating": (lambda: net_of(conv(1, 3), nn.ReLU6(), conv(3, 3), nn.Hardswish(), *GAP, nn.Linear(3, 2)), (1, 1), ()),
+    "saturating": (
+        lambda: net_of(conv(1, 3), nn.ReLU6(), conv(3, 3), nn.Hardswish(), *GAP, nn.Linear(3, 2)),
+        (1, 1),
+        (),
+    ),
     "concatenated": (Concatenated, (1, 1), ()),
     "squeeze and excitation": (Excited, (1, 1), ()),
-    "gated output": (lambda: net_of(conv(1, 3), nn.ReLU(), conv(3, 2), nn.ReLU(), *GAP), (1, 1), ()),
-    "output with positions": (lambda: net_of(conv(1, 3), nn.ReLU(), conv(3, 2)), None, ("the output keeps its positions",)),
+    "gated output": (
+        lambda: net_of(conv(1, 3), nn.ReLU(), conv(3, 2), nn.ReLU(), *GAP),
+        (1, 1),
+        (),
+    ),
+    "output with positions": (
+        lambda: net_of(conv(1, 3), nn.ReLU(), conv(3, 2)),
+        None,
+        ("the output keeps its positions",),
+    ),
     "residual": (Residual, (2, 2), ("stride 2 at skip",)),
-    "residual, one branch padded": (lambda: Residual("zeros"), None, ("zero padding at main", "stride 2 at skip")),
+    "residual, one branch padded": (
+        lambda: Residual("zeros"),
+        None,
+        ("zero padding at main", "stride 2 at skip"),
+    ),
     "dgn": (lambda: built("dgn"), (1, 1), ()),
-    "dlgn of ones with strides": (lambda: built("dlgn", strides=[2, 1]), (2, 2), ("stride 2 at value.layers.0",)),
-    "dlgn of ones, zero padding": (lambda: built("dlgn", padding="zero"), None, ("zero padding at value.layers.0",)),
+    "dlgn of ones with strides": (
+        lambda: built("dlgn", strides=[2, 1]),
+        (2, 2),
+        ("stride 2 at value.layers.0",),
+    ),
+    "dlgn of ones, zero padding": (
+        lambda: built("dlgn", padding="zero"),
+        None,
+        ("zero padding at value.layers.0",),
+    ),
 }
 
 
@@ -143,7 +238,9 @@ def deviations(trace, X):
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_group_is_that_of_the_measured_kernel(name, rng):
-    """For every shift of the grid: in the group exactly if the kernel stays, in a network with generic weights."""
+    """For every shift of the grid: in the group exactly if the kernel stays, in a network with
+    generic weights.
+    """
     maker, steps, reasons = CASES[name]
     net = maker().double().eval()
     X = rng.standard_normal((2, 1, 4, 6))
@@ -157,7 +254,13 @@ def test_the_group_is_that_of_the_measured_kernel(name, rng):
 
 
 def test_positions_of_one_axis(rng):
-    net = net_of(nn.Conv1d(2, 3, 3, padding=1, padding_mode="circular"), nn.ReLU(), nn.MaxPool1d(2), nn.AdaptiveAvgPool1d(1), nn.Flatten())
+    net = net_of(
+        nn.Conv1d(2, 3, 3, padding=1, padding_mode="circular"),
+        nn.ReLU(),
+        nn.MaxPool1d(2),
+        nn.AdaptiveAvgPool1d(1),
+        nn.Flatten(),
+    )
     graph = npk.trace(nn.Sequential(*net, nn.Linear(3, 2).double()), (2, 6))
     assert shift_group(graph).steps == (2,)
 
@@ -189,7 +292,8 @@ def test_gates_from_outside_that_do_not_move(rng):
     """The graph of values cannot tell; a look at samples does."""
     X = rng.standard_normal((3, 1, 4, 6))
     moving, still = (
-        trace_network(Masked(gating).double().eval(), X.shape[1:]) for gating in (conv(1, 3), conv(1, 3, padding_mode="zeros"))
+        trace_network(Masked(gating).double().eval(), X.shape[1:])
+        for gating in (conv(1, 3), conv(1, 3, padding_mode="zeros"))
     )
     for trace in (moving, still):
         group = shift_group(trace.graph, outside_gates(trace))
@@ -222,8 +326,14 @@ def test_gates_that_cannot_be_shifted_by_whole_positions(rng):
     ("group", "text"),
     [
         (ShiftGroup((4, 6), (1, 1)), "all circular shifts: every layer moves with its input"),
-        (ShiftGroup((4, 6), (2, 2), ("stride 2 at a",)), "circular shifts by multiples of 2: stride 2 at a"),
-        (ShiftGroup((4, 6), (4, 3), ("a", "b")), "circular shifts by none along axis 1, multiples of 3 along axis 2: a; b"),
+        (
+            ShiftGroup((4, 6), (2, 2), ("stride 2 at a",)),
+            "circular shifts by multiples of 2: stride 2 at a",
+        ),
+        (
+            ShiftGroup((4, 6), (4, 3), ("a", "b")),
+            "circular shifts by none along axis 1, multiples of 3 along axis 2: a; b",
+        ),
         (ShiftGroup((4, 6), None, ("flatten at fc",)), "no circular shift: flatten at fc"),
     ],
 )
@@ -238,19 +348,29 @@ def test_generators():
 
 
 def test_effort_of_a_fully_connected_network():
-    """One pair of positions a step; masks of 5 and 70 gates take 1 and 2 words, the input 3 real numbers."""
-    graph = npk.trace(net_of(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 70), nn.ReLU(), nn.Linear(70, 2)), (3,))
+    """One pair of positions a step; masks of 5 and 70 gates take 1 and 2 words, the input 3 real
+    numbers.
+    """
+    graph = npk.trace(
+        net_of(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 70), nn.ReLU(), nn.Linear(70, 2)), (3,)
+    )
     recursion = plan(graph)
-    found = effort(recursion, Planes(recursion), [mask.factors[0].kind == "gate" for mask in recursion.masks])
+    found = effort(
+        recursion, Planes(recursion), [mask.factors[0].kind == "gate" for mask in recursion.masks]
+    )
     assert (found.masks, found.fields, found.words) == (3, 3, 3 + 1 + 2)
     assert found.operations == found.words + found.reads
 
 
 def test_effort_of_a_convolution():
-    """All pairs of 24 positions in the overlaps of inputs and of gates, 9 offsets each in the field, then single positions."""
+    """All pairs of 24 positions in the overlaps of inputs and of gates, 9 offsets each in the
+    field, then single positions.
+    """
     graph = npk.trace(net_of(conv(1, 3), *head(3)), (1, 4, 6))
     recursion = plan(graph)
-    found = effort(recursion, Planes(recursion), [mask.factors[0].kind == "gate" for mask in recursion.masks])
+    found = effort(
+        recursion, Planes(recursion), [mask.factors[0].kind == "gate" for mask in recursion.masks]
+    )
     assert found.words == 2 * 24**2
     assert found.reads == 24**2 + 9 * 24**2 + 24**2 + 1 + 1
     assert found.cells == 2 * 24**2 + 3
@@ -265,7 +385,13 @@ def test_nodes_in_words():
     assert said["norm"] == "batch norm"
     assert said["head"] == "linear"
     assert said["mean"] == "global average pool"
-    pools = net_of(nn.Conv2d(1, 3, 3, padding=2, dilation=2), nn.LeakyReLU(0.5), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(18, 2))
+    pools = net_of(
+        nn.Conv2d(1, 3, 3, padding=2, dilation=2),
+        nn.LeakyReLU(0.5),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(18, 2),
+    )
     words = [node.describe() for node in npk.trace(pools, (1, 4, 6)).nodes]
     assert words == [
         "input",
@@ -277,4 +403,6 @@ def test_nodes_in_words():
 
 
 def test_long_counts_are_exact_powers():
-    assert math.log10(npk.trace(net_of(*[nn.Linear(10, 10) for _ in range(40)]), (10,)).path_count()) == pytest.approx(40)
+    assert math.log10(
+        npk.trace(net_of(*[nn.Linear(10, 10) for _ in range(40)]), (10,)).path_count()
+    ) == pytest.approx(40)

@@ -1,4 +1,6 @@
-"""What is said of things that are no network, of a forward that fails, and of what cannot be traced; outputs in containers; ensembles."""
+"""What is said of things that are no network, of a forward that fails, and of what cannot be
+traced; outputs in containers; ensembles.
+"""
 
 import re
 import warnings
@@ -32,7 +34,9 @@ class Net(nn.Module):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self.a, self.b = (nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)) for _ in range(2))
+            self.a, self.b = (
+                nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)) for _ in range(2)
+            )
         self.function = function
         self.eval()
 
@@ -79,7 +83,9 @@ DOORS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_door_says_the_same_of_what_is_no_network(kind, door):
     given, what = KINDS[kind]
-    with pytest.raises(OptionError, match=f"{what}.*" + ("" if "TorchScript" in kind else "Give a torch module")):
+    with pytest.raises(
+        OptionError, match=f"{what}.*" + ("" if "TorchScript" in kind else "Give a torch module")
+    ):
         DOORS[door](given)
 
 
@@ -110,13 +116,35 @@ FORWARDS = {
     "an assertion": (
         Net(asserts),
         ShapeError,
-        r"shape \(4,\): AssertionError: expected 3 channels \(test_tracing\.py:\d+\)\. Give X the shape",
+        r"shape \(4,\): AssertionError: expected 3 channels \(test_tracing\.py:\d+\)\. Give X the "
+        r"shape",
     ),
-    "a key": (Net(lambda s, x: s.a({}["h"])), UnsupportedGraphError, r"KeyError: 'h' \(test_tracing\.py:\d+\)\. Mend its forward"),
-    "an attribute": (Net(lambda s, x: s.a(x.feats)), UnsupportedGraphError, r"AttributeError: .*feats' \(test_tracing\.py:\d+\)"),
-    "a shape": (Net(lambda s, x: s.a(x[:, :2])), ShapeError, r"mat1 and mat2 .*\. Give X the shape"),
+    "a key": (
+        Net(lambda s, x: s.a({}["h"])),
+        UnsupportedGraphError,
+        r"KeyError: 'h' "
+        r"\(test_tracing\.py:\d+\)\. "
+        r"Mend its forward",
+    ),
+    "an attribute": (
+        Net(lambda s, x: s.a(x.feats)),
+        UnsupportedGraphError,
+        r"AttributeError: "
+        r".*feats' "
+        r"\(test_tracing\.py:\d+\)",
+    ),
+    "a shape": (
+        Net(lambda s, x: s.a(x[:, :2])),
+        ShapeError,
+        r"mat1 and mat2 .*\. Give X the "
+        r"shape",
+    ),
     "no forward": (nn.ModuleList([nn.Linear(4, 3)]), UnsupportedGraphError, "missing the required"),
-    "two inputs": (Two(), UnsupportedGraphError, "forward of Two takes x and mask; npk reads networks of one input"),
+    "two inputs": (
+        Two(),
+        UnsupportedGraphError,
+        "forward of Two takes x and mask; npk reads networks of one input",
+    ),
     "a named input": (Named(), UnsupportedGraphError, r"forward of Named takes x \(by name only\)"),
 }
 
@@ -129,14 +157,32 @@ def test_what_forward_raises_is_told_with_its_line(name):
 
 
 TRACED = {
-    "a branch": (lambda s, x: s.a(x) if x.sum() > 0 else s.b(x), "makes a number of the values of its samples, or decides by them"),
-    "a number": (lambda s, x: s.a(x) * x.max().item(), "makes a number of the values of its samples"),
+    "a branch": (
+        lambda s, x: s.a(x) if x.sum() > 0 else s.b(x),
+        "makes a number of the values of its samples, or decides by them",
+    ),
+    "a number": (
+        lambda s, x: s.a(x) * x.max().item(),
+        "makes a number of the values of its samples",
+    ),
     "NumPy": (lambda s, x: s.a(torch.from_numpy(np.abs(x.numpy()))), "takes values out of torch"),
     "len(x)": (lambda s, x: s.a(x).view(len(x), -1), "makes a plain number of the batch size"),
-    "int(size)": (lambda s, x: s.a(x).view(int(x.size(0)), -1), "makes a plain number of the batch size"),
-    "a loop": (lambda s, x: torch.stack([s.a(row) for row in x]), "makes a plain number of the batch size"),
-    "some sizes": (lambda s, x: s.a(x) if x.shape[0] > 3 else s.b(x), "does something else for some batch sizes"),
-    "an error": (lambda s, x: s.a(x) if type(x) is torch.Tensor else {}["x"], "cannot trace Net.*KeyError: 'x'"),
+    "int(size)": (
+        lambda s, x: s.a(x).view(int(x.size(0)), -1),
+        "makes a plain number of the batch size",
+    ),
+    "a loop": (
+        lambda s, x: torch.stack([s.a(row) for row in x]),
+        "makes a plain number of the batch size",
+    ),
+    "some sizes": (
+        lambda s, x: s.a(x) if x.shape[0] > 3 else s.b(x),
+        "does something else for some batch sizes",
+    ),
+    "an error": (
+        lambda s, x: s.a(x) if type(x) is torch.Tensor else {}["x"],
+        "cannot trace Net.*KeyError: 'x'",
+    ),
 }
 
 
@@ -149,7 +195,16 @@ def test_what_cannot_be_traced_is_told_with_its_line(name):
     assert line, str(caught.value)
 
 
-@pytest.mark.parametrize("wrap", [lambda h: (h, None), lambda h: Pair(h, None), lambda h: {"logits": h, "n": 3}, lambda h: [h], Output])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda h: (h, None),
+        lambda h: Pair(h, None),
+        lambda h: {"logits": h, "n": 3},
+        lambda h: [h],
+        Output,
+    ],
+)
 def test_one_tensor_in_a_container_is_the_output(wrap):
     net = Net(lambda s, x: wrap(s.a(x)))
     assert npk.trace(net, (4,)) == npk.trace(Net(lambda s, x: s.a(x)), (4,))
@@ -157,13 +212,25 @@ def test_one_tensor_in_a_container_is_the_output(wrap):
 
 
 def test_several_tensors_are_refused():
-    with pytest.raises(UnsupportedGraphError, match=r"returns 2 values; npk reads one\. Choose one: npk\.choose_output"):
+    with pytest.raises(
+        UnsupportedGraphError,
+        match=r"returns 2 values; npk reads one\. Choose "
+        r"one: npk\.choose_output",
+    ):
         kernel(lambda s, x: Output(s.a(x), s.b(x)))
 
 
 def test_an_ensemble_stacked_before_its_samples():
     mean = kernel(lambda s, x: (s.a(x) + s.b(x)) / 2)
-    np.testing.assert_allclose(kernel(lambda s, x: torch.stack([s.a(x), s.b(x)]).mean(0)), mean, rtol=1e-6)
-    np.testing.assert_allclose(kernel(lambda s, x: torch.stack([s.a(x), s.b(x)]).sum(-3)), 4 * mean, rtol=1e-6)
-    with pytest.raises(NpkError, match=r"another axis before that of the samples\. Put it behind: torch\.stack\(\[a, b\], 1\)"):
+    np.testing.assert_allclose(
+        kernel(lambda s, x: torch.stack([s.a(x), s.b(x)]).mean(0)), mean, rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        kernel(lambda s, x: torch.stack([s.a(x), s.b(x)]).sum(-3)), 4 * mean, rtol=1e-6
+    )
+    with pytest.raises(
+        NpkError,
+        match=r"another axis before that of the samples\. Put it behind: "
+        r"torch\.stack\(\[a, b\], 1\)",
+    ):
         kernel(lambda s, x: torch.stack([s.a(x), s.b(x)])[0])

@@ -13,7 +13,9 @@ QUICK = {"epochs": 4, "batch_size": 16, "learning_rate": 1e-2, "progress": False
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    """The networks are so small that two threads only wait for each other, above all on a busy machine."""
+    """The networks are so small that two threads only wait for each other, above all on a busy
+    machine.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -83,7 +85,15 @@ def test_every_kind_learns(kind, data):
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 @pytest.mark.parametrize("schedule", ["one-cycle", "cosine", "constant"])
 def test_optimizers_and_schedules(optimizer, schedule, data):
-    result = train(network(), *data, **QUICK, optimizer=optimizer, schedule=schedule, weight_decay=1e-3, label_smoothing=0.1)
+    result = train(
+        network(),
+        *data,
+        **QUICK,
+        optimizer=optimizer,
+        schedule=schedule,
+        weight_decay=1e-3,
+        label_smoothing=0.1,
+    )
     assert result.curve_train[-1] < result.curve_train[0]
 
 
@@ -140,7 +150,9 @@ def test_every_epoch_sees_all_samples_in_an_order_of_its_own(data, monkeypatch):
     first, second = torch.cat(seen[:6]).numpy(), torch.cat(seen[6:]).numpy()
     assert not np.array_equal(first, second)
     for epoch in (first, second):
-        assert np.array_equal(np.unique(epoch.reshape(90, 36), axis=0), np.unique(data[0].reshape(90, 36), axis=0))
+        assert np.array_equal(
+            np.unique(epoch.reshape(90, 36), axis=0), np.unique(data[0].reshape(90, 36), axis=0)
+        )
 
 
 def test_single_sample_left_over_does_not_break_batch_norm(data):
@@ -177,7 +189,12 @@ def test_shifted_moves_every_image_by_its_own_offset():
         x = torch.randn(200, 2, 5, 4)
         moved = _shifted(x, 1)
     found = [
-        [(a, b) for a in (-1, 0, 1) for b in (-1, 0, 1) if torch.equal(one.roll((a, b), (1, 2)), two)]
+        [
+            (a, b)
+            for a in (-1, 0, 1)
+            for b in (-1, 0, 1)
+            if torch.equal(one.roll((a, b), (1, 2)), two)
+        ]
         for one, two in zip(x, moved, strict=True)
     ]
     assert all(len(offsets) == 1 for offsets in found)
@@ -233,9 +250,23 @@ def test_checkpoint_of_another_training_is_refused_and_kept(data, tmp_path):
 
 def test_checkpoint_with_other_frozen_gates_is_refused(data, tmp_path):
     path = tmp_path / "state.ckpt"
-    train(network("dgn", gates="hard"), *data, **QUICK, regime="flnpf", features=network(seed=1), checkpoint=path)
+    train(
+        network("dgn", gates="hard"),
+        *data,
+        **QUICK,
+        regime="flnpf",
+        features=network(seed=1),
+        checkpoint=path,
+    )
     with pytest.raises(CheckpointError, match="belongs to another training"):
-        train(network("dgn", gates="hard"), *data, **QUICK, regime="flnpf", features=network(seed=2), checkpoint=path)
+        train(
+            network("dgn", gates="hard"),
+            *data,
+            **QUICK,
+            regime="flnpf",
+            features=network(seed=2),
+            checkpoint=path,
+        )
 
 
 def test_unreadable_checkpoints_are_refused(data, tmp_path):
@@ -314,7 +345,11 @@ def test_missing_cuda_is_refused(data, monkeypatch):
 def test_diverging_loss_is_an_error(data):
     net = network(batch_norm=False)
     with pytest.raises(NpkError, match="training diverged: the loss of epoch"):
-        train(net, *data, **{**QUICK, "learning_rate": 1e18, "schedule": "constant", "optimizer": "sgd"})
+        train(
+            net,
+            *data,
+            **{**QUICK, "learning_rate": 1e18, "schedule": "constant", "optimizer": "sgd"},
+        )
     assert not net.training
 
 
@@ -335,7 +370,9 @@ def test_every_recipe_fits_its_data(rng):
             make, fit = recipe(data, family, kind)
             net = build(**make, input_shape=(1, size, size), classes=10, seed=0)
             X, y = rng.random((30, 1, size, size), dtype=np.float32), np.arange(30) % 10
-            assert train(net, X, y, **{**fit, "epochs": 1}, validation=0, progress=False).epochs == 1
+            assert (
+                train(net, X, y, **{**fit, "epochs": 1}, validation=0, progress=False).epochs == 1
+            )
 
 
 def test_changing_a_recipe_changes_no_other():

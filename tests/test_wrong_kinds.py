@@ -1,4 +1,6 @@
-"""Whatever kind of thing comes for an argument or an option: it is taken, or refused by an NpkError; never a traceback."""
+"""Whatever kind of thing comes for an argument or an option: it is taken, or refused by an
+NpkError; never a traceback.
+"""
 
 import contextlib
 import math
@@ -64,12 +66,16 @@ def test_any_kind_of_option_of_a_kernel(kind, table, tmp_path, monkeypatch):
     for option in OPTIONS:
         only_refusals(lambda option=option: npk.NeuralPathKernel(None, **{option: kind}))
     for option in ("out", "client"):
-        only_refusals(lambda option=option: npk.kernel(table, progress=False, **{"out": "", option: kind}))
+        only_refusals(
+            lambda option=option: npk.kernel(table, progress=False, **{"out": "", option: kind})
+        )
     for machine in (npk.NPKRidge, npk.NPKRidgeClassifier, npk.NPKSVC):
         for option in (*OPTIONS, "alpha" if machine is not npk.NPKSVC else "C", "input_shape"):
             with pytest.MonkeyPatch.context() as patched:
                 patched.setattr(npk.NeuralPathKernel, "record", stop)
-                only_refusals(lambda machine=machine, option=option: machine(NET, **{option: kind}).fit(X, Y))
+                only_refusals(
+                    lambda machine=machine, option=option: machine(NET, **{option: kind}).fit(X, Y)
+                )
 
 
 def stop(*_):
@@ -90,8 +96,14 @@ def test_any_kind_of_data(kind, table):
         lambda: npk.data.split(kind),
         lambda: npk.data.Dataset(kind, None, (), "name"),
         lambda: npk.data.Dataset(X, kind, (), "name"),
-        *(lambda machine=machine: machine(NET).fit(kind, Y) for machine in (npk.NPKRidge, npk.NPKSVC)),
-        *(lambda machine=machine: machine(NET).fit(X[:, :0], kind) for machine in (npk.NPKRidgeClassifier, npk.NPKSVC)),
+        *(
+            lambda machine=machine: machine(NET).fit(kind, Y)
+            for machine in (npk.NPKRidge, npk.NPKSVC)
+        ),
+        *(
+            lambda machine=machine: machine(NET).fit(X[:, :0], kind)
+            for machine in (npk.NPKRidgeClassifier, npk.NPKSVC)
+        ),
     ):
         only_refusals(call)
 
@@ -112,7 +124,10 @@ def test_any_kind_for_the_solvers(kind):
         lambda: conjugate_gradients.solve(kind, Y, 0.1),
         lambda: conjugate_gradients.solve(K, kind, 0.1),
         lambda: conjugate_gradients.solve(K, Y, kind),
-        *(lambda name=name: conjugate_gradients.solve(K, Y, 0.1, **{name: kind}) for name in ("tolerance", "most", "start", "progress")),
+        *(
+            lambda name=name: conjugate_gradients.solve(K, Y, 0.1, **{name: kind})
+            for name in ("tolerance", "most", "start", "progress")
+        ),
     ):
         only_refusals(call)
 
@@ -129,26 +144,66 @@ TRAINING = (
     "momentum",
     "schedule",
 )
-TRAINING += ("label_smoothing", "augment", "shift", "patience", "seed", "device", "checkpoint", "progress")
+TRAINING += (
+    "label_smoothing",
+    "augment",
+    "shift",
+    "patience",
+    "seed",
+    "device",
+    "checkpoint",
+    "progress",
+)
 
 
-@pytest.mark.parametrize("kind", [KINDS[name] for name in KINDS if name != "text"], ids=[name for name in KINDS if name != "text"])
+@pytest.mark.parametrize(
+    "kind",
+    [KINDS[name] for name in KINDS if name != "text"],
+    ids=[name for name in KINDS if name != "text"],
+)
 def test_any_kind_of_option_of_the_training(kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for option in TRAINING:
         net = nn.Sequential(nn.Linear(3, 2))
-        only_refusals(lambda option=option, net=net: npk.networks.train(net, X, Y, **{"epochs": 1, "progress": False, option: kind}))
+        only_refusals(
+            lambda option=option, net=net: npk.networks.train(
+                net, X, Y, **{"epochs": 1, "progress": False, option: kind}
+            )
+        )
 
 
 @pytest.mark.parametrize(
     ("memory", "size"),
-    [(2e9, 2 * 10**9), (np.int64(5), 5), (np.float32(8), 8), ("8GB", 8 * 10**9), (" .5 kib ", 512), (None, None)],
+    [
+        (2e9, 2 * 10**9),
+        (np.int64(5), 5),
+        (np.float32(8), 8),
+        ("8GB", 8 * 10**9),
+        (" .5 kib ", 512),
+        (None, None),
+    ],
 )
 def test_sizes(memory, size):
     assert parse_bytes(memory) == size
 
 
-@pytest.mark.parametrize("memory", ["9" * 400 + "GB", math.nan, math.inf, -1.0, 0.5, True, np.True_, "٣GB", "", "0", 10**400, "8 G B"])
+@pytest.mark.parametrize(
+    "memory",
+    [
+        "9" * 400 + "GB",
+        math.nan,
+        math.inf,
+        -1.0,
+        0.5,
+        True,
+        np.True_,
+        "٣GB",
+        "",
+        "0",
+        10**400,
+        "8 G B",
+    ],
+)
 def test_what_is_no_size(memory):
     with pytest.raises(OptionError, match="is not a size. Give a number of bytes"):
         parse_bytes(memory)
@@ -166,9 +221,15 @@ def test_other_types_of_numbers_are_refused(dtype):
         npk.NeuralPathKernel(None, dtype=dtype)
 
 
-@pytest.mark.parametrize("name", ["K.npz", "K.csv", "K.pt", "K.mat", "K.h5", "K.parquet", "K.txt", "K.NPY", "K.json"])
+@pytest.mark.parametrize(
+    "name", ["K.npz", "K.csv", "K.pt", "K.mat", "K.h5", "K.parquet", "K.txt", "K.NPY", "K.json"]
+)
 def test_a_store_under_the_name_of_a_file_is_refused(name, tmp_path, table):
-    with pytest.raises(OptionError, match=r"npk writes .npy files, or stores \(folders\) such as .*K.zarr"):
+    with pytest.raises(
+        OptionError,
+        match=r"npk writes .npy files, or stores \(folders\) such as "
+        r".*K.zarr",
+    ):
         npk.kernel(table, out=tmp_path / name, progress=False)
     assert list(tmp_path.iterdir()) == []
 
@@ -177,9 +238,16 @@ def test_places_of_stores(tmp_path, table):
     for name in ("K", "K.zarr", "net-0.5"):
         assert check_store_place(tmp_path / name) == tmp_path / name
     (tmp_path / "empty").mkdir()
-    np.testing.assert_array_equal(np.asarray(npk.kernel(table, out=tmp_path / "empty", progress=False)), npk.kernel(table, progress=False))
+    np.testing.assert_array_equal(
+        np.asarray(npk.kernel(table, out=tmp_path / "empty", progress=False)),
+        npk.kernel(table, progress=False),
+    )
     (tmp_path / "file").touch()
-    for place, why in (("file", "it is a file"), ("none/K", "there is no folder"), ("file/K", "file is a file")):
+    for place, why in (
+        ("file", "it is a file"),
+        ("none/K", "there is no folder"),
+        ("file/K", "file is a file"),
+    ):
         with pytest.raises(NpkError, match=why):
             npk.kernel(table, out=tmp_path / place, progress=False)
 
@@ -196,7 +264,20 @@ def test_progress_may_be_anything_that_has_tasks():
 
 # --- the command line -------------------------------------------------------------------------------------------------------------
 
-VALUES = ("", "-1", "nan", "inf", "1e400", "text", "{}", "3.5", "/dev/null", "a=b", "9" * 400, "\N{GREEK SMALL LETTER ALPHA}")
+VALUES = (
+    "",
+    "-1",
+    "nan",
+    "inf",
+    "1e400",
+    "text",
+    "{}",
+    "3.5",
+    "/dev/null",
+    "a=b",
+    "9" * 400,
+    "\N{GREEK SMALL LETTER ALPHA}",
+)
 NAMED = {
     "kernel": (
         "scale",
@@ -213,7 +294,18 @@ NAMED = {
         "out",
         "data",
     ),
-    "fit": ("scale", "dtype", "backend", "memory", "solver", "seed", "layout", "test", "json", "data"),
+    "fit": (
+        "scale",
+        "dtype",
+        "backend",
+        "memory",
+        "solver",
+        "seed",
+        "layout",
+        "test",
+        "json",
+        "data",
+    ),
     "gates": ("gates", "layout", "output", "data", "out"),
     "check": ("samples", "layout", "json", "data"),
     "inspect": ("input-shape", "layout", "output", "data", "arch", "arch-option"),
@@ -242,14 +334,20 @@ AFTER = {"kernel": ["--out", "K.npy"], "gates": ["--out", "G"], "train": ["--out
 
 @pytest.mark.parametrize("command", NAMED)
 def test_any_value_of_any_option_of_a_command(command, tmp_path, monkeypatch, capsys):
-    """With a checkpoint that is not there (and data of no file for training), so that nothing is computed."""
+    """With a checkpoint that is not there (and data of no file for training), so that nothing is
+    computed.
+    """
     monkeypatch.chdir(tmp_path)
     for option in NAMED[command]:
         for value in VALUES:
             if option == "data" and command == "demo" and value == "":
                 continue
             given = [command, *BEFORE.get(command, ["none.safetensors"]), *AFTER.get(command, ())]
-            given += [] if option == "data" or command in ("inspect", "report", "demo") else ["--data", "none.npz"]
+            given += (
+                []
+                if option == "data" or command in ("inspect", "report", "demo")
+                else ["--data", "none.npz"]
+            )
             given += ["--data", "none.npz"] if command == "demo" and option != "data" else []
             code = cli.run([*given, f"--{option}", value])
             said = capsys.readouterr().err.encode("utf-8", "replace").decode()

@@ -1,7 +1,9 @@
-"""A convnet with PReLUs that tells faces from other things, from the package facenet-pytorch, and the pictures lfw_subset of scikit-image.
+"""A convnet with PReLUs that tells faces from other things, from the package facenet-pytorch, and
+the pictures lfw_subset of scikit-image.
 
-The network is the second of the three of MTCNN (RNet). The class below is that of the package, without the loading of weights: a state
-dict needs its class, and importing the package needs versions of PyTorch that are older than ours.
+The network is the second of the three of MTCNN (RNet). The class below is that of the package,
+without the loading of weights: a state dict needs its class, and importing the package needs
+versions of PyTorch that are older than ours.
 
 python faces.py --out run
 """
@@ -13,7 +15,9 @@ from torch import nn
 
 
 class RNet(nn.Module):
-    """Pictures of 24 x 24 pixels to corrections of a box, and the probabilities of no face and face."""
+    """Pictures of 24 x 24 pixels to corrections of a box, and the probabilities of no face and
+    face.
+    """
 
     def __init__(self):
         super().__init__()
@@ -48,15 +52,30 @@ def main() -> None:
     net = RNet().eval()
     net.load_state_dict(torch.load(checkpoint, weights_only=True))
     order = np.random.default_rng(0).permutation(100)
-    train, test = (np.r_[half, half + 100] for half in (order[:50], order[50:]))  # of each class: the first hundred are faces
-    parts = {"faces-train": samples(train), "faces-test": samples(test), "faces-coarse": samples(test, side=12)}
+    # of each class: the first hundred are faces
+    train, test = (np.r_[half, half + 100] for half in (order[:50], order[50:]))
+    parts = {
+        "faces-train": samples(train),
+        "faces-test": samples(test),
+        "faces-coarse": samples(test, side=12),
+    }
     with torch.inference_mode():
-        write(out, checkpoint, parts, ["no face", "face"], lambda X: net(torch.from_numpy(X))[1].argmax(1).numpy())
+        write(
+            out,
+            checkpoint,
+            parts,
+            ["no face", "face"],
+            lambda X: net(torch.from_numpy(X))[1].argmax(1).numpy(),
+        )
 
 
 def samples(chosen: np.ndarray, side: int = 24) -> Samples:
-    """Some of 100 faces and 100 cuttings without a face, gray, of ``side`` x ``side`` pixels enlarged to 24 x 24, as the package scales."""
-    pictures = torch.from_numpy(np.load(file_of("skimage", "data/lfw_subset.npy"))[chosen]).float()[:, None]
+    """Some of 100 faces and 100 cuttings without a face, gray, of ``side`` x ``side`` pixels
+    enlarged to 24 x 24, as the package scales.
+    """
+    pictures = torch.from_numpy(np.load(file_of("skimage", "data/lfw_subset.npy"))[chosen]).float()[
+        :, None
+    ]
     small = nn.functional.interpolate(pictures, (side, side), mode="area")
     large = nn.functional.interpolate(small, (24, 24), mode="bilinear").expand(-1, 3, -1, -1)
     return ((large * 255 - 127.5) / 128).contiguous().numpy(), (chosen < 100).astype(int)

@@ -1,6 +1,8 @@
-"""A residual network (MobileNetV3) that tells lines of text from lines upside down, from the package rapidocr-onnxruntime.
+"""A residual network (MobileNetV3) that tells lines of text from lines upside down, from the
+package rapidocr-onnxruntime.
 
-The lines are drawn with the fonts that Matplotlib brings along; every second one is turned by 180 degrees.
+The lines are drawn with the fonts that Matplotlib brings along; every second one is turned by 180
+degrees.
 
 python text_direction.py --out run
 """
@@ -10,10 +12,20 @@ from installed import Samples, file_of, folder_asked, write
 from PIL import Image, ImageDraw, ImageFont
 
 CHECKPOINT = "models/ch_ppocr_mobile_v2.0_cls_infer.onnx"
-FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSansMono", "DejaVuSerif", "DejaVuSerif-Italic", "cmr10")
+FONTS = (
+    "DejaVuSans",
+    "DejaVuSans-Bold",
+    "DejaVuSans-Oblique",
+    "DejaVuSansMono",
+    "DejaVuSerif",
+    "DejaVuSerif-Italic",
+    "cmr10",
+)
 WORDS = (
-    "the of and to in is you that it he was for on are as with his they at be this have from or one had by word but not what all were "
-    "we when your can said there use an each which she do how their if will up other about out many then them these so some her would "
+    "the of and to in is you that it he was for on are as with his they at be this have from or "
+    "one had by word but not what all were "
+    "we when your can said there use an each which she do how their if will up other about out "
+    "many then them these so some her would "
     "make like him into time has look two more write go see number no way could people"
 ).split()
 HEIGHT, WIDTH = 48, 96
@@ -27,7 +39,13 @@ def main() -> None:
     checkpoint = file_of("rapidocr_onnxruntime", CHECKPOINT)
     running = onnxruntime.InferenceSession(str(checkpoint))
     parts = {"text-train": samples(80, rng), "text-test": samples(100, rng)}
-    write(out, checkpoint, parts, ["upright", "upside down"], lambda X: running.run(None, {"x": X})[0].argmax(1))
+    write(
+        out,
+        checkpoint,
+        parts,
+        ["upright", "upside down"],
+        lambda X: running.run(None, {"x": X})[0].argmax(1),
+    )
 
 
 def samples(n: int, rng: np.random.Generator) -> Samples:
@@ -40,7 +58,9 @@ def samples(n: int, rng: np.random.Generator) -> Samples:
 
 def line(rng: np.random.Generator) -> Image.Image:
     """The left end of a line of common words, dark on light or light on dark, cut closely."""
-    font = ImageFont.truetype(file_of("matplotlib", f"mpl-data/fonts/ttf/{rng.choice(FONTS)}.ttf"), 40)
+    font = ImageFont.truetype(
+        file_of("matplotlib", f"mpl-data/fonts/ttf/{rng.choice(FONTS)}.ttf"), 40
+    )
     text = " ".join(rng.choice(WORDS, 14))
     paper, ink = rng.integers(180, 256), rng.integers(0, 90)
     if rng.random() < 0.3:

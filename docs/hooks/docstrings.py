@@ -1,4 +1,6 @@
-"""Griffe extension: the few Sphinx marks in our docstrings, said in Markdown, so that the reference pages show them."""
+"""Griffe extension: the few Sphinx marks in our docstrings, said in Markdown, so that the reference
+pages show them.
+"""
 
 import re
 import textwrap
@@ -10,7 +12,11 @@ import griffe
 DISPLAY = re.compile(r"^( *)\.\. math::[ \t]*(.*(?:\n(?:[ \t]*\n)*\1 +\S.*)*)", re.MULTILINE)
 INLINE = re.compile(r":math:`([^`]+)`")
 ROLE = re.compile(r":(?:class|func|meth|mod|attr|data|exc):`[~!]?([^`<]+)`")
-TABLE = re.compile(r"^( *)(=+(?: +=+)+)\n(.*?)^\1\2[ \t]*(?=\n[ \t]*\n|\n*\Z)", re.MULTILINE | re.DOTALL)
+TABLE = re.compile(
+    r"^( *)(=+(?: +=+)+)\n(.*?)^\1\2[ \t]*(?=\n[ "
+    r"\t]*\n|\n*\Z)",
+    re.MULTILINE | re.DOTALL,
+)
 
 
 class Markdown(griffe.Extension):
@@ -33,7 +39,9 @@ def _display(match: re.Match[str]) -> str:
 
 
 def _table(match: re.Match[str]) -> str:
-    """A simple table: columns as wide as the marks of its rulers; a row with an empty first cell goes on with the row before."""
+    """A simple table: columns as wide as the marks of its rulers; a row with an empty first cell
+    goes on with the row before.
+    """
     indent, ruler, body = match.groups()
     starts = [mark.start() for mark in re.finditer("=+", ruler)]
     head, *tail = re.split(r"^ *=+(?: +=+)+\n", body, flags=re.MULTILINE)
@@ -46,4 +54,6 @@ def _table(match: re.Match[str]) -> str:
         else:
             rows[-1] = [f"{old} {new}".strip() for old, new in zip(rows[-1], cells, strict=True)]
     rows.insert(1, ["---"] * len(starts))
-    return "\n".join(f"{indent}| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+    return "\n".join(
+        f"{indent}| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows
+    )

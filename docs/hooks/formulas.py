@@ -1,4 +1,5 @@
-"""MkDocs hook: formulas become MathML while the pages are built, so that they show in any browser, without a script or a network.
+"""MkDocs hook: formulas become MathML while the pages are built, so that they show in any browser,
+without a script or a network.
 
 ``pymdownx.arithmatex`` marks the formulas; this hook replaces what it marked.
 """
@@ -24,7 +25,10 @@ def on_post_page(output: str, page: Any, **_: Any) -> str:
         ValueError: arithmatex marked a formula that ``FORMULA`` does not match.
     """
     if 'class="arithmatex"' in output:
-        raise ValueError(f"a formula on {page.file.src_uri} was not turned into MathML. Does it end where it should?")
+        raise ValueError(
+            f"a formula on {page.file.src_uri} was not turned into MathML. Does it "
+            f"end where it should?"
+        )
     return output
 
 

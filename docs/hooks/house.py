@@ -1,4 +1,6 @@
-"""MkDocs hook: the list of files on the design page comes from the files themselves, so that it is never out of date."""
+"""MkDocs hook: the list of files on the design page comes from the files themselves, so that it is
+never out of date.
+"""
 
 import ast
 from pathlib import Path
@@ -15,7 +17,9 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 def house() -> str:
     """Every module with the first line of its docstring, as a Markdown table."""
-    files = sorted(PACKAGE.rglob("*.py"), key=lambda path: (len(path.parts) > len(PACKAGE.parts) + 1, path))
+    files = sorted(
+        PACKAGE.rglob("*.py"), key=lambda path: (len(path.parts) > len(PACKAGE.parts) + 1, path)
+    )
     rows = [f"| `{path.relative_to(PACKAGE.parent)}` | {_first_line(path)} |" for path in files]
     return "\n".join(["| file | what is in it |", "|---|---|", *rows])
 

@@ -1,4 +1,6 @@
-"""Backends: apply a recursion to one tile of sample pairs. Others ask here for one by name; nobody looks inside."""
+"""Backends: apply a recursion to one tile of sample pairs. Others ask here for one by name; nobody
+looks inside.
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +28,13 @@ def check_backend(name: str) -> None:
 
 
 def make_backend(
-    name: str, recursion: "Recursion", table: "GateTable", dtype: str, progress: "Progress", *, one_device: bool = False
+    name: str,
+    recursion: "Recursion",
+    table: "GateTable",
+    dtype: str,
+    progress: "Progress",
+    *,
+    one_device: bool = False,
 ) -> Backend:
     """A backend, compiled for a recursion.
 

@@ -11,9 +11,11 @@ from npk.recursion.steps import Recursion
 
 
 class Backend(ABC):
-    """What the Gram asks of a backend: sides of a tile made ready once, then tiles of all pairs, and what they take.
+    """What the Gram asks of a backend: sides of a tile made ready once, then tiles of all pairs,
+    and what they take.
 
-    What has a default holds for a backend that computes a tile when its values are asked for, on threads of its own.
+    What has a default holds for a backend that computes a tile when its values are asked for, on
+    threads of its own.
     """
 
     recursion: Recursion
@@ -40,7 +42,8 @@ class Backend(ABC):
         return None
 
     def predict(self, threads: int | None = None) -> float | None:
-        """Seconds of a pair by the work that the plan does, at the speeds of this machine, which are measured once and kept in a file.
+        """Seconds of a pair by the work that the plan does, at the speeds of this machine, which
+        are measured once and kept in a file.
 
         Args:
             threads: how many; ``None`` for all.
@@ -52,22 +55,30 @@ class Backend(ABC):
 
     @abstractmethod
     def side(self, table: Any) -> Any:
-        """What :meth:`tile` needs of the samples of a gate table on one side; a device takes gates that are on one, too."""
+        """What :meth:`tile` needs of the samples of a gate table on one side; a device takes gates
+        that are on one, too.
+        """
 
     @abstractmethod
     def tile(
-        self, rows: Any, cols: Any, exponents: np.ndarray, diagonal: int | None = None, memory: np.ndarray | None = None
+        self,
+        rows: Any,
+        cols: Any,
+        exponents: np.ndarray,
+        diagonal: int | None = None,
+        memory: np.ndarray | None = None,
     ) -> np.ndarray:
-        """The kernel of all pairs divided by ``2**exponents[-1]``, ``(rows, cols)``, in the host's memory.
+        """The kernel of all pairs divided by ``2**exponents[-1]``, ``(rows, cols)``, in the host's
+        memory.
 
         Args:
             rows: what :meth:`side` gave of the row samples.
             cols: what it gave of the column samples.
             exponents: power of two of each step.
-            diagonal: in a symmetric kernel, number of the first column minus that of the first row: entries left of the diagonal may
-                then stay as they are in the memory.
-            memory: flat array of the backend's dtype and finite numbers to put the result in, from :meth:`memory_of`; the next tile
-                with it overwrites it. ``None``: a new one.
+            diagonal: in a symmetric kernel, number of the first column minus that of the first row:
+                entries left of the diagonal may then stay as they are in the memory.
+            memory: flat array of the backend's dtype and finite numbers to put the result in, from
+                :meth:`memory_of`; the next tile with it overwrites it. ``None``: a new one.
 
         Raises:
             DeviceMemoryError: a device has no room for the tile.
@@ -75,11 +86,18 @@ class Backend(ABC):
         """
 
     def start(
-        self, rows: Any, cols: Any, exponents: np.ndarray, diagonal: int | None = None, memory: np.ndarray | None = None
+        self,
+        rows: Any,
+        cols: Any,
+        exponents: np.ndarray,
+        diagonal: int | None = None,
+        memory: np.ndarray | None = None,
     ) -> Callable[[], np.ndarray]:
         """Begin what :meth:`tile` does; what is returned waits for the values."""
         return functools.partial(self.tile, rows, cols, exponents, diagonal, memory)
 
     def memory_of(self, side: int) -> np.ndarray | None:
-        """Memory for tiles of up to ``side`` x ``side`` pairs; ``None``: each tile has memory of its own."""
+        """Memory for tiles of up to ``side`` x ``side`` pairs; ``None``: each tile has memory of
+        its own.
+        """
         return None

@@ -1,7 +1,8 @@
 """Powers of two that keep deep products inside the range of the arithmetic.
 
-For one sample, V(s, t) is a covariance over positions, so its diagonal bounds it: the recursion on s = t alone, with the root of the
-product of two diagonals wherever a pool couples positions, says how large each step can get.
+For one sample, V(s, t) is a covariance over positions, so its diagonal bounds it: the recursion on
+s = t alone, with the root of the product of two diagonals wherever a pool couples positions, says
+how large each step can get.
 """
 
 import numpy as np
@@ -14,7 +15,8 @@ from npk.recursion.steps import Field, Recursion, Term
 def find_exponents(recursion: Recursion, table: GateTable, most: int = 3) -> np.ndarray:
     """Power of two of a bound on each step's values for the pairs (x, x) of the table.
 
-    The first ``most`` samples with an active path are looked at: dead ones know nothing of the range. Scaling by powers of two is
+    The first ``most`` samples with an active path are looked at: dead ones know nothing of the
+        range. Scaling by powers of two is
     exact, so a kernel does not depend on which samples were taken; only its range does.
     """
     found: list[np.ndarray] = []
@@ -31,28 +33,42 @@ def find_exponents(recursion: Recursion, table: GateTable, most: int = 3) -> np.
 def _sizes(mask: Mask, table: GateTable) -> np.ndarray:
     """Overlap of each position of a mask with itself, ``(n, positions, segments)``."""
     if mask.is_hard(table):
-        return np.add.reduceat(_ones(form_bits(mask, table)), np.cumsum([0, *mask.words])[:-1], axis=2)
+        return np.add.reduceat(
+            _ones(form_bits(mask, table)), np.cumsum([0, *mask.words])[:-1], axis=2
+        )
     return np.add.reduceat(form_real(mask, table) ** 2, np.cumsum([0, *mask.segments])[:-1], axis=2)
 
 
 def _ones(words: np.ndarray) -> np.ndarray:
     """Number of ones in each word of 64 bits."""
-    return np.unpackbits(words.view(np.uint8), axis=-1).reshape(*words.shape, 64).sum(-1, dtype=np.int64)
+    return (
+        np.unpackbits(words.view(np.uint8), axis=-1)
+        .reshape(*words.shape, 64)
+        .sum(-1, dtype=np.int64)
+    )
 
 
 def _bounds(recursion: Recursion, sizes: list[np.ndarray]) -> tuple[np.ndarray, bool]:
-    """Exponent of each step for one sample, and whether the sample has an active path; ``sizes``: its masks' overlaps with themselves."""
+    """Exponent of each step for one sample, and whether the sample has an active path; ``sizes``:
+    its masks' overlaps with themselves.
+    """
     exponents, values = np.zeros(len(recursion.steps), np.int64), []
     for number, step in enumerate(recursion.steps):
         shift = max((int(exponents[s]) for s in step.sources), default=0)
         if isinstance(step, Field):
             inside = step.taps >= 0
             seen = values[step.collapse][:, np.maximum(step.taps, 0)] * inside
-            value = np.ldexp(step.factor * seen.sum(1), int(exponents[step.collapse]) - shift) + np.ldexp(step.bias, -shift)
+            value = np.ldexp(
+                step.factor * seen.sum(1), int(exponents[step.collapse]) - shift
+            ) + np.ldexp(step.bias, -shift)
         else:
             value = np.zeros((step.groups, step.positions))
             for term in step.terms:
-                scaled = None if term.field is None else np.ldexp(values[term.field], int(exponents[term.field]) - shift)
+                scaled = (
+                    None
+                    if term.field is None
+                    else np.ldexp(values[term.field], int(exponents[term.field]) - shift)
+                )
                 _add_bound(value, term, scaled, sizes, shift)
         grow = int(np.frexp(value.max())[1])
         exponents[number] = shift + grow
@@ -60,10 +76,14 @@ def _bounds(recursion: Recursion, sizes: list[np.ndarray]) -> tuple[np.ndarray, 
     return exponents, bool(values[-1].any())
 
 
-def _add_bound(total: np.ndarray, term: Term, field: np.ndarray | None, sizes: list[np.ndarray], shift: int) -> None:
+def _add_bound(
+    total: np.ndarray, term: Term, field: np.ndarray | None, sizes: list[np.ndarray], shift: int
+) -> None:
     """Add (sum over the family of weight times root of V times overlap)^2, group by group."""
     inside, cells = term.cells >= 0, np.maximum(term.cells, 0)
     for into, source, segment, channels in term.blocks:
         value = np.ldexp(1.0, -shift) if field is None else field[source][cells]
-        overlap = channels if term.mask is None else sizes[term.mask][np.maximum(term.places, 0), segment]
+        overlap = (
+            channels if term.mask is None else sizes[term.mask][np.maximum(term.places, 0), segment]
+        )
         total[into] += (np.abs(term.weights) * np.sqrt(value * overlap) * inside).sum(1) ** 2

@@ -1,6 +1,7 @@
 """Numba on this machine: where it keeps what it compiles, and its threads.
 
-One caller at a time, beside the threads of torch, and not in a process that was forked from one that has them.
+One caller at a time, beside the threads of torch, and not in a process that was forked from one
+that has them.
 """
 
 import contextlib
@@ -11,8 +12,10 @@ from collections.abc import Iterator
 
 from npk.errors import BackendError
 
-_FORK_SAFE = ("tbb", "workqueue")  # layers of Numba that start anew in a forked process; OpenMP ends it, or waits for ever
-_launching = threading.RLock()  # where two threads start parallel code at once, some of Numba's layers end the process
+# layers of Numba that start anew in a forked process; OpenMP ends it, or waits for ever
+_FORK_SAFE = ("tbb", "workqueue")
+# where two threads start parallel code at once, some of Numba's layers end the process
+_launching = threading.RLock()
 _lost: list[str] = []  # the layer whose threads ran in the process that this one was forked from
 
 
@@ -44,14 +47,17 @@ def check_threads() -> None:
     """
     if _lost and _lost[0] not in _FORK_SAFE:
         raise BackendError(
-            "this process was forked from one that has computed kernels, or run other parallel code of Numba, whose threads are not here. "
-            'Start processes by "spawn" or "forkserver": multiprocessing.get_context("spawn"), or joblib with its default backend.'
+            "this process was forked from one that has computed kernels, or run other parallel "
+            "code of Numba, whose threads are not here. "
+            'Start processes by "spawn" or "forkserver": multiprocessing.get_context("spawn"), or '
+            "joblib with its default backend."
         )
 
 
 @contextlib.contextmanager
 def torch_threads_kept() -> Iterator[None]:
-    """Around parallel code of Numba, whose OpenMP layer changes the number of threads that torch uses in this process: put it back.
+    """Around parallel code of Numba, whose OpenMP layer changes the number of threads that torch
+    uses in this process: put it back.
 
     Raises:
         BackendError: as :func:`check_threads`.
@@ -66,7 +72,9 @@ def torch_threads_kept() -> Iterator[None]:
 
 
 def can_cache() -> bool:
-    """Whether Numba finds a place on disk for what it compiles: an installation may be read-only, a user without a home."""
+    """Whether Numba finds a place on disk for what it compiles: an installation may be read-only, a
+    user without a home.
+    """
     import numba
 
     try:

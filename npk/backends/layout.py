@@ -13,7 +13,9 @@ _NARROW = 8  # segments of fewer channels (depthwise layers) are multiplied as n
 
 @dataclass(frozen=True)
 class Side:
-    """Masks of the samples on one side of a tile, each kind in one array: ``bits (n, words)`` and ``reals (n, numbers)``."""
+    """Masks of the samples on one side of a tile, each kind in one array: ``bits (n, words)`` and
+    ``reals (n, numbers)``.
+    """
 
     bits: np.ndarray
     reals: np.ndarray
@@ -30,7 +32,8 @@ class Layout:
         table: any table of the gates that will come.
         dtype: of the numbers.
 
-    ``rows``: form, first word or number, width of a position and width of the segment, for each segment of each mask; the last row stands
+    ``rows``: form, first word or number, width of a position and width of the segment, for each
+        segment of each mask; the last row stands
     for ones. ``places``: form and range of each mask.
     """
 
@@ -42,7 +45,9 @@ class Layout:
             form = BITS if is_kept_in_bits(mask, table) else REAL
             widths = words_of(mask) if form == BITS else mask.segments
             starts, stride = np.cumsum([0, *widths]) + ends[form], sum(widths)
-            rows += [(form, start, stride, width) for start, width in zip(starts, widths, strict=False)]
+            rows += [
+                (form, start, stride, width) for start, width in zip(starts, widths, strict=False)
+            ]
             self.places.append((form, slice(ends[form], ends[form] + stride * mask.size)))
             ends[form] += stride * mask.size
         self.words, self.numbers = ends[BITS], ends[REAL]
@@ -59,9 +64,13 @@ class Layout:
         bits, reals = np.empty((n, self.words), np.uint32), np.empty((n, self.numbers), self.dtype)
         for mask, (form, where) in zip(self.masks, self.places, strict=True):
             if form == BITS:
-                bits[:, where] = _short_words(form_bits(mask, table), mask).reshape(n, where.stop - where.start)
+                bits[:, where] = _short_words(form_bits(mask, table), mask).reshape(
+                    n, where.stop - where.start
+                )
             else:
-                reals[:, where] = form_real(mask, table, self.dtype.name).reshape(n, where.stop - where.start)
+                reals[:, where] = form_real(mask, table, self.dtype.name).reshape(
+                    n, where.stop - where.start
+                )
         return Side(bits, reals)
 
 
@@ -71,7 +80,9 @@ def is_kept_in_bits(mask: Mask, table: GateTable) -> bool:
 
 
 def words_of(mask: Mask) -> tuple[int, ...]:
-    """Words of 32 bits that each segment of a mask takes: sixteen of them fill a vector of 512 bits."""
+    """Words of 32 bits that each segment of a mask takes: sixteen of them fill a vector of 512
+    bits.
+    """
     return tuple(-(-size // 32) for size in mask.segments)
 
 
@@ -79,5 +90,8 @@ def _short_words(bits: np.ndarray, mask: Mask) -> np.ndarray:
     """Words of 64 bits as words of 32, without those that hold no channel."""
     halves = bits.astype("<u8", copy=False).view("<u4")
     ends = np.cumsum([2 * words for words in mask.words])
-    kept = [np.arange(end - 2 * long, end - 2 * long + short) for end, long, short in zip(ends, mask.words, words_of(mask), strict=True)]
+    kept = [
+        np.arange(end - 2 * long, end - 2 * long + short)
+        for end, long, short in zip(ends, mask.words, words_of(mask), strict=True)
+    ]
     return halves[..., np.concatenate(kept)] if halves.shape[-1] != sum(map(len, kept)) else halves

@@ -1,4 +1,6 @@
-"""Recursion -> Product, for networks without positions: the kernel is the input Gram times the overlaps of all layers."""
+"""Recursion -> Product, for networks without positions: the kernel is the input Gram times the
+overlaps of all layers.
+"""
 
 from dataclasses import dataclass
 
@@ -10,7 +12,9 @@ from npk.recursion.steps import Collapse, Field, Recursion
 
 @dataclass(frozen=True)
 class Product:
-    """K = product over ``masks`` of overlap * factor; ``steps``: the last step that each factor takes part in."""
+    """K = product over ``masks`` of overlap * factor; ``steps``: the last step that each factor
+    takes part in.
+    """
 
     masks: tuple[int, ...]
     factors: tuple[float, ...]
@@ -23,11 +27,17 @@ class Product:
 
 
 def as_product(recursion: Recursion) -> Product | None:
-    """The recursion as a product of overlaps, where it is one: a chain of dense layers without skips, bias paths or groups."""
+    """The recursion as a product of overlaps, where it is one: a chain of dense layers without
+    skips, bias paths or groups.
+    """
     masks: list[int] = []
     factors, steps = [1.0], [0]  # of what lies before the first mask, then of each mask
     for number, step in enumerate(recursion.steps):
-        factor = factor_of_field(recursion, step, number) if isinstance(step, Field) else factor_of_link(step, number)
+        factor = (
+            factor_of_field(recursion, step, number)
+            if isinstance(step, Field)
+            else factor_of_link(step, number)
+        )
         if factor is None:
             return None
         if isinstance(step, Collapse) and (mask := step.terms[0].mask) is not None:
@@ -39,12 +49,19 @@ def as_product(recursion: Recursion) -> Product | None:
 
 
 def factor_of_link(step: Collapse, number: int) -> float | None:
-    """Factor of a collapse of one term on the step before it, with one mask or none; the first one may have positions."""
+    """Factor of a collapse of one term on the step before it, with one mask or none; the first one
+    may have positions.
+    """
     if len(step.terms) != 1 or step.groups != 1 or (number and step.positions != 1):
         return None
     (term,) = step.terms
     alike = bool((term.weights == term.weights[0, 0]).all()) and bool((term.cells == 0).all())
-    if term.family != 1 or len(term.blocks) != 1 or not alike or term.field != (number - 1 if number else None):
+    if (
+        term.family != 1
+        or len(term.blocks) != 1
+        or not alike
+        or term.field != (number - 1 if number else None)
+    ):
         return None
     return float(term.weights[0, 0]) ** 2 * (int(term.blocks[0, 3]) if term.mask is None else 1)
 
@@ -52,7 +69,13 @@ def factor_of_link(step: Collapse, number: int) -> float | None:
 def factor_of_field(recursion: Recursion, step: Field, number: int) -> float | None:
     """Factor of a dense layer; the first one may add up all positions of the input."""
     first = recursion.steps[0]
-    if step.collapse != number - 1 or step.bias or step.positions != 1 or step.groups != 1 or not isinstance(first, Collapse):
+    if (
+        step.collapse != number - 1
+        or step.bias
+        or step.positions != 1
+        or step.groups != 1
+        or not isinstance(first, Collapse)
+    ):
         return None
     if len(step.taps) == 1 and step.taps[0, 0] == 0:
         return step.factor

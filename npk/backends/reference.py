@@ -1,4 +1,6 @@
-"""The recursion in NumPy, float64, on full fields of position pairs: plain, exact, and the measure of every other backend."""
+"""The recursion in NumPy, float64, on full fields of position pairs: plain, exact, and the measure
+of every other backend.
+"""
 
 import numpy as np
 
@@ -8,16 +10,22 @@ from npk.recursion.masks import form_real
 from npk.recursion.steps import Collapse, Field, Recursion, Term
 
 
-def evaluate(recursion: Recursion, rows: GateTable, cols: GateTable, exponents: np.ndarray) -> np.ndarray:
+def evaluate(
+    recursion: Recursion, rows: GateTable, cols: GateTable, exponents: np.ndarray
+) -> np.ndarray:
     """One tile of the kernel divided by 2**exponents[-1], ``(len(rows), len(cols))`` float64."""
     return _walk(recursion, rows, cols, exponents)[0, :, :, 0, 0]
 
 
-def _walk(recursion: Recursion, rows: GateTable, cols: GateTable, exponents: np.ndarray) -> np.ndarray:
+def _walk(
+    recursion: Recursion, rows: GateTable, cols: GateTable, exponents: np.ndarray
+) -> np.ndarray:
     left = [form_real(mask, rows) for mask in recursion.masks]
     right = [form_real(mask, cols) for mask in recursion.masks]
     values: list[np.ndarray] = []
-    last_use = {source: number for number, step in enumerate(recursion.steps) for source in step.sources}
+    last_use = {
+        source: number for number, step in enumerate(recursion.steps) for source in step.sources
+    }
     for number, step in enumerate(recursion.steps):
         shift = exponents[number]
         if isinstance(step, Field):
@@ -33,9 +41,18 @@ def _walk(recursion: Recursion, rows: GateTable, cols: GateTable, exponents: np.
 
 
 def _add_term(
-    total: np.ndarray, step: Collapse, term: Term, values: list, left: list, right: list, exponents: np.ndarray, shift: int
+    total: np.ndarray,
+    step: Collapse,
+    term: Term,
+    values: list,
+    left: list,
+    right: list,
+    exponents: np.ndarray,
+    shift: int,
 ) -> None:
-    """Add sum over the family of V times overlap, group by group: ``(groups, n, m, positions, positions)``."""
+    """Add sum over the family of V times overlap, group by group: ``(groups, n, m, positions,
+    positions)``.
+    """
     cells, places, weights = (a.reshape(-1) for a in (term.cells, term.places, term.weights))
     weights = np.where(cells >= 0, weights, 0.0)
     ends = np.cumsum([0, *term.blocks[:, 3]])
@@ -44,7 +61,10 @@ def _add_term(
         if term.field is None:
             product = np.ldexp(product, -int(shift))
         else:
-            product = product * np.ldexp(values[term.field][source][:, :, cells[:, None], cells], int(exponents[term.field] - shift))
+            product = product * np.ldexp(
+                values[term.field][source][:, :, cells[:, None], cells],
+                int(exponents[term.field] - shift),
+            )
         if term.mask is None:
             product = product * channels
         else:
@@ -56,7 +76,9 @@ def _add_term(
 
 
 def _overlaps(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Sums over channels, ``(n, m, positions, positions)``: a product a pair, for BLAS rounds by the shape of a product."""
+    """Sums over channels, ``(n, m, positions, positions)``: a product a pair, for BLAS rounds by
+    the shape of a product.
+    """
     return np.ascontiguousarray(left)[:, None] @ np.ascontiguousarray(right.swapaxes(1, 2))[None]
 
 
@@ -69,7 +91,9 @@ def _field(step: Field, collapsed: np.ndarray, grow: int, shift: int) -> np.ndar
 
 
 class ReferenceBackend(Backend):
-    """The reference as a backend: see :class:`npk.backends.base.Backend` for the meaning of each method."""
+    """The reference as a backend: see :class:`npk.backends.base.Backend` for the meaning of each
+    method.
+    """
 
     def __init__(self, recursion: Recursion, table: GateTable, dtype: str) -> None:
         self.recursion, self.dtype = recursion, np.dtype(dtype)
@@ -82,15 +106,29 @@ class ReferenceBackend(Backend):
     @property
     def bytes_a_pair(self) -> int:
         """Bytes of the fields of one pair."""
-        families = [term.cells.size for step in self.recursion.steps if isinstance(step, Collapse) for term in step.terms]
-        return 8 * 6 * max(*families, *(step.groups * step.positions for step in self.recursion.steps)) ** 2
+        families = [
+            term.cells.size
+            for step in self.recursion.steps
+            if isinstance(step, Collapse)
+            for term in step.terms
+        ]
+        return (
+            8
+            * 6
+            * max(*families, *(step.groups * step.positions for step in self.recursion.steps)) ** 2
+        )
 
     def side(self, table: GateTable) -> GateTable:
         """The table itself: masks are formed in each tile."""
         return table
 
     def tile(
-        self, rows: GateTable, cols: GateTable, exponents: np.ndarray, diagonal: int | None = None, memory: np.ndarray | None = None
+        self,
+        rows: GateTable,
+        cols: GateTable,
+        exponents: np.ndarray,
+        diagonal: int | None = None,
+        memory: np.ndarray | None = None,
     ) -> np.ndarray:
         """The kernel of all pairs divided by 2**exponents[-1]."""
         return evaluate(self.recursion, rows, cols, exponents).astype(self.dtype)

@@ -1,14 +1,17 @@
 """Weights on disk, and how to rebuild the network around them.
 
-- ``.safetensors``: the weights, and in the metadata the architecture, npk's version, free details and a SHA-256 over all of it
+- ``.safetensors``: the weights, and in the metadata the architecture, npk's version, free details
+  and a SHA-256 over all of it
 - ``.pt2``: weights and graph, by ``torch.export``; takes any batch size; always in evaluation mode
-- what ``torch.save`` wrote, ``.pt`` and under many other names: a state dict; loading needs ``arch``
+- what ``torch.save`` wrote, ``.pt`` and under many other names: a state dict; loading needs
+  ``arch``
 - TorchScript: its graph is followed, not run by torch
 - ``.onnx``: weights and graph; read, not written; needs the extra ``onnx``
 
-Reading, the bytes of a file say which of them it is. Nothing in a file runs while it is loaded: a pickled network is refused, in a
-``.pt2`` file too; torch gets a ``.pt2`` file only after a whole check, and a TorchScript file never. Foreign state dicts may be half
-precision (becomes float32), wrapped in dictionaries and lists, and carry a prefix such as ``module.``.
+Reading, the bytes of a file say which of them it is. Nothing in a file runs while it is loaded: a
+pickled network is refused, in a ``.pt2`` file too; torch gets a ``.pt2`` file only after a whole
+check, and a TorchScript file never. Foreign state dicts may be half precision (becomes float32),
+wrapped in dictionaries and lists, and carry a prefix such as ``module.``.
 """
 
 import os
@@ -30,18 +33,28 @@ if TYPE_CHECKING:
 __all__ = ["fingerprint", "load", "read_details", "save"]
 
 
-def save(net: "nn.Module", path: str | os.PathLike, *, example: "Tensor | np.ndarray | None" = None, **details: Any) -> None:
+def save(
+    net: "nn.Module",
+    path: str | os.PathLike,
+    *,
+    example: "Tensor | np.ndarray | None" = None,
+    **details: Any,
+) -> None:
     """Save a network; the suffix of ``path`` chooses the format.
 
     Args:
-        net: any network. One from :func:`npk.networks.build` is rebuilt by :func:`load` from a ``.safetensors`` file alone.
+        net: any network. One from :func:`npk.networks.build` is rebuilt by :func:`load` from a
+            ``.safetensors`` file alone.
         path: ends in ``.safetensors``, ``.pt2``, ``.pt`` or ``.pth``.
         example: one or more inputs (n, *input_shape), needed for ``.pt2`` only.
-        **details: JSON values to keep with the weights (``.safetensors`` only); :func:`read_details` gives them back.
+        **details: JSON values to keep with the weights (``.safetensors`` only);
+            :func:`read_details` gives them back.
 
     Raises:
-        CheckpointError: a suffix that npk does not write, details that are no JSON values, or a network that cannot be exported.
-        OptionError: no network, ``example`` missing or not wanted, or details where the format has no room for them.
+        CheckpointError: a suffix that npk does not write, details that are no JSON values, or a
+            network that cannot be exported.
+        OptionError: no network, ``example`` missing or not wanted, or details where the format has
+            no room for them.
         StoreError: the folder is missing, read-only or full.
     """
     import torch
@@ -52,13 +65,21 @@ def save(net: "nn.Module", path: str | os.PathLike, *, example: "Tensor | np.nda
     suffix = written_suffix(path)
     net = as_network(net)
     if (example is not None) != (suffix == ".pt2"):
-        raise OptionError(f"{path}: example is for .pt2 files, and needed there. Use save(net, 'x.pt2', example=X[:1]).")
+        raise OptionError(
+            f"{path}: example is for .pt2 files, and needed there. Use save(net, "
+            f"'x.pt2', example=X[:1])."
+        )
     if details and suffix != ".safetensors":
-        raise OptionError(f"{path}: a {suffix} file has no room for {', '.join(details)}. Save details in a .safetensors file.")
+        raise OptionError(
+            f"{path}: a {suffix} file has no room for {', '.join(details)}. Save "
+            f"details in a .safetensors file."
+        )
     if suffix == ".safetensors":
         content = weights.to_safetensors(net, details)
     else:
-        content = weights.to_pt(net) if example is None else program.to_pt2(net, torch.as_tensor(example))
+        content = (
+            weights.to_pt(net) if example is None else program.to_pt2(net, torch.as_tensor(example))
+        )
     with written_whole(path) as temporary:
         temporary.write_bytes(content)
 
@@ -75,32 +96,47 @@ def load(
     """Load a network, on the CPU and in evaluation mode.
 
     Args:
-        path: a file that :func:`save` wrote, or a foreign one: safetensors, a state dict of ``torch.save``, TorchScript, a ``.pt2``
-            program, ONNX (needs the extra ``onnx``). What it is, its bytes say. Or a folder with ``model.safetensors``,
-            ``pytorch_model.bin`` or the index of several such files.
-        arch: what makes the network around the weights: a callable, ``"module:callable"`` in your own code, imported from
-            the current directory first, or ``"file.py:callable"``. Needed where the file does not describe its architecture.
+        path: a file that :func:`save` wrote, or a foreign one: safetensors, a state dict of
+            ``torch.save``, TorchScript, a ``.pt2`` program, ONNX (needs the extra ``onnx``). What
+            it is, its bytes say. Or a folder with ``model.safetensors``, ``pytorch_model.bin`` or
+            the index of several such files.
+        arch: what makes the network around the weights: a callable, ``"module:callable"`` in your
+            own code, imported from the current directory first, or ``"file.py:callable"``. Needed
+            where the file does not describe its architecture.
         arch_options: keyword arguments of ``arch``.
-        key: which dictionary of tensors is meant, where the file has several: the key or the number in a list that leads to it,
-            several with dots between, or the beginning of the names in it.
-        output: number or key of an output, or name of a module whose output is taken; see :func:`choose_output`.
-        layout: ``"nhwc"`` for a network that takes samples as (H, W, C): it is wrapped to take them as (C, H, W).
+        key: which dictionary of tensors is meant, where the file has several: the key or the number
+            in a list that leads to it, several with dots between, or the beginning of the names in
+            it.
+        output: number or key of an output, or name of a module whose output is taken; see
+            :func:`choose_output`.
+        layout: ``"nhwc"`` for a network that takes samples as (H, W, C): it is wrapped to take them
+            as (C, H, W).
 
     Returns:
         The network, float64 if the file is, else float32: half precision becomes float32.
 
     Raises:
-        CheckpointError: a missing, truncated, changed or foreign file, pickled code, a newer format, or weights that do not fit.
-        OptionError: an option is malformed, or ``arch`` or ``key`` is given for a file that has no use for it.
+        CheckpointError: a missing, truncated, changed or foreign file, pickled code, a newer
+            format, or weights that do not fit.
+        OptionError: an option is malformed, or ``arch`` or ``key`` is given for a file that has no
+            use for it.
         MissingPackageError: an ONNX file without the package ``onnx``.
     """
     path = Path(path)
     if arch is None and arch_options:
-        raise OptionError(f"{', '.join(arch_options)} are arguments of arch, and arch is not given. Add arch='module:callable'.")
+        raise OptionError(
+            f"{', '.join(arch_options)} are arguments of arch, and arch is not "
+            f"given. Add arch='module:callable'."
+        )
     if layout not in ("nchw", "nhwc"):
-        raise OptionError(f"layout={layout!r} is not known. Choose nchw (channels first) or nhwc (channels last).")
+        raise OptionError(
+            f"layout={layout!r} is not known. Choose nchw (channels first) or nhwc (channels last)."
+        )
     if isinstance(key, bool) or not isinstance(key, str | int | None):
-        raise OptionError(f"key is {key!r}. Give the name or number under which the file has the weights, such as 'state_dict'.")
+        raise OptionError(
+            f"key is {key!r}. Give the name or number under which the file has the "
+            f"weights, such as 'state_dict'."
+        )
     path = folders.weights_in(path) if path.is_dir() else path
     check_file(path)
     kind = kind_of(path)
@@ -110,11 +146,15 @@ def load(
     return _as_asked(weights.finite(net.eval(), path), output, layout)
 
 
-def _own_graph(path: Path, kind: str, arch: Any, key: Any, output: int | str | None, layout: str) -> "nn.Module":
+def _own_graph(
+    path: Path, kind: str, arch: Any, key: Any, output: int | str | None, layout: str
+) -> "nn.Module":
     """The network of a file that holds its own graph."""
     for name, value in (("arch", arch), ("key", key)):
         if value is not None:
-            raise OptionError(f"{path} holds its own graph and has no use for {name}={value!r}. Leave {name} out.")
+            raise OptionError(
+                f"{path} holds its own graph and has no use for {name}={value!r}. Leave {name} out."
+            )
     if kind == ONNX:
         from npk.checkpoint.onnx_reader import read_onnx
 
@@ -127,14 +167,24 @@ def _own_graph(path: Path, kind: str, arch: Any, key: Any, output: int | str | N
 
 
 def _filled(
-    path: Path, kind: str, arch: "str | Callable[..., nn.Module] | None", arch_options: dict[str, Any], key: str | None
+    path: Path,
+    kind: str,
+    arch: "str | Callable[..., nn.Module] | None",
+    arch_options: dict[str, Any],
+    key: str | None,
 ) -> "nn.Module":
     """The network that ``arch`` or the file describes, with the weights of the file."""
     content, described = _weights(path, kind)
     if arch is None and described is None:
-        raise CheckpointError(f"{path} does not describe its architecture. Say what makes the network: arch='module:callable'.")
+        raise CheckpointError(
+            f"{path} does not describe its architecture. Say what makes the "
+            f"network: arch='module:callable'."
+        )
     if arch is not None:
-        net, label = architecture.make(arch, arch_options), arch if isinstance(arch, str) else getattr(arch, "__qualname__", repr(arch))
+        net, label = (
+            architecture.make(arch, arch_options),
+            arch if isinstance(arch, str) else getattr(arch, "__qualname__", repr(arch)),
+        )
     else:
         net, label = architecture.rebuild(path, described), "the architecture described in it"
     fitting.fill(net, content, path, label, key)
@@ -178,5 +228,8 @@ def read_details(path: str | os.PathLike) -> dict[str, Any]:
     path = Path(path)
     check_file(path)
     if kind_of(path) != SAFETENSORS:
-        raise CheckpointError(f"{path} has no details, only .safetensors files do. Name a .safetensors file that npk wrote.")
+        raise CheckpointError(
+            f"{path} has no details, only .safetensors files do. Name a "
+            f".safetensors file that npk wrote."
+        )
     return weights.read_description(path)["details"]

@@ -32,7 +32,8 @@ def rebuild(path: Path, architecture: Any) -> "nn.Module":
         raise
     except Exception as error:
         raise CheckpointError(
-            f"{path}: npk.networks.build cannot make the architecture described in it ({first_line(error)}). "
+            f"{path}: npk.networks.build cannot make the architecture described in it "
+            f"({first_line(error)}). "
             "Use the npk that wrote it, or give arch='module:callable'."
         ) from error
 
@@ -42,20 +43,31 @@ def make(arch: "str | Callable[..., nn.Module]", arguments: dict[str, Any]) -> "
     import torch
 
     if isinstance(arch, torch.nn.Module) or not (isinstance(arch, str) or callable(arch)):
-        raise OptionError(f"arch is a {type(arch).__name__}. Give what makes the network: a class, a function or 'module:callable'.")
+        raise OptionError(
+            f"arch is a {type(arch).__name__}. Give what makes the network: a class, "
+            f"a function or 'module:callable'."
+        )
     with _first_on_the_path(Path.cwd()):
         make = _imported(arch) if isinstance(arch, str) else arch
         try:
             net = _without_drawing(make, arguments)
         except Exception as error:
-            raise CheckpointError(f"arch={arch!r} failed with {first_line(error)}. Give its arguments as arch_options.") from error
+            raise CheckpointError(
+                f"arch={arch!r} failed with {first_line(error)}. Give its "
+                f"arguments as arch_options."
+            ) from error
     if not isinstance(net, torch.nn.Module):
-        raise CheckpointError(f"arch={arch!r} made a {type(net).__name__}. Name something that makes a torch.nn.Module.")
+        raise CheckpointError(
+            f"arch={arch!r} made a {type(net).__name__}. Name something that "
+            f"makes a torch.nn.Module."
+        )
     return net
 
 
 def _without_drawing(make: "Callable[..., nn.Module]", arguments: dict[str, Any]) -> "nn.Module":
-    """Call ``make``; its initial weights are thrown away, so torch's random state shall not move either."""
+    """Call ``make``; its initial weights are thrown away, so torch's random state shall not move
+    either.
+    """
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -64,7 +76,9 @@ def _without_drawing(make: "Callable[..., nn.Module]", arguments: dict[str, Any]
 
 @contextlib.contextmanager
 def _first_on_the_path(folder: Path) -> Iterator[None]:
-    """Import from a folder before all others, only inside the block; of the current one, ``python -m`` does so too."""
+    """Import from a folder before all others, only inside the block; of the current one, ``python
+    -m`` does so too.
+    """
     sys.path.insert(0, str(folder))
     importlib.invalidate_caches()
     try:
@@ -77,7 +91,8 @@ def _imported(arch: str) -> "Callable[..., nn.Module]":
     name, _, attribute = arch.rpartition(":")
     if not (name and attribute):
         raise OptionError(
-            f"arch={arch!r} names no callable. Write 'module:callable', such as 'models.small:make_network', or 'file.py:callable'."
+            f"arch={arch!r} names no callable. Write 'module:callable', such as "
+            f"'models.small:make_network', or 'file.py:callable'."
         )
     module = _from_file(Path(name), arch) if name.endswith(".py") else _module(name, arch)
     try:
@@ -85,9 +100,16 @@ def _imported(arch: str) -> "Callable[..., nn.Module]":
     except AttributeError:
         make = None
     if not callable(make):
-        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        known = [
+            key
+            for key, value in vars(module).items()
+            if callable(value) and not key.startswith("_")
+        ]
         near = difflib.get_close_matches(attribute, known, n=1) or known[:5]
-        raise CheckpointError(f"arch={arch!r}: {name} has no callable {attribute}. Did you mean {', '.join(near) or 'another module'}?")
+        raise CheckpointError(
+            f"arch={arch!r}: {name} has no callable {attribute}. Did you mean "
+            f"{', '.join(near) or 'another module'}?"
+        )
     return make
 
 
@@ -97,8 +119,13 @@ def _module(name: str, arch: str) -> types.ModuleType:
         return importlib.import_module(name)
     except Exception as error:
         file = Path(*name.split(".")).with_suffix(".py")
-        place = f"Start npk in the folder that holds {name}, name its file as 'path/to/{file.name}:callable', or install it"
-        raise CheckpointError(f"arch={arch!r}: importing {name} failed with {first_line(error)}. {place}.") from error
+        place = (
+            f"Start npk in the folder that holds {name}, name its file as "
+            f"'path/to/{file.name}:callable', or install it"
+        )
+        raise CheckpointError(
+            f"arch={arch!r}: importing {name} failed with {first_line(error)}. {place}."
+        ) from error
 
 
 def _from_file(file: Path, arch: str) -> types.ModuleType:
@@ -117,7 +144,10 @@ def _from_file(file: Path, arch: str) -> types.ModuleType:
                 known = importlib.import_module(name)
             return known if known is not None and _is_from(known, file) else _apart(file)
     except Exception as error:
-        raise CheckpointError(f"arch={arch!r}: importing {file} failed with {first_line(error)}. Mend it, or name another file.") from error
+        raise CheckpointError(
+            f"arch={arch!r}: importing {file} failed with {first_line(error)}. "
+            f"Mend it, or name another file."
+        ) from error
 
 
 def _is_from(module: types.ModuleType, file: Path) -> bool:
@@ -132,7 +162,8 @@ def _apart(file: Path) -> types.ModuleType:
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None  # a file that ends in .py has a loader
     assert spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look themselves up there
+    # dataclasses look themselves up there
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
     except BaseException:

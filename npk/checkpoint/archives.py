@@ -1,8 +1,9 @@
 """Zip archives from strangers, read once and in one way.
 
-Two readers of zip may see two archives in one file: by the table at the end or by the headers before each member, by the first or the last
-of two members of one name, with names in the letters that they are written in or not. So npk reads an archive here, refuses what leaves a
-choice, and gives torch nothing but what was read.
+Two readers of zip may see two archives in one file: by the table at the end or by the headers
+    before each member, by the first or the last
+of two members of one name, with names in the letters that they are written in or not. So npk reads
+an archive here, refuses what leaves a choice, and gives torch nothing but what was read.
 """
 
 import io
@@ -13,7 +14,8 @@ from pathlib import Path
 
 from npk.errors import CheckpointError
 
-# What members may become when they are unpacked: torch packs only code, and text does not shrink more.
+# What members may become when they are unpacked: torch packs only code, and text does not shrink
+# more.
 LARGEST_GROWTH, ALWAYS_ALLOWED = 20, 1 << 26  # times the file; bytes
 MOST_MEMBERS = 100_000
 _END, _ENCRYPTED = b"PK\x05\x06", 0x1 | 0x40 | 0x2000
@@ -33,7 +35,8 @@ class Archive:
             source: a file that begins and ends as a zip archive, or its bytes.
 
         Raises:
-            CheckpointError: no such archive, a truncated one, or one that readers could take in two ways.
+            CheckpointError: no such archive, a truncated one, or one that readers could take in two
+                ways.
         """
         self.path = path = source if isinstance(source, Path) else "a part of the file"
         self._file = source.open("rb") if isinstance(source, Path) else source
@@ -47,8 +50,12 @@ class Archive:
         except Exception as error:  # a damaged archive raises nearly anything
             self._file.close()
             if isinstance(error, _Strange):
-                raise CheckpointError(f"{path} is no archive that torch writes: {error}. Save it again with torch.") from error
-            raise CheckpointError(f"{path} is truncated or damaged ({_line(error)}). Copy or save it again.") from error
+                raise CheckpointError(
+                    f"{path} is no archive that torch writes: {error}. Save it again with torch."
+                ) from error
+            raise CheckpointError(
+                f"{path} is truncated or damaged ({_line(error)}). Copy or save it again."
+            ) from error
         self.names = [member.filename for member in self._members]
 
     def __enter__(self) -> "Archive":
@@ -67,14 +74,20 @@ class Archive:
         try:
             content = self._zip.read(name)
         except KeyError:
-            raise CheckpointError(f"{self.path} has no part {name}. Copy or save it again.") from None
+            raise CheckpointError(
+                f"{self.path} has no part {name}. Copy or save it again."
+            ) from None
         except Exception as error:
             raise CheckpointError(
-                f"{self.path} was changed after it was saved: {name} in it is damaged ({_line(error)}). "
+                f"{self.path} was changed after it was saved: {name} in it is damaged "
+                f"({_line(error)}). "
                 "Copy it again from where it was made."
             ) from error
         if len(content) != self._zip.getinfo(name).file_size:
-            raise CheckpointError(f"{self.path} is damaged: {name} in it is shorter than it says. Copy or save it again.")
+            raise CheckpointError(
+                f"{self.path} is damaged: {name} in it is shorter than it says. "
+                f"Copy or save it again."
+            )
         return content
 
     def size(self, name: str) -> int:
@@ -117,8 +130,12 @@ class Archive:
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise _Strange(f"{member.filename} is packed in a way that torch does not use")
         whole = sum(member.file_size for member in self._members)
-        if whole > LARGEST_GROWTH * self._size + ALWAYS_ALLOWED or (sum(member.compress_size for member in self._members) > self._size):
-            raise _Strange(f"unpacked it would have {whole:,} bytes, and the file has {self._size:,}")
+        if whole > LARGEST_GROWTH * self._size + ALWAYS_ALLOWED or (
+            sum(member.compress_size for member in self._members) > self._size
+        ):
+            raise _Strange(
+                f"unpacked it would have {whole:,} bytes, and the file has {self._size:,}"
+            )
         self._check_headers()
 
     def _check_headers(self) -> None:
@@ -129,11 +146,18 @@ class Archive:
             header = self._file.read(30)
             if len(header) < 30 or header[:4] != b"PK\x03\x04":
                 raise zipfile.BadZipFile(f"{member.filename} is missing")
-            flags, packed, length, extra = *struct.unpack("<HH", header[6:10]), *struct.unpack("<HH", header[26:30])
+            flags, packed, length, extra = (
+                *struct.unpack("<HH", header[6:10]),
+                *struct.unpack("<HH", header[26:30]),
+            )
             name = self._file.read(length)
             if member.header_offset < free or (free == 0 and member.header_offset):
                 raise _Strange(f"{member.filename} is not where it should be")
-            if name != member.orig_filename.encode() or packed != member.compress_type or flags & _ENCRYPTED:
+            if (
+                name != member.orig_filename.encode()
+                or packed != member.compress_type
+                or flags & _ENCRYPTED
+            ):
                 raise _Strange(f"{member.filename} is called otherwise in its own header")
             free = member.header_offset + 30 + length + extra + member.compress_size
         if free > self._size:
@@ -141,7 +165,7 @@ class Archive:
 
 
 def _check_name(name: str, seen: set[str]) -> None:
-    """Names of plain letters that lie inside the archive and differ in more than upper and lower case."""
+    """Plain names inside the archive, which differ in more than upper and lower case."""
     parts = name.split("/")
     if not name.isascii() or not name.isprintable() or "\\" in name or ":" in name:
         raise _Strange(f"{name!r} is no name of a member")
@@ -155,4 +179,6 @@ def _check_name(name: str, seen: set[str]) -> None:
 def _line(error: Exception) -> str:
     if isinstance(error, zlib.error):
         return "it cannot be unpacked"
-    return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0][:200]}"
+    return (
+        f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0][:200]}"
+    )

@@ -1,7 +1,9 @@
-"""Exported programs that were made for one batch size, the default of ``torch.export.export``, become free in it.
+"""Exported programs that were made for one batch size, the default of ``torch.export.export``,
+become free in it.
 
-In such a program the size of the batch stands as a number in the shapes that values are given. There it is replaced by the size of
-the batch that comes. Then the program must give each sample the output that it has in the program as it was; else it is refused.
+In such a program the size of the batch stands as a number in the shapes that values are given.
+There it is replaced by the size of the batch that comes. Then the program must give each sample the
+output that it has in the program as it was; else it is refused.
 """
 
 from pathlib import Path
@@ -46,7 +48,9 @@ def free_in_batch(program: "ExportedProgram", path: Path) -> "fx.GraphModule":
 def _only_input(program: "ExportedProgram") -> Any:
     """The tensor that the program was made with, if it has one input that is a tensor."""
     names = program.graph_signature.user_inputs
-    inputs = [node for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
+    inputs = [
+        node for node in program.graph.nodes if node.op == "placeholder" and node.name in names
+    ]
     found = [node.meta.get("val") for node in inputs]
     return found[0] if len(names) == 1 and len(found) == 1 and hasattr(found[0], "shape") else None
 
@@ -63,24 +67,34 @@ def _freed(program: "ExportedProgram", path: Path, example: Any) -> "fx.GraphMod
         why = first_line(error)
     if why:
         raise CheckpointError(
-            f"{path} was exported for batch size {batch}: export with dynamic_shapes=({{0: Dim.DYNAMIC}},). "
+            f"{path} was exported for batch size {batch}: export with dynamic_shapes=({{0: "
+            f"Dim.DYNAMIC}},). "
             f"It is another function for other batches ({why})."
         )
     return net
 
 
 def _free_shapes(net: "fx.GraphModule", batch: int) -> None:
-    """Put the size of the batch that comes in the place of the number, where a value of the samples is given a shape."""
+    """Put the size of the batch that comes in the place of the number, where a value of the samples
+    is given a shape.
+    """
     import torch
 
     source = next(node for node in net.graph.nodes if node.op == "placeholder")
     of_samples = {source}
     for node in net.graph.nodes:
-        if node.op == "placeholder" or not any(before in of_samples for before in node.all_input_nodes):
+        if node.op == "placeholder" or not any(
+            before in of_samples for before in node.all_input_nodes
+        ):
             continue
         of_samples.add(node)
         name = str(getattr(node.target, "_opname", ""))
-        if name not in SHAPED or node.args[0] not in of_samples or not node.args[1] or node.args[1][0] != batch:
+        if (
+            name not in SHAPED
+            or node.args[0] not in of_samples
+            or not node.args[1]
+            or node.args[1][0] != batch
+        ):
             continue
         with net.graph.inserting_before(node):
             size = net.graph.call_function(torch.ops.aten.sym_size.int, (source, 0))
@@ -89,7 +103,9 @@ def _free_shapes(net: "fx.GraphModule", batch: int) -> None:
 
 
 def _difference(program: "ExportedProgram", net: "fx.GraphModule", example: Any) -> str:
-    """Where the freed program differs from the program as it was, on samples drawn at random; nothing if it does not."""
+    """Where the freed program differs from the program as it was, on samples drawn at random;
+    nothing if it does not.
+    """
     import torch
 
     batch, sides = example.shape[0], example.shape[1:]
@@ -106,7 +122,9 @@ def _difference(program: "ExportedProgram", net: "fx.GraphModule", example: Any)
         expected = torch.cat(apart)
         limit = 1e-5 * float(expected.abs().max()) if expected.is_floating_point() else 0.0
         for found, wanted in ((whole, expected), (first[i], expected[:1])):
-            if found.shape != wanted.shape or not torch.allclose(found, wanted, 1e-4, limit, equal_nan=True):
+            if found.shape != wanted.shape or not torch.allclose(
+                found, wanted, 1e-4, limit, equal_nan=True
+            ):
                 return "samples change one another's outputs"
     return ""
 
@@ -130,7 +148,9 @@ def _check_size(net: "fx.GraphModule", shape: Any, dtype: Any) -> None:
             result = super().run_node(n)
             made += sum(value.numel() for value in _outputs(result))
             if made > MOST_CELLS:
-                raise ValueError(f"its values for {shape[0]} samples have more than {MOST_CELLS:,} cells")
+                raise ValueError(
+                    f"its values for {shape[0]} samples have more than {MOST_CELLS:,} cells"
+                )
             return result
 
     if made > MOST_CELLS:

@@ -1,7 +1,9 @@
-"""Stand-ins for what training scripts keep beside the weights: options, paths, dates, NumPy numbers.
+"""Stand-ins for what training scripts keep beside the weights: options, paths, dates, NumPy
+numbers.
 
-torch's safe reader refuses every object whose name it does not know, and the weights with it. Under the names below it is given an empty
-stand-in: nothing is imported, nothing is called, and what the file says about the object is thrown away. Not even NumPy's own types
+torch's safe reader refuses every object whose name it does not know, and the weights with it. Under
+the names below it is given an empty stand-in: nothing is imported, nothing is called, and what the
+file says about the object is thrown away. Not even NumPy's own types
 are taken: a dtype in a pickle can be forged.
 """
 
@@ -55,7 +57,10 @@ DICTIONARIES: dict[str, tuple[str, ...]] = {
     "pytorch_lightning.utilities.parsing": _SETTINGS,
     "yacs.config": ("CfgNode",),
 }
-SEQUENCES: dict[str, tuple[str, ...]] = {"collections": ("deque", "UserList"), "builtins": ("list", "tuple", "frozenset")}
+SEQUENCES: dict[str, tuple[str, ...]] = {
+    "collections": ("deque", "UserList"),
+    "builtins": ("list", "tuple", "frozenset"),
+}
 _NUMPY = ("multiarray.scalar", "multiarray._reconstruct", "numeric._frombuffer")
 OBJECTS: dict[str, tuple[str, ...]] = {
     "argparse": ("Namespace",),
@@ -67,7 +72,20 @@ OBJECTS: dict[str, tuple[str, ...]] = {
     "ml_collections.config_dict.config_dict": ("ConfigDict", "FrozenConfigDict"),
     "mmengine.logging.history_buffer": ("HistoryBuffer",),
     "numpy": (
-        *("dtype", "ndarray", "bool_", "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+        *(
+            "dtype",
+            "ndarray",
+            "bool_",
+            "bool",
+            "int8",
+            "int16",
+            "int32",
+            "int64",
+            "uint8",
+            "uint16",
+            "uint32",
+            "uint64",
+        ),
         *("float16", "float32", "float64", "str_"),
     ),
     "numpy.core": _NUMPY,
@@ -78,9 +96,25 @@ OBJECTS: dict[str, tuple[str, ...]] = {
     "omegaconf.base": ("ContainerMetadata", "Metadata"),
     "omegaconf.dictconfig": ("DictConfig",),
     "omegaconf.listconfig": ("ListConfig",),
-    "omegaconf.nodes": ("AnyNode", "BooleanNode", "BytesNode", "EnumNode", "FloatNode", "IntegerNode", "PathNode", "StringNode"),
+    "omegaconf.nodes": (
+        "AnyNode",
+        "BooleanNode",
+        "BytesNode",
+        "EnumNode",
+        "FloatNode",
+        "IntegerNode",
+        "PathNode",
+        "StringNode",
+    ),
     "pathlib": ("Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath"),
-    "pathlib._local": ("Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath"),
+    "pathlib._local": (
+        "Path",
+        "PosixPath",
+        "PurePath",
+        "PurePosixPath",
+        "PureWindowsPath",
+        "WindowsPath",
+    ),
     "torch.torch_version": ("TorchVersion",),
     "types": ("SimpleNamespace",),
     "typing": ("Any",),
@@ -89,6 +123,13 @@ OBJECTS: dict[str, tuple[str, ...]] = {
 
 
 def stand_ins() -> list[Any]:
-    """Each name that may stand in a file, after what it becomes, as ``torch.serialization.safe_globals`` takes them."""
+    """Each name that may stand in a file, after what it becomes, as
+    ``torch.serialization.safe_globals`` takes them.
+    """
     kinds = ((Dictionary, DICTIONARIES), (Sequence, SEQUENCES), (Beside, OBJECTS))
-    return [(kind, f"{module}.{name}") for kind, modules in kinds for module, names in modules.items() for name in names]
+    return [
+        (kind, f"{module}.{name}")
+        for kind, modules in kinds
+        for module, names in modules.items()
+        for name in names
+    ]

@@ -5,7 +5,8 @@ from typing import Any
 
 from npk.errors import CheckpointError
 
-_REPEATED = ("blocks", "block_layers")  # options that say how often a part is made; the others are sizes
+# options that say how often a part is made; the others are sizes
+_REPEATED = ("blocks", "block_layers")
 
 
 def check_described(path: Path, architecture: Any) -> None:
@@ -24,27 +25,50 @@ def check_described(path: Path, architecture: Any) -> None:
 
     shapes = _shapes(path)
     if not isinstance(architecture, dict):
-        raise CheckpointError(f"{path} describes its architecture as {str(architecture)[:60]!r}. Give arch='module:callable'.")
-    often = max(value if isinstance(value := architecture.get(name), int) else 0 for name in _REPEATED)
+        raise CheckpointError(
+            f"{path} describes its architecture as {str(architecture)[:60]!r}. "
+            f"Give arch='module:callable'."
+        )
+    often = max(
+        value if isinstance(value := architecture.get(name), int) else 0 for name in _REPEATED
+    )
     if often > len(shapes) or _entries(architecture) > 1000 + 20 * len(shapes):
-        raise CheckpointError(_other(path, f"it repeats parts {often:,} times, and the file has {len(shapes):,} tensors"))
+        raise CheckpointError(
+            _other(
+                path, f"it repeats parts {often:,} times, and the file has {len(shapes):,} tensors"
+            )
+        )
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        expected = {name: list(tensor.shape) for name, tensor in build(**architecture).state_dict().items()}
+        expected = {
+            name: list(tensor.shape) for name, tensor in build(**architecture).state_dict().items()
+        }
     reasons = (
         ("missing", [name for name in expected if name not in shapes]),
         ("unknown", [name for name in shapes if name not in expected]),
         (
             "of another shape",
-            [f"{n} is {tuple(shapes[n])}, not {tuple(expected[n])}" for n in expected if n in shapes and shapes[n] != expected[n]],
+            [
+                f"{n} is {tuple(shapes[n])}, not {tuple(expected[n])}"
+                for n in expected
+                if n in shapes and shapes[n] != expected[n]
+            ],
         ),
     )
-    told = [f"{len(names)} {what} ({'; '.join(names[:3])}{'; ...' if len(names) > 3 else ''})" for what, names in reasons if names]
+    told = [
+        f"{len(names)} {what} ({'; '.join(names[:3])}{'; ...' if len(names) > 3 else ''})"
+        for what, names in reasons
+        if names
+    ]
     if told:
         raise CheckpointError(_other(path, ", ".join(told)))
 
 
 def _other(path: Path, why: str) -> str:
-    return f"{path} does not fit the architecture described in it: {why}. Copy it again from where it was made."
+    return (
+        f"{path} does not fit the architecture described in it: {why}. Copy it again from "
+        f"where "
+        f"it was made."
+    )
 
 
 def _shapes(path: Path) -> dict[str, list[int]]:
@@ -56,5 +80,7 @@ def _shapes(path: Path) -> dict[str, list[int]]:
 
 def _entries(value: Any) -> int:
     """How many numbers and texts there are in lists and dictionaries."""
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    inner = (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    )
     return 1 if inner is None else sum(map(_entries, inner))

@@ -15,7 +15,10 @@ def written_suffix(path: Path) -> str:
     """The suffix in lower case, if npk writes such files."""
     suffix = path.suffix.lower()
     if suffix not in (".safetensors", ".pt2", ".pt", ".pth"):
-        raise CheckpointError(f"{path}: {suffix or 'a name without suffix'} is no kind of checkpoint that npk writes. Use {WORKING}.")
+        raise CheckpointError(
+            f"{path}: {suffix or 'a name without suffix'} is no kind of "
+            f"checkpoint that npk writes. Use {WORKING}."
+        )
     return suffix
 
 
@@ -26,13 +29,20 @@ def check_file(path: Path) -> None:
     if not path.is_file():
         beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
         near = difflib.get_close_matches(path.name, beside, n=1)
-        raise CheckpointError(f"there is no file {path}. {f'Did you mean {near[0]}?' if near else 'Check its name and folder.'}")
+        raise CheckpointError(
+            f"there is no file {path}. "
+            f"{f'Did you mean {near[0]}?' if near else 'Check its name and folder.'}"
+        )
     if path.stat().st_size == 0:
-        raise CheckpointError(f"{path} is empty. Was the disk full when it was written? Save it again.")
+        raise CheckpointError(
+            f"{path} is empty. Was the disk full when it was written? Save it again."
+        )
 
 
 def check_archive(path: Path) -> None:
-    """Compare the check sums of a zip archive, which torch does not; one that can be read in two ways is refused."""
+    """Compare the check sums of a zip archive, which torch does not; one that can be read in two
+    ways is refused.
+    """
     with path.open("rb") as file:
         if file.read(2) != b"PK":
             return  # torch's older format has none
@@ -42,12 +52,16 @@ def check_archive(path: Path) -> None:
 
 def first_line(error: Exception) -> str:
     """The error in a line; torch writes pages."""
-    return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0][:200]}"
+    return (
+        f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0][:200]}"
+    )
 
 
 @contextlib.contextmanager
 def quiet_torch() -> Iterator[None]:
-    """Hold back the warnings and tracebacks that torch shows for files which npk refuses in a sentence; one thread at a time."""
+    """Hold back the warnings and tracebacks that torch shows for files which npk refuses in a
+    sentence; one thread at a time.
+    """
     from npk.reading.apart import alone_with_torch
 
     with alone_with_torch():

@@ -1,4 +1,6 @@
-"""Weights go into a network whose every name they have: under one prefix, as the network's own ``load_state_dict`` takes them."""
+"""Weights go into a network whose every name they have: under one prefix, as the network's own
+``load_state_dict`` takes them.
+"""
 
 import difflib
 from collections import Counter
@@ -13,7 +15,8 @@ from npk.errors import CheckpointError, CheckpointWarning, warn
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-# How the names of weights call what wraps a network or a part of it: compiled, in parallel, sharded, with checkpoints of activations.
+# How the names of weights call what wraps a network or a part of it: compiled, in parallel,
+# sharded, with checkpoints of activations.
 WRAPPING = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 OLDER = "num_batches_tracked"  # of batch norm; no path sees it, and old files have none
 
@@ -22,7 +25,8 @@ OLDER = "num_batches_tracked"  # of batch norm; no path sees it, and old files h
 class Fit:
     """How the names of a state dict fit those of a network.
 
-    ``weights``: by the names of the network, of which it has ``known``. ``prefix``: what stood before these names. ``left``: names without
+    ``weights``: by the names of the network, of which it has ``known``. ``prefix``: what stood
+        before these names. ``left``: names without
     it. ``told``: what does not fit.
     """
 
@@ -35,7 +39,8 @@ class Fit:
 
 
 def fill(net: "nn.Module", content: Any, path: Path, label: str, key: str | None = None) -> None:
-    """Put the weights of a file into a network; every name and shape must fit, half precision becomes float32.
+    """Put the weights of a file into a network; every name and shape must fit, half precision
+    becomes float32.
 
     Args:
         net: the network.
@@ -67,38 +72,71 @@ def _meant(good: list[Fit], path: Path, label: str) -> Fit:
     first = [fit for fit in good if fit.source.rank == good[0].source.rank]
     if len(first) == 1:
         return first[0]
-    names = [".".join([*fit.source.place, fit.prefix.removesuffix(".")]).strip(".") for fit in first]
+    names = [
+        ".".join([*fit.source.place, fit.prefix.removesuffix(".")]).strip(".") for fit in first
+    ]
     raise CheckpointError(
-        f"{path} holds {len(first)} dictionaries of tensors that fit {label}: {', '.join(names[:SHOWN])}. "
+        f"{path} holds {len(first)} dictionaries of tensors that fit {label}: "
+        f"{', '.join(names[:SHOWN])}. "
         f"Choose one: key={names[0]!r}, on the command line --key {names[0]}."
     )
 
 
 def _misfit(fits: list[Fit], found: list[StateDict], path: Path, label: str) -> str:
-    """What does not fit in the dictionary that comes nearest, of those under the usual names if there are any."""
-    nearest = max(fits, key=lambda fit: (fit.known, fit.source.rank is not None and len(fit.source.place) > 0, len(fit.weights)))
-    what = f"{path} does not fit {label}" if not nearest.source.name else f"{path}: {nearest.source.name} does not fit {label}"
+    """What does not fit in the dictionary that comes nearest, of those under the usual names if
+    there are any.
+    """
+    nearest = max(
+        fits,
+        key=lambda fit: (
+            fit.known,
+            fit.source.rank is not None and len(fit.source.place) > 0,
+            len(fit.weights),
+        ),
+    )
+    what = (
+        (f"{path} does not fit {label}")
+        if not nearest.source.name
+        else (f"{path}: {nearest.source.name} does not fit {label}")
+    )
     others = [one.name for one in found if one is not nearest.source and one.name]
     remedy = "Give the arch, with its arguments, that the weights come from"
-    choice = f", or choose another dictionary of tensors by key: {', '.join(others[:SHOWN])}" if others else ""
+    choice = (
+        (f", or choose another dictionary of tensors by key: {', '.join(others[:SHOWN])}")
+        if others
+        else ""
+    )
     return f"{what}: {nearest.told}. {remedy}{choice}."
 
 
 def _say_what_is_left(fit: Fit, found: list[StateDict], path: Path, label: str) -> None:
-    others = [one.name for one in found if one is not fit.source and one.name] if fit.source.rank is None else []
+    others = (
+        [one.name for one in found if one is not fit.source and one.name]
+        if fit.source.rank is None
+        else []
+    )
     left = [*fit.left, *others]
     if left:
         told = f"{', '.join(left[:SHOWN])}{', ...' if len(left) > SHOWN else ''}"
         place = f"{fit.source.name} " if fit.source.name else ""
-        under = f"the weights {place}under {fit.prefix}*" if fit.left else f"the weights under {fit.source.name}"
+        under = (
+            (f"the weights {place}under {fit.prefix}*")
+            if fit.left
+            else f"the weights under {fit.source.name}"
+        )
         text = f"{path}: {under} are all of {label}; not loaded: {told}."
         warn(text, CheckpointWarning)
 
 
 def _fits(net: "nn.Module", source: StateDict) -> list[Fit]:
-    """How the tensors fit under each prefix that comes into question; else without the names of wrappers on either side."""
+    """How the tensors fit under each prefix that comes into question; else without the names of
+    wrappers on either side.
+    """
     expected = {name: name for name in net.state_dict()}
-    tries = [_under(net, source, prefix, source.tensors, expected) for prefix in _prefixes(source.tensors, expected)]
+    tries = [
+        _under(net, source, prefix, source.tensors, expected)
+        for prefix in _prefixes(source.tensors, expected)
+    ]
     if any(not fit.told for fit in tries):
         return tries
     bare, plain = ({_bare(name): name for name in names} for names in (source.tensors, expected))
@@ -115,11 +153,15 @@ def _bare(name: str) -> str:
 
 
 def _prefixes(names: "dict[str, Tensor]", expected: dict[str, str]) -> list[str]:
-    """What stands before the most names of the network; where it stands before none (names may be older ones), what all names share."""
+    """What stands before the most names of the network; where it stands before none (names may be
+    older ones), what all names share.
+    """
     counts: Counter[str] = Counter()
     for name in names:
         parts = name.split(".")
-        counts.update(".".join([*parts[:i], ""]) for i in range(len(parts)) if ".".join(parts[i:]) in expected)
+        counts.update(
+            ".".join([*parts[:i], ""]) for i in range(len(parts)) if ".".join(parts[i:]) in expected
+        )
     if counts:
         most = max(counts.values())
         return [prefix for prefix, count in counts.items() if count == most]
@@ -131,8 +173,16 @@ def _prefixes(names: "dict[str, Tensor]", expected: dict[str, str]) -> list[str]
     return shared
 
 
-def _under(net: "nn.Module", source: StateDict, prefix: str, tensors: "dict[str, Tensor]", expected: dict[str, str]) -> Fit:
-    short = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+def _under(
+    net: "nn.Module",
+    source: StateDict,
+    prefix: str,
+    tensors: "dict[str, Tensor]",
+    expected: dict[str, str],
+) -> Fit:
+    short = {
+        name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)
+    }
     weights = {expected.get(name, name): tensor for name, tensor in short.items()}
     left = [name for name in tensors if not name.startswith(prefix)]
     known = len(weights.keys() & set(expected.values()))
@@ -140,9 +190,13 @@ def _under(net: "nn.Module", source: StateDict, prefix: str, tensors: "dict[str,
 
 
 def _told(net: "nn.Module", weights: "dict[str, Tensor]") -> str:
-    """What does not fit: names that the network itself misses or does not know, and shapes; nothing if all is well."""
+    """What does not fit: names that the network itself misses or does not know, and shapes; nothing
+    if all is well.
+    """
     expected = net.state_dict()
-    shapes = [name for name in weights if name in expected and not _is_like(weights[name], expected[name])]
+    shapes = [
+        name for name in weights if name in expected and not _is_like(weights[name], expected[name])
+    ]
     try:
         missing, unknown = _by_name(expected, weights) if shapes else _load(net, weights)
     except Exception as error:  # the network's own hooks may raise anything
@@ -151,19 +205,32 @@ def _told(net: "nn.Module", weights: "dict[str, Tensor]") -> str:
     reasons = [
         (len(missing), "missing", [f"{name}{_near(name, unknown)}" for name in missing[:3]]),
         (len(unknown), "unknown", [f"{name}{_near(name, missing)}" for name in unknown[:3]]),
-        (len(shapes), "of another shape", [f"{n} is {_described(weights[n])}, not {_described(expected[n])}" for n in shapes[:3]]),
+        (
+            len(shapes),
+            "of another shape",
+            [f"{n} is {_described(weights[n])}, not {_described(expected[n])}" for n in shapes[:3]],
+        ),
         (len(tied), "tied in it and different here", tied[:3]),
     ]
-    return ", ".join(f"{count} {what} ({'; '.join(first)}{'; ...' if count > 3 else ''})" for count, what, first in reasons if count)
+    return ", ".join(
+        f"{count} {what} ({'; '.join(first)}{'; ...' if count > 3 else ''})"
+        for count, what, first in reasons
+        if count
+    )
 
 
 def _is_like(tensor: "Tensor", expected: "Tensor") -> bool:
-    """Whether a tensor can stand for another: a lazy one has no shape yet, and whole numbers are no weights."""
+    """Whether a tensor can stand for another: a lazy one has no shape yet, and whole numbers are no
+    weights.
+    """
     import torch
 
     if torch.nn.parameter.is_lazy(expected):
         return True
-    kinds = tensor.is_floating_point() == expected.is_floating_point() and tensor.is_complex() == expected.is_complex()
+    kinds = (
+        tensor.is_floating_point() == expected.is_floating_point()
+        and tensor.is_complex() == expected.is_complex()
+    )
     return tensor.shape == expected.shape and kinds and tensor.layout == expected.layout
 
 
@@ -172,23 +239,34 @@ def _described(tensor: "Tensor") -> str:
     return f"{tuple(tensor.shape)}{kind}"
 
 
-def _by_name(expected: "dict[str, Tensor]", weights: "dict[str, Tensor]") -> tuple[list[str], list[str]]:
+def _by_name(
+    expected: "dict[str, Tensor]", weights: "dict[str, Tensor]"
+) -> tuple[list[str], list[str]]:
     missing = [name for name in expected if name not in weights and not name.endswith(OLDER)]
     return missing, [name for name in weights if name not in expected]
 
 
 def _load(net: "nn.Module", weights: "dict[str, Tensor]") -> tuple[list[str], list[str]]:
-    """Names that are missing and unknown when the network loads the weights with its own hooks, which know older names."""
+    """Names that are missing and unknown when the network loads the weights with its own hooks,
+    which know older names.
+    """
     import torch
 
-    net.to(torch.float64 if any(tensor.dtype == torch.float64 for tensor in weights.values()) else torch.float32)  # never half
+    # never half
+    net.to(
+        torch.float64
+        if any(tensor.dtype == torch.float64 for tensor in weights.values())
+        else torch.float32
+    )
     result = net.load_state_dict(weights, strict=False)
     if not hasattr(result, "missing_keys"):  # a network may have a load_state_dict of its own
         return _by_name(net.state_dict(), weights)
     groups = _tensors_of(net)
     missing = [name for name in result.missing_keys if not name.endswith(OLDER)]
     lost = set(missing)
-    return [name for name in missing if set(groups.get(name, [name])) <= lost], list(result.unexpected_keys)
+    return [name for name in missing if set(groups.get(name, [name])) <= lost], list(
+        result.unexpected_keys
+    )
 
 
 def _tensors_of(net: "nn.Module") -> dict[str, list[str]]:
@@ -203,7 +281,11 @@ def _tensors_of(net: "nn.Module") -> dict[str, list[str]]:
 def _has_place(tensor: Any) -> bool:
     import torch
 
-    return isinstance(tensor, torch.Tensor) and not torch.nn.parameter.is_lazy(tensor) and tensor.numel() > 0
+    return (
+        isinstance(tensor, torch.Tensor)
+        and not torch.nn.parameter.is_lazy(tensor)
+        and tensor.numel() > 0
+    )
 
 
 def _one_in_two_names(net: "nn.Module", weights: "dict[str, Tensor]") -> list[str]:

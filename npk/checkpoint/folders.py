@@ -1,4 +1,6 @@
-"""Folders of weights, as Hugging Face has them: one file under a known name, or several with an index beside them."""
+"""Folders of weights, as Hugging Face has them: one file under a known name, or several with an
+index beside them.
+"""
 
 import json
 from collections.abc import Callable
@@ -14,7 +16,12 @@ if TYPE_CHECKING:
 
 # In this order: who saves both kinds means the same weights.
 NAMES = (
-    *("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"),
+    *(
+        "model.safetensors",
+        "model.safetensors.index.json",
+        "pytorch_model.bin",
+        "pytorch_model.bin.index.json",
+    ),
     *("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"),
 )
 
@@ -35,15 +42,20 @@ def weights_in(folder: Path) -> Path:
         return found[0]
     if not found:
         raise CheckpointError(
-            f"{folder} is a folder without weights. Name a checkpoint file, or a folder with {NAMES[0]}, {NAMES[2]} or their index in it."
+            f"{folder} is a folder without weights. Name a checkpoint file, or a folder with "
+            f"{NAMES[0]}, {NAMES[2]} or their index in it."
         )
     names = ", ".join(file.name for file in found[:5])
-    raise CheckpointError(f"{folder} is a folder with {len(found)} checkpoints ({names}). Name the file.")
+    raise CheckpointError(
+        f"{folder} is a folder with {len(found)} checkpoints ({names}). Name the file."
+    )
 
 
 def _files(folder: Path) -> list[Path]:
     usual = [folder / name for name in NAMES if (folder / name).is_file()]
-    return usual[:1] or sorted(file for file in folder.iterdir() if file.suffix.lower() in BY_SUFFIX and file.is_file())
+    return usual[:1] or sorted(
+        file for file in folder.iterdir() if file.suffix.lower() in BY_SUFFIX and file.is_file()
+    )
 
 
 def read_shards(index: Path, read: "Callable[[Path], dict[str, Tensor]]") -> "dict[str, Tensor]":
@@ -57,7 +69,8 @@ def read_shards(index: Path, read: "Callable[[Path], dict[str, Tensor]]") -> "di
         The tensors by name.
 
     Raises:
-        CheckpointError: a damaged index, a file that is missing or elsewhere, or a tensor that is not where the index says.
+        CheckpointError: a damaged index, a file that is missing or elsewhere, or a tensor that is
+            not where the index says.
     """
     places = _weight_map(index)
     state: dict[str, Tensor] = {}
@@ -67,7 +80,10 @@ def read_shards(index: Path, read: "Callable[[Path], dict[str, Tensor]]") -> "di
         wanted = [tensor for tensor, place in places.items() if place == name]
         lost = [tensor for tensor in wanted if tensor not in held]
         if lost:
-            raise CheckpointError(f"{index} says that {lost[0]} is in {name}, and it is not. Copy all files of the folder again.")
+            raise CheckpointError(
+                f"{index} says that {lost[0]} is in {name}, and it is not. Copy "
+                f"all files of the folder again."
+            )
         state |= {tensor: held[tensor] for tensor in wanted}
     return state
 
@@ -76,9 +92,18 @@ def _weight_map(index: Path) -> dict[str, str]:
     try:
         found = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{index} is no index of weights ({first_line(error)}). Name the file with the weights.") from error
+        raise CheckpointError(
+            f"{index} is no index of weights ({first_line(error)}). Name the file with the weights."
+        ) from error
     places = {str(name): str(place) for name, place in found.items()}
-    outside = [place for place in places.values() if place != Path(place).name or place in ("", "..") or "\\" in place]
+    outside = [
+        place
+        for place in places.values()
+        if place != Path(place).name or place in ("", "..") or "\\" in place
+    ]
     if outside or not places:
-        raise CheckpointError(f"{index} names {outside[:1] or 'nothing'} as a file of weights. Only files beside it are read.")
+        raise CheckpointError(
+            f"{index} names {outside[:1] or 'nothing'} as a file of weights. "
+            f"Only files beside it are read."
+        )
     return places

@@ -1,4 +1,6 @@
-"""ONNX operators that gate, in any of their spellings, as the functions of torch that npk reads as gates."""
+"""ONNX operators that gate, in any of their spellings, as the functions of torch that npk reads as
+gates.
+"""
 
 import math
 from typing import Any
@@ -36,7 +38,9 @@ def _smaller(x: Any, y: Any) -> Tensor:
 
 
 def _prelu(a: Attributes, x: Tensor, slopes: Tensor) -> Tensor:
-    """``a["slope"]``: the shape of the slopes in the file, which ONNX lines up with the last axes of x, and torch with axis 1."""
+    """``a["slope"]``: the shape of the slopes in the file, which ONNX lines up with the last axes
+    of x, and torch with axis 1.
+    """
     shape = a.get("slope", slopes.shape)
     if slopes.numel() == 1:
         return F.prelu(x, slopes)
@@ -50,7 +54,9 @@ def _prelu(a: Attributes, x: Tensor, slopes: Tensor) -> Tensor:
 
 
 def _thresholded(a: Attributes, x: Tensor) -> Tensor:
-    """Give x where x > alpha, else 0. The difference is positive just where x is larger: subtraction rounds no difference to 0."""
+    """Give x where x > alpha, else 0. The difference is positive just where x is larger:
+    subtraction rounds no difference to 0.
+    """
     alpha = a.get("alpha", 1.0)
     return F.relu(x) if alpha == 0 else x * is_on(x - alpha)
 
@@ -62,12 +68,20 @@ def _leaky(a: Attributes, x: Tensor) -> Tensor:
 
 def _hard_sigmoid(a: Attributes, x: Tensor) -> Tensor:
     slope, shift = a.get("alpha", 0.2), a.get("beta", 0.5)
-    return F.hardsigmoid(x) if (round(6 * slope, 4), shift) == (1, 0.5) else F.hardtanh(x * slope + shift, 0.0, 1.0)
+    return (
+        F.hardsigmoid(x)
+        if (round(6 * slope, 4), shift) == (1, 0.5)
+        else F.hardtanh(x * slope + shift, 0.0, 1.0)
+    )
 
 
 def _where(a: Attributes, condition: Any, x: Any, y: Any) -> Tensor:
     like = next(value for value in (x, y, condition) if isinstance(value, Tensor))
-    mask = condition if isinstance(condition, Tensor) else torch.as_tensor(np.array(condition), device=like.device)
+    mask = (
+        condition
+        if isinstance(condition, Tensor)
+        else torch.as_tensor(np.array(condition), device=like.device)
+    )
     x, y = plain(x, like), plain(y, like)
     if not isinstance(x, Tensor) and not isinstance(y, Tensor) and {x, y} == {0, 1}:
         return (mask if x else torch.logical_not(mask)).float()

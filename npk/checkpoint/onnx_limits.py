@@ -1,4 +1,6 @@
-"""What an ONNX file from a stranger may ask for while it is read: files, nodes, and values that do not depend on the sample."""
+"""What an ONNX file from a stranger may ask for while it is read: files, nodes, and values that do
+not depend on the sample.
+"""
 
 import math
 from collections.abc import Iterator
@@ -13,16 +15,62 @@ from npk.checkpoint.onnx_sizes import SIZES
 MOST_NODES, MOST_COMPUTED = 200_000, 4_000
 FREE = 1 << 24  # cells of constants that any file may have computed; more go with its size
 _CELLS_A_BYTE = 2
-# Operators whose constants are computed, beside those of a network: their results have the size of what goes in, or one that is told here.
+# Operators whose constants are computed, beside those of a network: their results have the size of
+# what goes in, or one that is told here.
 _ALLOWED = {
     *RULES,
     *SIZES,
-    *("And", "ArgMax", "ArgMin", "CastLike", "Ceil", "Celu", "Constant", "ConstantOfShape", "Cos", "CumSum", "DequantizeLinear", "Equal"),
-    *("EyeLike", "GatherElements", "GatherND", "IsInf", "IsNaN", "Mean", "Mod", "NonZero", "OneHot", "Or", "QuantizeLinear", "Range"),
-    *("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare", "Round", "ScatterElements", "ScatterND", "Sin"),
+    *(
+        "And",
+        "ArgMax",
+        "ArgMin",
+        "CastLike",
+        "Ceil",
+        "Celu",
+        "Constant",
+        "ConstantOfShape",
+        "Cos",
+        "CumSum",
+        "DequantizeLinear",
+        "Equal",
+    ),
+    *(
+        "EyeLike",
+        "GatherElements",
+        "GatherND",
+        "IsInf",
+        "IsNaN",
+        "Mean",
+        "Mod",
+        "NonZero",
+        "OneHot",
+        "Or",
+        "QuantizeLinear",
+        "Range",
+    ),
+    *(
+        "ReduceL1",
+        "ReduceL2",
+        "ReduceLogSum",
+        "ReduceLogSumExp",
+        "ReduceSumSquare",
+        "Round",
+        "ScatterElements",
+        "ScatterND",
+        "Sin",
+    ),
     *("Size", "SpaceToDepth", "Tan", "Tile", "TopK", "Trilu", "Xor"),
 }
-_WINDOWS = ("AveragePool", "Conv", "ConvTranspose", "LRN", "MaxPool", "GlobalAveragePool", "GlobalMaxPool", "InstanceNormalization")
+_WINDOWS = (
+    "AveragePool",
+    "Conv",
+    "ConvTranspose",
+    "LRN",
+    "MaxPool",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "InstanceNormalization",
+)
 _SLOW = (
     *_WINDOWS,
     "Erf",
@@ -47,7 +95,8 @@ def external_tensors(model: Any) -> Iterator[Any]:
 
 
 def check_external(model: Any, folder: Path) -> None:
-    """Each external tensor lies in a plain file in the folder of the model, once, and has the bytes of its shape.
+    """Each external tensor lies in a plain file in the folder of the model, once, and has the bytes
+    of its shape.
 
     Raises:
         Excess: a place outside of the folder, a link, or other bytes.
@@ -65,7 +114,10 @@ def check_external(model: Any, folder: Path) -> None:
             or not place.parts
             or any(p.is_symlink() for p in (file, *file.parents[: len(place.parts) - 1]))
         ):
-            raise Excess(f"the external data of {tensor.name} lie outside of its folder: {str(place)[:100]!r}")
+            raise Excess(
+                f"the external data of {tensor.name} lie outside of its folder: "
+                f"{str(place)[:100]!r}"
+            )
         if not file.is_file():
             raise Excess(f"there is no file {str(place)[:100]!r} with its external data")
         size, start = file.stat().st_size, int(entry.get("offset", 0))
@@ -84,7 +136,8 @@ def check_external(model: Any, folder: Path) -> None:
 
 
 def check_nodes(model: Any) -> None:
-    """The functions of a model call each other without end in no case, and make no endless number of nodes.
+    """The functions of a model call each other without end in no case, and make no endless number
+    of nodes.
 
     Raises:
         Excess: they do.
@@ -96,12 +149,17 @@ def check_nodes(model: Any) -> None:
         if key in callers or len(callers) > 50:
             raise Excess(f"its function {key[1]} calls itself, or functions are nested without end")
         if key not in sizes:
-            sizes[key] = sum(size(_key(node), (*callers, key)) if _key(node) in bodies else 1 for node in bodies[key])
+            sizes[key] = sum(
+                size(_key(node), (*callers, key)) if _key(node) in bodies else 1
+                for node in bodies[key]
+            )
             if sizes[key] > MOST_NODES:
                 raise Excess(f"its functions make more than {MOST_NODES:,} nodes")
         return sizes[key]
 
-    whole = sum(size(_key(node), ()) if _key(node) in bodies else 1 for node in _nodes(model.graph.node))
+    whole = sum(
+        size(_key(node), ()) if _key(node) in bodies else 1 for node in _nodes(model.graph.node)
+    )
     for key in bodies:
         size(key, ())
     if whole > MOST_NODES:
@@ -158,7 +216,8 @@ class Budget:
         self._left, self._nodes = FREE + _CELLS_A_BYTE * size, MOST_COMPUTED
 
     def spend(self, node: Any, given: list[Any], attributes: dict[str, Any]) -> None:
-        """Take the cells of a node's result, and a share of the work, from what is left; before they are computed.
+        """Take the cells of a node's result, and a share of the work, from what is left; before
+        they are computed.
 
         Args:
             node: the node.
@@ -169,14 +228,21 @@ class Budget:
             Excess: too little is left, or an operator whose work is not known.
         """
         if node.op_type not in _ALLOWED or node.domain not in ("", "ai.onnx"):
-            raise Excess(f"npk does not compute constants by {node.domain or 'ONNX'} {node.op_type}")
+            raise Excess(
+                f"npk does not compute constants by {node.domain or 'ONNX'} {node.op_type}"
+            )
         if attributes.get("to") == _TEXT:
             raise Excess("npk computes no texts")
-        needed = _needed(node.op_type, [np.asarray(value) for value in given if value is not None], attributes)
+        needed = _needed(
+            node.op_type, [np.asarray(value) for value in given if value is not None], attributes
+        )
         self._left -= needed * (64 if node.op_type in _SLOW else 1)
         self._nodes -= 1
         if self._left < 0 or self._nodes < 0:
-            raise Excess(f"its {node.op_type} and those before it make {FREE:,} values and more, far more than the file has")
+            raise Excess(
+                f"its {node.op_type} and those before it make {FREE:,} values and more, "
+                f"far more than the file has"
+            )
 
 
 def _needed(op: str, given: list[np.ndarray], a: dict[str, Any]) -> int:
@@ -186,7 +252,9 @@ def _needed(op: str, given: list[np.ndarray], a: dict[str, Any]) -> int:
     if op in ("Constant", "ConstantOfShape"):
         return cells(given[0].reshape(-1).tolist()) if given else whole
     if op == "Expand":
-        return whole + cells(np.broadcast_shapes(shape, tuple(np.abs(given[1]).reshape(-1).tolist())))
+        return whole + cells(
+            np.broadcast_shapes(shape, tuple(np.abs(given[1]).reshape(-1).tolist()))
+        )
     if op == "Range":
         start, end, step = (float(value.reshape(())) for value in given)
         return int(min(2.0**62, max(0.0, (end - start) / step))) if step else 0
@@ -200,11 +268,15 @@ def _needed(op: str, given: list[np.ndarray], a: dict[str, Any]) -> int:
     if op == "OneHot":
         return whole + given[0].size * abs(int(given[1].reshape(-1)[0]))
     if op in ("MatMul", "Gemm") and len(given) > 1:
-        return whole + _multiplied(given[0], given[1], shape[0 if a.get("transA") else -1] if shape else 1)
+        return whole + _multiplied(
+            given[0], given[1], shape[0 if a.get("transA") else -1] if shape else 1
+        )
     if op in ("Gather", "GatherND", "GatherElements"):
         return whole + given[1].size * max(1, given[0].size // max(1, min(shape or (1,))))
     if op in _WINDOWS:
-        if any(abs(number) > 64 for value in a.values() if isinstance(value, list) for number in value):
+        if any(
+            abs(number) > 64 for value in a.values() if isinstance(value, list) for number in value
+        ):
             raise Excess(f"its {op} has windows without end")
         return whole + math.prod(value.size + 64 for value in given[:2])
     sides = [value.shape for value in given]
@@ -214,7 +286,11 @@ def _needed(op: str, given: list[np.ndarray], a: dict[str, Any]) -> int:
 
 
 def _resized(given: list[np.ndarray], a: dict[str, Any]) -> int:
-    numbers = [a["scales"]] if "scales" in a else [value.reshape(-1).tolist() for value in given[1:] if value.ndim == 1]
+    numbers = (
+        [a["scales"]]
+        if "scales" in a
+        else [value.reshape(-1).tolist() for value in given[1:] if value.ndim == 1]
+    )
     largest = math.prod(max(1.0, abs(float(number))) for values in numbers for number in values)
     return int(min(2.0**62, largest * max(1, given[0].size)))
 
@@ -222,6 +298,8 @@ def _resized(given: list[np.ndarray], a: dict[str, Any]) -> int:
 def _multiplied(x: np.ndarray, y: np.ndarray, inner: int) -> int:
     """Cells of a product, and its work at sixteen multiplications a cell."""
     batch = [math.prod(value.shape[:-2]) for value in (x, y)]
-    rows, columns = (value.size // max(1, inner * count) for value, count in zip((x, y), batch, strict=True))
+    rows, columns = (
+        value.size // max(1, inner * count) for value, count in zip((x, y), batch, strict=True)
+    )
     result = max(batch) * rows * columns
     return result + result * inner // 16

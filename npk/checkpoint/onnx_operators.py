@@ -1,7 +1,9 @@
-"""ONNX operators as functions of torch, one rule a line where that is enough; those that gate are in ``onnx_gates``.
+"""ONNX operators as functions of torch, one rule a line where that is enough; those that gate are
+in ``onnx_gates``.
 
-A rule takes the node's attributes and then its inputs; an input that is left out is None. Weights and whatever is computed from a sample
-are tensors. Numbers known while loading (shapes, axes, limits) are NumPy arrays.
+A rule takes the node's attributes and then its inputs; an input that is left out is None. Weights
+and whatever is computed from a sample are tensors. Numbers known while loading (shapes, axes,
+limits) are NumPy arrays.
 """
 
 import math
@@ -13,44 +15,77 @@ import torch
 import torch.nn.functional as F
 
 from npk.checkpoint.onnx_gates import GATES
-from npk.checkpoint.onnx_values import Attributes, Tensor, elementwise, given, number, numbers, one, tensor
+from npk.checkpoint.onnx_values import (
+    Attributes,
+    Tensor,
+    elementwise,
+    given,
+    number,
+    numbers,
+    one,
+    tensor,
+)
 
 # windows
 
 
-def _window(a: Attributes, x: Tensor, kernel: Sequence[int]) -> tuple[list[int], list[int], list[int], list[int]]:
+def _window(
+    a: Attributes, x: Tensor, kernel: Sequence[int]
+) -> tuple[list[int], list[int], list[int], list[int]]:
     """Strides, dilations, and cells to pad at the beginning and at the end of each axis."""
     rank, auto = len(kernel), a.get("auto_pad", "NOTSET")
-    strides, dilations, pads = a.get("strides", [1] * rank), a.get("dilations", [1] * rank), a.get("pads", [0] * 2 * rank)
+    strides, dilations, pads = (
+        a.get("strides", [1] * rank),
+        a.get("dilations", [1] * rank),
+        a.get("pads", [0] * 2 * rank),
+    )
     if auto in ("SAME_UPPER", "SAME_LOWER"):
         sides = zip(x.shape[2:], kernel, strides, dilations, strict=True)
         totals = [max(0, (math.ceil(n / s) - 1) * s + (k - 1) * d + 1 - n) for n, k, s, d in sides]
         less = [total // 2 for total in totals]
         more = [total - half for total, half in zip(totals, less, strict=True)]
-        return (strides, dilations, less, more) if auto == "SAME_UPPER" else (strides, dilations, more, less)
+        return (
+            (strides, dilations, less, more)
+            if auto == "SAME_UPPER"
+            else (strides, dilations, more, less)
+        )
     return strides, dilations, list(pads[:rank]), list(pads[rank:])
 
 
-def _padded(x: Tensor, begin: Sequence[int], end: Sequence[int], mode: str = "constant", value: float = 0.0) -> Tensor:
+def _padded(
+    x: Tensor, begin: Sequence[int], end: Sequence[int], mode: str = "constant", value: float = 0.0
+) -> Tensor:
     """Pad the last axes, as many as there are numbers."""
     flat = [side for pair in zip(reversed(begin), reversed(end), strict=True) for side in pair]
-    return F.pad(x, flat, mode=mode, value=value) if mode == "constant" else F.pad(x, flat, mode=mode)
+    return (
+        F.pad(x, flat, mode=mode, value=value) if mode == "constant" else F.pad(x, flat, mode=mode)
+    )
 
 
-def _even(x: Tensor, begin: list[int], end: list[int], value: float = 0.0) -> tuple[Tensor, list[int]]:
-    """Padding that is the same on both sides stays with the window; other padding is done before it."""
+def _even(
+    x: Tensor, begin: list[int], end: list[int], value: float = 0.0
+) -> tuple[Tensor, list[int]]:
+    """Padding that is the same on both sides stays with the window; other padding is done before
+    it.
+    """
     return (x, begin) if begin == end else (_padded(x, begin, end, value=value), [0] * len(begin))
 
 
 def _conv(a: Attributes, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
     strides, dilations, begin, end = _window(a, x, w.shape[2:])
     x, padding = _even(x, begin, end)
-    return (F.conv1d, F.conv2d, F.conv3d)[w.dim() - 3](x, w, b, strides, padding, dilations, a.get("group", 1))
+    return (F.conv1d, F.conv2d, F.conv3d)[w.dim() - 3](
+        x, w, b, strides, padding, dilations, a.get("group", 1)
+    )
 
 
 def _conv_transpose(a: Attributes, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
     strides, dilations, begin, end = _window({**a, "auto_pad": "NOTSET"}, x, w.shape[2:])
-    if a.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or "output_shape" in a or begin != end:
+    if (
+        a.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+        or "output_shape" in a
+        or begin != end
+    ):
         raise NotImplementedError("a ConvTranspose with auto_pad, output_shape or uneven pads")
     extra = a.get("output_padding", [0] * len(strides))
     function = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[w.dim() - 3]
@@ -58,18 +93,25 @@ def _conv_transpose(a: Attributes, x: Tensor, w: Tensor, b: Tensor | None = None
 
 
 def _rounds_up(a: Attributes, x: Tensor, *window: list[int]) -> bool:
-    """Whether more padding at the end than at the beginning is what torch's ``ceil_mode`` does: a last window that leaves the image."""
+    """Whether more padding at the end than at the beginning is what torch's ``ceil_mode`` does: a
+    last window that leaves the image.
+    """
     if a.get("ceil_mode", 0):
         return False
     sides = zip(x.shape[2:], *window, strict=True)
-    rests = [(n + b + e - (k - 1) * d - 1, n + 2 * b - (k - 1) * d - 1, s, e >= b) for n, k, s, d, b, e in sides]
+    rests = [
+        (n + b + e - (k - 1) * d - 1, n + 2 * b - (k - 1) * d - 1, s, e >= b)
+        for n, k, s, d, b, e in sides
+    ]
     return all(more and there // s == -(-here // s) for there, here, s, more in rests)
 
 
 AVERAGE_POOLS: tuple[Callable[..., Tensor], ...] = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
 
 
-def _pool(a: Attributes, x: Tensor, value: float, counted: bool = False) -> tuple[Tensor, list[Any], list[int]]:
+def _pool(
+    a: Attributes, x: Tensor, value: float, counted: bool = False
+) -> tuple[Tensor, list[Any], list[int]]:
     """The padded value, the window (kernel, strides, padding, ceil_mode), and the dilations."""
     kernel = a["kernel_shape"]
     strides, dilations, begin, end = _window(a, x, kernel)
@@ -84,14 +126,19 @@ def _pool(a: Attributes, x: Tensor, value: float, counted: bool = False) -> tupl
 
 def _max_pool(a: Attributes, x: Tensor) -> Tensor:
     x, (kernel, strides, padding, up), dilations = _pool(a, x, -math.inf)
-    return (F.max_pool1d, F.max_pool2d, F.max_pool3d)[len(kernel) - 1](x, kernel, strides, padding, dilations, up)
+    return (F.max_pool1d, F.max_pool2d, F.max_pool3d)[len(kernel) - 1](
+        x, kernel, strides, padding, dilations, up
+    )
 
 
 def _average_pool(a: Attributes, x: Tensor) -> Tensor:
     counted, kernel = bool(a.get("count_include_pad", 0)), a["kernel_shape"]
     begin, end = _window(a, x, kernel)[2:]
-    if not counted and all(k == n + b + e for n, k, b, e in zip(x.shape[2:], kernel, begin, end, strict=True)):
-        return _global_average(a, x)  # one window over all there is; torch refuses windows larger than the image
+    if not counted and all(
+        k == n + b + e for n, k, b, e in zip(x.shape[2:], kernel, begin, end, strict=True)
+    ):
+        # one window over all there is; torch refuses windows larger than the image
+        return _global_average(a, x)
     x, window, dilations = _pool(a, x, 0.0, counted)
     if set(dilations) != {1}:
         raise NotImplementedError("an AveragePool with dilations")
@@ -113,11 +160,15 @@ def _gemm(a: Attributes, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tenso
     """The reader has transposed and scaled a constant w; only then ``linear`` is set."""
     if a.get("linear"):
         return F.linear(x, w, b)
-    product = (x.mT if a.get("transA") else x) @ (w.mT if a.get("transB") else w) * a.get("alpha", 1.0)
+    product = (
+        (x.mT if a.get("transA") else x) @ (w.mT if a.get("transB") else w) * a.get("alpha", 1.0)
+    )
     return product if b is None else product + a.get("beta", 1.0) * b
 
 
-def _batch_norm(a: Attributes, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+def _batch_norm(
+    a: Attributes, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor
+) -> Tensor:
     if a.get("training_mode", 0):
         raise NotImplementedError("a BatchNormalization in training mode")
     return F.batch_norm(x, mean, var, weight, bias, False, 0.0, a.get("epsilon", 1e-5))
@@ -131,7 +182,11 @@ def _softmax(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         if a["opset"] >= 13:
             return function(x, a.get("axis", -1))
         axis = a.get("axis", 1) % x.dim()  # before: over all axes from this one on
-        return function(x.flatten(axis), -1).reshape(x.shape) if axis < x.dim() - 1 else function(x, axis)
+        return (
+            function(x.flatten(axis), -1).reshape(x.shape)
+            if axis < x.dim() - 1
+            else function(x, axis)
+        )
 
     return rule
 
@@ -157,7 +212,11 @@ def _flatten(a: Attributes, x: Tensor) -> Tensor:
 
 def _squeeze(a: Attributes, x: Tensor, axes: Any = None) -> Tensor:
     axes = given(a, "axes", axes)
-    return x.squeeze(tuple(axes if axes is not None else [i for i, side in enumerate(x.shape) if i and side == 1]))
+    return x.squeeze(
+        tuple(
+            axes if axes is not None else [i for i, side in enumerate(x.shape) if i and side == 1]
+        )
+    )
 
 
 def _unsqueeze(a: Attributes, x: Tensor, axes: Any = None) -> Tensor:
@@ -167,10 +226,19 @@ def _unsqueeze(a: Attributes, x: Tensor, axes: Any = None) -> Tensor:
     return x
 
 
-def _slice(a: Attributes, x: Tensor, starts: Any = None, ends: Any = None, axes: Any = None, steps: Any = None) -> Tensor:
+def _slice(
+    a: Attributes,
+    x: Tensor,
+    starts: Any = None,
+    ends: Any = None,
+    axes: Any = None,
+    steps: Any = None,
+) -> Tensor:
     starts, ends = given(a, "starts", starts) or [], given(a, "ends", ends) or []
     axes = given(a, "axes", axes) or list(range(len(starts)))
-    for start, end, axis, step in zip(starts, ends, axes, numbers(steps) if steps is not None else [1] * len(starts), strict=True):
+    for start, end, axis, step in zip(
+        starts, ends, axes, numbers(steps) if steps is not None else [1] * len(starts), strict=True
+    ):
         if step < 0:
             raise NotImplementedError("a Slice with a negative step")
         cut = [slice(None)] * x.dim()
@@ -186,7 +254,9 @@ def _split(a: Attributes, x: Tensor, parts: Any = None) -> tuple[Tensor, ...]:
 
 def _pad(a: Attributes, x: Tensor, pads: Any = None, value: Any = None, axes: Any = None) -> Tensor:
     amounts, mode = given(a, "pads", pads) or [], a.get("mode", "constant")
-    places = [axis % x.dim() for axis in numbers(axes)] if axes is not None else list(range(x.dim()))
+    places = (
+        [axis % x.dim() for axis in numbers(axes)] if axes is not None else list(range(x.dim()))
+    )
     before, after = [0] * x.dim(), [0] * x.dim()
     for i, axis in enumerate(places):
         before[axis], after[axis] = amounts[i], amounts[i + len(places)]
@@ -194,17 +264,31 @@ def _pad(a: Attributes, x: Tensor, pads: Any = None, value: Any = None, axes: An
     if first == x.dim():
         return x
     kind = str({"edge": "replicate", "wrap": "circular"}.get(mode, mode))
-    return _padded(x, before[min(first, 2) :], after[min(first, 2) :], kind, number(a, "value", value, 0.0))
+    return _padded(
+        x, before[min(first, 2) :], after[min(first, 2) :], kind, number(a, "value", value, 0.0)
+    )
 
 
 def _resize(a: Attributes, x: Tensor, *rest: Any) -> Tensor:
     """Nearest neighbors by a whole factor; what else there is, is not followed."""
     scales = a.get("scales") or next(
-        (r for r in rest[-2:] if r is not None and np.asarray(r).dtype.kind == "f" and np.size(r) == x.dim()), None
+        (
+            r
+            for r in rest[-2:]
+            if r is not None and np.asarray(r).dtype.kind == "f" and np.size(r) == x.dim()
+        ),
+        None,
     )
     sizes = rest[2] if len(rest) > 2 else None
-    factors = numbers(np.asarray(scales)) if scales is not None else [n / x.shape[i] if i else 1 for i, n in enumerate(numbers(sizes))]
-    whole = all(float(factor).is_integer() for factor in factors[1:]) and list(factors[:2]) == [1, 1]
+    factors = (
+        numbers(np.asarray(scales))
+        if scales is not None
+        else [n / x.shape[i] if i else 1 for i, n in enumerate(numbers(sizes))]
+    )
+    whole = all(float(factor).is_integer() for factor in factors[1:]) and list(factors[:2]) == [
+        1,
+        1,
+    ]
     if a.get("mode", "nearest") != "nearest" or not whole or "axes" in a:
         raise NotImplementedError(f"a Resize in mode {a.get('mode', 'nearest')} by {factors}")
     return F.interpolate(x, scale_factor=[float(factor) for factor in factors[2:]], mode="nearest")
@@ -215,7 +299,9 @@ def _depth_to_space(a: Attributes, x: Tensor) -> Tensor:
     if a.get("mode", "DCR") == "CRD":
         return F.pixel_shuffle(x, block)
     n, channels, height, width = x.shape
-    parts = x.reshape(n, block, block, channels // block**2, height, width).permute(0, 3, 4, 1, 5, 2)
+    parts = x.reshape(n, block, block, channels // block**2, height, width).permute(
+        0, 3, 4, 1, 5, 2
+    )
     return parts.reshape(n, channels // block**2, height * block, width * block)
 
 
@@ -233,9 +319,13 @@ def _gather(a: Attributes, x: Tensor, indices: Any) -> Tensor:
     axis = a.get("axis", 0)
     if np.ndim(indices) == 0 and not isinstance(indices, Tensor):
         return x.select(axis, int(indices))
-    flat = torch.as_tensor(np.array(indices) if not isinstance(indices, Tensor) else indices, device=x.device)
+    flat = torch.as_tensor(
+        np.array(indices) if not isinstance(indices, Tensor) else indices, device=x.device
+    )
     flat = torch.where(flat < 0, flat + x.shape[axis], flat)
-    return x.index_select(axis, flat.reshape(-1)).reshape(*x.shape[:axis], *flat.shape, *x.shape[axis % x.dim() + 1 :])
+    return x.index_select(axis, flat.reshape(-1)).reshape(
+        *x.shape[:axis], *flat.shape, *x.shape[axis % x.dim() + 1 :]
+    )
 
 
 RULES: dict[str, Callable[..., Any]] = {
@@ -243,7 +333,9 @@ RULES: dict[str, Callable[..., Any]] = {
     "Add": elementwise(lambda x, y: x + y),
     "AveragePool": _average_pool,
     "BatchNormalization": _batch_norm,
-    "Concat": lambda a, *xs: torch.cat([tensor(x, next(y for y in xs if isinstance(y, Tensor))) for x in xs], a["axis"]),
+    "Concat": lambda a, *xs: torch.cat(
+        [tensor(x, next(y for y in xs if isinstance(y, Tensor))) for x in xs], a["axis"]
+    ),
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "DepthToSpace": _depth_to_space,
@@ -258,8 +350,12 @@ RULES: dict[str, Callable[..., Any]] = {
     "GlobalAveragePool": _global_average,
     "GlobalMaxPool": _global_max,
     "Identity": lambda a, x: x,
-    "InstanceNormalization": lambda a, x, w, b: F.instance_norm(x, weight=w, bias=b, eps=a.get("epsilon", 1e-5)),
-    "LRN": lambda a, x: F.local_response_norm(x, a["size"], a.get("alpha", 1e-4), a.get("beta", 0.75), a.get("bias", 1.0)),
+    "InstanceNormalization": lambda a, x, w, b: F.instance_norm(
+        x, weight=w, bias=b, eps=a.get("epsilon", 1e-5)
+    ),
+    "LRN": lambda a, x: F.local_response_norm(
+        x, a["size"], a.get("alpha", 1e-4), a.get("beta", 0.75), a.get("bias", 1.0)
+    ),
     "Log": one(torch.log),
     "LogSoftmax": _softmax(F.log_softmax),
     "MatMul": lambda a, x, y: F.linear(x, y) if a.get("linear") else x @ y,

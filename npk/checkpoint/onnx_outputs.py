@@ -28,7 +28,9 @@ def needed(nodes: Any, results: list[str]) -> list[Any]:
 
 
 def spelled_out(nodes: Any, constants: dict[str, np.ndarray]) -> list[Any]:
-    """The nodes, with each Scaler as the difference and the product that it is; its numbers become constants."""
+    """The nodes, with each Scaler as the difference and the product that it is; its numbers become
+    constants.
+    """
     from onnx import helper
 
     made: list[Any] = []
@@ -36,14 +38,22 @@ def spelled_out(nodes: Any, constants: dict[str, np.ndarray]) -> list[Any]:
         if full_name(node) != f"{ML}.Scaler":
             made.append(node)
             continue
-        numbers = {a.name: np.asarray(helper.get_attribute_value(a), np.float32) for a in node.attribute}
-        steps = [(op, numbers[key]) for op, key in (("Sub", "offset"), ("Mul", "scale")) if key in numbers]
+        numbers = {
+            a.name: np.asarray(helper.get_attribute_value(a), np.float32) for a in node.attribute
+        }
+        steps = [
+            (op, numbers[key])
+            for op, key in (("Sub", "offset"), ("Mul", "scale"))
+            if key in numbers
+        ]
         value = node.input[0]
         for i, (op, number) in enumerate(steps):
             held = f"{node.output[0]}/{op}"
             constants[held] = number
             result = node.output[0] if i == len(steps) - 1 else f"{node.output[0]}/shifted"
-            made.append(helper.make_node(op, [value, held], [result], f"{node.name or node.output[0]}_{op}"))
+            made.append(
+                helper.make_node(op, [value, held], [result], f"{node.name or node.output[0]}_{op}")
+            )
             value = result
         if not steps:
             made.append(helper.make_node("Identity", [value], [node.output[0]], node.name))
@@ -51,7 +61,8 @@ def spelled_out(nodes: Any, constants: dict[str, np.ndarray]) -> list[Any]:
 
 
 def module_names(nodes: list[Any], constants: dict[str, np.ndarray], taken: Any) -> dict[str, Any]:
-    """The nodes that become modules, by the names of these: their own, where they can be the name of a module.
+    """The nodes that become modules, by the names of these: their own, where they can be the name
+    of a module.
 
     Args:
         nodes: of the graph, in order.
@@ -72,7 +83,8 @@ def module_names(nodes: list[Any], constants: dict[str, np.ndarray], taken: Any)
 
 
 def chosen(path: Path, output: int | str, results: list[str], modules: dict[str, Any]) -> str:
-    """The value that an output names: the output of a module, a value of the graph by its own name, or the number of a result.
+    """The value that an output names: the output of a module, a value of the graph by its own name,
+    or the number of a result.
 
     Args:
         path: of the file, for the message.
@@ -100,16 +112,20 @@ def chosen(path: Path, output: int | str, results: list[str], modules: dict[str,
         made = [name for name in node.output if name]
         if len(made) == 1:
             return made[0]
-        raise UnsupportedGraphError(f"{path}: {output!r} gives {len(made)} values. Choose one of them: {', '.join(made)}.")
+        raise UnsupportedGraphError(
+            f"{path}: {output!r} gives {len(made)} values. Choose one of them: {', '.join(made)}."
+        )
     near = difflib.get_close_matches(str(output), [*modules, *values], n=3, cutoff=0.4)
     remedy = f"Did you mean {' or '.join(near)}?" if near else "npk inspect shows its modules."
     raise UnsupportedGraphError(
-        f"{path} has no output {output!r}: its outputs are {', '.join(results)}, and no node has that name. {remedy}"
+        f"{path} has no output {output!r}: its outputs are {', '.join(results)}, and no node has "
+        f"that name. {remedy}"
     )
 
 
 def last_before(modules: dict[str, Any], unknown: set[str]) -> list[str]:
-    """The modules whose values go into operators that cannot be read, and that need none of these themselves.
+    """The modules whose values go into operators that cannot be read, and that need none of these
+    themselves.
 
     Args:
         modules: the nodes by the names of their modules, in order.

@@ -1,8 +1,9 @@
 """ONNX files as networks of torch: one module a node, weights as parameters.
 
-What does not depend on the input is computed while loading, by the reference implementation of the package ``onnx``. The rest is the table
-of ``onnx_operators``, and of ``onnx_sizes`` for shapes. Files that were made for one batch size take every batch size; a network that
-mixes its samples is refused.
+What does not depend on the input is computed while loading, by the reference implementation of the
+package ``onnx``. The rest is the table of ``onnx_operators``, and of ``onnx_sizes`` for shapes.
+Files that were made for one batch size take every batch size; a network that mixes its samples is
+refused.
 """
 
 from collections.abc import Iterator
@@ -16,7 +17,14 @@ from torch import nn
 from npk.checkpoint.files import first_line, quiet_torch
 from npk.checkpoint.onnx_limits import Budget, Excess, cells, check_external, check_nodes
 from npk.checkpoint.onnx_operators import RULES
-from npk.checkpoint.onnx_outputs import chosen, full_name, last_before, module_names, needed, spelled_out
+from npk.checkpoint.onnx_outputs import (
+    chosen,
+    full_name,
+    last_before,
+    module_names,
+    needed,
+    spelled_out,
+)
 from npk.checkpoint.onnx_sizes import SIZES
 from npk.errors import CheckpointError, MissingPackageError, UnsupportedGraphError
 
@@ -31,19 +39,21 @@ WEIGHTS = {
     "MatMul": ("", "weight"),
     "PRelu": ("", "weight"),
 }
-# Operators whose constants are values beside computed values; elsewhere constants are sizes, limits and the like.
+# Operators whose constants are values beside computed values; elsewhere constants are sizes, limits
+# and the like.
 VALUES = ("Add", "Concat", "Div", "MatMul", "Mul", "Pow", "Sub", "Sum")
 
 
 def read_onnx(path: Path, output: int | str | None = None) -> nn.Module:
-    """The network of an ONNX file, in evaluation mode; of the nodes before ``output`` alone, where that is given."""
+    """The network of an ONNX file, in evaluation mode; of the nodes before ``output`` alone."""
     model = _model(path)
     graph = model.graph
     constants = {tensor.name: _array(path, tensor) for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in constants]
     if len(inputs) != 1:
         raise CheckpointError(
-            f"{path} has {len(inputs)} inputs ({', '.join(i.name for i in inputs)}); npk reads networks of one. "
+            f"{path} has {len(inputs)} inputs ({', '.join(i.name for i in inputs)}); npk reads "
+            f"networks of one. "
             "Export a network of one input."
         )
     opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
@@ -63,7 +73,8 @@ def _model(path: Path) -> Any:
         from onnx import inliner
     except ImportError as error:
         raise MissingPackageError(
-            f"{path}: ONNX files need the package onnx, which is missing. Install it: pip install 'npk[onnx]'."
+            f"{path}: ONNX files need the package onnx, which is missing. Install it: pip install "
+            f"'npk[onnx]'."
         ) from error
     try:
         model = onnx.load(path, load_external_data=False)
@@ -73,15 +84,18 @@ def _model(path: Path) -> Any:
         if not model.graph.node or not model.graph.output:
             raise ValueError("it holds no graph")
         model = inliner.inline_local_functions(model) if model.functions else model
-    except Exception as error:  # protobuf, missing files of external data, the checker: each has kinds of its own
+    # protobuf, missing files of external data, the checker: each has kinds of its own
+    except Exception as error:
         raise CheckpointError(
-            f"{path} is truncated, no ONNX file, or its external data are missing ({first_line(error)}). Copy or export it again."
+            f"{path} is truncated, no ONNX file, or its external data are missing "
+            f"({first_line(error)}). Copy or export it again."
         ) from error
     versions = [o.version for o in model.opset_import if o.domain in ("", "ai.onnx")]
     newest = onnx.defs.onnx_opset_version()
     if not versions or not OLDEST <= versions[0] <= newest:
         raise CheckpointError(
-            f"{path} uses ONNX operator set {versions[0] if versions else 'of nobody'}; npk reads {OLDEST} to {newest} here. "
+            f"{path} uses ONNX operator set {versions[0] if versions else 'of nobody'}; npk reads "
+            f"{OLDEST} to {newest} here. "
             "Convert it with onnx.version_converter, or update onnx."
         )
     return model
@@ -94,18 +108,29 @@ def _array(path: Path, tensor: Any) -> np.ndarray:
         cells(tensor.dims)
         return _not_half(numpy_helper.to_array(tensor))
     except Exception as error:
-        raise CheckpointError(f"{path}: the weight {tensor.name} cannot be read ({first_line(error)}). Export it again.") from error
+        raise CheckpointError(
+            f"{path}: the weight {tensor.name} cannot be read "
+            f"({first_line(error)}). Export it again."
+        ) from error
 
 
 def _not_half(array: np.ndarray) -> np.ndarray:
     """Half precision (bfloat16 has a kind of its own in NumPy) becomes float32."""
-    return array.astype(np.float32) if array.dtype == np.float16 or array.dtype.name == "bfloat16" else array
+    return (
+        array.astype(np.float32)
+        if array.dtype == np.float16 or array.dtype.name == "bfloat16"
+        else array
+    )
 
 
 class OnnxNode(nn.Module):
-    """One node: its rule, its attributes, its constants, and the names of the values that it takes and gives."""
+    """One node: its rule, its attributes, its constants, and the names of the values that it takes
+    and gives.
+    """
 
-    def __init__(self, op: str, rule: Any, attributes: dict[str, Any], inputs: list[str], outputs: list[str]) -> None:
+    def __init__(
+        self, op: str, rule: Any, attributes: dict[str, Any], inputs: list[str], outputs: list[str]
+    ) -> None:
         super().__init__()
         self.op, self.rule, self.attributes = op, rule, attributes
         self.inputs, self.outputs = inputs, outputs
@@ -120,7 +145,8 @@ class OnnxNode(nn.Module):
             return self.rule(self.attributes, *inputs)
         except NotImplementedError as error:
             raise UnsupportedGraphError(
-                f"the ONNX node that makes {self.outputs[0]!r} is {error}, which npk does not follow. Export the network without it."
+                f"the ONNX node that makes {self.outputs[0]!r} is {error}, which npk does not "
+                f"follow. Export the network without it."
             ) from error
 
     def _input(self, i: int, rest: Iterator[Any]) -> Any:
@@ -131,7 +157,11 @@ class OnnxNode(nn.Module):
     @property
     def computed(self) -> list[str]:
         """The names of the inputs that are computed."""
-        return [name for i, name in enumerate(self.inputs) if i not in self.constants and i not in self.weights]
+        return [
+            name
+            for i, name in enumerate(self.inputs)
+            if i not in self.constants and i not in self.weights
+        ]
 
 
 class OnnxNetwork(nn.Module):
@@ -150,7 +180,9 @@ class OnnxNetwork(nn.Module):
         for node in self.children():
             assert isinstance(node, OnnxNode)
             result = node(*(values[name] for name in node.computed))
-            values.update(zip(node.outputs, result if isinstance(result, tuple) else (result,), strict=False))
+            values.update(
+                zip(node.outputs, result if isinstance(result, tuple) else (result,), strict=False)
+            )
         results = tuple(values[name] for name in self.results)
         return results[0] if len(results) == 1 else results
 
@@ -158,10 +190,21 @@ class OnnxNetwork(nn.Module):
 class _Builder:
     """Reads the nodes of a graph, in order."""
 
-    def __init__(self, path: Path, opset: int, batch: int | None, constants: dict[str, np.ndarray], budget: Budget) -> None:
+    def __init__(
+        self,
+        path: Path,
+        opset: int,
+        batch: int | None,
+        constants: dict[str, np.ndarray],
+        budget: Budget,
+    ) -> None:
         self.path, self.opset, self.batch, self.budget = path, opset, batch, budget
         self.constants = constants
-        self.origins = {name: {name} for name, value in constants.items() if value.dtype.kind == "f" and value.ndim > 1}
+        self.origins = {
+            name: {name}
+            for name, value in constants.items()
+            if value.dtype.kind == "f" and value.ndim > 1
+        }
         self.sizes: set[str] = set()  # values that are shapes, or come of shapes alone
         self.unknown: set[str] = set()
         self.unread: set[int] = set()  # the nodes of these
@@ -183,23 +226,39 @@ class _Builder:
             lost = [name for name in computed if name not in known]
             if lost:
                 raise CheckpointError(
-                    f"{self.path} is damaged: no node makes {lost[0]!r}, which {node.op_type} takes. Copy or export it again."
+                    f"{self.path} is damaged: no node makes {lost[0]!r}, which {node.op_type} "
+                    f"takes. Copy or export it again."
                 )
             if not computed:
                 self._fold(node)
             else:
                 known.update(node.output)
-                made[names[id(node)]] = self._node(node, all(name in self.sizes for name in computed))
+                made[names[id(node)]] = self._node(
+                    node, all(name in self.sizes for name in computed)
+                )
         if self.unknown:
-            self._refuse_unknown({names[id(node)]: node for node in nodes if id(node) in names and names[id(node)] in made})
+            self._refuse_unknown(
+                {
+                    names[id(node)]: node
+                    for node in nodes
+                    if id(node) in names and names[id(node)] in made
+                }
+            )
         return OnnxNetwork(source, results, made)
 
     def _refuse_unknown(self, modules: dict[str, Any]) -> None:
         """Name the operators, all at once, and the values before them."""
-        before = last_before(modules, {name for name, node in modules.items() if id(node) in self.unread})
-        choice = f", or choose the values before them: --output {before[0]}, output={before[0]!r}" if before else ""
+        before = last_before(
+            modules, {name for name, node in modules.items() if id(node) in self.unread}
+        )
+        choice = (
+            (f", or choose the values before them: --output {before[0]}, output={before[0]!r}")
+            if before
+            else ""
+        )
         raise CheckpointError(
-            f"{self.path} uses ONNX operators that npk does not read: {', '.join(sorted(self.unknown))}. "
+            f"{self.path} uses ONNX operators that npk does not read: "
+            f"{', '.join(sorted(self.unknown))}. "
             f"Export the network without them{choice}."
         )
 
@@ -210,7 +269,8 @@ class _Builder:
             values = self._evaluated(node, given)
         except Exception as error:
             raise CheckpointError(
-                f"{self.path}: the constant {node.output[0]} cannot be computed ({first_line(error)}). Export the file again, simplified."
+                f"{self.path}: the constant {node.output[0]} cannot be computed "
+                f"({first_line(error)}). Export the file again, simplified."
             ) from error
         origins = set().union(*(self.origins.get(name, set()) for name in node.input))
         for name, value in zip(node.output, values, strict=False):
@@ -219,7 +279,9 @@ class _Builder:
                 self.origins[name] = origins
 
     def _evaluated(self, node: Any, given: list[Any]) -> list[Any]:
-        """By the reference, else by our own rules: the reference does not know the older forms of all operators."""
+        """By the reference, else by our own rules: the reference does not know the older forms of
+        all operators.
+        """
         from onnx import numpy_helper
         from onnx.reference import ReferenceEvaluator
 
@@ -232,7 +294,12 @@ class _Builder:
         self.budget.spend(node, given, attributes)
         try:
             evaluator = ReferenceEvaluator(node, opsets={node.domain: self.opset})
-            return list(evaluator.run(None, {name: value for name, value in zip(node.input, given, strict=True) if name}))
+            return list(
+                evaluator.run(
+                    None,
+                    {name: value for name, value in zip(node.input, given, strict=True) if name},
+                )
+            )
         except Exception:
             if node.op_type not in RULES or not given:
                 raise
@@ -241,17 +308,31 @@ class _Builder:
         return list(result) if isinstance(result, tuple) else [result]
 
     def _attributes(self, node: Any) -> dict[str, Any]:
-        return {"opset": self.opset, "batch": self.batch, "outputs": len(node.output)} | dict(map(_attribute, node.attribute))
+        return {"opset": self.opset, "batch": self.batch, "outputs": len(node.output)} | dict(
+            map(_attribute, node.attribute)
+        )
 
     def _node(self, node: Any, sizes: bool) -> OnnxNode:
         table = SIZES if sizes else RULES
-        used_twice = len(node.output) > 1 and node.op_type not in ("Split", "Dropout", "BatchNormalization") and any(node.output[1:])
+        used_twice = (
+            len(node.output) > 1
+            and node.op_type not in ("Split", "Dropout", "BatchNormalization")
+            and any(node.output[1:])
+        )
         if full_name(node) not in table or used_twice:
             self.unread.add(id(node))
-            self.unknown.add(f"{full_name(node)}{' with several outputs' if used_twice else ''}{' of shapes' if sizes else ''}")
+            self.unknown.add(
+                f"{full_name(node)}{' with several outputs' if used_twice else ''}{' of shapes' if sizes else ''}"
+            )
         if sizes or node.op_type == "Shape":
             self.sizes.update(node.output)
-        made = OnnxNode(node.op_type, table.get(node.op_type), self._attributes(node), list(node.input), list(node.output))
+        made = OnnxNode(
+            node.op_type,
+            table.get(node.op_type),
+            self._attributes(node),
+            list(node.input),
+            list(node.output),
+        )
         if not sizes:
             made.attributes["linear"] = self._is_linear(made)
         for i, name in enumerate(made.inputs):
@@ -260,7 +341,9 @@ class _Builder:
         return made
 
     def _is_linear(self, node: OnnxNode) -> bool:
-        """Whether a product is a linear layer: its second factor is a constant matrix, and so is what is added."""
+        """Whether a product is a linear layer: its second factor is a constant matrix, and so is
+        what is added.
+        """
         weight, bias = (self.constants.get(name) for name in [*node.inputs[1:3], "", ""][:2])
         if weight is None or weight.ndim != 2 or node.op not in ("MatMul", "Gemm"):
             return False
@@ -271,13 +354,23 @@ class _Builder:
         """A constant input: a parameter if it is a weight, else an array."""
         value = self.constants[name]
         layer = WEIGHTS.get(node.op, ())
-        if sizes or value.dtype.kind != "f" or not ((i < len(layer) and layer[i]) or (node.op in VALUES and value.size > 1)):
+        if (
+            sizes
+            or value.dtype.kind != "f"
+            or not ((i < len(layer) and layer[i]) or (node.op in VALUES and value.size > 1))
+        ):
             node.constants[i] = value
             return
         form, value = self._form(node, i, value)
         self._check_one_form(name, form)
         known = self.parameters.setdefault((name, form), torch.tensor(value))
-        node.weights[i] = layer[i] if i < len(layer) and layer[i] else f"constant_{i}" if node.weights else "constant"
+        node.weights[i] = (
+            layer[i]
+            if i < len(layer) and layer[i]
+            else f"constant_{i}"
+            if node.weights
+            else "constant"
+        )
         if node.weights[i].startswith("running"):
             node.register_buffer(node.weights[i], known)
         else:
@@ -298,15 +391,19 @@ class _Builder:
             return f"{'turned' if turned else 'plain'} {alpha}", np.ascontiguousarray(
                 (value.T if turned else value) * value.dtype.type(alpha)
             )
-        beta, width = a.get("beta", 1.0), self.constants[node.inputs[1]].shape[0 if a.get("transB", 0) else 1]
+        beta, width = (
+            a.get("beta", 1.0),
+            self.constants[node.inputs[1]].shape[0 if a.get("transB", 0) else 1],
+        )
         return f"bias {beta}", np.broadcast_to(value.reshape(-1), (width,)) * value.dtype.type(beta)
 
     def _check_one_form(self, name: str, form: str) -> None:
-        """Two layers that use one weight in two forms would look as if they had weights of their own."""
+        """Two layers with one weight in two forms would seem to have weights of their own."""
         for origin in self.origins.get(name, ()):
             if self.forms.setdefault(origin, (name, form)) != (name, form):
                 raise UnsupportedGraphError(
-                    f"{self.path}: the weight {origin} is used in two forms, as it is and transposed or scaled. "
+                    f"{self.path}: the weight {origin} is used in two forms, as it is and "
+                    f"transposed or scaled. "
                     "Give each layer a weight of its own."
                 )
 
@@ -320,11 +417,13 @@ def _attribute(attribute: Any) -> tuple[str, Any]:
     from onnx import helper
 
     value = helper.get_attribute_value(attribute)
-    return attribute.name, value.decode() if isinstance(value, bytes) else list(value) if isinstance(value, list | tuple) else value
+    return attribute.name, value.decode() if isinstance(value, bytes) else list(
+        value
+    ) if isinstance(value, list | tuple) else value
 
 
 def _check_samples_apart(path: Path, net: OnnxNetwork) -> None:
-    """Each sample must have the output that it has alone; a file made for a batch of one may have fixed the batch anywhere."""
+    """Each sample has the output that it has alone: a file may have fixed the batch anywhere."""
     generator = torch.Generator().manual_seed(0)
     kind = next((p.dtype for p in net.parameters() if p.is_floating_point()), torch.float32)
     try:
@@ -337,18 +436,28 @@ def _check_samples_apart(path: Path, net: OnnxNetwork) -> None:
         raise
     except Exception as error:
         raise CheckpointError(
-            f"{path} does not run on samples of shape {net.input_shape} ({first_line(error)}). Export it again."
+            f"{path} does not run on samples of shape {net.input_shape} ({first_line(error)}). "
+            f"Export it again."
         ) from error
     if not agree:
-        raise CheckpointError(f"{path} mixes the samples of a batch: it was made for one batch size. Export it with a dynamic batch axis.")
+        raise CheckpointError(
+            f"{path} mixes the samples of a batch: it was made for one batch "
+            f"size. Export it with a dynamic batch axis."
+        )
 
 
 def _agree(together: Any, apart: list[Any]) -> bool:
     """Whether each output of a batch is made of those of its samples."""
     for i, whole in enumerate(together if isinstance(together, tuple) else (together,)):
         parts = torch.cat([part[i] if isinstance(part, tuple) else part for part in apart])
-        limit = 1e-3 * float(parts.double().abs().nan_to_num(posinf=0.0).max()) if parts.numel() else 0.0
-        if whole.shape != parts.shape or not torch.allclose(whole.double(), parts.double(), rtol=1e-3, atol=limit, equal_nan=True):
+        limit = (
+            1e-3 * float(parts.double().abs().nan_to_num(posinf=0.0).max())
+            if parts.numel()
+            else 0.0
+        )
+        if whole.shape != parts.shape or not torch.allclose(
+            whole.double(), parts.double(), rtol=1e-3, atol=limit, equal_nan=True
+        ):
             return False
     return True
 
@@ -361,7 +470,11 @@ def _check_sizes(net: OnnxNetwork, kind: torch.dtype) -> None:
 
     def count(node: nn.Module, _: Any, result: Any) -> None:
         nonlocal made
-        made += sum(value.numel() for value in (result if isinstance(result, tuple) else (result,)) if isinstance(value, torch.Tensor))
+        made += sum(
+            value.numel()
+            for value in (result if isinstance(result, tuple) else (result,))
+            if isinstance(value, torch.Tensor)
+        )
         if made > MOST_CELLS:
             raise Excess(f"its values for three samples have more than {MOST_CELLS:,} cells")
 

@@ -1,6 +1,7 @@
 """ONNX operators that exporters apply to shapes, as functions of NumPy.
 
-The arrays hold objects: under ``torch.export`` the batch size is a symbol. As in ``onnx_operators``, a rule takes attributes, then inputs.
+The arrays hold objects: under ``torch.export`` the batch size is a symbol. As in
+    ``onnx_operators``, a rule takes attributes, then inputs.
 """
 
 import math
@@ -18,7 +19,9 @@ def _sizes(value: Any) -> np.ndarray:
 
 def _size_slice(a: Attributes, x: np.ndarray, *rest: Any) -> np.ndarray:
     names = ("starts", "ends", "axes", "steps")
-    start, end, _, step = (given(a, n, rest[i] if i < len(rest) else None) or [None] for i, n in enumerate(names))
+    start, end, _, step = (
+        given(a, n, rest[i] if i < len(rest) else None) or [None] for i, n in enumerate(names)
+    )
     return x[start[0] : end[0] : step[0]]
 
 

@@ -1,4 +1,6 @@
-"""What rules of ONNX operators have in common: attributes, numbers known while loading, constants beside computed tensors."""
+"""What rules of ONNX operators have in common: attributes, numbers known while loading, constants
+beside computed tensors.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +14,9 @@ Tensor = torch.Tensor
 
 def numbers(values: Any) -> list[Any]:
     """A shape, a list of axes and the like, as a list."""
-    return values.reshape(-1).tolist() if isinstance(values, np.ndarray) else [int(v) for v in values]
+    return (
+        values.reshape(-1).tolist() if isinstance(values, np.ndarray) else [int(v) for v in values]
+    )
 
 
 def given(a: Attributes, name: str, values: Any) -> list[Any] | None:
@@ -30,12 +34,15 @@ def tensor(value: Any, like: Tensor) -> Tensor:
     """A constant beside a tensor; a tensor stays what it is."""
     if isinstance(value, Tensor):
         return value
-    found = torch.as_tensor(np.array(value), device=like.device)  # a copy: arrays of a file cannot be written
+    # a copy: arrays of a file cannot be written
+    found = torch.as_tensor(np.array(value), device=like.device)
     return found.to(like.dtype) if found.is_floating_point() else found
 
 
 def plain(value: Any, beside: Tensor) -> Any:
-    """A constant as a number, where all its cells are one and it does not stretch the tensor beside it; else a tensor."""
+    """A constant as a number, where all its cells are one and it does not stretch the tensor beside
+    it; else a tensor.
+    """
     if isinstance(value, Tensor) or not np.size(value) or np.ndim(value) > beside.dim():
         return tensor(value, beside)
     cells, axes = np.asarray(value), range(beside.dim() - np.ndim(value), beside.dim())

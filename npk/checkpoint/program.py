@@ -20,18 +20,24 @@ def to_pt2(net: "nn.Module", example: "Tensor") -> bytes:
     import torch
 
     if example.ndim < 2 or len(example) == 0:
-        raise OptionError(f"example has shape {tuple(example.shape)}. Give one input or more, (n, *input_shape).")
+        raise OptionError(
+            f"example has shape {tuple(example.shape)}. Give one input or more, (n, *input_shape)."
+        )
     net = copy.deepcopy(net).cpu().eval()
     kind = next((p.dtype for p in net.parameters() if p.is_floating_point()), torch.float32)
-    batch = example[:1].detach().cpu().to(kind).repeat(2, *[1] * (example.ndim - 1))  # two: a batch of 1 is taken for a constant
+    # two: a batch of 1 is taken for a constant
+    batch = example[:1].detach().cpu().to(kind).repeat(2, *[1] * (example.ndim - 1))
     buffer = io.BytesIO()
     try:
         with quiet_torch():
-            program = torch.export.export(net, (batch,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+            program = torch.export.export(
+                net, (batch,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)
+            )
             torch.export.save(program, buffer)
     except Exception as error:
         raise CheckpointError(
-            f"torch.export cannot export this {type(net).__name__} ({first_line(error)}). Save it as .safetensors and load it with arch."
+            f"torch.export cannot export this {type(net).__name__} ({first_line(error)}). Save it "
+            f"as .safetensors and load it with arch."
         ) from error
     return buffer.getvalue()
 
@@ -50,7 +56,8 @@ def read_pt2(path: Path) -> "nn.Module":
         raise
     except Exception as error:
         raise CheckpointError(
-            f"{path} cannot be read by torch {torch.__version__} ({first_line(error)}). Was it written by torch.export.save?"
+            f"{path} cannot be read by torch {torch.__version__} ({first_line(error)}). Was it "
+            f"written by torch.export.save?"
         ) from error
     net.eval = types.MethodType(_stay, net)  # torch's own eval() of an exported graph raises
     for module in net.modules():

@@ -1,4 +1,6 @@
-"""The graph of a ``.pt2`` file and the table of its weights: every name and number in them is one that torch itself would have written."""
+"""The graph of a ``.pt2`` file and the table of its weights: every name and number in them is one
+that torch itself would have written.
+"""
 
 import ast
 import json
@@ -16,11 +18,50 @@ _TARGET = re.compile(
 )
 _WORD = re.compile(r"[\w.:+ -]{0,300}", re.ASCII)
 _SYMBOLIC = (
-    *("Symbol", "Integer", "Rational", "Add", "Mul", "Pow", "Mod", "PythonMod", "FloorDiv", "CleanDiv", "CeilDiv", "Max", "Min"),
-    *("Eq", "Ne", "Equality", "Unequality", "Ge", "Gt", "Le", "Lt", "And", "Or", "Not", "Piecewise", "ExprCondPair", "Where"),
-    *("GreaterThan", "LessThan", "StrictGreaterThan", "StrictLessThan", "IntTrueDiv", "ToFloat", "TruncToInt", "Float"),
+    *(
+        "Symbol",
+        "Integer",
+        "Rational",
+        "Add",
+        "Mul",
+        "Pow",
+        "Mod",
+        "PythonMod",
+        "FloorDiv",
+        "CleanDiv",
+        "CeilDiv",
+        "Max",
+        "Min",
+    ),
+    *(
+        "Eq",
+        "Ne",
+        "Equality",
+        "Unequality",
+        "Ge",
+        "Gt",
+        "Le",
+        "Lt",
+        "And",
+        "Or",
+        "Not",
+        "Piecewise",
+        "ExprCondPair",
+        "Where",
+    ),
+    *(
+        "GreaterThan",
+        "LessThan",
+        "StrictGreaterThan",
+        "StrictLessThan",
+        "IntTrueDiv",
+        "ToFloat",
+        "TruncToInt",
+        "Float",
+    ),
 )
-_KEPT = ("stack_trace", "nn_module_stack", "torch_fn")  # of what a node remembers: where it was written
+# of what a node remembers: where it was written
+_KEPT = ("stack_trace", "nn_module_stack", "torch_fn")
 _CONTAINERS = (None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict")
 _MOST = 1 << 62
 ALWAYS_ALLOWED = 1 << 20  # cells of a weight that repeats a few of its record by strides of 0
@@ -65,10 +106,19 @@ def checked_weights(table: Any, sizes: dict[str, int]) -> Any:
         raise Refused("it is no table of weights")
     for name, entry in entries.items():
         _check_word(name)
-        if not isinstance(entry, dict) or set(entry) != {"path_name", "is_param", "use_pickle", "tensor_meta"}:
+        if not isinstance(entry, dict) or set(entry) != {
+            "path_name",
+            "is_param",
+            "use_pickle",
+            "tensor_meta",
+        }:
             raise Refused(f"it says of {name} what torch does not say")
         record, meta = entry["path_name"], entry["tensor_meta"]
-        if entry["use_pickle"] is not False or type(entry["is_param"]) is not bool or not isinstance(meta, dict):
+        if (
+            entry["use_pickle"] is not False
+            or type(entry["is_param"]) is not bool
+            or not isinstance(meta, dict)
+        ):
             raise Refused(f"{name} is pickled")
         if not re.fullmatch(r"(weight|tensor)_\d{1,6}", str(record)) or record not in sizes:
             raise Refused(f"{name} is in no record of plain numbers")
@@ -85,15 +135,20 @@ def _check_extent(name: str, meta: dict[str, Any], size: int) -> None:
     except (KeyError, TypeError) as error:
         raise Refused(f"{name} is of a kind that npk does not know") from error
     numbers = [*sides, *strides, offset]
-    if len(sides) != len(strides) or not all(type(number) is int and 0 <= number < _MOST for number in numbers):
+    if len(sides) != len(strides) or not all(
+        type(number) is int and 0 <= number < _MOST for number in numbers
+    ):
         raise Refused(f"{name} has no shape")
     last = offset + sum((side - 1) * stride for side, stride in zip(sides, strides, strict=True))
-    if math.prod(sides) and ((last + 1) * cell > size or math.prod(sides) > max(size, ALWAYS_ALLOWED)):
+    if math.prod(sides) and (
+        (last + 1) * cell > size or math.prod(sides) > max(size, ALWAYS_ALLOWED)
+    ):
         raise Refused(f"{name} has the shape {sides}, and its record has {size:,} bytes")
 
 
 def checked_graph(program: Any) -> Any:
-    """The graph without its guards; every operator is of PyTorch, every name is one, every expression is of sizes.
+    """The graph without its guards; every operator is of PyTorch, every name is one, every
+    expression is of sizes.
 
     Args:
         program: the parsed graph.
@@ -123,7 +178,11 @@ def _walked(value: Any, key: str) -> Any:
     if isinstance(value, str):
         return _text(value, key)
     if isinstance(value, int) and abs(value) > _MOST * 2:
-        raise Refused(f"it holds the number {value:.3g}" if abs(value) < 1e300 else "it holds a number of endless digits")
+        raise Refused(
+            f"it holds the number {value:.3g}"
+            if abs(value) < 1e300
+            else "it holds a number of endless digits"
+        )
     return value
 
 
@@ -156,7 +215,11 @@ def _check_target(target: str) -> None:
         raise Refused(f"{target[:100]!r} is no operator that npk knows")
     if target.startswith(("torch.ops.aten.", "torch.ops.npk.")):
         schemas = torch._C._jit_get_schemas_for_operator("::".join(target.split(".")[2:4]))
-        if any(argument.name in ("filename", "file_name", "path") for schema in schemas for argument in schema.arguments):
+        if any(
+            argument.name in ("filename", "file_name", "path")
+            for schema in schemas
+            for argument in schema.arguments
+        ):
             raise Refused(f"{target} reads or writes files")
 
 
@@ -178,23 +241,47 @@ def _is_size(node: ast.AST) -> bool:
     if isinstance(node, ast.UnaryOp):
         return isinstance(node.op, ast.USub) and _is_size(node.operand)
     if isinstance(node, ast.BinOp):
-        return isinstance(node.op, ast.Add | ast.Sub | ast.Mult | ast.FloorDiv | ast.Mod) and _is_size(node.left) and _is_size(node.right)
-    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.func.id not in _SYMBOLIC:
+        return (
+            isinstance(node.op, ast.Add | ast.Sub | ast.Mult | ast.FloorDiv | ast.Mod)
+            and _is_size(node.left)
+            and _is_size(node.right)
+        )
+    if (
+        not isinstance(node, ast.Call)
+        or not isinstance(node.func, ast.Name)
+        or node.func.id not in _SYMBOLIC
+    ):
         return False
     first, *rest = node.args or [None]
-    words = all(word.arg and isinstance(word.value, ast.Constant) and type(word.value.value) is bool for word in node.keywords)
+    words = all(
+        word.arg and isinstance(word.value, ast.Constant) and type(word.value.value) is bool
+        for word in node.keywords
+    )
     if node.func.id == "Symbol":
-        known = isinstance(first, ast.Constant) and re.fullmatch(r"\w{1,40}", str(first.value), re.ASCII) and not rest
+        known = (
+            isinstance(first, ast.Constant)
+            and re.fullmatch(r"\w{1,40}", str(first.value), re.ASCII)
+            and not rest
+        )
         return bool(known) and words
-    if node.func.id == "Pow" and not (len(rest) == 1 and rest[0] and re.fullmatch(r"Integer\((-1|2|3|4)\)", ast.unparse(rest[0]))):
+    if node.func.id == "Pow" and not (
+        len(rest) == 1 and rest[0] and re.fullmatch(r"Integer\((-1|2|3|4)\)", ast.unparse(rest[0]))
+    ):
         return False
     return words and all(_is_size(inner) for inner in node.args)
 
 
 def _origin(metadata: Any) -> Any:
     """Of what a node remembers, where it was written."""
-    kept = {key: metadata[key] for key in _KEPT if isinstance(metadata, dict) and isinstance(metadata.get(key), str)}
-    return {key: "".join(c for c in text[:100_000] if c == "\n" or " " <= c <= "~") for key, text in kept.items()}
+    kept = {
+        key: metadata[key]
+        for key in _KEPT
+        if isinstance(metadata, dict) and isinstance(metadata.get(key), str)
+    }
+    return {
+        key: "".join(c for c in text[:100_000] if c == "\n" or " " <= c <= "~")
+        for key, text in kept.items()
+    }
 
 
 def _checked_spec(text: Any, key: str) -> Any:
@@ -209,10 +296,17 @@ def _checked_spec(text: Any, key: str) -> Any:
 
 
 def _check_nesting(spec: Any, named: bool, deepest: int) -> None:
-    if not isinstance(spec, dict) or set(spec) != {"type", "context", "children_spec"} or spec["type"] not in _CONTAINERS or not deepest:
+    if (
+        not isinstance(spec, dict)
+        or set(spec) != {"type", "context", "children_spec"}
+        or spec["type"] not in _CONTAINERS
+        or not deepest
+    ):
         raise Refused("it nests inputs or outputs in what npk does not know")
     keys = parsed(spec["context"].encode()) if isinstance(spec["context"], str) else spec["context"]
-    if keys is not None and not (isinstance(keys, list) and all(type(key) in (str, int) for key in keys)):
+    if keys is not None and not (
+        isinstance(keys, list) and all(type(key) in (str, int) for key in keys)
+    ):
         raise Refused("it nests inputs or outputs in what npk does not know")
     for word in keys or ():
         (_check_name if named else _check_word)(str(word))

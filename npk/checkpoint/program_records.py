@@ -1,7 +1,8 @@
 """What may be in a ``.pt2`` file from a stranger, and a copy of it that holds nothing else.
 
-``torch.export.load`` unpickles, evaluates expressions and guards of the graph as Python, and writes its names into code that it runs. So
-every part is checked against a list of what may be there, and torch gets an archive made anew of the parts that were checked.
+``torch.export.load`` unpickles, evaluates expressions and guards of the graph as Python, and writes
+its names into code that it runs. So every part is checked against a list of what may be there, and
+torch gets an archive made anew of the parts that were checked.
 """
 
 import io
@@ -46,13 +47,21 @@ def checked_copy(path: Path) -> io.BytesIO:
     """The program in ``path`` as an archive of parts that run no code.
 
     Raises:
-        CheckpointError: a truncated or damaged archive, or a part that torch would run or that npk does not know.
+        CheckpointError: a truncated or damaged archive, or a part that torch would run or that npk
+            does not know.
     """
     with path.open("rb") as file:
         if file.read(2) != b"PK":
-            raise CheckpointError(f"{path} is truncated or was not written by torch.export.save. Copy or save it again.")
+            raise CheckpointError(
+                f"{path} is truncated or was not written by torch.export.save. "
+                f"Copy or save it again."
+            )
     with Archive(path) as archive:
-        root = "" if "serialized_exported_program.json" in archive.names else f"{archive.names[0].partition('/')[0]}/"
+        root = (
+            ""
+            if "serialized_exported_program.json" in archive.names
+            else f"{archive.names[0].partition('/')[0]}/"
+        )
         target, copy = "archive/" if root else "", io.BytesIO()
         with zipfile.ZipFile(copy, "w") as new:
             for name in archive.names:
@@ -60,7 +69,8 @@ def checked_copy(path: Path) -> io.BytesIO:
                     content = _checked(archive, name, root)
                 except Refused as error:
                     raise CheckpointError(
-                        f"{path} holds pickled or compiled code, or what npk does not know ({name}), which npk never runs: {error}. "
+                        f"{path} holds pickled or compiled code, or what npk does not know "
+                        f"({name}), which npk never runs: {error}. "
                         "Export a network of plain tensors."
                     ) from error
                 if content is not None:
@@ -86,7 +96,11 @@ def _checked(archive: Archive, name: str, root: str) -> bytes | None:
         return dumped(checked_graph(parsed(content)))
     if kind == "weights":
         folder = name.rpartition("/")[0]
-        sizes = {other.rpartition("/")[2]: archive.size(other) for other in archive.names if other.rpartition("/")[0] == folder}
+        sizes = {
+            other.rpartition("/")[2]: archive.size(other)
+            for other in archive.names
+            if other.rpartition("/")[0] == folder
+        }
         return dumped(checked_weights(parsed(content), sizes))
     return _checked_text(content) if kind == "text" else _tensors(content)
 
@@ -122,7 +136,11 @@ def _plain(value: Any) -> Any:
         return {_plain(key): _plain(inner) for key, inner in value.items()}
     if type(value) in (list, tuple):
         return type(value)(_plain(inner) for inner in value)
-    if type(value) in (torch.Tensor, torch.nn.Parameter) and value.layout == torch.strided and not value.is_quantized:
+    if (
+        type(value) in (torch.Tensor, torch.nn.Parameter)
+        and value.layout == torch.strided
+        and not value.is_quantized
+    ):
         return value
     if value is None or type(value) in (bool, int, float, str):
         return value

@@ -1,7 +1,7 @@
 """The code of a TorchScript archive: parsed and checked as a whole before any of it is followed.
 
-``torch.jit.save`` writes a small part of Python. It is read with Python's parser into a tree, and only a tree of known parts is kept;
-Python never runs it, and neither does torch.
+``torch.jit.save`` writes a small part of Python. It is read with Python's parser into a tree, and
+only a tree of known parts is kept; Python never runs it, and neither does torch.
 """
 
 import ast
@@ -15,12 +15,45 @@ from npk.checkpoint.archives import Archive
 MOST_CODE = 4 << 20  # bytes in all; that of a large network has some 500,000
 _DEEPEST = 60
 _STATEMENTS = (
-    *(ast.Assign, ast.AnnAssign, ast.Expr, ast.If, ast.For, ast.While, ast.Return, ast.Pass, ast.Raise, ast.Assert),
+    *(
+        ast.Assign,
+        ast.AnnAssign,
+        ast.Expr,
+        ast.If,
+        ast.For,
+        ast.While,
+        ast.Return,
+        ast.Pass,
+        ast.Raise,
+        ast.Assert,
+    ),
     *(ast.Break, ast.Continue, ast.AugAssign, ast.With, ast.withitem),
 )
 _EXPRESSIONS = (
-    *(ast.Name, ast.Attribute, ast.Call, ast.keyword, ast.Constant, ast.List, ast.Tuple, ast.Dict, ast.Subscript, ast.Slice),
-    *(ast.UnaryOp, ast.BinOp, ast.BoolOp, ast.Compare, ast.IfExp, ast.expr_context, ast.operator, ast.unaryop, ast.boolop, ast.cmpop),
+    *(
+        ast.Name,
+        ast.Attribute,
+        ast.Call,
+        ast.keyword,
+        ast.Constant,
+        ast.List,
+        ast.Tuple,
+        ast.Dict,
+        ast.Subscript,
+        ast.Slice,
+    ),
+    *(
+        ast.UnaryOp,
+        ast.BinOp,
+        ast.BoolOp,
+        ast.Compare,
+        ast.IfExp,
+        ast.expr_context,
+        ast.operator,
+        ast.unaryop,
+        ast.boolop,
+        ast.cmpop,
+    ),
 )
 
 
@@ -77,7 +110,11 @@ class Code:
         """
         self.functions: dict[str, Function] = {}
         self.classes: dict[str, Class] = {}
-        members = [name for name in archive.names if name.startswith(f"{root}code/") and name.casefold().endswith(".py")]
+        members = [
+            name
+            for name in archive.names
+            if name.startswith(f"{root}code/") and name.casefold().endswith(".py")
+        ]
         if sum(archive.size(name) for name in members) > MOST_CODE:
             raise StrangeCode(f"it has more than {MOST_CODE:,} bytes of code")
         for name in members:
@@ -109,7 +146,9 @@ def _parsed(member: str, content: bytes) -> ast.Module:
     for node, depth in _nested(tree):
         if depth > _DEEPEST:
             raise StrangeCode(f"{member}:{getattr(node, 'lineno', '?')} is nested too deeply")
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and (node.decorator_list or _restores(node)):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and (
+            node.decorator_list or _restores(node)
+        ):
             raise RunsWhileLoaded(member)
     return tree
 
@@ -124,7 +163,10 @@ def _nested(tree: ast.AST) -> Iterator[tuple[ast.AST, int]]:
 
 
 def _restores(node: ast.FunctionDef | ast.ClassDef) -> bool:
-    return isinstance(node, ast.FunctionDef) and re.fullmatch(r"__[gs]etstate__", node.name.casefold()) is not None
+    return (
+        isinstance(node, ast.FunctionDef)
+        and re.fullmatch(r"__[gs]etstate__", node.name.casefold()) is not None
+    )
 
 
 def _function(member: str, node: ast.FunctionDef) -> Function:
@@ -132,22 +174,33 @@ def _function(member: str, node: ast.FunctionDef) -> Function:
     if arguments.vararg or arguments.kwarg or arguments.kwonlyargs or arguments.posonlyargs:
         raise StrangeCode(f"{member}:{node.lineno} takes what npk does not know")
     if not all(_is_literal(value) for value in arguments.defaults):
-        raise RunsWhileLoaded(member)  # torch computes what stands behind = while it loads the archive
+        # torch computes what stands behind = while it loads the archive
+        raise RunsWhileLoaded(member)
     for statement in node.body:
         for inner, _ in _nested(statement):
             if not isinstance(inner, _STATEMENTS + _EXPRESSIONS):
-                raise StrangeCode(f"{member}:{getattr(inner, 'lineno', node.lineno)} has a {type(inner).__name__}")
+                raise StrangeCode(
+                    f"{member}:{getattr(inner, 'lineno', node.lineno)} has a {type(inner).__name__}"
+                )
     return Function(node, member.removeprefix("code/"))
 
 
 def _class(member: str, node: ast.ClassDef) -> Class:
-    if [base.id if isinstance(base, ast.Name) else "" for base in node.bases] not in (["Module"], ["NamedTuple"], []) or node.keywords:
+    if [base.id if isinstance(base, ast.Name) else "" for base in node.bases] not in (
+        ["Module"],
+        ["NamedTuple"],
+        [],
+    ) or node.keywords:
         raise StrangeCode(f"{member}:{node.lineno} is a class of what npk does not know")
     found = Class()
     for part in node.body:
         if isinstance(part, ast.FunctionDef):
             found.methods[part.name] = _function(member, part)
-        elif isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name) and (part.value is None or _is_literal(part.value)):
+        elif (
+            isinstance(part, ast.AnnAssign)
+            and isinstance(part.target, ast.Name)
+            and (part.value is None or _is_literal(part.value))
+        ):
             if part.value is not None:
                 found.constants[part.target.id] = part.value
         elif _is_literal_assignment(part):
@@ -159,7 +212,11 @@ def _class(member: str, node: ast.ClassDef) -> Class:
 
 def _note(found: Class, part: ast.stmt) -> None:
     target = part.targets[0] if isinstance(part, ast.Assign) else None
-    if isinstance(target, ast.Name) and isinstance(part, ast.Assign) and target.id in ("__parameters__", "__buffers__"):
+    if (
+        isinstance(target, ast.Name)
+        and isinstance(part, ast.Assign)
+        and target.id in ("__parameters__", "__buffers__")
+    ):
         names = [str(name) for name in ast.literal_eval(part.value)]
         (found.parameters if target.id == "__parameters__" else found.buffers).extend(names)
 
@@ -170,8 +227,14 @@ def _is_literal_assignment(node: ast.stmt) -> bool:
         return False
     target = node.targets[0]
     if isinstance(target, ast.Subscript):
-        annotations = isinstance(target.value, ast.Name) and target.value.id == "__annotations__" and isinstance(target.slice, ast.Constant)
-        return annotations and not any(isinstance(inner, ast.Call) for inner in ast.walk(node.value))
+        annotations = (
+            isinstance(target.value, ast.Name)
+            and target.value.id == "__annotations__"
+            and isinstance(target.slice, ast.Constant)
+        )
+        return annotations and not any(
+            isinstance(inner, ast.Call) for inner in ast.walk(node.value)
+        )
     return isinstance(target, ast.Name) and _is_literal(node.value)
 
 
@@ -180,5 +243,11 @@ def _is_literal(node: ast.expr) -> bool:
     if isinstance(node, ast.List | ast.Tuple):
         return all(_is_literal(value) for value in node.elts)
     if isinstance(node, ast.UnaryOp):
-        return isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant | ast.Name) and _is_literal(node.operand)
-    return isinstance(node, ast.Constant) or (isinstance(node, ast.Name) and node.id in ("inf", "nan"))
+        return (
+            isinstance(node.op, ast.USub)
+            and isinstance(node.operand, ast.Constant | ast.Name)
+            and _is_literal(node.operand)
+        )
+    return isinstance(node, ast.Constant) or (
+        isinstance(node, ast.Name) and node.id in ("inf", "nan")
+    )

@@ -1,4 +1,6 @@
-"""Follow the code of a TorchScript archive, statement by statement; see ``script_code`` for what it may hold."""
+"""Follow the code of a TorchScript archive, statement by statement; see ``script_code`` for what it
+may hold.
+"""
 
 import ast
 import math
@@ -12,8 +14,14 @@ from npk.checkpoint.script_pickle import ScriptObject
 from npk.errors import UnsupportedGraphError
 
 MOST_STATEMENTS, DEEPEST_CALL = 200_000, 30
-_LOOPS = {"For": "prim::Loop", "While": "prim::Loop", "Break": "prim::Loop", "Continue": "prim::Loop"}
-# Functions of the language itself; numbers stay what they are, a size of a traced network must stay a size.
+_LOOPS = {
+    "For": "prim::Loop",
+    "While": "prim::Loop",
+    "Break": "prim::Loop",
+    "Continue": "prim::Loop",
+}
+# Functions of the language itself; numbers stay what they are, a size of a traced network must stay
+# a size.
 _OWN: dict[str, Callable[..., Any]] = {
     "annotate": lambda kind, value: value,
     "bool": lambda value: value,
@@ -41,7 +49,9 @@ class Returned(Exception):
 class Follower:
     """One run of a network."""
 
-    def __init__(self, code: Code, constants: Callable[[int], Any], tensor: Callable[[str], Any]) -> None:
+    def __init__(
+        self, code: Code, constants: Callable[[int], Any], tensor: Callable[[str], Any]
+    ) -> None:
         """Give what the code refers to.
 
         Args:
@@ -111,9 +121,13 @@ def _literal(node: ast.expr) -> Any:
 class _Frame:
     """One call of a function: its own values."""
 
-    def __init__(self, follower: Follower, function: Function, values: list[Any], named: dict[str, Any]) -> None:
+    def __init__(
+        self, follower: Follower, function: Function, values: list[Any], named: dict[str, Any]
+    ) -> None:
         self._follower, self._function = follower, function
-        self._values: dict[str, Any] = {name: _literal(value) for name, value in function.defaults.items()}
+        self._values: dict[str, Any] = {
+            name: _literal(value) for name, value in function.defaults.items()
+        }
         self._values |= dict(zip(function.names, values, strict=False)) | named
         if len(values) > len(function.names) or set(self._values) != set(function.names):
             self.refuse(f"a call of {function.tree.name}", function.tree)
@@ -121,7 +135,8 @@ class _Frame:
     def refuse(self, what: str, node: ast.AST) -> NoReturn:
         source = f"{self._function.source}:{getattr(node, 'lineno', '?')}"
         raise UnsupportedGraphError(
-            f"npk does not follow {what} of TorchScript ({source}). Load the weights with arch='module:callable', or export to .pt2."
+            f"npk does not follow {what} of TorchScript ({source}). Load the weights with "
+            f"arch='module:callable', or export to .pt2."
         )
 
     def run(self) -> Any:
@@ -156,7 +171,11 @@ class _Frame:
     def _assign(self, target: ast.expr, value: Any) -> None:
         if isinstance(target, ast.Name):
             self._values[target.id] = value
-        elif isinstance(target, ast.Tuple) and isinstance(value, list | tuple) and len(target.elts) == len(value):
+        elif (
+            isinstance(target, ast.Tuple)
+            and isinstance(value, list | tuple)
+            and len(target.elts) == len(value)
+        ):
             for inner, part in zip(target.elts, value, strict=True):
                 self._assign(inner, part)
         else:
@@ -175,8 +194,17 @@ class _Frame:
         if isinstance(node, ast.Attribute):
             return self._attribute(node)
         if isinstance(node, ast.Subscript) and not isinstance(node.slice, ast.Slice | ast.Tuple):
-            return computed("aten::__getitem__", [self._value(node.value), self._value(node.slice)], {}, self._place(node))
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant | ast.Name):
+            return computed(
+                "aten::__getitem__",
+                [self._value(node.value), self._value(node.slice)],
+                {},
+                self._place(node),
+            )
+        if (
+            isinstance(node, ast.UnaryOp)
+            and isinstance(node.op, ast.USub)
+            and isinstance(node.operand, ast.Constant | ast.Name)
+        ):
             return -self._value(node.operand)
         if isinstance(node, ast.IfExp):
             return self._value(node.body if self._value(node.test) else node.orelse)
@@ -191,7 +219,9 @@ class _Frame:
         return self._values[name] if name in self._values else _NUMBERS[name]
 
     def _whole(self, node: ast.expr) -> str | None:
-        """The whole name of what belongs to no value: ``torch.add``, ``__torch__.f``, ``CONSTANTS.c0``."""
+        """The whole name of what belongs to no value: ``torch.add``, ``__torch__.f``,
+        ``CONSTANTS.c0``.
+        """
         parts = []
         while isinstance(node, ast.Attribute):
             parts.append(node.attr)
@@ -218,7 +248,9 @@ class _Frame:
     def _call(self, node: ast.Call) -> Any:
         whole = self._whole(node.func)
         if whole in _TYPED:
-            return _OWN[whole](*[None, *map(self._value, node.args[1:])][: 1 if whole == "uninitialized" else 2])
+            return _OWN[whole](
+                *[None, *map(self._value, node.args[1:])][: 1 if whole == "uninitialized" else 2]
+            )
         values = [self._value(argument) for argument in node.args]
         named = {str(word.arg): self._value(word.value) for word in node.keywords}
         if whole == "getattr":
@@ -236,7 +268,17 @@ class _Frame:
         function = node.func
         if isinstance(function, ast.Attribute) and self._whole(function) is None:
             target = self._value(function.value)
-            method = self._follower.method(target, function.attr) if isinstance(target, Placed) else None
-            return (method, [target, *values]) if method else self.refuse(f"the method {function.attr}", node)
+            method = (
+                self._follower.method(target, function.attr) if isinstance(target, Placed) else None
+            )
+            return (
+                (method, [target, *values])
+                if method
+                else self.refuse(f"the method {function.attr}", node)
+            )
         found = self._value(function)
-        return (found, values) if isinstance(found, Function) else self.refuse("a call of what is no function", node)
+        return (
+            (found, values)
+            if isinstance(found, Function)
+            else self.refuse("a call of what is no function", node)
+        )

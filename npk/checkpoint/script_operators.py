@@ -35,14 +35,35 @@ PLAIN: dict[str, Callable[..., Any]] = {
 }
 
 
-def _convolution(x: Any, w: Any, b: Any, strides: Any, pads: Any, dilations: Any, turned: bool, extra: Any, groups: int, *_: Any) -> Any:
+def _convolution(
+    x: Any,
+    w: Any,
+    b: Any,
+    strides: Any,
+    pads: Any,
+    dilations: Any,
+    turned: bool,
+    extra: Any,
+    groups: int,
+    *_: Any,
+) -> Any:
     """What tracing writes for all convolutions; the last four arguments are switches of cuDNN."""
     name = f"{'conv_transpose' if turned else 'conv'}{w.dim() - 2}d"
     rest = (extra, groups, dilations) if turned else (dilations, groups)
     return getattr(torch.nn.functional, name)(x, w, b, strides, pads, *rest)
 
 
-KINDS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float16, torch.float32, torch.float64)  # by number
+# by number
+KINDS = (
+    torch.uint8,
+    torch.int8,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+    torch.float16,
+    torch.float32,
+    torch.float64,
+)
 
 
 def _raise(message: Any, *_: Any) -> None:
@@ -52,7 +73,8 @@ def _raise(message: Any, *_: Any) -> None:
 # On anything.
 ALWAYS: dict[str, Callable[..., Any]] = {
     "aten::_convolution": _convolution,
-    "aten::Bool": lambda value: value,  # numbers stay what they are: a size of a traced network must stay a size
+    # numbers stay what they are: a size of a traced network must stay a size
+    "aten::Bool": lambda value: value,
     "aten::Float": lambda value: value,
     "aten::Int": lambda value: value,
     "aten::ScalarImplicit": lambda value: value,
@@ -60,9 +82,13 @@ ALWAYS: dict[str, Callable[..., Any]] = {
     "aten::__isnot__": operator.is_not,
     "aten::device": lambda *_: torch.device("cpu"),
     "aten::dim": lambda x: x.dim(),
-    "aten::format": lambda text, *values: text.replace("{}", "%s") % values if text.count("{}") == len(values) else text,
+    "aten::format": lambda text, *values: (
+        text.replace("{}", "%s") % values if text.count("{}") == len(values) else text
+    ),
     "aten::list": list,
-    "aten::tensor": lambda data, dtype=None, **_: torch.tensor(data, dtype=KINDS[dtype] if isinstance(dtype, int) else None),
+    "aten::tensor": lambda data, dtype=None, **_: torch.tensor(
+        data, dtype=KINDS[dtype] if isinstance(dtype, int) else None
+    ),
     "aten::warn": lambda *_, **__: None,
     "aten::size": lambda x, dim=None: list(x.shape) if dim is None else x.shape[dim],
     "npk::gate": torch.ops.npk.gate,
@@ -72,7 +98,15 @@ ALWAYS: dict[str, Callable[..., Any]] = {
     "prim::device": lambda x: x.device,
     "prim::unchecked_unwrap_optional": lambda value: value,
 }
-_PRIVATE = ("_softmax", "_log_softmax", "_prelu_kernel", "_convolution_mode", "_shape_as_tensor", "_cast_Float", "_weight_norm")
+_PRIVATE = (
+    "_softmax",
+    "_log_softmax",
+    "_prelu_kernel",
+    "_convolution_mode",
+    "_shape_as_tensor",
+    "_cast_Float",
+    "_weight_norm",
+)
 _FILES = ("filename", "file_name", "path")
 
 
@@ -86,7 +120,8 @@ def computed(kind: str, values: list[Any], named: dict[str, Any], source: str) -
         source: where the network uses it.
 
     Raises:
-        UnsupportedGraphError: an operator that npk does not follow: one that reads files, or has results of any length.
+        UnsupportedGraphError: an operator that npk does not follow: one that reads files, or has
+            results of any length.
     """
     if kind in ALWAYS:
         return _bounded(ALWAYS[kind](*values, **named), kind, source)
@@ -95,7 +130,11 @@ def computed(kind: str, values: list[Any], named: dict[str, Any], source: str) -
             _refuse(kind, source)
         return _bounded(PLAIN[kind](*values, **named), kind, source)
     name = kind.removeprefix("aten::")
-    if not kind.startswith("aten::") or (name.startswith("_") and name not in _PRIVATE) or "unsafe" in name:
+    if (
+        not kind.startswith("aten::")
+        or (name.startswith("_") and name not in _PRIVATE)
+        or "unsafe" in name
+    ):
         _refuse(kind, source)
     packet = getattr(torch.ops.aten, name, None)
     if not isinstance(packet, torch._ops.OpOverloadPacket) or _meets_files(kind):
@@ -104,7 +143,11 @@ def computed(kind: str, values: list[Any], named: dict[str, Any], source: str) -
 
 
 def _meets_files(kind: str) -> bool:
-    return any(argument.name in _FILES for schema in torch._C._jit_get_schemas_for_operator(kind) for argument in schema.arguments)
+    return any(
+        argument.name in _FILES
+        for schema in torch._C._jit_get_schemas_for_operator(kind)
+        for argument in schema.arguments
+    )
 
 
 def _bounded(value: Any, kind: str, source: str) -> Any:
@@ -117,5 +160,6 @@ def _bounded(value: Any, kind: str, source: str) -> Any:
 
 def _refuse(kind: str, source: str) -> NoReturn:
     raise UnsupportedGraphError(
-        f"npk does not follow {kind} of TorchScript ({source}). Load the weights with arch='module:callable', or export to .pt2."
+        f"npk does not follow {kind} of TorchScript ({source}). Load the weights with "
+        f"arch='module:callable', or export to .pt2."
     )

@@ -1,7 +1,8 @@
 """The objects of a TorchScript archive, read from its pickles without unpickling.
 
-A pickle is a program. This machine knows only the steps that ``torch.jit.save`` writes, and the few functions named there, which it carries
-out itself; nothing is imported and nothing of the file's is called.
+A pickle is a program. This machine knows only the steps that ``torch.jit.save`` writes, and the few
+functions named there, which it carries out itself; nothing is imported and nothing of the file's is
+called.
 """
 
 import math
@@ -29,7 +30,17 @@ STORAGES = {
 }
 _MARK = object()
 _VALUES = (  # steps whose argument is a value
-    *("BINUNICODE", "SHORT_BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINSTRING", "SHORT_BINSTRING"),
+    *(
+        "BINUNICODE",
+        "SHORT_BINUNICODE",
+        "BININT",
+        "BININT1",
+        "BININT2",
+        "LONG1",
+        "BINFLOAT",
+        "BINSTRING",
+        "SHORT_BINSTRING",
+    ),
 )
 _CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
@@ -81,7 +92,15 @@ class Pickled:
         machine = _Machine(lambda *storage: self._storage(name, *storage))
         try:
             return machine.run(self._archive.read(f"{self._root}{name}.pkl"))
-        except (Strange, ArithmeticError, LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        except (
+            Strange,
+            ArithmeticError,
+            LookupError,
+            TypeError,
+            ValueError,
+            RuntimeError,
+            AttributeError,
+        ) as error:
             raise Strange(f"{name}.pkl: {error}") from error
 
     def _storage(self, folder: str, kind: Any, key: Any, count: Any) -> torch.Tensor:
@@ -92,15 +111,21 @@ class Pickled:
         if record not in self._flat:
             content = bytearray(self._archive.read(record))
             if len(content) != count * dtype.itemsize:
-                raise Strange(f"{record} has {len(content):,} bytes, not those of {count:,} cells of {dtype}")
-            self._flat[record] = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
+                raise Strange(
+                    f"{record} has {len(content):,} bytes, not those of {count:,} cells of {dtype}"
+                )
+            self._flat[record] = (
+                torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
+            )
         if self._flat[record].dtype != dtype:
             raise Strange(f"{record} is of two kinds")
         return self._flat[record]
 
 
 class _Machine:
-    """Carries out the steps of a pickle, as far as they make plain values, tensors and objects of the archive's classes."""
+    """Carries out the steps of a pickle, as far as they make plain values, tensors and objects of
+    the archive's classes.
+    """
 
     def __init__(self, storage: Callable[[Any, Any, Any], torch.Tensor]) -> None:
         self._storage = storage
@@ -149,7 +174,9 @@ class _Machine:
     def _fill(self, name: str) -> None:
         """Entries of the list or dictionary under them."""
         count = {"APPEND": 1, "SETITEM": 2}.get(name)
-        values = self._since_mark() if count is None else [self._stack.pop() for _ in range(count)][::-1]
+        values = (
+            self._since_mark() if count is None else [self._stack.pop() for _ in range(count)][::-1]
+        )
         target = self._stack[-1]
         if type(target) is list and name.startswith("APPEND"):
             target.extend(values)
@@ -168,7 +195,11 @@ class _Machine:
         if name == "REDUCE":
             self._stack.append(_called(target, argument))
         elif name == "NEWOBJ":
-            if not isinstance(target, Name) or not target.text.startswith("__torch__.") or argument != ():
+            if (
+                not isinstance(target, Name)
+                or not target.text.startswith("__torch__.")
+                or argument != ()
+            ):
                 raise Strange(f"it makes an object of {getattr(target, 'text', target)}")
             self._stack.append(ScriptObject(target.text))
         else:
@@ -177,7 +208,11 @@ class _Machine:
 
 
 def _build(target: Any, state: Any) -> None:
-    if not isinstance(target, ScriptObject) or type(state) is not dict or not all(type(key) is str for key in state):
+    if (
+        not isinstance(target, ScriptObject)
+        or type(state) is not dict
+        or not all(type(key) is str for key in state)
+    ):
         raise Strange("an object in it has no plain attributes")
     target.values.update(state)
 
@@ -198,12 +233,18 @@ def _called(target: Any, arguments: Any) -> Any:
     raise Strange(f"it asks for {name}, and npk never runs pickled code")
 
 
-def _tensor(flat: torch.Tensor, offset: int, sides: tuple[int, ...], strides: tuple[int, ...]) -> torch.Tensor:
+def _tensor(
+    flat: torch.Tensor, offset: int, sides: tuple[int, ...], strides: tuple[int, ...]
+) -> torch.Tensor:
     """A view of a storage that stays within it."""
     numbers = [offset, *sides, *strides]
-    if len(sides) != len(strides) or not all(type(number) is int and 0 <= number < 1 << 62 for number in numbers):
+    if len(sides) != len(strides) or not all(
+        type(number) is int and 0 <= number < 1 << 62 for number in numbers
+    ):
         raise Strange("a tensor in it has no shape")
     last = offset + sum((side - 1) * stride for side, stride in zip(sides, strides, strict=True))
-    if math.prod(sides) and (last >= flat.numel() or math.prod(sides) > max(flat.numel(), ALWAYS_ALLOWED)):
+    if math.prod(sides) and (
+        last >= flat.numel() or math.prod(sides) > max(flat.numel(), ALWAYS_ALLOWED)
+    ):
         raise Strange(f"a tensor of shape {sides} in it is larger than its {flat.numel():,} cells")
     return flat.as_strided(sides, strides, offset)

@@ -1,8 +1,10 @@
-"""TorchScript files: the state dict in them, or their code as a network that ``torch.export`` can trace.
+"""TorchScript files: the state dict in them, or their code as a network that ``torch.export`` can
+trace.
 
-``torch.export`` does not trace a ScriptModule, and ``torch.jit.load`` runs code of the file. So an archive is read here: its objects from
-its pickles (``script_pickle``), its code as a tree of known parts (``script_code``), which is followed operator by operator when the
-network meets a sample (``script_follow``). Nothing in the file runs while it is loaded.
+``torch.export`` does not trace a ScriptModule, and ``torch.jit.load`` runs code of the file. So an
+archive is read here: its objects from its pickles (``script_pickle``), its code as a tree of known
+parts (``script_code``), which is followed operator by operator when the network meets a sample
+(``script_follow``). Nothing in the file runs while it is loaded.
 """
 
 from collections.abc import Iterator
@@ -31,7 +33,8 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
 
 
 def read_script(path: Path) -> nn.Module:
-    """The network of a TorchScript archive, in evaluation mode, float64 if one of its parameters is, else float32.
+    """The network of a TorchScript archive, in evaluation mode, float64 if one of its parameters
+    is, else float32.
 
     Raises:
         CheckpointError: a damaged archive, or one that holds what npk does not know.
@@ -47,22 +50,29 @@ def _read(path: Path) -> tuple[Code, ScriptObject, tuple[Any, ...]]:
         root = archive.names[0].partition("/")[0] + "/"
         try:
             code, pickled = Code(archive, root), Pickled(archive, root)
-            if f"{root}byteorder" in archive.names and archive.read(f"{root}byteorder") != b"little":
+            if (
+                f"{root}byteorder" in archive.names
+                and archive.read(f"{root}byteorder") != b"little"
+            ):
                 raise Strange("its numbers are in another order of bytes")
             top, constants = pickled.read("data"), pickled.read("constants")
             _check_objects(top, code)
         except RunsWhileLoaded as error:
             raise CheckpointError(
                 f"{path} holds code that runs while it is loaded ({error}), which npk refuses. "
-                "Where it was made, write torch.save(script.state_dict(), 'weights.pt'), and load that with arch."
+                "Where it was made, write torch.save(script.state_dict(), 'weights.pt'), and load "
+                "that with arch."
             ) from error
         except (Strange, StrangeCode) as error:
-            raise CheckpointError(f"{path} is damaged or holds what npk does not know: {error}. Copy or save it again.") from error
+            raise CheckpointError(
+                f"{path} is damaged or holds what npk does not know: {error}. "
+                f"Copy or save it again."
+            ) from error
     return code, top, constants if isinstance(constants, tuple) else ()
 
 
 def _check_objects(top: Any, code: Code) -> None:
-    """The network's own object has a method ``forward``; each object below it has a class, and none is within itself."""
+    """The network has a method ``forward``, each object in it a class, and none holds itself."""
     kind = code.classes.get(top.kind) if isinstance(top, ScriptObject) else None
     if kind is None or "forward" not in kind.methods or len(kind.methods["forward"].names) < 2:
         raise Strange("it holds no network with a method forward")
@@ -75,10 +85,16 @@ def _check_objects(top: Any, code: Code) -> None:
             raise Strange(f"it has no code of the class {target.kind}")
         if depth > _DEEPEST or seen > 100_000:
             raise Strange("its modules are within each other without end")
-        waiting.extend((value, depth + 1) for value in target.values.values() if isinstance(value, ScriptObject))
+        waiting.extend(
+            (value, depth + 1)
+            for value in target.values.values()
+            if isinstance(value, ScriptObject)
+        )
 
 
-def _tensors(code: Code, top: ScriptObject, path: str = "") -> Iterator[tuple[str, torch.Tensor, bool]]:
+def _tensors(
+    code: Code, top: ScriptObject, path: str = ""
+) -> Iterator[tuple[str, torch.Tensor, bool]]:
     """Path, tensor, and whether it is a parameter, of all parameters and buffers."""
     kind = code.classes[top.kind]
     for name in (*kind.parameters, *kind.buffers):
@@ -90,7 +106,9 @@ def _tensors(code: Code, top: ScriptObject, path: str = "") -> Iterator[tuple[st
 
 
 class ScriptNetwork(nn.Module):
-    """The code of a TorchScript archive, followed step by step; parameters and buffers have the names they have there."""
+    """The code of a TorchScript archive, followed step by step; parameters and buffers have the
+    names they have there.
+    """
 
     def __init__(self, code: Code, top: ScriptObject, constants: tuple[Any, ...]) -> None:
         super().__init__()
@@ -114,7 +132,9 @@ class ScriptNetwork(nn.Module):
             head, _, name = path.rpartition(".")
             if is_parameter and tensor.is_floating_point():
                 key = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
-                _descend(self, head).register_parameter(name, seen.setdefault(key, nn.Parameter(tensor)))
+                _descend(self, head).register_parameter(
+                    name, seen.setdefault(key, nn.Parameter(tensor))
+                )
             else:
                 _descend(self, head).register_buffer(name, tensor)
         _prepare(self, top, "")
@@ -128,7 +148,9 @@ class ScriptNetwork(nn.Module):
         try:
             return follower.call(function, [Placed(top, ""), x], {})
         except RecursionError as error:
-            raise UnsupportedGraphError("the code of the TorchScript file is nested too deeply. Export it to .pt2.") from error
+            raise UnsupportedGraphError(
+                "the code of the TorchScript file is nested too deeply. Export it to .pt2."
+            ) from error
 
     def _constant(self, number: int) -> Any:
         name = f"constant_{number}"
@@ -146,14 +168,19 @@ class Shared:
 
 
 def _prepare(net: nn.Module, target: ScriptObject, path: str) -> None:
-    """Evaluation mode for an object and those below it; its tensors that are neither parameters nor buffers become buffers."""
+    """Evaluation mode for an object and those below it; its tensors that are neither parameters nor
+    buffers become buffers.
+    """
     for name, value in target.values.items():
         whole = f"{path}.{name}".removeprefix(".")
         if name == "training":
             target.values[name] = False
         elif isinstance(value, ScriptObject):
             _prepare(net, value, whole)
-        elif isinstance(value, torch.Tensor) and name not in (holder := _descend(net, path))._parameters | holder._buffers:
+        elif (
+            isinstance(value, torch.Tensor)
+            and name not in (holder := _descend(net, path))._parameters | holder._buffers
+        ):
             holder.register_buffer(name, value, persistent=False)
 
 

@@ -11,7 +11,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Under these names training scripts put the state dict, in the order in which they are looked for.
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params", "checkpoint", "ema", "model_ema")
+WRAPPERS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net",
+    "network",
+    "module",
+    "weights",
+    "params",
+    "checkpoint",
+    "ema",
+    "model_ema",
+)
 DEEPEST = 16  # dictionaries inside one another
 SHOWN = 8
 
@@ -33,8 +45,14 @@ class StateDict:
 
     @property
     def rank(self) -> tuple[int, ...] | None:
-        """Its turn among those under the usual names; nothing for one under another name. A list of one is no place of its own."""
-        usual = [WRAPPERS.index(key) if key in WRAPPERS else -1 for key in self.place if not key.isdigit()]
+        """Its turn among those under the usual names; nothing for one under another name. A list of
+        one is no place of its own.
+        """
+        usual = [
+            WRAPPERS.index(key) if key in WRAPPERS else -1
+            for key in self.place
+            if not key.isdigit()
+        ]
         return None if -1 in usual or (self.place and not usual) else tuple(usual)
 
 
@@ -46,7 +64,8 @@ def state_dicts(content: Any, path: Path) -> list[StateDict]:
         path: of the file, for the message.
 
     Returns:
-        One or more. States of optimizers are none, and what is no tensor beside tensors (epoch, options) is left out.
+        One or more. States of optimizers are none, and what is no tensor beside tensors (epoch,
+        options) is left out.
 
     Raises:
         CheckpointError: there is none.
@@ -55,20 +74,35 @@ def state_dicts(content: Any, path: Path) -> list[StateDict]:
     if found:
         return found
     if not isinstance(content, dict | list | tuple) or not content:
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, not a state dict with weights. Save net.state_dict().")
-    raise CheckpointError(f"{path} holds no weights: it has {keys_of(content)}. Save net.state_dict() alone, or as 'state_dict'.")
+        raise CheckpointError(
+            f"{path} holds a {type(content).__name__}, not a state dict with "
+            f"weights. Save net.state_dict()."
+        )
+    raise CheckpointError(
+        f"{path} holds no weights: it has {keys_of(content)}. Save "
+        f"net.state_dict() alone, or as 'state_dict'."
+    )
 
 
 def _search(content: Any, place: tuple[str, ...], seen: set[int]) -> Iterator[StateDict]:
     import torch
 
     is_optimizer = isinstance(content, dict) and {"state", "param_groups"} <= content.keys()
-    if id(content) in seen or len(place) > DEEPEST or is_optimizer or not isinstance(content, dict | list | tuple):
+    if (
+        id(content) in seen
+        or len(place) > DEEPEST
+        or is_optimizer
+        or not isinstance(content, dict | list | tuple)
+    ):
         return
     seen.add(id(content))
     entries = content if isinstance(content, dict) else dict(enumerate(content))
     if isinstance(content, dict):
-        tensors = {name: value for name, value in entries.items() if isinstance(name, str) and isinstance(value, torch.Tensor)}
+        tensors = {
+            name: value
+            for name, value in entries.items()
+            if isinstance(name, str) and isinstance(value, torch.Tensor)
+        }
         if tensors:
             yield StateDict(place, tensors)
     for key, value in entries.items():
@@ -80,7 +114,8 @@ def part_of(content: Any, key: str, path: Path) -> Any:
 
     Args:
         content: dictionaries, lists and tuples, inside one another.
-        key: a key, or the number of an entry of a list; several of them with dots between; or the beginning of the names of tensors.
+        key: a key, or the number of an entry of a list; several of them with dots between; or the
+            beginning of the names of tensors.
         path: of the file, for the message.
 
     Returns:
@@ -92,7 +127,11 @@ def part_of(content: Any, key: str, path: Path) -> Any:
     part: Any = _entry(content, key.removesuffix("."))
     if part is None:
         names = [f"{one.name or 'no key'}" for one in _search(content, (), set())][:SHOWN]
-        told = f"Its dictionaries of tensors are under {', '.join(names)}" if names else f"It has {keys_of(content)}"
+        told = (
+            (f"Its dictionaries of tensors are under {', '.join(names)}")
+            if names
+            else f"It has {keys_of(content)}"
+        )
         raise CheckpointError(f"{path} has nothing under key={key!r}. {told}.")
     return part
 
@@ -109,10 +148,16 @@ def _entry(content: Any, key: str) -> Any:
         found = _entry(value, key[len(name) + 1 :]) if key.startswith(f"{name}.") else None
         if found is not None:
             return found
-    return {name[len(key) + 1 :]: value for name, value in entries.items() if name.startswith(f"{key}.")} or None
+    return {
+        name[len(key) + 1 :]: value for name, value in entries.items() if name.startswith(f"{key}.")
+    } or None
 
 
 def keys_of(content: Any) -> str:
     """The first keys of a dictionary, or the kinds in a list."""
-    told = [repr(key) for key in content] if isinstance(content, dict) else [f"a {type(entry).__name__}" for entry in content]
+    told = (
+        [repr(key) for key in content]
+        if isinstance(content, dict)
+        else [f"a {type(entry).__name__}" for entry in content]
+    )
     return ", ".join([*told[:SHOWN], *(["..."] if len(told) > SHOWN else [])])

@@ -17,7 +17,8 @@ from npk.files import digest
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-FORMAT = 1  # of the metadata of a .safetensors file; counts up when an older npk could misread a file
+# of the metadata of a .safetensors file; counts up when an older npk could misread a file
+FORMAT = 1
 _READING = threading.Lock()  # torch's list of names that a file may have belongs to the process
 
 
@@ -30,7 +31,10 @@ def fingerprint(net: "nn.Module") -> str:
     Returns:
         64 hexadecimal digits; any change of a weight, however small, changes them.
     """
-    named = (*net.named_parameters(remove_duplicate=False), *net.named_buffers(remove_duplicate=False))
+    named = (
+        *net.named_parameters(remove_duplicate=False),
+        *net.named_buffers(remove_duplicate=False),
+    )
     return _digest(dict(named))
 
 
@@ -61,14 +65,23 @@ def to_safetensors(net: "nn.Module", details: dict[str, Any]) -> bytes:
     from npk import __version__
 
     architecture = getattr(net, "architecture", None)
-    described = {"format": FORMAT, "version": __version__, "architecture": architecture, "details": details}
+    described = {
+        "format": FORMAT,
+        "version": __version__,
+        "architecture": architecture,
+        "details": details,
+    }
     try:
         text = json.dumps(described, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise CheckpointError(
-            f"the architecture and the details must be JSON values ({error}). Use numbers, texts, lists, dicts."
+            f"the architecture and the details must be JSON values ({error}). Use numbers, texts, "
+            f"lists, dicts."
         ) from error
-    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in net.state_dict().items()}
+    state = {
+        name: tensor.detach().cpu().contiguous().clone()
+        for name, tensor in net.state_dict().items()
+    }
     return to_bytes(state, metadata={"npk": text, "sha256": _digest(state, text)})
 
 
@@ -81,8 +94,20 @@ def _opened(path: Path, framework: str) -> Iterator[Any]:
             yield file
     except NpkError:
         raise
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, MemoryError) as error:
-        raise CheckpointError(f"{path} is truncated or no safetensors file ({first_line(error)}). Copy or save it again.") from error
+    except (
+        SafetensorError,
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RuntimeError,
+        MemoryError,
+    ) as error:
+        raise CheckpointError(
+            f"{path} is truncated or no safetensors file ({first_line(error)}). "
+            f"Copy or save it again."
+        ) from error
 
 
 def read_safetensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, Any] | None]":
@@ -90,12 +115,16 @@ def read_safetensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, Any] | N
     with _opened(path, "pt") as file:
         header = file.metadata() or {}
         text = header.get("npk")
-        described = None if text is None else _parsed(path, text)  # before the weights: a newer format may hold them otherwise
+        # before the weights: a newer format may hold them otherwise
+        described = None if text is None else _parsed(path, text)
         state = {name: file.get_tensor(name) for name in file.keys()}
     if text is None or described is None:
         return state, None
     if header.get("sha256") != _digest(state, text):
-        raise CheckpointError(f"{path} was changed after it was saved: its SHA-256 does not match. Copy it again from where it was made.")
+        raise CheckpointError(
+            f"{path} was changed after it was saved: its SHA-256 does not match. "
+            f"Copy it again from where it was made."
+        )
     return state, described["architecture"]
 
 
@@ -104,7 +133,10 @@ def read_description(path: Path) -> dict[str, Any]:
     with _opened(path, "np") as file:
         header = file.metadata() or {}
     if "npk" not in header:
-        raise CheckpointError(f"{path} was not written by npk and has no details. Name a .safetensors file that npk wrote.")
+        raise CheckpointError(
+            f"{path} was not written by npk and has no details. Name a "
+            f".safetensors file that npk wrote."
+        )
     return _parsed(path, header["npk"])
 
 
@@ -114,12 +146,20 @@ def _parsed(path: Path, text: str) -> dict[str, Any]:
 
     try:
         described = json.loads(text)
-        version, made_by, _ = int(described["format"]), described["version"], (described["architecture"], described["details"])
+        version, made_by, _ = (
+            int(described["format"]),
+            described["version"],
+            (described["architecture"], described["details"]),
+        )
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise CheckpointError(f"{path}: its description is damaged ({first_line(error)}). Copy it again from where it was made.") from error
+        raise CheckpointError(
+            f"{path}: its description is damaged ({first_line(error)}). Copy it "
+            f"again from where it was made."
+        ) from error
     if version > FORMAT:
         raise CheckpointError(
-            f"{path} has format {version}, written by npk {made_by}; this npk {__version__} reads formats up to {FORMAT}. Update npk."
+            f"{path} has format {version}, written by npk {made_by}; this npk {__version__} reads "
+            f"formats up to {FORMAT}. Update npk."
         )
     return described
 
@@ -131,20 +171,29 @@ def read_pt(path: Path) -> Any:
     check_archive(path)
     try:
         # Opened here: by a name with another suffix torch would take it for another kind of file.
-        with path.open("rb") as file, _READING, quiet_torch(), torch.serialization.safe_globals(stand_ins()):
+        with (
+            path.open("rb") as file,
+            _READING,
+            quiet_torch(),
+            torch.serialization.safe_globals(stand_ins()),
+        ):
             return torch.load(file, weights_only=True, map_location="cpu")
     except Exception as error:
         code = re.search(r"GLOBAL (\S+)", str(error))
         if code:
             raise CheckpointError(
                 f"{path} holds pickled code ({code[1]}), which npk never runs. Where it was made, "
-                "write torch.save(net.state_dict(), 'weights.pt'), and load that with arch; or use torch.export.save."
+                "write torch.save(net.state_dict(), 'weights.pt'), and load that with arch; or use "
+                "torch.export.save."
             ) from error
-        raise CheckpointError(f"{path} is truncated or was not written by torch.save. Copy or save it again.") from error
+        raise CheckpointError(
+            f"{path} is truncated or was not written by torch.save. Copy or save it again."
+        ) from error
 
 
 def finite(net: "nn.Module", path: Path) -> "nn.Module":
-    """The network, if its weights are numbers; constants in the graph of a file and other buffers may be infinite, as masks are.
+    """The network, if its weights are numbers; constants in the graph of a file and other buffers
+    may be infinite, as masks are.
 
     Raises:
         CheckpointError: a parameter, a mean or a variance holds NaN or infinity.
@@ -153,7 +202,12 @@ def finite(net: "nn.Module", path: Path) -> "nn.Module":
 
     for name, tensor in (*net.named_parameters(), *net.named_buffers()):
         last = name.rpartition(".")[2]
-        is_weight = not last.startswith("constant") and (isinstance(tensor, torch.nn.Parameter) or last.startswith("running_"))
+        is_weight = not last.startswith("constant") and (
+            isinstance(tensor, torch.nn.Parameter) or last.startswith("running_")
+        )
         if is_weight and not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(f"{path}: the weight {name} holds NaN or infinity. Was it changed, or did its training diverge?")
+            raise CheckpointError(
+                f"{path}: the weight {name} holds NaN or infinity. Was it "
+                f"changed, or did its training diverge?"
+            )
     return net

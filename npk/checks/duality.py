@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from npk.reading.tracing import Trace
 
 _ENUMERABLE = 50_000
-_TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "float16": 0.05, "bfloat16": 0.3}  # from the finest to the coarsest
+# from the finest to the coarsest
+_TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "float16": 0.05, "bfloat16": 0.3}
 _HALF = ("float16", "bfloat16")
 _SAMPLES = 16
 
@@ -37,13 +38,17 @@ class _Subject:
     dtype: str
 
 
-def check_duality(net: "torch.nn.Module", X: np.ndarray, *, draws: int = 200, seed: int = 0, name: str = "network") -> CheckResult:
+def check_duality(
+    net: "torch.nn.Module", X: np.ndarray, *, draws: int = 200, seed: int = 0, name: str = "network"
+) -> CheckResult:
     r"""Verify :math:`f(x) = \langle \phi_x, v \rangle` on a network, and :math:`E[f f'] = K` on its value network.
 
-    The value network is the path graph that npk read, under the gates that npk recorded. With the network's own weights and biases it
-    must give the network's output; with weights drawn at random its outputs must have the kernel as their second moment. Where paths
-    are few they are also enumerated. The network runs on copies of the samples. One in half precision, whose rounding would hide
-    mistakes, is checked as a copy in float64, if it runs in float64; the statement says so.
+    The value network is the path graph that npk read, under the gates that npk recorded. With the
+    network's own weights and biases it must give the network's output; with weights drawn at random
+    its outputs must have the kernel as their second moment. Where paths are few they are also
+    enumerated. The network runs on copies of the samples. One in half precision, whose rounding
+    would hide mistakes, is checked as a copy in float64, if it runs in float64; the statement says
+    so.
 
     Args:
         net: a network in eval mode.
@@ -63,7 +68,9 @@ def check_duality(net: "torch.nn.Module", X: np.ndarray, *, draws: int = 200, se
     """
     X = as_samples(X)[:_SAMPLES]
     given = _subject(net, X)
-    subject, X = (_in_float64(given, X) or given, _rounded(given, X)) if given.dtype in _HALF else (given, X)
+    subject, X = (
+        (_in_float64(given, X) or given, _rounded(given, X)) if given.dtype in _HALF else (given, X)
+    )
     table = record_trace(subject.trace, X, gates="auto", progress=Silent())
     output, weights = _output(subject, X), own_weights(subject.trace.program)
     again = evaluate(table, weights).reshape(output.shape)
@@ -91,9 +98,17 @@ def _subject(net: "torch.nn.Module", X: np.ndarray) -> _Subject:
     from npk.reading.tracing import trace_network
 
     trace = trace_network(net, X.shape[1:])
-    values = (value for node in trace.program.graph.nodes for value in tree_leaves(node.meta.get("val")))
-    found = {str(value.dtype).removeprefix("torch.") for value in values if isinstance(value, torch.Tensor)}
-    return _Subject(net, trace, max(found & _TOLERANCE.keys(), key=list(_TOLERANCE).index, default="float32"))
+    values = (
+        value for node in trace.program.graph.nodes for value in tree_leaves(node.meta.get("val"))
+    )
+    found = {
+        str(value.dtype).removeprefix("torch.")
+        for value in values
+        if isinstance(value, torch.Tensor)
+    }
+    return _Subject(
+        net, trace, max(found & _TOLERANCE.keys(), key=list(_TOLERANCE).index, default="float32")
+    )
 
 
 def _in_float64(given: _Subject, X: np.ndarray) -> _Subject | None:
@@ -113,26 +128,40 @@ def _rounded(given: _Subject, X: np.ndarray) -> np.ndarray:
 
 
 def _output(subject: _Subject, X: np.ndarray) -> np.ndarray:
-    """What the network itself gives, ``(n, output units)`` float64; it may work in place on what it is given."""
+    """What the network itself gives, ``(n, output units)`` float64; it may work in place on what it
+    is given.
+    """
     import torch
 
     from npk.reading.exporting import output_of
 
     device, dtype = place_of(subject.trace)
-    return output_of(subject.net, torch.tensor(X, dtype=dtype, device=device)).double().cpu().numpy().reshape(len(X), -1)
+    return (
+        output_of(subject.net, torch.tensor(X, dtype=dtype, device=device))
+        .double()
+        .cpu()
+        .numpy()
+        .reshape(len(X), -1)
+    )
 
 
 def _relative(actual: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.abs(actual - expected).max() / max(np.abs(expected).max(), np.finfo(float).tiny))
+    return float(
+        np.abs(actual - expected).max() / max(np.abs(expected).max(), np.finfo(float).tiny)
+    )
 
 
 def _enumerated(table: GateTable, weights: dict) -> np.ndarray:
     feature = neural_path_feature(table, 0, bias="paths")
-    return np.array([[sum(c * neural_path_value(table.graph, p, weights) for p, c in feature.items())]])
+    return np.array(
+        [[sum(c * neural_path_value(table.graph, p, weights) for p, c in feature.items())]]
+    )
 
 
 def _moment_errors(table: GateTable, draws: int, rng: np.random.Generator) -> float:
-    """Worst distance of the mean of f f' from K in standard errors; the diagonal and the first row are looked at."""
+    """Worst distance of the mean of f f' from K in standard errors; the diagonal and the first row
+    are looked at.
+    """
     table = table.take(slice(0, 4))
     exact = NeuralPathKernel(None, dtype="float64", progress=False)(table)
     products = []
@@ -141,4 +170,8 @@ def _moment_errors(table: GateTable, draws: int, rng: np.random.Generator) -> fl
         products.append(f @ f.T / f.shape[1])
     error = np.std(products, 0) / np.sqrt(draws)
     distance = np.abs(np.mean(products, 0) - exact)
-    return float(np.divide(distance, error, out=np.zeros_like(distance), where=error > 1e-12 * np.abs(exact).max()).max())
+    return float(
+        np.divide(
+            distance, error, out=np.zeros_like(distance), where=error > 1e-12 * np.abs(exact).max()
+        ).max()
+    )

@@ -37,10 +37,13 @@ _TOLERANCE = 1e-10
 _MOST_BLOCKS = 8
 
 
-def check_ensemble(net: "torch.nn.Module", X: np.ndarray, *, gates: str = "auto", name: str = "network") -> CheckResult:
+def check_ensemble(
+    net: "torch.nn.Module", X: np.ndarray, *, gates: str = "auto", name: str = "network"
+) -> CheckResult:
     r"""Verify that the kernel is the sum over sub-networks, :math:`K = \sum_J K_J`, one for each choice of a branch at every sum.
 
-    Each sub-network is a path graph of its own, with the gates of the whole network, and its kernel is computed by itself.
+    Each sub-network is a path graph of its own, with the gates of the whole network, and its kernel
+    is computed by itself.
 
     Args:
         net: a network in eval mode, with b additions, b from 1 to 8.
@@ -61,13 +64,20 @@ def check_ensemble(net: "torch.nn.Module", X: np.ndarray, *, gates: str = "auto"
     sums = [node for node in table.graph.nodes if isinstance(node.operator, Add)]
     if not 1 <= len(sums) <= _MOST_BLOCKS:
         raise OptionError(
-            f"{name} has {len(sums)} skip connections; the 2^b sub-networks are summed for b from 1 to {_MOST_BLOCKS}. Check another one."
+            f"{name} has {len(sums)} skip connections; the 2^b sub-networks are summed for b from "
+            f"1 to {_MOST_BLOCKS}. Check another one."
         )
     whole = _kernel(table)
-    parts = [(choice, *_part(table, sums, choice)) for choice in itertools.product((0, 1), repeat=len(sums))]
+    parts = [
+        (choice, *_part(table, sums, choice))
+        for choice in itertools.product((0, 1), repeat=len(sums))
+    ]
     total = np.sum([part for _, _, part in parts], 0)
     deviation = _relative(total, whole)
-    gated = any(isinstance(node.operator, Gate) and isinstance(table.graph.input_of(node).operator, Add) for node in table.graph.nodes)
+    gated = any(
+        isinstance(node.operator, Gate) and isinstance(table.graph.input_of(node).operator, Add)
+        for node in table.graph.nodes
+    )
     deviations = {f"sum of {len(parts)} sub-networks": deviation}
     if all(node.positions == 1 or isinstance(node.operator, Input) for node in table.graph.nodes):
         deviations["product form"] = _relative(product_form(table), whole)
@@ -75,7 +85,10 @@ def check_ensemble(net: "torch.nn.Module", X: np.ndarray, *, gates: str = "auto"
         deviations["cumulative masks"] = _relative(_kernel(table, backend="reference"), total)
     cases = tuple(Case(label, finite(value)) for label, value in deviations.items())
     details = EnsembleDetails(cases, _shares(table.graph, sums, parts, whole))
-    statement = f"K is the sum of the kernels of the 2^{len(sums)} sub-networks, relative to its largest entry"
+    statement = (
+        f"K is the sum of the kernels of the 2^{len(sums)} sub-networks, relative to its "
+        f"largest entry"
+    )
     passed = deviation <= _TOLERANCE
     return CheckResult("ensemble", name, statement, passed, finite(deviation), _TOLERANCE, details)
 
@@ -90,7 +103,11 @@ def sub_network(graph: PathGraph, sums: list[PathNode], choice: tuple[int, ...])
         return name
 
     last, keep = resolve(graph.output.name), {}
-    nodes = [dataclasses.replace(n, inputs=tuple(map(resolve, n.inputs))) for n in graph.nodes if n.name not in chosen]
+    nodes = [
+        dataclasses.replace(n, inputs=tuple(map(resolve, n.inputs)))
+        for n in graph.nodes
+        if n.name not in chosen
+    ]
     for node in reversed(nodes):
         if node.name == last or any(node.name in user.inputs for user in keep.values()):
             keep[node.name] = node
@@ -100,8 +117,8 @@ def sub_network(graph: PathGraph, sums: list[PathNode], choice: tuple[int, ...])
 def product_form(table: GateTable) -> np.ndarray:
     r"""The product form :math:`K_{first} \prod_k (1 + H_k) K_{last}`, fan-in scale, for networks without positions.
 
-    Right where no gate follows an addition. A gate on the stream is taken as if all units of the stream were alike, which is what the
-    product form says and why it is wrong for such networks.
+    Right where no gate follows an addition. A gate on the stream is taken as if all units of the
+    stream were alike, which is what the product form says and why it is wrong for such networks.
 
     Returns:
         ``(n, n)`` float64.
@@ -111,7 +128,11 @@ def product_form(table: GateTable) -> np.ndarray:
         before = [values[name] for name in node.inputs]
         match node.operator:
             case Input(ones=ones):
-                x = np.ones((len(table), node.channels)) if ones else table.inputs.reshape(len(table), -1).astype(float)
+                x = (
+                    np.ones((len(table), node.channels))
+                    if ones
+                    else table.inputs.reshape(len(table), -1).astype(float)
+                )
                 values[node.name] = x @ x.T
             case Convolution():
                 values[node.name] = before[0] * node.channels / fan_in(table.graph, node)
@@ -127,7 +148,9 @@ def product_form(table: GateTable) -> np.ndarray:
     return values[table.graph.output.name] / table.graph.output.channels
 
 
-def _part(table: GateTable, sums: list[PathNode], choice: tuple[int, ...]) -> tuple[int, np.ndarray]:
+def _part(
+    table: GateTable, sums: list[PathNode], choice: tuple[int, ...]
+) -> tuple[int, np.ndarray]:
     """Number of parametric layers and kernel of one sub-network."""
     graph = sub_network(table.graph, sums, choice)
     depth = sum(isinstance(node.operator, Convolution) for node in graph.nodes)
@@ -141,10 +164,17 @@ def _kernel(table: GateTable, backend: str = "auto") -> np.ndarray:
 def _shares(graph: PathGraph, sums: list[PathNode], parts: list, whole: np.ndarray) -> Shares:
     """Mean share of the diagonal by number of layers, and of the longer branch of each sum."""
     diagonal = np.diagonal(whole)
-    share = lambda part: float(np.mean(np.diagonal(part)[diagonal > 0] / diagonal[diagonal > 0])) if (diagonal > 0).any() else 0.0  # noqa: E731
+    share = lambda part: (  # noqa: E731
+        float(np.mean(np.diagonal(part)[diagonal > 0] / diagonal[diagonal > 0]))
+        if (diagonal > 0).any()
+        else 0.0
+    )
     depths = sorted({depth for _, depth, _ in parts})
     body = [_longer(graph, node) for node in sums]
-    blocks = [sum(share(part) for choice, _, part in parts if choice[k] == body[k]) for k in range(len(sums))]
+    blocks = [
+        sum(share(part) for choice, _, part in parts if choice[k] == body[k])
+        for k in range(len(sums))
+    ]
     by_depth = [sum(share(part) for _, d, part in parts if d == depth) for depth in depths]
     return Shares(tuple(depths), tuple(by_depth), tuple(blocks))
 
@@ -154,10 +184,14 @@ def _longer(graph: PathGraph, node: PathNode) -> int:
 
     def layers(name: str) -> int:
         here = graph[name]
-        return isinstance(here.operator, Convolution) + max((layers(n) for n in here.inputs), default=0)
+        return isinstance(here.operator, Convolution) + max(
+            (layers(n) for n in here.inputs), default=0
+        )
 
     return int(np.argmax([layers(name) for name in node.inputs]))
 
 
 def _relative(actual: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.abs(actual - expected).max() / max(np.abs(expected).max(), np.finfo(float).tiny))
+    return float(
+        np.abs(actual - expected).max() / max(np.abs(expected).max(), np.finfo(float).tiny)
+    )

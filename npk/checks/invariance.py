@@ -1,4 +1,6 @@
-"""Invariance: circular shifts of the input leave the kernel alone where layers are circular, of stride 1, and the read-out is global."""
+"""Invariance: circular shifts of the input leave the kernel alone where layers are circular, of
+stride 1, and the read-out is global.
+"""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -42,8 +44,10 @@ def check_invariance(
         label: what the figure calls the case; the name if empty.
 
     Returns:
-        ``measured``: worst difference relative to the root of the diagonals. Shifted samples in which at most one gate in 10,000
-        flipped are left out of it and counted apart (``rounding``): there a pre-activation lies within rounding of 0.
+        ``measured``: worst difference relative to the root of the diagonals. Shifted samples in
+            which at most one gate in 10,000
+        flipped are left out of it and counted apart (``rounding``): there a pre-activation lies
+            within rounding of 0.
         ``details``, a :class:`npk.results.InvarianceDetails` with one case: for each shift the
         worst difference over all samples, and how many gates are not the shifted gates.
         ``passed``: all shifts asked for leave the kernel alone.
@@ -56,7 +60,10 @@ def check_invariance(
 
     X = as_samples(X)
     if X.ndim < 3:
-        raise DataError(f"X has shape {X.shape}, which has no positions to shift. Give images (n, channels, height, width).")
+        raise DataError(
+            f"X has shape {X.shape}, which has no positions to shift. Give images (n, "
+            f"channels, height, width)."
+        )
     chosen = _shifts(shifts, X.shape[2:])
     dtype = next((p.dtype for p in net.parameters()), torch.float32)
     kernel = NeuralPathKernel(net, dtype="float64", gates=gates, progress=False)
@@ -64,7 +71,12 @@ def check_invariance(
     axes = tuple(range(2, X.ndim))
     moved = kernel.record(np.concatenate([np.roll(X, shift, axes) for shift in chosen]))
     deviation = _deviations(kernel, table, moved)
-    flips = np.array([_flips(table, moved.take(slice(i * len(X), (i + 1) * len(X))), shift) for i, shift in enumerate(chosen)])
+    flips = np.array(
+        [
+            _flips(table, moved.take(slice(i * len(X), (i + 1) * len(X))), shift)
+            for i, shift in enumerate(chosen)
+        ]
+    )
     worst = deviation.reshape(len(chosen), len(X), len(X)).max(2)
     gates_each = sum(int(np.prod(e.shape)) for e in table.entries.values())
     rounding = (flips > 0) & (flips <= max(1, _ROUNDING * gates_each))
@@ -80,7 +92,11 @@ def check_invariance(
         rounding=int(rounding.sum()),
         gates=gates_each * len(moved),
     )
-    statement = f"K(rot(x, r), x') = K(x, x') for {len(chosen)} circular shifts r, relative to the root of the diagonals"
+    statement = (
+        f"K(rot(x, r), x') = K(x, x') for {len(chosen)} circular shifts r, relative to "
+        f"the "
+        f"root of the diagonals"
+    )
     details = InvarianceDetails((case,))
     return CheckResult("invariance", name, statement, passed, finite(measured), tolerance, details)
 
@@ -92,11 +108,17 @@ def _shifted(by: Shift, deviations: np.ndarray) -> Shifted:
 def _shifts(shifts: str | Sequence[Shift], grid: Shift) -> list[Shift]:
     if isinstance(shifts, str):
         if shifts != "all":
-            raise OptionError(f'shifts={shifts!r} is not known. Give "all", or a list of shifts such as [(0, 1), (2, 2)].')
+            raise OptionError(
+                f'shifts={shifts!r} is not known. Give "all", or a list of shifts '
+                f"such as [(0, 1), (2, 2)]."
+            )
         return list(np.ndindex(*grid))
     found = [tuple(int(side) for side in shift) for shift in shifts]
     if not found or any(len(shift) != len(grid) for shift in found):
-        raise OptionError(f"shifts={shifts!r} does not fit positions {grid}. Give at least one shift with {len(grid)} numbers each.")
+        raise OptionError(
+            f"shifts={shifts!r} does not fit positions {grid}. Give at least one "
+            f"shift with {len(grid)} numbers each."
+        )
     return found
 
 
@@ -110,7 +132,9 @@ def _deviations(kernel: NeuralPathKernel, table: GateTable, moved: GateTable) ->
 
 
 def _flips(table: GateTable, moved: GateTable, shift: Shift) -> np.ndarray:
-    """Gates of each shifted sample that differ from the sample's shifted gates, ``(n,)``; layers without positions must stay."""
+    """Gates of each shifted sample that differ from the sample's shifted gates, ``(n,)``; layers
+    without positions must stay.
+    """
     flips = np.zeros(len(table), np.int64)
     grid = table.inputs.shape[2:]
     for before, there in zip(table, moved, strict=True):
@@ -118,7 +142,8 @@ def _flips(table: GateTable, moved: GateTable, shift: Shift) -> np.ndarray:
         if len(sides) == len(grid) and layer[0, 0].size > 1:
             steps = [divmod(r * side, n) for r, side, n in zip(shift, sides, grid, strict=True)]
             if any(rest for _, rest in steps):
-                continue  # a stride: the shifted image has no gates at whole positions to compare with
+                # a stride: the shifted image has no gates at whole positions to compare with
+                continue
             layer = np.roll(layer, [step for step, _ in steps], tuple(range(2, layer.ndim)))
         differ = layer != there if layer.dtype == bool else np.abs(layer - there) > 1e-3
         flips += differ.reshape(len(table), -1).sum(1)

@@ -1,4 +1,6 @@
-"""Numbers that the literature reads off a kernel: spectrum, effective rank, overlap within and between classes."""
+"""Numbers that the literature reads off a kernel: spectrum, effective rank, overlap within and
+between classes.
+"""
 
 import numpy as np
 
@@ -13,7 +15,10 @@ def spectrum(K: np.ndarray) -> np.ndarray:
         ShapeError: not a square matrix.
     """
     if K.ndim != 2 or K.shape[0] != K.shape[1]:
-        raise ShapeError(f"K has shape {K.shape}; a spectrum needs a square kernel. Give kernel(net, X) without Y.")
+        raise ShapeError(
+            f"K has shape {K.shape}; a spectrum needs a square kernel. Give "
+            f"kernel(net, X) without Y."
+        )
     values = np.linalg.eigvalsh(np.asarray(K, np.float64))[::-1]
     total = values.sum()
     return values / total if total > 0 else values
@@ -26,20 +31,24 @@ def effective_rank(values: np.ndarray) -> float:
 
 
 def class_overlap(table: GateTable, target: np.ndarray) -> tuple[list[float], list[float]]:
-    """Mean share of a layer's gates that are on for both inputs, for pairs of one class and of different classes; a number a layer.
+    """Mean share of a layer's gates that are on for both inputs, for pairs of one class and of
+    different classes; a number a layer.
 
     Args:
         table: gates of n samples; soft gates are taken as they are.
         target: classes ``(n,)``.
 
     Returns:
-        Means over pairs of different samples of the same class, and of different classes, from the input layer on.
+        Means over pairs of different samples of the same class, and of different classes, from the
+        input layer on.
 
     Raises:
         ShapeError: as many classes as samples are needed.
     """
     if len(target) != len(table):
-        raise ShapeError(f"there are {len(target)} labels for {len(table)} samples. Give one label a sample.")
+        raise ShapeError(
+            f"there are {len(target)} labels for {len(table)} samples. Give one label a sample."
+        )
     alike = np.equal.outer(target, target)
     same, different = alike & ~np.eye(len(target), dtype=bool), ~alike
     found: tuple[list[float], list[float]] = ([], [])

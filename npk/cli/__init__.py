@@ -1,7 +1,8 @@
-"""The `npk` command. Exit codes: 0 done, 1 a check failed, 2 wrong use or bad input, 130 interrupted, 141 nobody reads the output.
+"""The `npk` command. Exit codes: 0 done, 1 a check failed, 2 wrong use or bad input, 130
+interrupted, 141 nobody reads the output.
 
-Whatever goes wrong is told in one line on standard error; ``--debug`` adds the traceback. What a terminal cannot show of a text is
-written as an escape.
+Whatever goes wrong is told in one line on standard error; ``--debug`` adds the traceback. What a
+terminal cannot show of a text is written as an escape.
 """
 
 import contextlib
@@ -29,7 +30,9 @@ def main() -> None:
 
 
 def _prepare_streams() -> None:
-    """Let any text pass: names of files may hold what the encoding of a terminal, or any encoding, does not."""
+    """Let any text pass: names of files may hold what the encoding of a terminal, or any encoding,
+    does not.
+    """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by who started this process
@@ -39,7 +42,9 @@ def _prepare_streams() -> None:
 
 
 def _flushed(code: int) -> int:
-    """Write what is left of the output, which Python would otherwise try at its very end, with a traceback."""
+    """Write what is left of the output, which Python would otherwise try at its very end, with a
+    traceback.
+    """
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -55,7 +60,8 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line.
 
     Args:
-        arguments: without the program's name; none at all shows the help. ``--debug`` may stand anywhere.
+        arguments: without the program's name; none at all shows the help. ``--debug`` may stand
+            anywhere.
 
     Returns:
         The exit code.
@@ -64,14 +70,20 @@ def run(arguments: Sequence[str]) -> int:
     given = [argument for argument in arguments if argument != "--debug"] or ["--help"]
     try:
         with _notes():
-            code = typer.main.get_command(app).main(args=given, prog_name="npk", standalone_mode=False) or 0
+            code = (
+                typer.main.get_command(app).main(args=given, prog_name="npk", standalone_mode=False)
+                or 0
+            )
     except BrokenPipeError:
         code = UNREAD
         lead_nowhere(sys.stdout)
     except SystemExit as end:  # of typer or rich where nobody reads, else of code of the user's
         code = UNREAD if _leads_nowhere(sys.stdout) else REFUSED
         if code == REFUSED:
-            _say(f"the command was ended by sys.exit({end.code!r}) in code that it ran. Look at the code that --arch names.")
+            _say(
+                f"the command was ended by sys.exit({end.code!r}) in code that it ran. Look at "
+                f"the code that --arch names."
+            )
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -80,7 +92,10 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         code = INTERRUPTED
     if code == INTERRUPTED:
-        _say("interrupted. Finished tiles of a kernel in a store are kept: run the same command to go on.")
+        _say(
+            "interrupted. Finished tiles of a kernel in a store are kept: run the same command to "
+            "go on."
+        )
     return code
 
 
@@ -103,13 +118,24 @@ def _line(error: Exception) -> str:
     message = getattr(error, "format_message", None)
     if message is not None:  # wrong use, found by typer
         context = getattr(error, "ctx", None)
-        return f"{message().rstrip('.')}. See `{context.command_path if context else 'npk'} --help`."
+        return (
+            f"{message().rstrip('.')}. See `{context.command_path if context else 'npk'} --help`."
+        )
     if isinstance(error, MemoryError):
-        return f"not enough memory ({error or 'no size given'}). Use fewer samples, or give kernels a budget with --memory."
+        return (
+            f"not enough memory ({error or 'no size given'}). Use fewer samples, or give "
+            f"kernels a budget with --memory."
+        )
     if isinstance(error, OSError):
         place = f" {error.filename}" if error.filename else ""
-        return f"cannot read or write{place}: {error.strerror or error}. Check the path, its permissions and the room on the disk."
-    return f"unexpected {type(error).__name__}: {error}. This is a mistake in npk: please report it with what --debug shows."
+        return (
+            f"cannot read or write{place}: {error.strerror or error}. Check the path, its "
+            f"permissions and the room on the disk."
+        )
+    return (
+        f"unexpected {type(error).__name__}: {error}. This is a mistake in npk: please report "
+        f"it with what --debug shows."
+    )
 
 
 def _say(text: str) -> None:
@@ -125,6 +151,8 @@ def _notes() -> Iterator[None]:
         _say(f"note: {message}")
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=FutureWarning, module="(torch|sklearn|zarr|numba)")
+        warnings.filterwarnings(
+            "ignore", category=FutureWarning, module="(torch|sklearn|zarr|numba)"
+        )
         warnings.showwarning = show
         yield

@@ -10,7 +10,10 @@ from npk.cli import options
 from npk.errors import OptionError
 
 app = typer.Typer(
-    add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]}
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -22,19 +25,29 @@ def _version(asked: bool) -> None:
 
 @app.callback(epilog="Example: npk demo --out demo")
 def npk(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; may stand anywhere.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; may stand anywhere.")
+    ] = False,
 ) -> None:
     """The neural path kernel of ReLU networks: train, compute, classify, check, report."""
 
 
 @app.command(epilog="Example: npk demo --out demo --data mnist5k")
 def demo(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run; what is there already is used again.")] = Path("demo"),
+    out: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="Folder of the run; what is there already is used again."),
+    ] = Path("demo"),
     data: Annotated[str, typer.Option(help="digits or mnist5k.")] = "digits",
     seed: options.Seed = 0,
 ) -> None:
-    """The whole story on bundled data: train, kernels, SVM and ridge, checks, report; the exit code is 1 if a check failed."""
+    """The whole story on bundled data: training, kernels, machines, checks (1: one failed), report."""
     from npk.cli import tables
     from npk.demo import run
 
@@ -43,34 +56,79 @@ def demo(
     raise typer.Exit(0 if all(check.passed for check in found.checks) else 1)
 
 
-@app.command(epilog="Example: npk train conv --kind dlgn --data digits --option channels=64,64 --out dlgn.safetensors")
+@app.command(
+    epilog="Example: npk train conv --kind dlgn --data digits --option channels=64,64 "
+    "--out dlgn.safetensors"
+)
 def train(
-    arch: Annotated[str, typer.Argument(metavar="ARCH", help="fc, conv, residual, vgg16 or resnet110.", show_default=False)],
+    arch: Annotated[
+        str,
+        typer.Argument(
+            metavar="ARCH", help="fc, conv, residual, vgg16 or resnet110.", show_default=False
+        ),
+    ],
     data: options.Data,
-    out: Annotated[Path, typer.Option(metavar="CKPT", help="The .safetensors file to write.", show_default=False)],
+    out: Annotated[
+        Path,
+        typer.Option(metavar="CKPT", help="The .safetensors file to write.", show_default=False),
+    ],
     kind: Annotated[str, typer.Option(help="dnn, dgn, dlgn or dlgn-sf.")] = "dnn",
-    option: Annotated[list[str], typer.Option(metavar="KEY=JSON", help="Option of the architecture; may be repeated.")] = [],  # noqa: B006
-    regime: Annotated[str | None, typer.Option(help="relu, dlnpf, flnpf, frnpf-ii or frnpf-di; as suits the kind if left out.")] = None,
-    features: Annotated[Path | None, typer.Option(metavar="CKPT", help="Trained network whose gates flnpf copies.")] = None,
+    option: Annotated[
+        list[str],
+        typer.Option(metavar="KEY=JSON", help="Option of the architecture; may be repeated."),
+    ] = [],  # noqa: B006
+    regime: Annotated[
+        str | None,
+        typer.Option(
+            help="relu, dlnpf, flnpf, frnpf-ii or frnpf-di; as suits the kind if left out."
+        ),
+    ] = None,
+    features: Annotated[
+        Path | None, typer.Option(metavar="CKPT", help="Trained network whose gates flnpf copies.")
+    ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the training samples.")] = 60,
     batch_size: Annotated[int, typer.Option(help="Samples a step.")] = 64,
     optimizer: Annotated[str, typer.Option(help="adam or sgd.")] = "adam",
     learning_rate: Annotated[float, typer.Option(help="The largest of the schedule.")] = 3e-3,
     weight_decay: Annotated[float, typer.Option(help="Of every parameter that learns.")] = 0.0,
-    augment: Annotated[str | None, typer.Option(help="shift: circular shifts of the images.")] = None,
-    patience: Annotated[int | None, typer.Option(help="Stop after so many epochs without improvement.")] = None,
+    augment: Annotated[
+        str | None, typer.Option(help="shift: circular shifts of the images.")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many epochs without improvement.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    resume: Annotated[Path | None, typer.Option(metavar="FILE", help="State of the training after each epoch, to go on from.")] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="State of the training after each epoch, to go on from."),
+    ] = None,
     seed: options.Seed = 0,
 ) -> None:
-    """Train a network on three quarters of DATA; the epoch is chosen on validation, the accuracy measured on the last quarter."""
+    """Train a network on three quarters of DATA; the epoch is chosen on validation, the accuracy
+    measured on the last quarter.
+    """
     from npk.cli import reading, tables, training
 
     reading.check_place(out, resume)
     training.check_checkpoint(out)
-    steps = {"regime": regime, "epochs": epochs, "batch_size": batch_size, "patience": patience, "augment": augment, "checkpoint": resume}
-    steps |= {"optimizer": optimizer, "learning_rate": learning_rate, "weight_decay": weight_decay, "device": device, "seed": seed}
-    tables.say(training.train_and_save(arch, kind, data, out, options=option, features=features, **steps))
+    steps = {
+        "regime": regime,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "patience": patience,
+        "augment": augment,
+        "checkpoint": resume,
+    }
+    steps |= {
+        "optimizer": optimizer,
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+        "device": device,
+        "seed": seed,
+    }
+    tables.say(
+        training.train_and_save(arch, kind, data, out, options=option, features=features, **steps)
+    )
 
 
 @app.command(epilog="Example: npk inspect model.safetensors --data digits")
@@ -82,9 +140,13 @@ def inspect(
     output: options.Output = None,
     layout: options.Layout = "nchw",
     data: options.MaybeData = None,
-    input_shape: Annotated[str | None, typer.Option(metavar="C,H,W", help="Shape of a sample where it is not known.")] = None,
+    input_shape: Annotated[
+        str | None, typer.Option(metavar="C,H,W", help="Shape of a sample where it is not known.")
+    ] = None,
 ) -> None:
-    """How npk reads a network: its nodes and gates, which shifts leave the kernel alone, what a kernel will cost on this machine."""
+    """How npk reads a network: its nodes and gates, which shifts leave the kernel alone, what a
+    kernel will cost on this machine.
+    """
     from npk.cli import reading, tables
     from npk.cli.cost import look
 
@@ -99,7 +161,9 @@ def inspect(
 def gates(
     ckpt: options.Checkpoint,
     data: options.Data,
-    out: Annotated[Path, typer.Option(metavar="GATES", help="The folder to write.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option(metavar="GATES", help="The folder to write.", show_default=False)
+    ],
     gates: options.Gates = "auto",
     arch: options.Arch = None,
     arch_option: options.ArchOption = [],  # noqa: B006
@@ -130,9 +194,20 @@ def gates(
 def kernel(
     ckpt: options.CheckpointOrGates,
     data: options.MaybeData = None,
-    out: Annotated[Path | None, typer.Option(metavar="K.zarr", help="Store of tiles, or FILE.npy.", show_default=False)] = None,
-    against: Annotated[str | None, typer.Option(metavar="DATA", help="Samples of the columns; the same as the rows if left out.")] = None,
-    subset: Annotated[str | None, typer.Option(help="train or test: one side of the split that train and demo use.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="K.zarr", help="Store of tiles, or FILE.npy.", show_default=False),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA", help="Samples of the columns; the same as the rows if left out."
+        ),
+    ] = None,
+    subset: Annotated[
+        str | None,
+        typer.Option(help="train or test: one side of the split that train and demo use."),
+    ] = None,
     against_subset: Annotated[str | None, typer.Option(help="The same for --against.")] = None,
     seed: options.Seed = 0,
     scale: options.Scale = "fan_in",
@@ -147,11 +222,20 @@ def kernel(
     key: options.Key = None,
     output: options.Output = None,
     layout: options.Layout = "nchw",
-    dask: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Scheduler of a Dask cluster that computes the tiles.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Tell plan, progress and result as a JSON object a line.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the tile plan and the cost, write nothing.")] = False,
+    dask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Scheduler of a Dask cluster that computes the tiles."
+        ),
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Tell plan, progress and result as a JSON object a line.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the tile plan and the cost, write nothing.")
+    ] = False,
 ) -> None:
-    """Compute the kernel of DATA (rows) with itself or with --against (columns); an interrupted run goes on where it stopped."""
+    """Compute the kernel of DATA, or of DATA (rows) with --against (columns); a stopped run goes on."""
     from npk.cli import reading, writing
     from npk.gram.engine import Engine
     from npk.gram.kernel import NeuralPathKernel
@@ -159,8 +243,15 @@ def kernel(
 
     writing.check_kernel(out, dask)
     if out is None and not dry_run:
-        raise OptionError("--out is missing: it names the store or .npy file to write. Add for instance --out K.zarr, or --dry-run.")
-    engine = Engine(KernelOptions(scale, dtype, gates, value_input, bias, backend), Promise(memory), writing.progress(json))
+        raise OptionError(
+            "--out is missing: it names the store or .npy file to write. Add for "
+            "instance --out K.zarr, or --dry-run."
+        )
+    engine = Engine(
+        KernelOptions(scale, dtype, gates, value_input, bias, backend),
+        Promise(memory),
+        writing.progress(json),
+    )
     how = reading.How(arch, arch_option, output, layout, key)
     net, X, Y = reading.kernel_sides(ckpt, how, (data, subset), (against, against_subset), seed)
     made = NeuralPathKernel.of(net, engine)
@@ -172,10 +263,21 @@ def kernel(
 
 @app.command(epilog="Example: npk verify-store K.zarr")
 def verify_store(
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="A store that `npk kernel` or `npk gates` wrote.", show_default=False)],
-    drop: Annotated[bool, typer.Option("--drop", help="Drop what is damaged: `npk kernel` computes it again.")] = False,
+    store: Annotated[
+        Path,
+        typer.Argument(
+            metavar="STORE",
+            help="A store that `npk kernel` or `npk gates` wrote.",
+            show_default=False,
+        ),
+    ],
+    drop: Annotated[
+        bool, typer.Option("--drop", help="Drop what is damaged: `npk kernel` computes it again.")
+    ] = False,
 ) -> None:
-    """Read all of a store and compare it with its checksums; the exit code is 2 if something is damaged."""
+    """Read all of a store and compare it with its checksums; the exit code is 2 if something is
+    damaged.
+    """
     from npk.cli import tables, writing
     from npk.gram.verification import verify_store as verify
 
@@ -186,7 +288,10 @@ def verify_store(
 def fit(
     ckpt: options.Checkpoint,
     data: options.Data,
-    test: Annotated[str | None, typer.Option(metavar="DATA", help="Test samples; a quarter of --data if left out.")] = None,
+    test: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="Test samples; a quarter of --data if left out."),
+    ] = None,
     solver: Annotated[str, typer.Option(help="ridge or svm.")] = "ridge",
     scale: options.Scale = "cosine",
     dtype: options.Dtype = "float32",
@@ -200,7 +305,9 @@ def fit(
     layout: options.Layout = "nchw",
     json: options.Json = None,
 ) -> None:
-    """Fit a kernel machine on the network's kernel; its parameter is chosen on the training samples."""
+    """Fit a kernel machine on the network's kernel; its parameter is chosen on the training
+    samples.
+    """
     from npk.cli import fitting, reading, tables
     from npk.gram.engine import Engine
     from npk.gram.kernel import NeuralPathKernel
@@ -209,9 +316,13 @@ def fit(
 
     reading.check_place(json)
     machine = fitting.solver_named(solver)
-    engine = Engine(KernelOptions(scale, dtype, backend=backend), Promise(memory), as_progress(True))
+    engine = Engine(
+        KernelOptions(scale, dtype, backend=backend), Promise(memory), as_progress(True)
+    )
     sides = reading.training_and_test(data, test, seed)
-    made = NeuralPathKernel.of(reading.How(arch, arch_option, output, layout, key).network(ckpt), engine)
+    made = NeuralPathKernel.of(
+        reading.How(arch, arch_option, output, layout, key).network(ckpt), engine
+    )
     on_training, result = fitting.fit(machine, made, *sides, network=ckpt.stem)
     tables.fitted(on_training, result, (len(sides[0]), len(sides[1])))
     if json is not None:
@@ -220,7 +331,12 @@ def fit(
 
 @app.command(epilog="Example: npk check invariance model.safetensors --data digits")
 def check(
-    statement: Annotated[str, typer.Argument(metavar="CHECK", help="duality, invariance or ensemble.", show_default=False)],
+    statement: Annotated[
+        str,
+        typer.Argument(
+            metavar="CHECK", help="duality, invariance or ensemble.", show_default=False
+        ),
+    ],
     ckpt: options.Checkpoint,
     data: options.Data,
     samples: Annotated[int, typer.Option(min=1, help="How many samples of DATA are used.")] = 8,
@@ -246,9 +362,16 @@ def check(
 
 @app.command(epilog="Example: npk report demo --out report.html")
 def report(
-    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder that `npk demo` wrote.", show_default=False)],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The page to write.")] = Path("report.html"),
-    figures: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the figures as PNG files.")] = None,
+    run_dir: Annotated[
+        Path,
+        typer.Argument(metavar="RUN_DIR", help="Folder that `npk demo` wrote.", show_default=False),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The page to write.")] = Path(
+        "report.html"
+    ),
+    figures: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for the figures as PNG files.")
+    ] = None,
 ) -> None:
     """Write the page of a run again from its results.json; neither torch nor data is needed."""
     from npk.cli import reading, tables, writing

@@ -1,4 +1,6 @@
-"""What a kernel costs on this machine: measured on a few pairs of samples, and predicted without any."""
+"""What a kernel costs on this machine: measured on a few pairs of samples, and predicted without
+any.
+"""
 
 import time
 from dataclasses import dataclass
@@ -64,7 +66,9 @@ class Cost:
 
 
 def look(net: "nn.Module", X: np.ndarray) -> tuple[GateTable, ShiftGroup, Cost]:
-    """What `npk inspect` prints: gates of some samples, the shifts that leave the kernel alone, and the cost of a pair."""
+    """What `npk inspect` prints: gates of some samples, the shifts that leave the kernel alone, and
+    the cost of a pair.
+    """
     from npk.gates.recording import record_trace
     from npk.reading.inputs import trace_for
 
@@ -90,7 +94,8 @@ def measure(kernel: NeuralPathKernel, table: GateTable) -> Cost:
 
 
 def guess(found: Effort) -> float:
-    """Seconds of a pair, from counts alone, at the speed at which this machine runs a small network: no plan need be compiled for it.
+    """Seconds of a pair, from counts alone, at the speed at which this machine runs a small
+    network: no plan need be compiled for it.
 
     Args:
         found: the counts.
@@ -112,14 +117,21 @@ def _yardstick() -> GateTable:
         nodes.append(PathNode(f"gate {layer}", Gate(layer), (layer,), shape))
         entries[layer] = GateLayer("hard", shape, pack(rng.random((FEW, 256, 64)) > 0.5))
     nodes.append(PathNode("pool", AveragePool(whole), (nodes[-1].name,), (64, 1, 1)))
-    nodes.append(PathNode("head", Convolution("head", None, Window.whole((1, 1))), ("pool",), (10, 1, 1)))
-    return GateTable(PathGraph(tuple(nodes), (1, *shape[1:])), rng.random((FEW, 1, *shape[1:])), entries)
+    nodes.append(
+        PathNode("head", Convolution("head", None, Window.whole((1, 1))), ("pool",), (10, 1, 1))
+    )
+    return GateTable(
+        PathGraph(tuple(nodes), (1, *shape[1:])), rng.random((FEW, 1, *shape[1:])), entries
+    )
 
 
 def _seconds_a_pair(backend: Any, table: GateTable, exponents: np.ndarray) -> float:
     """Of a tile of few samples over and over again, larger tiles until the time can be trusted."""
     size = 16
-    backend.tile(backend.side(table.take(slice(0, 1))), backend.side(table.take(slice(0, 1))), exponents)  # compiles
+    # compiles
+    backend.tile(
+        backend.side(table.take(slice(0, 1))), backend.side(table.take(slice(0, 1))), exponents
+    )
     while True:
         side = backend.side(table.take(np.arange(size) % len(table)))
         start = time.perf_counter()

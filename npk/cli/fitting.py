@@ -10,11 +10,13 @@ from npk.errors import OptionError
 from npk.gram.kernel import NeuralPathKernel
 from npk.results import Accuracy
 
-Machine = tuple[str, Callable[[np.ndarray], np.ndarray], dict[str, float]]  # name, predict, what was chosen
+# name, predict, what was chosen
+Machine = tuple[str, Callable[[np.ndarray], np.ndarray], dict[str, float]]
 
 
 def solver_named(name: str) -> Callable[[np.ndarray, np.ndarray, str], Machine]:
-    """What fits a kernel machine on a training kernel and labels, with the backend that computed the kernel.
+    """What fits a kernel machine on a training kernel and labels, with the backend that computed
+    the kernel.
 
     Raises:
         OptionError: no such solver.
@@ -27,7 +29,12 @@ def solver_named(name: str) -> Callable[[np.ndarray, np.ndarray, str], Machine]:
 
 
 def fit(
-    solver: Callable[..., Machine], kernel: NeuralPathKernel, training: Dataset, test: Dataset, *, network: str
+    solver: Callable[..., Machine],
+    kernel: NeuralPathKernel,
+    training: Dataset,
+    test: Dataset,
+    *,
+    network: str,
 ) -> tuple[float, Accuracy]:
     """Fit a kernel machine on one set and try it on both.
 
@@ -50,7 +57,10 @@ def fit(
     rows = kernel.record(training.X)
     K, cross = kernel(rows), kernel(test.X, rows)
     model, predict, chosen = solver(K, labels[0], kernel.options.backend)
-    right, on_training = float(np.mean(predict(cross) == labels[1])), float(np.mean(predict(K) == labels[0]))
+    right, on_training = (
+        float(np.mean(predict(cross) == labels[1])),
+        float(np.mean(predict(K) == labels[0])),
+    )
     return on_training, Accuracy(network, model, right, time.perf_counter() - start, chosen)
 
 
@@ -74,7 +84,8 @@ def _ridge(K: np.ndarray, labels: np.ndarray, backend: str) -> Machine:
     return "NPK-ridge", predict, {"alpha": float(found.alpha)}
 
 
-def _svm(K: np.ndarray, labels: np.ndarray, backend: str) -> Machine:  # scikit-learn's SVM, on the host whatever the backend
+# scikit-learn's SVM, on the host whatever the backend
+def _svm(K: np.ndarray, labels: np.ndarray, backend: str) -> Machine:
     from npk.machines import svm
 
     found = svm.fit(K, labels)

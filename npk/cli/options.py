@@ -9,46 +9,77 @@ Checkpoint = Annotated[
     Path,
     typer.Argument(
         metavar="CKPT",
-        help="Checkpoint: .safetensors, .pt2, .onnx, TorchScript, or a state dict or folder of weights with --arch.",
+        help="Checkpoint: .safetensors, .pt2, .onnx, TorchScript, or a state dict or folder of "
+        "weights with --arch.",
         show_default=False,
     ),
 ]
 CheckpointOrGates = Annotated[
-    Path, typer.Argument(metavar="CKPT", help="Checkpoint, or a folder that `npk gates` wrote.", show_default=False)
+    Path,
+    typer.Argument(
+        metavar="CKPT", help="Checkpoint, or a folder that `npk gates` wrote.", show_default=False
+    ),
 ]
 Data = Annotated[
     str,
     typer.Option(
         metavar="DATA",
-        help="digits, mnist5k, FILE.npz, FILE.npy, a folder of pictures, idx:DIR, cifar10:DIR; a slice may follow.",
+        help="digits, mnist5k, FILE.npz, FILE.npy, a folder of pictures, idx:DIR, cifar10:DIR; a "
+        "slice may follow.",
         show_default=False,
     ),
 ]
 MaybeData = Annotated[
     str | None,
-    typer.Option(metavar="DATA", help="Samples: digits, mnist5k, FILE.npz, FILE.npy, a folder, idx:DIR, cifar10:DIR, with a slice."),
+    typer.Option(
+        metavar="DATA",
+        help="Samples: digits, mnist5k, FILE.npz, FILE.npy, a folder, "
+        "idx:DIR, cifar10:DIR, with a slice.",
+    ),
 ]
 Arch = Annotated[
-    str | None, typer.Option(metavar="MODULE:CALLABLE", help="What makes the network, for files that do not say; or FILE.py:CALLABLE.")
+    str | None,
+    typer.Option(
+        metavar="MODULE:CALLABLE",
+        help="What makes the network, for files that do not say; or FILE.py:CALLABLE.",
+    ),
 ]
 ArchOption = Annotated[
     list[str],
-    typer.Option("--arch-option", metavar="KEY=VALUE", help="Keyword argument of --arch, a Python literal or text; may be repeated."),
+    typer.Option(
+        "--arch-option",
+        metavar="KEY=VALUE",
+        help="Keyword argument of --arch, a Python literal or text; may be repeated.",
+    ),
 ]
 Key = Annotated[
     str | None,
-    typer.Option(metavar="KEY", help="Which dictionary of tensors is meant, where a file holds several."),
+    typer.Option(
+        metavar="KEY", help="Which dictionary of tensors is meant, where a file holds several."
+    ),
 ]
 Output = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Number or key of an output of the network, or a module whose output is taken.")
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Number or key of an output of the network, or a module whose output is taken.",
+    ),
 ]
-Layout = Annotated[str, typer.Option(help="nchw, or nhwc where the network takes samples as (H, W, C).")]
-Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON too.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of the stratified split (and of all that is drawn).")]
+Layout = Annotated[
+    str, typer.Option(help="nchw, or nhwc where the network takes samples as (H, W, C).")
+]
+Json = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON too.")
+]
+Seed = Annotated[
+    int, typer.Option(min=0, help="Of the stratified split (and of all that is drawn).")
+]
 Scale = Annotated[str, typer.Option(help="fan_in, count or cosine.")]
 Dtype = Annotated[str, typer.Option(help="float32 or float64.")]
 Gates = Annotated[str, typer.Option(help="hard, soft or auto (as the network evaluates).")]
 ValueInput = Annotated[str, typer.Option(help="x, ones or auto (as the network has it).")]
 Bias = Annotated[str, typer.Option(help="ignore, or paths: biases start paths of their own.")]
 Backend = Annotated[str, typer.Option(help="auto, cpu, cuda or reference.")]
-Memory = Annotated[str | None, typer.Option(metavar="SIZE", help="Budget of the whole process, such as 8GB.")]
+Memory = Annotated[
+    str | None, typer.Option(metavar="SIZE", help="Budget of the whole process, such as 8GB.")
+]

@@ -33,7 +33,10 @@ def dataset(notation: str, subset: str | None = None, seed: int = 0) -> Dataset:
         OptionError: a subset other than train and test.
     """
     if subset not in (None, "train", "test"):
-        raise OptionError(f"subset {subset!r} is not known. Choose train or test, or leave it out for all samples.")
+        raise OptionError(
+            f"subset {subset!r} is not known. Choose train or test, or leave it out "
+            f"for all samples."
+        )
     whole = load(notation)
     return whole if subset is None else split(whole, test=SHARE, seed=seed)[subset == "test"]
 
@@ -45,7 +48,8 @@ def training_and_test(data: str, test: str | None, seed: int) -> tuple[Dataset, 
 
 @dataclass(frozen=True)
 class How:
-    """How a checkpoint becomes a network: the options of the command line, as :func:`npk.load` takes them.
+    """How a checkpoint becomes a network: the options of the command line, as :func:`npk.load`
+    takes them.
 
     Args:
         arch: what makes the network around the weights.
@@ -64,14 +68,23 @@ class How:
     @property
     def said(self) -> bool:
         """Whether any of the options was given."""
-        return bool(self.arch or self.arch_option or self.output or self.key or self.layout != "nchw")
+        return bool(
+            self.arch or self.arch_option or self.output or self.key or self.layout != "nchw"
+        )
 
     def network(self, path: Path) -> "nn.Module":
         """The network of a checkpoint."""
         from npk.checkpoint import load as load_network
 
         options = literals(self.arch_option)
-        return load_network(path, arch=self.arch, arch_options=options, key=self.key, output=self.output, layout=self.layout)
+        return load_network(
+            path,
+            arch=self.arch,
+            arch_options=options,
+            key=self.key,
+            output=self.output,
+            layout=self.layout,
+        )
 
 
 def network(path: Path) -> "nn.Module":
@@ -89,7 +102,10 @@ def literals(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key.isidentifier():
-            raise OptionError(f"--arch-option {pair!r} is not understood. Write a keyword argument as key=value, such as width=64.")
+            raise OptionError(
+                f"--arch-option {pair!r} is not understood. Write a keyword argument "
+                f"as key=value, such as width=64."
+            )
         try:
             found[key] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
@@ -105,7 +121,11 @@ def gate_table(path: Path | str) -> "GateStore":
 
 
 def kernel_sides(
-    path: Path, how: How, rows: tuple[str | None, str | None], cols: tuple[str | None, str | None], seed: int
+    path: Path,
+    how: How,
+    rows: tuple[str | None, str | None],
+    cols: tuple[str | None, str | None],
+    seed: int,
 ) -> "tuple[nn.Module | None, Samples, Samples | None]":
     """Network, row samples and column samples; gate tables need no network.
 
@@ -125,19 +145,27 @@ def kernel_sides(
     put_back(path)
     if path.is_dir() and not holds_weights(path):
         if rows != (None, None) or cols[1] is not None or how.said:
-            message = f"{path} is a gate table and holds its samples already. Leave out --data, --subset and --arch;"
+            message = (
+                f"{path} is a gate table and holds its samples already. Leave out --data, "
+                f"--subset and --arch;"
+            )
             raise OptionError(f"{message} --against may name another gate table.")
         return None, gate_table(path), None if cols[0] is None else gate_table(cols[0])
     if rows[0] is None:
-        raise OptionError("--data is missing: it names the samples of the kernel. Add for instance --data digits.")
+        raise OptionError(
+            "--data is missing: it names the samples of the kernel. Add for instance --data digits."
+        )
     if cols[0] is None and cols[1] is not None:
-        raise OptionError(f"--against-subset {cols[1]} needs --against, which is missing. Add --against DATA.")
+        raise OptionError(
+            f"--against-subset {cols[1]} needs --against, which is missing. Add --against DATA."
+        )
     X = dataset(rows[0], rows[1], seed).X
     return how.network(path), X, None if cols[0] is None else dataset(cols[0], cols[1], seed).X
 
 
 def example(net: "nn.Module", data: str | None, input_shape: str | None, most: int) -> np.ndarray:
-    """Some samples for a network: of the data, else random ones of the shape that is given or known.
+    """Some samples for a network: of the data, else random ones of the shape that is given or
+    known.
 
     Raises:
         OptionError: the shape is not known, or not written as whole numbers.
@@ -148,9 +176,15 @@ def example(net: "nn.Module", data: str | None, input_shape: str | None, most: i
     if input_shape is not None:
         known = [int(side) if side.strip().isdigit() else 0 for side in input_shape.split(",")]
     if known is None:
-        raise OptionError("the checkpoint does not say the shape of a sample. Give --input-shape, such as 1,8,8, or --data.")
+        raise OptionError(
+            "the checkpoint does not say the shape of a sample. Give --input-shape, "
+            "such as 1,8,8, or --data."
+        )
     if min(known) < 1:
-        raise OptionError(f"--input-shape {input_shape} is no shape. Write whole numbers with commas, such as 1,8,8.")
+        raise OptionError(
+            f"--input-shape {input_shape} is no shape. Write whole numbers with "
+            f"commas, such as 1,8,8."
+        )
     return np.random.default_rng(0).standard_normal((min(most, 64), *known), dtype=np.float32)
 
 
@@ -165,9 +199,12 @@ def settings(pairs: Sequence[str]) -> dict[str, Any]:
         key, equals, value = pair.partition("=")
         if not (equals and key) or key in ("arch", "kind", "input_shape", "classes", "seed"):
             raise OptionError(
-                f"--option {pair!r} is not understood. Write an option of the architecture as key=value, such as channels=[64,64]."
+                f"--option {pair!r} is not understood. Write an option of the architecture as "
+                f"key=value, such as channels=[64,64]."
             )
-        found[key] = _json(f"[{value}]" if "," in value and not value.startswith("[") else value, value)
+        found[key] = _json(
+            f"[{value}]" if "," in value and not value.startswith("[") else value, value
+        )
     return found
 
 
@@ -198,13 +235,17 @@ def check_folder(path: Path | None, content: str | None = None) -> None:
         content: what npk will put in its place; whatever else is in a folder there would be lost.
 
     Raises:
-        StoreError: a file or another folder is there, or the folder around it is missing or read-only.
+        StoreError: a file or another folder is there, or the folder around it is missing or
+            read-only.
     """
     if path is None:
         return
     if is_folder(path):
         if content is not None and content_of(path) != content and any(path.iterdir()):
-            raise StoreError(f"cannot write {path}: it is a folder with something else in it. Choose another name.")
+            raise StoreError(
+                f"cannot write {path}: it is a folder with something else in it. "
+                f"Choose another name."
+            )
         return
     if path.exists():
         raise StoreError(f"cannot write {path}: it is a file. Name a folder.")
@@ -218,4 +259,7 @@ def check_page(path: Path) -> None:
         OptionError: not .html.
     """
     if path.suffix.lower() not in (".html", ".htm"):
-        raise OptionError(f"--out {path} is no .html file, and the report is one. Give for instance --out {path.stem or 'report'}.html.")
+        raise OptionError(
+            f"--out {path} is no .html file, and the report is one. Give for "
+            f"instance --out {path.stem or 'report'}.html."
+        )

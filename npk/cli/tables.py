@@ -13,7 +13,15 @@ from npk.gates.table import GateTable
 from npk.gram.tiles import Demand, TilePlan
 from npk.gram.verification import Verification
 from npk.progress import duration
-from npk.report.subjects import PAPER_RATIO, accuracy_of, baselines, dlgn_ratio, group_title, groups, models
+from npk.report.subjects import (
+    PAPER_RATIO,
+    accuracy_of,
+    baselines,
+    dlgn_ratio,
+    group_title,
+    groups,
+    models,
+)
 from npk.results import Accuracy, CheckResult, RunResult
 from npk.structure.effort import module_of
 from npk.structure.shifts import ShiftGroup
@@ -31,7 +39,11 @@ class _Output(Console):
 def console() -> Console:
     """Standard output, as it is now."""
     found = _Output(highlight=False, markup=False, emoji=False)
-    return found if found.is_terminal else _Output(highlight=False, markup=False, emoji=False, width=_WIDTH)
+    return (
+        found
+        if found.is_terminal
+        else _Output(highlight=False, markup=False, emoji=False, width=_WIDTH)
+    )
 
 
 def say(text: str) -> None:
@@ -50,37 +62,66 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], title: str | None 
 
 
 def demo(run: RunResult, out: Path) -> None:
-    """The whole run: accuracies, baselines, the papers' ratio, checks, what was used again, and where the files are."""
+    """The whole run: accuracies, baselines, the papers' ratio, checks, what was used again, and
+    where the files are.
+    """
     accuracies(run)
-    table(("without a network", "accuracy"), [(a.model, percent(a.accuracy)) for a in baselines(run)])
+    table(
+        ("without a network", "accuracy"), [(a.model, percent(a.accuracy)) for a in baselines(run)]
+    )
     for members in groups(run).values():
         ratio = dlgn_ratio(run, members)
         if ratio is not None:
-            say(f"{members[0].group}: the DLGN keeps {percent(ratio)} of the DNN's accuracy (the paper: at least {PAPER_RATIO} %)")
+            say(
+                f"{members[0].group}: the DLGN keeps {percent(ratio)} of the DNN's accuracy (the "
+                f"paper: at least {PAPER_RATIO} %)"
+            )
     checks(run.checks)
     again = [network.name for network in run.networks if network.reused]
-    say(f"Used again from an earlier run: {', '.join(again)}." if again else "Nothing was used again: all networks were trained now.")
-    say(f"{duration(run.seconds)} on {run.machine}. Results, figures and checkpoints are in {out}: open {out / 'report.html'}.")
+    say(
+        f"Used again from an earlier run: {', '.join(again)}."
+        if again
+        else "Nothing was used again: all networks were trained now."
+    )
+    say(
+        f"{duration(run.seconds)} on {run.machine}. Results, figures and checkpoints are in {out}: "
+        f"open {out / 'report.html'}."
+    )
 
 
 def accuracies(run: RunResult) -> None:
     """Networks down, models across."""
     head = [
         "test accuracy",
-        *("network" if model == "network" else model.replace(" at random initialisation", ", untrained") for model in models(run)),
+        *(
+            "network"
+            if model == "network"
+            else model.replace(" at random initialisation", ", untrained")
+            for model in models(run)
+        ),
     ]
     rows: list[list[str]] = []
     for members in groups(run).values():
         rows.append([group_title(members)])
         for member in members:
             found = [accuracy_of(run, member.name, model) for model in models(run)]
-            rows.append([f"  {member.kind or member.name}", *(percent(a.accuracy) if a else "-" for a in found)])
-    table(head, rows, f"{run.data}: {run.samples_train} training and {run.samples_test} test samples")
+            rows.append(
+                [
+                    f"  {member.kind or member.name}",
+                    *(percent(a.accuracy) if a else "-" for a in found),
+                ]
+            )
+    table(
+        head, rows, f"{run.data}: {run.samples_train} training and {run.samples_test} test samples"
+    )
 
 
 def checks(found: Iterable[CheckResult]) -> None:
     """One row a check."""
-    rows = [(f"{c.name} {c.network}", number(c.measured), number(c.tolerance), verdict(c)) for c in found]
+    rows = [
+        (f"{c.name} {c.network}", number(c.measured), number(c.tolerance), verdict(c))
+        for c in found
+    ]
     if rows:
         table(("check", "measured", "tolerance", "result"), rows)
 
@@ -92,9 +133,24 @@ def check(found: CheckResult) -> None:
 
 
 def graph(found: GateTable, sampled: bool) -> None:
-    """What a network looks like to npk, node by node; where gates were recorded on samples of the user's, which are dead or always on."""
-    head = ("node", "module", "operator", "shape", "source", "gates", *(("dead", "always on", "on") if sampled else ()))
-    made = Table(title=f"gates on {len(found)} samples" if sampled else None, title_justify="left", box=None, pad_edge=False)
+    """What a network looks like to npk, node by node; where gates were recorded on samples of the
+    user's, which are dead or always on.
+    """
+    head = (
+        "node",
+        "module",
+        "operator",
+        "shape",
+        "source",
+        "gates",
+        *(("dead", "always on", "on") if sampled else ()),
+    )
+    made = Table(
+        title=f"gates on {len(found)} samples" if sampled else None,
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
     for i, heading in enumerate(head):
         made.add_column(heading, justify="right" if i > 4 else "left", overflow="fold")
     number_of = {node.name: number for number, node in enumerate(found.graph.nodes)}
@@ -108,7 +164,9 @@ def graph(found: GateTable, sampled: bool) -> None:
 
 
 def _gate_counts(found: GateTable, name: str, sampled: bool) -> tuple[str, ...]:
-    """Gates of a layer; with samples, those off for all, those on for all, and the mean share that is on (of soft gates: their mean)."""
+    """Gates of a layer; with samples, those off for all, those on for all, and the mean share that
+    is on (of soft gates: their mean).
+    """
     layer = found[name]
     size = int(np.prod(layer.shape[1:]))
     if not sampled:
@@ -120,29 +178,53 @@ def _gate_counts(found: GateTable, name: str, sampled: bool) -> tuple[str, ...]:
 def structure(found: GateTable, group: ShiftGroup) -> None:
     """Paths, gates and invariances."""
     count = sum(int(np.prod(found.entries[name].shape)) for name in found.names)
-    say(f"10^{math.log10(found.graph.path_count()):.1f} paths reach one output unit; {count} gates in {found.layers} layers")
+    say(
+        f"10^{math.log10(found.graph.path_count()):.1f} paths reach one output unit; {count} gates "
+        f"in {found.layers} layers"
+    )
     say(f"K(rot(x, r), x') = K(x, x') for {group}")
 
 
 def cost(found: Cost) -> None:
     """What kernels of some sizes take on this machine."""
     counts, plan = found.effort, "s" * (found.effort.fields != 1)
-    say(f"the recursion forms {counts.masks} masks a sample and computes {counts.fields} field{plan} on {counts.cells} pairs of positions")
     say(
-        f"a pair of samples multiplies {si(counts.words)}words of gates and adds {si(counts.reads)}numbers: "
+        f"the recursion forms {counts.masks} masks a sample and computes {counts.fields} "
+        f"field{plan} on {counts.cells} pairs of positions"
+    )
+    say(
+        f"a pair of samples multiplies {si(counts.words)}words of gates and adds "
+        f"{si(counts.reads)}numbers: "
         f"{_predicted(found)}measured {si(found.seconds_a_pair)}s"
     )
-    say(f"a sample takes {si(found.bytes_a_sample)}B for its gates and values and {si(found.masks_a_sample)}B for its masks")
-    rows = [(f"{n} x {n}", duration(found.seconds(n)), f"{si(n * n * 4.0)}B") for n in (1_000, 10_000, 60_000)]
+    say(
+        f"a sample takes {si(found.bytes_a_sample)}B for its gates and values and "
+        f"{si(found.masks_a_sample)}B for its masks"
+    )
+    rows = [
+        (f"{n} x {n}", duration(found.seconds(n)), f"{si(n * n * 4.0)}B")
+        for n in (1_000, 10_000, 60_000)
+    ]
     table(("kernel", "time", "matrix"), rows)
 
 
 def dry_run(found: Cost, plan: TilePlan, demand: Demand) -> None:
     """The tile plan of a kernel, and what it will take."""
-    triangle, pairs = (", one triangle", plan.n * (plan.n + 1) / 2) if plan.symmetric else ("", plan.n * plan.m)
-    say(f"{plan.n} x {plan.m} {found.kernel.options.dtype}{triangle}: {len(plan)} tiles of at most {plan.side} x {plan.side}")
-    say(f"memory at most {si(demand.bytes(plan.largest))}B; gates {si((plan.n + plan.m * (not plan.symmetric)) * found.bytes_a_sample)}B")
-    say(f"time about {duration(pairs * found.seconds_a_pair)} at {_predicted(found)}measured {si(found.seconds_a_pair)}s a pair")
+    triangle, pairs = (
+        (", one triangle", plan.n * (plan.n + 1) / 2) if plan.symmetric else ("", plan.n * plan.m)
+    )
+    say(
+        f"{plan.n} x {plan.m} {found.kernel.options.dtype}{triangle}: {len(plan)} tiles of at most "
+        f"{plan.side} x {plan.side}"
+    )
+    say(
+        f"memory at most {si(demand.bytes(plan.largest))}B; gates "
+        f"{si((plan.n + plan.m * (not plan.symmetric)) * found.bytes_a_sample)}B"
+    )
+    say(
+        f"time about {duration(pairs * found.seconds_a_pair)} at {_predicted(found)}measured "
+        f"{si(found.seconds_a_pair)}s a pair"
+    )
     say("nothing was computed or written")
 
 
@@ -150,7 +232,10 @@ def verified(found: Verification) -> None:
     """What is in a store, and whether it is sound."""
     say(f"{found.path}: {found.content}")
     if found.dropped:
-        say(f"dropped: {', '.join(found.damaged)}. The command that wrote the store computes that again.")
+        say(
+            f"dropped: {', '.join(found.damaged)}. The command that wrote the store computes that "
+            f"again."
+        )
 
 
 def _predicted(found: Cost) -> str:
@@ -161,7 +246,10 @@ def _predicted(found: Cost) -> str:
 def fitted(training: float, test: Accuracy, sizes: tuple[int, int]) -> None:
     """A kernel machine on its training and test samples."""
     chosen = ", ".join(f"{name} {value:g}" for name, value in test.parameters.items())
-    say(f"{test.model} with {chosen}: test accuracy {percent(test.accuracy)}, training {percent(training)}")
+    say(
+        f"{test.model} with {chosen}: test accuracy {percent(test.accuracy)}, training "
+        f"{percent(training)}"
+    )
     say(f"({sizes[1]} test and {sizes[0]} training samples, {duration(test.seconds)})")
 
 

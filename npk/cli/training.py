@@ -20,11 +20,21 @@ def check_checkpoint(out: Path) -> None:
     """
     if out.suffix.lower() != ".safetensors":
         raise OptionError(
-            f"--out {out} is no .safetensors file, the kind that describes its network. Give for instance --out model.safetensors."
+            f"--out {out} is no .safetensors file, the kind that describes its network. Give for "
+            f"instance --out model.safetensors."
         )
 
 
-def train_and_save(arch: str, kind: str, data: str, out: Path, *, options: Sequence[str], features: Path | None, **training: Any) -> str:
+def train_and_save(
+    arch: str,
+    kind: str,
+    data: str,
+    out: Path,
+    *,
+    options: Sequence[str],
+    features: Path | None,
+    **training: Any,
+) -> str:
     """Train on three quarters of the data, measure on the last quarter, save with what was found.
 
     Args:
@@ -34,7 +44,8 @@ def train_and_save(arch: str, kind: str, data: str, out: Path, *, options: Seque
         out: the checkpoint.
         options: ``key=json`` for :func:`npk.networks.build`.
         features: checkpoint of the network whose gates are copied.
-        **training: of :func:`npk.networks.train`; ``seed`` is that of the weights and of the split too.
+        **training: of :func:`npk.networks.train`; ``seed`` is that of the weights and of the split
+            too.
 
     Returns:
         What came out, in a line.
@@ -49,8 +60,20 @@ def train_and_save(arch: str, kind: str, data: str, out: Path, *, options: Seque
     lent = None if features is None else network(features)
     found = train(net, kept.X, kept.require_labels(), features=lent, progress=True, **training)
     right = accuracy(net, held.X, held.require_labels())
-    save(net, out, accuracy=right, data=data, seed=seed, test=SHARE, regime=found.regime, epoch=found.best_epoch)
-    return f"{out}: {describe(net)}; test accuracy {100 * right:.1f} % ({len(held)} samples), epoch {found.best_epoch} of {found.epochs}"
+    save(
+        net,
+        out,
+        accuracy=right,
+        data=data,
+        seed=seed,
+        test=SHARE,
+        regime=found.regime,
+        epoch=found.best_epoch,
+    )
+    return (
+        f"{out}: {describe(net)}; test accuracy {100 * right:.1f} % ({len(held)} samples), "
+        f"epoch {found.best_epoch} of {found.epochs}"
+    )
 
 
 def built(arch: str, kind: str, data: Dataset, seed: int, options: dict[str, Any]) -> "nn.Module":
@@ -62,8 +85,16 @@ def built(arch: str, kind: str, data: Dataset, seed: int, options: dict[str, Any
     from npk.networks import build
 
     try:
-        return build(arch, kind, input_shape=data.X.shape[1:], classes=len(data.classes), seed=seed, **options)
+        return build(
+            arch,
+            kind,
+            input_shape=data.X.shape[1:],
+            classes=len(data.classes),
+            seed=seed,
+            **options,
+        )
     except TypeError as error:
         raise OptionError(
-            f"the options of {arch} cannot be used ({error}). Write numbers and lists as JSON, such as channels=[64,64]."
+            f"the options of {arch} cannot be used ({error}). Write numbers and lists as JSON, "
+            f"such as channels=[64,64]."
         ) from error

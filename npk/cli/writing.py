@@ -22,7 +22,9 @@ from npk.samples import as_samples
 
 
 def progress(json: bool) -> Progress:
-    """What tells the progress of a command: events on standard output, a bar on a terminal, or lines where there is none."""
+    """What tells the progress of a command: events on standard output, a bar on a terminal, or
+    lines where there is none.
+    """
     if json:
         return Events(sys.stdout)
     return Bar() if sys.stderr.isatty() else Lines()
@@ -44,11 +46,16 @@ def check_kernel(out: Path | None, dask: str | None) -> None:
         return
     check_place(out)
     if dask is not None:
-        raise OptionError(f"--dask needs a store that all workers write to, {out} is one file. Give --out K.zarr.")
+        raise OptionError(
+            f"--dask needs a store that all workers write to, {out} is one file. Give --out K.zarr."
+        )
 
 
-def write_kernel(kernel: NeuralPathKernel, X: Samples, Y: Samples | None, out: Path, dask: str | None) -> None:
-    """Compute a kernel into a ``.npy`` file, or into a store of tiles that an interrupted run goes on with; say what was written.
+def write_kernel(
+    kernel: NeuralPathKernel, X: Samples, Y: Samples | None, out: Path, dask: str | None
+) -> None:
+    """Compute a kernel into a ``.npy`` file, or into a store of tiles that an interrupted run goes
+    on with; say what was written.
 
     Args:
         kernel: the options.
@@ -75,11 +82,17 @@ def write_kernel(kernel: NeuralPathKernel, X: Samples, Y: Samples | None, out: P
     _done(kernel, out, gram.shape, str(gram.dtype), tiles=len(gram.store.plan), earlier=there)
 
 
-def _done(kernel: NeuralPathKernel, out: Path, shape: tuple[int, ...], dtype: str, **tiles: int) -> None:
+def _done(
+    kernel: NeuralPathKernel, out: Path, shape: tuple[int, ...], dtype: str, **tiles: int
+) -> None:
     """Say what was written: on standard output, or as an event."""
     from npk.cli import tables
 
-    again = f", {tiles['earlier']} of {tiles['tiles']} tiles from an earlier run" if tiles.get("earlier") else ""
+    again = (
+        (f", {tiles['earlier']} of {tiles['tiles']} tiles from an earlier run")
+        if tiles.get("earlier")
+        else ""
+    )
     text, progress = f"{out}: {shape[0]} x {shape[1]} {dtype}{again}", kernel.engine.progress
     if isinstance(progress, Events):
         progress.note("done", text, out=str(out), shape=list(shape), dtype=dtype, **tiles)
@@ -88,11 +101,15 @@ def _done(kernel: NeuralPathKernel, out: Path, shape: tuple[int, ...], dtype: st
 
 
 def _for_the_process(kernel: NeuralPathKernel, X: Samples, Y: Samples | None) -> NeuralPathKernel:
-    """The kernel whose promise holds for this process as a whole: what it holds by now, once all is loaded and compiled, comes first."""
+    """The kernel whose promise holds for this process as a whole: what it holds by now, once all is
+    loaded and compiled, comes first.
+    """
     if kernel.engine.promise.bytes is None:
         return kernel
     kernel.engine.prepare(_few(kernel, X))
-    return kernel.holding(max(0, peak_of_process() - sum(_in_memory(samples) for samples in (X, Y))))
+    return kernel.holding(
+        max(0, peak_of_process() - sum(_in_memory(samples) for samples in (X, Y)))
+    )
 
 
 def peak_of_process() -> int:
@@ -103,7 +120,8 @@ def peak_of_process() -> int:
     """
     status = Path("/proc/self/status")
     for line in status.read_text().splitlines() if status.exists() else ():
-        if line.startswith("VmHWM:"):  # not ru_maxrss, which may be that of the process that started this one
+        # not ru_maxrss, which may be that of the process that started this one
+        if line.startswith("VmHWM:"):
             return int(line.split()[1]) << 10
     try:
         import resource
@@ -112,7 +130,9 @@ def peak_of_process() -> int:
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if peak <= 0:
-        raise BackendError("this system does not tell how much memory a process takes. Leave --memory out.")
+        raise BackendError(
+            "this system does not tell how much memory a process takes. Leave --memory out."
+        )
     return peak if sys.platform == "darwin" else peak << 10  # bytes on macOS, kilobytes elsewhere
 
 
@@ -141,19 +161,32 @@ def dry_run(kernel: NeuralPathKernel, X: Samples, Y: Samples | None, out: Path |
     cost, plan, demand = expected(kernel, X, Y, out)
     if isinstance(kernel.engine.progress, Events):
         pairs = plan.n * (plan.n + 1) / 2 if plan.symmetric else plan.n * plan.m
-        facts = {"n": plan.n, "m": plan.m, "tiles": len(plan), "side": plan.side, "bytes": demand.bytes(plan.largest)}
-        kernel.engine.progress.note("plan", "nothing was computed or written", **facts, seconds=pairs * cost.seconds_a_pair)
+        facts = {
+            "n": plan.n,
+            "m": plan.m,
+            "tiles": len(plan),
+            "side": plan.side,
+            "bytes": demand.bytes(plan.largest),
+        }
+        kernel.engine.progress.note(
+            "plan", "nothing was computed or written", **facts, seconds=pairs * cost.seconds_a_pair
+        )
     else:
         tables.dry_run(cost, plan, demand)
 
 
-def expected(kernel: NeuralPathKernel, X: Samples, Y: Samples | None, out: Path | None) -> tuple[Cost, TilePlan, Demand]:
+def expected(
+    kernel: NeuralPathKernel, X: Samples, Y: Samples | None, out: Path | None
+) -> tuple[Cost, TilePlan, Demand]:
     """The cost of a pair, measured on the first samples, and the plan of the whole kernel."""
-    kernel = _for_the_process(kernel, X, Y)  # before the measurement, which the run itself does not make
+    # before the measurement, which the run itself does not make
+    kernel = _for_the_process(kernel, X, Y)
     return measure(kernel, _few(kernel, X)), *_plan(kernel, X, Y, out)
 
 
-def _plan(kernel: NeuralPathKernel, X: Samples, Y: Samples | None, out: Path | None) -> tuple[TilePlan, Demand]:
+def _plan(
+    kernel: NeuralPathKernel, X: Samples, Y: Samples | None, out: Path | None
+) -> tuple[TilePlan, Demand]:
     """The plan that a run will have; that of a store that is there goes on with its tiles."""
     few, sources = _few(kernel, X), kernel.sources(X, Y)
     backend, gates = kernel.engine.prepare(few)[0], few.nbytes // len(few)

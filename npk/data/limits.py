@@ -1,4 +1,6 @@
-"""Data files from strangers: what unpacks to far more than the file holds is refused before, and pickles hold arrays alone."""
+"""Data files from strangers: what unpacks to far more than the file holds is refused before, and
+pickles hold arrays alone.
+"""
 
 import gzip
 import io
@@ -16,11 +18,17 @@ from numpy.typing import NDArray
 
 from npk.errors import DataError
 
-ALWAYS_ALLOWED, LARGEST_GROWTH = 1 << 26, 100  # bytes that any file may unpack to; beyond them, times its size
+# bytes that any file may unpack to; beyond them, times its size
+ALWAYS_ALLOWED, LARGEST_GROWTH = 1 << 26, 100
 LARGEST_PICTURE = 1 << 24  # pixels
 # By content, whatever the suffix: others are read by programs that Pillow starts.
 KINDS_OF_PICTURES = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
-_NUMBERS = {f"{kind}{size}": f"<{kind}{size}" for kind in "iuf" for size in (1, 2, 4, 8) if (kind, size) != ("f", 1)}
+_NUMBERS = {
+    f"{kind}{size}": f"<{kind}{size}"
+    for kind in "iuf"
+    for size in (1, 2, 4, 8)
+    if (kind, size) != ("f", 1)
+}
 
 
 def check_growth(path: Path, size: int, packed: int) -> None:
@@ -30,7 +38,10 @@ def check_growth(path: Path, size: int, packed: int) -> None:
         DataError: it does.
     """
     if size > ALWAYS_ALLOWED + LARGEST_GROWTH * packed:
-        raise DataError(f"{path} has {packed:,} bytes and unpacks to {size:,}. Is it the file you mean? Write it again, less packed.")
+        raise DataError(
+            f"{path} has {packed:,} bytes and unpacks to {size:,}. Is it the file you "
+            f"mean? Write it again, less packed."
+        )
 
 
 def checked_member(file: Any, path: Path, name: str) -> NDArray[Any]:
@@ -47,11 +58,17 @@ def checked_member(file: Any, path: Path, name: str) -> NDArray[Any]:
     """
     members = [info for info in file.zip.infolist() if info.filename in (name, f"{name}.npy")]
     if len(members) != 1:
-        raise DataError(f"{path} has {len(members)} arrays {name}. Save it with np.savez(file, X=X, y=y).")
+        raise DataError(
+            f"{path} has {len(members)} arrays {name}. Save it with np.savez(file, X=X, y=y)."
+        )
     check_growth(path, members[0].file_size, path.stat().st_size)
     with file.zip.open(members[0]) as member:
         version = np.lib.format.read_magic(member)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        read = (
+            np.lib.format.read_array_header_1_0
+            if version == (1, 0)
+            else np.lib.format.read_array_header_2_0
+        )
         shape, _, dtype = read(member)
         if dtype.hasobject:
             raise ValueError("Object arrays cannot be loaded")
@@ -84,14 +101,19 @@ def _pixels(file: Path) -> int:
         with Image.open(file, formats=KINDS_OF_PICTURES) as picture:
             size = math.prod(picture.size)
     except Exception as error:  # a damaged picture raises nearly anything
-        raise DataError(f"{file} is truncated or no picture. Remove it or write it again.") from error
+        raise DataError(
+            f"{file} is truncated or no picture. Remove it or write it again."
+        ) from error
     if size > LARGEST_PICTURE:
-        raise DataError(f"{file} has {size:,} pixels, npk reads up to {LARGEST_PICTURE:,}. Make it smaller.")
+        raise DataError(
+            f"{file} has {size:,} pixels, npk reads up to {LARGEST_PICTURE:,}. Make it smaller."
+        )
     return size
 
 
 def bytes_of_idx(path: Path, dimensions: int) -> tuple[tuple[int, ...], bytes]:
-    """The shape that an idx file tells, and as many bytes behind its head; one byte more where there are more.
+    """The shape that an idx file tells, and as many bytes behind its head; one byte more where
+    there are more.
 
     Args:
         path: the file, packed by gzip if its name ends so.
@@ -147,7 +169,9 @@ class _Array:
 
     def __setstate__(self, state: Any) -> None:
         _, shape, kind, in_columns, content = state
-        self.values = np.frombuffer(content, kind.dtype).reshape(shape, order="F" if in_columns else "C")
+        self.values = np.frombuffer(content, kind.dtype).reshape(
+            shape, order="F" if in_columns else "C"
+        )
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -160,11 +184,17 @@ class _ArraysOnly(pickle.Unpickler):
             name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray")
         ):
             return _Array
-        raise DataError(f"the pickle asks for {module}.{name}, and npk never runs pickled code. Use the python batches of CIFAR's authors.")
+        raise DataError(
+            f"the pickle asks for {module}.{name}, and npk never runs pickled code. "
+            f"Use the python batches of CIFAR's authors."
+        )
 
 
 def _arrays_in(content: Any) -> Any:
     """The content with the arrays themselves, one level deep."""
     if isinstance(content, dict):
-        return {key: value.values if isinstance(value, _Array) else value for key, value in content.items()}
+        return {
+            key: value.values if isinstance(value, _Array) else value
+            for key, value in content.items()
+        }
     return content

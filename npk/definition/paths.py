@@ -1,11 +1,13 @@
-r"""The definition, by enumeration: every path, one by one. Slow and plain; the oracle of every test.
+r"""The definition, by enumeration: every path, one by one. Slow and plain; the oracle of every
+test.
 
-A *monomial* is the sequence of parameters that a path multiplies. Concrete paths with the same monomial share it, so their
-features are added:
+A *monomial* is the sequence of parameters that a path multiplies. Concrete paths with the same
+monomial share it, so their features are added:
 
 .. math::
 
-    \phi_x[p] = \sum_{\text{concrete paths of } p} x[I_0] \prod \text{gates} \cdot \text{coefficients}, \qquad v[p] = \prod \text{weights}
+    \phi_x[p] = \sum_{\text{concrete paths of } p} x[I_0] \prod \text{gates} \cdot
+    \text{coefficients}, \qquad v[p] = \prod \text{weights}
 
 and :math:`f(x) = \langle \phi_x, v \rangle`, :math:`K(x, x') = \langle \phi_x, \phi_{x'} \rangle`. Source: arXiv 2006.10529, 2110.03403.
 """
@@ -42,7 +44,13 @@ _MOST = 2_000_000
 
 
 def neural_path_feature(
-    table: GateTable, sample: int, *, unit: int = 0, position: int = 0, bias: str = "ignore", value_input: str = "auto"
+    table: GateTable,
+    sample: int,
+    *,
+    unit: int = 0,
+    position: int = 0,
+    bias: str = "ignore",
+    value_input: str = "auto",
 ) -> Features:
     """Neural path feature of one sample for one output unit, by enumeration.
 
@@ -68,25 +76,40 @@ def _features(table: GateTable, sample: int, bias: str, value_input: str) -> dic
     """Features of all output units of one sample."""
     graph = table.graph
     if graph.path_count() > _MOST:
-        message = f"the network has {graph.path_count():.1e} paths to each output unit; enumeration stops at {_MOST:.0e}. Use npk.kernel."
+        message = (
+            f"the network has {graph.path_count():.1e} paths to each output unit; "
+            f"enumeration stops at {_MOST:.0e}. Use npk.kernel."
+        )
         raise ShapeError(message)
     cells: dict[str, dict[Unit, Features]] = {}
     for node in graph.nodes:
-        cells[node.name] = _enumerate(table, sample, node, [cells[name] for name in node.inputs], bias == "paths", value_input)
+        cells[node.name] = _enumerate(
+            table, sample, node, [cells[name] for name in node.inputs], bias == "paths", value_input
+        )
     return cells[graph.output.name]
 
 
 def path_kernel(
-    rows: GateTable, cols: GateTable, *, scale: str = "fan_in", bias: str = "ignore", value_input: str = "auto"
+    rows: GateTable,
+    cols: GateTable,
+    *,
+    scale: str = "fan_in",
+    bias: str = "ignore",
+    value_input: str = "auto",
 ) -> list[list[float]]:
-    """The neural path kernel by enumeration, ``len(rows)`` lists of ``len(cols)``: "count" or "fan_in" scale.
+    """The neural path kernel by enumeration, ``len(rows)`` lists of ``len(cols)``: "count" or
+    "fan_in" scale.
 
-    The mean over the output units of their kernels, which are equal unless the output is gated or has positions.
+    The mean over the output units of their kernels, which are equal unless the output is gated or
+    has positions.
     """
     variance = parameter_variances(rows.graph) if scale == "fan_in" else {}
     left = [_features(rows, i, bias, value_input) for i in range(len(rows))]
     right = [_features(cols, i, bias, value_input) for i in range(len(cols))]
-    return [[math.fsum(_inner(x[unit], y[unit], variance) for unit in x) / len(x) for y in right] for x in left]
+    return [
+        [math.fsum(_inner(x[unit], y[unit], variance) for unit in x) / len(x) for y in right]
+        for x in left
+    ]
 
 
 def parameter_variances(graph: PathGraph) -> dict[str, float]:
@@ -128,10 +151,14 @@ def neural_path_value(graph: PathGraph, monomial: Monomial, weights: Weights) ->
 
 def _inner(x: Features, y: Features, variance: dict[str, float]) -> float:
     shared = x.keys() & y.keys()
-    return math.fsum(x[p] * y[p] * math.prod(variance.get(step[0], 1.0) for step in p) for p in shared)
+    return math.fsum(
+        x[p] * y[p] * math.prod(variance.get(step[0], 1.0) for step in p) for p in shared
+    )
 
 
-def _enumerate(table: GateTable, sample: int, node: PathNode, inputs: list, bias: bool, value_input: str) -> dict[Unit, Features]:
+def _enumerate(
+    table: GateTable, sample: int, node: PathNode, inputs: list, bias: bool, value_input: str
+) -> dict[Unit, Features]:
     """Features of every unit (channel, position) of a node from those of its inputs."""
     units = [(c, s) for c in range(node.channels) for s in range(node.positions)]
     match node.operator:
@@ -145,18 +172,38 @@ def _enumerate(table: GateTable, sample: int, node: PathNode, inputs: list, bias
             return _through_gate(one, node, levels if bias else (), inputs[0])
         case Scale(factor=factor, weight=weight):
             step = lambda u: ((f"scale {weight}", u[0]),) if weight else ()  # noqa: E731
-            return {u: {(*p, *step(u)): value * factor for p, value in inputs[0][u].items()} for u in units}
+            return {
+                u: {(*p, *step(u)): value * factor for p, value in inputs[0][u].items()}
+                for u in units
+            }
         case Shift(factor=factor):
-            return {u: {**inputs[0][u], **({((f"shift of {node.name}", u[0]),): factor} if bias else {})} for u in units}
+            return {
+                u: {
+                    **inputs[0][u],
+                    **({((f"shift of {node.name}", u[0]),): factor} if bias else {}),
+                }
+                for u in units
+            }
         case Rearrange(parts=parts):
-            return {u: _sum([(1.0, inputs[k][source]) for k, source in _shown(node, parts, u)]) for u in units}
+            return {
+                u: _sum([(1.0, inputs[k][source]) for k, source in _shown(node, parts, u)])
+                for u in units
+            }
         case Add():
             return {u: _sum([(1.0, inputs[0][u]), (1.0, inputs[1][u])]) for u in units}
         case BatchNorm(mean=mean):
-            scaled = {u: {(*p, (f"scale of {mean}", u[0])): value for p, value in inputs[0][u].items()} for u in units}
-            return {u: {**scaled[u], **({((f"shift of {mean}", u[0]),): 1.0} if bias else {})} for u in units}
+            scaled = {
+                u: {(*p, (f"scale of {mean}", u[0])): value for p, value in inputs[0][u].items()}
+                for u in units
+            }
+            return {
+                u: {**scaled[u], **({((f"shift of {mean}", u[0]),): 1.0} if bias else {})}
+                for u in units
+            }
         case Convolution() as operator:
-            return {u: _through_weights(table.graph, node, operator, u, inputs[0], bias) for u in units}
+            return {
+                u: _through_weights(table.graph, node, operator, u, inputs[0], bias) for u in units
+            }
         case AveragePool() as pool:
             weights = pool.coefficients(table.graph.input_of(node).grid)
             through = {(c, s): weights[:, s] for c, s in units}
@@ -191,7 +238,12 @@ def _through_gate(
 
 
 def _through_weights(
-    graph: PathGraph, node: PathNode, operator: Convolution, unit: Unit, before: dict[Unit, Features], bias: bool
+    graph: PathGraph,
+    node: PathNode,
+    operator: Convolution,
+    unit: Unit,
+    before: dict[Unit, Features],
+    bias: bool,
 ) -> Features:
     out, position = unit
     found: Features = {}
@@ -289,15 +341,24 @@ def _one(tensor: torch.Tensor, index: tuple[int, ...]) -> float:
     return float(tensor.reshape(-1)[index if tensor.numel() > 1 else 0])
 
 
-def _weight(graph: PathGraph, node: PathNode, layer: Convolution, index: tuple[int, ...], weights: Weights) -> float:
+def _weight(
+    graph: PathGraph, node: PathNode, layer: Convolution, index: tuple[int, ...], weights: Weights
+) -> float:
     out, c, offset = index
     before, kernel = graph.input_of(node).channels // layer.groups, weights[layer.weight]
     if layer.window.transposed:
         wide = node.channels // layer.groups
-        return float(kernel.reshape(layer.groups, before, wide, -1)[out // wide, c, out % wide, offset])
+        return float(
+            kernel.reshape(layer.groups, before, wide, -1)[out // wide, c, out % wide, offset]
+        )
     return float(kernel.reshape(node.channels, before, -1)[out, c, offset])
 
 
 def _norm_values(norm: BatchNorm, index: tuple[int, ...], weights: Weights) -> tuple[float, float]:
-    scale = float((weights[norm.variance][index] + norm.epsilon).rsqrt() * (weights[norm.weight][index] if norm.weight else 1.0))
-    return scale, float((weights[norm.bias][index] if norm.bias else 0.0) - weights[norm.mean][index] * scale)
+    scale = float(
+        (weights[norm.variance][index] + norm.epsilon).rsqrt()
+        * (weights[norm.weight][index] if norm.weight else 1.0)
+    )
+    return scale, float(
+        (weights[norm.bias][index] if norm.bias else 0.0) - weights[norm.mean][index] * scale
+    )

@@ -1,7 +1,8 @@
 """The value network: a path graph under frozen gates, with any weights.
 
-With the network's own weights and biases it gives back the network's output (duality). With random weights of mean 0 and variance 1
-its outputs have the kernel as their second moment, for every architecture (moment identity).
+With the network's own weights and biases it gives back the network's output (duality). With random
+weights of mean 0 and variance 1 its outputs have the kernel as their second moment, for every
+architecture (moment identity).
 """
 
 from collections.abc import Mapping
@@ -34,16 +35,32 @@ Weights = Mapping[str, torch.Tensor]
 
 
 def own_weights(net: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """All parameters and buffers of a network in float64, by the names that its path graph has; of a traced program its constants, too."""
+    """All parameters and buffers of a network in float64, by the names that its path graph has; of
+    a traced program its constants, too.
+    """
     net = as_network(net)
-    tensors = [*net.named_parameters(remove_duplicate=False), *net.named_buffers(remove_duplicate=False)]
-    held = (str(node.target) for node in net.graph.nodes if node.op == "get_attr") if isinstance(net, fx.GraphModule) else ()
+    tensors = [
+        *net.named_parameters(remove_duplicate=False),
+        *net.named_buffers(remove_duplicate=False),
+    ]
+    held = (
+        (str(node.target) for node in net.graph.nodes if node.op == "get_attr")
+        if isinstance(net, fx.GraphModule)
+        else ()
+    )
     tensors += [(name, attrgetter(name)(net)) for name in held]
-    return {name: tensor.detach().double().cpu() for name, tensor in tensors if tensor.dtype.is_floating_point}
+    return {
+        name: tensor.detach().double().cpu()
+        for name, tensor in tensors
+        if tensor.dtype.is_floating_point
+    }
 
 
-def random_weights(graph: PathGraph, rng: np.random.Generator, *, scale: str = "fan_in", bias: bool = False) -> dict[str, torch.Tensor]:
-    """Independent weights of random sign and the variance that the kernel's scale gives a layer: mean 0, with the lightest tails.
+def random_weights(
+    graph: PathGraph, rng: np.random.Generator, *, scale: str = "fan_in", bias: bool = False
+) -> dict[str, torch.Tensor]:
+    """Independent weights of random sign and the variance that the kernel's scale gives a layer:
+    mean 0, with the lightest tails.
 
     Args:
         graph: whose parameters to draw.
@@ -64,7 +81,11 @@ def random_weights(graph: PathGraph, rng: np.random.Generator, *, scale: str = "
             case Convolution(weight=weight, bias=shift) as layer:
                 drawn[weight] = spread * _signs(rng, *_weight_shape(graph, node, layer))
                 if shift:
-                    drawn[shift] = spread * _signs(rng, node.channels) if bias else torch.zeros(node.channels, dtype=torch.float64)
+                    drawn[shift] = (
+                        spread * _signs(rng, node.channels)
+                        if bias
+                        else torch.zeros(node.channels, dtype=torch.float64)
+                    )
             case BatchNorm() as norm:
                 drawn.update(_random_norm(norm, node.channels, rng, bias))
             case Scale(weight=str(weight)):
@@ -72,7 +93,12 @@ def random_weights(graph: PathGraph, rng: np.random.Generator, *, scale: str = "
             case Shift(bias=name):
                 drawn[name or f"constant of {node.name}"] = _signs(rng, node.channels) * float(bias)
             case Gate(levels=levels):
-                drawn.update({f"level of {entry}": _signs(rng, node.channels) * float(bias) for entry, _ in levels})
+                drawn.update(
+                    {
+                        f"level of {entry}": _signs(rng, node.channels) * float(bias)
+                        for entry, _ in levels
+                    }
+                )
             case Input() | Scale(weight=None) | AveragePool() | MaxPool() | Rearrange() | Add():
                 pass  # nothing to draw
             case other:
@@ -87,9 +113,14 @@ def _weight_shape(graph: PathGraph, node: PathNode, layer: Convolution) -> tuple
     return (first, second // layer.groups, *layer.window.kernel)
 
 
-def _random_norm(norm: BatchNorm, channels: int, rng: np.random.Generator, bias: bool) -> dict[str, torch.Tensor]:
+def _random_norm(
+    norm: BatchNorm, channels: int, rng: np.random.Generator, bias: bool
+) -> dict[str, torch.Tensor]:
     """A batch norm whose diagonal weight is a random sign, or 1 where it has no weight of its own."""
-    zero, one = torch.zeros(channels, dtype=torch.float64), torch.ones(channels, dtype=torch.float64)
+    zero, one = (
+        torch.zeros(channels, dtype=torch.float64),
+        torch.ones(channels, dtype=torch.float64),
+    )
     drawn = {norm.mean: zero, norm.variance: one - norm.epsilon}
     if norm.weight:
         drawn[norm.weight] = _signs(rng, channels)
@@ -118,12 +149,16 @@ def evaluate(table: GateTable, weights: Weights, *, value_input: str = "auto") -
     """
     values: dict[str, torch.Tensor] = {}
     for node in table.graph.nodes:
-        values[node.name] = _apply(table, node, [values[name] for name in node.inputs], weights, value_input)
+        values[node.name] = _apply(
+            table, node, [values[name] for name in node.inputs], weights, value_input
+        )
     output = table.graph.output
     return values[output.name].reshape(len(table), *output.shape).numpy()
 
 
-def _apply(table: GateTable, node: PathNode, inputs: list[torch.Tensor], weights: Weights, value_input: str) -> torch.Tensor:
+def _apply(
+    table: GateTable, node: PathNode, inputs: list[torch.Tensor], weights: Weights, value_input: str
+) -> torch.Tensor:
     """One operator on values ``(n, channels, positions)``."""
     match node.operator:
         case Input(ones=ones):
@@ -137,10 +172,16 @@ def _apply(table: GateTable, node: PathNode, inputs: list[torch.Tensor], weights
             shift = (weights[bias] if bias else 0.0) - weights[mean] * factor
             return inputs[0] * factor[:, None] + shift[:, None]
         case Scale(factor=factor, weight=weight, inverse=inverse):
-            multiple = weights[weight].reshape(-1, 1) if weight else torch.ones(1, 1, dtype=torch.float64)
+            multiple = (
+                weights[weight].reshape(-1, 1) if weight else torch.ones(1, 1, dtype=torch.float64)
+            )
             return inputs[0] * factor * (1.0 / multiple if inverse else multiple)
         case Shift(bias=bias, factor=factor):
-            own = weights[bias] if bias else weights.get(f"constant of {node.name}", torch.ones(1, dtype=torch.float64))
+            own = (
+                weights[bias]
+                if bias
+                else weights.get(f"constant of {node.name}", torch.ones(1, dtype=torch.float64))
+            )
             return inputs[0] + factor * own.reshape(-1, 1)
         case Gate(levels=levels):
             gated = inputs[0] * torch.as_tensor(gate_values(table, node))
@@ -158,24 +199,38 @@ def _apply(table: GateTable, node: PathNode, inputs: list[torch.Tensor], weights
             refuse_operator("value", other)
 
 
-def _convolve(graph: PathGraph, node: PathNode, layer: Convolution, value: torch.Tensor, weights: Weights) -> torch.Tensor:
+def _convolve(
+    graph: PathGraph, node: PathNode, layer: Convolution, value: torch.Tensor, weights: Weights
+) -> torch.Tensor:
     seen = _windows(value, window_taps(graph, node))
     n, channels, offsets, positions = seen.shape
     seen = seen.reshape(n, layer.groups, channels // layer.groups, offsets, positions)
     wide = node.channels // layer.groups
     if layer.window.transposed:
-        kernel = weights[layer.weight].reshape(layer.groups, channels // layer.groups, wide, offsets).transpose(1, 2)
+        kernel = (
+            weights[layer.weight]
+            .reshape(layer.groups, channels // layer.groups, wide, offsets)
+            .transpose(1, 2)
+        )
     else:
-        kernel = weights[layer.weight].reshape(layer.groups, wide, channels // layer.groups, offsets)
+        kernel = weights[layer.weight].reshape(
+            layer.groups, wide, channels // layer.groups, offsets
+        )
     result = torch.einsum("ngckp,gock->ngop", seen, kernel).reshape(n, node.channels, positions)
     return result + weights[layer.bias][:, None] if layer.bias else result
 
 
 def _level(table: GateTable, name: str, value: float, weights: Weights) -> torch.Tensor:
-    """The constant of a gate where it saturates, ``(n, channels, positions)``; its own parameter is 1."""
+    """The constant of a gate where it saturates, ``(n, channels, positions)``; its own parameter is
+    1.
+    """
     entry = table.entries[name]
     own = weights.get(f"level of {name}", torch.ones(entry.channels, dtype=torch.float64))
-    return value * torch.as_tensor(unpack(entry.data, entry.channels)).double().transpose(1, 2) * own[:, None]
+    return (
+        value
+        * torch.as_tensor(unpack(entry.data, entry.channels)).double().transpose(1, 2)
+        * own[:, None]
+    )
 
 
 def _rearranged(

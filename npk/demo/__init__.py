@@ -1,4 +1,6 @@
-"""The whole story on real digits: train, kernels, kernel machines, checks, report. What an earlier run left in the folder is used again."""
+"""The whole story on real digits: train, kernels, kernel machines, checks, report. What an earlier
+run left in the folder is used again.
+"""
 
 import os
 import platform
@@ -19,12 +21,15 @@ from npk.progress import Progress, as_progress
 from npk.report import write_figures, write_page
 from npk.results import RunResult
 
-_SMALL, _LARGE = (2000, 1000), (1000, 500)  # at most so many training samples for the kernel machines, and test samples for all
+# at most so many training samples for the kernel machines, and test samples for all
+_SMALL, _LARGE = (2000, 1000), (1000, 500)
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What the networks learn from, the (stratified) part of it that the kernel machines get, and what all are tested on."""
+    """What the networks learn from, the (stratified) part of it that the kernel machines get, and
+    what all are tested on.
+    """
 
     notation: str
     classes: tuple[str, ...]
@@ -38,8 +43,11 @@ class Samples:
         return "digits" if self.train.X.shape[-1] < 16 else "mnist"
 
 
-def run(out: str | os.PathLike, *, data: str = "digits", seed: int = 0, progress: bool | Progress = True) -> RunResult:
-    """Run the demo and write checkpoints, kernels, ``results.json``, figures and ``report.html`` into a folder.
+def run(
+    out: str | os.PathLike, *, data: str = "digits", seed: int = 0, progress: bool | Progress = True
+) -> RunResult:
+    """Run the demo and write checkpoints, kernels, ``results.json``, figures and ``report.html``
+    into a folder.
 
     Args:
         out: the folder; made if missing.
@@ -73,7 +81,10 @@ def run(out: str | os.PathLike, *, data: str = "digits", seed: int = 0, progress
         seconds=0.0,
         machine=_machine(),
         networks=tuple(trained.summary for trained in networks),
-        accuracies=(*(a for accuracies, _ in found for a in accuracies), *baselines(samples, progress)),
+        accuracies=(
+            *(a for accuracies, _ in found for a in accuracies),
+            *baselines(samples, progress),
+        ),
         kernels=tuple(kernel for _, kernel in found),
         checks=check_theory(samples, networks, seed, progress),
     )
@@ -88,15 +99,24 @@ def choose_samples(data: str, seed: int) -> Samples:
     """
     dataset = datasets.load(data)
     if dataset.X.ndim != 4:
-        raise DataError(f"{data} has samples of shape {dataset.X.shape[1:]}; the demo shows convolutions. Give pictures, such as digits.")
+        raise DataError(
+            f"{data} has samples of shape {dataset.X.shape[1:]}; the demo shows "
+            f"convolutions. Give pictures, such as digits."
+        )
     train, test = datasets.split(dataset, seed=seed)
     most = _SMALL if dataset.X.shape[-1] < 16 else _LARGE
-    return Samples(data, dataset.classes, train, _part(test, most[1], seed), _part(train, most[0], seed))
+    return Samples(
+        data, dataset.classes, train, _part(test, most[1], seed), _part(train, most[0], seed)
+    )
 
 
 def _part(dataset: datasets.Dataset, most: int, seed: int) -> datasets.Dataset:
     """A stratified part of at most so many samples."""
-    return dataset if len(dataset) <= most else datasets.split(dataset, test=most / len(dataset), seed=seed)[1]
+    return (
+        dataset
+        if len(dataset) <= most
+        else datasets.split(dataset, test=most / len(dataset), seed=seed)[1]
+    )
 
 
 def _make_folder(out: Path) -> None:
@@ -104,19 +124,25 @@ def _make_folder(out: Path) -> None:
         for folder in (out, out / "kernels", out / "figures"):
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreError(f"cannot make the folder {out}: {error.strerror}. Name a folder that you may write, with --out.") from error
+        raise StoreError(
+            f"cannot make the folder {out}: {error.strerror}. Name a folder that you "
+            f"may write, with --out."
+        ) from error
 
 
 def _machine() -> str:
     import torch
 
     return (
-        f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, Python {platform.python_version()}, torch {torch.__version__}"
+        f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, Python "
+        f"{platform.python_version()}, torch {torch.__version__}"
     )
 
 
 def _write(result: RunResult, out: Path, started: float, progress: Progress) -> RunResult:
-    """Write results, figures and page; the time is taken before the pictures, so that they can show it."""
+    """Write results, figures and page; the time is taken before the pictures, so that they can show
+    it.
+    """
     import dataclasses
 
     result = dataclasses.replace(result, seconds=time.perf_counter() - started)

@@ -33,12 +33,20 @@ class Machines:
         self.y, self.y_test = samples.kernel_train.require_labels(), samples.test.require_labels()
 
     def on(self, trained: "Trained") -> tuple[list[Accuracy], KernelSummary]:
-        """Accuracies of the network and of the machines on its kernel, and the kernel as the page shows it."""
+        """Accuracies of the network and of the machines on its kernel, and the kernel as the page
+        shows it.
+        """
         name = trained.summary.name
         kernel = NeuralPathKernel(trained.net, scale=SCALE, progress=self.progress)
         K, cross, seconds = self.matrices(kernel, trained.stem)
         found = [
-            Accuracy(name, "network", trained.accuracy, trained.seconds, {"epochs": trained.epochs, "samples": len(self.samples.train)})
+            Accuracy(
+                name,
+                "network",
+                trained.accuracy,
+                trained.seconds,
+                {"epochs": trained.epochs, "samples": len(self.samples.train)},
+            )
         ]
         found += self.fit(name, K, cross, seconds, "")
         before = NeuralPathKernel(trained.untrained, scale=SCALE, progress=self.progress)
@@ -54,7 +62,7 @@ class Machines:
         return K, cross, time.perf_counter() - started
 
     def stored(self, kernel: NeuralPathKernel, rows: Any, cols: Any, name: str) -> Any:
-        """A kernel of the folder; one of another network or of other data is replaced, the folder is the demo's own."""
+        """A kernel of the folder; one of something else is replaced: the folder is the demo's."""
         import shutil
 
         out = self.folder / name
@@ -67,22 +75,42 @@ class Machines:
                 shutil.rmtree(out, ignore_errors=True)
             return kernel.to_store(rows, cols, out)
 
-    def fit(self, name: str, K: np.ndarray, cross: np.ndarray, seconds: float, suffix: str) -> list[Accuracy]:
-        """SVM and ridge on one kernel; C by cross-validation and alpha by leave-one-out, on the training samples."""
+    def fit(
+        self, name: str, K: np.ndarray, cross: np.ndarray, seconds: float, suffix: str
+    ) -> list[Accuracy]:
+        """SVM and ridge on one kernel; C by cross-validation and alpha by leave-one-out, on the
+        training samples.
+        """
         started = time.perf_counter()
         vectors = svm.fit(K, self.y)
         right = float((vectors.machine.predict(cross) == self.y_test).mean())
         middle = time.perf_counter()
         targets, classes = ridge.signed_targets(self.y)
         linear = ridge.fit(K, targets, criterion="accuracy")
-        guess = float((classes[np.argmax(cross @ linear.solution.coefficients, 1)] == self.y_test).mean())
+        guess = float(
+            (classes[np.argmax(cross @ linear.solution.coefficients, 1)] == self.y_test).mean()
+        )
         end, n = time.perf_counter(), len(self.y)
         return [
-            Accuracy(name, f"NPK-SVM{suffix}", right, seconds + middle - started, {"C": vectors.C, "samples": n}),
-            Accuracy(name, f"NPK-ridge{suffix}", guess, seconds + end - middle, {"alpha": linear.alpha, "samples": n}),
+            Accuracy(
+                name,
+                f"NPK-SVM{suffix}",
+                right,
+                seconds + middle - started,
+                {"C": vectors.C, "samples": n},
+            ),
+            Accuracy(
+                name,
+                f"NPK-ridge{suffix}",
+                guess,
+                seconds + end - middle,
+                {"alpha": linear.alpha, "samples": n},
+            ),
         ]
 
-    def summary(self, name: str, kernel: NeuralPathKernel, K: np.ndarray, seconds: float) -> KernelSummary:
+    def summary(
+        self, name: str, kernel: NeuralPathKernel, K: np.ndarray, seconds: float
+    ) -> KernelSummary:
         """What the page draws."""
         rows = balanced(self.y, _HEAT_A_CLASS)
         few = slice(0, _OVERLAP_SAMPLES)
@@ -114,7 +142,9 @@ def balanced(labels: np.ndarray, most: int) -> np.ndarray:
 
 
 def baselines(samples: "Samples", progress: Progress) -> list[Accuracy]:
-    """Logistic regression and an RBF-SVM on the pixels of the same samples; options by cross-validation on the training ones."""
+    """Logistic regression and an RBF-SVM on the pixels of the same samples; options by
+    cross-validation on the training ones.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV
     from sklearn.svm import SVC
@@ -131,6 +161,14 @@ def baselines(samples: "Samples", progress: Progress) -> list[Accuracy]:
             started = time.perf_counter()
             search = GridSearchCV(model, grid, cv=3).fit(flat[0], train.require_labels())
             right = float(search.score(flat[1], test.require_labels()))
-            found.append(Accuracy("pixels", name, right, time.perf_counter() - started, {**search.best_params_, "samples": len(train)}))
+            found.append(
+                Accuracy(
+                    "pixels",
+                    name,
+                    right,
+                    time.perf_counter() - started,
+                    {**search.best_params_, "samples": len(train)},
+                )
+            )
             advance(1)
     return found

@@ -1,4 +1,6 @@
-"""The demo's networks: two families, three kinds, trained by the tuned recipes or taken from an earlier run."""
+"""The demo's networks: two families, three kinds, trained by the tuned recipes or taken from an
+earlier run.
+"""
 
 import json
 import os
@@ -43,14 +45,17 @@ class Trained:
 
 
 def prepare_networks(samples: "Samples", out: Path, seed: int, progress: Progress) -> list[Trained]:
-    """Train what an earlier run did not leave in the folder, one process a core: small networks gain nothing from more threads."""
+    """Train what an earlier run did not leave in the folder, one process a core: small networks
+    gain nothing from more threads.
+    """
     wanted = [Plan(samples, out, family, kind, seed) for family in FAMILIES for kind in KINDS]
     missing = [plan for plan in wanted if plan.earlier() is None]
     with progress.task("training networks", len(wanted)) as advance:
         advance(len(wanted) - len(missing))
         with ThreadPoolExecutor(max(1, min(os.cpu_count() or 1, len(wanted)))) as pool:
             for _ in pool.map(
-                _train_apart, sorted(missing, key=lambda plan: (plan.family != "conv-gap", plan.kind == "dnn"))
+                _train_apart,
+                sorted(missing, key=lambda plan: (plan.family != "conv-gap", plan.kind == "dnn")),
             ):  # the long ones first
                 advance(1)
     return [plan.trained(reused=plan not in missing) for plan in wanted]
@@ -61,7 +66,9 @@ def accuracy(net: "torch.nn.Module", X: np.ndarray, y: np.ndarray) -> float:
     import torch
 
     with torch.no_grad():
-        logits = torch.cat([net(torch.as_tensor(part)) for part in np.array_split(X, -(-len(X) // 512))])
+        logits = torch.cat(
+            [net(torch.as_tensor(part)) for part in np.array_split(X, -(-len(X) // 512))]
+        )
     return float((logits.argmax(1).numpy() == y).mean())
 
 
@@ -88,7 +95,13 @@ class Plan:
         make, fit = recipe(self.samples.recipe, self.family, self.kind)
         shape, classes = list(self.samples.train.X.shape[1:]), len(self.samples.classes)
         make = {**make, "input_shape": shape, "classes": classes, "seed": self.seed}
-        return {"data": self.samples.notation, "samples": len(self.samples.train), "make": make, "fit": fit, "seed": self.seed}
+        return {
+            "data": self.samples.notation,
+            "samples": len(self.samples.train),
+            "make": make,
+            "fit": fit,
+            "seed": self.seed,
+        }
 
     def earlier(self) -> dict[str, Any] | None:
         """Details of a whole checkpoint that was made in this very way, or ``None``."""
@@ -100,12 +113,16 @@ class Plan:
         return details if details.get("about") == self.about else None
 
     def train(self) -> None:
-        """Train and write the checkpoint; the model is chosen on validation samples, the test samples only give the number at the end."""
+        """Train and write the checkpoint; the model is chosen on validation samples, the test
+        samples only give the number at the end.
+        """
         from npk import networks
 
         about, train, test = self.about, self.samples.train, self.samples.test
         net = networks.build(**about["make"])
-        result = networks.train(net, train.X, train.require_labels(), seed=self.seed, progress=False, **about["fit"])
+        result = networks.train(
+            net, train.X, train.require_labels(), seed=self.seed, progress=False, **about["fit"]
+        )
         right = accuracy(net, test.X, test.require_labels())
         checkpoint.save(
             net,
@@ -146,10 +163,23 @@ def _train_apart(plan: Plan) -> None:
     Raises:
         NpkError: the process failed; its last line says why.
     """
-    job = json.dumps({"data": plan.samples.notation, "seed": plan.seed, "out": str(plan.out), "family": plan.family, "kind": plan.kind})
-    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))  # this very npk, installed or not
+    job = json.dumps(
+        {
+            "data": plan.samples.notation,
+            "seed": plan.seed,
+            "out": str(plan.out),
+            "family": plan.family,
+            "kind": plan.kind,
+        }
+    )
+    # this very npk, installed or not
+    path = os.pathsep.join(
+        filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")])
+    )
     command = [sys.executable, "-m", "npk.demo.train_one", job]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path})
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path}
+    )
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise NpkError(f"training {plan.family}-{plan.kind} failed: {last}")

@@ -22,18 +22,30 @@ _SAMPLES = 4
 _BROKEN = 1e-3  # a deviation that no rounding makes
 
 
-def check_theory(samples: "Samples", networks: list["Trained"], seed: int, progress: Progress) -> tuple[CheckResult, ...]:
-    """Duality of every network, invariance with its counter-examples, the ensemble of residual networks."""
+def check_theory(
+    samples: "Samples", networks: list["Trained"], seed: int, progress: Progress
+) -> tuple[CheckResult, ...]:
+    """Duality of every network, invariance with its counter-examples, the ensemble of residual
+    networks.
+    """
     X = samples.test.X
     with progress.task("checks of the theory", len(networks) + 3) as advance:
         found = []
         for trained in networks:
-            found.append(check_duality(trained.net, X, draws=100, seed=seed, name=trained.summary.name))
+            found.append(
+                check_duality(trained.net, X, draws=100, seed=seed, name=trained.summary.name)
+            )
             advance(1)
         found.append(_invariance(networks, X[:_SAMPLES], seed))
         advance(1)
         for skip in ("ungated", "gated"):
-            found.append(check_ensemble(_residual(samples, skip, seed), X[:_SAMPLES], name=f"residual network, {skip} skips"))
+            found.append(
+                check_ensemble(
+                    _residual(samples, skip, seed),
+                    X[:_SAMPLES],
+                    name=f"residual network, {skip} skips",
+                )
+            )
             advance(1)
     return tuple(found)
 
@@ -45,7 +57,10 @@ def _invariance(networks: list["Trained"], X: np.ndarray, seed: int) -> CheckRes
     first = next(t for t in networks if t.summary.family == "shift-invariant")
     make = cast("dict[str, Any]", first.net.architecture)  # made by npk.networks.build
     step = math.prod(make["strides"]) if isinstance(make["strides"], list) else make["strides"]
-    shifts = [tuple(int(side) * step for side in shift) for shift in np.ndindex(*(n // step for n in X.shape[2:]))]
+    shifts = [
+        tuple(int(side) * step for side in shift)
+        for shift in np.ndindex(*(n // step for n in X.shape[2:]))
+    ]
     rule = "all shifts" if step == 1 else f"shifts by multiples of {step}"
     holds = [
         check_invariance(t.net, X, shifts, name=t.summary.name, label=f"{t.summary.name}, {rule}")
@@ -56,9 +71,19 @@ def _invariance(networks: list["Trained"], X: np.ndarray, seed: int) -> CheckRes
         "zero padding": {**make, "padding": "zero"},
         "flatten read-out": {**make, "readout": "flatten"},
     }
-    others = [check_invariance(rooms.build(**{**made, "seed": seed}), X, shifts, label=label) for label, made in breaks.items()]
+    others = [
+        check_invariance(rooms.build(**{**made, "seed": seed}), X, shifts, label=label)
+        for label, made in breaks.items()
+    ]
     if step > 1:
-        others.append(check_invariance(first.net, X, [(0, 1), (1, 1), (1, 0)], label=f"shifts that are no multiples of {step}"))
+        others.append(
+            check_invariance(
+                first.net,
+                X,
+                [(0, 1), (1, 1), (1, 0)],
+                label=f"shifts that are no multiples of {step}",
+            )
+        )
     broken = all(_size(check) > _BROKEN for check in others)
     passed = all(check.passed for check in holds) and broken
     worst = max(holds, key=_size)
@@ -81,7 +106,9 @@ def _merged(checks: tuple[CheckResult, ...]) -> InvarianceDetails:
 
 
 def _residual(samples: "Samples", skip: str, seed: int) -> "torch.nn.Module":
-    """A small fully connected residual network, trained for a moment so that its gates are those of a trained network."""
+    """A small fully connected residual network, trained for a moment so that its gates are those of
+    a trained network.
+    """
     from npk import networks
 
     shape, classes = list(samples.train.X.shape[1:]), len(samples.classes)
@@ -95,5 +122,12 @@ def _residual(samples: "Samples", skip: str, seed: int) -> "torch.nn.Module":
         skip=skip,
         seed=seed,
     )
-    networks.train(net, samples.kernel_train.X, samples.kernel_train.require_labels(), epochs=5, seed=seed, progress=False)
+    networks.train(
+        net,
+        samples.kernel_train.X,
+        samples.kernel_train.require_labels(),
+        epochs=5,
+        seed=seed,
+        progress=False,
+    )
     return net

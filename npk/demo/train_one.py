@@ -14,7 +14,13 @@ def main(job: str) -> None:
 
     torch.set_num_threads(1)
     told = json.loads(job)
-    Plan(choose_samples(told["data"], told["seed"]), Path(told["out"]), told["family"], told["kind"], told["seed"]).train()
+    Plan(
+        choose_samples(told["data"], told["seed"]),
+        Path(told["out"]),
+        told["family"],
+        told["kind"],
+        told["seed"],
+    ).train()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from npk.reading.tracing import Trace
 
 
-def record_on_device(trace: "Trace", X: np.ndarray, *, gates: str, progress: Progress) -> DeviceGates:
+def record_on_device(
+    trace: "Trace", X: np.ndarray, *, gates: str, progress: Progress
+) -> DeviceGates:
     """Gates of ``X`` under a traced network, kept on the network's device.
 
     Args:
@@ -30,16 +32,23 @@ def record_on_device(trace: "Trace", X: np.ndarray, *, gates: str, progress: Pro
     """
     import torch
 
-    inputs = torch.empty(X.shape, dtype=torch.float64 if X.dtype == np.float64 else torch.float32, device=place_of(trace)[0])
+    inputs = torch.empty(
+        X.shape,
+        dtype=torch.float64 if X.dtype == np.float64 else torch.float32,
+        device=place_of(trace)[0],
+    )
     entries = record_entries(trace, X, gates, progress, size=batch_size(trace, X), inputs=inputs)
     if inputs.is_cuda:
-        torch.cuda.synchronize(inputs.device)  # masks are formed in other streams than torch's current one
-    torch.cuda.empty_cache()  # what the layers' values took: others than torch use the device from now on
+        # masks are formed in other streams than torch's current one
+        torch.cuda.synchronize(inputs.device)
+    # what the layers' values took: others than torch use the device from now on
+    torch.cuda.empty_cache()
     return DeviceGates(trace.graph, inputs, entries)
 
 
 def device_bytes(trace: "Trace", X: np.ndarray) -> int:
-    """Bytes of samples and their gates on a device, at most: hard gates of a network that has soft ones take less.
+    """Bytes of samples and their gates on a device, at most: hard gates of a network that has soft
+    ones take less.
 
     Args:
         trace: of the network.

@@ -15,21 +15,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DeviceLayer(GateForm):
-    """One entry: a :class:`~npk.gates.table.GateLayer` whose ``data`` is a tensor; bits are in bytes, ``(n, positions, bytes)``."""
+    """One entry: a :class:`~npk.gates.table.GateLayer` whose ``data`` is a tensor; bits are in
+    bytes, ``(n, positions, bytes)``.
+    """
 
     data: "torch.Tensor"
 
     def host(self) -> GateLayer:
         """The entry in the host's memory."""
         layer = GateLayer(self.kind, self.shape, self.data.cpu().numpy())
-        return replace(layer, data=layer.data.view("<u8").astype(np.uint64, copy=False)) if layer.packed else layer
+        return (
+            replace(layer, data=layer.data.view("<u8").astype(np.uint64, copy=False))
+            if layer.packed
+            else layer
+        )
 
 
 @dataclass(frozen=True)
 class DeviceGates:
     """Gates of all layers for n samples, and the samples, in the memory of one device.
 
-    It serves in the place of a :class:`~npk.gates.table.GateTable` wherever masks are formed on that device.
+    It serves in the place of a :class:`~npk.gates.table.GateTable` wherever masks are formed on
+    that device.
     """
 
     graph: PathGraph
@@ -46,14 +53,22 @@ class DeviceGates:
 
     def take(self, rows: slice | np.ndarray) -> "DeviceGates":
         """The gates of a subset of the samples, on the device."""
-        entries = {name: replace(entry, data=entry.data[rows]) for name, entry in self.entries.items()}
+        entries = {
+            name: replace(entry, data=entry.data[rows]) for name, entry in self.entries.items()
+        }
         return replace(self, inputs=self.inputs[rows], entries=entries)
 
     def to(self, device: "torch.device") -> "DeviceGates":
         """The gates on another device; on their own they are not copied."""
-        entries = {name: replace(entry, data=entry.data.to(device)) for name, entry in self.entries.items()}
+        entries = {
+            name: replace(entry, data=entry.data.to(device)) for name, entry in self.entries.items()
+        }
         return replace(self, inputs=self.inputs.to(device), entries=entries)
 
     def host(self) -> GateTable:
         """The table in the host's memory."""
-        return GateTable(self.graph, self.inputs.cpu().numpy(), {name: entry.host() for name, entry in self.entries.items()})
+        return GateTable(
+            self.graph,
+            self.inputs.cpu().numpy(),
+            {name: entry.host() for name, entry in self.entries.items()},
+        )

@@ -18,7 +18,8 @@ SOFT = ("value", "sigmoid", "hardsigmoid", "normal")
 
 
 def read_entry(recording: "Recording", value: "torch.Tensor") -> "torch.Tensor":
-    """One recorded value as the table keeps it, positions before channels; bits in bytes. It stays on its device.
+    """One recorded value as the table keeps it, positions before channels; bits in bytes. It stays
+    on its device.
 
     Args:
         recording: what to read.
@@ -32,19 +33,31 @@ def read_entry(recording: "Recording", value: "torch.Tensor") -> "torch.Tensor":
     if recording.window is not None:
         return _selection(recording.window, _images(recording, recording.window, value))
     gate = _gate(recording, value).reshape(len(value), -1)
-    gate = gate if recording.units is None else gate[:, torch.as_tensor(recording.units, device=gate.device)]
+    gate = (
+        gate
+        if recording.units is None
+        else gate[:, torch.as_tensor(recording.units, device=gate.device)]
+    )
     gate = gate.reshape(len(value), recording.shape[0], -1)
     return gate.transpose(1, 2) if recording.rule in SOFT else pack_on_device(gate)
 
 
-def _images(recording: "Recording", window: Window | AdaptiveWindow, value: "torch.Tensor") -> "torch.Tensor":
-    """A value with the channels first that a maximum over axes of another order, or over the channels themselves, is recorded with."""
+def _images(
+    recording: "Recording", window: Window | AdaptiveWindow, value: "torch.Tensor"
+) -> "torch.Tensor":
+    """A value with the channels first that a maximum over axes of another order, or over the
+    channels themselves, is recorded with.
+    """
     import torch
 
     if recording.units is None and value.ndim == len(recording.shape) + 1:
         return value
     flat = value.reshape(len(value), -1)
-    flat = flat if recording.units is None else flat[:, torch.as_tensor(recording.units, device=value.device)]
+    flat = (
+        flat
+        if recording.units is None
+        else flat[:, torch.as_tensor(recording.units, device=value.device)]
+    )
     grid = (side * size for side, size in zip(recording.shape[1:], window.kernel, strict=True))
     return flat.reshape(len(value), recording.shape[0], *grid)
 
@@ -76,7 +89,11 @@ def _selection(window: Window | AdaptiveWindow, value: "torch.Tensor") -> "torch
     """Offset of the first maximum of each window."""
     import torch
 
-    best = _pooled(window, value) if isinstance(window, Window) and len(window.kernel) <= 3 else _searched(window, value)
+    best = (
+        _pooled(window, value)
+        if isinstance(window, Window) and len(window.kernel) <= 3
+        else _searched(window, value)
+    )
     return best.transpose(1, 2).to(torch.uint8 if window.size <= NARROW else torch.int32)
 
 
@@ -86,11 +103,18 @@ def _pooled(window: Window, value: "torch.Tensor") -> "torch.Tensor":
     from torch.nn import functional
 
     pads = [side for sides in reversed(window.padding) for side in sides]
-    seen = value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value  # faster, and the order of the table
+    # faster, and the order of the table
+    seen = value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
     seen = functional.pad(seen, pads, value=-torch.inf) if any(pads) else seen
-    pool = (functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)[len(window.kernel) - 1]
-    _, places = pool(seen, window.kernel, window.stride, dilation=window.dilation, return_indices=True)
-    taps = dataclasses.replace(window, padding=((0, 0),) * len(window.kernel)).taps(tuple(seen.shape[2:]))
+    pool = (functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)[
+        len(window.kernel) - 1
+    ]
+    _, places = pool(
+        seen, window.kernel, window.stride, dilation=window.dilation, return_indices=True
+    )
+    taps = dataclasses.replace(window, padding=((0, 0),) * len(window.kernel)).taps(
+        tuple(seen.shape[2:])
+    )
     steps = taps[:, 0] - taps[0, 0]
     offsets = np.zeros(steps[-1] + 1, np.uint8 if window.size <= NARROW else np.int32)
     offsets[steps] = np.arange(window.size)

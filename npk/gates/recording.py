@@ -26,10 +26,13 @@ if TYPE_CHECKING:
     from npk.reading.tracing import Recording, Trace
 
 _RUN_BYTES = 64 << 20  # working memory of one batch while recording, unless one sample needs more
-_LARGEST = 1024  # samples of a batch, at most: so that what is read off a layer is still in the cache
+# samples of a batch, at most: so that what is read off a layer is still in the cache
+_LARGEST = 1024
 
 
-def record_gates(net: "torch.nn.Module", X: ArrayLike, *, gates: str = "auto", progress: bool | Progress = False) -> GateTable:
+def record_gates(
+    net: "torch.nn.Module", X: ArrayLike, *, gates: str = "auto", progress: bool | Progress = False
+) -> GateTable:
     """Run a network over samples and keep its gates.
 
     Args:
@@ -42,7 +45,8 @@ def record_gates(net: "torch.nn.Module", X: ArrayLike, *, gates: str = "auto", p
         The gates of all samples, packed.
 
     Raises:
-        DataError: X is empty, not finite or in a form that is refused, or the network gives values that are not finite.
+        DataError: X is empty, not finite or in a form that is refused, or the network gives values
+            that are not finite.
         ShapeError: the network does not take samples of X's shape.
         OptionError: soft gates of a network that has only hard ones.
         UnsupportedGraphError: the network's paths are not wholly understood.
@@ -51,7 +55,9 @@ def record_gates(net: "torch.nn.Module", X: ArrayLike, *, gates: str = "auto", p
     return record_trace(trace_for(net, X), X, gates=gates, progress=as_progress(progress))
 
 
-def record_trace(trace: "Trace", X: np.ndarray, *, gates: str, progress: Progress, memory: int | None = None) -> GateTable:
+def record_trace(
+    trace: "Trace", X: np.ndarray, *, gates: str, progress: Progress, memory: int | None = None
+) -> GateTable:
     """Gates of ``X`` under a traced network; see :func:`record_gates`.
 
     Args:
@@ -71,7 +77,9 @@ def record_trace(trace: "Trace", X: np.ndarray, *, gates: str, progress: Progres
     from npk.reading.apart import apart
 
     entries = record_entries(trace, X, gates, progress, size=batch_size(trace, X, memory))
-    return GateTable(trace.graph, X, apart(lambda: {name: entry.host() for name, entry in entries.items()}))
+    return GateTable(
+        trace.graph, X, apart(lambda: {name: entry.host() for name, entry in entries.items()})
+    )
 
 
 def place_of(trace: "Trace") -> "tuple[torch.device, torch.dtype]":
@@ -92,7 +100,13 @@ def place_of(trace: "Trace") -> "tuple[torch.device, torch.dtype]":
 
 
 def record_entries(
-    trace: "Trace", X: np.ndarray, gates: str, progress: Progress, *, size: int, inputs: "torch.Tensor | None" = None
+    trace: "Trace",
+    X: np.ndarray,
+    gates: str,
+    progress: Progress,
+    *,
+    size: int,
+    inputs: "torch.Tensor | None" = None,
 ) -> dict[str, DeviceLayer]:
     """Run a traced network over samples.
 
@@ -102,8 +116,8 @@ def record_entries(
         gates: as in :func:`record_gates`.
         progress: as there.
         size: samples of a batch.
-        inputs: where the samples are put as they go through the network; gates are kept on the same device. ``None``: gates are kept
-            in the host's memory.
+        inputs: where the samples are put as they go through the network; gates are kept on the same
+            device. ``None``: gates are kept in the host's memory.
 
     Returns:
         The entries of the table by name, in the graph's order.
@@ -114,7 +128,10 @@ def record_entries(
 
     keep = torch.device("cpu") if inputs is None else inputs.device
     entries = [_Entry(_as_asked(recording, gates), len(X), keep) for recording in trace.recordings]
-    program, (device, dtype) = _reader(trace, tuple(entry.recording.node for entry in entries)), place_of(trace)
+    program, (device, dtype) = (
+        _reader(trace, tuple(entry.recording.node for entry in entries)),
+        place_of(trace),
+    )
 
     def run(start: int) -> int:
         batch = _tensor(X[start : start + size]).to(device)
@@ -145,7 +162,14 @@ def example_table(trace: "Trace", X: np.ndarray, gates: str) -> GateTable:
 
 
 def record_into(
-    store: "GateStore", trace: "Trace", X: np.ndarray, gates: str, progress: Progress, memory: int | None = None, *, keep: bool = True
+    store: "GateStore",
+    trace: "Trace",
+    X: np.ndarray,
+    gates: str,
+    progress: Progress,
+    memory: int | None = None,
+    *,
+    keep: bool = True,
 ) -> None:
     """Record the pieces of a store that are missing.
 
@@ -156,28 +180,39 @@ def record_into(
         gates: as in :func:`record_gates`.
         progress: counts samples.
         memory: as in :func:`record_trace`, for a group of pieces.
-        keep: the store stays when the disk is full; ``False``: it is thrown away then, and the disk's own error comes.
+        keep: the store stays when the disk is full; ``False``: it is thrown away then, and the
+            disk's own error comes.
 
     Raises:
         ShapeError: another number of samples.
         StoreError: the disk is full or gone.
     """
     if len(X) != len(store):
-        raise ShapeError(f"X has {len(X)} samples, {store.path} is made for {len(store)}. Give the samples that it was made for.")
+        raise ShapeError(
+            f"X has {len(X)} samples, {store.path} is made for {len(store)}. Give the "
+            f"samples that it was made for."
+        )
     missing, write = set(store.missing()), store.write if keep else store.put
     done = len(X) - sum(stop - start for start, stop in missing)
     with progress.task("recording gates", len(X), done) as advance:
         for group in (group for group in store.groups() if missing.intersection(group)):
             first = group[0][0]
-            table = record_trace(trace, X[first : group[-1][1]], gates=gates, progress=Silent(), memory=memory)
-            todo = [(first, group[-1][1])] if missing.issuperset(group) else [piece for piece in group if piece in missing]
+            table = record_trace(
+                trace, X[first : group[-1][1]], gates=gates, progress=Silent(), memory=memory
+            )
+            todo = (
+                [(first, group[-1][1])]
+                if missing.issuperset(group)
+                else [piece for piece in group if piece in missing]
+            )
             for start, stop in todo:
                 write(start, table.take(slice(start - first, stop - first)))
                 advance(stop - start)
 
 
 def weights_digest(trace: "Trace") -> str:
-    """SHA-256 over what a traced network computes: its weights and buffers, and its operators with their numbers; names do not matter.
+    """SHA-256 over what a traced network computes: its weights and buffers, and its operators with
+    their numbers; names do not matter.
 
     Args:
         trace: of the network.
@@ -192,16 +227,25 @@ def weights_digest(trace: "Trace") -> str:
     place = {node: f"%{i}" for i, node in enumerate(nodes)}
     parts: list[bytes | memoryview] = []
     for node in nodes:
-        what = f"{node.target.__module__}.{node.target.__name__}" if node.op == "call_function" else ""
-        parts.append(f"{node.op} {what} {map_arg(node.args, place.get)} {map_arg(node.kwargs, place.get)}".encode())
+        what = (
+            f"{node.target.__module__}.{node.target.__name__}" if node.op == "call_function" else ""
+        )
+        parts.append(
+            f"{node.op} {what} {map_arg(node.args, place.get)} "
+            f"{map_arg(node.kwargs, place.get)}".encode()
+        )
         if node.op == "get_attr":
             value = attrgetter(node.target)(trace.program).detach().cpu().contiguous()
-            parts += [f"{value.dtype} {tuple(value.shape)}".encode(), value.reshape(-1).view(torch.uint8).numpy().data]
+            parts += [
+                f"{value.dtype} {tuple(value.shape)}".encode(),
+                value.reshape(-1).view(torch.uint8).numpy().data,
+            ]
     return digest(*parts)
 
 
 def batch_size(trace: "Trace", X: np.ndarray, memory: int | None = None) -> int:
-    """Samples that go through the network at once: as many whatever the memory, because torch may round otherwise in other batches.
+    """Samples that go through the network at once: as many whatever the memory, because torch may
+    round otherwise in other batches.
 
     Args:
         trace: of the network.
@@ -217,14 +261,16 @@ def batch_size(trace: "Trace", X: np.ndarray, memory: int | None = None) -> int:
     size, least = _batch(trace, len(X)), X.nbytes + bytes_to_record(trace, len(X))
     if memory is not None and memory < least:
         raise OptionError(
-            f"memory={memory} bytes is too little to record the gates of {len(X)} samples: the smallest that works is {least} bytes. "
+            f"memory={memory} bytes is too little to record the gates of {len(X)} samples: the "
+            f"smallest that works is {least} bytes. "
             "Give that or more."
         )
     return size
 
 
 def bytes_to_record(trace: "Trace", n: int) -> int:
-    """Bytes that the recording of n samples takes beside the samples: the gates, and a batch on its way through the network.
+    """Bytes that the recording of n samples takes beside the samples: the gates, and a batch on its
+    way through the network.
 
     Args:
         trace: of the network.
@@ -264,16 +310,20 @@ def _bytes_of_entry(recording: "Recording", program: "fx.GraphModule") -> int:
 
 
 def _bytes_a_sample(program: "fx.GraphModule") -> int:
-    """Most bytes that the values of one sample take while the program runs, each freed after its last use.
+    """Most bytes that the values of one sample take while the program runs, each freed after its
+    last use.
 
-    A convolution may lay its input out as columns, once an offset of its kernel; reading a gate takes less.
+    A convolution may lay its input out as columns, once an offset of its kernel; reading a gate
+    takes less.
     """
     last = {used: node for node in program.graph.nodes for used in node.all_input_nodes}
     alive, most = 0, 0
     for node in program.graph.nodes:
         alive += _bytes(node)
         most = max(most, alive + _bytes_of_columns(node))
-        alive -= sum(_bytes(done) for done in {node, *node.all_input_nodes} if last.get(done, node) is node)
+        alive -= sum(
+            _bytes(done) for done in {node, *node.all_input_nodes} if last.get(done, node) is node
+        )
     return most
 
 
@@ -284,7 +334,9 @@ def _bytes(node: "fx.Node") -> int:
 
     held = () if node.op in ("get_attr", "output") else tree_leaves(node.meta.get("val"))
     sizes = (
-        (value.dtype.itemsize, [side for side in value.shape if isinstance(side, int)]) for value in held if isinstance(value, torch.Tensor)
+        (value.dtype.itemsize, [side for side in value.shape if isinstance(side, int)])
+        for value in held
+        if isinstance(value, torch.Tensor)
     )
     return sum(item * math.prod(sides) for item, sides in sizes)
 
@@ -296,17 +348,28 @@ def _bytes_of_columns(node: "fx.Node") -> int:
     return _bytes(image) * math.prod(weight.meta["val"].shape[2:])
 
 
-_KINDS = {"positive": "hard", "between": "hard", "above": "saturation", "below": "saturation", "selection": "selection"}
+_KINDS = {
+    "positive": "hard",
+    "between": "hard",
+    "above": "saturation",
+    "below": "saturation",
+    "selection": "selection",
+}
 
 
 def _as_asked(recording: "Recording", gates: str) -> "Recording":
     chosen("gates", gates)
     if gates == "soft" and recording.rule in ("positive", "between"):
-        raise OptionError(f'gates="soft", but layer {recording.gate!r} has hard gates. Choose "auto" or "hard".')
+        raise OptionError(
+            f'gates="soft", but layer {recording.gate!r} has hard gates. Choose "auto" or "hard".'
+        )
     if gates != "hard" or recording.rule not in SOFT:
         return recording
     if recording.hard is None:
-        raise OptionError(f'gates="hard", but layer {recording.gate!r} has soft gates without a pre-activation. Choose "auto" or "soft".')
+        raise OptionError(
+            f'gates="hard", but layer {recording.gate!r} has soft gates without a '
+            f'pre-activation. Choose "auto" or "soft".'
+        )
     node, units = recording.hard
     return dataclasses.replace(recording, node=node, units=units, rule="positive")
 
@@ -326,7 +389,11 @@ class _Entry:
         import torch
 
         part = read_entry(self.recording, value)
-        data = torch.empty((self.n, *part.shape[1:]), dtype=part.dtype, device=self.keep) if self.data is None else self.data
+        data = (
+            torch.empty((self.n, *part.shape[1:]), dtype=part.dtype, device=self.keep)
+            if self.data is None
+            else self.data
+        )
         data[self.done : self.done + len(part)].copy_(part)
         self.data = data
         self.done += len(part)
@@ -338,7 +405,8 @@ class _Entry:
 
 
 def _reader(trace: "Trace", names: tuple[str, ...]) -> "fx.GraphModule":
-    """The program as compiled Python with a second input, entries, of which each is handed its node's value as soon as that is there.
+    """The program as compiled Python with a second input, entries, of which each is handed its
+    node's value as soon as that is there.
 
     Values are freed after their last use, so that a recorded one need not outlive its layer.
     """
@@ -367,10 +435,14 @@ def _hand_over(entries: list[_Entry], number: int, value: "torch.Tensor") -> Non
 
 
 def _tensor(X: np.ndarray) -> "torch.Tensor":
-    """A copy (X may be read-only) with plain strides: those of an axis of length 1 are arbitrary, and convolutions round by them."""
+    """A copy (X may be read-only) with plain strides: those of an axis of length 1 are arbitrary,
+    and convolutions round by them.
+    """
     import torch
 
-    batch = torch.empty(X.shape, dtype=torch.float64 if X.dtype == np.float64 else torch.float32, device="cpu")
+    batch = torch.empty(
+        X.shape, dtype=torch.float64 if X.dtype == np.float64 else torch.float32, device="cpu"
+    )
     batch.numpy()[...] = X
     return batch
 
@@ -379,6 +451,10 @@ def _run(program: "fx.GraphModule", batch: "torch.Tensor", entries: list[_Entry]
     import torch
     from torch.utils._pytree import tree_leaves
 
-    results = program.forward(batch, entries)  # not by its __call__, which another thread's torch.export may have taken over
+    # not by its __call__, which another thread's torch.export may have taken over
+    results = program.forward(batch, entries)
     if not all(bool(torch.isfinite(result).all()) for result in tree_leaves(results)):
-        raise DataError("the network gives NaN or infinite values. Are its weights finite, and X of the size it was trained on?")
+        raise DataError(
+            "the network gives NaN or infinite values. Are its weights finite, and X "
+            "of the size it was trained on?"
+        )

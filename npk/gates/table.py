@@ -1,6 +1,7 @@
 """GateTable: the gates of many samples, and the samples themselves.
 
-The tie rule of npk lives here and nowhere else: a gate is on when its pre-activation is greater than 0.
+The tie rule of npk lives here and nowhere else: a gate is on when its pre-activation is greater
+    than 0.
 """
 
 import json
@@ -31,7 +32,9 @@ def is_on(preactivation: "np.ndarray | torch.Tensor") -> Any:
 
 
 def pack(gates: np.ndarray) -> np.ndarray:
-    """Bits of the last axis in words of 64: bool ``(..., channels)`` to uint64 ``(..., words)``, padded with zeros."""
+    """Bits of the last axis in words of 64: bool ``(..., channels)`` to uint64 ``(..., words)``,
+    padded with zeros.
+    """
     channels = gates.shape[-1]
     padded = np.zeros((*gates.shape[:-1], -(-channels // 64) * 64), bool)
     padded[..., :channels] = gates
@@ -39,13 +42,20 @@ def pack(gates: np.ndarray) -> np.ndarray:
 
 
 def pack_on_device(gates: "torch.Tensor") -> "torch.Tensor":
-    """As :func:`pack`, by torch on the gates' own device: bool ``(n, channels, positions)`` to uint8 ``(n, positions, words * 8)``."""
+    """As :func:`pack`, by torch on the gates' own device: bool ``(n, channels, positions)`` to
+    uint8 ``(n, positions, words * 8)``.
+    """
     import torch
 
     n, channels, positions = gates.shape
     pad = torch.nn.functional.pad
-    bits = pad(gates.view(torch.uint8), (0, 0, 0, -channels % 8)) if channels % 8 else gates.view(torch.uint8)
-    if positions == 1:  # eight neighbors at once: the product moves the lowest bit of byte i to bit 56 + i
+    bits = (
+        pad(gates.view(torch.uint8), (0, 0, 0, -channels % 8))
+        if channels % 8
+        else gates.view(torch.uint8)
+    )
+    # eight neighbors at once: the product moves the lowest bit of byte i to bit 56 + i
+    if positions == 1:
         octets = bits.contiguous().view(n, -1).view(torch.int64) * 0x0102040810204080 >> 56
         bits = octets.to(torch.uint8).view(n, -1, 1)
     else:
@@ -62,7 +72,9 @@ def unpack(words: np.ndarray, channels: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class GateForm:
-    """What an entry of a table is, wherever its data are: its kind, and the shape ``(channels, *positions)`` of a sample."""
+    """What an entry of a table is, wherever its data are: its kind, and the shape ``(channels,
+    *positions)`` of a sample.
+    """
 
     kind: str
     shape: tuple[int, ...]
@@ -82,9 +94,10 @@ class GateForm:
 class GateLayer(GateForm):
     """One entry of the table. Arrays have positions before channels.
 
-    ``kind``: "hard" (``data`` is packed bits ``(n, positions, words)``), "soft" (real gates ``(n, positions, channels)``),
-    "saturation" (packed bits: where a ReLU6 or Hardtanh gives a constant) or "selection" (offset that each window of a max pool lets
-    pass, ``(n, positions, channels)``).
+    ``kind``: "hard" (``data`` is packed bits ``(n, positions, words)``), "soft" (real gates ``(n,
+        positions, channels)``),
+    "saturation" (packed bits: where a ReLU6 or Hardtanh gives a constant) or "selection" (offset
+    that each window of a max pool lets pass, ``(n, positions, channels)``).
     """
 
     data: np.ndarray
@@ -94,7 +107,8 @@ class GateLayer(GateForm):
 class GateTable:
     """Gates of all layers for n samples, with the samples and the path graph they belong to.
 
-    ``table[l]`` (number or name) gives gate layer l unpacked: bool ``(n, channels, *positions)``, or real values of soft gates.
+    ``table[l]`` (number or name) gives gate layer l unpacked: bool ``(n, channels, *positions)``,
+    or real values of soft gates.
 
     Raises:
         ShapeError: a layer does not have the shape that the graph says.
@@ -124,14 +138,18 @@ class GateTable:
         return TableForm(self.graph, _form(self.inputs), tuple(EntryForm(*e) for e in each))
 
     def __repr__(self) -> str:
-        return f"<npk.GateTable: {len(self)} samples, {self.layers} gate layers, {self.nbytes} bytes>"
+        return (
+            f"<npk.GateTable: {len(self)} samples, {self.layers} gate layers, {self.nbytes} bytes>"
+        )
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the gate layers, from the input on; selections of max pools and saturations are not gates."""
+        """Names of the gate layers, from the input on; selections of max pools and saturations are
+        not gates.
+        """
         return tuple(name for name, entry in self.entries.items() if entry.kind in ("hard", "soft"))
 
     @property
@@ -149,7 +167,9 @@ class GateTable:
 
     def take(self, rows: slice | np.ndarray) -> "GateTable":
         """The table of a subset of the samples."""
-        entries = {name: GateLayer(e.kind, e.shape, e.data[rows]) for name, e in self.entries.items()}
+        entries = {
+            name: GateLayer(e.kind, e.shape, e.data[rows]) for name, e in self.entries.items()
+        }
         return GateTable(self.graph, self.inputs[rows], entries)
 
     @property
@@ -191,14 +211,17 @@ class GateTable:
             The table, in memory.
 
         Raises:
-            StoreError: no such table, another version, not complete, larger than memory, or its content does not match its checksums.
+            StoreError: no such table, another version, not complete, larger than memory, or its
+                content does not match its checksums.
         """
         store = GatePieces.open(path)
         try:
             return cls.of(store.form, store.arrays(slice(None)))
         except MemoryError as error:
             much = f"{path} takes {store.nbytes} bytes, more than there is memory"
-            raise StoreError(f"{much}. Read parts of it: GateStore.open(path).take(rows).") from error
+            raise StoreError(
+                f"{much}. Read parts of it: GateStore.open(path).take(rows)."
+            ) from error
 
 
 def _form(array: np.ndarray) -> Form:
@@ -219,7 +242,9 @@ def fingerprint_of(example: GateTable, tables: Iterable[GateTable]) -> str:
     for table in tables:
         for total, array in zip(totals, table.arrays, strict=True):
             total.update(raw(array))
-    return digest(json.dumps(to_dict(example.graph)).encode(), *(total.digest() for total in totals))
+    return digest(
+        json.dumps(to_dict(example.graph)).encode(), *(total.digest() for total in totals)
+    )
 
 
 def samples_digest(X: np.ndarray, first: int | None = None) -> str:

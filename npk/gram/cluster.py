@@ -1,6 +1,8 @@
-"""Tiles computed by the workers of a Dask cluster, which read gates from the store and write their tiles into it themselves.
+"""Tiles computed by the workers of a Dask cluster, which read gates from the store and write their
+tiles into it themselves.
 
-The client holds the store's lock and says who computes which tiles; neither gates nor tiles pass through it or the scheduler.
+The client holds the store's lock and says who computes which tiles; neither gates nor tiles pass
+through it or the scheduler.
 """
 
 import contextlib
@@ -35,10 +37,12 @@ if TYPE_CHECKING:
 _TOGETHER = 16  # tiles of a row in a task, at most: they share one side
 _SECONDS = 5.0  # after which a task ends, and what it left is handed out again
 _AHEAD = 2  # tasks a worker: one runs, one waits
-_GLANCE, _LOOK = 0.02, 1.0  # seconds between looks for finished tasks, and for workers that joined or left
+# seconds between looks for finished tasks, and for workers that joined or left
+_GLANCE, _LOOK = 0.02, 1.0
 _PATIENCE = 10  # seconds for a scheduler to answer
 
-_one_at_a_time = threading.Lock()  # threads of a worker: Numba's may crash when two of them start parallel code
+# threads of a worker: Numba's may crash when two of them start parallel code
+_one_at_a_time = threading.Lock()
 _kept: dict[str, tuple[GramStore, Work]] = {}  # of the last run that this process worked for
 
 
@@ -58,20 +62,25 @@ def connect(address: str) -> Iterator["distributed.Client"]:
     """
     distributed = _distributed()
     try:
-        where = json.loads(Path(address).read_text())["address"] if Path(address).is_file() else address
+        where = (
+            json.loads(Path(address).read_text())["address"] if Path(address).is_file() else address
+        )
         _knock(where)
         client = distributed.Client(where, timeout=_PATIENCE, set_as_default=False)
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise BackendError(
             f"there is no Dask scheduler at {address} ({type(error).__name__}). "
-            "Give the address that it prints when it starts, such as tcp://host:8786, or the path of its scheduler file."
+            "Give the address that it prints when it starts, such as tcp://host:8786, or the path "
+            "of its scheduler file."
         ) from error
     with client:
         yield client
 
 
 def _knock(where: str) -> None:
-    """Whether anything listens there. A client that finds nobody leaves its event loop behind, in which later ones may be caught."""
+    """Whether anything listens there. A client that finds nobody leaves its event loop behind, in
+    which later ones may be caught.
+    """
     from distributed.comm.addressing import parse_address, parse_host_port
     from distributed.comm.registry import get_backend
 
@@ -93,7 +102,10 @@ class OnCluster:
 
     def __init__(self, client: "distributed.Client") -> None:
         if not (callable(getattr(client, "submit", None)) and hasattr(client, "scheduler_info")):
-            raise OptionError(f"client is of type {type(client).__name__}. Give a dask.distributed.Client(address).")
+            raise OptionError(
+                f"client is of type {type(client).__name__}. Give a "
+                f"dask.distributed.Client(address)."
+            )
         self.client = client
 
     def compute(self, work: Work, store: GramStore, todo: Sequence[Tile]) -> None:
@@ -101,7 +113,9 @@ class OnCluster:
         compute_on(self.client, store, todo, work.progress).report(store.plan, work.options.dtype)
 
 
-def compute_on(client: "distributed.Client", store: GramStore, todo: Sequence[Tile], progress: Progress) -> Findings:
+def compute_on(
+    client: "distributed.Client", store: GramStore, todo: Sequence[Tile], progress: Progress
+) -> Findings:
     """Have tiles of a store computed by the workers of a cluster.
 
     Args:
@@ -118,12 +132,19 @@ def compute_on(client: "distributed.Client", store: GramStore, todo: Sequence[Ti
         OptionError: the client is none.
         StoreError: a worker cannot read or write the store.
         ScaleError: values outside the range of the dtype.
-        BackendError: the workers do not fit this process, died over and over, have been none for too long, or the scheduler is gone.
+        BackendError: the workers do not fit this process, died over and over, have been none for
+            too long, or the scheduler is gone.
     """
     if not isinstance(client, _distributed().Client) or client.asynchronous:
-        raise OptionError(f"client= is a {type(client).__name__}. Give a dask.distributed.Client that is not asynchronous.")
+        raise OptionError(
+            f"client= is a {type(client).__name__}. Give a dask.distributed.Client "
+            f"that is not asynchronous."
+        )
     found = Findings()
-    with _flag(store) as flag, progress.task("kernel tiles", len(store.plan), len(store.plan) - len(todo)) as advance:
+    with (
+        _flag(store) as flag,
+        progress.task("kernel tiles", len(store.plan), len(store.plan) - len(todo)) as advance,
+    ):
         dealer = _Dealer(client, (str(store.path.absolute()), flag), todo, progress)
         try:
             while dealer.goes_on():
@@ -145,7 +166,13 @@ class _Dealer:
         progress: told when there is nobody to work.
     """
 
-    def __init__(self, client: "distributed.Client", where: tuple[str, str], todo: Sequence[Tile], progress: Progress) -> None:
+    def __init__(
+        self,
+        client: "distributed.Client",
+        where: tuple[str, str],
+        todo: Sequence[Tile],
+        progress: Progress,
+    ) -> None:
         self.client, self.where, self.progress = client, where, progress
         self.running: dict[Any, list[Tile]] = {}  # by future
         self.looked, self.workers, self.crew = -_LOOK, 0, Crew(progress)
@@ -158,12 +185,15 @@ class _Dealer:
         while self.waiting and len(self.running) < _AHEAD * max(1, self.workers):
             tiles = self.waiting.popleft()
             with _scheduler_there():
-                self.running[self.client.submit(compute_tiles, *self.where, _version(), tiles, pure=False)] = tiles
+                self.running[
+                    self.client.submit(compute_tiles, *self.where, _version(), tiles, pure=False)
+                ] = tiles
         return bool(self.running)
 
     def results(self) -> Iterator[tuple[Findings, int]]:
         """What tasks have to say that are finished, and how many tiles they did."""
-        ready = [future for future in self.running if future.status not in ("pending", "lost")]  # what is lost runs again
+        # what is lost runs again
+        ready = [future for future in self.running if future.status not in ("pending", "lost")]
         if not ready:
             time.sleep(_GLANCE)
         for future in ready:
@@ -174,7 +204,9 @@ class _Dealer:
             yield findings, done
 
     def cancel(self) -> None:
-        """Call back what is handed out. Tasks that run see that the flag is gone, and end after their tile."""
+        """Call back what is handed out. Tasks that run see that the flag is gone, and end after
+        their tile.
+        """
         with contextlib.suppress(Exception):  # the scheduler is gone: nothing is left to call back
             self.client.cancel(list(self.running))
 
@@ -190,7 +222,9 @@ class _Dealer:
 
 
 def _tasks(todo: Sequence[Tile], workers: int) -> Iterator[list[Tile]]:
-    """Tiles of one row each, fewer where there would not be enough tasks for all workers to end together."""
+    """Tiles of one row each, fewer where there would not be enough tasks for all workers to end
+    together.
+    """
     size = max(1, min(_TOGETHER, len(todo) // (4 * max(1, workers))))
     for _, row in groupby(todo, lambda tile: tile.row):
         tiles = list(row)
@@ -207,23 +241,28 @@ def _result(future: Any) -> tuple[Findings, int]:
         raise
     except KilledWorker as error:
         raise BackendError(
-            f"{error.allowed_failures + 1} workers died with the same tiles, the last one at {error.last_worker.address}. "
+            f"{error.allowed_failures + 1} workers died with the same tiles, the last one at "
+            f"{error.last_worker.address}. "
             f"Their logs say why; often it is memory: give them more, or fewer to a host. {AGAIN}"
         ) from error
     except CancelledError as error:
         raise BackendError(
-            f"the cluster dropped the tiles that were handed out: its scheduler has stopped or begun anew. {AGAIN}"
+            f"the cluster dropped the tiles that were handed out: its scheduler has stopped or "
+            f"begun anew. {AGAIN}"
         ) from error
     except Exception as error:
         if future.status != "error":
             raise _gone(error) from error
         raise BackendError(
-            f"a worker failed with {type(error).__name__}: {error}. Workers need the Python environment of the client. {AGAIN}"
+            f"a worker failed with {type(error).__name__}: {error}. Workers need the Python "
+            f"environment of the client. {AGAIN}"
         ) from error
 
 
 def _gone(error: Exception) -> BackendError:
-    return BackendError(f"the cluster's scheduler is gone ({type(error).__name__}: {error}). {AGAIN}")
+    return BackendError(
+        f"the cluster's scheduler is gone ({type(error).__name__}: {error}). {AGAIN}"
+    )
 
 
 @contextlib.contextmanager
@@ -236,13 +275,14 @@ def _scheduler_there() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _flag(store: GramStore) -> Iterator[str]:
-    """A file in the store as long as the client waits: who sees it sees this store, and that its tiles are wanted."""
+    """A file in the store while the client waits: this is the store, and its tiles are wanted."""
     name = f".{uuid.uuid4().hex}.partial"  # swept up by the next run if this one is killed
     try:
         (store.path / name).touch()
     except OSError as error:
         raise StoreError(
-            f"cannot write {store.path}: {error.strerror or error}. Mend the cause (room, permissions) and run again."
+            f"cannot write {store.path}: {error.strerror or error}. Mend the cause (room, "
+            f"permissions) and run again."
         ) from error
     try:
         yield name
@@ -269,7 +309,10 @@ def compute_tiles(path: str, flag: str, version: str, tiles: list[Tile]) -> tupl
         ScaleError: values outside the range of the dtype.
     """
     if version != _version():
-        raise BackendError(f"the worker on host {platform.node()} has npk {_version()}, the client {version}. Install the same on both.")
+        raise BackendError(
+            f"the worker on host {platform.node()} has npk {_version()}, the client "
+            f"{version}. Install the same on both."
+        )
     _see(path, flag)
     try:
         with _one_at_a_time, _as_many_threads_as_allowed():
@@ -282,8 +325,10 @@ def compute_tiles(path: str, flag: str, version: str, tiles: list[Tile]) -> tupl
 def _see(path: str, flag: str) -> None:
     if not (Path(path) / flag).exists():
         raise StoreError(
-            f"{path} on host {platform.node()} is not, or no longer, the folder that the client writes. "
-            "Workers need it under the same path: choose one on a file system that all of them share."
+            f"{path} on host {platform.node()} is not, or no longer, the folder that the client "
+            f"writes. "
+            "Workers need it under the same path: choose one on a file system that all of them "
+            "share."
         )
 
 
@@ -294,14 +339,17 @@ def _compute(store: GramStore, work: Work, flag: str, tiles: list[Tile]) -> tupl
             break
         if not _count_done(work, store, tile):
             values = work.compute(tile)
-            _see(str(store.path), flag)  # a tile that is late, of a client that is gone, may be of nobody's use
+            # a tile that is late, of a client that is gone, may be of nobody's use
+            _see(str(store.path), flag)
             store.write(tile, values)
         done += 1
     return work.found, done
 
 
 def _count_done(work: Work, store: GramStore, tile: Tile) -> bool:
-    """Whether a tile is done: by a worker that was lost before it could say so. What has to be said of it is found once more."""
+    """Whether a tile is done: by a worker that was lost before it could say so. What has to be said
+    of it is found once more.
+    """
     if not store.is_done(tile):
         return False
     try:
@@ -315,15 +363,21 @@ def _open(path: str, flag: str) -> tuple[GramStore, Work]:
     """The work on a store from what is in it alone: no network, and no torch."""
     _kept.clear()  # first: two would take twice the memory
     store = GramStore.open(path, write=True)
-    options = KernelOptions(**{field.name: store.about[field.name] for field in fields(KernelOptions)})
+    options = KernelOptions(
+        **{field.name: store.about[field.name] for field in fields(KernelOptions)}
+    )
     work = Work.of(Engine(options, Promise(), Silent()), store, one_device=True)
-    demand = memory_demand(work.backend, work.engine, 0, gates=store.rows.bytes_a_sample).bytes(store.plan.largest)
+    demand = memory_demand(work.backend, work.engine, 0, gates=store.rows.bytes_a_sample).bytes(
+        store.plan.largest
+    )
     threads, limit = _allowed()
     needed = demand - max(0, (os.cpu_count() or 1) - threads) * work.backend.bytes_a_thread
     if limit is not None and needed > limit:
         raise BackendError(
-            f"a worker on host {platform.node()} may take {limit} bytes, and a tile takes {needed}. "
-            "Give the workers more memory (--memory-limit), or begin a store with a smaller memory= for the kernel."
+            f"a worker on host {platform.node()} may take {limit} bytes, and a tile takes "
+            f"{needed}. "
+            "Give the workers more memory (--memory-limit), or begin a store with a smaller "
+            "memory= for the kernel."
         )
     _kept[flag] = store, work
     return store, work
@@ -360,6 +414,7 @@ def _distributed() -> ModuleType:
         import distributed
     except ImportError as error:
         raise MissingPackageError(
-            "a cluster needs the package distributed, which is not installed. Run: pip install 'npk[dask]'"
+            "a cluster needs the package distributed, which is not installed. Run: pip install "
+            "'npk[dask]'"
         ) from error
     return distributed

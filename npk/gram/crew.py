@@ -6,12 +6,14 @@ from npk.errors import BackendError, OptionError
 from npk.progress import Progress
 
 AGAIN = "Finished tiles are kept: run again to go on."
-_NO_WORKERS, _NO_WORKERS_TIMEOUT = "npk.no-workers-timeout", "60s"  # name in Dask's configuration, and what holds without it
+# name in Dask's configuration, and what holds without it
+_NO_WORKERS, _NO_WORKERS_TIMEOUT = "npk.no-workers-timeout", "60s"
 _TURNOVERS = 5  # times that all workers are replaced by others before a single task is done
 
 
 class Crew:
-    """The workers that are there, and for how long there have been none: a run waits for some, but not for ever.
+    """The workers that are there, and for how long there have been none: a run waits for some, but
+    not for ever.
 
     Args:
         progress: told when there is nobody to work.
@@ -30,7 +32,8 @@ class Crew:
         """Take note of who is there.
 
         Raises:
-            BackendError: nobody has been there for too long, or all have been lost over and over without having done anything.
+            BackendError: nobody has been there for too long, or all have been lost over and over
+                without having done anything.
         """
         if not workers:
             self._wait()
@@ -41,7 +44,8 @@ class Crew:
             self.known = workers
         if self.turnovers >= _TURNOVERS:
             raise BackendError(
-                f"all workers were lost {self.turnovers} times, one crew after another, and none of them finished a task. "
+                f"all workers were lost {self.turnovers} times, one crew after another, and none "
+                f"of them finished a task. "
                 f"Their logs say why; often it is memory. {AGAIN}"
             )
 
@@ -49,12 +53,20 @@ class Crew:
         now = time.monotonic()
         if self.none_since is None:
             self.none_since = now
-            self.progress.note("waiting", "there are no workers: waiting for some to join", workers=0)
-            self.progress.note("patience", f"the run ends after {self.limit:g} seconds without one", seconds=self.limit)
+            self.progress.note(
+                "waiting", "there are no workers: waiting for some to join", workers=0
+            )
+            self.progress.note(
+                "patience",
+                f"the run ends after {self.limit:g} seconds without one",
+                seconds=self.limit,
+            )
         if now - self.none_since >= self.limit:
             raise BackendError(
-                f"there have been no workers for {self.limit:g} seconds. {AGAIN} Start workers before, or wait longer for them: set "
-                f"{_NO_WORKERS} in Dask's configuration, such as DASK_NPK__NO_WORKERS_TIMEOUT=12h in the environment."
+                f"there have been no workers for {self.limit:g} seconds. {AGAIN} Start workers "
+                f"before, or wait longer for them: set "
+                f"{_NO_WORKERS} in Dask's configuration, such as DASK_NPK__NO_WORKERS_TIMEOUT=12h "
+                f"in the environment."
             )
 
 
@@ -76,5 +88,8 @@ def patience() -> float:
     except (ValueError, TypeError, KeyError, AttributeError):
         seconds = -1.0
     if not seconds >= 0:
-        raise OptionError(f"{_NO_WORKERS} is {value!r} in Dask's configuration, and no time. Give one such as 60s, 10m or 12h.")
+        raise OptionError(
+            f"{_NO_WORKERS} is {value!r} in Dask's configuration, and no time. Give "
+            f"one such as 60s, 10m or 12h."
+        )
     return seconds

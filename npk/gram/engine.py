@@ -1,4 +1,6 @@
-"""The engine of a kernel: backends that are planned and compiled once for a path graph and the kinds of its gates."""
+"""The engine of a kernel: backends that are planned and compiled once for a path graph and the
+kinds of its gates.
+"""
 
 import numpy as np
 
@@ -39,7 +41,8 @@ class Engine:
             table: gates of at least one sample.
 
         Returns:
-            The backend, and the exponents: of each step of the recursion, and of the size of the matrix.
+            The backend, and the exponents: of each step of the recursion, and of the size of the
+                matrix.
         """
         few = _on_host(table.take(spread(len(table))))
         backend = self.backend(few)
@@ -51,7 +54,9 @@ class Engine:
         """The backend for samples whose values the dtype does not hold."""
         return self.backend(_on_host(table), one_device=True, dtype="float64")
 
-    def backend(self, table: GateTable, *, one_device: bool = False, dtype: str | None = None) -> Backend:
+    def backend(
+        self, table: GateTable, *, one_device: bool = False, dtype: str | None = None
+    ) -> Backend:
         """The backend for tables of this graph and these kinds of gates.
 
         Args:
@@ -62,17 +67,28 @@ class Engine:
         Returns:
             The backend, compiled.
         """
-        kinds, dtype = tuple(entry.kind for entry in table.entries.values()), dtype or self.options.dtype
+        kinds, dtype = (
+            tuple(entry.kind for entry in table.entries.values()),
+            dtype or self.options.dtype,
+        )
         key = (table.graph, kinds, one_device, dtype)
         if key not in self._backends:
-            kept = {known: made for known, made in self._backends.items() if known[:2] == key[:2] and known[3] != dtype}
+            kept = {
+                known: made
+                for known, made in self._backends.items()
+                if known[:2] == key[:2] and known[3] != dtype
+            }
             self._backends = {**kept, key: self._compiled(table, dtype, one_device)}
         return self._backends[key]
 
     def _compiled(self, table: GateTable, dtype: str, one_device: bool) -> Backend:
         options = self.options
-        recursion = plan(table.graph, scale=options.scale, bias=options.bias, value_input=options.value_input)
-        return make_backend(options.backend, recursion, table, dtype, self.progress, one_device=one_device)
+        recursion = plan(
+            table.graph, scale=options.scale, bias=options.bias, value_input=options.value_input
+        )
+        return make_backend(
+            options.backend, recursion, table, dtype, self.progress, one_device=one_device
+        )
 
 
 def _on_host(table: GateTable | DeviceGates) -> GateTable:

@@ -1,4 +1,6 @@
-"""Who computes the tiles of a store: an executor. Here is the one of this process; ``cluster.py`` has that of a Dask cluster."""
+"""Who computes the tiles of a store: an executor. Here is the one of this process; ``cluster.py``
+has that of a Dask cluster.
+"""
 
 from collections.abc import Sequence
 from typing import Protocol

@@ -2,8 +2,8 @@ r"""The neural path kernel of a network on samples.
 
 .. math:: K(x, x') = \langle \phi_x, \phi_{x'} \rangle
 
-the inner product of neural path features (arXiv 2006.10529, 2110.03403), computed by the recursion of ``npk.recursion.steps``, never by
-enumeration.
+the inner product of neural path features (arXiv 2006.10529, 2110.03403), computed by the recursion
+of ``npk.recursion.steps``, never by enumeration.
 """
 
 from pathlib import Path
@@ -44,19 +44,23 @@ _NO_SAMPLES = "a gate table of 0 samples has no kernel. Take at least one."
 
 
 class NeuralPathKernel:
-    """The kernel of one network with fixed options; traces and compiles once, then serves many data sets.
+    """The kernel of one network with fixed options; traces and compiles once, then serves many data
+    sets.
 
-    It gives the kernel of the network as it is at each call, and does not change itself: other options make another object.
+    It gives the kernel of the network as it is at each call, and does not change itself: other
+    options make another object.
 
     Args:
         net: a network in eval mode, or ``None`` when only gate tables will come.
-        scale: "fan_in" (every parametric layer divides by its fan-in), "count" (all variances 1), "cosine".
+        scale: "fan_in" (every parametric layer divides by its fan-in), "count" (all variances 1),
+            "cosine".
         dtype: "float32" or "float64", of the arithmetic and of the result.
         gates: "hard", "soft" or "auto" (as the network evaluates).
         value_input: "x", "ones" or "auto" (as the network has it).
         bias: "ignore", or "paths": biases start paths of their own.
         backend: "reference", "cpu", "cuda" or "auto" (the CPU).
-        memory: bytes (or text such as "8GB") for samples, gates, working memory and result together.
+        memory: bytes (or text such as "8GB") for samples, gates, working memory and result
+            together.
         progress: ``True`` for a bar on a terminal, or a :class:`npk.progress.Progress`.
 
     Raises:
@@ -95,10 +99,18 @@ class NeuralPathKernel:
     def _begin(self, net: "torch.nn.Module | None", engine: Engine) -> None:
         if net is not None:
             _check_network(net)
-        vars(self).update(net=net, engine=engine, options=engine.options, _current=None if net is None else CurrentTrace(net))
+        vars(self).update(
+            net=net,
+            engine=engine,
+            options=engine.options,
+            _current=None if net is None else CurrentTrace(net),
+        )
 
     def __setattr__(self, name: str, value: object) -> None:
-        raise OptionError(f"a kernel object does not change, and {name} was assigned. Make another one: npk.NeuralPathKernel(net, ...).")
+        raise OptionError(
+            f"a kernel object does not change, and {name} was assigned. Make another "
+            f"one: npk.NeuralPathKernel(net, ...)."
+        )
 
     def holding(self, beside: int) -> "NeuralPathKernel":
         """The same kernel, whose memory promise is for a process that holds so many bytes beside."""
@@ -138,7 +150,8 @@ class NeuralPathKernel:
         return result
 
     def keep_promise(self, X: Samples, Y: Samples | None = None) -> None:
-        """Refuse a memory promise that cannot be kept, before the gates of all samples are recorded or read.
+        """Refuse a memory promise that cannot be kept, before the gates of all samples are recorded
+        or read.
 
         Args:
             X: as in a call.
@@ -150,12 +163,21 @@ class NeuralPathKernel:
         if self.engine.promise.bytes is not None:
             sources = self.sources(X, Y)
             few = sources[-1].few()
-            plan_in_memory(self.engine, self.engine.prepare(few)[0], sources, few.nbytes // len(few))
+            plan_in_memory(
+                self.engine, self.engine.prepare(few)[0], sources, few.nbytes // len(few)
+            )
 
     def to_store(
-        self, X: Samples, Y: Samples | None, out: str | Path, *, resume: bool = True, client: "distributed.Client | None" = None
+        self,
+        X: Samples,
+        Y: Samples | None,
+        out: str | Path,
+        *,
+        resume: bool = True,
+        client: "distributed.Client | None" = None,
     ) -> Gram:
-        """The kernel matrix as a zarr store of gates and tiles; gates and tiles of an interrupted run are kept.
+        """The kernel matrix as a zarr store of gates and tiles; gates and tiles of an interrupted
+        run are kept.
 
         Samples behind those of the store make it grow; its tiles stay as they are.
 
@@ -164,13 +186,15 @@ class NeuralPathKernel:
             Y: as in a call.
             out: path of the store.
             resume: go on with a store of the same kernel; ``False`` refuses one that exists.
-            client: of a cluster whose workers see ``out`` under the same path; they compute the tiles.
+            client: of a cluster whose workers see ``out`` under the same path; they compute the
+                tiles.
 
         Returns:
             The matrix on disk.
 
         Raises:
-            StoreError: the store is of another kernel, is damaged, is being written by another process, or cannot be written.
+            StoreError: the store is of another kernel, is damaged, is being written by another
+                process, or cannot be written.
             OptionError: ``out`` is no name of a store, or ``client`` no client.
         """
         out = check_store_place(out)
@@ -179,7 +203,9 @@ class NeuralPathKernel:
         return Gram(GramStore.open(out), self.engine.promise.bytes)
 
     def diagonal(self, X: Samples) -> np.ndarray:
-        """K(x, x) of each sample, ``(n,)`` float64, on the scale of the kernel ("cosine": on that of "fan_in")."""
+        """K(x, x) of each sample, ``(n,)`` float64, on the scale of the kernel ("cosine": on that
+        of "fan_in").
+        """
         table = self._tables(X, None)[0]
         sides = Sides(self.engine, *self.engine.prepare(table))
         values, powers = sides.diagonal(table)
@@ -189,7 +215,10 @@ class NeuralPathKernel:
         """Where the gates of the rows, and of other columns, come from."""
         sources = tuple(self._source(samples) for samples in (X, Y) if samples is not None)
         if sources[0].graph != sources[-1].graph:
-            raise ShapeError("X and Y have different path graphs. Record the gates of both with the same network.")
+            raise ShapeError(
+                "X and Y have different path graphs. Record the gates of both with "
+                "the same network."
+            )
         return sources
 
     def _source(self, X: Samples) -> Source:
@@ -209,32 +238,50 @@ class NeuralPathKernel:
         X = self._as_samples(X)
         promise = self.engine.promise
         memory = promise.bytes and max(1, promise.bytes - promise.beside)
-        return record_trace(self.trace(X.shape[1:]), X, gates=self.options.gates, progress=self.engine.progress, memory=memory)
+        return record_trace(
+            self.trace(X.shape[1:]),
+            X,
+            gates=self.options.gates,
+            progress=self.engine.progress,
+            memory=memory,
+        )
 
     def trace(self, input_shape: tuple[int, ...]) -> "Trace":
-        """The traced network, traced when samples have another shape, or the network is not what it was."""
+        """The traced network, traced when samples have another shape, or the network is not what it
+        was.
+        """
         assert self._current is not None
         return self._current.of(input_shape)
 
     def _as_samples(self, X: Any) -> np.ndarray:
         if self.net is None:
-            raise DataError(f"X is a {type(X).__name__}, but there is no network to record its gates. Give a gate table, or a network.")
+            raise DataError(
+                f"X is a {type(X).__name__}, but there is no network to record its "
+                f"gates. Give a gate table, or a network."
+            )
         X = as_samples(X)
         with shape_explained(self.net, X.shape):
             self.trace(X.shape[1:])
         return X
 
-    def _tables(self, X: Samples, Y: Samples | None) -> tuple[GateTable | DeviceGates, GateTable | DeviceGates | None]:
+    def _tables(
+        self, X: Samples, Y: Samples | None
+    ) -> tuple[GateTable | DeviceGates, GateTable | DeviceGates | None]:
         rows = self._gates_of(X)
         cols = None if Y is None else self._gates_of(Y)
         if len(rows) == 0 or (cols is not None and len(cols) == 0):
             raise DataError(_NO_SAMPLES)
         if cols is not None and cols.graph != rows.graph:
-            raise ShapeError("X and Y have different path graphs. Record the gates of both with the same network.")
+            raise ShapeError(
+                "X and Y have different path graphs. Record the gates of both with "
+                "the same network."
+            )
         return rows, cols
 
     def _gates_of(self, X: Samples) -> GateTable | DeviceGates:
-        """The gates, left on the GPU where network and tiles are there, and they take no more than their share of what is free."""
+        """The gates, left on the GPU where network and tiles are there, and they take no more than
+        their share of what is free.
+        """
         if self.options.backend != "cuda" or isinstance(X, (GateTable, GateStore)):
             return self.record(X)
         from npk.gates import device_recording as there
@@ -245,10 +292,17 @@ class NeuralPathKernel:
         if free is None:
             return self.record(X)
         if needed > free * _SHARE:
-            text = f"gates and samples take {needed / 1e9:.2f} GB, more than half of the {free / 1e9:.2f} GB that the GPU has free"
-            self.engine.progress.note("gates", f"{text}: they go through the host's memory", bytes=needed, free=free)
+            text = (
+                f"gates and samples take {needed / 1e9:.2f} GB, more than half of the "
+                f"{free / 1e9:.2f} GB that the GPU has free"
+            )
+            self.engine.progress.note(
+                "gates", f"{text}: they go through the host's memory", bytes=needed, free=free
+            )
             return self.record(X)
-        return there.record_on_device(trace, X, gates=self.options.gates, progress=self.engine.progress)
+        return there.record_on_device(
+            trace, X, gates=self.options.gates, progress=self.engine.progress
+        )
 
 
 def kernel(
@@ -271,19 +325,23 @@ def kernel(
     """The neural path kernel of a network on samples.
 
     Args:
-        net: a network in eval mode; or a gate table in the place of ``(net, X)``, with ``X`` then the table of the columns.
+        net: a network in eval mode; or a gate table in the place of ``(net, X)``, with ``X`` then
+            the table of the columns.
         X: samples ``(n, *input_shape)``.
         Y: other samples; ``None``: X itself.
-        scale: "fan_in" (every parametric layer divides by its fan-in), "count" (all variances 1), "cosine".
+        scale: "fan_in" (every parametric layer divides by its fan-in), "count" (all variances 1),
+            "cosine".
         dtype: "float32" or "float64", of the arithmetic and of the result.
         gates: "hard", "soft" or "auto" (as the network evaluates).
         value_input: "x", "ones" or "auto" (as the network has it).
         bias: "ignore", or "paths": biases start paths of their own.
         backend: "reference", "cpu", "cuda" or "auto" (the CPU).
-        memory: bytes (or text such as "8GB") for samples, gates, working memory and result together.
+        memory: bytes (or text such as "8GB") for samples, gates, working memory and result
+            together.
         out: path of a zarr store; the result is then a :class:`npk.Gram` on disk.
         resume: go on with an interrupted store of the same kernel.
-        client: a ``dask.distributed.Client``: the tiles are computed on its cluster, whose workers see ``out`` under the same path.
+        client: a ``dask.distributed.Client``: the tiles are computed on its cluster, whose workers
+            see ``out`` under the same path.
         progress: ``True`` for a bar on a terminal, or a :class:`npk.progress.Progress`.
 
     Returns:
@@ -298,10 +356,16 @@ def kernel(
         StoreError: ``out`` holds something else, or cannot be written.
     """
     if client is not None and out is None:
-        raise OptionError("client= needs out=: workers write their tiles into a store that all of them see. Add for instance out='K.zarr'.")
+        raise OptionError(
+            "client= needs out=: workers write their tiles into a store that all of "
+            "them see. Add for instance out='K.zarr'."
+        )
     network, rows, cols = (None, net, X) if isinstance(net, (GateTable, GateStore)) else (net, X, Y)
     if network is None and Y is not None:
-        raise OptionError("a gate table stands for network and samples together: call kernel(table) or kernel(table_rows, table_columns).")
+        raise OptionError(
+            "a gate table stands for network and samples together: call "
+            "kernel(table) or kernel(table_rows, table_columns)."
+        )
     if rows is None:
         raise DataError("there are no samples: call kernel(net, X) or kernel(table).")
     made = NeuralPathKernel(
@@ -315,7 +379,11 @@ def kernel(
         memory=memory,
         progress=progress,
     )
-    return made(rows, cols) if out is None else made.to_store(rows, cols, out, resume=resume, client=client)
+    return (
+        made(rows, cols)
+        if out is None
+        else made.to_store(rows, cols, out, resume=resume, client=client)
+    )
 
 
 def _check_network(net: Any) -> None:
@@ -329,5 +397,6 @@ def _check_kind(table: GateTable | GateStore, gates: str) -> None:
     for name, kind in ((name, table.entries[name].kind) for name in table.names):
         if gates not in ("auto", kind):
             raise OptionError(
-                f"gates={gates!r}, but the gate table has {kind} gates at layer {name!r}. Record the gates with gates={gates!r}."
+                f"gates={gates!r}, but the gate table has {kind} gates at layer {name!r}. Record "
+                f"the gates with gates={gates!r}."
             )

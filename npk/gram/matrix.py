@@ -10,7 +10,16 @@ from numpy.typing import ArrayLike, NDArray
 from npk.backends.jit import torch_threads_kept
 from npk.errors import DataError, OptionError, ShapeError
 from npk.gram.options import parse_bytes
-from npk.gram.products import Cosine, Tiles, Transposed, bytes_in_flight, is_number, multiply, positions, read_block
+from npk.gram.products import (
+    Cosine,
+    Tiles,
+    Transposed,
+    bytes_in_flight,
+    is_number,
+    multiply,
+    positions,
+    read_block,
+)
 from npk.gram.store import GramStore
 
 Floats = NDArray[np.float64]
@@ -19,12 +28,14 @@ Floats = NDArray[np.float64]
 class Gram:
     r"""A kernel matrix on disk that reads and multiplies like an array.
 
-    ``gram[rows]`` and ``gram[rows, cols]`` read a block, each of its tiles once; ``gram @ V`` and ``V @ gram`` multiply without loading
-    the matrix; ``numpy.asarray(gram)`` reads it whole. Every tile is compared with its checksum.
+    ``gram[rows]`` and ``gram[rows, cols]`` read a block, each of its tiles once; ``gram @ V`` and
+    ``V @ gram`` multiply without loading the matrix; ``numpy.asarray(gram)`` reads it whole. Every
+    tile is compared with its checksum.
 
     Args:
         store: where the tiles are.
-        memory: bytes (or text such as "8GB") that reading and multiplying may take; ``None``: no promise.
+        memory: bytes (or text such as "8GB") that reading and multiplying may take; ``None``: no
+            promise.
 
     Raises:
         OptionError: memory is not a size.
@@ -41,7 +52,8 @@ class Gram:
 
         Args:
             path: the store.
-            memory: bytes (or text such as "8GB") that reading and multiplying may take; ``None``: no promise.
+            memory: bytes (or text such as "8GB") that reading and multiplying may take; ``None``:
+                no promise.
 
         Returns:
             The matrix; nothing of it is read yet.
@@ -96,27 +108,45 @@ class Gram:
         return self.shape[0]
 
     def __repr__(self) -> str:
-        tiles = len(self.store.plan)  # nothing is read: a matrix may be large, and its disk far away
+        # nothing is read: a matrix may be large, and its disk far away
+        tiles = len(self.store.plan)
         what = f"{self.shape[0]} x {self.shape[1]} {self.dtype} in {self.store.path}"
         return f"<npk.Gram {what}: {tiles} tile{'s' * (tiles != 1)}>"
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
-            raise OptionError("copy=False asks for an array that is there already, and the matrix is on disk. Leave copy out.")
+            raise OptionError(
+                "copy=False asks for an array that is there already, and the matrix "
+                "is on disk. Leave copy out."
+            )
         kind = self.dtype if dtype is None else np.dtype(dtype)
-        advice = "Read rows (gram[a:b]), multiply (gram @ V), or load it with memory={needed} or more"
-        self._keep_promise(self._bytes(*self.shape, kind), f"the whole matrix of {self.shape[0]} x {self.shape[1]} {kind}", advice)
+        advice = (
+            "Read rows (gram[a:b]), multiply (gram @ V), or load it with memory={needed} or more"
+        )
+        self._keep_promise(
+            self._bytes(*self.shape, kind),
+            f"the whole matrix of {self.shape[0]} x {self.shape[1]} {kind}",
+            advice,
+        )
         whole = np.empty(self.shape, kind)
         for tile in self.store.plan:
-            put(whole, tile.rows, tile.cols, self.store.read(tile).astype(kind, copy=False), symmetric=self.symmetric)
+            put(
+                whole,
+                tile.rows,
+                tile.cols,
+                self.store.read(tile).astype(kind, copy=False),
+                symmetric=self.symmetric,
+            )
         return whole
 
     def __getitem__(self, key: Any) -> Any:
         """Rows, a block, or one entry, in the dtype of the matrix.
 
-        ``gram[rows, cols]`` is the block of **all** those rows with all those columns, as ``numpy.ix_`` gives it, arrays of numbers
-        included. Each of the two is a number (that axis is dropped), a slice (with any step), an array of numbers (in any order, repeats
-        allowed, negative ones count from the end) or a boolean array of the axis's length. Only tiles that the block meets are read.
+        ``gram[rows, cols]`` is the block of **all** those rows with all those columns, as
+        ``numpy.ix_`` gives it, arrays of numbers included. Each of the two is a number (that axis
+        is dropped), a slice (with any step), an array of numbers (in any order, repeats allowed,
+        negative ones count from the end) or a boolean array of the axis's length. Only tiles that
+        the block meets are read.
 
         Args:
             key: rows, or (rows, cols).
@@ -125,29 +155,43 @@ class Gram:
             (rows, cols) array; (cols,) for one row, (rows,) for one column, a number for one entry.
 
         Raises:
-            ShapeError: there is no such row or column (an ``IndexError`` too), or the key is of another kind.
+            ShapeError: there is no such row or column (an ``IndexError`` too), or the key is of
+                another kind.
             OptionError: the block does not fit the memory promise.
             StoreError: a tile that is needed is missing or damaged.
         """
         if isinstance(key, tuple) and len(key) != 2:
-            raise ShapeError(f"gram[{', '.join(map(repr, key))}]: a kernel has rows and columns. Give gram[rows] or gram[rows, cols].")
+            raise ShapeError(
+                f"gram[{', '.join(map(repr, key))}]: a kernel has rows and columns. "
+                f"Give gram[rows] or gram[rows, cols]."
+            )
         rows, cols = key if isinstance(key, tuple) else (key, slice(None))
-        down, across = positions(rows, self.shape[0], "row"), positions(cols, self.shape[1], "column")
+        down, across = (
+            positions(rows, self.shape[0], "row"),
+            positions(cols, self.shape[1], "column"),
+        )
         advice = "Read fewer at a time, or load it with memory={needed} or more"
-        self._keep_promise(self._bytes(len(down), len(across)), f"a block of {len(down)} x {len(across)} {self.dtype}", advice)
+        self._keep_promise(
+            self._bytes(len(down), len(across)),
+            f"a block of {len(down)} x {len(across)} {self.dtype}",
+            advice,
+        )
         block = read_block(self.store, down, across)
         return block[0 if is_number(rows) else slice(None), 0 if is_number(cols) else slice(None)]
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Row by row; a band of tiles is read at a time, so that none is read for each of its rows."""
-        for start, stop in dict.fromkeys((tile.rows.start, tile.rows.stop) for tile in self.store.plan):
+        for start, stop in dict.fromkeys(
+            (tile.rows.start, tile.rows.stop) for tile in self.store.plan
+        ):
             yield from self[start:stop]
 
     def diagonal(self) -> np.ndarray:
         """The diagonal of a square matrix, from the tiles on it.
 
         Returns:
-            (n,), in the dtype of the matrix: K(x, x) of each sample where rows and columns are the same samples.
+            (n,), in the dtype of the matrix: K(x, x) of each sample where rows and columns are the
+            same samples.
 
         Raises:
             ShapeError: the matrix is not square.
@@ -155,7 +199,8 @@ class Gram:
         """
         if self.shape[0] != self.shape[1]:
             raise ShapeError(
-                f"a kernel of {self.shape[0]} x {self.shape[1]} has no diagonal: its rows and columns are different samples. "
+                f"a kernel of {self.shape[0]} x {self.shape[1]} has no diagonal: its rows and "
+                f"columns are different samples. "
                 "K(x, x) of some samples is NeuralPathKernel(net).diagonal(X)."
             )
         found = np.empty(len(self), self.dtype)
@@ -172,7 +217,8 @@ class Gram:
         .. math:: K(x, x') / \sqrt{K(x, x) K(x', x')}
 
         Returns:
-            A Gram with 1 on the diagonal; 0 in the rows and columns of samples that no path is active for.
+            A Gram with 1 on the diagonal; 0 in the rows and columns of samples that no path is
+            active for.
 
         Raises:
             ShapeError: rows and columns are not the same samples.
@@ -180,7 +226,8 @@ class Gram:
         """
         if not self.symmetric:
             raise ShapeError(
-                f"this kernel of {self.shape[0]} x {self.shape[1]} is one of rows with other columns, and K(x, x) of neither is in it. "
+                f"this kernel of {self.shape[0]} x {self.shape[1]} is one of rows with other "
+                f"columns, and K(x, x) of neither is in it. "
                 'Compute it with scale="cosine".'
             )
         return Gram(Cosine(self.store, self.diagonal()), self.memory)
@@ -208,11 +255,15 @@ class Gram:
     def __rmatmul__(self, V: ArrayLike) -> Floats:
         vectors = _vectors(V)
         if vectors.ndim not in (1, 2) or vectors.shape[-1] != self.shape[0]:
-            raise ShapeError(self._misfit("with V @ before it", vectors.shape, "({0},) or (k, {0})"))
+            raise ShapeError(
+                self._misfit("with V @ before it", vectors.shape, "({0},) or (k, {0})")
+            )
         return self.T._product(vectors.T).T
 
     def matvec(self, v: ArrayLike) -> Floats:
-        """``gram @ v``: with this and its like, ``scipy.sparse.linalg.aslinearoperator(gram)`` works, and so do SciPy's solvers."""
+        """``gram @ v``: with this and its like, ``scipy.sparse.linalg.aslinearoperator(gram)``
+        works, and so do SciPy's solvers.
+        """
         return self @ v
 
     def rmatvec(self, v: ArrayLike) -> Floats:
@@ -237,7 +288,9 @@ class Gram:
     def _product(self, vectors: Floats) -> Floats:
         n, columns = self.shape[0], vectors.size // max(1, self.shape[1])
         advice = "Multiply fewer columns at a time, or load it with memory={needed} or more"
-        self._keep_promise(n * columns * vectors.itemsize, f"a product of {n} x {columns} float64", advice)
+        self._keep_promise(
+            n * columns * vectors.itemsize, f"a product of {n} x {columns} float64", advice
+        )
         return multiply(self.store, vectors)
 
     def _keep_promise(self, result: int, what: str, advice: str) -> None:
@@ -245,11 +298,14 @@ class Gram:
         needed = result + bytes_in_flight(self.store.plan)
         if self.memory is not None and needed > self.memory:
             raise OptionError(
-                f"{what} needs {needed} bytes with the tile in flight, memory={self.memory} is promised. {advice.format(needed=needed)}."
+                f"{what} needs {needed} bytes with the tile in flight, memory={self.memory} is "
+                f"promised. {advice.format(needed=needed)}."
             )
 
 
-def put(whole: np.ndarray, rows: slice, cols: slice, values: np.ndarray, *, symmetric: bool) -> None:
+def put(
+    whole: np.ndarray, rows: slice, cols: slice, values: np.ndarray, *, symmetric: bool
+) -> None:
     """Place a tile, and its mirror image below the diagonal of a symmetric matrix."""
     if not symmetric or rows.start == cols.start:
         whole[rows, cols] = values
@@ -264,4 +320,6 @@ def _vectors(V: ArrayLike) -> Floats:
     try:
         return np.asarray(V).astype(np.float64, casting="same_kind", copy=False)
     except (TypeError, ValueError) as error:
-        raise DataError(f"a kernel can be multiplied with real numbers only ({error}). Give an array of them.") from error
+        raise DataError(
+            f"a kernel can be multiplied with real numbers only ({error}). Give an array of them."
+        ) from error

@@ -1,4 +1,6 @@
-"""The options of a kernel: choices, sizes and places, brought into one form or refused before anything is computed."""
+"""The options of a kernel: choices, sizes and places, brought into one form or refused before
+anything is computed.
+"""
 
 import os
 import re
@@ -14,18 +16,31 @@ from npk.backends import check_backend
 from npk.choices import chosen
 from npk.errors import OptionError, StoreError
 
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+_UNITS = {
+    "": 1,
+    "K": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "T": 10**12,
+    "KI": 2**10,
+    "MI": 2**20,
+    "GI": 2**30,
+    "TI": 2**40,
+}
 _MOST_BYTES = 2**63 - 1
 _STORES = ("", ".zarr")
 
 
 @dataclass(frozen=True)
 class KernelOptions:
-    """What a kernel is of, beside network and samples; refused when it is made, for Python, estimators and the command line alike.
+    """What a kernel is of, beside network and samples; refused when it is made, for Python,
+    estimators and the command line alike.
 
     Args:
-        scale: "fan_in" (every parametric layer divides by its fan-in), "count" (all variances 1), "cosine".
-        dtype: "float32" or "float64", of the arithmetic and of the result; a type of NumPy or PyTorch goes by its name.
+        scale: "fan_in" (every parametric layer divides by its fan-in), "count" (all variances 1),
+            "cosine".
+        dtype: "float32" or "float64", of the arithmetic and of the result; a type of NumPy or
+            PyTorch goes by its name.
         gates: "hard", "soft" or "auto" (as the network evaluates).
         value_input: "x", "ones" or "auto" (as the network has it).
         bias: "ignore", or "paths": biases start paths of their own.
@@ -81,7 +96,8 @@ class Promise:
 
 
 def dtype_named(dtype: object) -> str:
-    """The name of a type of numbers: of "float32", ``np.float32``, ``np.dtype("float32")`` or ``torch.float32``.
+    """The name of a type of numbers: of "float32", ``np.float32``, ``np.dtype("float32")`` or
+    ``torch.float32``.
 
     Args:
         dtype: what came.
@@ -110,7 +126,10 @@ def parse_bytes(memory: Any) -> int | None:
         return None
     size = _size(memory)
     if size is None or not 1 <= size <= _MOST_BYTES:
-        raise OptionError(f"memory={reprlib.repr(memory)} is not a size. Give a number of bytes, or text such as '8GB' or '512MiB'.")
+        raise OptionError(
+            f"memory={reprlib.repr(memory)} is not a size. Give a number of bytes, "
+            f"or text such as '8GB' or '512MiB'."
+        )
     return int(size)
 
 
@@ -119,8 +138,13 @@ def _size(memory: Any) -> float | int | None:
     if isinstance(memory, (bool, np.bool_)):
         return None
     if isinstance(memory, Real):
-        return int(memory) if isinstance(memory, Integral) else float(memory)  # a NaN lies between nothing
-    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?I?)B?\s*", memory.upper(), re.ASCII) if isinstance(memory, str) else None
+        # a NaN lies between nothing
+        return int(memory) if isinstance(memory, Integral) else float(memory)
+    match = (
+        re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?I?)B?\s*", memory.upper(), re.ASCII)
+        if isinstance(memory, str)
+        else None
+    )
     if match is None or match[2] == "I":
         return None
     return float(match[1]) * _UNITS[match[2]]
@@ -140,14 +164,22 @@ def check_store_place(out: Any) -> Path:
         StoreError: a file is there, or the folder around it is missing or read-only.
     """
     if not isinstance(out, (str, os.PathLike)) or not str(out) or "\0" in str(out):
-        raise OptionError(f"out={reprlib.repr(out)} is no path. Give the name of a store, such as out='K.zarr'.")
+        raise OptionError(
+            f"out={reprlib.repr(out)} is no path. Give the name of a store, such as out='K.zarr'."
+        )
     path = Path(out)
     if is_folder(path):
         return path
-    if path.suffix.lower() not in _STORES and not path.suffix[1:2].isdigit():  # resnet-0.5 is a name
-        raise OptionError(f"{out}: npk writes .npy files, or stores (folders) such as {path.stem}.zarr.{_saving(path)}")
+    # resnet-0.5 is a name
+    if path.suffix.lower() not in _STORES and not path.suffix[1:2].isdigit():
+        raise OptionError(
+            f"{out}: npk writes .npy files, or stores (folders) such as "
+            f"{path.stem}.zarr.{_saving(path)}"
+        )
     if path.exists():
-        raise StoreError(f"cannot write {out}: it is a file, and a store is a folder. Choose another name.")
+        raise StoreError(
+            f"cannot write {out}: it is a file, and a store is a folder. Choose another name."
+        )
     check_folder_around(path)
     return path
 
@@ -168,7 +200,9 @@ def is_folder(path: Path) -> bool:
         return path.is_dir()
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
-        raise StoreError(f"cannot write {reprlib.repr(str(path))}: {why}. Choose another name.") from error
+        raise StoreError(
+            f"cannot write {reprlib.repr(str(path))}: {why}. Choose another name."
+        ) from error
 
 
 def check_folder_around(path: Path) -> None:
@@ -184,10 +218,18 @@ def check_folder_around(path: Path) -> None:
     if not is_folder(folder):
         if folder.exists():
             raise StoreError(f"cannot write {path}: {folder} is a file. Choose another place.")
-        raise StoreError(f"cannot write {path}: there is no folder {folder}. Make it, or choose another one.")
+        raise StoreError(
+            f"cannot write {path}: there is no folder {folder}. Make it, or choose another one."
+        )
     if not os.access(folder, os.W_OK):
-        raise StoreError(f"cannot write {path}: the folder {folder} is read-only. Choose another one.")
+        raise StoreError(
+            f"cannot write {path}: the folder {folder} is read-only. Choose another one."
+        )
 
 
 def _saving(path: Path) -> str:
-    return f" For a file: np.save({path.name!r}, npk.kernel(net, X))." if path.suffix.lower() == ".npy" else " Choose one of these."
+    return (
+        (f" For a file: np.save({path.name!r}, npk.kernel(net, X)).")
+        if path.suffix.lower() == ".npy"
+        else " Choose one of these."
+    )

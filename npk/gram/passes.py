@@ -1,4 +1,6 @@
-"""Passes over a tile after the backend, compiled: each reads and writes it once, in squares that fit the first cache."""
+"""Passes over a tile after the backend, compiled: each reads and writes it once, in squares that
+fit the first cache.
+"""
 
 # pyright: reportGeneralTypeIssues=false
 
@@ -13,9 +15,11 @@ _CACHE = can_cache()
 
 @njit(cache=_CACHE, parallel=True, error_model="numpy")
 def settle(values, factor, mirrored):
-    """Multiply a tile by a power of two in place, after the upper triangle was copied below the diagonal where ``mirrored``.
+    """Multiply a tile by a power of two in place, after the upper triangle was copied below the
+    diagonal where ``mirrored``.
 
-    Returns the largest absolute value before, for each band of rows; infinite where a value is not finite.
+    Returns the largest absolute value before, for each band of rows; infinite where a value is not
+    finite.
     """
     n, m = values.shape
     bands = (n + _SIDE - 1) // _SIDE
@@ -24,7 +28,10 @@ def settle(values, factor, mirrored):
         first, end, top, bad = band * _SIDE, min(n, (band + 1) * _SIDE), values.dtype.type(0), False
         for square in range(band if mirrored else 0, (m + _SIDE - 1) // _SIDE):
             for i in range(first, end):
-                for j in range(max(square * _SIDE, i) if mirrored else square * _SIDE, min(m, (square + 1) * _SIDE)):
+                for j in range(
+                    max(square * _SIDE, i) if mirrored else square * _SIDE,
+                    min(m, (square + 1) * _SIDE),
+                ):
                     value = values[i, j]
                     bad |= not np.isfinite(value)
                     top = max(top, abs(value))
@@ -39,7 +46,9 @@ def settle(values, factor, mirrored):
 
 @njit(cache=_CACHE, parallel=True)
 def place_twice(whole, first, start, values):
-    """Write a tile into a matrix at row ``first`` and column ``start``, and its mirror image below the diagonal."""
+    """Write a tile into a matrix at row ``first`` and column ``start``, and its mirror image below
+    the diagonal.
+    """
     n, m = values.shape
     for band in prange((n + _SIDE - 1) // _SIDE):
         for square in range((m + _SIDE - 1) // _SIDE):

@@ -1,6 +1,8 @@
-"""What one pass over the tiles of a matrix gives: blocks, products, and views that change tiles as they are read.
+"""What one pass over the tiles of a matrix gives: blocks, products, and views that change tiles as
+they are read.
 
-A view is again something with a plan and tiles to read, so that a :class:`npk.gram.matrix.Gram` can be made of it.
+A view is again something with a plan and tiles to read, so that a :class:`npk.gram.matrix.Gram` can
+be made of it.
 """
 
 import contextlib
@@ -13,7 +15,8 @@ from npk.errors import ShapeError
 from npk.gram.tiles import Tile
 
 _FEW_COLUMNS = 64  # so few take less time to multiply with than the tile takes to read
-BYTES_A_PAIR = 24  # at most, while a tile is read and used: packed, unpacked, and once more in float64
+# at most, while a tile is read and used: packed, unpacked, and once more in float64
+BYTES_A_PAIR = 24
 
 
 class OutOfRange(ShapeError, IndexError):
@@ -100,7 +103,8 @@ class Transposed:
 
 
 class Cosine:
-    r"""Tiles of a symmetric kernel divided by the roots of its diagonal, as ``scale="cosine"`` computes them.
+    r"""Tiles of a symmetric kernel divided by the roots of its diagonal, as ``scale="cosine"``
+    computes them.
 
     .. math:: K(x, x') / \sqrt{K(x, x) K(x', x')}
 
@@ -122,28 +126,33 @@ class Cosine:
         """A tile of the original, divided: 0 for dead samples, 1 on the diagonal for all others."""
         values = self.tiles.read(tile)
         shares = np.outer(self.roots[tile.rows], self.roots[tile.cols])
-        np.divide(values, shares, out=shares, where=shares > 0)  # where it is 0 it stays 0: that is the value of dead samples
+        # where it is 0 it stays 0: that is the value of dead samples
+        np.divide(values, shares, out=shares, where=shares > 0)
         if tile.row == tile.col:
             np.fill_diagonal(shares, self.roots[tile.rows] > 0)
         return shares.astype(values.dtype, copy=False)
 
 
 def multiply(tiles: Tiles, V: np.ndarray) -> np.ndarray:
-    r"""The matrix times V in one pass: every tile is read once, those above the diagonal of a symmetric matrix serve twice.
+    r"""The matrix times V in one pass: every tile is read once, those above the diagonal of a
+    symmetric matrix serve twice.
 
     Args:
         tiles: of an (n, m) matrix.
         V: (m,) or (m, k), float64.
 
     Returns:
-        (n,) or (n, k), float64; sums over tiles run in the plan's order, and the layout of V in memory changes no bit.
+        (n,) or (n, k), float64; sums over tiles run in the plan's order, and the layout of V in
+        memory changes no bit.
     """
     result = np.zeros((tiles.plan.n, *V.shape[1:]))
-    room = np.empty(_largest(tiles.plan))  # one for all tiles: the allocator keeps what is given back again and again
+    # one for all tiles: the allocator keeps what is given back again and again
+    room = np.empty(_largest(tiles.plan))
     with _threads_for(V):
         for tile in tiles.plan:
             values = _in_float64(tiles.read(tile), room)
-            result[tile.rows] += values @ np.ascontiguousarray(V[tile.cols])  # BLAS rounds by the layout of what it is given
+            # BLAS rounds by the layout of what it is given
+            result[tile.rows] += values @ np.ascontiguousarray(V[tile.cols])
             if tiles.plan.symmetric and tile.row != tile.col:
                 result[tile.cols] += values.T @ np.ascontiguousarray(V[tile.rows])
             del values  # before the next is read
@@ -151,10 +160,16 @@ def multiply(tiles: Tiles, V: np.ndarray) -> np.ndarray:
 
 
 def _threads_for(V: np.ndarray) -> contextlib.AbstractContextManager:
-    """One thread of BLAS for few columns: others would wait for the next tile without sleeping, while it has to be read."""
+    """One thread of BLAS for few columns: others would wait for the next tile without sleeping,
+    while it has to be read.
+    """
     from threadpoolctl import threadpool_limits
 
-    return threadpool_limits(1, user_api="blas") if V.size <= _FEW_COLUMNS * len(V) else contextlib.nullcontext()
+    return (
+        threadpool_limits(1, user_api="blas")
+        if V.size <= _FEW_COLUMNS * len(V)
+        else contextlib.nullcontext()
+    )
 
 
 def _in_float64(values: np.ndarray, room: np.ndarray) -> np.ndarray:
@@ -166,7 +181,8 @@ def _in_float64(values: np.ndarray, room: np.ndarray) -> np.ndarray:
 
 
 def read_block(tiles: Tiles, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
-    """The block of some rows with some columns; tiles that it does not meet are not read, all others once.
+    """The block of some rows with some columns; tiles that it does not meet are not read, all
+    others once.
 
     Args:
         tiles: of an (n, m) matrix.
@@ -181,10 +197,16 @@ def read_block(tiles: Tiles, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
     for tile in tiles.plan:
         faces = [(tile.rows, tile.cols, False), (tile.cols, tile.rows, True)]
         faces = faces if tiles.plan.symmetric and tile.row != tile.col else faces[:1]
-        faces = [(down.within(r), across.within(c), mirrored) for r, c, mirrored in faces if down.meets(r) and across.meets(c)]
+        faces = [
+            (down.within(r), across.within(c), mirrored)
+            for r, c, mirrored in faces
+            if down.meets(r) and across.meets(c)
+        ]
         values = tiles.read(tile) if faces else found
         for (to_rows, from_rows), (to_cols, from_cols), mirrored in faces:
-            found[_outer(to_rows, to_cols)] = (values.T if mirrored else values)[_outer(from_rows, from_cols)]
+            found[_outer(to_rows, to_cols)] = (values.T if mirrored else values)[
+                _outer(from_rows, from_cols)
+            ]
     return found
 
 
@@ -192,7 +214,8 @@ def positions(index: Any, n: int, what: str) -> np.ndarray:
     """Numbers of the rows (or columns) that an index means.
 
     Args:
-        index: a number, a slice, numbers in any order or a boolean array; negative numbers count from the end.
+        index: a number, a slice, numbers in any order or a boolean array; negative numbers count
+            from the end.
         n: how many there are.
         what: "row" or "column", for the messages.
 
@@ -211,12 +234,22 @@ def positions(index: Any, n: int, what: str) -> np.ndarray:
     if chosen.size == 0 and chosen.ndim == 1:
         return np.empty(0, np.intp)
     if chosen.dtype.kind not in "iu" or chosen.ndim != int(not is_number(index)):
-        came = f"an array of {chosen.dtype} and shape {chosen.shape}" if isinstance(index, np.ndarray | list | tuple) else repr(index)
-        raise ShapeError(f"{what}s cannot be chosen by {came}. Give a number, a slice, a vector of numbers or of {n} booleans.")
+        came = (
+            (f"an array of {chosen.dtype} and shape {chosen.shape}")
+            if isinstance(index, np.ndarray | list | tuple)
+            else repr(index)
+        )
+        raise ShapeError(
+            f"{what}s cannot be chosen by {came}. Give a number, a slice, a vector of "
+            f"numbers or of {n} booleans."
+        )
     chosen = np.atleast_1d(chosen)
     outside = chosen[(chosen < -n) | (chosen >= n)]
     if outside.size:
-        raise OutOfRange(f"there is no {what} {outside[0]}: the matrix has {n} {what}s, numbered from 0 to {n - 1} (or -{n} to -1).")
+        raise OutOfRange(
+            f"there is no {what} {outside[0]}: the matrix has {n} {what}s, numbered "
+            f"from 0 to {n - 1} (or -{n} to -1)."
+        )
     chosen = chosen.astype(np.intp)
     return np.where(chosen < 0, chosen + n, chosen)
 
@@ -233,7 +266,9 @@ def bytes_in_flight(plan: Plan) -> int:
 
 def _largest(plan: Plan) -> int:
     """Pairs in the largest tile."""
-    return max(((t.rows.stop - t.rows.start) * (t.cols.stop - t.cols.start) for t in plan), default=0)
+    return max(
+        ((t.rows.stop - t.rows.start) * (t.cols.stop - t.cols.start) for t in plan), default=0
+    )
 
 
 def _mirrored(tile: Tile) -> Tile:
@@ -264,4 +299,6 @@ def _compact(index: np.ndarray) -> Any:
 
 
 def _outer(rows: Any, cols: Any) -> Any:
-    return (rows, cols) if isinstance(rows, slice) or isinstance(cols, slice) else np.ix_(rows, cols)
+    return (
+        (rows, cols) if isinstance(rows, slice) or isinstance(cols, slice) else np.ix_(rows, cols)
+    )

@@ -1,4 +1,6 @@
-"""Samples on one side of a tile: brought to one size, with what the kernel's dtype cannot hold of them; those are computed in float64."""
+"""Samples on one side of a tile: brought to one size, with what the kernel's dtype cannot hold of
+them; those are computed in float64.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,9 +26,10 @@ _TOGETHER = 64  # samples that float64 does not take long for, nor much memory
 class Samples:
     """Samples of one side.
 
-    ``powers (n,)``: K(x, x') = balanced kernel times 2**(power of x + power of x'). ``wide``: numbers of the samples whose values are too
-    far apart for the kernel's dtype. ``live (n,)``: whether a path is active, ``size (n,)``: logarithm to base 2 of K(x, x), ``lost (n,)``:
-    whether float64 does not hold its values either; ``None`` where nothing can be lost.
+    ``powers (n,)``: K(x, x') = balanced kernel times 2**(power of x + power of x'). ``wide``:
+    numbers of the samples whose values are too far apart for the kernel's dtype. ``live (n,)``:
+    whether a path is active, ``size (n,)``: logarithm to base 2 of K(x, x), ``lost (n,)``: whether
+    float64 does not hold its values either; ``None`` where nothing can be lost.
     """
 
     table: GateTable | DeviceGates
@@ -41,7 +44,9 @@ class Samples:
 
     @property
     def left_out(self) -> np.ndarray:
-        """Numbers of the samples whose values do not come from the backend: those that are wide, and those that are dead."""
+        """Numbers of the samples whose values do not come from the backend: those that are wide,
+        and those that are dead.
+        """
         return self.wide if self.live is None else np.union1d(self.wide, np.flatnonzero(~self.live))
 
     @property
@@ -60,8 +65,14 @@ class Sides:
     """
 
     def __init__(self, engine: Engine, backend: Backend, exponents: np.ndarray) -> None:
-        self.engine, self.options, self.backend, self.exponents = engine, engine.options, backend, exponents
-        self.unit = int(exponents[len(backend.recursion.steps) - 1])  # power of two of the balanced matrix
+        self.engine, self.options, self.backend, self.exponents = (
+            engine,
+            engine.options,
+            backend,
+            exponents,
+        )
+        # power of two of the balanced matrix
+        self.unit = int(exponents[len(backend.recursion.steps) - 1])
         self.balance = balance_of(backend.recursion)
         self.ranges = Ranges(backend.recursion, exponents, self.options.dtype)
 
@@ -75,16 +86,26 @@ class Sides:
         found = self.ranges.look(seen)
         wide, lost = np.flatnonzero(~found.held), np.zeros(len(table), bool)
         if len(wide):
-            lost[wide] = ~Ranges(self.backend.recursion, self.exponents, "float64").look(seen.take(wide)).held
+            lost[wide] = (
+                ~Ranges(self.backend.recursion, self.exponents, "float64")
+                .look(seen.take(wide))
+                .held
+            )
         return Samples(table, powers, wide, found.live, found.size + 2 * powers, lost)
 
     @cached_property
     def _exact(self) -> Backend:
         """The backend for samples that the dtype does not hold."""
-        return self.backend if self.options.dtype == "float64" else self.engine.in_float64(self._some)
+        return (
+            self.backend if self.options.dtype == "float64" else self.engine.in_float64(self._some)
+        )
 
-    def exactly(self, rows: Samples, cols: Samples) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Row numbers, column numbers and values, divided by 2**unit, of the pairs that the dtype does not hold."""
+    def exactly(
+        self, rows: Samples, cols: Samples
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Row numbers, column numbers and values, divided by 2**unit, of the pairs that the dtype
+        does not hold.
+        """
         for some in cuts(len(rows.wide), _TOGETHER):
             for part in cuts(len(cols), _TOGETHER):
                 yield self._pairs(rows, rows.wide[some], cols, np.arange(len(cols))[part])
@@ -92,11 +113,19 @@ class Sides:
             for part in cuts(len(rows), _TOGETHER):
                 yield self._pairs(rows, np.arange(len(rows))[part], cols, cols.wide[some])
 
-    def _pairs(self, rows: Samples, some: np.ndarray, cols: Samples, others: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _pairs(
+        self, rows: Samples, some: np.ndarray, cols: Samples, others: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         left, right = rows.table.take(some), cols.table.take(others)
         self._some = left.take(slice(0, 1))
         backend = self._exact
-        return some, others, backend.tile(backend.side(left), backend.side(right), self.exponents).astype(np.float64)
+        return (
+            some,
+            others,
+            backend.tile(backend.side(left), backend.side(right), self.exponents).astype(
+                np.float64
+            ),
+        )
 
     def diagonal(self, gates: Gates) -> tuple[np.ndarray, np.ndarray]:
         """K(x, x) of each balanced sample divided by 2**unit, and its power, each ``(n,)``."""

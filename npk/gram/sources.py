@@ -1,4 +1,5 @@
-"""Where the gates on one side of a kernel come from: recorded already, or to be recorded from samples.
+"""Where the gates on one side of a kernel come from: recorded already, or to be recorded from
+samples.
 
 A source is of one run: what it was asked once, it keeps.
 """
@@ -84,7 +85,11 @@ class Recorded:
 
     def bytes_to_load(self) -> int:
         """Those of the table, and of what is read at once."""
-        reading = 0 if isinstance(self.table, GateTable) else min(self.table.bytes_to_take, 2 * self.table.nbytes)
+        reading = (
+            0
+            if isinstance(self.table, GateTable)
+            else min(self.table.bytes_to_take, 2 * self.table.nbytes)
+        )
         return self.table.nbytes + reading
 
     def digest(self, first: int) -> str:
@@ -129,7 +134,9 @@ class Unrecorded:
     def _few(self) -> GateTable:
         from npk.gates.recording import record_trace
 
-        return record_trace(self.trace, self.X[spread(len(self.X))], gates=self.gates, progress=Silent())
+        return record_trace(
+            self.trace, self.X[spread(len(self.X))], gates=self.gates, progress=Silent()
+        )
 
     def bytes_to_fill(self, together: int) -> int:
         """Those of the gates and of a copy, and of a batch on its way through the network."""

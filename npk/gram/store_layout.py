@@ -33,7 +33,11 @@ def plan_of(manifest: dict[str, Any]) -> TilePlan:
         ValueError: npk writes no such manifest.
     """
     shape, side, ends = (manifest[key] for key in ("shape", "side", "ends"))
-    if not are_counts(shape, 1, _MOST_SAMPLES) or len(shape) != 2 or not are_counts([side], 1, _LARGEST_SIDE):
+    if (
+        not are_counts(shape, 1, _MOST_SAMPLES)
+        or len(shape) != 2
+        or not are_counts([side], 1, _LARGEST_SIDE)
+    ):
         raise ValueError("its manifest has no shape, or no side of tiles")
     if not isinstance(ends, list) or len(ends) != 2 or not all(map(_are_ends, ends, shape)):
         raise ValueError("its manifest does not say where its parts end")
@@ -41,8 +45,12 @@ def plan_of(manifest: dict[str, Any]) -> TilePlan:
     if not are_names(names, 2) or [len(each) for each in names] != [len(each) + 1 for each in ends]:
         raise ValueError("its manifest does not name its parts")
     symmetric, exponents = manifest["symmetric"], manifest["exponents"]
-    if not isinstance(symmetric, bool) or (symmetric and (shape[0] != shape[1] or ends[0] != ends[1] or names[0] != names[1])):
-        raise ValueError("its manifest names other columns than rows, or does not say whether they are others")
+    if not isinstance(symmetric, bool) or (
+        symmetric and (shape[0] != shape[1] or ends[0] != ends[1] or names[0] != names[1])
+    ):
+        raise ValueError(
+            "its manifest names other columns than rows, or does not say whether they are others"
+        )
     if manifest["dtype"] not in _DTYPES or not isinstance(manifest["about"], dict):
         raise ValueError("its manifest does not say what its entries are")
     if not are_counts(exponents, -_LARGEST_EXPONENT, _LARGEST_EXPONENT):
@@ -54,11 +62,16 @@ def plan_of(manifest: dict[str, Any]) -> TilePlan:
 
 
 def _are_ends(ends: Any, size: int) -> bool:
-    return are_counts(ends, 1, size - 1) and len(ends) <= _MOST_GROWTHS and all(a < b for a, b in pairwise(ends))
+    return (
+        are_counts(ends, 1, size - 1)
+        and len(ends) <= _MOST_GROWTHS
+        and all(a < b for a, b in pairwise(ends))
+    )
 
 
 def check_number(plan: TilePlan) -> None:
-    """See that the tiles of a plan are few enough for a store: each is a file, and its checksum another.
+    """See that the tiles of a plan are few enough for a store: each is a file, and its checksum
+    another.
 
     Args:
         plan: the tiles; they are not counted one by one.
@@ -68,14 +81,18 @@ def check_number(plan: TilePlan) -> None:
     """
     if _at_most(plan) > _MOST_TILES:
         raise StoreError(
-            f"a kernel of {plan.n} x {plan.m} has about {_at_most(plan)} tiles of {plan.side} x {plan.side}, and a store takes "
+            f"a kernel of {plan.n} x {plan.m} has about {_at_most(plan)} tiles of {plan.side} x "
+            f"{plan.side}, and a store takes "
             f"{_MOST_TILES}. Give more memory=, so that tiles are larger."
         )
 
 
 def _at_most(plan: TilePlan) -> int:
     """As many tiles as a plan has, or a few more; of a symmetric one about half."""
-    down, across = (size // plan.side + len(ends) + 1 for size, ends in ((plan.n, plan.row_ends), (plan.m, plan.col_ends)))
+    down, across = (
+        size // plan.side + len(ends) + 1
+        for size, ends in ((plan.n, plan.row_ends), (plan.m, plan.col_ends))
+    )
     return down * (across + 1) // 2 if plan.symmetric else down * across
 
 
@@ -89,7 +106,12 @@ def manifest_of(plan: TilePlan, more: dict[str, Any]) -> dict[str, Any]:
     Returns:
         JSON values.
     """
-    cut = {"shape": [plan.n, plan.m], "side": plan.side, "ends": [list(plan.row_ends), list(plan.col_ends)], "symmetric": plan.symmetric}
+    cut = {
+        "shape": [plan.n, plan.m],
+        "side": plan.side,
+        "ends": [list(plan.row_ends), list(plan.col_ends)],
+        "symmetric": plan.symmetric,
+    }
     return {**more, "format": FORMAT, "content": CONTENT, **cut}
 
 
@@ -101,7 +123,8 @@ def grown_identities(identities: Identities, plan: TilePlan) -> Identities:
         plan: the tiles.
 
     Returns:
-        Names that no other part in the world has; the same ones on both sides of a symmetric matrix.
+        Names that no other part in the world has; the same ones on both sides of a symmetric
+        matrix.
     """
     rows, cols = (
         [*names, *(uuid.uuid4().hex for _ in range(len(ends) + 1 - len(names)))]
@@ -121,7 +144,8 @@ def blocks_of(plan: TilePlan, manifest: dict[str, Any]) -> Blocks:
 
 
 def sweep(path: Path) -> None:
-    """Remove what a killed run was writing, and see that no folder is a link, through which others would be written.
+    """Remove what a killed run was writing, and see that no folder is a link, through which others
+    would be written.
 
     Args:
         path: the store, locked.
@@ -132,7 +156,10 @@ def sweep(path: Path) -> None:
     for folder, folders, files in os.walk(path):
         links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
         if links:
-            raise StoreError(f"{path} has a link, {links[0]}, and npk neither writes nor follows any. Put what it leads to in its place.")
+            raise StoreError(
+                f"{path} has a link, {links[0]}, and npk neither writes nor follows "
+                f"any. Put what it leads to in its place."
+            )
         for name in files:
             if name.endswith(".partial"):
                 with contextlib.suppress(OSError):  # gone by now; or it stays, and does no harm

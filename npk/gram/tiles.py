@@ -1,4 +1,6 @@
-"""TilePlan: how a kernel matrix is cut into tiles under a memory budget. The only loop over slices in npk."""
+"""TilePlan: how a kernel matrix is cut into tiles under a memory budget. The only loop over slices
+in npk.
+"""
 
 import itertools
 from collections.abc import Iterator
@@ -27,9 +29,11 @@ class Tile:
 
 @dataclass(frozen=True)
 class TilePlan:
-    """Cut ``(n, m)`` into tiles of at most ``side`` x ``side``, ragged at the ends; of a symmetric matrix only the upper triangle.
+    """Cut ``(n, m)`` into tiles of at most ``side`` x ``side``, ragged at the ends; of a symmetric
+    matrix only the upper triangle.
 
-    ``row_ends``, ``col_ends``: where parts of an axis end that were there before the last. Cuts begin anew behind them, so that a matrix
+    ``row_ends``, ``col_ends``: where parts of an axis end that were there before the last. Cuts
+        begin anew behind them, so that a matrix
     that grows keeps its tiles; a symmetric one has the same on both axes.
     """
 
@@ -53,7 +57,9 @@ class TilePlan:
     @property
     def grid(self) -> tuple[int, int]:
         """Number of tiles down and across."""
-        return sum(1 for _ in cuts(self.n, self.side, self.row_ends)), sum(1 for _ in cuts(self.m, self.side, self.col_ends))
+        return sum(1 for _ in cuts(self.n, self.side, self.row_ends)), sum(
+            1 for _ in cuts(self.m, self.side, self.col_ends)
+        )
 
     @property
     def largest(self) -> int:
@@ -61,8 +67,13 @@ class TilePlan:
         return min(self.side, max(self.n, self.m))
 
     def grown(self, n: int, m: int) -> "TilePlan":
-        """The plan of the matrix with more samples behind the others, in which every tile of this one is left."""
-        ends = [(*old, size) if more > size else old for size, more, old in ((self.n, n, self.row_ends), (self.m, m, self.col_ends))]
+        """The plan of the matrix with more samples behind the others, in which every tile of this
+        one is left.
+        """
+        ends = [
+            (*old, size) if more > size else old
+            for size, more, old in ((self.n, n, self.row_ends), (self.m, m, self.col_ends))
+        ]
         return TilePlan(n, m, self.side, self.symmetric, *ends)
 
 
@@ -75,8 +86,10 @@ def cuts(n: int, side: int, ends: tuple[int, ...] = ()) -> Iterator[slice]:
 
 @dataclass(frozen=True)
 class Demand:
-    """What a call needs, in bytes: ``fixed``, ``sample`` for each of a tile's side t, ``pair`` for each of its t * t pairs; or ``least``,
-    which something before the tiles takes. ``margin``: bytes by which the same call may need more the next time.
+    """What a call needs, in bytes: ``fixed``, ``sample`` for each of a tile's side t, ``pair`` for
+    each of its t * t pairs; or ``least``,
+    which something before the tiles takes. ``margin``: bytes by which the same call may need more
+        the next time.
     """
 
     fixed: int
@@ -90,7 +103,9 @@ class Demand:
         return max(self.least, self.fixed + side * self.sample + side * side * self.pair)
 
 
-def plan_tiles(n: int, m: int, demand: Demand, *, budget: int | None, symmetric: bool, side: int | None = None) -> TilePlan:
+def plan_tiles(
+    n: int, m: int, demand: Demand, *, budget: int | None, symmetric: bool, side: int | None = None
+) -> TilePlan:
     """The largest tiles that keep the promise.
 
     Args:
@@ -105,16 +120,20 @@ def plan_tiles(n: int, m: int, demand: Demand, *, budget: int | None, symmetric:
         The plan.
 
     Raises:
-        OptionError: not even the smallest tiles fit; the message names the smallest budget that does.
+        OptionError: not even the smallest tiles fit; the message names the smallest budget that
+            does.
     """
     limit = budget if budget is not None else max(demand.least, demand.fixed + 2 * 10**9)
-    sides = [side] if side else [_LARGEST >> k for k in range(7) if _LARGEST >> k >= _LANES] + [4, 1]
+    sides = (
+        [side] if side else [_LARGEST >> k for k in range(7) if _LARGEST >> k >= _LANES] + [4, 1]
+    )
     fitting = next((s for s in sides if demand.bytes(min(s, max(n, m))) <= limit), None)
     if fitting is None and budget is None:
         fitting = sides[-1]
     if fitting is None:
         least = demand.bytes(min(sides[-1], max(n, m))) + demand.margin
         raise OptionError(
-            f"memory={limit} bytes is too little for {n} x {m} samples: the smallest that works is {least} bytes. Give that or more."
+            f"memory={limit} bytes is too little for {n} x {m} samples: the smallest that works is "
+            f"{least} bytes. Give that or more."
         )
     return TilePlan(n, m, fitting, symmetric)

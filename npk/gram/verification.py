@@ -12,7 +12,9 @@ from npk.stores.manifests import content_of
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found: ``content`` in words, the parts that are ``damaged``, and whether they were ``dropped``."""
+    """What was found: ``content`` in words, the parts that are ``damaged``, and whether they were
+    ``dropped``.
+    """
 
     path: Path
     content: str
@@ -26,13 +28,15 @@ def verify_store(path: str | Path, progress: Progress, *, drop: bool = False) ->
     Args:
         path: the store.
         progress: counts tiles and pieces.
-        drop: count what is damaged as not done, so that the command that wrote the store computes it again.
+        drop: count what is damaged as not done, so that the command that wrote the store computes
+            it again.
 
     Returns:
         What was found.
 
     Raises:
-        StoreError: something is damaged and was not dropped; nothing that npk wrote; or another process writes it.
+        StoreError: something is damaged and was not dropped; nothing that npk wrote; or another
+            process writes it.
     """
     if content_of(path) == "gate table":
         found = _gates(GateStore.open(path), progress)
@@ -43,14 +47,22 @@ def verify_store(path: str | Path, progress: Progress, *, drop: bool = False) ->
         found = _gram(GramStore.open(path), progress)
     found = replace(found, path=Path(path))
     if found.damaged and not found.dropped:
-        mend = "Record it again" if content_of(path) == "gate table" else "Drop that with --drop, then run the command that wrote it again"
-        raise StoreError(f"{path} is damaged: {', '.join(found.damaged)}. All else is sound. {mend}.")
+        mend = (
+            ("Record it again")
+            if content_of(path) == "gate table"
+            else ("Drop that with --drop, then run the command that wrote it again")
+        )
+        raise StoreError(
+            f"{path} is damaged: {', '.join(found.damaged)}. All else is sound. {mend}."
+        )
     return found
 
 
 def _gates(store: GateStore, progress: Progress, name: str = "gates") -> Verification:
     with progress.task(f"checking {name}", len(store.pieces)) as advance:
-        damaged = tuple(f"{name} of samples {start} to {stop - 1}" for start, stop in store.verify())
+        damaged = tuple(
+            f"{name} of samples {start} to {stop - 1}" for start, stop in store.verify()
+        )
         advance(len(store.pieces))
     missing = sum(stop - start for start, stop in store.missing())
     rest = f", {missing} of them missing" if missing else ""
@@ -65,7 +77,11 @@ def _gram(store: GramStore, progress: Progress, *, drop: bool = False) -> Verifi
     done = [tile for tile in store.plan if (tile.row, tile.col) not in todo]
     with progress.task("checking tiles", len(done)) as advance:
         bad = list(store.damaged(done, advance))
-    sides = {"rows": store.rows} if store.plan.symmetric else {"rows": store.rows, "columns": store.cols}
+    sides = (
+        {"rows": store.rows}
+        if store.plan.symmetric
+        else {"rows": store.rows, "columns": store.cols}
+    )
     gates = {name: _damaged_gates(side, drop) for name, side in sides.items()}
     if drop:
         for tile in bad:
@@ -74,7 +90,11 @@ def _gram(store: GramStore, progress: Progress, *, drop: bool = False) -> Verifi
             for start, _ in pieces:
                 sides[name].forget(start)
     damaged = [f"tile ({tile.row}, {tile.col})" for tile in unread + bad]
-    damaged += [f"gates of samples {start} to {stop - 1} of the {name}" for name, pieces in gates.items() for start, stop in pieces]
+    damaged += [
+        f"gates of samples {start} to {stop - 1} of the {name}"
+        for name, pieces in gates.items()
+        for start, stop in pieces
+    ]
     rest = f", {len(todo) - len(unread)} of them missing" if len(todo) > len(unread) else ""
     plan = store.plan
     content = f"{plan.n} x {plan.m} {store.manifest['dtype']}, {len(plan)} tiles{rest}"

@@ -1,4 +1,6 @@
-"""The work on one kernel matrix: its tiles in order, on the kernel's scale, and what has to be said about the result."""
+"""The work on one kernel matrix: its tiles in order, on the kernel's scale, and what has to be said
+about the result.
+"""
 
 import functools
 import itertools
@@ -21,7 +23,8 @@ from npk.gram.store import GramStore
 from npk.gram.tiles import Demand, Tile, TilePlan, cuts
 
 _TOGETHER = 64  # rows that are multiplied by powers of their own at once
-_MARGIN = 100  # a process does not hold exactly the same at every start; the part of it that is enough
+# a process does not hold exactly the same at every start; the part of it that is enough
+_MARGIN = 100
 
 
 class Work:
@@ -36,37 +39,55 @@ class Work:
         exponents: power of two of each step of the recursion, and of the size of the matrix.
     """
 
-    def __init__(self, engine: Engine, rows: Gates, cols: Gates | None, plan: TilePlan, backend: Backend, exponents: np.ndarray) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        rows: Gates,
+        cols: Gates | None,
+        plan: TilePlan,
+        backend: Backend,
+        exponents: np.ndarray,
+    ) -> None:
         self.engine, self.options, self.progress = engine, engine.options, engine.progress
         self.rows, self.cols = rows, rows if cols is None else cols
         self.plan, self.backend, self.exponents = plan, backend, exponents
         self.sides = Sides(engine, backend, exponents)
         self.roots = self._roots() if self.options.scale == "cosine" else None
         self.found = Findings()
-        self._row: tuple[int, Samples | None, Any] = (-1, None, None)  # the band of rows that is in memory
-        self._memories = itertools.cycle([backend.memory_of(plan.largest) for _ in range(backend.ahead + 1)])
+        # the band of rows that is in memory
+        self._row: tuple[int, Samples | None, Any] = (-1, None, None)
+        self._memories = itertools.cycle(
+            [backend.memory_of(plan.largest) for _ in range(backend.ahead + 1)]
+        )
         self._most = plan.largest  # samples on a side of what the device has room for
 
     def _roots(self) -> tuple[np.ndarray, np.ndarray]:
         """Square roots of both diagonals (balanced and scaled); 0 for dead inputs."""
         right = np.sqrt(self.sides.diagonal(self.cols)[0])
-        return (right if self.rows is self.cols else np.sqrt(self.sides.diagonal(self.rows)[0])), right
+        return (
+            right if self.rows is self.cols else np.sqrt(self.sides.diagonal(self.rows)[0])
+        ), right
 
     @classmethod
     def of(cls, engine: Engine, store: GramStore, *, one_device: bool = False) -> "Work":
-        """The work on a store, from what is in it alone; ``one_device``: on the current device only, since others have processes too."""
+        """The work on a store, from what is in it alone; ``one_device``: on the current device
+        only, since others have processes too.
+        """
         rows, cols = store.rows, None if store.plan.symmetric else store.cols
         backend = engine.backend(store.cols.take(slice(0, 1)), one_device=one_device)
         return cls(engine, rows, cols, store.plan, backend, store.exponents)
 
     def tiles(self, todo: Sequence[Tile] | None = None) -> Iterator[tuple[Tile, np.ndarray]]:
-        """Pairs (tile, values on the kernel's scale); the values are overwritten by the next tile's.
+        """Pairs (tile, values on the kernel's scale); the values are overwritten by the next
+        tile's.
 
         Args:
             todo: the tiles of the plan that are wanted, in its order; ``None``: all.
         """
         todo = list(self.plan) if todo is None else todo
-        with self.progress.task("kernel tiles", len(self.plan), len(self.plan) - len(todo)) as advance:
+        with self.progress.task(
+            "kernel tiles", len(self.plan), len(self.plan) - len(todo)
+        ) as advance:
             for tile, finished in self._begun(todo):
                 yield tile, finished()
                 advance(1)
@@ -104,10 +125,15 @@ class Work:
             self._row = tile.row, self.sides.samples(self.rows.take(tile.rows)), None
         rows = self._row[1]
         assert rows is not None
-        same = self.rows is self.cols and (tile.rows.start, tile.rows.stop) == (tile.cols.start, tile.cols.stop)
+        same = self.rows is self.cols and (tile.rows.start, tile.rows.stop) == (
+            tile.cols.start,
+            tile.cols.stop,
+        )
         return rows, rows if same else self.sides.samples(self.cols.take(tile.cols))
 
-    def _start(self, tile: Tile, rows: Samples, cols: Samples, memory: np.ndarray | None) -> Callable[[], np.ndarray]:
+    def _start(
+        self, tile: Tile, rows: Samples, cols: Samples, memory: np.ndarray | None
+    ) -> Callable[[], np.ndarray]:
         """The tile as a whole where there is room for it, else in pieces."""
         pieces = functools.partial(self._in_pieces, tile, rows, cols, memory)
         if max(tile.shape) > self._most:
@@ -116,15 +142,23 @@ class Work:
             if self._row[2] is None:
                 self._row = (*self._row[:2], self.backend.side(rows.table))
             right = self.backend.side(cols.table)
-            return self.backend.start(self._row[2], right, self.exponents, self._offset(tile.rows, tile.cols), memory)
+            return self.backend.start(
+                self._row[2], right, self.exponents, self._offset(tile.rows, tile.cols), memory
+            )
         except DeviceMemoryError as error:
             self._make_smaller(tile.shape, error)
             return pieces
 
-    def _in_pieces(self, tile: Tile, rows: Samples, cols: Samples, memory: np.ndarray | None) -> np.ndarray:
+    def _in_pieces(
+        self, tile: Tile, rows: Samples, cols: Samples, memory: np.ndarray | None
+    ) -> np.ndarray:
         """A tile of which the device takes only a part at a time."""
         self._row = (-1, None, None)
-        values = np.empty(tile.shape, self.options.dtype) if memory is None else memory[: math.prod(tile.shape)].reshape(tile.shape)
+        values = (
+            np.empty(tile.shape, self.options.dtype)
+            if memory is None
+            else memory[: math.prod(tile.shape)].reshape(tile.shape)
+        )
         values[:] = 0
         todo = [(slice(0, len(rows)), slice(0, len(cols)))]
         while todo:
@@ -134,8 +168,13 @@ class Work:
                 todo += itertools.product(_parts(down, self._most), _parts(across, self._most))
                 continue
             try:
-                sides = self.backend.side(rows.table.take(down)), self.backend.side(cols.table.take(across))
-                offset = self._offset(_moved(down, tile.rows.start), _moved(across, tile.cols.start))
+                sides = (
+                    self.backend.side(rows.table.take(down)),
+                    self.backend.side(cols.table.take(across)),
+                )
+                offset = self._offset(
+                    _moved(down, tile.rows.start), _moved(across, tile.cols.start)
+                )
                 values[down, across] = self.backend.tile(*sides, self.exponents, offset)
             except DeviceMemoryError as error:
                 self._make_smaller(shape, error)
@@ -150,7 +189,10 @@ class Work:
         if max(shape) == 1:
             raise error
         self._most = -(-max(shape) // 2)
-        text = f"the device has no room for a tile of {shape[0]} x {shape[1]}: in pieces of {self._most} from now on"
+        text = (
+            f"the device has no room for a tile of {shape[0]} x {shape[1]}: in pieces of "
+            f"{self._most} from now on"
+        )
         self.progress.note("pieces", text, side=self._most)
 
     def _finish(self, tile: Tile, rows: Samples, cols: Samples, values: np.ndarray) -> np.ndarray:
@@ -166,10 +208,15 @@ class Work:
         if not np.isfinite(top):
             raise ScaleError(
                 f"kernel values leave the range of {self.options.dtype} between layers. "
-                'Use dtype="float64"; if it is float64 already, the samples differ too much in size: normalize them.'
+                'Use dtype="float64"; if it is float64 already, the samples differ too much in '
+                "size: normalize them."
             )
         if plain:
-            check_range(np.log2(top) + exponent if top > 0 else -np.inf, int(self.exponents[-1]), self.options)
+            check_range(
+                np.log2(top) + exponent if top > 0 else -np.inf,
+                int(self.exponents[-1]),
+                self.options,
+            )
             return values
         if self.roots is not None:
             return self._cosines(tile, rows, cols, values)
@@ -183,7 +230,10 @@ class Work:
         for some, others, exact in self.sides.exactly(rows, cols):
             left, right = roots[0][some][:, None], roots[1][others]
             shares[np.ix_(some, others)] = np.divide(
-                exact / np.where(left > 0, left, 1), right, out=0 * exact, where=(left > 0) & (right > 0)
+                exact / np.where(left > 0, left, 1),
+                right,
+                out=0 * exact,
+                where=(left > 0) & (right > 0),
             )
         if self.plan.symmetric and tile.row == tile.col:
             _mirror(shares, rows.wide)
@@ -195,7 +245,9 @@ class Work:
         left, right, top = rows.powers + self.sides.unit, cols.powers, -np.inf
         with np.errstate(over="ignore", under="ignore"):
             for part in cuts(len(values), _TOGETHER):
-                values[part] = np.ldexp(values[part].astype(np.float64), left[part][:, None] + right)
+                values[part] = np.ldexp(
+                    values[part].astype(np.float64), left[part][:, None] + right
+                )
             for some, others, exact in self.sides.exactly(rows, cols):
                 values[np.ix_(some, others)] = np.ldexp(exact, left[some][:, None] + right[others])
             if self.plan.symmetric and tile.row == tile.col:
@@ -210,18 +262,28 @@ class Work:
         return self._findings(tile, *self._samples(tile), values)
 
     def _findings(self, tile: Tile, rows: Samples, cols: Samples, values: np.ndarray) -> "Findings":
-        """Dead inputs, samples that no dtype holds, and entries between live samples below the range of this one."""
+        """Dead inputs, samples that no dtype holds, and entries between live samples below the
+        range of this one.
+        """
         whole = self.plan.symmetric and tile.row == tile.col
         dead: np.ndarray = np.equal(np.diagonal(values), 0) if rows.live is None else ~rows.live
         lost = 0 if rows.lost is None else int(rows.lost.sum())
         twice = 2 if self.plan.symmetric and not whole else 1
-        small = 0 if self.roots is not None else twice * _below(rows, cols, np.finfo(self.options.dtype).minexp)
-        return Findings(int(dead.sum()) if whole else 0, lost if whole else 0, small, twice * values.size)
+        small = (
+            0
+            if self.roots is not None
+            else twice * _below(rows, cols, np.finfo(self.options.dtype).minexp)
+        )
+        return Findings(
+            int(dead.sum()) if whole else 0, lost if whole else 0, small, twice * values.size
+        )
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What a user should know of the entries that were computed: dead inputs, and what leaves the range of the numbers."""
+    """What a user should know of the entries that were computed: dead inputs, and what leaves the
+    range of the numbers.
+    """
 
     dead: int = 0
     lost: int = 0
@@ -229,7 +291,12 @@ class Findings:
     entries: int = 0
 
     def __add__(self, other: "Findings") -> "Findings":
-        return Findings(self.dead + other.dead, self.lost + other.lost, self.small + other.small, self.entries + other.entries)
+        return Findings(
+            self.dead + other.dead,
+            self.lost + other.lost,
+            self.small + other.small,
+            self.entries + other.entries,
+        )
 
     def report(self, plan: TilePlan, dtype: str) -> None:
         """Warn of how many inputs are dead, and how many entries are not exact."""
@@ -277,7 +344,13 @@ def _moved(part: slice, by: int) -> slice:
 
 
 def memory_demand(
-    backend: Backend, engine: Engine, held: int, shape: tuple[int, int] = (0, 0), *, gates: int = 0, before: int = 0
+    backend: Backend,
+    engine: Engine,
+    held: int,
+    shape: tuple[int, int] = (0, 0),
+    *,
+    gates: int = 0,
+    before: int = 0,
 ) -> Demand:
     """What a kernel takes.
 
@@ -290,21 +363,31 @@ def memory_demand(
         before: bytes that are needed before the tiles, beside what is held.
 
     Returns:
-        The bytes: threads, masks of two sides of a tile, as they are formed and once more side by side, and the tile's pairs.
+        The bytes: threads, masks of two sides of a tile, as they are formed and once more side by
+            side, and the tile's pairs.
     """
     beside = engine.promise.beside
     item = np.dtype(engine.options.dtype).itemsize
-    fixed = beside + held + shape[0] * shape[1] * item + (os.cpu_count() or 1) * backend.bytes_a_thread
+    fixed = (
+        beside + held + shape[0] * shape[1] * item + (os.cpu_count() or 1) * backend.bytes_a_thread
+    )
     # what is written is copied, and the matrix can be read under the same promise
     pair = backend.bytes_a_pair + (0 if any(shape) else 3 * item)
     pair += 2 * 8 + item if engine.options.scale == "cosine" else 0
-    return Demand(fixed, 4 * backend.bytes_a_sample + 2 * gates, pair, beside + held + before, beside // _MARGIN)
+    return Demand(
+        fixed,
+        4 * backend.bytes_a_sample + 2 * gates,
+        pair,
+        beside + held + before,
+        beside // _MARGIN,
+    )
 
 
 def check_range(power: float, exponent: int, options: KernelOptions) -> None:
     """Whether values up to 2**power are exact in the dtype of the options.
 
-    Values far below 2**exponent, the size of the matrix, may be tiny: whether a tile has only such ones depends on how the matrix is cut.
+    Values far below 2**exponent, the size of the matrix, may be tiny: whether a tile has only such
+    ones depends on how the matrix is cut.
 
     Raises:
         ScaleError: values outside the range of the dtype.
@@ -313,6 +396,7 @@ def check_range(power: float, exponent: int, options: KernelOptions) -> None:
     if power >= info.maxexp or max(power, exponent) < np.log2(info.tiny) + info.nmant:
         largest = exponent if power < info.maxexp else max(exponent, info.maxexp)
         raise ScaleError(
-            f'with scale="{options.scale}" the largest kernel values are about 2**{largest}, outside the range of {options.dtype}. '
+            f'with scale="{options.scale}" the largest kernel values are about 2**{largest}, '
+            f"outside the range of {options.dtype}. "
             'Use scale="cosine", or dtype="float64".'
         )

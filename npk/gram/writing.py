@@ -1,4 +1,6 @@
-"""A kernel computed into a store: made anew, gone on with, or made larger; and the plan, told before the work starts."""
+"""A kernel computed into a store: made anew, gone on with, or made larger; and the plan, told
+before the work starts.
+"""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -15,11 +17,17 @@ from npk.gram.tiles import Demand, TilePlan, plan_tiles
 from npk.gram.work import Work, memory_demand
 from npk.progress import duration
 
-_WORDS = {"network": "another network or other weights", "rows": "other samples in the rows", "columns": "other samples in the columns"}
+_WORDS = {
+    "network": "another network or other weights",
+    "rows": "other samples in the rows",
+    "columns": "other samples in the columns",
+}
 Sources = tuple[Source, ...]
 
 
-def write_store(engine: Engine, sources: Sources, out: str | Path, executor: Executor, *, resume: bool) -> None:
+def write_store(
+    engine: Engine, sources: Sources, out: str | Path, executor: Executor, *, resume: bool
+) -> None:
     """Compute what is missing of a store, and make the store if there is none.
 
     Args:
@@ -30,13 +38,17 @@ def write_store(engine: Engine, sources: Sources, out: str | Path, executor: Exe
         resume: go on with a store that is there.
 
     Raises:
-        StoreError: the store is of another kernel, is damaged, is being written by another process, or cannot be written.
+        StoreError: the store is of another kernel, is damaged, is being written by another process,
+            or cannot be written.
         OptionError: the memory promise cannot be kept.
     """
     if not Path(out).exists() or not any(Path(out).iterdir()):  # an empty folder is given way to
         _create(engine, sources, out)
     elif not resume:
-        raise StoreError(f"{out} exists and resume=False. Choose another name, remove it, or go on with it: resume=True.")
+        raise StoreError(
+            f"{out} exists and resume=False. Choose another name, remove it, or go on "
+            f"with it: resume=True."
+        )
     with GramStore.writing(out) as store:
         _adopt(engine, store, sources)
         for source, gates in zip(sources, (store.rows, store.cols), strict=False):
@@ -48,10 +60,14 @@ def _create(engine: Engine, sources: Sources, out: str | Path) -> None:
     few = tuple(source.few() for source in sources)
     backend, exponents = engine.prepare(few[-1])
     plan, _ = plan_on_disk(engine, backend, sources, few[0].nbytes // len(few[0]))
-    GramStore.create(out, plan, engine.options.dtype, _about(engine, sources, (plan.n, plan.m)), exponents, few)
+    GramStore.create(
+        out, plan, engine.options.dtype, _about(engine, sources, (plan.n, plan.m)), exponents, few
+    )
 
 
-def plan_on_disk(engine: Engine, backend: Backend, sources: Sources, gates: int, side: int | None = None) -> tuple[TilePlan, Demand]:
+def plan_on_disk(
+    engine: Engine, backend: Backend, sources: Sources, gates: int, side: int | None = None
+) -> tuple[TilePlan, Demand]:
     """The tiles of a kernel on disk, and the bytes that it takes in memory.
 
     Args:
@@ -69,13 +85,24 @@ def plan_on_disk(engine: Engine, backend: Backend, sources: Sources, gates: int,
     """
     together, held = samples_at_once(gates), sum(source.nbytes for source in sources)
     before = max(source.bytes_to_fill(min(together, len(source))) for source in sources)
-    demand = memory_demand(backend, engine, held + 2 * gates * min(together, max(map(len, sources))), gates=gates, before=before)
+    demand = memory_demand(
+        backend,
+        engine,
+        held + 2 * gates * min(together, max(map(len, sources))),
+        gates=gates,
+        before=before,
+    )
     sizes = len(sources[0]), len(sources[-1])
-    return plan_tiles(*sizes, demand, budget=engine.promise.bytes, symmetric=len(sources) == 1, side=side), demand
+    return plan_tiles(
+        *sizes, demand, budget=engine.promise.bytes, symmetric=len(sources) == 1, side=side
+    ), demand
 
 
-def plan_in_memory(engine: Engine, backend: Backend, sources: Sources, gates: int) -> tuple[TilePlan, Demand]:
-    """The tiles of a kernel in memory, and the bytes that it takes from the recording of the gates on.
+def plan_in_memory(
+    engine: Engine, backend: Backend, sources: Sources, gates: int
+) -> tuple[TilePlan, Demand]:
+    """The tiles of a kernel in memory, and the bytes that it takes from the recording of the gates
+    on.
 
     Args:
         engine: of the kernel.
@@ -91,15 +118,21 @@ def plan_in_memory(engine: Engine, backend: Backend, sources: Sources, gates: in
     """
     rows, cols, sizes = sources[0], sources[1:], (len(sources[0]), len(sources[-1]))
     held = gates * sum(map(len, sources))
-    loading = [rows.bytes_to_load() + sum(s.nbytes for s in cols), *(gates * len(rows) + s.bytes_to_load() for s in cols)]
-    demand = memory_demand(backend, engine, held, sizes, before=max(0, *(most - held for most in loading)))
+    loading = [
+        rows.bytes_to_load() + sum(s.nbytes for s in cols),
+        *(gates * len(rows) + s.bytes_to_load() for s in cols),
+    ]
+    demand = memory_demand(
+        backend, engine, held, sizes, before=max(0, *(most - held for most in loading))
+    )
     return plan_tiles(*sizes, demand, budget=engine.promise.bytes, symmetric=not cols), demand
 
 
 def _adopt(engine: Engine, store: GramStore, sources: Sources) -> None:
     """Take a store of these samples as it is; one of the first of them grows."""
     suits(engine, store, sources)
-    if engine.promise.bytes is not None:  # a promise that cannot be kept is refused before anything is recorded or made larger
+    # a promise that cannot be kept is refused before anything is recorded or made larger
+    if engine.promise.bytes is not None:
         backend, _ = engine.prepare(sources[-1].few())
         plan_on_disk(engine, backend, sources, store.rows.bytes_a_sample, store.plan.side)
     sizes = len(sources[0]), len(sources[-1])
@@ -122,11 +155,16 @@ def suits(engine: Engine, store: GramStore, sources: Sources) -> None:
         found = ["the columns are the rows in one of them, and others in the other"]
     else:
         counts = zip(("rows", "columns"), (plan.n, plan.m), sizes, strict=True)
-        found = [f"it has {there} {axis}, here are {here}" for axis, there, here in counts if here < there]
+        found = [
+            f"it has {there} {axis}, here are {here}"
+            for axis, there, here in counts
+            if here < there
+        ]
     found = found or differences(store.about, _about(engine, sources, (plan.n, plan.m)))
     if found:
         raise StoreError(
-            f"{store.path} holds another kernel: {'; '.join(found)}. Choose another name, or the same network, data and options."
+            f"{store.path} holds another kernel: {'; '.join(found)}. Choose another name, or the "
+            f"same network, data and options."
         )
 
 
@@ -135,7 +173,11 @@ def _about(engine: Engine, sources: Sources, sizes: tuple[int, int]) -> dict[str
     from npk import __version__
 
     sides = [source.digest(size) for source, size in zip(sources, sizes, strict=False)]
-    digests = {"network": sources[0].network, "rows": sides[0], "columns": sides[1] if len(sides) == 2 else "the rows"}
+    digests = {
+        "network": sources[0].network,
+        "rows": sides[0],
+        "columns": sides[1] if len(sides) == 2 else "the rows",
+    }
     return {**asdict(engine.options), **digests, "npk": __version__}
 
 
@@ -149,7 +191,11 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     Returns:
         A few words for each difference.
     """
-    return [_difference(key, there.get(key), value) for key, value in here.items() if there.get(key) != value]
+    return [
+        _difference(key, there.get(key), value)
+        for key, value in here.items()
+        if there.get(key) != value
+    ]
 
 
 def _difference(key: str, there: object, here: object) -> str:
@@ -163,7 +209,15 @@ def _fill(engine: Engine, store: GramStore, sources: Sources, executor: Executor
     todo, plan = store.missing(), store.plan
     _check(engine, store, len(plan) - len(todo), {(tile.row, tile.col) for tile in todo})
     if not todo:  # nothing is compiled, and no gate is read
-        engine.progress.note("plan", f"plan: {_size(plan)}, all of them done", n=plan.n, m=plan.m, tiles=len(plan), todo=0, side=plan.side)
+        engine.progress.note(
+            "plan",
+            f"plan: {_size(plan)}, all of them done",
+            n=plan.n,
+            m=plan.m,
+            tiles=len(plan),
+            todo=0,
+            side=plan.side,
+        )
         return
     work = Work.of(engine, store)
     _, demand = plan_on_disk(engine, work.backend, sources, store.rows.bytes_a_sample, plan.side)
@@ -172,7 +226,9 @@ def _fill(engine: Engine, store: GramStore, sources: Sources, executor: Executor
 
 
 def _check(engine: Engine, store: GramStore, done: int, todo: set[tuple[int, int]]) -> None:
-    """Read the tiles of an earlier run: one that is damaged would otherwise be found when the matrix is used."""
+    """Read the tiles of an earlier run: one that is damaged would otherwise be found when the
+    matrix is used.
+    """
     if done:
         with engine.progress.task("checking tiles of an earlier run", done) as advance:
             for tile in store.plan:
@@ -182,7 +238,8 @@ def _check(engine: Engine, store: GramStore, done: int, todo: set[tuple[int, int
 
 
 def tell(engine: Engine, plan: TilePlan, demand: Demand, todo: int, backend: Backend) -> None:
-    """Tell the plan before the work starts: tiles, bytes at the peak, and seconds where the machine's speed is known.
+    """Tell the plan before the work starts: tiles, bytes at the peak, and seconds where the
+    machine's speed is known.
 
     Args:
         engine: where progress is told.
@@ -193,12 +250,28 @@ def tell(engine: Engine, plan: TilePlan, demand: Demand, todo: int, backend: Bac
     """
     each = backend.predicted()
     pairs = plan.n * (plan.n + 1) / 2 if plan.symmetric else plan.n * plan.m
-    seconds, bytes_ = None if each is None else each * pairs * todo / len(plan), demand.bytes(plan.largest)
+    seconds, bytes_ = (
+        None if each is None else each * pairs * todo / len(plan),
+        demand.bytes(plan.largest),
+    )
     done = "" if todo == len(plan) else f", {len(plan) - todo} of them done"
     time = "" if seconds is None else f", about {duration(seconds)}"
     text = f"plan: {_size(plan)}{done}, at most {bytes_ / 1e6:,.0f} MB{time}"
-    engine.progress.note("plan", text, n=plan.n, m=plan.m, tiles=len(plan), todo=todo, side=plan.side, bytes=bytes_, seconds=seconds)
+    engine.progress.note(
+        "plan",
+        text,
+        n=plan.n,
+        m=plan.m,
+        tiles=len(plan),
+        todo=todo,
+        side=plan.side,
+        bytes=bytes_,
+        seconds=seconds,
+    )
 
 
 def _size(plan: TilePlan) -> str:
-    return f"{plan.n} x {plan.m}, {len(plan)} tile{'s' * (len(plan) != 1)} of at most {plan.side} x {plan.side}"
+    return (
+        f"{plan.n} x {plan.m}, {len(plan)} tile{'s' * (len(plan) != 1)} of at most {plan.side} "
+        f"x {plan.side}"
+    )

@@ -1,1 +1,3 @@
-"""What a path may pass: the path graph, its operators, and what makes its paths independent. No torch, no samples."""
+"""What a path may pass: the path graph, its operators, and what makes its paths independent. No
+torch, no samples.
+"""

@@ -1,8 +1,10 @@
-"""When do different paths have different products of weights? Where they might not, the graph is refused.
+"""When do different paths have different products of weights? Where they might not, the graph is
+refused.
 
-The recursion adds up second moments: cross terms vanish because distinct products of independent weights are uncorrelated. That holds when
-no parameter is met twice on a path, when the branches of a sum differ by a parametric layer, and when a rearrangement that mixes
-channels over the positions mixes independent ones only.
+The recursion adds up second moments: cross terms vanish because distinct products of independent
+    weights are uncorrelated. That holds when
+no parameter is met twice on a path, when the branches of a sum differ by a parametric layer, and
+when a rearrangement that mixes channels over the positions mixes independent ones only.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -82,7 +84,8 @@ def refuse_shared_leaves(nodes: Sequence[PathNode], leaves: Mapping[str, frozens
         leaves: for the name of each computed tensor, the parameters that it is computed from.
 
     Raises:
-        UnsupportedGraphError: two weights, or two biases, of different names have a parameter in common.
+        UnsupportedGraphError: two weights, or two biases, of different names have a parameter in
+            common.
     """
     weights = {name: node for node in nodes for name in node.operator.parameters}
     named = ((node.operator.bias_name(node.name), node) for node in nodes)
@@ -93,14 +96,16 @@ def refuse_shared_leaves(nodes: Sequence[PathNode], leaves: Mapping[str, frozens
             for leaf in sorted(leaves.get(name, frozenset({name}))):
                 if leaf in met:
                     raise UnsupportedGraphError(
-                        f"node {node.name} ({node.source}): parameter {leaf} is used twice, {met[leaf]} and {name} are both "
-                        "computed from it, so they are not independent. Give the two layers parameters of their own."
+                        f"node {node.name} ({node.source}): parameter {leaf} is used twice, "
+                        f"{met[leaf]} and {name} are both "
+                        "computed from it, so they are not independent. Give the two layers "
+                        "parameters of their own."
                     )
                 met[leaf] = name
 
 
 def _refuse_reuse(nodes: Sequence[PathNode]) -> None:
-    """A parameter met twice on a path makes a square, two that swap places make one monomial of two paths: the moment identity fails."""
+    """A parameter met twice makes a square, two that swap places one monomial of two paths."""
     above: dict[str, frozenset[str]] = {}
     before: dict[str, frozenset[str]] = {}  # what paths met up to a parameter, itself included
     for node in nodes:
@@ -108,23 +113,30 @@ def _refuse_reuse(nodes: Sequence[PathNode]) -> None:
         for parameter in node.operator.parameters:
             if parameter in met:
                 raise UnsupportedGraphError(
-                    f"node {node.name} ({node.source}): parameter {parameter} is used twice along a path, so paths hold its square. "
+                    f"node {node.name} ({node.source}): parameter {parameter} is used twice along "
+                    f"a path, so paths hold its square. "
                     "Give the two layers weights of their own."
                 )
             met |= {parameter}
             before[parameter] = before.get(parameter, frozenset()) | met
         above[node.name] = met
     for parameter, met in before.items():
-        swapped = next((other for other in met if other != parameter and parameter in before[other]), None)
+        swapped = next(
+            (other for other in met if other != parameter and parameter in before[other]), None
+        )
         if swapped:
             raise UnsupportedGraphError(
-                f"parameters {parameter} and {swapped} are met in one order on some paths and in the other order on others, "
-                "so different paths may have one product of weights. Give the layers weights of their own."
+                f"parameters {parameter} and {swapped} are met in one order on some paths and in "
+                f"the other order on others, "
+                "so different paths may have one product of weights. Give the layers weights of "
+                "their own."
             )
 
 
 def _share_a_path_type(nodes: Nodes, first: str, second: str) -> bool:
-    """Walk both branches backwards together: do two different ways meet the same parameters in the same order?"""
+    """Walk both branches backwards together: do two different ways meet the same parameters in the
+    same order?
+    """
     seen, stack = set(), [(first, second)]
     while stack:
         pair = stack.pop()
@@ -146,7 +158,9 @@ def _share_a_path_type(nodes: Nodes, first: str, second: str) -> bool:
 
 def _shared_rows(operator: Rearrange) -> Iterator[tuple[Part, Part]]:
     """Pairs of parts that fill different positions of one channel."""
-    if sum(len(part.into) for part in operator.parts) == len({c for part in operator.parts for c in part.into}):
+    if sum(len(part.into) for part in operator.parts) == len(
+        {c for part in operator.parts for c in part.into}
+    ):
         return
     for i, a in enumerate(operator.parts):
         yield from ((a, b) for b in operator.parts[i + 1 :] if not set(a.into).isdisjoint(b.into))
@@ -157,7 +171,9 @@ def _dependent(nodes: Nodes, node: PathNode, a: Part, b: Part) -> bool:
     if a.input != b.input:
         return _share_a_path_type(nodes, node.inputs[a.input], node.inputs[b.input])
     shown = dict(zip(a.into, a.channels, strict=True))
-    repeated = any(shown.get(row) == channel for row, channel in zip(b.into, b.channels, strict=True))
+    repeated = any(
+        shown.get(row) == channel for row, channel in zip(b.into, b.channels, strict=True)
+    )
     return repeated or not _has_independent_channels(nodes, node.inputs[a.input])
 
 

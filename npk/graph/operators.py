@@ -25,7 +25,8 @@ from npk.graph.positions import AdaptiveWindow, Grid, Window
 class Input(Unweighted, Ungated):
     """Where paths start: the network's input, or ones in its place (``ones=True``).
 
-    ``units``: flat number of the input value that each unit shows, -1 for a zero; ``None``: its own.
+    ``units``: flat number of the input value that each unit shows, -1 for a zero; ``None``: its
+        own.
     """
 
     ones: bool = False

@@ -1,7 +1,8 @@
 """Index maps between grids of positions.
 
-Convolutions and pools differ only in which positions of the input a position of the output sees. That is all this file knows: a map is an
-integer array of flat positions, with -1 for a place outside the grid.
+Convolutions and pools differ only in which positions of the input a position of the output sees.
+That is all this file knows: a map is an integer array of flat positions, with -1 for a place
+outside the grid.
 """
 
 import math
@@ -18,7 +19,8 @@ OUTSIDE = -1
 class Window:
     """A sliding window: one entry an axis of the grid. ``padding`` holds (before, after).
 
-    ``transposed``: the window of a transposed convolution; ``extra`` positions are then added at the end of each axis.
+    ``transposed``: the window of a transposed convolution; ``extra`` positions are then added at
+        the end of each axis.
     """
 
     kernel: Grid
@@ -43,19 +45,33 @@ class Window:
         """The grid of the windows' positions."""
         sides = zip(grid, self.kernel, self.stride, self.padding, self.dilation, strict=True)
         if self.transposed:
-            return tuple((n - 1) * s - sum(p) + d * (k - 1) + 1 + e for (n, k, s, p, d), e in zip(sides, self.extra, strict=True))
+            return tuple(
+                (n - 1) * s - sum(p) + d * (k - 1) + 1 + e
+                for (n, k, s, p, d), e in zip(sides, self.extra, strict=True)
+            )
         return tuple((n + sum(p) - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sides)
 
     def taps(self, grid: Grid) -> np.ndarray:
         """Flat input position under each offset of each window.
 
         Returns:
-            ``(size, positions of the output)`` integers, -1 outside the grid; offsets and positions in C order.
+            ``(size, positions of the output)`` integers, -1 outside the grid; offsets and positions
+            in C order.
         """
-        sides = zip(grid, self.output(grid), self.kernel, self.stride, self.padding, self.dilation, strict=True)
+        sides = zip(
+            grid,
+            self.output(grid),
+            self.kernel,
+            self.stride,
+            self.padding,
+            self.dilation,
+            strict=True,
+        )
         return combine([self._axis(*side) for side in sides], grid)
 
-    def _axis(self, n: int, out: int, kernel: int, stride: int, padding: tuple[int, int], dilation: int) -> np.ndarray:
+    def _axis(
+        self, n: int, out: int, kernel: int, stride: int, padding: tuple[int, int], dilation: int
+    ) -> np.ndarray:
         """Places of one axis, ``(kernel, out)``; anything outside [0, n) lies in the padding."""
         steps, outputs = np.arange(kernel)[:, None] * dilation, np.arange(out)[None, :]
         if not self.transposed:
@@ -66,7 +82,9 @@ class Window:
 
 @dataclass(frozen=True)
 class AdaptiveWindow:
-    """The windows of an adaptive pool: window i of an axis goes from floor(i n / m) to ceil((i + 1) n / m); they may differ in size."""
+    """The windows of an adaptive pool: window i of an axis goes from floor(i n / m) to ceil((i + 1)
+    n / m); they may differ in size.
+    """
 
     sides: Grid
     kernel: Grid  # the largest window
@@ -74,7 +92,10 @@ class AdaptiveWindow:
     @classmethod
     def between(cls, grid: Grid, sides: Grid) -> "AdaptiveWindow":
         """The windows from one grid to another."""
-        return cls(sides, tuple(int(max(_ends(n, m) - _starts(n, m))) for n, m in zip(grid, sides, strict=True)))
+        return cls(
+            sides,
+            tuple(int(max(_ends(n, m) - _starts(n, m))) for n, m in zip(grid, sides, strict=True)),
+        )
 
     @property
     def size(self) -> int:

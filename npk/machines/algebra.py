@@ -1,6 +1,8 @@
-"""Linear algebra on the host or on a CUDA device: the one seam between the solvers and where they run.
+"""Linear algebra on the host or on a CUDA device: the one seam between the solvers and where they
+run.
 
-The solvers are written once, for arrays of ``algebra.xp``: NumPy's or CuPy's. They take what they need with ``put`` and give what they
+The solvers are written once, for arrays of ``algebra.xp``: NumPy's or CuPy's. They take what they
+    need with ``put`` and give what they
 found with ``get``; nothing else goes from one memory to the other.
 """
 
@@ -22,7 +24,8 @@ class Algebra(Protocol):
     """What a solver asks of the place where it runs."""
 
     xp: Any  # the array library: NumPy's interface
-    given: tuple[int, int]  # float64 matrices (n, n) held to solve for one alpha: by the host, and by the device
+    # float64 matrices (n, n) held to solve for one alpha: by the host, and by the device
+    given: tuple[int, int]
     auto: tuple[int, int]  # and for eigenvalues and eigenvectors
 
     def put(self, values: np.ndarray) -> Any:
@@ -38,7 +41,9 @@ class Algebra(Protocol):
         ...
 
     def solve_positive(self, system: Any, targets: Any) -> Any:
-        """Solve by Cholesky; ``system`` may be overwritten. Raises ``numpy.linalg.LinAlgError`` if it is not positive definite."""
+        """Solve by Cholesky; ``system`` may be overwritten. Raises ``numpy.linalg.LinAlgError`` if
+        it is not positive definite.
+        """
         ...
 
     def product(self, matrix: Any) -> Callable[[Any], Any]:
@@ -96,7 +101,8 @@ class DeviceAlgebra:
         cupy: the module, or what stands for it.
     """
 
-    given, auto = (1, 3), (1, 6)  # K, the system and its factor; K, eigenvectors, and what syevd may ask for beside them
+    # K, the system and its factor; K, eigenvectors, and what syevd may ask for beside them
+    given, auto = (1, 3), (1, 6)
 
     def __init__(self, cupy: Any) -> None:
         self.xp = cupy
@@ -140,18 +146,24 @@ class DeviceAlgebra:
         except self.xp.cuda.memory.OutOfMemoryError as error:
             free, total = self.free(), self.xp.cuda.runtime.memGetInfo()[1]
             raise BackendError(
-                f"the GPU has too little memory to solve for {n} samples: {free / 1e9:.2f} of {total / 1e9:.2f} GB are free. Take "
-                f'conjugate_gradients.solve(K, y, alpha, backend="cuda"), which brings K there in bands, free memory on the GPU, {_ELSE}.'
+                f"the GPU has too little memory to solve for {n} samples: {free / 1e9:.2f} of "
+                f"{total / 1e9:.2f} GB are free. Take "
+                f'conjugate_gradients.solve(K, y, alpha, backend="cuda"), which brings K there in '
+                f"bands, free memory on the GPU, {_ELSE}."
             ) from error
         except ImportError as error:
             raise BackendError(
-                f"CuPy finds no cuBLAS or cuSOLVER to solve with: {_line(error)}. Install them with pip install "
+                f"CuPy finds no cuBLAS or cuSOLVER to solve with: {_line(error)}. Install them "
+                f"with pip install "
                 f"'cuda-toolkit[cublas,cusolver]==12.*' (drivers for CUDA 13: 13.*), {_ELSE}."
             ) from error
         except RuntimeError as error:
-            if not type(error).__module__.startswith("cupy"):  # CUDARuntimeError, CUBLASError, CUSOLVERError are
+            # CUDARuntimeError, CUBLASError, CUSOLVERError are
+            if not type(error).__module__.startswith("cupy"):
                 raise
-            raise BackendError(f"the GPU failed to solve: {_line(error)}. Look at nvidia-smi, {_ELSE}.") from error
+            raise BackendError(
+                f"the GPU failed to solve: {_line(error)}. Look at nvidia-smi, {_ELSE}."
+            ) from error
 
 
 HOST = HostAlgebra()
@@ -171,14 +183,18 @@ def algebra_of(backend: str) -> Algebra:
         BackendError: "cuda" without CuPy, a driver, or a device that is new enough.
     """
     if not isinstance(backend, str) or backend not in ("auto", "cpu", "cuda", "reference"):
-        raise OptionError(f'backend={backend!r} is not known. Choose "auto", "cpu", "cuda" or "reference".')
+        raise OptionError(
+            f'backend={backend!r} is not known. Choose "auto", "cpu", "cuda" or "reference".'
+        )
     if backend != "cuda":
         return HOST
     return DeviceAlgebra(device_arrays())
 
 
 def _errors_of_cusolver() -> contextlib.AbstractContextManager:
-    """CuPy says nothing of a failed factorization unless it is asked to, and goes on with what is no number."""
+    """CuPy says nothing of a failed factorization unless it is asked to, and goes on with what is
+    no number.
+    """
     import cupyx
 
     return cupyx.errstate(linalg="raise")

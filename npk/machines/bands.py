@@ -11,7 +11,9 @@ from npk.errors import OptionError
 from npk.gram.matrix import Gram
 
 _BAND = 1 << 28  # bytes of a band of an array, at most: large enough that the bus is busy
-_SHARE = 8  # a band takes at most this part of what is free: it is there once more in float64, and vectors need room
+# a band takes at most this part of what is free: it is there once more in float64, and vectors need
+# room
+_SHARE = 8
 
 
 class Device(Protocol):
@@ -30,7 +32,9 @@ class Device(Protocol):
 
 @dataclass(frozen=True)
 class Band:
-    """Some rows of a matrix, or a tile of it, which is ``mirrored`` where the one below the diagonal is not there."""
+    """Some rows of a matrix, or a tile of it, which is ``mirrored`` where the one below the
+    diagonal is not there.
+    """
 
     rows: slice
     cols: slice
@@ -39,7 +43,8 @@ class Band:
 
 
 class BandedMatrix:
-    """K on a device: it stays there if it takes no more than half of what is free, else its bands go there in every product.
+    """K on a device: it stays there if it takes no more than half of what is free, else its bands
+    go there in every product.
 
     Args:
         K: an array of float64, or a :class:`npk.Gram`: then its tiles are the bands.
@@ -51,7 +56,10 @@ class BandedMatrix:
 
     def __init__(self, K: Any, device: Device) -> None:
         if not isinstance(K, (np.ndarray, Gram)):
-            raise OptionError(f'K is a {type(K).__name__}, a GPU multiplies arrays and npk.Gram. Pass one of them, or use backend="cpu".')
+            raise OptionError(
+                f"K is a {type(K).__name__}, a GPU multiplies arrays and npk.Gram. "
+                f'Pass one of them, or use backend="cpu".'
+            )
         self.K, self.device, free = K, device, device.free() or 0
         self.rows = max(1, min(_BAND, free // _SHARE) // max(1, K.nbytes // len(K)))
         self.kept = [self._taken(band) for band in self._bands()] if 2 * K.nbytes <= free else None

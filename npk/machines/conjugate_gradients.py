@@ -2,8 +2,9 @@ r"""Kernel ridge by conjugate gradients: nothing is factored, so the matrix may 
 
 .. math:: (K + \lambda I)\, C = Y, \qquad \lambda = \alpha \cdot \operatorname{mean}(\operatorname{diag} K)
 
-All right-hand sides advance together, so that one pass over K serves every class: SciPy's ``cg`` takes one vector at a time and would
-read the disk once for each. Every column has the step lengths of its own, and those that are solved are left out of the product.
+All right-hand sides advance together, so that one pass over K serves every class: SciPy's ``cg``
+takes one vector at a time and would read the disk once for each. Every column has the step lengths
+of its own, and those that are solved are left out of the product.
 
 The error of a column falls as
 
@@ -11,8 +12,9 @@ The error of a column falls as
    \kappa = \frac{\lambda_{\max} + \lambda}{\lambda_{\min} + \lambda} \le 1 + \frac{n}{\alpha}
 
 so a given accuracy takes at most about :math:`\tfrac12 \sqrt{1 + n / \alpha}` passes for each factor of e, and far fewer where most
-eigenvalues of K are small, as those of kernels are. (Hestenes and Stiefel, *Methods of conjugate gradients for solving linear systems*,
-Journal of Research of the National Bureau of Standards 49, 1952.)
+eigenvalues of K are small, as those of kernels are. (Hestenes and Stiefel, *Methods of conjugate
+gradients for solving linear systems*, Journal of Research of the National Bureau of Standards 49,
+1952.)
 """
 
 import dataclasses
@@ -42,7 +44,9 @@ from npk.progress import Advance, Progress, as_progress
 
 
 class Matrix(Protocol):
-    """What the solver asks of K, beside an array: a :class:`npk.Gram`, a sparse matrix, or anything like them."""
+    """What the solver asks of K, beside an array: a :class:`npk.Gram`, a sparse matrix, or anything
+    like them.
+    """
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -72,26 +76,32 @@ def solve(
     .. math:: |(K + \lambda I)\, c - y| \le \text{tolerance} \cdot |y| \quad \text{for every column}
 
     Args:
-        K: Gram matrix of the training samples, (n, n): an array, a :class:`npk.Gram`, or anything with ``shape``, ``@`` and
-            ``diagonal()``. Of an array it is checked that it is symmetric and finite, of others as far as the steps show it.
+        K: Gram matrix of the training samples, (n, n): an array, a :class:`npk.Gram`, or anything
+            with ``shape``, ``@`` and ``diagonal()``. Of an array it is checked that it is symmetric
+            and finite, of others as far as the steps show it.
         y: targets, (n,) or (n, outputs).
         alpha: ridge in units of the mean diagonal of K, >= 0.
         tolerance: residual at which a column is solved, relative to the size of the column.
         most: steps at most; a step is one pass over K.
-        start: coefficients to begin with, such as those of an earlier call, of y's shape; ``None``: zero.
+        start: coefficients to begin with, such as those of an earlier call, of y's shape; ``None``:
+            zero.
         progress: ``True`` for a bar on a terminal, or a :class:`npk.progress.Progress`.
-        backend: "cuda": everything is computed on the current CUDA device, where K (an array or a :class:`npk.Gram`) stays if there is
-            room; else its bands, or tiles, go there one after the other in every step. "auto", "cpu", "reference": on the host.
+        backend: "cuda": everything is computed on the current CUDA device, where K (an array or a
+            :class:`npk.Gram`) stays if there is room; else its bands, or tiles, go there one after
+            the other in every step. "auto", "cpu", "reference": on the host.
 
     Returns:
-        The Solution. Its residual is that of all columns together, measured on K by one more product. Its outcome is "solved",
-        "not converged" (the steps were used up) or "stagnated" (rounding lets the residual become no smaller).
+        The Solution. Its residual is that of all columns together, measured on K by one more
+        product. Its outcome is "solved", "not converged" (the steps were used up) or "stagnated"
+        (rounding lets the residual become no smaller).
 
     Raises:
         ShapeError: K is not square and symmetric, or y or start has another shape.
-        DataError: K is zero, not finite, or with this alpha not positive definite; y or start is not finite.
-        OptionError: alpha is not a number >= 0, the tolerance is not between 0 and 1, most is not a number of steps, the backend is
-            unknown, or "cuda" is to multiply something that is neither an array nor a :class:`npk.Gram`.
+        DataError: K is zero, not finite, or with this alpha not positive definite; y or start is
+            not finite.
+        OptionError: alpha is not a number >= 0, the tolerance is not between 0 and 1, most is not a
+            number of steps, the backend is unknown, or "cuda" is to multiply something that is
+            neither an array nor a :class:`npk.Gram`.
         BackendError: "cuda" without a device that can be used, or without enough memory on it.
     """
     alpha = checked_alpha(alpha)
@@ -103,14 +113,22 @@ def solve(
     targets = checked_targets(targets, matrix.shape[0])
     columns = targets.reshape(len(targets), -1)
     sizes = np.linalg.norm(columns, axis=0)
-    shares = np.divide(1, sizes, out=np.zeros_like(sizes), where=sizes > 0)  # a column of zeros has the solution zero
+    # a column of zeros has the solution zero
+    shares = np.divide(1, sizes, out=np.zeros_like(sizes), where=sizes > 0)
     first = _checked_start(start, targets).reshape(columns.shape) * shares * unit
-    with algebra.at_work(len(targets)), as_progress(progress).task("conjugate gradients", most) as advance:
+    with (
+        algebra.at_work(len(targets)),
+        as_progress(progress).task("conjugate gradients", most) as advance,
+    ):
         system = _System(algebra, algebra.product(matrix), unit, alpha)
-        run = _iterate(system, algebra.put(columns * shares), algebra.put(first), tolerance, most, advance)
+        run = _iterate(
+            system, algebra.put(columns * shares), algebra.put(first), tolerance, most, advance
+        )
         values, rest = algebra.get(run.values), algebra.get(run.rest)
     residual = float(np.linalg.norm(rest * sizes)) / (float(np.linalg.norm(sizes)) or 1.0)
-    return Solution((values * sizes / unit).reshape(targets.shape), residual, run.steps, run.outcome)
+    return Solution(
+        (values * sizes / unit).reshape(targets.shape), residual, run.steps, run.outcome
+    )
 
 
 @dataclasses.dataclass
@@ -153,9 +171,15 @@ class _Run:
         return np.flatnonzero(self.sizes > tolerance)
 
 
-def _iterate(system: _System, target: Any, first: Any, tolerance: float, most: int, advance: Advance) -> _Run:
-    """Conjugate gradients, begun anew from the residual measured on K where that which the steps update has drifted from it."""
-    run = _Run(system.algebra, first.copy(), target - system(first) if first.any() else target.copy())
+def _iterate(
+    system: _System, target: Any, first: Any, tolerance: float, most: int, advance: Advance
+) -> _Run:
+    """Conjugate gradients, begun anew from the residual measured on K where that which the steps
+    update has drifted from it.
+    """
+    run = _Run(
+        system.algebra, first.copy(), target - system(first) if first.any() else target.copy()
+    )
     worst = np.inf
     while len(run.open(tolerance)):
         before, worst = worst, float(run.sizes.max())
@@ -167,8 +191,10 @@ def _iterate(system: _System, target: Any, first: Any, tolerance: float, most: i
     return run
 
 
-def _advance_columns(system: _System, run: _Run, tolerance: float, most: int, advance: Advance) -> None:
-    """Steps of Hestenes and Stiefel on the columns that are not solved, until all are or no steps are left."""
+def _advance_columns(
+    system: _System, run: _Run, tolerance: float, most: int, advance: Advance
+) -> None:
+    """Steps of Hestenes and Stiefel on the columns that are not solved, as long as there are some."""
     directions = run.rest.copy()
     squares = system.squares(run.rest, run.rest)
     while len(unsolved := run.open(tolerance)) and run.steps < most:
@@ -196,7 +222,10 @@ def _checked_matrix(K: ArrayLike | Matrix) -> tuple[Matrix, float]:
         return gram, mean_diagonal(np.diagonal(gram))
     check_square(tuple(matrix.shape))
     if not getattr(matrix, "symmetric", True):
-        raise ShapeError("K has rows of some samples and columns of others. Compute the kernel of the training samples alone, without Y.")
+        raise ShapeError(
+            "K has rows of some samples and columns of others. Compute the kernel of "
+            "the training samples alone, without Y."
+        )
     return matrix, mean_diagonal(np.asarray(matrix.diagonal()))
 
 
@@ -206,16 +235,27 @@ def _checked_start(start: ArrayLike | None, targets: Floats) -> Floats:
     try:
         first = values_of(start).astype(np.float64, casting="same_kind")
     except TypeError as error:
-        raise DataError(f"start is not numeric ({error}). Pass coefficients, or leave start out.") from error
+        raise DataError(
+            f"start is not numeric ({error}). Pass coefficients, or leave start out."
+        ) from error
     if first.shape != targets.shape:
-        raise ShapeError(f"start has shape {first.shape}, y has {targets.shape}. Pass coefficients for every target, or leave start out.")
+        raise ShapeError(
+            f"start has shape {first.shape}, y has {targets.shape}. Pass coefficients "
+            f"for every target, or leave start out."
+        )
     if not np.isfinite(first).all():
         raise DataError("start holds values that are not finite. Leave start out to begin at zero.")
     return first
 
 
 def _check_limits(tolerance: float, most: int) -> None:
-    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float, np.integer, np.floating)) or not 0 < tolerance < 1:
-        raise OptionError(f"tolerance is {tolerance!r}. Give a number between 0 and 1, relative to the size of y.")
+    if (
+        isinstance(tolerance, bool)
+        or not isinstance(tolerance, (int, float, np.integer, np.floating))
+        or not 0 < tolerance < 1
+    ):
+        raise OptionError(
+            f"tolerance is {tolerance!r}. Give a number between 0 and 1, relative to the size of y."
+        )
     if isinstance(most, bool) or not isinstance(most, (int, np.integer)) or most < 1:
         raise OptionError(f"most is {most!r}. Give the largest number of steps, 1 or more.")

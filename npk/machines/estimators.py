@@ -1,7 +1,7 @@
 """Scikit-learn estimators on the neural path kernel of a network: where network and matrix meet.
 
-``fit`` keeps the kernel object with its trace and plan, and the gates of the training samples: ``predict`` sends nothing but its own
-samples through the network.
+``fit`` keeps the kernel object with its trace and plan, and the gates of the training samples:
+``predict`` sends nothing but its own samples through the network.
 """
 
 from typing import Any, Literal, Self
@@ -25,7 +25,9 @@ from npk.samples import as_array
 _OPTIONS = ("scale", "dtype", "gates", "value_input", "bias", "backend", "memory", "progress")
 
 
-def kernel(made: NeuralPathKernel, rows: NDArray | GateTable, cols: GateTable | None = None) -> NDArray:
+def kernel(
+    made: NeuralPathKernel, rows: NDArray | GateTable, cols: GateTable | None = None
+) -> NDArray:
     """The matrix that a machine learns from (rows alone), or predicts from."""
     return made(rows, cols)
 
@@ -39,15 +41,21 @@ class _KernelMachine(BaseEstimator):
     gates_: GateTable
 
     def _check_targets(self, y: NDArray) -> NDArray:
-        """Refuse targets and parameters that the machine cannot be fitted with, before there is a kernel."""
+        """Refuse targets and parameters that the machine cannot be fitted with, before there is a
+        kernel.
+        """
         raise NotImplementedError
 
     def _learn_inputs(self, X: ArrayLike, y: ArrayLike, **checks: bool) -> tuple[NDArray, NDArray]:
-        """Check X and y, keep a copy of the network, its kernel and the gates of X, give the Gram matrix and y."""
+        """Check X and y, keep a copy of the network, its kernel and the gates of X, give the Gram
+        matrix and y.
+        """
         options = {name: getattr(self, name) for name in _OPTIONS}
         NeuralPathKernel(None, **options)  # refuses options that are wrong
         raw, shape = flattened(X)
-        rows, targets = self._validated(raw, as_array(y, "y") if hasattr(y, "detach") else y, **checks)
+        rows, targets = self._validated(
+            raw, as_array(y, "y") if hasattr(y, "detach") else y, **checks
+        )
         targets = self._check_targets(targets)
         self.input_shape_ = resolved_shape(self.input_shape, self.net, shape, rows.shape[1])
         self.net_ = built(self.net, self.input_shape_)
@@ -65,13 +73,16 @@ class _KernelMachine(BaseEstimator):
         rows = self._validated(raw, reset=False)
         check_picture(shape, self.input_shape_)
         if fingerprint(self.net_) != self._as_of_fit:
-            raise OptionError("net_ has changed since fit, whose gates and coefficients are of the network as it was. Call fit again.")
+            raise OptionError(
+                "net_ has changed since fit, whose gates and coefficients are of the "
+                "network as it was. Call fit again."
+            )
         if not hasattr(self, "kernel_"):  # it was pickled
             self.kernel_ = NeuralPathKernel(self.net_, **self._options)
         return kernel(self.kernel_, rows.reshape(len(rows), *self.input_shape_), self.gates_)
 
     def _validated(self, X: Any, *y: Any, **checks: bool) -> Any:
-        """Samples, and targets if there are some, as scikit-learn checks them; its errors are npk's."""
+        """Samples, and targets if any, as scikit-learn checks them; its errors are npk's."""
         try:
             return validate_data(self, X, *y, dtype=(np.float32, np.float64), **checks)
         except NpkError:
@@ -82,7 +93,9 @@ class _KernelMachine(BaseEstimator):
             raise DataError(" ".join(str(error).split())) from error
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but the kernel object, which holds the network once more; it is made again where it is needed."""
+        """All but the kernel object, which holds the network once more; it is made again where it
+        is needed.
+        """
         return {name: value for name, value in super().__getstate__().items() if name != "kernel_"}
 
 
@@ -122,7 +135,11 @@ class _RidgeMachine(_KernelMachine):
 
     def _fit_ridge(self, K: NDArray, targets: NDArray, criterion: ridge.Criterion) -> None:
         machine = ridge.fit(K, targets, self.alpha, criterion=criterion, backend=self.backend)
-        self.alpha_, self.choice_, self.dual_coef_ = machine.alpha, machine.choice, machine.solution.coefficients
+        self.alpha_, self.choice_, self.dual_coef_ = (
+            machine.alpha,
+            machine.choice,
+            machine.solution.coefficients,
+        )
 
 
 class NPKRidge(MultiOutputMixin, RegressorMixin, _RidgeMachine):
@@ -133,28 +150,35 @@ class NPKRidge(MultiOutputMixin, RegressorMixin, _RidgeMachine):
     There is no intercept: center y if its mean is far from zero.
 
     Args:
-        net: a torch module, or a callable ``net(input_shape)`` that makes one in ``fit``. A copy is kept: training ``net`` later
-            does not change a fitted machine.
-        alpha: ridge in units of the mean diagonal of K, or ``"auto"``: by leave-one-out squared error.
-        input_shape: shape of one sample, to unflatten X; known already if X comes unflattened or the network has
-            ``architecture["input_shape"]``; (n_features,) otherwise.
-        scale: ``"cosine"``, ``"fan_in"`` or ``"count"``; this and all options below are those of ``npk.kernel``.
-        dtype: ``"float32"`` or ``"float64"``: arithmetic of the kernel. The solver works in float64.
+        net: a torch module, or a callable ``net(input_shape)`` that makes one in ``fit``. A copy is
+            kept: training ``net`` later does not change a fitted machine.
+        alpha: ridge in units of the mean diagonal of K, or ``"auto"``: by leave-one-out squared
+            error.
+        input_shape: shape of one sample, to unflatten X; known already if X comes unflattened or
+            the network has ``architecture["input_shape"]``; (n_features,) otherwise.
+        scale: ``"cosine"``, ``"fan_in"`` or ``"count"``; this and all options below are those of
+            ``npk.kernel``.
+        dtype: ``"float32"`` or ``"float64"``: arithmetic of the kernel. The solver works in
+            float64.
         gates: ``"auto"``, ``"hard"`` or ``"soft"``.
         value_input: ``"auto"``, ``"x"`` or ``"ones"``.
         bias: ``"ignore"`` or ``"paths"``.
-        backend: ``"auto"``, ``"reference"``, ``"cpu"`` or ``"cuda"``: then kernel and solver run on the GPU.
-        memory: bytes or ``"8GB"``: what the kernel may use; the solver needs about four float64 matrices (n, n) more.
+        backend: ``"auto"``, ``"reference"``, ``"cpu"`` or ``"cuda"``: then kernel and solver run on
+            the GPU.
+        memory: bytes or ``"8GB"``: what the kernel may use; the solver needs about four float64
+            matrices (n, n) more.
         progress: show the kernel's progress, or a Progress to tell it to.
 
     Attributes:
         alpha_: the ridge that was used.
-        choice_: leave-one-out figures of every alpha tried (``ridge.Choice``); None when alpha was given.
+        choice_: leave-one-out figures of every alpha tried (``ridge.Choice``); None when alpha was
+            given.
         dual_coef_: (n,) or (n, outputs).
         X_fit_: the training samples, ``(n, *input_shape_)``.
         input_shape_: shape of one sample.
         net_: the network, a copy; ``predict`` refuses one that has changed since.
-        kernel_: the kernel object of ``net_`` (:class:`npk.NeuralPathKernel`), with its trace and its plan; not pickled.
+        kernel_: the kernel object of ``net_`` (:class:`npk.NeuralPathKernel`), with its trace and
+            its plan; not pickled.
         gates_: gates of the training samples, a gate table.
         n_features_in_: the product of ``input_shape_``.
     """
@@ -172,8 +196,10 @@ class NPKRidge(MultiOutputMixin, RegressorMixin, _RidgeMachine):
         Raises:
             ShapeError: X does not fit the input shape.
             DataError: the kernel is zero on all samples, or not positive definite with this alpha.
-            OptionError: an option, alpha or C has no such value; told before any kernel is computed, as are labels that do not fit.
-            DataError: X or y is refused: a form that is no samples, or by scikit-learn's checks (NaN, lengths).
+            OptionError: an option, alpha or C has no such value; told before any kernel is
+                computed, as are labels that do not fit.
+            DataError: X or y is refused: a form that is no samples, or by scikit-learn's checks
+                (NaN, lengths).
         """
         K, y = self._learn_inputs(X, y, y_numeric=True, multi_output=True)
         self._fit_ridge(K, y, "squared error")
@@ -202,7 +228,8 @@ class NPKRidgeClassifier(ClassifierMixin, _RidgeMachine):
 
     Args:
         net: as in :class:`NPKRidge`, like all other parameters.
-        alpha: ridge in units of the mean diagonal of K, or ``"auto"``: by leave-one-out accuracy, then squared error.
+        alpha: ridge in units of the mean diagonal of K, or ``"auto"``: by leave-one-out accuracy,
+            then squared error.
         input_shape: shape of one sample.
         scale: scale of the kernel.
         dtype: arithmetic of the kernel.
@@ -221,7 +248,8 @@ class NPKRidgeClassifier(ClassifierMixin, _RidgeMachine):
         X_fit_: the training samples, ``(n, *input_shape_)``.
         input_shape_: shape of one sample.
         net_: the network, a copy; ``predict`` refuses one that has changed since.
-        kernel_: the kernel object of ``net_`` (:class:`npk.NeuralPathKernel`), with its trace and its plan; not pickled.
+        kernel_: the kernel object of ``net_`` (:class:`npk.NeuralPathKernel`), with its trace and
+            its plan; not pickled.
         gates_: gates of the training samples, a gate table.
         n_features_in_: the product of ``input_shape_``.
     """
@@ -238,9 +266,12 @@ class NPKRidgeClassifier(ClassifierMixin, _RidgeMachine):
 
         Raises:
             ShapeError: X does not fit the input shape.
-            DataError: one class only, or the kernel is zero on all samples, or not positive definite with this alpha.
-            OptionError: an option, alpha or C has no such value; told before any kernel is computed, as are labels that do not fit.
-            DataError: X or y is refused: a form that is no samples, or by scikit-learn's checks (NaN, lengths).
+            DataError: one class only, or the kernel is zero on all samples, or not positive
+                definite with this alpha.
+            OptionError: an option, alpha or C has no such value; told before any kernel is
+                computed, as are labels that do not fit.
+            DataError: X or y is refused: a form that is no samples, or by scikit-learn's checks
+                (NaN, lengths).
         """
         K, y = self._learn_inputs(X, y)
         targets, self.classes_ = ridge.signed_targets(y)
@@ -270,15 +301,19 @@ class NPKRidgeClassifier(ClassifierMixin, _RidgeMachine):
     def predict(self, X: ArrayLike) -> NDArray:
         """Class labels, (m,); arguments and errors as in :meth:`decision_function`."""
         scores = self.decision_function(X)
-        return self.classes_[(scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)]
+        return self.classes_[
+            (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
+        ]
 
 
 class NPKSVC(ClassifierMixin, _KernelMachine):
-    r"""Support vector classification on the neural path kernel: ``SVC(kernel="precomputed")``, one machine a pair of classes.
+    r"""Support vector classification on the neural path kernel: ``SVC(kernel="precomputed")``, one
+    machine a pair of classes.
 
     Args:
         net: as in :class:`NPKRidge`, like all parameters but C.
-        C: the cost of ``SVC``, or ``"auto"``: by stratified cross-validation on the training kernel, up to 5 folds.
+        C: the cost of ``SVC``, or ``"auto"``: by stratified cross-validation on the training
+            kernel, up to 5 folds.
         input_shape: shape of one sample.
         scale: scale of the kernel.
         dtype: arithmetic of the kernel.
@@ -299,7 +334,8 @@ class NPKSVC(ClassifierMixin, _KernelMachine):
         X_fit_: the training samples, ``(n, *input_shape_)``.
         input_shape_: shape of one sample.
         net_: the network, a copy; ``predict`` refuses one that has changed since.
-        kernel_: the kernel object of ``net_`` (:class:`npk.NeuralPathKernel`), with its trace and its plan; not pickled.
+        kernel_: the kernel object of ``net_`` (:class:`npk.NeuralPathKernel`), with its trace and
+            its plan; not pickled.
         gates_: gates of the training samples, a gate table.
         n_features_in_: the product of ``input_shape_``.
     """
@@ -343,14 +379,21 @@ class NPKSVC(ClassifierMixin, _KernelMachine):
 
         Raises:
             ShapeError: X does not fit the input shape.
-            DataError: one class only, a class of one sample with ``C="auto"``, or the kernel is zero on all samples.
-            OptionError: an option, alpha or C has no such value; told before any kernel is computed, as are labels that do not fit.
-            DataError: X or y is refused: a form that is no samples, or by scikit-learn's checks (NaN, lengths).
+            DataError: one class only, a class of one sample with ``C="auto"``, or the kernel is
+                zero on all samples.
+            OptionError: an option, alpha or C has no such value; told before any kernel is
+                computed, as are labels that do not fit.
+            DataError: X or y is refused: a form that is no samples, or by scikit-learn's checks
+                (NaN, lengths).
         """
         K, y = self._learn_inputs(X, y)
         fitted = svm.fit(K, y, self.C)
         self.C_, self.choice_, self.machine_ = fitted.C, fitted.choice, fitted.machine
-        self.classes_, self.support_, self.dual_coef_ = self.machine_.classes_, self.machine_.support_, self.machine_.dual_coef_
+        self.classes_, self.support_, self.dual_coef_ = (
+            self.machine_.classes_,
+            self.machine_.support_,
+            self.machine_.dual_coef_,
+        )
         return self
 
     def _check_targets(self, y: NDArray) -> NDArray:
@@ -375,6 +418,8 @@ class NPKSVC(ClassifierMixin, _KernelMachine):
         return self.machine_.decision_function(cross)
 
     def predict(self, X: ArrayLike) -> NDArray:
-        """Class labels by the vote of the pairwise machines, (m,); arguments and errors as in :meth:`decision_function`."""
+        """Class labels by the vote of the pairwise machines, (m,); arguments and errors as in
+        :meth:`decision_function`.
+        """
         cross = self._cross(X)
         return self.machine_.predict(cross)

@@ -1,4 +1,6 @@
-"""What the estimators make of a network and samples before there is a kernel: rows for scikit-learn's checks, and the shape of a sample."""
+"""What the estimators make of a network and samples before there is a kernel: rows for
+scikit-learn's checks, and the shape of a sample.
+"""
 
 import copy
 import math
@@ -17,7 +19,9 @@ Network = nn.Module | Callable[[Shape], nn.Module]
 
 
 def flattened(X: ArrayLike) -> tuple[Any, Shape | None]:
-    """Samples as rows for scikit-learn's checks, and the shape they had if they were not rows; a table keeps the names of its columns."""
+    """Samples as rows for scikit-learn's checks, and the shape they had if they were not rows; a
+    table keeps the names of its columns.
+    """
     samples: Any = X if hasattr(X, "columns") else as_array(X)
     if getattr(samples, "ndim", 2) <= 2:
         return samples, None
@@ -31,8 +35,12 @@ def resolved_shape(asked: Shape | None, net: Network, came: Shape | None, featur
         ShapeError: X has another number of features, or pictures of another shape.
         OptionError: ``asked`` is no shape.
     """
-    if asked is not None and not (isinstance(asked, (tuple, list)) and all(type(side) is int and side > 0 for side in asked)):
-        raise OptionError(f"input_shape is {asked!r}. Give the shape of one sample, such as (3, 32, 32).")
+    if asked is not None and not (
+        isinstance(asked, (tuple, list)) and all(type(side) is int and side > 0 for side in asked)
+    ):
+        raise OptionError(
+            f"input_shape is {asked!r}. Give the shape of one sample, such as (3, 32, 32)."
+        )
     known = known_shape(net) if asked is None else asked
     shape = tuple(known) if known is not None else came or (features,)
     if math.prod(shape) != features:
@@ -43,14 +51,18 @@ def resolved_shape(asked: Shape | None, net: Network, came: Shape | None, featur
 
 
 def check_picture(came: Shape | None, shape: Shape) -> None:
-    """Refuse pictures of another shape: reshaping (32, 32, 3) into (3, 32, 32) would give nonsense without a symptom.
+    """Refuse pictures of another shape: reshaping (32, 32, 3) into (3, 32, 32) would give nonsense
+    without a symptom.
 
     Raises:
         ShapeError: they have another one.
     """
     if came is not None and came != shape and len(shape) > 1:
         found = advice((0, *came), lambda way: way == shape)
-        raise ShapeError(f"{misfit((0, *came), shape)}{f': {found[1]}' if found else ''}. Bring the axes of X into that order.")
+        raise ShapeError(
+            f"{misfit((0, *came), shape)}{f': {found[1]}' if found else ''}. Bring "
+            f"the axes of X into that order."
+        )
 
 
 def built(net: Network, shape: Shape) -> nn.Module:

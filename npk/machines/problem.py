@@ -12,7 +12,10 @@ from npk.samples import as_array
 
 Floats = NDArray[np.float64]
 
-NOT_FINITE = "K holds values that are not finite. Compute it with scale='fan_in' or 'cosine', which do not overflow."
+NOT_FINITE = (
+    "K holds values that are not finite. Compute it with scale='fan_in' or 'cosine', "
+    "which do not overflow."
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,19 +47,25 @@ def checked_gram(K: ArrayLike) -> Floats:
     except NpkError:
         raise  # a matrix on disk that does not fit its memory promise says so itself
     except (TypeError, ValueError) as error:
-        raise DataError(f"K is not a numeric matrix ({error}). Pass the array that npk.kernel returned.") from error
+        raise DataError(
+            f"K is not a numeric matrix ({error}). Pass the array that npk.kernel returned."
+        ) from error
     check_square(gram.shape)
     largest = np.maximum(gram.max(initial=0.0), -gram.min(initial=0.0))  # a NaN stays one
     if not np.isfinite(largest):
         raise DataError(NOT_FINITE)
     mean_diagonal(np.diagonal(gram))
     if not _is_symmetric(gram, 1000 * rounding(K) * largest):
-        raise ShapeError("K is not symmetric. Pass the kernel of the training samples with themselves, rows and columns in one order.")
+        raise ShapeError(
+            "K is not symmetric. Pass the kernel of the training samples with "
+            "themselves, rows and columns in one order."
+        )
     return gram
 
 
 def samples_of(K: object) -> int | None:
-    """How many samples a Gram matrix is of, told without reading it; ``None`` where only reading tells.
+    """How many samples a Gram matrix is of, told without reading it; ``None`` where only reading
+    tells.
 
     Args:
         K: what came as the matrix.
@@ -84,7 +93,10 @@ def check_square(shape: tuple[int, ...]) -> None:
         ShapeError: it is not (n, n).
     """
     if len(shape) != 2 or shape[0] != shape[1]:
-        raise ShapeError(f"K has shape {shape}, a Gram matrix is square. Pass the kernel of the training samples with themselves.")
+        raise ShapeError(
+            f"K has shape {shape}, a Gram matrix is square. Pass the kernel of the "
+            f"training samples with themselves."
+        )
 
 
 def mean_diagonal(diagonal: NDArray) -> float:
@@ -104,7 +116,8 @@ def mean_diagonal(diagonal: NDArray) -> float:
         raise DataError(NOT_FINITE)
     if total <= 0:
         raise DataError(
-            "the kernel is zero on its diagonal (or K is empty): every input is dead, no path of the network is active for it. "
+            "the kernel is zero on its diagonal (or K is empty): every input is dead, no path of "
+            "the network is active for it. "
             "Look at the range of X and at the network's weights."
         )
     return total / len(diagonal)
@@ -126,12 +139,20 @@ def checked_targets(y: ArrayLike, n: int | None) -> Floats:
     """
     came = values_of(y)
     try:
-        targets = came.astype(np.float64, casting="same_kind" if came.dtype.kind == "c" else "unsafe", copy=False)
+        targets = came.astype(
+            np.float64, casting="same_kind" if came.dtype.kind == "c" else "unsafe", copy=False
+        )
     except (TypeError, ValueError) as error:
-        raise DataError(f"y is not numeric ({error}). For class labels make targets with ridge.signed_targets(labels).") from error
+        raise DataError(
+            f"y is not numeric ({error}). For class labels make targets with "
+            f"ridge.signed_targets(labels)."
+        ) from error
     if targets.ndim not in (1, 2) or (n is not None and len(targets) != n):
         size, have = ("n", "as many") if n is None else (n, n)
-        raise ShapeError(f"y has shape {targets.shape}, K has {have} samples. Pass y of shape ({size},) or ({size}, outputs).")
+        raise ShapeError(
+            f"y has shape {targets.shape}, K has {have} samples. Pass y of shape "
+            f"({size},) or ({size}, outputs)."
+        )
     if not np.all(np.isfinite(targets)):
         raise DataError("y holds values that are not finite. Drop those samples or fill them in.")
     return targets
@@ -149,24 +170,38 @@ def checked_labels(labels: ArrayLike, n: int | None = None) -> NDArray:
 
     Raises:
         ShapeError: labels of another shape.
-        DataError: fewer than two classes, or labels that are not finite, not whole, or of several types.
+        DataError: fewer than two classes, or labels that are not finite, not whole, or of several
+            types.
     """
     found = values_of(labels)
     if n is not None and found.shape != (n,):
-        raise ShapeError(f"labels have shape {found.shape}, K has {n} samples. Pass one class a sample.")
+        raise ShapeError(
+            f"labels have shape {found.shape}, K has {n} samples. Pass one class a sample."
+        )
     if found.ndim != 1:
-        raise ShapeError(f"labels have shape {found.shape}, one class a sample is needed. Pass a vector.")
+        raise ShapeError(
+            f"labels have shape {found.shape}, one class a sample is needed. Pass a vector."
+        )
     if found.dtype.kind == "f" and not np.isfinite(found).all():
-        raise DataError(f"{np.count_nonzero(~np.isfinite(found))} labels are NaN or infinite. Drop those samples.")
+        raise DataError(
+            f"{np.count_nonzero(~np.isfinite(found))} labels are NaN or infinite. Drop "
+            f"those samples."
+        )
     if found.dtype.kind == "c" or (found.dtype.kind == "f" and (found != np.round(found)).any()):
-        raise DataError("Unknown label type: continuous. A classifier takes classes, such as 0, 1, 2 or names; NPKRidge takes numbers.")
+        raise DataError(
+            "Unknown label type: continuous. A classifier takes classes, such as 0, 1, "
+            "2 or names; NPKRidge takes numbers."
+        )
     if found.dtype.kind == "O" and type_of_target(found) == "unknown":
-        raise DataError("Unknown label type: objects. A classifier takes classes, such as 0, 1, 2 or names.")
+        raise DataError(
+            "Unknown label type: objects. A classifier takes classes, such as 0, 1, 2 or names."
+        )
     try:
         classes = np.unique(found)
     except TypeError as error:
         raise DataError(
-            f"Unknown label type: several types among the labels ({error}). Make all of them numbers or all of them text."
+            f"Unknown label type: several types among the labels ({error}). Make all of them "
+            f"numbers or all of them text."
         ) from error
     check_classes(classes)
     return found
@@ -183,7 +218,9 @@ def check_classes(classes: NDArray) -> None:
     """
     if len(classes) < 2:
         have = f"y has {len(classes)} class: {classes.tolist()}"
-        raise DataError(f"a classifier needs two classes, {have}. Pass samples of another class too.")
+        raise DataError(
+            f"a classifier needs two classes, {have}. Pass samples of another class too."
+        )
 
 
 def values_of(y: ArrayLike) -> NDArray:
@@ -214,15 +251,23 @@ def checked_alpha(alpha: float | str) -> float:
     Raises:
         OptionError: it is something else.
     """
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float, np.integer, np.floating)) or not 0 <= alpha < np.inf:
-        raise OptionError(f"alpha is {alpha!r}. Give a number >= 0, in units of the mean diagonal of K, or 'auto'.")
+    if (
+        isinstance(alpha, bool)
+        or not isinstance(alpha, (int, float, np.integer, np.floating))
+        or not 0 <= alpha < np.inf
+    ):
+        raise OptionError(
+            f"alpha is {alpha!r}. Give a number >= 0, in units of the mean diagonal "
+            f"of K, or 'auto'."
+        )
     return float(alpha)
 
 
 def not_definite(alpha: float) -> str:
     """What to say when K with this alpha on its diagonal is not positive definite."""
     return (
-        f"K plus alpha = {alpha:.3g} times its mean diagonal is not positive definite: alpha is below the rounding of K. "
+        f"K plus alpha = {alpha:.3g} times its mean diagonal is not positive definite: alpha is "
+        f"below the rounding of K. "
         "Take a larger alpha, or compute K in float64."
     )
 
@@ -230,11 +275,19 @@ def not_definite(alpha: float) -> str:
 def rounding(K: ArrayLike) -> float:
     """Relative rounding of the dtype in which K was computed."""
     dtype = getattr(K, "dtype", np.dtype(np.float64))
-    return float(np.finfo(dtype).eps) if np.issubdtype(dtype, np.floating) else float(np.finfo(np.float64).eps)
+    return (
+        float(np.finfo(dtype).eps)
+        if np.issubdtype(dtype, np.floating)
+        else float(np.finfo(np.float64).eps)
+    )
 
 
 def _is_symmetric(gram: Floats, tolerance: float) -> bool:
-    """Compare the two triangles block by block: a transposed walk through the whole matrix costs as much as a small solve."""
+    """Compare the two triangles block by block: a transposed walk through the whole matrix costs as
+    much as a small solve.
+    """
     blocks = list(gen_batches(len(gram), 128))
     pairs = ((rows, cols) for i, rows in enumerate(blocks) for cols in blocks[: i + 1])
-    return all(np.abs(gram[rows, cols] - gram[cols, rows].T).max() <= tolerance for rows, cols in pairs)
+    return all(
+        np.abs(gram[rows, cols] - gram[cols, rows].T).max() <= tolerance for rows, cols in pairs
+    )

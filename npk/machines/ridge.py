@@ -1,9 +1,11 @@
-r"""Exact kernel ridge on a Gram matrix: factor once, solve many, and leave-one-out errors for nothing.
+r"""Exact kernel ridge on a Gram matrix: factor once, solve many, and leave-one-out errors for
+nothing.
 
 .. math:: c = (K + \lambda I)^{-1} y, \qquad \lambda = \alpha \cdot \operatorname{mean}(\operatorname{diag} K)
 
-``alpha`` is relative to the mean diagonal of K, so it means the same at every scale of the kernel. Nothing else is ever added to
-the diagonal. There is no intercept, as in scikit-learn's ``KernelRidge``. Arithmetic is float64 whatever the dtype of K.
+``alpha`` is relative to the mean diagonal of K, so it means the same at every scale of the kernel.
+Nothing else is ever added to the diagonal. There is no intercept, as in scikit-learn's
+``KernelRidge``. Arithmetic is float64 whatever the dtype of K.
 """
 
 import dataclasses
@@ -36,7 +38,8 @@ from npk.machines.problem import (
 
 Criterion = Literal["squared error", "accuracy"]
 
-ALPHAS: tuple[float, ...] = tuple(float(alpha) for alpha in np.logspace(2, -8, 31))  # largest first: a tie goes to the smoother machine
+# largest first: a tie goes to the smoother machine
+ALPHAS: tuple[float, ...] = tuple(float(alpha) for alpha in np.logspace(2, -8, 31))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,27 +80,32 @@ def fit(
     criterion: Criterion = "squared error",
     backend: str = "auto",
 ) -> Ridge:
-    """Fit kernel ridge: by Cholesky for a given alpha, by one eigendecomposition and leave-one-out for ``"auto"``.
+    """Fit kernel ridge: by Cholesky for a given alpha, by one eigendecomposition and leave-one-out
+    for ``"auto"``.
 
-    A :class:`npk.Gram` is read whole, unless it promises less memory than that takes, or the device has less: then a given alpha is
-    solved by conjugate gradients on the matrix on disk (``solution.steps`` passes), as
-    :func:`npk.machines.conjugate_gradients.solve` does by default.
+    A :class:`npk.Gram` is read whole, unless it promises less memory than that takes, or the device
+    has less: then a given alpha is solved by conjugate gradients on the matrix on disk
+    (``solution.steps`` passes), as :func:`npk.machines.conjugate_gradients.solve` does by default.
 
     Args:
         K: Gram matrix of the training samples, (n, n), an array or on disk.
-        y: targets, (n,) or (n, outputs); for the criterion ``"accuracy"`` -1 and +1, as :func:`signed_targets` makes them.
+        y: targets, (n,) or (n, outputs); for the criterion ``"accuracy"`` -1 and +1, as
+            :func:`signed_targets` makes them.
         alpha: ridge in units of the mean diagonal of K, or ``"auto"``: the best of ``ALPHAS``.
         criterion: what leave-one-out looks at; ``"accuracy"`` breaks ties by squared error.
-        backend: "cuda": the solver runs on the current CUDA device; "auto", "cpu", "reference": on the host.
+        backend: "cuda": the solver runs on the current CUDA device; "auto", "cpu", "reference": on
+            the host.
 
     Returns:
         The machine, with the Solution and, for ``"auto"``, the Choice.
 
     Raises:
         ShapeError: K is not square and symmetric, or y has another length.
-        DataError: K is zero, not finite or not positive semidefinite; y is not finite, or not -1 and +1 where it must be.
-        OptionError: alpha is neither ``"auto"`` nor a number >= 0, or the criterion or the backend is unknown; or alpha is ``"auto"``
-            and K is a Gram that promises less memory than that takes, or is on a device that has less.
+        DataError: K is zero, not finite or not positive semidefinite; y is not finite, or not -1
+            and +1 where it must be.
+        OptionError: alpha is neither ``"auto"`` nor a number >= 0, or the criterion or the backend
+            is unknown; or alpha is ``"auto"`` and K is a Gram that promises less memory than that
+            takes, or is on a device that has less.
         BackendError: "cuda" without a device that can be used, or without enough memory on it.
 
     Warns:
@@ -105,7 +113,8 @@ def fit(
     """
     algebra = algebra_of(backend)
     check_alpha(alpha)
-    _check_goal(y, samples_of(K), criterion, judged=is_auto(alpha))  # before anything is read or decomposed
+    # before anything is read or decomposed
+    _check_goal(y, samples_of(K), criterion, judged=is_auto(alpha))
     if isinstance(K, Gram) and (lacking := _lacking(K, alpha, algebra)):
         return _fit_on_disk(K, y, alpha, backend, lacking)
     if is_auto(alpha):
@@ -123,8 +132,10 @@ def factor(K: ArrayLike, *, backend: str = "auto") -> Factor:
     .. math:: K = U \Lambda U^\top
 
     Args:
-        K: Gram matrix, (n, n), symmetric and positive semidefinite up to the rounding of its own dtype.
-        backend: "cuda": on the current CUDA device, where the matrices of the Factor stay; "auto", "cpu", "reference": on the host.
+        K: Gram matrix, (n, n), symmetric and positive semidefinite up to the rounding of its own
+            dtype.
+        backend: "cuda": on the current CUDA device, where the matrices of the Factor stay; "auto",
+            "cpu", "reference": on the host.
 
     Returns:
         The Factor, float64.
@@ -142,8 +153,10 @@ def factor(K: ArrayLike, *, backend: str = "auto") -> Factor:
     lowest, highest = eigenvalues[0], eigenvalues[-1]
     if lowest < -len(gram) * rounding(K) * highest:
         raise DataError(
-            f"K has the eigenvalue {lowest:.3g} beside a largest one of {highest:.3g}: below rounding, so it is no kernel. "
-            "Were its rows and columns made from the same samples and network? If it was computed in float32, pass it as float32."
+            f"K has the eigenvalue {lowest:.3g} beside a largest one of {highest:.3g}: below "
+            f"rounding, so it is no kernel. "
+            "Were its rows and columns made from the same samples and network? If it was computed "
+            "in float32, pass it as float32."
         )
     return Factor(placed, eigenvalues, eigenvectors, float(np.mean(np.diagonal(gram))), algebra)
 
@@ -200,10 +213,17 @@ def leave_one_out(factored: Factor, y: ArrayLike, alpha: float) -> Floats:
     return _leave_one_out(factored, checked_targets(y, len(factored.gram)), np.array([ridge]))[0]
 
 
-def choose_alpha(factored: Factor, y: ArrayLike, alphas: Sequence[float] = ALPHAS, *, criterion: Criterion = "squared error") -> Choice:
+def choose_alpha(
+    factored: Factor,
+    y: ArrayLike,
+    alphas: Sequence[float] = ALPHAS,
+    *,
+    criterion: Criterion = "squared error",
+) -> Choice:
     """Choose alpha by leave-one-out; every alpha costs a matrix product only.
 
-    An alpha that is smaller than the rounding of K (less than twice its most negative eigenvalue) is not tried.
+    An alpha that is smaller than the rounding of K (less than twice its most negative eigenvalue)
+    is not tried.
 
     Args:
         factored: what :func:`factor` returned.
@@ -223,14 +243,27 @@ def choose_alpha(factored: Factor, y: ArrayLike, alphas: Sequence[float] = ALPHA
     floor = 2 * max(0.0, -factored.eigenvalues[0])
     tried = np.array([alpha for alpha in alphas if checked_alpha(alpha) * factored.unit > floor])
     if not len(tried):
-        raise OptionError(f"no alpha is above the rounding of K, {floor / factored.unit:.2g}. Offer larger ones or compute K in float64.")
+        raise OptionError(
+            f"no alpha is above the rounding of K, {floor / factored.unit:.2g}. "
+            f"Offer larger ones or compute K in float64."
+        )
     errors, right = [], []
-    for batch in gen_batches(len(tried), max(1, len(targets) * len(targets) // max(1, targets.size))):  # no larger than K itself
+    # no larger than K itself
+    for batch in gen_batches(
+        len(tried), max(1, len(targets) * len(targets) // max(1, targets.size))
+    ):
         for left_out in _leave_one_out(factored, targets, tried[batch] * factored.unit):
             errors.append(np.mean(left_out**2))
-            right.append(np.mean(_is_right(targets - left_out, targets)) if criterion == "accuracy" else 0.0)
+            right.append(
+                np.mean(_is_right(targets - left_out, targets)) if criterion == "accuracy" else 0.0
+            )
     best = np.lexsort((errors, -np.array(right)))[0]
-    return Choice(float(tried[best]), tried, np.array(errors), np.array(right) if criterion == "accuracy" else None)
+    return Choice(
+        float(tried[best]),
+        tried,
+        np.array(errors),
+        np.array(right) if criterion == "accuracy" else None,
+    )
 
 
 def signed_targets(labels: ArrayLike) -> tuple[Floats, NDArray]:
@@ -240,7 +273,8 @@ def signed_targets(labels: ArrayLike) -> tuple[Floats, NDArray]:
         labels: class of each sample, (n,): numbers or strings.
 
     Returns:
-        Targets (n, classes), or (n,) with +1 for the second class when there are two; and the classes, sorted.
+        Targets (n, classes), or (n,) with +1 for the second class when there are two; and the
+        classes, sorted.
 
     Raises:
         ShapeError: labels are not one-dimensional.
@@ -258,28 +292,40 @@ def _check_goal(y: ArrayLike, n: int | None, criterion: str, *, judged: bool = T
     if not isinstance(criterion, str) or criterion not in ("squared error", "accuracy"):
         raise OptionError(f"the criterion is {criterion!r}. Take 'squared error' or 'accuracy'.")
     if judged and criterion == "accuracy" and not np.all(np.abs(targets) == 1):
-        raise DataError("the criterion 'accuracy' needs targets -1 and +1, y has others. Make them with ridge.signed_targets(labels).")
+        raise DataError(
+            "the criterion 'accuracy' needs targets -1 and +1, y has others. Make them "
+            "with ridge.signed_targets(labels)."
+        )
     return targets
 
 
 def _lacking(K: Gram, alpha: float | str, algebra: Algebra) -> str:
-    """What the solver's float64 matrices do not fit: the promise of a matrix on disk, or the device; nothing if they fit."""
-    matrix, (host, device) = 8 * K.shape[0] * K.shape[1], algebra.auto if alpha == "auto" else algebra.given
+    """What the solver's float64 matrices do not fit: the promise of a matrix on disk, or the
+    device; nothing if they fit.
+    """
+    matrix, (host, device) = (
+        8 * K.shape[0] * K.shape[1],
+        algebra.auto if alpha == "auto" else algebra.given,
+    )
     needed, free = host * matrix + bytes_in_flight(K.store.plan), algebra.free()
     if K.memory is not None and needed > K.memory:
         return (
             f"in memory, {needed} bytes, and memory={K.memory} is promised. "
-            "Give a number (conjugate gradients leave the matrix on disk), or load it with that much memory."
+            "Give a number (conjugate gradients leave the matrix on disk), or load it with that "
+            "much memory."
         )
     if free is not None and device * matrix > free:
         return (
             f"on the GPU, about {device * matrix} bytes, and {free} are free there. "
-            'Give a number (conjugate gradients bring tiles there, one after the other), or use backend="cpu".'
+            "Give a number (conjugate gradients bring tiles there, one after the other), or use "
+            'backend="cpu".'
         )
     return ""
 
 
-def _fit_on_disk(K: Gram, y: ArrayLike, alpha: float | Literal["auto"], backend: str, lacking: str) -> Ridge:
+def _fit_on_disk(
+    K: Gram, y: ArrayLike, alpha: float | Literal["auto"], backend: str, lacking: str
+) -> Ridge:
     if is_auto(alpha):
         raise OptionError(f"alpha='auto' needs the whole matrix and its eigenvectors {lacking}")
     alpha = checked_alpha(alpha)
@@ -300,7 +346,8 @@ def _leave_one_out(factored: Factor, targets: Floats, ridges: Floats) -> Floats:
     with algebra.at_work(len(targets)):
         weights = algebra.put(1 / (factored.eigenvalues + ridges[:, None]))  # (ridges, n)
         projected = U.T @ algebra.put(targets.reshape(len(targets), -1))
-        coefficients = algebra.xp.tensordot(weights[:, :, None] * projected, U, axes=(1, 1))  # (ridges, outputs, n)
+        # (ridges, outputs, n)
+        coefficients = algebra.xp.tensordot(weights[:, :, None] * projected, U, axes=(1, 1))
         errors = algebra.get(coefficients / (weights @ (U * U).T)[:, None, :])
     return errors.swapaxes(1, 2).reshape(len(ridges), *targets.shape)
 
@@ -316,7 +363,8 @@ def _solve_cholesky(algebra: Algebra, gram: Floats, targets: Floats, alpha: floa
     ridge, xp = alpha * float(np.mean(np.diagonal(gram))), algebra.xp
     with algebra.at_work(len(gram)):
         matrix, placed = algebra.put(gram), algebra.put(targets)
-        system = xp.array(matrix.T, order="F")  # symmetric: the transpose is the matrix, already in LAPACK's order
+        # symmetric: the transpose is the matrix, already in LAPACK's order
+        system = xp.array(matrix.T, order="F")
         system[xp.diag_indices_from(system)] += ridge
         try:
             coefficients = algebra.solve_positive(system, placed)
@@ -325,8 +373,13 @@ def _solve_cholesky(algebra: Algebra, gram: Floats, targets: Floats, alpha: floa
         return _solution(algebra, matrix, placed, ridge, coefficients)
 
 
-def _solution(algebra: Algebra, gram: Any, targets: Any, ridge: float, coefficients: Any) -> Solution:
+def _solution(
+    algebra: Algebra, gram: Any, targets: Any, ridge: float, coefficients: Any
+) -> Solution:
     """With the residual measured on K; the arrays are those of the algebra."""
     norm = algebra.xp.linalg.norm
-    size, rest = float(norm(targets)), float(norm(gram @ coefficients + ridge * coefficients - targets))
+    size, rest = (
+        float(norm(targets)),
+        float(norm(gram @ coefficients + ridge * coefficients - targets)),
+    )
     return Solution(algebra.get(coefficients), rest / size if size else rest, 1, "solved")

@@ -1,4 +1,6 @@
-"""Support vector classification on a Gram matrix: scikit-learn's ``SVC``, with C chosen on the training kernel alone."""
+"""Support vector classification on a Gram matrix: scikit-learn's ``SVC``, with C chosen on the
+training kernel alone.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,7 +14,8 @@ from sklearn.svm import SVC
 from npk.errors import DataError, OptionError
 from npk.machines.problem import checked_gram, checked_labels, is_auto, samples_of
 
-COSTS: tuple[float, ...] = tuple(float(cost) for cost in np.logspace(-2, 4, 13))  # smallest first: a tie goes to the smoother machine
+# smallest first: a tie goes to the smoother machine
+COSTS: tuple[float, ...] = tuple(float(cost) for cost in np.logspace(-2, 4, 13))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,20 +30,25 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SupportVectors:
-    """A fitted machine: ``machine.predict(cross)`` takes the kernel of the test samples (rows) with all training samples."""
+    """A fitted machine: ``machine.predict(cross)`` takes the kernel of the test samples (rows) with
+    all training samples.
+    """
 
     C: float
     machine: SVC
     choice: Choice | None  # None when C was given
 
 
-def fit(K: ArrayLike, labels: ArrayLike, C: float | Literal["auto"] = "auto", *, folds: int = 5) -> SupportVectors:
+def fit(
+    K: ArrayLike, labels: ArrayLike, C: float | Literal["auto"] = "auto", *, folds: int = 5
+) -> SupportVectors:
     """Fit ``SVC(kernel="precomputed")``, one machine for each pair of classes.
 
     Args:
         K: Gram matrix of the training samples, (n, n).
         labels: class of each sample, (n,): numbers or strings.
-        C: the cost of ``SVC``, or ``"auto"``: the best of ``COSTS`` divided by the mean diagonal of K, by :func:`choose_cost`.
+        C: the cost of ``SVC``, or ``"auto"``: the best of ``COSTS`` divided by the mean diagonal of
+            K, by :func:`choose_cost`.
         folds: folds of the cross-validation; fewer if the smallest class has fewer samples.
 
     Returns:
@@ -48,7 +56,8 @@ def fit(K: ArrayLike, labels: ArrayLike, C: float | Literal["auto"] = "auto", *,
 
     Raises:
         ShapeError: K is not square and symmetric, or labels do not fit it.
-        DataError: K is zero or not finite, there is one class, or a class of one sample with ``"auto"``.
+        DataError: K is zero or not finite, there is one class, or a class of one sample with
+            ``"auto"``.
         OptionError: C is neither ``"auto"`` nor a number > 0, or folds is below 2.
     """
     labels = check(labels, C, folds=folds, n=samples_of(K))  # before anything is read
@@ -61,15 +70,20 @@ def fit(K: ArrayLike, labels: ArrayLike, C: float | Literal["auto"] = "auto", *,
     return SupportVectors(C, SVC(kernel="precomputed", C=C).fit(gram, labels), choice)
 
 
-def choose_cost(K: ArrayLike, labels: ArrayLike, costs: Sequence[float] = COSTS, *, folds: int = 5) -> Choice:
-    """Choose C by stratified cross-validation; both sides of every split are cut out of the training kernel.
+def choose_cost(
+    K: ArrayLike, labels: ArrayLike, costs: Sequence[float] = COSTS, *, folds: int = 5
+) -> Choice:
+    """Choose C by stratified cross-validation; both sides of every split are cut out of the
+    training kernel.
 
-    Scaling K by a number divides the best C by it, so candidates are in units of one over the mean diagonal.
+    Scaling K by a number divides the best C by it, so candidates are in units of one over the mean
+    diagonal.
 
     Args:
         K: Gram matrix of the training samples, (n, n).
         labels: class of each sample, (n,).
-        costs: candidates > 0, to be divided by the mean diagonal of K; the first of equals is taken.
+        costs: candidates > 0, to be divided by the mean diagonal of K; the first of equals is
+            taken.
         folds: number of folds; fewer if the smallest class has fewer samples.
 
     Returns:
@@ -93,7 +107,9 @@ def choose_cost(K: ArrayLike, labels: ArrayLike, costs: Sequence[float] = COSTS,
     return Choice(float(tried[right.argmax()]), tried, right / len(labels), folds)
 
 
-def check(labels: ArrayLike, C: float | Literal["auto"] = "auto", *, folds: int = 5, n: int | None = None) -> NDArray:
+def check(
+    labels: ArrayLike, C: float | Literal["auto"] = "auto", *, folds: int = 5, n: int | None = None
+) -> NDArray:
     """Refuse what :func:`fit` would refuse, before there is a kernel.
 
     Args:
@@ -124,7 +140,11 @@ def check_cost(C: float | str) -> None:
 
 
 def _checked_cost(C: float | str) -> float:
-    if isinstance(C, bool) or not isinstance(C, (int, float, np.integer, np.floating)) or not 0 < C < np.inf:
+    if (
+        isinstance(C, bool)
+        or not isinstance(C, (int, float, np.integer, np.floating))
+        or not 0 < C < np.inf
+    ):
         raise OptionError(f"C is {C!r}. Give a number > 0, or 'auto'.")
     return float(C)
 
@@ -135,5 +155,8 @@ def _checked_folds(labels: NDArray, folds: int) -> int:
         raise OptionError(f"folds is {folds!r}. Cross-validation needs 2 or more.")
     if counts.min() < 2:
         rare = classes[counts.argmin()]
-        raise DataError(f"class {rare} has 1 sample, cross-validation needs 2 of each class. Give C as a number, or more samples.")
+        raise DataError(
+            f"class {rare} has 1 sample, cross-validation needs 2 of each class. Give "
+            f"C as a number, or more samples."
+        )
     return int(min(folds, counts.min()))

@@ -1,4 +1,6 @@
-"""What the papers train: plain, deep gated and deep linearly gated networks, their training regimes, and the training loop."""
+"""What the papers train: plain, deep gated and deep linearly gated networks, their training
+regimes, and the training loop.
+"""
 
 from npk.networks.building import build, describe
 from npk.networks.gated import permute_gates
@@ -7,4 +9,15 @@ from npk.networks.recipes import RECIPES, recipe
 from npk.networks.regimes import prepare
 from npk.networks.training import TrainingResult, train
 
-__all__ = ["RECIPES", "Gate", "TrainingResult", "build", "describe", "gate", "permute_gates", "prepare", "recipe", "train"]
+__all__ = [
+    "RECIPES",
+    "Gate",
+    "TrainingResult",
+    "build",
+    "describe",
+    "gate",
+    "permute_gates",
+    "prepare",
+    "recipe",
+    "train",
+]

@@ -1,11 +1,24 @@
-"""Architectures: fully connected, convolutional, residual, VGG-16 and ResNet-110, each as a tuple of layer descriptions."""
+"""Architectures: fully connected, convolutional, residual, VGG-16 and ResNet-110, each as a tuple
+of layer descriptions.
+"""
 
 import itertools
 import math
 from collections.abc import Sequence
 
 from npk.errors import OptionError
-from npk.networks.layers import Conv, Flatten, GatePoint, GlobalPool, Layer, Layers, Linear, Norm, Pool, Skip
+from npk.networks.layers import (
+    Conv,
+    Flatten,
+    GatePoint,
+    GlobalPool,
+    Layer,
+    Layers,
+    Linear,
+    Norm,
+    Pool,
+    Skip,
+)
 
 
 class Draft:
@@ -13,7 +26,8 @@ class Draft:
 
     Args:
         shape: of one sample, channels first.
-        bias: whether linear operators have biases (those before a batch norm never have one, its shift does that work).
+        bias: whether linear operators have biases (those before a batch norm never have one, its
+            shift does that work).
         batch_norm: whether every gate point is preceded by a batch norm.
         circular: padding of the convolutions, circular or zero.
     """
@@ -32,7 +46,9 @@ class Draft:
         channels, height, width = self.shape
         padding = (kernel // 2, kernel // 2)
         bias = self.bias and not self.batch_norm
-        self.layers.append(Conv(channels, outputs, (kernel, kernel), stride, padding, self.circular, bias))
+        self.layers.append(
+            Conv(channels, outputs, (kernel, kernel), stride, padding, self.circular, bias)
+        )
         self.shape = (outputs, -(-height // stride), -(-width // stride))
         return self._finish(gated)
 
@@ -67,13 +83,18 @@ class Draft:
         """
         channels, height, width = self.shape
         if min(height, width) < size:
-            raise OptionError(f"a pooling of {size} x {size} meets an image of {height} x {width}. Pool less, or give larger images.")
+            raise OptionError(
+                f"a pooling of {size} x {size} meets an image of {height} x {width}. "
+                f"Pool less, or give larger images."
+            )
         self.layers.append(Pool(size, maximum))
         self.shape = (channels, height // size, width // size)
         return self
 
     def read_out(self, classes: int, readout: str, hidden: Sequence[int] = ()) -> Layers:
-        """Append global pool or flatten, hidden dense layers and the last linear layer, and give the finished layers."""
+        """Append global pool or flatten, hidden dense layers and the last linear layer, and give
+        the finished layers.
+        """
         channels, *positions = self.shape
         if readout == "gap" and positions:
             self.layers.append(GlobalPool())
@@ -129,8 +150,13 @@ def conv(
     check_sizes("pool_after", pool_after)
     check_sizes("pool_size", [pool_size])
     if not set(pool_after) <= set(range(1, len(channels) + 1)):
-        raise OptionError(f"pool_after names {list(pool_after)}, the convolutions are 1 to {len(channels)}. Name some of these.")
-    for number, (width, stride) in enumerate(zip(channels, _each(strides, len(channels)), strict=True), 1):
+        raise OptionError(
+            f"pool_after names {list(pool_after)}, the convolutions are 1 to "
+            f"{len(channels)}. Name some of these."
+        )
+    for number, (width, stride) in enumerate(
+        zip(channels, _each(strides, len(channels)), strict=True), 1
+    ):
         draft.conv(width, kernel, stride)
         if number in pool_after:
             draft.pool(pool_size, pool == "max")
@@ -151,9 +177,10 @@ def residual(
 ) -> Layers:
     """Residual: a first layer, one block an entry of ``widths``, a read-out.
 
-    ``skip="ungated"`` is the theory's network: blocks of gated layers, no gate after the addition, and one more gated layer before the
-    read-out. ``skip="gated"`` is that of He et al.: the last gate of a block comes after the addition. A block that changes width or
-    size has a 1 x 1 convolution (or a dense layer) in its shortcut.
+    ``skip="ungated"`` is the theory's network: blocks of gated layers, no gate after the addition,
+    and one more gated layer before the read-out. ``skip="gated"`` is that of He et al.: the last
+    gate of a block comes after the addition. A block that changes width or size has a 1 x 1
+    convolution (or a dense layer) in its shortcut.
 
     Args:
         draft: where to append; its shape is that of one sample.
@@ -179,7 +206,10 @@ def residual(
     if flavor == "conv":
         _check_image(draft, kernel)
     elif strides != 1:
-        raise OptionError(f"strides is {strides!r}, but a fully connected residual network has none. Leave it out.")
+        raise OptionError(
+            f"strides is {strides!r}, but a fully connected residual network has "
+            f"none. Leave it out."
+        )
     else:
         draft.flatten()
     _step(draft, widths[0], kernel)
@@ -198,7 +228,9 @@ def _step(draft: Draft, width: int, kernel: int, stride: int = 1, gated: bool = 
         draft.conv(width, kernel, stride, gated)
 
 
-def _block(draft: Draft, width: int, stride: int, block_layers: int, kernel: int, gated_sum: bool) -> None:
+def _block(
+    draft: Draft, width: int, stride: int, block_layers: int, kernel: int, gated_sum: bool
+) -> None:
     body, shortcut = draft.branch(), draft.branch()
     for number in range(1, block_layers + 1):
         last = number == block_layers
@@ -229,17 +261,29 @@ def vgg16(draft: Draft, classes: int, *, pool: str | None = None, width: float =
     _check_image(draft, 3)
     if width <= 0:
         raise OptionError(
-            f"width is {width}, it multiplies the channels 64 to 512 and must be positive. Use 1, or less for a smaller network."
+            f"width is {width}, it multiplies the channels 64 to 512 and must be positive. Use 1, "
+            f"or less for a smaller network."
         )
-    stages = [[max(1, round(width * c))] * n for c, n in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))]
+    stages = [
+        [max(1, round(width * c))] * n for c, n in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+    ]
     ends = list(itertools.accumulate(map(len, stages)))
-    return conv(draft, classes, channels=list(itertools.chain(*stages)), pool=pool, pool_after=ends, readout="flatten")
+    return conv(
+        draft,
+        classes,
+        channels=list(itertools.chain(*stages)),
+        pool=pool,
+        pool_after=ends,
+        readout="flatten",
+    )
 
 
 def resnet110(draft: Draft, classes: int, *, blocks: int = 18, width: int = 16) -> Layers:
-    """ResNet-110 in its CIFAR form: three stages of ``blocks`` gated blocks of two convolutions, widths 16, 32, 64, strides 1, 2, 2.
+    """ResNet-110 in its CIFAR form: three stages of ``blocks`` gated blocks of two convolutions,
+    widths 16, 32, 64, strides 1, 2, 2.
 
-    Shortcuts that change size are 1 x 1 convolutions, so that every branch but the identity has parameters.
+    Shortcuts that change size are 1 x 1 convolutions, so that every branch but the identity has
+    parameters.
 
     Args:
         draft: where to append.
@@ -262,27 +306,44 @@ def resnet110(draft: Draft, classes: int, *, blocks: int = 18, width: int = 16) 
 def _check_image(draft: Draft, kernel: int) -> None:
     if len(draft.shape) != 3:
         raise OptionError(
-            f"a convolution needs images (channels, height, width), input_shape is {list(draft.shape)}. Use fc, or give images."
+            f"a convolution needs images (channels, height, width), input_shape is "
+            f"{list(draft.shape)}. Use fc, or give images."
         )
     if kernel < 1 or kernel % 2 == 0:
-        raise OptionError(f"kernel is {kernel}, it must be odd and positive so that padding keeps the size. Use 3 or 5.")
+        raise OptionError(
+            f"kernel is {kernel}, it must be odd and positive so that padding keeps "
+            f"the size. Use 3 or 5."
+        )
 
 
 def check_sizes(name: str, sizes: object, least: int = 0) -> None:
     """Raise an OptionError unless ``sizes`` are positive whole numbers, at least ``least`` of them."""
-    if not isinstance(sizes, Sequence) or len(sizes) < least or any(not isinstance(s, int) or s < 1 for s in sizes):
-        raise OptionError(f"{name} is {sizes!r}, it must hold {'at least one' if least else 'only'} positive whole number(s). Correct it.")
+    if (
+        not isinstance(sizes, Sequence)
+        or len(sizes) < least
+        or any(not isinstance(s, int) or s < 1 for s in sizes)
+    ):
+        raise OptionError(
+            f"{name} is {sizes!r}, it must hold "
+            f"{'at least one' if least else 'only'} positive whole number(s). "
+            f"Correct it."
+        )
 
 
 def check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
     """Raise an OptionError unless ``value`` is allowed."""
     if value not in allowed:
-        raise OptionError(f"{name} is {value!r}, it must be one of {', '.join(allowed)}. Choose one of these.")
+        raise OptionError(
+            f"{name} is {value!r}, it must be one of {', '.join(allowed)}. Choose one of these."
+        )
 
 
 def _each(value: int | Sequence[int], count: int) -> list[int]:
     """One stride for each of ``count`` layers."""
     values = [value] * count if isinstance(value, int) else list(value)
     if len(values) != count or any(not isinstance(v, int) or v < 1 for v in values):
-        raise OptionError(f"strides is {values}, it must hold {count} positive whole numbers, one a layer. Correct it.")
+        raise OptionError(
+            f"strides is {values}, it must hold {count} positive whole numbers, one "
+            f"a layer. Correct it."
+        )
     return values

@@ -12,7 +12,13 @@ from torch import nn
 
 from npk.errors import OptionError
 from npk.networks import architectures
-from npk.networks.gated import GatedNetwork, GatingNetwork, PlainNetwork, ShallowGatingNetwork, check_order
+from npk.networks.gated import (
+    GatedNetwork,
+    GatingNetwork,
+    PlainNetwork,
+    ShallowGatingNetwork,
+    check_order,
+)
 from npk.networks.gating import Gate
 from npk.networks.layers import Layers, gate_points, without_first_norm
 
@@ -45,7 +51,8 @@ def build(
 ) -> PlainNetwork | GatedNetwork:
     """Build a network with freshly drawn weights, in evaluation mode.
 
-    ``build(**net.architecture)`` gives the same structure again. Gated kinds pool by averages, because a maximum is a non-linearity.
+    ``build(**net.architecture)`` gives the same structure again. Gated kinds pool by averages,
+    because a maximum is a non-linearity.
 
     Args:
         arch: ``"fc"`` | ``"conv"`` | ``"residual"`` | ``"vgg16"`` | ``"resnet110"``.
@@ -55,14 +62,19 @@ def build(
         gates: of a gated kind: ``"soft"``, (1 + epsilon) sigmoid(beta q), or ``"hard"``, 1[q > 0].
         beta: steepness of soft gates.
         epsilon: how far soft gates may exceed 1.
-        value_input: of a gated kind: ``"x"`` or ``"ones"``; ``None`` means ones for dlgn and dlgn-sf, else x.
-        batch_norm: a batch norm before each gate; ``None`` means yes for vgg16 and resnet110, else no. Its shift is a bias even without
-            ``bias``. On an all-ones input the first one has nothing to normalize (all samples are equal there) and is left out.
+        value_input: of a gated kind: ``"x"`` or ``"ones"``; ``None`` means ones for dlgn and
+            dlgn-sf, else x.
+        batch_norm: a batch norm before each gate; ``None`` means yes for vgg16 and resnet110, else
+            no. Its shift is a bias even without ``bias``. On an all-ones input the first one has
+            nothing to normalize (all samples are equal there) and is left out.
         bias: biases in the linear operators (none before a batch norm).
         padding: ``"circular"`` | ``"zero"``.
-        gate_order: gate point i of the value network uses the gates ``gate_order[i]`` of the gating network; ``None``: its own.
-        seed: of the weights, torch's global random state is then left alone; ``None`` draws from the global state.
-        **options: of the architecture, see :mod:`npk.networks.architectures`: ``hidden``, ``channels``, ``strides``, ``readout``, ...
+        gate_order: gate point i of the value network uses the gates ``gate_order[i]`` of the gating
+            network; ``None``: its own.
+        seed: of the weights, torch's global random state is then left alone; ``None`` draws from
+            the global state.
+        **options: of the architecture, see :mod:`npk.networks.architectures`: ``hidden``,
+            ``channels``, ``strides``, ``readout``, ...
 
     Returns:
         The network; ``net.architecture`` is a dictionary of JSON values with all arguments.
@@ -89,18 +101,29 @@ def describe(net: nn.Module) -> str:
     chosen = getattr(net, "architecture", None)
     if not isinstance(chosen, dict):
         raise OptionError(
-            f"a {type(net).__name__} carries no description of its architecture. Describe networks made by npk.networks.build."
+            f"a {type(net).__name__} carries no description of its architecture. Describe networks "
+            f"made by npk.networks.build."
         )
     parts = [f"{chosen['arch']} {chosen['kind']}"]
     shown = list(inspect.signature(ARCHITECTURES[chosen["arch"]]).parameters)[2:]
     unused = ("pool", "pool_size") if chosen.get("pool_after") == [] else ()
-    parts += [f"{name.replace('_', ' ')} {_short(chosen[name])}" for name in shown if name not in unused and chosen[name] not in (None, [])]
+    parts += [
+        f"{name.replace('_', ' ')} {_short(chosen[name])}"
+        for name in shown
+        if name not in unused and chosen[name] not in (None, [])
+    ]
     if any(isinstance(m, nn.Conv2d) for m in net.modules()):
         parts.append(f"{chosen['padding']} padding")
     if chosen["kind"] != "dnn":
-        parts.append(f"soft gates beta {chosen['beta']:g}" if chosen["gates"] == "soft" else "hard gates")
+        parts.append(
+            f"soft gates beta {chosen['beta']:g}" if chosen["gates"] == "soft" else "hard gates"
+        )
         parts.append(f"value input {chosen['value_input']}")
-    parts += [name for name, used in (("batch norm", chosen["batch_norm"]), ("no bias", not chosen["bias"])) if used]
+    parts += [
+        name
+        for name, used in (("batch norm", chosen["batch_norm"]), ("no bias", not chosen["bias"]))
+        if used
+    ]
     return ", ".join([*parts, f"{sum(p.numel() for p in net.parameters()):,} parameters"])
 
 
@@ -130,15 +153,25 @@ def _resolved(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Sequences as lists and NumPy's numbers as Python's, so that JSON gives back what it was given."""
+    """Sequences as lists and NumPy's numbers as Python's, so that JSON gives back what it was
+    given.
+    """
     if isinstance(value, np.generic):
         return value.item()
-    return [_plain(v) for v in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
+    return (
+        [_plain(v) for v in value]
+        if isinstance(value, Sequence) and not isinstance(value, str)
+        else value
+    )
 
 
 def _architecture_options(arch: str, kind: str, options: dict[str, Any]) -> dict[str, Any]:
     """The options of this architecture, defaults filled in."""
-    known = {k: p.default for k, p in inspect.signature(ARCHITECTURES[arch]).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    known = {
+        k: p.default
+        for k, p in inspect.signature(ARCHITECTURES[arch]).parameters.items()
+        if p.kind is p.KEYWORD_ONLY
+    }
     for name in options:
         if name not in known:
             raise OptionError(f"{arch} has no option {name!r}. It has {', '.join(known)}.")
@@ -160,23 +193,37 @@ def _check(chosen: dict[str, Any]) -> None:
         if name in chosen:
             architectures.check_choice(name, chosen[name], allowed)
     if chosen["kind"] != "dnn" and chosen.get("pool") == "max":
-        raise OptionError(f"pool is 'max', but a {chosen['kind']} must pool by averages, a maximum is a non-linearity. Use pool='average'.")
-    if chosen["kind"] == "dnn" and (chosen["value_input"] == "ones" or chosen["gate_order"] is not None):
-        raise OptionError("value_input='ones' and gate_order need external gates, kind is 'dnn'. Use kind dgn, dlgn or dlgn-sf.")
+        raise OptionError(
+            f"pool is 'max', but a {chosen['kind']} must pool by averages, a maximum "
+            f"is a non-linearity. Use pool='average'."
+        )
+    if chosen["kind"] == "dnn" and (
+        chosen["value_input"] == "ones" or chosen["gate_order"] is not None
+    ):
+        raise OptionError(
+            "value_input='ones' and gate_order need external gates, kind is 'dnn'. "
+            "Use kind dgn, dlgn or dlgn-sf."
+        )
     architectures.check_sizes("input_shape", chosen["input_shape"], least=1)
     architectures.check_sizes("classes", [chosen["classes"]])
     if not (0 < chosen["beta"] < math.inf and 0 <= chosen["epsilon"] < math.inf):
         raise OptionError(
-            f"beta is {chosen['beta']} and epsilon {chosen['epsilon']}, they must be positive and not negative. Correct them."
+            f"beta is {chosen['beta']} and epsilon {chosen['epsilon']}, they must be positive and "
+            f"not negative. Correct them."
         )
     if len(chosen["input_shape"]) not in (1, 3):
-        raise OptionError(f"input_shape is {chosen['input_shape']}, it must be (channels, height, width) or (d,). Correct it.")
+        raise OptionError(
+            f"input_shape is {chosen['input_shape']}, it must be (channels, height, "
+            f"width) or (d,). Correct it."
+        )
 
 
 def _layers(chosen: dict[str, Any]) -> Layers:
     make = ARCHITECTURES[chosen["arch"]]
     names = list(inspect.signature(make).parameters)[2:]
-    draft = architectures.Draft(chosen["input_shape"], chosen["bias"], chosen["batch_norm"], chosen["padding"] == "circular")
+    draft = architectures.Draft(
+        chosen["input_shape"], chosen["bias"], chosen["batch_norm"], chosen["padding"] == "circular"
+    )
     return make(draft, chosen["classes"], **{name: chosen[name] for name in names})
 
 
@@ -185,16 +232,28 @@ def _assemble(chosen: dict[str, Any], layers: Layers) -> PlainNetwork | GatedNet
     if kind == "dnn":
         return PlainNetwork(layers)
     shallow = kind == "dlgn-sf"
-    gating = ShallowGatingNetwork(layers, chosen["input_shape"]) if shallow else GatingNetwork(layers, linear=kind == "dlgn")
+    gating = (
+        ShallowGatingNetwork(layers, chosen["input_shape"])
+        if shallow
+        else GatingNetwork(layers, linear=kind == "dlgn")
+    )
     shapes = [point.shape for point in gate_points(layers)]
     order = range(len(shapes)) if chosen["gate_order"] is None else chosen["gate_order"]
     gate = Gate(chosen["gates"] == "hard", chosen["beta"], chosen["epsilon"])
     ones = chosen["value_input"] == "ones"
-    return GatedNetwork(gating, without_first_norm(layers) if ones else layers, gate=gate, ones=ones, order=check_order(order, shapes))
+    return GatedNetwork(
+        gating,
+        without_first_norm(layers) if ones else layers,
+        gate=gate,
+        ones=ones,
+        order=check_order(order, shapes),
+    )
 
 
 def _initialize(net: nn.Module) -> None:
-    """Normal weights that keep the second moment: variance 2 / fan-in where a gate follows, 1 / fan-in in linear gating networks."""
+    """Normal weights that keep the second moment: variance 2 / fan-in where a gate follows, 1 /
+    fan-in in linear gating networks.
+    """
     for name, module in net.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             linear = name.startswith("gating") and getattr(net.gating, "linear", True)

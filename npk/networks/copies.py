@@ -1,5 +1,5 @@
-"""Another module object for every module of a network, with the very parameters and buffers: it can be run and traced, and hooks can be
-taken off it, while the network itself stays as it is.
+"""Another module object for every module of a network, with the very parameters and buffers: it can
+be run and traced, and hooks can be taken off it, while the network itself stays as it is.
 """
 
 import collections
@@ -12,12 +12,18 @@ from typing import Any
 import torch
 from torch import nn
 
-_HOOKS_OF_STATES = ("_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks")
+_HOOKS_OF_STATES = (
+    "_state_dict_hooks",
+    "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
+)
 _HOOKS_OF_GRADIENTS = ("_backward_hooks", "_backward_pre_hooks")
 
 
 def inside(net: nn.Module) -> nn.Module | None:
-    """What a wrapper is around: of ``torch.compile``, ``DataParallel``, ``DistributedDataParallel``, ``AveragedModel``.
+    """What a wrapper is around: of ``torch.compile``, ``DataParallel``,
+    ``DistributedDataParallel``, ``AveragedModel``.
 
     Args:
         net: a module.
@@ -28,14 +34,20 @@ def inside(net: nn.Module) -> nn.Module | None:
     held = net.__dict__.get("_modules", {})
     if "_orig_mod" in held and type(net).__name__ == "OptimizedModule":
         return held["_orig_mod"]
-    wrappers = nn.DataParallel, nn.parallel.DistributedDataParallel, torch.optim.swa_utils.AveragedModel
+    wrappers = (
+        nn.DataParallel,
+        nn.parallel.DistributedDataParallel,
+        torch.optim.swa_utils.AveragedModel,
+    )
     return held["module"] if isinstance(net, wrappers) else None
 
 
 def copied(net: nn.Module) -> nn.Module:
-    """Copy the modules of a network, not its tensors; wrappers are left out, and hooks on state dicts and gradients, too.
+    """Copy the modules of a network, not its tensors; wrappers are left out, and hooks on state
+    dicts and gradients, too.
 
-    Lists, dicts and bound methods among the attributes are copied with the modules: what ``forward`` keeps in them stays in the copy.
+    Lists, dicts and bound methods among the attributes are copied with the modules: what
+    ``forward`` keeps in them stays in the copy.
 
     Args:
         net: the network.
@@ -60,7 +72,11 @@ class _Copier:
         if isinstance(value, nn.Module):
             return self._module(value)
         if type(value) in (dict, collections.OrderedDict, collections.defaultdict):
-            return self._filled(value, copy := value.copy(), lambda: copy.update({key: self.of(v) for key, v in value.items()}))
+            return self._filled(
+                value,
+                copy := value.copy(),
+                lambda: copy.update({key: self.of(v) for key, v in value.items()}),
+            )
         if type(value) in (list, collections.deque):
             copy = value.copy()
             copy.clear()
@@ -84,14 +100,22 @@ class _Copier:
         if isinstance(value, types.FunctionType) and value.__closure__:
             return self._function(value)
         if isinstance(value, functools.partial):
-            return functools.partial(self.of(value.func), *map(self.of, value.args), **{k: self.of(v) for k, v in value.keywords.items()})
-        plain = isinstance(value, types.SimpleNamespace) or (dataclasses.is_dataclass(value) and not isinstance(value, type))
+            return functools.partial(
+                self.of(value.func),
+                *map(self.of, value.args),
+                **{k: self.of(v) for k, v in value.keywords.items()},
+            )
+        plain = isinstance(value, types.SimpleNamespace) or (
+            dataclasses.is_dataclass(value) and not isinstance(value, type)
+        )
         return self._object(value) if plain and hasattr(value, "__dict__") else value
 
     def _function(self, function: types.FunctionType) -> Any:
         """A function that is closed over modules is closed over their copies."""
         cells = tuple(types.CellType() for _ in function.__closure__ or ())
-        copy = types.FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__, cells)
+        copy = types.FunctionType(
+            function.__code__, function.__globals__, function.__name__, function.__defaults__, cells
+        )
         copy.__kwdefaults__ = function.__kwdefaults__
         copy.__dict__.update(function.__dict__)
 
@@ -104,7 +128,13 @@ class _Copier:
 
     def _object(self, value: Any) -> Any:
         copy = object.__new__(type(value))
-        return self._filled(value, copy, lambda: copy.__dict__.update({name: self.of(held) for name, held in value.__dict__.items()}))
+        return self._filled(
+            value,
+            copy,
+            lambda: copy.__dict__.update(
+                {name: self.of(held) for name, held in value.__dict__.items()}
+            ),
+        )
 
     def _module(self, module: nn.Module) -> Any:
         held = inside(module)

@@ -1,6 +1,7 @@
 """Networks out of layer descriptions: plain ones, and a gating network beside a value network.
 
-DGN: the gating network is a ReLU network of the same shape. DLGN: it is deep *linear*. DLGN-SF: each layer of gates is one linear map
+DGN: the gating network is a ReLU network of the same shape. DLGN: it is deep *linear*. DLGN-SF:
+    each layer of gates is one linear map
 on the input. Gated networks pool by averages in both halves, because a maximum is a non-linearity.
 """
 
@@ -56,11 +57,15 @@ def _module(layer: descriptions.Layer) -> nn.Module:
         case descriptions.Conv():
             mode = "circular" if layer.circular and any(layer.padding) else "zeros"
             sizes = layer.kernel, layer.stride, layer.padding
-            return nn.Conv2d(layer.inputs, layer.outputs, *sizes, bias=layer.bias, padding_mode=mode)
+            return nn.Conv2d(
+                layer.inputs, layer.outputs, *sizes, bias=layer.bias, padding_mode=mode
+            )
         case descriptions.Linear():
             return nn.Linear(layer.inputs, layer.outputs, layer.bias)
         case descriptions.Norm():
-            return nn.BatchNorm2d(layer.channels) if layer.images else nn.BatchNorm1d(layer.channels)
+            return (
+                nn.BatchNorm2d(layer.channels) if layer.images else nn.BatchNorm1d(layer.channels)
+            )
         case descriptions.Pool():
             return nn.MaxPool2d(layer.size) if layer.maximum else nn.AvgPool2d(layer.size)
         case descriptions.GlobalPool():
@@ -92,7 +97,8 @@ class PlainNetwork(nn.Module):
 
 
 class GatingNetwork(nn.Module):
-    """Gives the pre-activation of each gate point: a ReLU network (DGN) or a deep linear one (DLGN).
+    """Gives the pre-activation of each gate point: a ReLU network (DGN) or a deep linear one
+    (DLGN).
 
     Args:
         layers: of the value network; those after the last gate point are left out.
@@ -118,7 +124,8 @@ class GatingNetwork(nn.Module):
 class ShallowGatingNetwork(nn.Module):
     """Gives each pre-activation by one linear map on the input (DLGN-SF).
 
-    At a gate point of a convolutional layer the map is one convolution with the layer's whole receptive field.
+    At a gate point of a convolutional layer the map is one convolution with the layer's whole
+    receptive field.
 
     Args:
         layers: of the value network.
@@ -127,7 +134,9 @@ class ShallowGatingNetwork(nn.Module):
 
     def __init__(self, layers: descriptions.Layers, shape: Sequence[int]):
         super().__init__()
-        self.maps = nn.ModuleList(Stack(found) for found in descriptions.shallow_maps(layers, shape))
+        self.maps = nn.ModuleList(
+            Stack(found) for found in descriptions.shallow_maps(layers, shape)
+        )
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """The pre-activations of the samples ``x``, gate point by gate point."""
@@ -152,7 +161,13 @@ class GatedNetwork(nn.Module):
     architecture: dict
 
     def __init__(
-        self, gating: GatingNetwork | ShallowGatingNetwork, layers: descriptions.Layers, *, gate: Gate, ones: bool, order: Sequence[int]
+        self,
+        gating: GatingNetwork | ShallowGatingNetwork,
+        layers: descriptions.Layers,
+        *,
+        gate: Gate,
+        ones: bool,
+        order: Sequence[int],
     ):
         super().__init__()
         self.layers = layers
@@ -163,17 +178,22 @@ class GatedNetwork(nn.Module):
         """Logits (n, classes) of the samples ``x``."""
         gates = [self.gate(q) for q in self.gating(x)]
         ordered: Iterator[Tensor] = iter([gates[i] for i in self.order])
-        return self.value(torch.ones_like(x) if self.ones else x, lambda h: torch.mul(h, next(ordered)))
+        return self.value(
+            torch.ones_like(x) if self.ones else x, lambda h: torch.mul(h, next(ordered))
+        )
 
     def train(self, mode: bool = True) -> "GatedNetwork":
-        """Switch to training or evaluation; a frozen gating network stays in evaluation, so that its batch norms keep still."""
+        """Switch to training or evaluation; a frozen gating network stays in evaluation, so that
+        its batch norms keep still.
+        """
         super().train(mode)
         self.gating.train(mode and any(p.requires_grad for p in self.gating.parameters()))
         return self
 
 
 def permute_gates(net: GatedNetwork, order: Sequence[int]) -> GatedNetwork:
-    """Let gate point i of the value network use the gates ``order[i]`` of the gating network, in place.
+    """Let gate point i of the value network use the gates ``order[i]`` of the gating network, in
+    place.
 
     For a fully connected network with an all-ones input the kernel does not change.
 
@@ -188,7 +208,10 @@ def permute_gates(net: GatedNetwork, order: Sequence[int]) -> GatedNetwork:
         OptionError: not a gated network, not a permutation, or gate layers of different shapes.
     """
     if not isinstance(net, GatedNetwork):
-        raise OptionError(f"only a gated network has gates to permute, this is a {type(net).__name__}. Build one of kind dgn or dlgn.")
+        raise OptionError(
+            f"only a gated network has gates to permute, this is a "
+            f"{type(net).__name__}. Build one of kind dgn or dlgn."
+        )
     shapes = [point.shape for point in descriptions.gate_points(net.layers)]
     net.order = check_order(order, shapes)
     net.architecture = {**net.architecture, "gate_order": list(net.order)}
@@ -202,8 +225,14 @@ def check_order(order: Sequence[int], shapes: Sequence[tuple[int, ...]]) -> tupl
         OptionError: not a permutation of the gate points, or gate layers of different shapes.
     """
     if sorted(order) != list(range(len(shapes))):
-        raise OptionError(f"gate_order is {list(order)}, it must be a permutation of 0 to {len(shapes) - 1}. Name each gate point once.")
+        raise OptionError(
+            f"gate_order is {list(order)}, it must be a permutation of 0 to "
+            f"{len(shapes) - 1}. Name each gate point once."
+        )
     for i, j in enumerate(order):
         if shapes[i] != shapes[j]:
-            raise OptionError(f"gate point {i} has shape {shapes[i]}, gates {j} have {shapes[j]}. Permute gate layers of equal shape only.")
+            raise OptionError(
+                f"gate point {i} has shape {shapes[i]}, gates {j} have {shapes[j]}. "
+                f"Permute gate layers of equal shape only."
+            )
     return tuple(order)

@@ -1,4 +1,6 @@
-"""What is given as a network: a torch module, taken out of its wrappers, and the one tensor among what it returns."""
+"""What is given as a network: a torch module, taken out of its wrappers, and the one tensor among
+what it returns.
+"""
 
 import dataclasses
 import operator
@@ -15,14 +17,16 @@ _MAKE_ONE = "Give a torch module (npk.load(path) makes one of a checkpoint)"
 
 
 def as_network(net: Any, beside: str = "") -> nn.Module:
-    """A network without what is wrapped around it or its parts: ``torch.compile``, ``DataParallel``, ``AveragedModel``.
+    """A network without what is wrapped around it or its parts: ``torch.compile``,
+    ``DataParallel``, ``AveragedModel``.
 
     Args:
         net: what was given in the place of a network.
         beside: what else may be given there, for the message: "or a callable that makes one".
 
     Returns:
-        The network itself, or a copy of its modules that has the same parameters and buffers, by the names inside the wrappers.
+        The network itself, or a copy of its modules that has the same parameters and buffers, by
+        the names inside the wrappers.
 
     Raises:
         OptionError: it is no torch module, or one of TorchScript.
@@ -35,7 +39,8 @@ def as_network(net: Any, beside: str = "") -> nn.Module:
             where = f"its part {name!r} is" if name else "net is"
             raise OptionError(
                 f"{where} a {type(part).__name__}, which is TorchScript. "
-                "Give the torch module that it was made of; or write it with torch.jit.save, and load that with npk.load."
+                "Give the torch module that it was made of; or write it with torch.jit.save, and "
+                "load that with npk.load."
             )
     while (inner := inside(net)) is not None:
         net = inner
@@ -55,9 +60,16 @@ def as_shape(input_shape: Any) -> tuple[int, ...]:
         OptionError: it is no sequence of whole numbers from 1.
     """
     sides: list[Any] = list(input_shape) if isinstance(input_shape, tuple | list) else []
-    whole = [operator.index(side) for side in sides if hasattr(side, "__index__") and not isinstance(side, bool)]
+    whole = [
+        operator.index(side)
+        for side in sides
+        if hasattr(side, "__index__") and not isinstance(side, bool)
+    ]
     if not whole or len(whole) != len(sides) or min(whole) < 1:
-        raise OptionError(f"input_shape is {input_shape!r}. Give the shape of one sample, such as (784,) or (3, 32, 32).")
+        raise OptionError(
+            f"input_shape is {input_shape!r}. Give the shape of one sample, such as "
+            f"(784,) or (3, 32, 32)."
+        )
     return tuple(whole)
 
 
@@ -95,9 +107,13 @@ def only_tensor(result: Any) -> torch.Tensor:
     """
     found = tensors_in(result)
     if not found:
-        raise UnsupportedGraphError(f"the network returns a {type(result).__name__} with no tensor in it. Have its forward return one.")
+        raise UnsupportedGraphError(
+            f"the network returns a {type(result).__name__} with no tensor "
+            f"in it. Have its forward return one."
+        )
     if len(found) > 1:
         raise UnsupportedGraphError(
-            f"the network returns {len(found)} values; npk reads one. Choose one: npk.choose_output(net, NAME) or --output NAME."
+            f"the network returns {len(found)} values; npk reads one. Choose one: "
+            f"npk.choose_output(net, NAME) or --output NAME."
         )
     return found[0]

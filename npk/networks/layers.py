@@ -1,7 +1,7 @@
 """Layer descriptions: linear operators, and the gate points between them.
 
-One description serves every kind of network. A plain network (``dnn``) puts a ReLU at each gate point; gated networks walk the same
-description twice, once for the gates and once for the values.
+One description serves every kind of network. A plain network (``dnn``) puts a ReLU at each gate
+point; gated networks walk the same description twice, once for the gates and once for the values.
 """
 
 import dataclasses
@@ -41,7 +41,9 @@ class Norm:
 
 @dataclasses.dataclass(frozen=True)
 class GatePoint:
-    """Where a gate acts; ``shape`` is that of the pre-activation, channels first, without the batch."""
+    """Where a gate acts; ``shape`` is that of the pre-activation, channels first, without the
+    batch.
+    """
 
     shape: tuple[int, ...]
 
@@ -86,20 +88,26 @@ def gate_points(layers: Layers) -> Iterator[GatePoint]:
 
 
 def up_to_last_gate(layers: Layers) -> Layers:
-    """The layers that a gating network needs: every architecture has a gate point of its own after the last skip."""
+    """The layers that a gating network needs: every architecture has a gate point of its own after
+    the last skip.
+    """
     last = max((i for i, layer in enumerate(layers) if isinstance(layer, GatePoint)), default=-1)
     return layers[: last + 1]
 
 
 def without_first_norm(layers: Layers) -> Layers:
-    """The layers without the first batch norm, which would divide by the variance of a constant when all samples are ones."""
+    """The layers without the first batch norm, which would divide by the variance of a constant
+    when all samples are ones.
+    """
     first = next((i for i, layer in enumerate(layers) if isinstance(layer, Norm)), len(layers))
     return layers[:first] + layers[first + 1 :]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Reach:
-    """What one position of the current grid sees of the input: ``kernel`` pixels a side, ``stride`` apart, ``padding`` beyond the edge."""
+    """What one position of the current grid sees of the input: ``kernel`` pixels a side, ``stride``
+    apart, ``padding`` beyond the edge.
+    """
 
     kernel: int = 1
     stride: int = 1
@@ -119,23 +127,37 @@ class _Reach:
         return self
 
     def _grown(self, kernel: int, stride: int, padding: int, circular: bool) -> "_Reach":
-        grown = self.kernel + (kernel - 1) * self.stride, self.stride * stride, self.padding + padding * self.stride
-        return dataclasses.replace(self, kernel=grown[0], stride=grown[1], padding=grown[2], circular=circular)
+        grown = (
+            self.kernel + (kernel - 1) * self.stride,
+            self.stride * stride,
+            self.padding + padding * self.stride,
+        )
+        return dataclasses.replace(
+            self, kernel=grown[0], stride=grown[1], padding=grown[2], circular=circular
+        )
 
 
 def shallow_maps(layers: Layers, shape: Sequence[int]) -> list[Layers]:
-    """For each gate point the layers of one linear map from the input to its pre-activation (DLGN-SF)."""
+    """For each gate point the layers of one linear map from the input to its pre-activation
+    (DLGN-SF).
+    """
     found: list[Layers] = []
     _collect_maps(layers, tuple(shape), _Reach(), found)
     return found
 
 
-def _collect_maps(layers: Layers, shape: tuple[int, ...], reach: _Reach, found: list[Layers]) -> _Reach:
+def _collect_maps(
+    layers: Layers, shape: tuple[int, ...], reach: _Reach, found: list[Layers]
+) -> _Reach:
     norm: tuple[Norm, ...] = ()
     bias = False
     for layer in layers:
         if isinstance(layer, Skip):
-            reach, norm, bias = _collect_maps(layer.body, shape, reach, found), (), _biased(layer.body)
+            reach, norm, bias = (
+                _collect_maps(layer.body, shape, reach, found),
+                (),
+                _biased(layer.body),
+            )
         elif isinstance(layer, GatePoint):
             found.append((*_one_map(shape, layer.shape, reach, bias), *norm))
         elif isinstance(layer, Norm):
@@ -156,7 +178,10 @@ def _one_map(shape: tuple[int, ...], target: tuple[int, ...], reach: _Reach, bia
         before: Layers = (GlobalPool(),) if pooled else (Flatten(),)
         return (*before, Linear(shape[0] if pooled else math.prod(shape), target[0], bias))
     # the kernel need not go round a torus of any size more than once, it would see nothing new
-    spare = [max(0, reach.kernel - s - (reach.kernel - s) % 2) if reach.circular else 0 for s in shape[1:]]
+    spare = [
+        max(0, reach.kernel - s - (reach.kernel - s) % 2) if reach.circular else 0
+        for s in shape[1:]
+    ]
     kernel = reach.kernel - spare[0], reach.kernel - spare[1]
     padding = reach.padding - spare[0] // 2, reach.padding - spare[1] // 2
     return (Conv(shape[0], target[0], kernel, reach.stride, padding, reach.circular, bias),)

@@ -1,7 +1,9 @@
-"""Torch in a thread of its own, where nothing holds that the caller has set in his; and nothing that he sees is redirected.
+"""Torch in a thread of its own, where nothing holds that the caller has set in his; and nothing
+that he sees is redirected.
 
-Modes of gradients and inference, autocast, a default device and modes that intercept functions belong to a thread: a new one has none of
-them. Warnings and torch's log are held back by filters that look at the thread.
+Modes of gradients and inference, autocast, a default device and modes that intercept functions
+belong to a thread: a new one has none of them. Warnings and torch's log are held back by filters
+that look at the thread.
 """
 
 import contextlib
@@ -39,7 +41,9 @@ if hasattr(os, "register_at_fork"):
 
 @contextlib.contextmanager
 def thread_of_its_own() -> Iterator[Callable[..., Any]]:
-    """A quiet thread for torch, with gradients off and on the caller's CUDA stream: gives a function that calls others there."""
+    """A quiet thread for torch, with gradients off and on the caller's CUDA stream: gives a
+    function that calls others there.
+    """
     context, stream = contextvars.copy_context(), _stream()
     with ThreadPoolExecutor(1, thread_name_prefix="npk") as pool:
 
@@ -64,16 +68,26 @@ def apart(function: Callable[..., R], *arguments: Any) -> R:
 
 
 def _stream() -> Any:
-    return torch.cuda.current_stream() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
+    return (
+        torch.cuda.current_stream()
+        if torch.cuda.is_available() and torch.cuda.is_initialized()
+        else None
+    )
 
 
 def _alone(stream: Any, function: Callable[..., R], arguments: tuple) -> R:
-    with torch.no_grad(), _without_warnings(), torch.cuda.stream(stream) if stream is not None else contextlib.nullcontext():
+    with (
+        torch.no_grad(),
+        _without_warnings(),
+        torch.cuda.stream(stream) if stream is not None else contextlib.nullcontext(),
+    ):
         return function(*arguments)
 
 
 class _HereOnly:
-    """The pattern of a filter of warnings that fits in quiet threads only, and a filter of handlers that stops torch's log there."""
+    """The pattern of a filter of warnings that fits in quiet threads only, and a filter of handlers
+    that stops torch's log there.
+    """
 
     def match(self, _text: str) -> bool:
         return threading.get_ident() in _quiet
@@ -108,7 +122,9 @@ def _without_warnings() -> Iterator[None]:
 
 @contextlib.contextmanager
 def alone_with_torch() -> Iterator[None]:
-    """While torch is changed for all threads: one at a time, without its warnings and log, and with all random states as they were."""
+    """While torch is changed for all threads: one at a time, without its warnings and log, and with
+    all random states as they were.
+    """
     with _tracing, _without_warnings(), _random_states_kept():
         handlers = _handlers()
         for handler in handlers:
@@ -122,8 +138,18 @@ def alone_with_torch() -> Iterator[None]:
 
 def _handlers() -> list[logging.Handler]:
     """All that may show a record of torch."""
-    loggers = [logging.root, *(logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name.split(".")[0] == "torch")]
-    return [*(handler for logger in loggers for handler in logger.handlers), *([logging.lastResort] if logging.lastResort else [])]
+    loggers = [
+        logging.root,
+        *(
+            logging.getLogger(name)
+            for name in list(logging.root.manager.loggerDict)
+            if name.split(".")[0] == "torch"
+        ),
+    ]
+    return [
+        *(handler for logger in loggers for handler in logger.handlers),
+        *([logging.lastResort] if logging.lastResort else []),
+    ]
 
 
 @contextlib.contextmanager

@@ -14,7 +14,9 @@ _VALUES_ARE_TAKEN = ("numpy", "tensor subclass", "data pointer", "faketensor", "
 
 
 def of_inputs(net: nn.Module) -> str | None:
-    """What is wrong with the arguments of a network's ``forward``, if it cannot be called with samples alone."""
+    """What is wrong with the arguments of a network's ``forward``, if it cannot be called with
+    samples alone.
+    """
     try:
         signature = inspect.signature(net.forward)
     except (TypeError, ValueError):
@@ -22,8 +24,15 @@ def of_inputs(net: nn.Module) -> str | None:
     try:
         signature.bind(None)
     except TypeError:
-        needed = [p for p in signature.parameters.values() if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-        names = " and ".join(p.name + " (by name only)" * (p.kind is p.KEYWORD_ONLY) for p in needed) or "nothing"
+        needed = [
+            p
+            for p in signature.parameters.values()
+            if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        ]
+        names = (
+            " and ".join(p.name + " (by name only)" * (p.kind is p.KEYWORD_ONLY) for p in needed)
+            or "nothing"
+        )
         return (
             f"forward of {type(net).__name__} takes {names}; npk reads networks of one input. "
             "Wrap it in a module whose forward takes the samples alone."
@@ -33,11 +42,20 @@ def of_inputs(net: nn.Module) -> str | None:
 
 def of_forward(net: nn.Module, example: torch.Tensor, error: Exception) -> NpkError:
     """The error for a network that failed on samples of a shape."""
-    kind = "" if isinstance(error, (RuntimeError, ValueError, IndexError)) else f"{type(error).__name__}: "
-    about = f"{type(net).__name__} does not accept samples of shape {tuple(example.shape[1:])}: {kind}{_first_line(error)}{_at(error)}."
+    kind = (
+        ""
+        if isinstance(error, (RuntimeError, ValueError, IndexError))
+        else f"{type(error).__name__}: "
+    )
+    about = (
+        f"{type(net).__name__} does not accept samples of shape {tuple(example.shape[1:])}: "
+        f"{kind}{_first_line(error)}{_at(error)}."
+    )
     if isinstance(error, _OF_SHAPES) and not isinstance(error, NotImplementedError):
         return ShapeError(f"{about} Give X the shape the network was made for.")
-    return UnsupportedGraphError(f"{about} Mend its forward, or give X the shape the network was made for.")
+    return UnsupportedGraphError(
+        f"{about} Mend its forward, or give X the shape the network was made for."
+    )
 
 
 def of_tracing(net: nn.Module, error: Exception, fixed: list[str]) -> str:
@@ -57,33 +75,48 @@ def of_tracing(net: nn.Module, error: Exception, fixed: list[str]) -> str:
     if any(word in text.lower() for word in _VALUES_ARE_TAKEN) and at:
         return (
             f"{name} takes values out of torch{at}: {text}. "
-            "Compute with torch alone: NumPy, Python's math, .data_ptr() and the like cannot be traced."
+            "Compute with torch alone: NumPy, Python's math, .data_ptr() and the like cannot be "
+            "traced."
         )
-    return f"torch.export cannot trace {name}{at}: {text}. While a network is traced its tensors have shapes, and no values."
+    return (
+        f"torch.export cannot trace {name}{at}: {text}. While a network is traced its tensors "
+        f"have shapes, and no values."
+    )
 
 
 def _of_batch_size(name: str, constant: bool, at: str) -> str:
     if constant:
         return (
-            f"{name} makes a plain number of the batch size{at}, as len(x), int(x.size(0)) and loops over x do. "
+            f"{name} makes a plain number of the batch size{at}, as len(x), int(x.size(0)) and "
+            f"loops over x do. "
             "Write x.shape[0] for it, and x.flatten(1) for x.view(len(x), -1)."
         )
-    return f"{name} does something else for some batch sizes{at}. Have it depend on the shape of a sample alone."
+    return (
+        f"{name} does something else for some batch sizes{at}. Have it depend on the shape of "
+        f"a "
+        f"sample alone."
+    )
 
 
 def of_values(name: str, at: str) -> str:
     """What to say of a network whose numbers or control flow depend on the values of its samples."""
     return (
-        f"{name} makes a number of the values of its samples, or decides by them{at}, so its paths are not those of one network. "
-        "Leave .item(), float(...) and if out of its forward, or have them depend on the shape of a sample alone."
+        f"{name} makes a number of the values of its samples, or decides by them{at}, so its paths "
+        f"are not those of one network. "
+        "Leave .item(), float(...) and if out of its forward, or have them depend on the shape of "
+        "a sample alone."
     )
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or "no reason given").splitlines()[0].split(". ")[0].rstrip(".")[:300]
+    return (
+        (str(error).strip() or "no reason given").splitlines()[0].split(". ")[0].rstrip(".")[:300]
+    )
 
 
 def _at(error: Exception) -> str:
     """The last line of the network's own code on the way to an error."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_users(frame.filename)]
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if is_users(frame.filename)
+    ]
     return f" ({place(frames[-1].filename, frames[-1].lineno)})" if frames else ""

@@ -1,4 +1,6 @@
-"""The trace of a network as it is now: made anew when the network, or the shape of its samples, is not what it was."""
+"""The trace of a network as it is now: made anew when the network, or the shape of its samples, is
+not what it was.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -17,7 +19,8 @@ class CurrentTrace:
 
     def __init__(self, net: "torch.nn.Module") -> None:
         self.net = net
-        self._kept: tuple[Trace, list] | None = None  # and the state of the network that it rests on
+        # and the state of the network that it rests on
+        self._kept: tuple[Trace, list] | None = None
 
     def of(self, input_shape: tuple[int, ...]) -> "Trace":
         """The trace for samples of a shape.
@@ -32,8 +35,11 @@ class CurrentTrace:
 
         if self._kept is not None:
             trace, state = self._kept
-            if trace.graph.input_shape == input_shape and apart(lambda: trace.holds() and state == state_of(self.net)):
+            if trace.graph.input_shape == input_shape and apart(
+                lambda: trace.holds() and state == state_of(self.net)
+            ):
                 return trace
         trace = trace_network(self.net, input_shape)
-        self._kept = trace, apart(state_of, self.net)  # behind the trace: a network may keep what its forward made
+        # behind the trace: a network may keep what its forward made
+        self._kept = trace, apart(state_of, self.net)
         return trace

@@ -1,4 +1,6 @@
-"""What a node of an exported program says about itself: operator, shape, module, source line, arguments."""
+"""What a node of an exported program says about itself: operator, shape, module, source line,
+arguments.
+"""
 
 import re
 from pathlib import Path
@@ -11,17 +13,23 @@ _TRACERS = [Path(__file__).with_name(f"{name}.py") for name in ("apart", "export
 
 
 def name_of(node: fx.Node) -> str:
-    """Operator name without overload, and without namespace where it is torch's or npk's: aten.conv2d.padding -> conv2d."""
+    """Operator name without overload, and without namespace where it is torch's or npk's:
+    aten.conv2d.padding -> conv2d.
+    """
     if node.op != "call_function":
         return node.op
-    name = str(getattr(node.target, "_opname", None) or getattr(node.target, "__name__", node.target)).split(".")[0]
+    name = str(
+        getattr(node.target, "_opname", None) or getattr(node.target, "__name__", node.target)
+    ).split(".")[0]
     namespace = getattr(node.target, "namespace", "aten")
     return name if namespace in ("aten", "npk") else f"{namespace}::{name}"
 
 
 def is_tensor(node: object) -> bool:
     """Whether an argument is a tensor that the program computes or holds."""
-    return isinstance(node, fx.Node) and (node.op == "get_attr" or isinstance(node.meta.get("val"), torch.Tensor | list | tuple))
+    return isinstance(node, fx.Node) and (
+        node.op == "get_attr" or isinstance(node.meta.get("val"), torch.Tensor | list | tuple)
+    )
 
 
 def shape_of(node: fx.Node) -> tuple[int, ...]:
@@ -38,7 +46,11 @@ def is_batched(node: fx.Node) -> bool:
     """Whether the first axis of the (first) result, and no other, has the length of the batch."""
     batch = str(next(n for n in node.graph.nodes if n.op == "placeholder").meta["val"].shape[0])
     sides = _first_value(node).shape
-    return len(sides) > 0 and str(sides[0]) == batch and all(isinstance(side, int) for side in sides[1:])
+    return (
+        len(sides) > 0
+        and str(sides[0]) == batch
+        and all(isinstance(side, int) for side in sides[1:])
+    )
 
 
 def is_led(node: fx.Node) -> bool:
@@ -57,7 +69,12 @@ def module_of(node: fx.Node) -> str:
 
 def source_of(node: fx.Node) -> str:
     """File and line of the user's call, or of the module's own code."""
-    frames = re.findall(r'^\s*File "?([^"\n]+?)"?, line (\d+)', node.meta.get("stack_trace") or "", re.MULTILINE)
+    frames = re.findall(
+        r'^\s*File "?([^"\n]+?)"?, line '
+        r"(\d+)",
+        node.meta.get("stack_trace") or "",
+        re.MULTILINE,
+    )
     frames = [(file, int(line)) for file, line in frames if Path(file) not in _TRACERS]
     own = [(file, line) for file, line in frames if is_users(file)] or frames
     return place(*own[-1]) if own else node.name
@@ -65,7 +82,11 @@ def source_of(node: fx.Node) -> str:
 
 def is_users(file: str) -> bool:
     """Whether a file is the network's own code: not torch's, and not npk's that runs it."""
-    return "/torch/" not in Path(file).as_posix() and Path(file) not in _TRACERS and "concurrent/futures" not in file
+    return (
+        "/torch/" not in Path(file).as_posix()
+        and Path(file) not in _TRACERS
+        and "concurrent/futures" not in file
+    )
 
 
 def place(file: str, line: int | None) -> str:
@@ -76,7 +97,10 @@ def place(file: str, line: int | None) -> str:
 def arguments(node: fx.Node, *defaults: tuple[str, Any]) -> list[Any]:
     """Arguments after the first by the operator's own names, with defaults."""
     given = list(node.args[1:])
-    return [given[i] if i < len(given) else node.kwargs.get(name, default) for i, (name, default) in enumerate(defaults)]
+    return [
+        given[i] if i < len(given) else node.kwargs.get(name, default)
+        for i, (name, default) in enumerate(defaults)
+    ]
 
 
 def spread(value: Any, rank: int) -> tuple[int, ...]:

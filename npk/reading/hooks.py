@@ -1,4 +1,6 @@
-"""Hooks of a network that is traced: those that only look are left out, those that change what it computes belong to it."""
+"""Hooks of a network that is traced: those that only look are left out, those that change what it
+computes belong to it.
+"""
 
 import contextlib
 import dataclasses
@@ -24,10 +26,12 @@ class _Hook:
 
 
 class Hooks:
-    """The hooks on the modules of a copied network, and those on all modules; the copy calls them by way of this.
+    """The hooks on the modules of a copied network, and those on all modules; the copy calls them
+    by way of this.
 
     Args:
-        net: the copy, whose modules are given their calls. Hooks that ``forward`` puts on them are called, too.
+        net: the copy, whose modules are given their calls. Hooks that ``forward`` puts on them are
+            called, too.
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -38,21 +42,31 @@ class Hooks:
                 self._take(part)
 
     def _take(self, part: nn.Module) -> None:
-        before = self._of(everywhere._global_forward_pre_hooks, {}) + self._of(part._forward_pre_hooks, part._forward_pre_hooks_with_kwargs)
-        after = self._of(everywhere._global_forward_hooks, everywhere._global_forward_hooks_with_kwargs) + self._of(
-            part._forward_hooks, part._forward_hooks_with_kwargs
+        before = self._of(everywhere._global_forward_pre_hooks, {}) + self._of(
+            part._forward_pre_hooks, part._forward_pre_hooks_with_kwargs
         )
-        if before or after or everywhere._global_backward_hooks or everywhere._global_backward_pre_hooks:
+        after = self._of(
+            everywhere._global_forward_hooks, everywhere._global_forward_hooks_with_kwargs
+        ) + self._of(part._forward_hooks, part._forward_hooks_with_kwargs)
+        if (
+            before
+            or after
+            or everywhere._global_backward_hooks
+            or everywhere._global_backward_pre_hooks
+        ):
             self.all += before + after
             part._forward_pre_hooks.clear()
             part._forward_hooks.clear()
-            part._compiled_call_impl = functools.partial(self._call, part, before, after)  # what __call__ calls first, if it is there
+            # what __call__ calls first, if it is there
+            part._compiled_call_impl = functools.partial(self._call, part, before, after)
 
     @staticmethod
     def _of(hooks: dict, with_kwargs: dict) -> list[_Hook]:
         return [_Hook(function, key in with_kwargs) for key, function in hooks.items()]
 
-    def _call(self, part: nn.Module, before: list[_Hook], after: list[_Hook], *args: Any, **kwargs: Any) -> Any:
+    def _call(
+        self, part: nn.Module, before: list[_Hook], after: list[_Hook], *args: Any, **kwargs: Any
+    ) -> Any:
         for hook in self._called(before):
             given = (args, kwargs) if hook.with_kwargs else (args,)
             answer = _watched(hook, part, given, [args, *kwargs.values()])
@@ -77,8 +91,11 @@ class Hooks:
         for hook, known in zip(self.all, other.all, strict=True):
             hook.changes = known.changes
 
-    def leave_out_lookers(self, net: nn.Module, anew: Callable[[], nn.Module], example: torch.Tensor) -> None:
-        """From now on call only the hooks that change something; all of them, where the network gives other values without the others.
+    def leave_out_lookers(
+        self, net: nn.Module, anew: Callable[[], nn.Module], example: torch.Tensor
+    ) -> None:
+        """From now on call only the hooks that change something; all of them, where the network
+        gives other values without the others.
 
         Args:
             net: the copy, which has been run already.
@@ -100,7 +117,9 @@ class Hooks:
 
 @contextlib.contextmanager
 def not_called_here() -> Iterator[None]:
-    """Hooks on all modules are not called in this thread: torch.export has modules of its own, with tensors of the tracer."""
+    """Hooks on all modules are not called in this thread: torch.export has modules of its own, with
+    tensors of the tracer.
+    """
     me, put = threading.get_ident(), []
     for hooks in (everywhere._global_forward_pre_hooks, everywhere._global_forward_hooks):
         for key, function in list(hooks.items()):
@@ -119,16 +138,26 @@ def _elsewhere(thread: int, function: Callable[..., Any], *arguments: Any) -> An
 
 
 def _watched(hook: _Hook, part: nn.Module, given: tuple, seen: list[Any]) -> Any:
-    """Call a hook, and see whether it answers, writes into a tensor or sets something on the module."""
+    """Call a hook, and see whether it answers, writes into a tensor or sets something on the
+    module.
+    """
     tensors = tensors_in(seen)
     before = _state(part), [tensor._version for tensor in tensors]
     answer = hook.function(part, *given)
-    hook.changes |= answer is not None or before != (_state(part), [tensor._version for tensor in tensors])
+    hook.changes |= answer is not None or before != (
+        _state(part),
+        [tensor._version for tensor in tensors],
+    )
     return answer
 
 
 def _state(part: nn.Module) -> list[tuple[str, int]]:
-    held: Iterable = [*part.__dict__.items(), *part._parameters.items(), *part._buffers.items(), *part._modules.items()]
+    held: Iterable = [
+        *part.__dict__.items(),
+        *part._parameters.items(),
+        *part._buffers.items(),
+        *part._modules.items(),
+    ]
     return [(name, id(value)) for name, value in held]
 
 

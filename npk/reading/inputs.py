@@ -26,7 +26,8 @@ def trace_for(net: "torch.nn.Module", X: "np.ndarray") -> "Trace":
         The trace.
 
     Raises:
-        ShapeError: the network does not take samples of that shape; the message says what to do where that is known.
+        ShapeError: the network does not take samples of that shape; the message says what to do
+            where that is known.
         UnsupportedGraphError: the network's paths are not wholly understood.
     """
     from npk.reading.tracing import trace_network
@@ -37,7 +38,8 @@ def trace_for(net: "torch.nn.Module", X: "np.ndarray") -> "Trace":
 
 @contextlib.contextmanager
 def shape_explained(net: object, shape: Shape) -> Iterator[None]:
-    """Tell what to do with samples whose shape the block refuses, where a network takes them in another one.
+    """Tell what to do with samples whose shape the block refuses, where a network takes them in
+    another one.
 
     Args:
         net: a network in eval mode.

@@ -1,4 +1,6 @@
-"""Tensors that lie in one memory: two objects over the same numbers are one weight, however many layers call it their own."""
+"""Tensors that lie in one memory: two objects over the same numbers are one weight, however many
+layers call it their own.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -10,7 +12,8 @@ from npk.graph.node import PathNode
 
 
 def refuse_shared_memory(nodes: Sequence[PathNode], tensor: Callable[[str], torch.Tensor]) -> None:
-    """See that weights which are not one have no number in common: a transposed, sliced or expanded view of another one does.
+    """See that weights which are not one have no number in common: a transposed, sliced or expanded
+    view of another one does.
 
     Args:
         nodes: of the path graph.
@@ -34,13 +37,16 @@ def refuse_shared_memory(nodes: Sequence[PathNode], tensor: Callable[[str], torc
     for pair in overlapping({name: tensor(name) for name in first}):
         one, two = sorted(pair, key=order.index)
         raise UnsupportedGraphError(
-            f"node {first[two].name} ({first[two].source}): parameters {one} and {two} have numbers of one memory in common (views of "
-            "one tensor), so the weights of the two layers are not independent. Give the layers weights of their own."
+            f"node {first[two].name} ({first[two].source}): parameters {one} and {two} have "
+            f"numbers of one memory in common (views of "
+            "one tensor), so the weights of the two layers are not independent. Give the layers "
+            "weights of their own."
         )
 
 
 def is_one(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether two tensors are one object, or show the same memory in the same way: what is written into one is in the other.
+    """Whether two tensors are one object, or show the same memory in the same way: what is written
+    into one is in the other.
 
     Args:
         a: a tensor.
@@ -52,7 +58,12 @@ def is_one(a: torch.Tensor, b: torch.Tensor) -> bool:
     if a is b:
         return True
     here, there = _span(a), _span(b)
-    return here is not None and here == there and a.dtype == b.dtype and (a.shape, a.stride()) == (b.shape, b.stride())
+    return (
+        here is not None
+        and here == there
+        and a.dtype == b.dtype
+        and (a.shape, a.stride()) == (b.shape, b.stride())
+    )
 
 
 def overlapping(tensors: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, str]]:
@@ -65,10 +76,15 @@ def overlapping(tensors: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, str]
         The names of a pair, in the order of their places.
     """
     placed = sorted((span, name) for name, tensor in tensors.items() if (span := _span(tensor)))
-    reaching: list[tuple[tuple[str, int, int], str]] = []  # that end behind the place that is looked at
+    # that end behind the place that is looked at
+    reaching: list[tuple[tuple[str, int, int], str]] = []
     for span, name in placed:
         reaching = [other for other in reaching if other[0][0] == span[0] and other[0][2] > span[1]]
-        yield from ((other, name) for _, other in reaching if _have_common_bytes(tensors[other], tensors[name]))
+        yield from (
+            (other, name)
+            for _, other in reaching
+            if _have_common_bytes(tensors[other], tensors[name])
+        )
         reaching.append((span, name))
 
 
@@ -76,7 +92,9 @@ def repeats_itself(tensor: torch.Tensor) -> bool:
     """Whether several elements of a tensor are one number in memory, as in one that was expanded."""
     if _span(tensor) is None:
         return False
-    steps = sorted((step, size) for step, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1)
+    steps = sorted(
+        (step, size) for step, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1
+    )
     reach = 1
     for step, size in steps:
         if step < reach:
@@ -86,19 +104,25 @@ def repeats_itself(tensor: torch.Tensor) -> bool:
 
 
 def _span(tensor: torch.Tensor) -> tuple[str, int, int] | None:
-    """Device, and address of the first byte and of that behind the last; ``None``: no memory of its own that could be shared."""
+    """Device, and address of the first byte and of that behind the last; ``None``: no memory of its
+    own that could be shared.
+    """
     try:
         first = tensor.data_ptr() if tensor.layout == torch.strided else 0
     except RuntimeError:  # fake and functional tensors have no address
         first = 0
     if not first or not tensor.numel():
         return None
-    length = sum(step * (size - 1) for step, size in zip(tensor.stride(), tensor.shape, strict=True)) + 1
+    length = (
+        sum(step * (size - 1) for step, size in zip(tensor.stride(), tensor.shape, strict=True)) + 1
+    )
     return str(tensor.device), first, first + length * tensor.element_size()
 
 
 def _have_common_bytes(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether two tensors whose spans overlap have an element in common: rows and columns of one matrix may lie between each other."""
+    """Whether two tensors whose spans overlap have an element in common: rows and columns of one
+    matrix may lie between each other.
+    """
     if a.is_contiguous() and b.is_contiguous():
         return True
     item = max(a.element_size(), b.element_size())

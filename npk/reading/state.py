@@ -1,6 +1,8 @@
-"""What a trace rests on: the modules of a network, their modes and attributes, and where its tensors lie. If it changes, it is traced anew.
+"""What a trace rests on: the modules of a network, their modes and attributes, and where its
+tensors lie. If it changes, it is traced anew.
 
-Weights may change in place, since the traced program reads the same memory; of the values that the path graph has read there are copies.
+Weights may change in place, since the traced program reads the same memory; of the values that the
+path graph has read there are copies.
 """
 
 from collections.abc import Mapping
@@ -14,7 +16,9 @@ _DEEPEST = 4  # lists in lists that are looked into
 
 
 class _Same:
-    """An object that is equal to itself alone; it is kept, so that no other one takes its place in memory."""
+    """An object that is equal to itself alone; it is kept, so that no other one takes its place in
+    memory.
+    """
 
     __slots__ = ("held",)
 
@@ -28,7 +32,8 @@ class _Same:
 
 
 def state_of(net: torch.nn.Module) -> list[Any]:
-    """Modules, modes, attributes and places of tensors: equal as long as a network is traced to the same program.
+    """Modules, modes, attributes and places of tensors: equal as long as a network is traced to the
+    same program.
 
     Args:
         net: any module.
@@ -57,22 +62,33 @@ def _facts(module: torch.nn.Module) -> list[Any]:
     for name, value in vars(module).items():
         if name in ("_parameters", "_buffers", "_modules"):
             facts += [(key, _frozen(held)) for key, held in value.items()]
-        elif not (name.startswith("_") and isinstance(value, Mapping) and not value):  # empty tables of hooks
+        # empty tables of hooks
+        elif not (name.startswith("_") and isinstance(value, Mapping) and not value):
             facts.append((name, _frozen(value)))
     return facts
 
 
 def _frozen(value: object, deep: int = 0) -> object:
-    """A value that stays as it is while the original is changed; of objects that are not looked into, which one it is."""
+    """A value that stays as it is while the original is changed; of objects that are not looked
+    into, which one it is.
+    """
     if isinstance(value, _PLAIN):
         return type(value).__name__, repr(value)  # 1 and True differ, NaN is itself
     if isinstance(value, torch.Tensor):
         strided = value.layout == torch.strided
-        return _Same(value), value.data_ptr() if strided else 0, value.shape, value.stride() if strided else (), value.dtype
+        return (
+            _Same(value),
+            value.data_ptr() if strided else 0,
+            value.shape,
+            value.stride() if strided else (),
+            value.dtype,
+        )
     if isinstance(value, np.ndarray) and value.dtype != object:
         return value.dtype.str, value.shape, value.tobytes()
     if isinstance(value, list | tuple) and deep < _DEEPEST:
         return type(value).__name__, [_frozen(item, deep + 1) for item in value]
     if isinstance(value, Mapping) and deep < _DEEPEST:
-        return type(value).__name__, [(repr(key), _frozen(item, deep + 1)) for key, item in value.items()]
+        return type(value).__name__, [
+            (repr(key), _frozen(item, deep + 1)) for key, item in value.items()
+        ]
     return _Same(value)

@@ -1,8 +1,10 @@
 """Where the units of a traced value are.
 
-torch moves values about: views, permutations, slices, concatenations. None of it changes a path, so none of it is an operator of the path
-graph. A layout remembers instead which unit of which path node stands behind each element of a tensor. Only where an operator needs
-channels and positions in their places does a rearrangement enter the graph, cut into rectangles of channels and positions.
+torch moves values about: views, permutations, slices, concatenations. None of it changes a path, so
+    none of it is an operator of the path
+graph. A layout remembers instead which unit of which path node stands behind each element of a
+tensor. Only where an operator needs channels and positions in their places does a rearrangement
+enter the graph, cut into rectangles of channels and positions.
 """
 
 import math
@@ -19,7 +21,8 @@ from npk.graph.operators import Part
 class Layout:
     """The units behind a tensor of shape ``shape`` (without the batch axis).
 
-    ``units``: number + 1 of the unit behind each element, 0 for a zero; the units of the sources are numbered one source after the other,
+    ``units``: number + 1 of the unit behind each element, 0 for a zero; the units of the sources
+        are numbered one source after the other,
     each in order (channel, position). ``None``: the units of the one source in this order.
     """
 
@@ -35,7 +38,11 @@ class Layout:
     @cached_property
     def numbers(self) -> np.ndarray:
         """``units``, written out."""
-        return np.arange(1, math.prod(self.shape) + 1).reshape(self.shape) if self.units is None else self.units
+        return (
+            np.arange(1, math.prod(self.shape) + 1).reshape(self.shape)
+            if self.units is None
+            else self.units
+        )
 
     @cached_property
     def firsts(self) -> np.ndarray:
@@ -53,15 +60,21 @@ class Layout:
         """Whether each unit of one source stands behind exactly one element."""
         if len(self.sources) != 1 or math.prod(self.shape) != self.firsts[-1]:
             return False
-        return self.units is None or bool((np.bincount(self.units.reshape(-1), minlength=self.firsts[-1] + 1)[1:] == 1).all())
+        return self.units is None or bool(
+            (np.bincount(self.units.reshape(-1), minlength=self.firsts[-1] + 1)[1:] == 1).all()
+        )
 
     def elements(self) -> np.ndarray | None:
-        """Flat element behind which each unit of the one source stands; ``None``: its own number. The layout must be whole."""
+        """Flat element behind which each unit of the one source stands; ``None``: its own number.
+        The layout must be whole.
+        """
         return None if self.units is None else np.argsort(self.units.reshape(-1), kind="stable")
 
     def has_units_of(self, other: "Layout") -> bool:
         """Whether the numbers are equal."""
-        return self.shape == other.shape and (self.units is other.units or np.array_equal(self.numbers, other.numbers))
+        return self.shape == other.shape and (
+            self.units is other.units or np.array_equal(self.numbers, other.numbers)
+        )
 
     def has_channels_first(self) -> bool:
         """Whether each index of the first axis shows one channel of one source, or zeros."""
@@ -69,7 +82,10 @@ class Layout:
             return True
         rows = self.numbers.reshape(self.shape[0] if self.shape else 1, -1)
         starts = np.concatenate(
-            [first + 1 + np.arange(s.channels) * s.positions for s, first in zip(self.sources, self.firsts, strict=False)]
+            [
+                first + 1 + np.arange(s.channels) * s.positions
+                for s, first in zip(self.sources, self.firsts, strict=False)
+            ]
         )
         channel = np.searchsorted(starts, rows, side="right")
         shown = np.where(rows > 0, channel, 0)
@@ -91,17 +107,31 @@ class Layout:
 
     def broadcast(self, shape: tuple[int, ...]) -> "Layout":
         """The layout of the tensor broadcast to a shape."""
-        return self if shape == self.shape else self.with_units(np.ascontiguousarray(np.broadcast_to(self.numbers, shape)))
+        return (
+            self
+            if shape == self.shape
+            else self.with_units(np.ascontiguousarray(np.broadcast_to(self.numbers, shape)))
+        )
 
 
 def joined(layouts: "list[Layout]") -> tuple[tuple[PathNode, ...], list[np.ndarray]]:
     """Several layouts with their units numbered over all their sources, each source once."""
-    sources = tuple({source.name: source for layout in layouts for source in layout.sources}.values())
-    first = dict(zip((s.name for s in sources), np.cumsum([0, *(math.prod(s.shape) for s in sources)]), strict=False))
+    sources = tuple(
+        {source.name: source for layout in layouts for source in layout.sources}.values()
+    )
+    first = dict(
+        zip(
+            (s.name for s in sources),
+            np.cumsum([0, *(math.prod(s.shape) for s in sources)]),
+            strict=False,
+        )
+    )
     renumbered = []
     for layout in layouts:
         table = np.zeros(layout.firsts[-1] + 1, np.int64)
-        for source, start, end in zip(layout.sources, layout.firsts, layout.firsts[1:], strict=False):
+        for source, start, end in zip(
+            layout.sources, layout.firsts, layout.firsts[1:], strict=False
+        ):
             table[start + 1 : end + 1] = np.arange(1, end - start + 1) + first[source.name]
         renumbered.append(table[layout.numbers])
     return sources, renumbered
@@ -112,10 +142,13 @@ def parts_of(layout: Layout) -> tuple[Part, ...]:
     found: dict[tuple[int, bytes], tuple[list[int], list[int], np.ndarray]] = {}
     rows = layout.numbers.reshape(layout.shape[0], -1) - 1
     source = np.searchsorted(layout.firsts, rows, side="right") - 1
-    for into, (row, sources) in enumerate(zip(rows, source, strict=True)):  # nearly always one channel of one source
+    # nearly always one channel of one source
+    for into, (row, sources) in enumerate(zip(rows, source, strict=True)):
         for number in np.unique(sources[row >= 0]):
             here = (sources == number) & (row >= 0)
-            channel, place = np.divmod(row - layout.firsts[number], layout.sources[number].positions)
+            channel, place = np.divmod(
+                row - layout.firsts[number], layout.sources[number].positions
+            )
             for c in np.unique(channel[here]):
                 taps = np.where(here & (channel == c), place, -1)
                 part = found.setdefault((int(number), taps.tobytes()), ([], [], taps))

@@ -1,7 +1,9 @@
-"""Samples of any size brought to one size, by powers of two, which change no bit of a kernel but its exponent.
+"""Samples of any size brought to one size, by powers of two, which change no bit of a kernel but
+its exponent.
 
-What every path passes equally often may be multiplied by a number of its own for each sample: the input where no path starts at a constant,
-a layer of soft gates that no skip goes around. K(x, x') is then the balanced kernel times 2**(power of x + power of x').
+What every path passes equally often may be multiplied by a number of its own for each sample: the
+input where no path starts at a constant, a layer of soft gates that no skip goes around. K(x, x')
+is then the balanced kernel times 2**(power of x + power of x').
 """
 
 from collections import Counter
@@ -25,15 +27,23 @@ Table = TypeVar("Table", GateTable, DeviceGates)
 
 @dataclass(frozen=True)
 class Balance:
-    """How often each path passes what may be multiplied: the ``input``, and soft ``gates`` by name; 0: not equally often on all paths."""
+    """How often each path passes what may be multiplied: the ``input``, and soft ``gates`` by name;
+    0: not equally often on all paths.
+    """
 
     input: int
     gates: dict[str, int]
 
     def powers_of(self, table: GateTable | DeviceGates) -> dict[str, np.ndarray]:
-        """Power of two of each sample, ``(n,)``, for what has to be multiplied; ``_INPUT`` stands for the samples."""
+        """Power of two of each sample, ``(n,)``, for what has to be multiplied; ``_INPUT`` stands
+        for the samples.
+        """
         found = {_INPUT: _powers(table.inputs)} if self.input else {}
-        found |= {name: _powers(table.entries[name].data) for name in self.gates if table.entries[name].kind == "soft"}
+        found |= {
+            name: _powers(table.entries[name].data)
+            for name in self.gates
+            if table.entries[name].kind == "soft"
+        }
         return {name: powers for name, powers in found.items() if powers.any()}
 
     def balanced(self, table: Table) -> tuple[Table, np.ndarray]:
@@ -43,7 +53,8 @@ class Balance:
             table: gates and samples.
 
         Returns:
-            The table (the same one where nothing has to be done), and the power of two of each sample, ``(n,)``.
+            The table (the same one where nothing has to be done), and the power of two of each
+            sample, ``(n,)``.
         """
         total, found = np.zeros(len(table), np.int64), self.powers_of(table)
         if not found:
@@ -76,12 +87,16 @@ def balance_of(recursion: Recursion) -> Balance:
             met = passed[step.collapse]
             uneven |= set(met) if step.bias else set()  # the constant has passed nothing
         else:
-            counts = [_met(recursion, term, passed) for term in step.terms if (term.cells >= 0).any()]
+            counts = [
+                _met(recursion, term, passed) for term in step.terms if (term.cells >= 0).any()
+            ]
             met: Counter[str] = counts[0] if counts else Counter()
             uneven |= {key for count in counts for key in {*count, *met} if count[key] != met[key]}
         passed.append(met)
     kept = {key: count for key, count in passed[-1].items() if key not in uneven}
-    return Balance(kept.pop(_INPUT, 0), {key.removeprefix("gate "): count for key, count in kept.items()})
+    return Balance(
+        kept.pop(_INPUT, 0), {key.removeprefix("gate "): count for key, count in kept.items()}
+    )
 
 
 def _met(recursion: Recursion, term: Term, passed: list[Counter[str]]) -> Counter[str]:
@@ -96,7 +111,9 @@ def _key(factor: Factor) -> str:
 
 
 def _powers(values: "np.ndarray | torch.Tensor") -> np.ndarray:
-    """Exponent of the largest value of each sample; 0 for samples of comfortable size, and for those that are all 0."""
+    """Exponent of the largest value of each sample; 0 for samples of comfortable size, and for
+    those that are all 0.
+    """
     if values.dtype in (np.uint8, np.uint64, bool):
         return np.zeros(len(values), np.int64)
     flat = values.reshape(len(values), -1)
@@ -108,7 +125,9 @@ def _powers(values: "np.ndarray | torch.Tensor") -> np.ndarray:
     return np.where((np.abs(powers) <= _COMFORTABLE) | (largest == 0), 0, powers)
 
 
-def _divided(values: "np.ndarray | torch.Tensor", powers: np.ndarray) -> "np.ndarray | torch.Tensor":
+def _divided(
+    values: "np.ndarray | torch.Tensor", powers: np.ndarray
+) -> "np.ndarray | torch.Tensor":
     """Values divided by 2**powers, sample by sample, in float64: nothing is lost."""
     shape = (-1, *[1] * (values.ndim - 1))
     if isinstance(values, np.ndarray):

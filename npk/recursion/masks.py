@@ -1,7 +1,8 @@
-"""Masks: products of gates that a term of the recursion carries, formed once a sample and never a pair.
+"""Masks: products of gates that a term of the recursion carries, formed once a sample and never a
+pair.
 
-A mask has its own list of positions. At each of them it multiplies one entry of every factor: a gate at some position, the
-indicator that a max pool chose some offset, or the input itself.
+A mask has its own list of positions. At each of them it multiplies one entry of every factor: a
+gate at some position, the indicator that a max pool chose some offset, or the input itself.
 """
 
 import functools
@@ -14,7 +15,9 @@ from npk.gates.table import GateTable, input_values, pack, unpack
 
 @dataclass(frozen=True)
 class Factor:
-    """One factor of a mask: ``kind`` is "input", "gate" or "selection"; ``name`` its entry in the gate table (or node of the input)."""
+    """One factor of a mask: ``kind`` is "input", "gate" or "selection"; ``name`` its entry in the
+    gate table (or node of the input).
+    """
 
     kind: str
     name: str
@@ -23,9 +26,11 @@ class Factor:
 
 @dataclass(frozen=True)
 class Mask:
-    """Product of factors, in segments of channels whose overlaps are taken apart (one, but for grouped layers).
+    """Product of factors, in segments of channels whose overlaps are taken apart (one, but for
+    grouped layers).
 
-    ``channels`` is ``(factors, channels)``, ``positions`` ``(factors, positions)``: where each factor is read. ``offsets``, like positions:
+    ``channels`` is ``(factors, channels)``, ``positions`` ``(factors, positions)``: where each
+    factor is read. ``offsets``, like positions:
     the offset that a selection must have chosen. ``segments``: number of channels of each segment.
     """
 
@@ -52,47 +57,80 @@ class Mask:
 
     def key(self) -> tuple:
         """Equal for equal masks."""
-        return (self.factors, self.segments, *(a.tobytes() for a in (self.channels, self.positions, self.offsets)))
+        return (
+            self.factors,
+            self.segments,
+            *(a.tobytes() for a in (self.channels, self.positions, self.offsets)),
+        )
 
     def is_hard(self, table: GateTable) -> bool:
         """Whether every value is 0 or 1, so that overlaps are counts of bits."""
-        return all(f.kind != "input" and f.slope == 0 and table.entries[f.name].kind != "soft" for f in self.factors)
+        return all(
+            f.kind != "input" and f.slope == 0 and table.entries[f.name].kind != "soft"
+            for f in self.factors
+        )
 
 
 def form_real(mask: Mask, table: GateTable, dtype: str | np.dtype = "float64") -> np.ndarray:
-    """Values of a mask, ``(n, positions, channels)``, segment after segment; multiplied in float64, then rounded to ``dtype``.
+    """Values of a mask, ``(n, positions, channels)``, segment after segment; multiplied in float64,
+    then rounded to ``dtype``.
 
     A mask that is one whole layer may come without a copy: do not write into it.
     """
     product: np.ndarray | None = None
-    for factor, channels, at, offset in zip(mask.factors, mask.channels, mask.positions, mask.offsets, strict=True):
+    for factor, channels, at, offset in zip(
+        mask.factors, mask.channels, mask.positions, mask.offsets, strict=True
+    ):
         values = _taken(_values(factor, table, at, offset), channels, axis=2)
         product = values if product is None else np.multiply(product, values, dtype=np.float64)
-    return np.ones((len(table), mask.size, mask.width), dtype) if product is None else product.astype(dtype, copy=False)
+    return (
+        np.ones((len(table), mask.size, mask.width), dtype)
+        if product is None
+        else product.astype(dtype, copy=False)
+    )
 
 
 def form_support(mask: Mask, table: GateTable) -> np.ndarray:
-    """Where a mask is other than 0, ``(n, positions, channels)`` bool: products of its factors may be too small for any number."""
+    """Where a mask is other than 0, ``(n, positions, channels)`` bool: products of its factors may
+    be too small for any number.
+    """
     found = np.ones((len(table), mask.size, mask.width), bool)
-    for factor, channels, at, offset in zip(mask.factors, mask.channels, mask.positions, mask.offsets, strict=True):
+    for factor, channels, at, offset in zip(
+        mask.factors, mask.channels, mask.positions, mask.offsets, strict=True
+    ):
         found &= _taken(_values(factor, table, at, offset), channels, axis=2) != 0
     return found
 
 
 def form_bits(mask: Mask, table: GateTable) -> np.ndarray:
-    """Values of a hard mask in packed bits, ``(n, positions, words)`` uint64, each segment in words of its own.
+    """Values of a hard mask in packed bits, ``(n, positions, words)`` uint64, each segment in words
+    of its own.
 
     A mask that is one whole layer may come without a copy: do not write into it.
     """
-    if mask.factors and len(mask.segments) == 1 and all(_is_whole(mask, k, table) for k in range(len(mask.factors))):
+    if (
+        mask.factors
+        and len(mask.segments) == 1
+        and all(_is_whole(mask, k, table) for k in range(len(mask.factors)))
+    ):
         read = zip(mask.factors, mask.positions, mask.offsets, strict=True)
-        return functools.reduce(np.bitwise_and, (_bits(factor, table, at, offset) for factor, at, offset in read))
+        return functools.reduce(
+            np.bitwise_and, (_bits(factor, table, at, offset) for factor, at, offset in read)
+        )
     values = np.ones((len(table), mask.size, mask.width), bool)
-    for factor, channels, at, offset in zip(mask.factors, mask.channels, mask.positions, mask.offsets, strict=True):
+    for factor, channels, at, offset in zip(
+        mask.factors, mask.channels, mask.positions, mask.offsets, strict=True
+    ):
         entry = table.entries[factor.name]
         data = _taken(entry.data, at, axis=1)
-        values &= _taken(unpack(data, entry.channels) if factor.kind == "gate" else data == offset[:, None], channels, axis=2)
-    return np.concatenate([pack(part) for part in np.split(values, np.cumsum(mask.segments)[:-1], axis=2)], axis=2)
+        values &= _taken(
+            unpack(data, entry.channels) if factor.kind == "gate" else data == offset[:, None],
+            channels,
+            axis=2,
+        )
+    return np.concatenate(
+        [pack(part) for part in np.split(values, np.cumsum(mask.segments)[:-1], axis=2)], axis=2
+    )
 
 
 def _is_whole(mask: Mask, number: int, table: GateTable) -> bool:

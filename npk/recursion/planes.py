@@ -1,11 +1,14 @@
 """Which pairs of positions each step must visit, in independent units.
 
-A convolution moves both positions by the same offset, so their displacement t - s stays: pairs of one displacement form a plane that
-needs no other plane. Strides discard planes, pools couple a few. Instead of a case for each, needed pairs are found backwards from the
-output, and units are the connected components of "pair needs pair". A step that sums over pairs of several displacements (any pool, a
-flatten) is a *reduction*: units below add to it one after the other, and what follows waits for it on the next level.
+A convolution moves both positions by the same offset, so their displacement t - s stays: pairs of
+one displacement form a plane that needs no other plane. Strides discard planes, pools couple a few.
+Instead of a case for each, needed pairs are found backwards from the output, and units are the
+connected components of "pair needs pair". A step that sums over pairs of several displacements (any
+pool, a flatten) is a *reduction*: units below add to it one after the other, and what follows waits
+for it on the next level.
 
-Layers of one stage look alike, so what is worked out from some pairs and some tables is kept for all: equal results are one array.
+Layers of one stage look alike, so what is worked out from some pairs and some tables is kept for
+all: equal results are one array.
 """
 
 import math
@@ -36,7 +39,8 @@ class _Once(dict[Hashable, Any]):
 
 @dataclass(frozen=True)
 class Links:
-    """Contributions of one source to one step: row i of the pairs asked for gets weight * V[source] * mask overlap(u, v).
+    """Contributions of one source to one step: row i of the pairs asked for gets weight * V[source]
+    * mask overlap(u, v).
 
     As long as the same pairs are asked for, equal arrays are one object.
     """
@@ -62,19 +66,30 @@ class Planes:
 
     @cached_property
     def pairs(self) -> tuple[np.ndarray, ...]:
-        """Needed pairs of each step as sorted numbers ``s * positions + t``; equal ones are one array."""
+        """Needed pairs of each step as sorted numbers ``s * positions + t``; equal ones are one
+        array.
+        """
         steps, once = self.recursion.steps, _Once()
-        needs: list[dict[int, np.ndarray]] = [{} for _ in steps]  # what later steps need, each list but once
+        # what later steps need, each list but once
+        needs: list[dict[int, np.ndarray]] = [{} for _ in steps]
         needs[-1][0] = np.arange(steps[-1].positions ** 2)
-        marks = {step.positions: np.zeros(step.positions**2 + 1, bool) for step in steps}  # the last: outside
+        # the last: outside
+        marks = {step.positions: np.zeros(step.positions**2 + 1, bool) for step in steps}
         found: list[np.ndarray] = []
         for number in range(len(steps) - 1, -1, -1):
-            pairs = _first_equal(_union(list(needs[number].values()), marks[steps[number].positions]), found)
+            pairs = _first_equal(
+                _union(list(needs[number].values()), marks[steps[number].positions]), found
+            )
             found.append(pairs)
             for source, term, cells in _sources(steps[number]):
                 if source is not None:
                     key = (id(pairs), self._content(cells), _wide(term), steps[source].positions)
-                    needed = once.of(key, partial(self._needed, number, pairs, term, cells, marks[steps[source].positions]))
+                    needed = once.of(
+                        key,
+                        partial(
+                            self._needed, number, pairs, term, cells, marks[steps[source].positions]
+                        ),
+                    )
                     needs[source][id(needed)] = needed
         return tuple(found[::-1])
 
@@ -84,36 +99,68 @@ class Planes:
         level: list[int] = []
         for step in self.recursion.steps:
             inputs = ((source, term) for source, term, _ in _sources(step) if source is not None)
-            level.append(max((level[source] + self._couples(step, term) for source, term in inputs), default=0))
+            level.append(
+                max(
+                    (level[source] + self._couples(step, term) for source, term in inputs),
+                    default=0,
+                )
+            )
         return tuple(level)
 
     @cached_property
     def reductions(self) -> tuple[int, ...]:
         """Steps to which units add before they run."""
         steps = self.recursion.steps
-        return tuple(n for n, step in enumerate(steps) if any(self.defers(n, source, term) for source, term, _ in _sources(step)))
+        return tuple(
+            n
+            for n, step in enumerate(steps)
+            if any(self.defers(n, source, term) for source, term, _ in _sources(step))
+        )
 
     def defers(self, number: int, source: int | None, term: Term | None) -> bool:
         """Whether contributions are added by the source's units, before the step itself runs."""
-        return source is not None and (self.levels[source] < self.levels[number] or self._couples(self.recursion.steps[number], term))
+        return source is not None and (
+            self.levels[source] < self.levels[number]
+            or self._couples(self.recursion.steps[number], term)
+        )
 
     @cached_property
     def labels(self) -> tuple[np.ndarray, ...]:
-        """Unit of each needed pair of each step, equal ones one array. Units are numbered in the order in which they must run."""
+        """Unit of each needed pair of each step, equal ones one array. Units are numbered in the
+        order in which they must run.
+        """
         steps, once = self.recursion.steps, _Once()
-        shifts = [once.of((id(p), s.grid), partial(_displacements, p, s.grid)) for p, s in zip(self.pairs, steps, strict=True)]
-        present = [once.of(id(shift), partial(_present, shift, _span(s.grid))) for shift, s in zip(shifts, steps, strict=True)]
+        shifts = [
+            once.of((id(p), s.grid), partial(_displacements, p, s.grid))
+            for p, s in zip(self.pairs, steps, strict=True)
+        ]
+        present = [
+            once.of(id(shift), partial(_present, shift, _span(s.grid)))
+            for shift, s in zip(shifts, steps, strict=True)
+        ]
         start = np.cumsum([0, *(len(p) for p in present)])
         edges = [np.zeros((2, 0), np.int64)]
         for number, step in enumerate(steps):
             for source, term, cells in _sources(step):
                 if source is not None and not self.defers(number, source, term):
-                    key = (id(shifts[number]), id(present[source]), self._content(cells), _wide(term), steps[source].grid)
-                    found = once.of(key, partial(self._edges, number, shifts[number], present, source, cells))
+                    key = (
+                        id(shifts[number]),
+                        id(present[source]),
+                        self._content(cells),
+                        _wide(term),
+                        steps[source].grid,
+                    )
+                    found = once.of(
+                        key, partial(self._edges, number, shifts[number], present, source, cells)
+                    )
                     edges.append(found + start[[number, source]][:, None])
         rows, cols = np.concatenate(edges, axis=1)
-        matrix = coo_matrix((np.ones(len(rows), np.int8), (rows, cols)), shape=(start[-1], start[-1]))
-        units = self._in_order(np.split(connected_components(matrix, directed=False)[1], start[1:-1]))
+        matrix = coo_matrix(
+            (np.ones(len(rows), np.int8), (rows, cols)), shape=(start[-1], start[-1])
+        )
+        units = self._in_order(
+            np.split(connected_components(matrix, directed=False)[1], start[1:-1])
+        )
         return tuple(
             once.of((id(shift), unit.tobytes()), partial(_spread, unit, found, shift))
             for unit, found, shift in zip(units, present, shifts, strict=True)
@@ -122,26 +169,48 @@ class Planes:
     @cached_property
     def ordered(self) -> tuple[np.ndarray, ...]:
         """Needed pairs of each step, unit after unit; equal ones are one array."""
-        once, small = _Once(), np.uint16 if max(label.max(initial=0) for label in self.labels) < 1 << 16 else np.int32
-        sort: Callable[[np.ndarray, np.ndarray], np.ndarray] = lambda p, label: p[np.argsort(label.astype(small), kind="stable")]  # noqa: E731
-        return tuple(once.of((id(p), id(label)), partial(sort, p, label)) for p, label in zip(self.pairs, self.labels, strict=True))
+        once, small = (
+            _Once(),
+            np.uint16 if max(label.max(initial=0) for label in self.labels) < 1 << 16 else np.int32,
+        )
+        sort: Callable[[np.ndarray, np.ndarray], np.ndarray] = lambda p, label: p[  # noqa: E731
+            np.argsort(label.astype(small), kind="stable")
+        ]
+        return tuple(
+            once.of((id(p), id(label)), partial(sort, p, label))
+            for p, label in zip(self.pairs, self.labels, strict=True)
+        )
 
     @cached_property
     def bounds(self) -> tuple[np.ndarray, ...]:
-        """Where each unit begins among the ordered pairs of each step, ``(units + 1,)``; equal ones are one array."""
+        """Where each unit begins among the ordered pairs of each step, ``(units + 1,)``; equal ones
+        are one array.
+        """
         once, units = _Once(), int(max(label.max(initial=0) for label in self.labels)) + 1
-        ends: Callable[[np.ndarray], np.ndarray] = lambda label: np.cumsum([0, *np.bincount(label, minlength=units)])  # noqa: E731
+        ends: Callable[[np.ndarray], np.ndarray] = lambda label: np.cumsum(  # noqa: E731
+            [0, *np.bincount(label, minlength=units)]
+        )
         return tuple(once.of(id(label), partial(ends, label)) for label in self.labels)
 
     @cached_property
     def ranks(self) -> tuple[np.ndarray, ...]:
-        """Number of each pair among the ordered pairs, ``(positions**2,)`` a step; -1 where not needed; equal ones are one array."""
+        """Number of each pair among the ordered pairs, ``(positions**2,)`` a step; -1 where not
+        needed; equal ones are one array.
+        """
         once, steps = _Once(), self.recursion.steps
-        return tuple(once.of((id(p), s.positions), partial(_ranked, p, s.positions**2)) for p, s in zip(self.ordered, steps, strict=True))
+        return tuple(
+            once.of((id(p), s.positions), partial(_ranked, p, s.positions**2))
+            for p, s in zip(self.ordered, steps, strict=True)
+        )
 
     def cells(self) -> int:
-        """Pairs visited by all steps together, group by group: the cost of one pair of samples in cell-layers."""
-        return sum(len(pairs) * step.groups for pairs, step in zip(self.pairs, self.recursion.steps, strict=True))
+        """Pairs visited by all steps together, group by group: the cost of one pair of samples in
+        cell-layers.
+        """
+        return sum(
+            len(pairs) * step.groups
+            for pairs, step in zip(self.pairs, self.recursion.steps, strict=True)
+        )
 
     def links(self, number: int, pairs: np.ndarray) -> Iterator[Links]:
         """All contributions to some pairs of a step."""
@@ -150,7 +219,10 @@ class Planes:
         for source, term, cells in _sources(step):
             side = self.recursion.steps[source].positions if source is not None else 1
             places, wide = (cells, 1) if term is None else (term.places, term.family)
-            pair = known.of(("pair", self._content(cells), side, wide), lambda: _sums(*_addends(cells, side), s, t, wide))  # noqa: B023
+            pair = known.of(
+                ("pair", self._content(cells), side, wide),
+                lambda: _sums(*_addends(cells, side), s, t, wide),  # noqa: B023
+            )
             key = (self._content(places), wide)
             u = known.of(("u", *key), lambda: _rows(places.astype(np.int32)[s], wide))  # noqa: B023
             v = known.of(("v", *key), lambda: _cols(places.astype(np.int32)[t], wide))  # noqa: B023
@@ -160,7 +232,13 @@ class Planes:
 
     def in_chunks(self, number: int, pairs: np.ndarray) -> Iterator[tuple[slice, Links]]:
         """The contributions to many pairs, some at a time, with the pairs they belong to."""
-        wide = max((cells.shape[1] * _wide(term) for _, term, cells in _sources(self.recursion.steps[number])), default=1)
+        wide = max(
+            (
+                cells.shape[1] * _wide(term)
+                for _, term, cells in _sources(self.recursion.steps[number])
+            ),
+            default=1,
+        )
         for here in _slices(len(pairs), wide):
             yield from ((here, links) for links in self.links(number, pairs[here]))
 
@@ -170,7 +248,14 @@ class Planes:
             return step.positions == 1 and len(step.taps) > 1
         return term is not None and term.family > 1
 
-    def _needed(self, number: int, pairs: np.ndarray, term: Term | None, cells: np.ndarray, marks: np.ndarray) -> np.ndarray:
+    def _needed(
+        self,
+        number: int,
+        pairs: np.ndarray,
+        term: Term | None,
+        cells: np.ndarray,
+        marks: np.ndarray,
+    ) -> np.ndarray:
         """The pairs of a source that some pairs of a step need."""
         step = self.recursion.steps[number]
         first, second = _addends(cells, math.isqrt(len(marks) - 1))
@@ -178,22 +263,43 @@ class Planes:
             marks[_sums(first, second, *_ends(pairs[here], step.positions), _wide(term))] = True
         return _listed(marks)
 
-    def _edges(self, number: int, shift: np.ndarray, present: list[np.ndarray], source: int, cells: np.ndarray) -> np.ndarray:
-        """Which displacements need which ones of a source in the same unit, ``(2, edges)``, counted among those present."""
+    def _edges(
+        self,
+        number: int,
+        shift: np.ndarray,
+        present: list[np.ndarray],
+        source: int,
+        cells: np.ndarray,
+    ) -> np.ndarray:
+        """Which displacements need which ones of a source in the same unit, ``(2, edges)``, counted
+        among those present.
+        """
         step, grid = self.recursion.steps[number], self.recursion.steps[source].grid
         place, middle = _coordinate(grid)
         inside = cells >= 0
         looked = np.where(inside, place[cells], 0)
-        first, second = (np.where(inside, a, -2 * _span(grid)).astype(np.int32).T.copy() for a in (middle - looked, looked))
+        first, second = (
+            np.where(inside, a, -2 * _span(grid)).astype(np.int32).T.copy()
+            for a in (middle - looked, looked)
+        )
         found = []
         for here in _slices(len(shift), 1, _MANY):
             s, t = _ends(self.pairs[number][here], step.positions)
-            found += [_distinct(shift[here], a[s] + b[t]) for a, b in zip(first, second, strict=True)]
+            found += [
+                _distinct(shift[here], a[s] + b[t]) for a, b in zip(first, second, strict=True)
+            ]
         ends = np.concatenate([np.zeros((2, 0), np.int64), *found], axis=1)
-        return np.stack([np.searchsorted(present[n], end) for n, end in zip((number, source), ends, strict=True)])
+        return np.stack(
+            [
+                np.searchsorted(present[n], end)
+                for n, end in zip((number, source), ends, strict=True)
+            ]
+        )
 
     def _in_order(self, components: list[np.ndarray]) -> list[np.ndarray]:
-        """Number components in the order of their last level: unit of each displacement of each step."""
+        """Number components in the order of their last level: unit of each displacement of each
+        step.
+        """
         when = np.zeros(max((int(c.max(initial=-1)) for c in components), default=-1) + 1, np.int64)
         for component, level in zip(components, self.levels, strict=True):
             when[component] = np.maximum(when[component], level)
@@ -279,7 +385,9 @@ def _addends(cells: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
     return first, second
 
 
-def _sums(first: np.ndarray, second: np.ndarray, s: np.ndarray, t: np.ndarray, wide: int) -> np.ndarray:
+def _sums(
+    first: np.ndarray, second: np.ndarray, s: np.ndarray, t: np.ndarray, wide: int
+) -> np.ndarray:
     """All pairs of cells, -1 where one is outside."""
     total = _rows(first[s], wide) + _cols(second[t], wide)
     return np.maximum(total, -1, out=total)
@@ -308,7 +416,9 @@ def _span(grid: tuple[int, ...]) -> int:
 
 
 def _coordinate(grid: tuple[int, ...]) -> tuple[np.ndarray, int]:
-    """One coordinate a position, such that those of t minus those of s plus a constant number the displacements t - s."""
+    """One coordinate a position, such that those of t minus those of s plus a constant number the
+    displacements t - s.
+    """
     place, middle = np.zeros(1, np.int32), 0
     for side in grid:
         place = (place[:, None] * (2 * side - 1) + np.arange(side, dtype=np.int32)).reshape(-1)
@@ -317,7 +427,9 @@ def _coordinate(grid: tuple[int, ...]) -> tuple[np.ndarray, int]:
 
 
 def _displacements(pairs: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
-    """Displacement t - s of each pair, as a number: cells of one displacement may share a unit without harm."""
+    """Displacement t - s of each pair, as a number: cells of one displacement may share a unit
+    without harm.
+    """
     place, middle = _coordinate(grid)
     s, t = _ends(pairs, len(place))
     return place[t] - place[s] + np.int32(middle)

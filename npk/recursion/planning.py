@@ -1,7 +1,8 @@
 """PathGraph -> Recursion, planned from shapes alone.
 
-Every operator turns the terms of its inputs into its own (math.md, section 2). A term on its way carries its field, the factors of its
-mask, and for each of its channels and positions where they are read; masks and fields are made only where a layer collapses them.
+Every operator turns the terms of its inputs into its own (math.md, section 2). A term on its way
+carries its field, the factors of its mask, and for each of its channels and positions where they
+are read; masks and fields are made only where a layer collapses them.
 """
 
 import dataclasses
@@ -32,7 +33,9 @@ from npk.recursion.masks import Factor, Mask
 from npk.recursion.steps import Collapse, Field, Recursion, Term
 
 
-def plan(graph: PathGraph, *, scale: str = "fan_in", bias: str = "ignore", value_input: str = "auto") -> Recursion:
+def plan(
+    graph: PathGraph, *, scale: str = "fan_in", bias: str = "ignore", value_input: str = "auto"
+) -> Recursion:
     """Plan the recursion of a path graph.
 
     Args:
@@ -42,11 +45,12 @@ def plan(graph: PathGraph, *, scale: str = "fan_in", bias: str = "ignore", value
         value_input: "x", "ones" or "auto" (as the graph has it).
 
     Returns:
-        The steps and the masks they need. Where the output is gated or has positions, its units have kernels of their own, and the
-        recursion gives their mean.
+        The steps and the masks they need. Where the output is gated or has positions, its units
+        have kernels of their own, and the recursion gives their mean.
 
     Raises:
-        OptionError: an option with another value, or samples asked for in the place of ones of another shape.
+        OptionError: an option with another value, or samples asked for in the place of ones of
+            another shape.
         UnsupportedGraphError: a bias of two layers whose paths are asked for, or an operator that
             is not known here.
     """
@@ -58,13 +62,14 @@ def plan(graph: PathGraph, *, scale: str = "fan_in", bias: str = "ignore", value
 
 
 def _refuse_shared_biases(graph: PathGraph) -> None:
-    """Paths that start at a bias of two nodes may have one monomial: their features would have to be added before the product."""
+    """Paths from a bias of two nodes may have one monomial: features to be added before products."""
     first: dict[str, PathNode] = {}
     for node in graph.nodes:
         name = node.operator.bias_name(node.name)
         if name and first.setdefault(name, node) is not node:
             raise UnsupportedGraphError(
-                f'nodes {first[name].name} and {node.name} ({node.source}) share the bias {name}, which bias="paths" does not '
+                f"nodes {first[name].name} and {node.name} ({node.source}) share the bias {name}, "
+                f'which bias="paths" does not '
                 'understand. Use bias="ignore", or give the layers biases of their own.'
             )
 
@@ -73,9 +78,10 @@ def _refuse_shared_biases(graph: PathGraph) -> None:
 class _Live:
     """A term on its way.
 
-    ``cells``, ``weights`` and each of ``places`` and ``offsets`` are ``(positions, family)``. ``into``, ``groups`` and each of ``channels``
-    are ``(channels,)``: the channels of the node where the term lives, the group of the field for each, and where a factor is read.
-    Factors that are read alike share their arrays as far as possible, so that these are worked on once.
+    ``cells``, ``weights`` and each of ``places`` and ``offsets`` are ``(positions, family)``.
+    ``into``, ``groups`` and each of ``channels`` are ``(channels,)``: the channels of the node
+    where the term lives, the group of the field for each, and where a factor is read. Factors that
+    are read alike share their arrays as far as possible, so that these are worked on once.
     """
 
     field: int | None
@@ -90,7 +96,10 @@ class _Live:
 
     def times(self, factor: Factor, place: np.ndarray, offset: np.ndarray) -> "_Live":
         """The term with one more factor, read at the node's own channels."""
-        place, offset = (a if a.shape == self.cells.shape else np.broadcast_to(a, self.cells.shape) for a in (place, offset))
+        place, offset = (
+            a if a.shape == self.cells.shape else np.broadcast_to(a, self.cells.shape)
+            for a in (place, offset)
+        )
         return dataclasses.replace(
             self,
             factors=(*self.factors, factor),
@@ -100,14 +109,22 @@ class _Live:
         )
 
     def moved(self, taps: np.ndarray, weights: np.ndarray) -> "_Live":
-        """Positions of the result see the old positions ``taps`` (offsets, positions): the family grows by the offsets."""
+        """Positions of the result see the old positions ``taps`` (offsets, positions): the family
+        grows by the offsets.
+        """
         index, new = taps.T, taps.shape[1]
         distinct = {id(old): old for old in (self.cells, *self.places, *self.offsets)}
         moved = {name: look_up(old, index).reshape(new, -1) for name, old in distinct.items()}
         gather = lambda tables: tuple(moved[id(old)] for old in tables)  # noqa: E731
         grown = np.where(index >= 0, weights.T, 0.0)[..., None] * self.weights[np.maximum(index, 0)]
         places, offsets = gather(self.places), gather(self.offsets)
-        return dataclasses.replace(self, cells=moved[id(self.cells)], weights=grown.reshape(new, -1), places=places, offsets=offsets)
+        return dataclasses.replace(
+            self,
+            cells=moved[id(self.cells)],
+            weights=grown.reshape(new, -1),
+            places=places,
+            offsets=offsets,
+        )
 
     def shown(self, part: Part) -> "_Live":
         """The term on the channels that a part of a rearrangement shows."""
@@ -117,11 +134,15 @@ class _Live:
         kept = np.flatnonzero(index >= 0)
         pick = lambda old: old[index[kept]]  # noqa: E731
         into = np.array(part.into)[kept]
-        return dataclasses.replace(self, into=into, groups=pick(self.groups), channels=tuple(map(pick, self.channels)))
+        return dataclasses.replace(
+            self, into=into, groups=pick(self.groups), channels=tuple(map(pick, self.channels))
+        )
 
 
 def _fresh(field: int | None, cells: np.ndarray, groups: np.ndarray, weight: float = 1.0) -> _Live:
-    return _Live(field, cells[:, None], np.full((len(cells), 1), weight), np.arange(len(groups)), groups)
+    return _Live(
+        field, cells[:, None], np.full((len(cells), 1), weight), np.arange(len(groups)), groups
+    )
 
 
 @dataclass
@@ -151,7 +172,9 @@ class _Planner:
                 start = self.constant(node)
                 if not plain:
                     refuse_other_ones(node, self.graph.input_shape)
-                return [start if plain else start.times(Factor("input", node.name), *self.here(node))]
+                return [
+                    start if plain else start.times(Factor("input", node.name), *self.here(node))
+                ]
             case Convolution() as layer:
                 groups = np.arange(node.channels) * layer.groups // node.channels
                 return [_fresh(self.parametric(node, layer), np.arange(node.positions), groups)]
@@ -160,10 +183,17 @@ class _Planner:
             case Shift(factor=factor):
                 return inputs[0] + ([self.constant(node, factor)] if self.bias else [])
             case Scale(factor=factor):
-                return [dataclasses.replace(term, weights=term.weights * factor) for term in inputs[0]]
+                return [
+                    dataclasses.replace(term, weights=term.weights * factor) for term in inputs[0]
+                ]
             case Gate(gate=gate, slope=slope, levels=levels):
-                passed = [term.times(Factor("gate", gate, slope), *self.here(node)) for term in inputs[0]]
-                reached = [self.constant(node, level).times(Factor("gate", name), *self.here(node)) for name, level in levels]
+                passed = [
+                    term.times(Factor("gate", gate, slope), *self.here(node)) for term in inputs[0]
+                ]
+                reached = [
+                    self.constant(node, level).times(Factor("gate", name), *self.here(node))
+                    for name, level in levels
+                ]
                 return passed + (reached if self.bias else [])
             case Add():
                 return inputs[0] + inputs[1]
@@ -174,7 +204,9 @@ class _Planner:
                 weights = pool.coefficients(self.graph.input_of(node).grid)
                 return [term.moved(taps, weights) for term in inputs[0]]
             case Rearrange(parts=parts):
-                made = [self.show(node, part, term) for part in parts for term in inputs[part.input]]
+                made = [
+                    self.show(node, part, term) for part in parts for term in inputs[part.input]
+                ]
                 return [term for term in made if len(term.into)]
             case other:
                 refuse_operator("step of the recursion", other)
@@ -182,25 +214,33 @@ class _Planner:
     def here(self, node: PathNode) -> tuple[np.ndarray, np.ndarray]:
         """Place and offset of a factor that is read where the node is."""
         count = node.positions
-        return self.whole.setdefault(count, (np.arange(count)[:, None], np.zeros((count, 1), np.int64)))
+        return self.whole.setdefault(
+            count, (np.arange(count)[:, None], np.zeros((count, 1), np.int64))
+        )
 
     def constant(self, node: PathNode, weight: float = 1.0) -> _Live:
         """Paths that start at a node: V = 1 everywhere."""
-        return _fresh(None, np.zeros(node.positions, np.int64), np.zeros(node.channels, np.int64), weight)
+        return _fresh(
+            None, np.zeros(node.positions, np.int64), np.zeros(node.channels, np.int64), weight
+        )
 
     def show(self, node: PathNode, part: Part, term: _Live) -> _Live:
         shown, taps = term.shown(part), part.places(node.positions)
         return shown if part.taps is None else shown.moved(taps, np.ones(taps.shape))
 
     def select(self, node: PathNode, gate: str, term: _Live) -> _Live:
-        """A max pool: the family grows by the window, each member masked by "this offset was chosen"."""
+        """A max pool: the family grows by the window, each member masked by "this offset was
+        chosen".
+        """
         taps = window_taps(self.graph, node)
         moved = term.moved(taps, np.ones(taps.shape))
         offsets = np.repeat(np.arange(len(taps)), term.cells.shape[1])[None, :]
         return moved.times(Factor("selection", gate), self.here(node)[0], offsets)
 
     def parametric(self, node: PathNode, layer: Convolution) -> int:
-        """The field of a layer. Paddings before it only say where its window looks, so the collapse is on the grid before them."""
+        """The field of a layer. Paddings before it only say where its window looks, so the collapse
+        is on the grid before them.
+        """
         before, taps = self.graph.input_of(node), window_taps(self.graph, node)
         while (part := _only_moves_positions(self.graph, before)) is not None:
             taps = look_up(part.places(before.positions)[0], taps)
@@ -210,39 +250,65 @@ class _Planner:
             self.collapses[key] = self.collapse(before, layer.groups)
         factor = 1.0 / fan_in(self.graph, node) if self.divide else 1.0
         bias = factor if self.bias and layer.bias else 0.0
-        self.steps.append(Field(node.name, self.collapses[key], taps, factor, bias, node.grid, node.positions, layer.groups))
+        self.steps.append(
+            Field(
+                node.name,
+                self.collapses[key],
+                taps,
+                factor,
+                bias,
+                node.grid,
+                node.positions,
+                layer.groups,
+            )
+        )
         return len(self.steps) - 1
 
     def collapse(self, node: PathNode, groups: int) -> int:
-        made = tuple(self.term(live, live.into * groups // node.channels) for live in self.terms[node.name])
+        made = tuple(
+            self.term(live, live.into * groups // node.channels) for live in self.terms[node.name]
+        )
         self.steps.append(Collapse(node.name, made, node.grid, node.positions, groups))
         return len(self.steps) - 1
 
     def term(self, live: _Live, groups: np.ndarray) -> Term:
-        """Give the term's product of factors a mask, on its distinct positions only; ``groups``: of the collapse, for each channel."""
+        """Give the term's product of factors a mask, on its distinct positions only; ``groups``: of
+        the collapse, for each channel.
+        """
         order = np.lexsort((live.into, live.groups, groups))
         several = int(live.groups.max(initial=0)) + 1
         pairs, counts = np.unique(groups * several + live.groups, return_counts=True)
         blocks = np.stack([*np.divmod(pairs, several), np.arange(len(counts)), counts], 1)
-        if not live.factors or (live.cells < 0).all():  # nothing but padding in sight: no mask is needed
-            return Term(live.field, live.cells, None, np.zeros_like(live.cells), live.weights, blocks)
+        # nothing but padding in sight: no mask is needed
+        if not live.factors or (live.cells < 0).all():
+            return Term(
+                live.field, live.cells, None, np.zeros_like(live.cells), live.weights, blocks
+            )
         outside = (live.cells < 0).reshape(-1)
         distinct, inverse = _distinct((*live.places, *live.offsets), ~outside)
         places = np.full(outside.shape, OUTSIDE)
         places[~outside] = inverse
         count, channels = len(live.factors), np.stack([channel[order] for channel in live.channels])
-        mask = Mask(live.factors, channels, distinct[:count], distinct[count:], tuple(counts.tolist()))
+        mask = Mask(
+            live.factors, channels, distinct[:count], distinct[count:], tuple(counts.tolist())
+        )
         number = self.mask_numbers.setdefault(mask.key(), len(self.masks))
         if number == len(self.masks):
             self.masks.append(mask)
-        return Term(live.field, live.cells, number, places.reshape(live.cells.shape), live.weights, blocks)
+        return Term(
+            live.field, live.cells, number, places.reshape(live.cells.shape), live.weights, blocks
+        )
 
     def finish(self, node: PathNode) -> None:
         """The kernel: that of any output unit where they are alike, else the mean over all units."""
         terms = self.terms[node.name]
-        if node.positions == 1 and all(not t.factors and len(t.into) == node.channels and not t.groups.any() for t in terms):
+        if node.positions == 1 and all(
+            not t.factors and len(t.into) == node.channels and not t.groups.any() for t in terms
+        ):
             one = [dataclasses.replace(t, into=t.into[:1], groups=t.groups[:1]) for t in terms]
-            self.steps.append(Collapse(node.name, tuple(self.term(t, t.into) for t in one), node.grid, 1))
+            self.steps.append(
+                Collapse(node.name, tuple(self.term(t, t.into) for t in one), node.grid, 1)
+            )
             return
         collapse = self.collapse(node, 1)
         units = node.channels * node.positions
@@ -259,11 +325,15 @@ def _only_moves_positions(graph: PathGraph, node: PathNode) -> Part | None:
     (part,) = node.operator.parts
     channels = tuple(range(node.channels))
     shown = graph[node.inputs[part.input]]
-    return part if part.into == channels == part.channels and shown.channels == node.channels else None
+    return (
+        part if part.into == channels == part.channels and shown.channels == node.channels else None
+    )
 
 
 def _distinct(tables: tuple[np.ndarray, ...], inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct columns of the flat tables at some places, sorted, and the number of each place's column. Equal tables are sorted once."""
+    """Distinct columns of the flat tables at some places, sorted, and the number of each place's
+    column. Equal tables are sorted once.
+    """
     flat = {id(table): table.reshape(-1)[inside] for table in tables}
     contents = {name: row.tobytes() for name, row in flat.items()}
     rows = {contents[name]: row for name, row in flat.items()}

@@ -1,12 +1,13 @@
 r"""PathGraph -> Recursion: the second moment of the value network, planned from shapes alone.
 
-Between two parametric layers the second moment of an activation is a sum of terms, each a field V over pairs of positions and a
-mask M of one sample:
+Between two parametric layers the second moment of an activation is a sum of terms, each a field V
+over pairs of positions and a mask M of one sample:
 
 .. math:: E[h_c(s) h'_c(t)] = \sum_{terms} \sum_{a,b} w_{sa} w_{tb}\, V(\pi_a(s), \pi_b(t))\, M_a(c, s)\, M'_b(c, t)
 
-A *collapse* sums a node's terms over channels: V times the overlap of two masks. A *field* is a parametric layer applied to a collapse:
-V(s, t) = factor * sum over the window of W(ks+d, kt+d) + bias. Nothing else happens, and every backend runs these two steps.
+A *collapse* sums a node's terms over channels: V times the overlap of two masks. A *field* is a
+parametric layer applied to a collapse: V(s, t) = factor * sum over the window of W(ks+d, kt+d) +
+bias. Nothing else happens, and every backend runs these two steps.
 """
 
 from dataclasses import dataclass
@@ -22,9 +23,12 @@ from npk.recursion.masks import Mask
 class Term:
     """One term of a collapse.
 
-    ``field``: step that computes V, or ``None`` for V = 1. ``cells``, ``places`` and ``weights`` are ``(positions, family)``: position
-    in the field's grid, position in the mask, and coefficient of each member of the family; -1 outside. ``mask``: number of the mask,
-    or ``None`` for ones. ``blocks``: rows (group of the collapse, group of the field, segment of the mask, channels), one for each pair
+    ``field``: step that computes V, or ``None`` for V = 1. ``cells``, ``places`` and ``weights``
+        are ``(positions, family)``: position
+    in the field's grid, position in the mask, and coefficient of each member of the family; -1
+    outside. ``mask``: number of the mask,
+    or ``None`` for ones. ``blocks``: rows (group of the collapse, group of the field, segment of
+        the mask, channels), one for each pair
     of groups that share channels; a single row (0, 0, 0, channels) unless layers are grouped.
     """
 
@@ -64,7 +68,9 @@ class Collapse:
 
 @dataclass(frozen=True)
 class Field:
-    """V_h(s, t) = factor * sum over offsets k of W_h(taps[k, s], taps[k, t]) + bias, for each group h."""
+    """V_h(s, t) = factor * sum over offsets k of W_h(taps[k, s], taps[k, t]) + bias, for each group
+    h.
+    """
 
     name: str
     collapse: int
@@ -88,19 +94,32 @@ class Field:
 
 @dataclass(frozen=True)
 class Recursion:
-    """Steps in order; the last one is a collapse on one position, the kernel itself. ``print`` shows them."""
+    """Steps in order; the last one is a collapse on one position, the kernel itself. ``print``
+    shows them.
+    """
 
     steps: tuple[Collapse | Field, ...]
     masks: tuple[Mask, ...]
 
     def __str__(self) -> str:
-        return "\n".join([*(_row(number, step) for number, step in enumerate(self.steps)), f"{len(self.masks)} masks a sample"])
+        return "\n".join(
+            [
+                *(_row(number, step) for number, step in enumerate(self.steps)),
+                f"{len(self.masks)} masks a sample",
+            ]
+        )
 
 
 def _row(number: int, step: Collapse | Field) -> str:
     side = "x".join(map(str, step.grid)) or "1"
     groups = f" in {step.groups} groups" if step.groups > 1 else ""
     if isinstance(step, Field):
-        return f"{number:4}  V {step.name}: {len(step.taps)} offsets on {side}{groups} from {step.collapse}, factor {step.factor:g}"
-    parts = ", ".join(f"V{t.field if t.field is not None else '=1'}*M{'=1' if t.mask is None else t.mask}" for t in step.terms)
+        return (
+            f"{number:4}  V {step.name}: {len(step.taps)} offsets on {side}{groups} from "
+            f"{step.collapse}, factor {step.factor:g}"
+        )
+    parts = ", ".join(
+        f"V{t.field if t.field is not None else '=1'}*M{'=1' if t.mask is None else t.mask}"
+        for t in step.terms
+    )
     return f"{number:4}  W {step.name}: {step.channels} channels on {side}{groups}, {parts}"

@@ -56,7 +56,10 @@ def _training(run: RunResult) -> str:
     return f"Training loss and validation accuracy by epoch for {listed(list(groups(run)))}."
 
 
-_ENSEMBLE = "Share of the kernel by depth of sub-network and by block, and deviation of each form of the sum"
+_ENSEMBLE = (
+    "Share of the kernel by depth of sub-network and by block, and deviation of each form "
+    "of the sum"
+)
 
 
 def _check(name: str, what: str) -> Callable[[RunResult], str]:

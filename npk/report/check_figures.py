@@ -160,7 +160,9 @@ def _flips(case: InvarianceCase) -> str:
     return f"({case.flips:,} gate {'flip' if case.flips == 1 else 'flips'})"
 
 
-def _invariance_figure(rows: list[Row], maps: list[ShiftMap], tolerance: float, columns: int) -> "Figure":
+def _invariance_figure(
+    rows: list[Row], maps: list[ShiftMap], tolerance: float, columns: int
+) -> "Figure":
     across = 4 if columns > 1 else 2
     down = math.ceil(len(maps) / across)
     heights = [0.85 + 0.32 * len(rows)] + ([0.7 + 1.95 * down] if maps else [])

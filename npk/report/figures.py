@@ -1,6 +1,7 @@
 """Figures of a run: accuracy, kernels, spectra, overlaps, training curves and checks.
 
-A figure function takes the run and the number of panels in a row, and returns ``None`` when the run has nothing to draw.
+A figure function takes the run and the number of panels in a row, and returns ``None`` when the run
+has nothing to draw.
 """
 
 import dataclasses
@@ -14,7 +15,20 @@ from npk.errors import StoreError
 from npk.files import written_whole
 from npk.progress import Progress, as_progress
 from npk.report import check_figures
-from npk.report.style import COLOR, DASHES, HEAT, INK, MARKER, MUTED, PANEL, PAPER, RULE, house_style, panels, power
+from npk.report.style import (
+    COLOR,
+    DASHES,
+    HEAT,
+    INK,
+    MARKER,
+    MUTED,
+    PANEL,
+    PAPER,
+    RULE,
+    house_style,
+    panels,
+    power,
+)
 from npk.report.subjects import (
     PAPER_RATIO,
     UNTRAINED,
@@ -38,7 +52,9 @@ _DPI = 200
 _MODEL_MARKER = ("o", "s", "D", "^", "v", "P")
 
 
-def write_figures(run: RunResult, folder: str | os.PathLike, progress: bool | Progress = False) -> tuple[Path, ...]:
+def write_figures(
+    run: RunResult, folder: str | os.PathLike, progress: bool | Progress = False
+) -> tuple[Path, ...]:
     """Draw every figure that the run has material for, as PNG files.
 
     Args:
@@ -56,7 +72,10 @@ def write_figures(run: RunResult, folder: str | os.PathLike, progress: bool | Pr
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        message = f"cannot make the folder {folder} for figures: {error.strerror}. Name a folder that can be written."
+        message = (
+            f"cannot make the folder {folder} for figures: {error.strerror}. Name a folder "
+            f"that can be written."
+        )
         raise StoreError(message) from error
     written = []
     with house_style(), as_progress(progress).task("figures", len(FIGURES)) as advance:
@@ -72,10 +91,14 @@ def write_figures(run: RunResult, folder: str | os.PathLike, progress: bool | Pr
 
 
 def accuracy(run: RunResult, columns: int) -> "Figure | None":
-    """Test accuracy as dots: one panel an architecture, one row a model, the pixel baselines as lines through all rows."""
+    """Test accuracy as dots: one panel an architecture, one row a model, the pixel baselines as
+    lines through all rows.
+    """
     if not run.accuracies:
         return None
-    parts = [part for part in groups(run).values() if any(_rows_of(run, member) for member in part)] or [()]
+    parts = [
+        part for part in groups(run).values() if any(_rows_of(run, member) for member in part)
+    ] or [()]
     height = 1.3 + 0.155 * max(_accuracy_lines(run, part)[-1].y for part in parts)
     figure, axes = panels(len(parts), columns, (PANEL, height))
     for ax, part in zip(axes, parts, strict=True):
@@ -104,7 +127,10 @@ def _accuracy_lines(run: RunResult, part: tuple[Subject, ...]) -> list[Line]:
     for heading, color, rows in blocks:
         if rows:
             lines.append(Line(y, heading))
-            lines += [Line(y + 1 + i, short_model(found.model), found, color) for i, found in enumerate(rows)]
+            lines += [
+                Line(y + 1 + i, short_model(found.model), found, color)
+                for i, found in enumerate(rows)
+            ]
             y += len(rows) + 1.5
     return lines
 
@@ -117,14 +143,24 @@ def _accuracy_panel(ax: "Axes", run: RunResult, part: tuple[Subject, ...]) -> No
         if line.found:
             _accuracy_dot(ax, line, line.found, models(run))
     for baseline in baselines(run):
-        ax.axvline(100 * baseline.accuracy, color=MUTED, linewidth=0.7, linestyle=(0, (1.5, 2)), zorder=1)
+        ax.axvline(
+            100 * baseline.accuracy, color=MUTED, linewidth=0.7, linestyle=(0, (1.5, 2)), zorder=1
+        )
     _accuracy_axes(ax, lines)
     ratios = [dlgn_ratio(run, members) for members in groups(run).values()]
     ax.set_title(group_title(part) if part else "no network", pad=20 if any(ratios) else 7)
     ratio = dlgn_ratio(run, part)
     if ratio is not None:
         kept = f"DLGN / DNN {100 * ratio:.1f} % (paper: ≥ {PAPER_RATIO} %)"
-        ax.annotate(kept, (0, 1), (0, 8), xycoords="axes fraction", textcoords="offset points", color=MUTED, fontsize=7.5)
+        ax.annotate(
+            kept,
+            (0, 1),
+            (0, 8),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            color=MUTED,
+            fontsize=7.5,
+        )
 
 
 def _accuracy_dot(ax: "Axes", line: Line, found: Accuracy, order: tuple[str, ...]) -> None:
@@ -132,9 +168,23 @@ def _accuracy_dot(ax: "Axes", line: Line, found: Accuracy, order: tuple[str, ...
     trained = model.replace(UNTRAINED, "").strip()
     marker = _MODEL_MARKER[order.index(trained) % len(_MODEL_MARKER)] if trained in order else "o"
     fill = PAPER if UNTRAINED in model else line.color
-    ax.plot([value], [line.y], marker, color=line.color, markerfacecolor=fill, markersize=5 if marker == "o" else 4.4, zorder=3)
-    place = {"xytext": (6, 0), "textcoords": "offset points", "va": "center_baseline", "annotation_clip": False}
-    back = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.6}  # hides the lines behind the number
+    ax.plot(
+        [value],
+        [line.y],
+        marker,
+        color=line.color,
+        markerfacecolor=fill,
+        markersize=5 if marker == "o" else 4.4,
+        zorder=3,
+    )
+    place = {
+        "xytext": (6, 0),
+        "textcoords": "offset points",
+        "va": "center_baseline",
+        "annotation_clip": False,
+    }
+    # hides the lines behind the number
+    back = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.6}
     ax.annotate(f"{value:.1f}", (value, line.y), fontsize=7, bbox=back, zorder=2, **place)
 
 
@@ -157,7 +207,11 @@ def kernels(run: RunResult, columns: int) -> "Figure | None":
     if not shown:
         return None
     by_row = 3 if columns > 1 else 2
-    figure, axes = panels(len(shown), by_row, (2 * PANEL / by_row if columns > 1 else PANEL / by_row, 2.35 if columns > 1 else 1.95))
+    figure, axes = panels(
+        len(shown),
+        by_row,
+        (2 * PANEL / by_row if columns > 1 else PANEL / by_row, 2.35 if columns > 1 else 1.95),
+    )
     for ax, kernel in zip(axes, shown, strict=True):
         _heat_panel(ax, run, kernel)
     return figure
@@ -186,7 +240,9 @@ def _heat_panel(ax: "Axes", run: RunResult, kernel: KernelSummary) -> None:
 
 
 def heat_range(heat: list[list[float]]) -> tuple[float, float]:
-    """Ends of the color scale of a kernel: all but the lowest 1 % and the highest 0.5 % of its entries off the diagonal."""
+    """Ends of the color scale of a kernel: all but the lowest 1 % and the highest 0.5 % of its
+    entries off the diagonal.
+    """
     import numpy as np
 
     table = np.asarray(heat, dtype=float)
@@ -235,12 +291,16 @@ def spectra(run: RunResult, columns: int) -> "Figure | None":
     ax.yaxis.set_major_formatter(power)
     ax.minorticks_off()
     ax.grid()
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=min(3, columns + 1))
+    figure.legend(
+        *ax.get_legend_handles_labels(), loc="outside upper left", ncols=min(3, columns + 1)
+    )
     return figure
 
 
 def overlaps(run: RunResult, columns: int) -> "Figure | None":
-    """Share of gates on for both of a pair, by layer: pairs of one class (filled) and of different classes (hollow)."""
+    """Share of gates on for both of a pair, by layer: pairs of one class (filled) and of different
+    classes (hollow).
+    """
     shown = {k.network: k for k in run.kernels if k.overlap_same and k.overlap_different}
     parts = [part for part in groups(run).values() if any(member.name in shown for member in part)]
     if not parts:
@@ -251,8 +311,14 @@ def overlaps(run: RunResult, columns: int) -> "Figure | None":
             if member.name in shown:
                 _overlap_lines(ax, shown[member.name], member.kind)
         _layer_ticks(ax, [shown[m.name] for m in part if m.name in shown])
-        ax.set(title=group_title(part), xlabel="gate layer, from the input", ylabel="share of gates on for both")
-    _overlap_legend(figure, [member.kind for part in parts for member in part if member.name in shown])
+        ax.set(
+            title=group_title(part),
+            xlabel="gate layer, from the input",
+            ylabel="share of gates on for both",
+        )
+    _overlap_legend(
+        figure, [member.kind for part in parts for member in part if member.name in shown]
+    )
     return figure
 
 
@@ -286,17 +352,34 @@ def _overlap_legend(figure: "Figure", kinds: list[str]) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], color=COLOR.get(k, MUTED), marker=MARKER.get(k, "v"), label=k.upper() or "other") for k in dict.fromkeys(kinds)
+        Line2D(
+            [], [], color=COLOR.get(k, MUTED), marker=MARKER.get(k, "v"), label=k.upper() or "other"
+        )
+        for k in dict.fromkeys(kinds)
     ]
     handles.append(Line2D([], [], color=MUTED, marker="o", label="same class"))
-    handles.append(Line2D([], [], color=MUTED, marker="o", markerfacecolor=PAPER, linewidth=0.9, label="different classes"))
-    figure.legend(handles=handles, loc="outside upper left", ncols=5 if figure.get_figwidth() > 5 else 3)
+    handles.append(
+        Line2D(
+            [],
+            [],
+            color=MUTED,
+            marker="o",
+            markerfacecolor=PAPER,
+            linewidth=0.9,
+            label="different classes",
+        )
+    )
+    figure.legend(
+        handles=handles, loc="outside upper left", ncols=5 if figure.get_figwidth() > 5 else 3
+    )
 
 
 def training(run: RunResult, columns: int) -> "Figure | None":
     """Training loss and validation accuracy by epoch, one column an architecture."""
     by_name = {n.name: n for n in run.networks if n.curve_train or n.curve_validation}
-    parts = [part for part in groups(run).values() if any(member.name in by_name for member in part)]
+    parts = [
+        part for part in groups(run).values() if any(member.name in by_name for member in part)
+    ]
     if not parts:
         return None
     figure, axes = panels(2 * len(parts), columns, (PANEL, 2.1))
@@ -308,7 +391,11 @@ def training(run: RunResult, columns: int) -> "Figure | None":
         axes[2 * i].minorticks_off()
         _training_panel(axes[2 * i + 1], curves, "curve_validation")
         axes[2 * i + 1].set(title=f"{part[0].group}: validation accuracy, %")
-    seen = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    seen = {
+        label: handle
+        for ax in axes
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
     figure.legend(seen.values(), seen.keys(), loc="outside upper left", ncols=4)
     return figure
 
@@ -319,7 +406,11 @@ def _training_panel(ax: "Axes", curves: list[tuple[Subject, NetworkSummary]], wh
         scale = 100 if which == "curve_validation" else 1
         color = COLOR.get(member.kind, COLOR[""])
         ax.plot(
-            range(1, len(values) + 1), [scale * v for v in values], color=color, linewidth=1.1, label=member.kind.upper() or member.name
+            range(1, len(values) + 1),
+            [scale * v for v in values],
+            color=color,
+            linewidth=1.1,
+            label=member.kind.upper() or member.name,
         )
     ax.set_xlabel("epoch")
     ax.grid(axis="y", color=RULE)

@@ -34,11 +34,23 @@ def inline_svg(figure: "Figure", alternative: str, key: str) -> "Markup":
     from markupsafe import Markup
 
     stream = io.StringIO()
-    figure.savefig(stream, format="svg", facecolor="none", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    figure.savefig(
+        stream,
+        format="svg",
+        facecolor="none",
+        metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
+    )
     text = stream.getvalue()
-    body = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>", "", text[text.index("<defs>") : text.rindex("</svg>")], flags=re.DOTALL)
+    body = re.sub(
+        r"<style.*?</style>|<metadata>.*?</metadata>",
+        "",
+        text[text.index("<defs>") : text.rindex("</svg>")],
+        flags=re.DOTALL,
+    )
     used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', body))
-    body = re.sub(r' id="([^"]*)"', lambda match: match.group() if match.group(1) in used else "", body)
+    body = re.sub(
+        r' id="([^"]*)"', lambda match: match.group() if match.group(1) in used else "", body
+    )
     body = re.sub(r'(\bid="|url\(#|href="#)', rf"\1{key}-", body)
     body = re.sub("#[0-9a-f]{6}", lambda match: _VARIABLES.get(match.group(), match.group()), body)
     body = re.sub(r"'DejaVu Sans'(, [^;\"]*)?", "var(--sans)", body)
@@ -53,8 +65,14 @@ def inline_svg(figure: "Figure", alternative: str, key: str) -> "Markup":
 def interactive(run: RunResult) -> dict[str, list[dict[str, Any]]]:
     """Data and layout of each interactive plot; a plot with several variants has a menu."""
     heat = [_heat(run, kernel) for kernel in run.kernels if kernel.heat]
-    spectrum = [_spectrum(run)] if any(value > 0 for kernel in run.kernels for value in kernel.spectrum) else []
-    return {name: variants for name, variants in (("heat", heat), ("spectrum", spectrum)) if variants}
+    spectrum = (
+        [_spectrum(run)]
+        if any(value > 0 for kernel in run.kernels for value in kernel.spectrum)
+        else []
+    )
+    return {
+        name: variants for name, variants in (("heat", heat), ("spectrum", spectrum)) if variants
+    }
 
 
 def _heat(run: RunResult, kernel: KernelSummary) -> dict[str, Any]:
@@ -100,27 +118,56 @@ def _class_axis(run: RunResult, labels: list[int], edges: list[int]) -> dict[str
 
 def _boundaries(edges: list[int], size: int) -> list[dict[str, Any]]:
     line = {"color": "#ffffff", "width": 0.6}
-    across = [{"type": "line", "x0": e - 0.5, "x1": e - 0.5, "y0": -0.5, "y1": size - 0.5, "line": line} for e in edges]
-    return across + [{"type": "line", "y0": e - 0.5, "y1": e - 0.5, "x0": -0.5, "x1": size - 0.5, "line": line} for e in edges]
+    across = [
+        {"type": "line", "x0": e - 0.5, "x1": e - 0.5, "y0": -0.5, "y1": size - 0.5, "line": line}
+        for e in edges
+    ]
+    return across + [
+        {"type": "line", "y0": e - 0.5, "y1": e - 0.5, "x0": -0.5, "x1": size - 0.5, "line": line}
+        for e in edges
+    ]
 
 
 def _spectrum(run: RunResult) -> dict[str, Any]:
-    found = {kernel.network: kernel for kernel in run.kernels if any(value > 0 for value in kernel.spectrum)}
-    traces = [_spectrum_line(run, subject, found[subject.name]) for subject in subjects(run) if subject.name in found]
-    axis = {"type": "log", "gridcolor": "var(--rule)", "linecolor": "var(--muted)", "zeroline": False, "dtick": 1}
+    found = {
+        kernel.network: kernel
+        for kernel in run.kernels
+        if any(value > 0 for value in kernel.spectrum)
+    }
+    traces = [
+        _spectrum_line(run, subject, found[subject.name])
+        for subject in subjects(run)
+        if subject.name in found
+    ]
+    axis = {
+        "type": "log",
+        "gridcolor": "var(--rule)",
+        "linecolor": "var(--muted)",
+        "zeroline": False,
+        "dtick": 1,
+    }
     powers = {"exponentformat": "power", "tickfont": {"size": 10}}
     layout = {
         **_layout(),
         "xaxis": {**axis, "title": {"text": "index of the eigenvalue", "font": {"size": 12}}},
         "yaxis": {**axis, "title": {"text": "share of the trace", "font": {"size": 12}}, **powers},
-        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "font": {"color": "var(--ink)"}},
+        "legend": {
+            "orientation": "h",
+            "x": 0,
+            "xanchor": "left",
+            "y": 1.02,
+            "yanchor": "bottom",
+            "font": {"color": "var(--ink)"},
+        },
         "margin": {"l": 64, "r": 12, "t": 10, "b": 48},
     }
     return {"name": "spectrum", "data": traces, "layout": layout}
 
 
 def _spectrum_line(run: RunResult, subject: Subject, kernel: KernelSummary) -> dict[str, Any]:
-    points = [(i + 1, float(f"{value:.4g}")) for i, value in enumerate(kernel.spectrum) if value > 0]
+    points = [
+        (i + 1, float(f"{value:.4g}")) for i, value in enumerate(kernel.spectrum) if value > 0
+    ]
     look = line_of(run, subject)
     dash = _PLOTLY_DASH[style.DASHES.index(look["linestyle"])]
     return {
@@ -138,6 +185,14 @@ def _layout() -> dict[str, Any]:
     return {
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"family": "system-ui, Segoe UI, Roboto, DejaVu Sans, sans-serif", "size": 12, "color": "var(--muted)"},
-        "hoverlabel": {"bgcolor": "var(--tint)", "bordercolor": "var(--muted)", "font": {"color": "var(--ink)"}},
+        "font": {
+            "family": "system-ui, Segoe UI, Roboto, DejaVu Sans, sans-serif",
+            "size": 12,
+            "color": "var(--muted)",
+        },
+        "hoverlabel": {
+            "bgcolor": "var(--tint)",
+            "bordercolor": "var(--muted)",
+            "font": {"color": "var(--ink)"},
+        },
     }

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, MUTED, RULE, PAPER = "#1b1e22", "#5c636b", "#d5d9de", "#fdfdfc"
-# Okabe and Ito's palette: told apart with every common color blindness. The marker says the kind once more.
+# Okabe and Ito's palette: told apart with every common color blindness. The marker says the kind
+# once more.
 COLOR = {"dnn": "#0072b2", "dgn": "#d55e00", "dlgn": "#009e73", "dlgn-sf": "#cc79a7", "": "#6b6f76"}
 MARKER = {"dnn": "o", "dgn": "s", "dlgn": "^", "dlgn-sf": "D", "": "v"}
 DASHES = ("-", (0, (4, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.5, 1.2, 1.5)))
@@ -75,11 +76,16 @@ def blank(width: float, height: float) -> "Figure":
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.03))
+    return Figure(
+        figsize=(width, height),
+        layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.03),
+    )
 
 
 def panels(count: int, columns: int, size: tuple[float, float]) -> tuple["Figure", list["Axes"]]:
-    """A figure with ``count`` equal panels, ``columns`` in a row, each ``size`` inches (width, height)."""
+    """A figure with ``count`` equal panels, ``columns`` in a row, each ``size`` inches (width,
+    height).
+    """
     columns = max(1, min(columns, count))
     rows = math.ceil(count / columns)
     figure = blank(size[0] * columns, size[1] * rows)

@@ -1,4 +1,6 @@
-"""Who is compared with whom: the networks of a run, their groups, and the order in which models are shown."""
+"""Who is compared with whom: the networks of a run, their groups, and the order in which models are
+shown.
+"""
 
 import dataclasses
 from typing import TypeVar
@@ -25,7 +27,11 @@ class Subject:
 
 def subjects(run: RunResult) -> tuple[Subject, ...]:
     """Every network that the run says anything about, in the order in which it is first named."""
-    names = [n.name for n in run.networks] + [a.network for a in run.accuracies] + [k.network for k in run.kernels]
+    names = (
+        [n.name for n in run.networks]
+        + [a.network for a in run.accuracies]
+        + [k.network for k in run.kernels]
+    )
     return tuple(_subject(run, name) for name in dict.fromkeys(names) if name != PIXELS)
 
 
@@ -51,7 +57,9 @@ def group_title(members: tuple[Subject, ...]) -> str:
 
 
 def models(run: RunResult) -> tuple[str, ...]:
-    """The models that see a network: the network itself, kernel machines, kernel machines at random initialisation."""
+    """The models that see a network: the network itself, kernel machines, kernel machines at random
+    initialisation.
+    """
     found = dict.fromkeys(a.model for a in run.accuracies if a.network != PIXELS)
     return tuple(sorted(found, key=lambda model: (model != "network", UNTRAINED in model)))
 
@@ -68,11 +76,15 @@ def accuracy_of(run: RunResult, network: str, model: str) -> Accuracy | None:
 
 def baselines(run: RunResult) -> tuple[Accuracy, ...]:
     """The models that see pixels and no network, best first."""
-    return tuple(sorted((a for a in run.accuracies if a.network == PIXELS), key=lambda a: -a.accuracy))
+    return tuple(
+        sorted((a for a in run.accuracies if a.network == PIXELS), key=lambda a: -a.accuracy)
+    )
 
 
 def dlgn_ratio(run: RunResult, members: tuple[Subject, ...]) -> float | None:
-    """Accuracy of the DLGN as a share of the accuracy of the DNN of the same group, or ``None`` without both."""
+    """Accuracy of the DLGN as a share of the accuracy of the DNN of the same group, or ``None``
+    without both.
+    """
     by_kind = {m.kind: accuracy_of(run, m.name, "network") for m in members}
     dnn, dlgn = by_kind.get("dnn"), by_kind.get("dlgn")
     return dlgn.accuracy / dnn.accuracy if dnn and dlgn and dnn.accuracy else None

@@ -1,4 +1,6 @@
-"""The sentences of a page, made from the numbers of a run: nothing here is a finding written in advance."""
+"""The sentences of a page, made from the numbers of a run: nothing here is a finding written in
+advance.
+"""
 
 import math
 import shlex
@@ -24,11 +26,22 @@ def standard_error(share: float, samples: int) -> float:
 
 def listed(items: list[str]) -> str:
     """``a, b and c``."""
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""
+    return (
+        items[0]
+        if len(items) == 1
+        else (f"{', '.join(items[:-1])} and {items[-1]}")
+        if items
+        else ""
+    )
 
 
 def _article(text: str) -> str:
-    return f"{'an' if text[0].lower() in 'aeiou' or text.startswith(('NPK', 'RBF', 'SVM')) else 'a'} {text}" if text else text
+    return (
+        f"{'an' if text[0].lower() in 'aeiou' or text.startswith(('NPK', 'RBF', 'SVM')) else 'a'} "
+        f"{text}"
+        if text
+        else text
+    )
 
 
 def summary(run: RunResult) -> str:
@@ -39,7 +52,10 @@ def summary(run: RunResult) -> str:
 
 
 def _setting(run: RunResult) -> str:
-    return f"On {run.data} ({len(run.classes)} classes, {run.samples_train:,} training and {run.samples_test:,} test samples)"
+    return (
+        f"On {run.data} ({len(run.classes)} classes, {run.samples_train:,} training and "
+        f"{run.samples_test:,} test samples)"
+    )
 
 
 def _best(run: RunResult) -> str:
@@ -51,13 +67,22 @@ def _best(run: RunResult) -> str:
     text = text if len(networks) > 1 else f"{_setting(run)}, the network {best.network}"
     text += f" classifies {percent(best.accuracy)} of the test samples correctly."
     machines = [a for a in run.accuracies if a.network == best.network and a.model != "network"]
-    trained = max((a for a in machines if UNTRAINED not in a.model), key=lambda a: a.accuracy, default=None)
+    trained = max(
+        (a for a in machines if UNTRAINED not in a.model), key=lambda a: a.accuracy, default=None
+    )
     if trained is None:
         return text
     text += f" {_sentence(_article(trained.model))} that is given nothing but"
     text += f" the network's neural path kernel reaches {percent(trained.accuracy)}"
     untrained = accuracy_of(run, best.network, f"{trained.model} {UNTRAINED}")
-    return f"{text}, and {percent(untrained.accuracy)} with the kernel of the same network before training." if untrained else f"{text}."
+    return (
+        (
+            f"{text}, and {percent(untrained.accuracy)} with the kernel of the same network before "
+            f"training."
+        )
+        if untrained
+        else f"{text}."
+    )
 
 
 def _sentence(text: str) -> str:
@@ -70,7 +95,8 @@ def _ratios(run: RunResult) -> str:
     if not kept:
         return ""
     return (
-        f"A DLGN, whose gates are half-spaces of the input, keeps {listed(kept)} of the accuracy of its DNN;"
+        f"A DLGN, whose gates are half-spaces of the input, keeps {listed(kept)} of the accuracy "
+        f"of its DNN;"
         f" the paper reports at least {PAPER_RATIO} %, on CIFAR-10 and CIFAR-100."
     )
 
@@ -86,7 +112,8 @@ def _doubt(run: RunResult) -> str:
         return ""
     worst = max(standard_error(share, run.samples_test) for share in networks)
     return (
-        f"With {run.samples_test:,} test samples an accuracy is uncertain by up to {100 * worst:.1f} points (one standard error),"
+        f"With {run.samples_test:,} test samples an accuracy is uncertain by up to "
+        f"{100 * worst:.1f} points (one standard error),"
         " so smaller differences say little."
     )
 
@@ -96,34 +123,60 @@ def _verdict(run: RunResult) -> str:
     if not run.checks:
         return ""
     if not failed:
-        return f"All {len(run.checks)} checks of the theory passed." if len(run.checks) > 1 else "The check of the theory passed."
-    return f"{len(run.checks) - len(failed)} of {len(run.checks)} checks of the theory passed; not passed: {listed(failed)}."
+        return (
+            (f"All {len(run.checks)} checks of the theory passed.")
+            if len(run.checks) > 1
+            else "The check of the theory passed."
+        )
+    return (
+        f"{len(run.checks) - len(failed)} of {len(run.checks)} checks of the theory passed; "
+        f"not "
+        f"passed: {listed(failed)}."
+    )
 
 
 def families(run: RunResult) -> tuple[str, ...]:
-    """What each family of networks is good for, as far as this run can tell: one paragraph each, then the comparison."""
+    """What each family of networks is good for, as far as this run can tell: one paragraph each,
+    then the comparison.
+    """
     by_family: dict[str, list[str]] = {}
     for subject in subjects(run):
         if subject.family:
             by_family.setdefault(subject.family, []).append(subject.name)
-    paragraphs = [text for family, names in by_family.items() if (text := _family(run, family, names))]
+    paragraphs = [
+        text for family, names in by_family.items() if (text := _family(run, family, names))
+    ]
     return tuple(text for text in [*paragraphs, _comparison(run, by_family), _shifted(run)] if text)
 
 
 _NATURE = {
-    "shift-invariant": "compares two pictures at every circular shift and adds up: it cannot use where in the picture a pattern lies",
+    "shift-invariant": "compares two pictures at every circular shift and adds up: it cannot use "
+    "where in the picture a pattern lies",
     "position-keeping": (
-        "compares two pictures place by place: it can use where in the picture a pattern lies, and has to learn each place anew"
+        "compares two pictures place by place: it can use where in the picture a pattern lies, and "
+        "has to learn each place anew"
     ),
 }
 
 
 def _family(run: RunResult, family: str, names: list[str]) -> str:
     own = [a for a in run.accuracies if a.network in names and a.model == "network"]
-    machines = [a for a in run.accuracies if a.network in names and a.model != "network" and UNTRAINED not in a.model]
-    text = f"The kernel of a {family} network ({listed(names)}) {_NATURE[family]}." if family in _NATURE else f"{family}: {listed(names)}."
+    machines = [
+        a
+        for a in run.accuracies
+        if a.network in names and a.model != "network" and UNTRAINED not in a.model
+    ]
+    text = (
+        (f"The kernel of a {family} network ({listed(names)}) {_NATURE[family]}.")
+        if family in _NATURE
+        else f"{family}: {listed(names)}."
+    )
     if own:
-        text += f" These networks reach {_span(own)}" if len(own) > 1 else f" The network reaches {_span(own)}"
+        text += (
+            (f" These networks reach {_span(own)}")
+            if len(own) > 1
+            else f" The network reaches {_span(own)}"
+        )
         text += f", kernel machines on their kernels {_span(machines)}." if machines else "."
     return text
 
@@ -136,7 +189,11 @@ def _span(found: list[Accuracy]) -> str:
 def _comparison(run: RunResult, by_family: dict[str, list[str]]) -> str:
     means = {}
     for family in ("shift-invariant", "position-keeping"):
-        own = [a.accuracy for a in run.accuracies if a.network in by_family.get(family, []) and a.model == "network"]
+        own = [
+            a.accuracy
+            for a in run.accuracies
+            if a.network in by_family.get(family, []) and a.model == "network"
+        ]
         if own:
             means[family] = sum(own) / len(own)
     if len(means) < 2:
@@ -144,11 +201,18 @@ def _comparison(run: RunResult, by_family: dict[str, list[str]]) -> str:
     gain = means["position-keeping"] - means["shift-invariant"]
     doubt = math.hypot(*(standard_error(mean, run.samples_test) for mean in means.values()))
     if abs(gain) <= 2 * doubt:
-        verdict = "less than two standard errors: this run does not tell which is better on this data."
+        verdict = (
+            "less than two standard errors: this run does not tell which is better on this data."
+        )
     elif gain > 0:
-        verdict = "more than two standard errors: on this data it matters where a pattern lies, and a network should keep it."
+        verdict = (
+            "more than two standard errors: on this data it matters where a pattern lies, "
+            "and a network should keep it."
+        )
     else:
-        verdict = "more than two standard errors: on this data it helps to forget where a pattern lies."
+        verdict = (
+            "more than two standard errors: on this data it helps to forget where a pattern lies."
+        )
     ahead = "position-keeping" if gain > 0 else "shift-invariant"
     return f"On average the {ahead} networks are ahead by {100 * abs(gain):.1f} points, {verdict}"
 
@@ -162,10 +226,16 @@ def _shifted(run: RunResult) -> str:
     text = ""
     if worst["invariant"]:
         most = scientific(max(worst["invariant"]))
-        text = f"Shifting a picture changes the kernel of a shift-invariant network by a relative {most} at most"
+        text = (
+            f"Shifting a picture changes the kernel of a shift-invariant network by a relative "
+            f"{most} at most"
+        )
         text += " (rounding)" if max(worst["invariant"]) < 1e-4 else ""
     if text and worst["broken"]:
-        text += f"; where padding or read-out break the invariance, by {scientific(min(worst['broken']))} or more"
+        text += (
+            f"; where padding or read-out break the invariance, by "
+            f"{scientific(min(worst['broken']))} or more"
+        )
     return f"{text}." if text else ""
 
 
@@ -177,7 +247,15 @@ def commands(run: RunResult) -> tuple[str, ...]:
         if network.checkpoint:
             out = f"{network.checkpoint.rsplit('/', 1)[-1].removesuffix('.safetensors')}.zarr"
             kernel = kernels.get(network.name)
-            words = ["npk", "kernel", network.checkpoint, "--data", kernel.data if kernel else run.data, "--out", out]
+            words = [
+                "npk",
+                "kernel",
+                network.checkpoint,
+                "--data",
+                kernel.data if kernel else run.data,
+                "--out",
+                out,
+            ]
             scale = kernel.scale if kernel else "fan_in"
             lines.append(shlex.join(words + (["--scale", scale] if scale != "fan_in" else [])))
     return tuple(lines)
@@ -187,11 +265,20 @@ def facts(run: RunResult) -> tuple[tuple[str, str], ...]:
     """How the run was made, as pairs of a name and a value."""
     reused = [network.name for network in run.networks if network.reused]
     return (
-        ("Data", f"{run.data}, {len(run.classes)} classes ({', '.join(run.classes[:12])}{', …' if len(run.classes) > 12 else ''})"),
+        (
+            "Data",
+            f"{run.data}, {len(run.classes)} classes "
+            f"({', '.join(run.classes[:12])}{', …' if len(run.classes) > 12 else ''})",
+        ),
         ("Samples", f"{run.samples_train:,} for training, {run.samples_test:,} for testing"),
         ("Seed", str(run.seed)),
         ("Time", duration(run.seconds)),
         ("Machine", run.machine),
         ("npk", run.version),
-        ("Networks re-used", f"{listed(reused)}, from an earlier run in the same folder" if reused else "none: all trained in this run"),
+        (
+            "Networks re-used",
+            f"{listed(reused)}, from an earlier run in the same folder"
+            if reused
+            else "none: all trained in this run",
+        ),
     )

@@ -1,6 +1,8 @@
-"""The files of a store, read without believing any of them: plain files of the right size, and zarr 3 as npk writes it.
+"""The files of a store, read without believing any of them: plain files of the right size, and zarr
+3 as npk writes it.
 
-Whatever is not wholly that is refused: zarr is never asked what to make of it, so no codec, filter or type but npk's own is looked up.
+Whatever is not wholly that is refused: zarr is never asked what to make of it, so no codec, filter
+    or type but npk's own is looked up.
 """
 
 import errno
@@ -20,11 +22,22 @@ _INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 3
 DTYPES = ("bool", *_INTEGERS, "float16", "float32", "float64")
 MOST_PARTS = 1 << 20  # tiles, or pieces of gates
 MOST_BYTES = 1 << 29  # of a tile, or of a piece of gates
-_MANIFEST, _DESCRIPTION = 32 << 20, 1 << 16  # bytes of a zarr.json: the first of a store, and those below
+# bytes of a zarr.json: the first of a store, and those below
+_MANIFEST, _DESCRIPTION = 32 << 20, 1 << 16
 _MOST_AXES, _MOST = 16, 1 << 48
 _GROUP = {"zarr_format", "node_type", "attributes", "consolidated_metadata"}
 _ARRAY = {
-    *("zarr_format", "node_type", "attributes", "shape", "data_type", "chunk_grid", "chunk_key_encoding", "fill_value", "codecs"),
+    *(
+        "zarr_format",
+        "node_type",
+        "attributes",
+        "shape",
+        "data_type",
+        "chunk_grid",
+        "chunk_key_encoding",
+        "fill_value",
+        "codecs",
+    ),
     *("storage_transformers", "dimension_names"),
 }
 
@@ -54,7 +67,10 @@ def look(root: Path, key: str) -> os.stat_result | None:
         except (FileNotFoundError, NotADirectoryError):
             return None
         if stat.S_ISLNK(found.st_mode):
-            raise StoreError(f"{root} has a link at {key}, and npk neither writes nor follows any. Put what it leads to in its place.")
+            raise StoreError(
+                f"{root} has a link at {key}, and npk neither writes nor follows any. "
+                f"Put what it leads to in its place."
+            )
     return found
 
 
@@ -80,7 +96,10 @@ def read_plain(root: Path, key: str, most: int, exactly: int | None = None) -> b
     if not stat.S_ISREG(found.st_mode):
         raise StoreError(_foreign(root, key, "which is no plain file"))
     if found.st_size > most or exactly not in (None, found.st_size):
-        raise ValueError(f"{key} has {found.st_size} bytes, not {f'at most {most}' if exactly is None else exactly}")
+        raise ValueError(
+            f"{key} has {found.st_size} bytes, not "
+            f"{f'at most {most}' if exactly is None else exactly}"
+        )
     with (root / key).open("rb") as file:
         return file.read(most + 1)
 
@@ -109,12 +128,25 @@ def read_description(root: Path, key: str) -> dict[str, Any] | None:
     if not isinstance(found, dict):
         raise ValueError(f"{key} holds no JSON object")
     if found.get("zarr_format") != 3:
-        raise StoreError(_foreign(root, key, f"of zarr format {_short(found.get('zarr_format'))}, and npk reads format 3 alone"))
+        raise StoreError(
+            _foreign(
+                root,
+                key,
+                f"of zarr format {_short(found.get('zarr_format'))}, and npk reads format 3 alone",
+            )
+        )
     wrong = _wrong_group(found) if found.get("node_type") == "group" else _wrong_array(found)
     if wrong is not None and key == "zarr.json" and not _is_npks(found):
-        raise StoreError(f"{root} holds something that npk did not write. Name a folder that npk wrote, or one that is not there.")
+        raise StoreError(
+            f"{root} holds something that npk did not write. Name a folder that npk "
+            f"wrote, or one that is not there."
+        )
     if wrong is not None:
-        raise StoreError(_foreign(root, key, f"whose {wrong} is {_short(found.get(wrong))}, which npk does not write"))
+        raise StoreError(
+            _foreign(
+                root, key, f"whose {wrong} is {_short(found.get(wrong))}, which npk does not write"
+            )
+        )
     return found
 
 
@@ -155,24 +187,32 @@ def prove(path: Path, identities: Sequence[Sequence[str]]) -> None:
     try:
         manifest = read_manifest(path)
     except ValueError as error:
-        raise StoreError(f"{path} is damaged: its zarr.json cannot be read ({error}). Nothing is written to it.") from error
+        raise StoreError(
+            f"{path} is damaged: its zarr.json cannot be read ({error}). Nothing is written to it."
+        ) from error
     if not isinstance(manifest, dict) or not _begins_with(manifest.get("identities"), identities):
         raise StoreError(
-            f"{path} is not, or no longer, the store that was opened: it was removed or replaced meanwhile. "
+            f"{path} is not, or no longer, the store that was opened: it was removed or replaced "
+            f"meanwhile. "
             "Nothing is written to it; run again to go on with what is there."
         )
 
 
 def _begins_with(there: Any, identities: Sequence[Sequence[str]]) -> bool:
     try:
-        return len(there) == len(identities) and all(list(a)[: len(b)] == list(b) for a, b in zip(there, identities, strict=True))
+        return len(there) == len(identities) and all(
+            list(a)[: len(b)] == list(b) for a, b in zip(there, identities, strict=True)
+        )
     except TypeError:
         return False
 
 
 def chunk_bytes(description: dict[str, Any]) -> int:
     """Bytes of each chunk file of an array; npk compresses none."""
-    return math.prod(description["chunk_grid"]["configuration"]["chunk_shape"]) * np.dtype(description["data_type"]).itemsize
+    return (
+        math.prod(description["chunk_grid"]["configuration"]["chunk_shape"])
+        * np.dtype(description["data_type"]).itemsize
+    )
 
 
 def _wrong_group(found: dict[str, Any]) -> str | None:
@@ -194,13 +234,21 @@ def _wrong_array(found: dict[str, Any]) -> str | None:
         return "shape"
     size = np.dtype(found["data_type"]).itemsize
     grid = found.get("chunk_grid")
-    chunks = grid.get("configuration", {}).get("chunk_shape") if isinstance(grid, dict) and _is_plain(grid) else None
-    if grid != {"name": "regular", "configuration": {"chunk_shape": chunks}} or not _fit(chunks, found["shape"], size):
+    chunks = (
+        grid.get("configuration", {}).get("chunk_shape")
+        if isinstance(grid, dict) and _is_plain(grid)
+        else None
+    )
+    if grid != {"name": "regular", "configuration": {"chunk_shape": chunks}} or not _fit(
+        chunks, found["shape"], size
+    ):
         return "chunk_grid"
     little = {"name": "bytes", "configuration": {"endian": "little"}}
     expected = {
         "chunk_key_encoding": [{"name": "default", "configuration": {"separator": "/"}}],
-        "codecs": [[little], [{"name": "bytes"}], [{"name": "bytes", "configuration": {}}]] if size == 1 else [[little]],
+        "codecs": [[little], [{"name": "bytes"}], [{"name": "bytes", "configuration": {}}]]
+        if size == 1
+        else [[little]],
         "fill_value": [0, -1],
         "storage_transformers": [[], None],
         "dimension_names": [None, [None] * len(found["shape"])],
@@ -214,23 +262,36 @@ def _is_plain(grid: dict[str, Any]) -> bool:
 
 
 def _fit(chunks: Any, shape: list[int], size: int) -> bool:
-    return are_counts(chunks, 1, _MOST) and len(chunks) == len(shape) and math.prod(chunks) * size <= MOST_BYTES
+    return (
+        are_counts(chunks, 1, _MOST)
+        and len(chunks) == len(shape)
+        and math.prod(chunks) * size <= MOST_BYTES
+    )
 
 
 def are_counts(values: Any, least: int, most: int) -> bool:
     """Whether a value of a file is a list of whole numbers from ``least`` to ``most``."""
-    return isinstance(values, list) and all(type(value) is int and least <= value <= most for value in values)
+    return isinstance(values, list) and all(
+        type(value) is int and least <= value <= most for value in values
+    )
 
 
 def are_names(values: Any, lists: int) -> bool:
     """Whether a value of a file is so many lists of names that no two parts of stores share."""
     if not isinstance(values, list) or len(values) != lists:
         return False
-    return all(isinstance(names, list) and all(isinstance(name, str) and 0 < len(name) <= 64 for name in names) for names in values)
+    return all(
+        isinstance(names, list)
+        and all(isinstance(name, str) and 0 < len(name) <= 64 for name in names)
+        for names in values
+    )
 
 
 def _foreign(root: Path, key: str, what: str) -> str:
-    return f"{root} is no store of npk, or a damaged one: it has a {key} {what}. Name a folder that npk wrote."
+    return (
+        f"{root} is no store of npk, or a damaged one: it has a {key} {what}. Name a folder "
+        f"that npk wrote."
+    )
 
 
 def _short(value: Any) -> str:

@@ -11,7 +11,9 @@ from npk.stores.files import read_manifest
 FORMAT = 3  # of gate tables and kernels on disk
 
 
-def open_store(path: str | Path, content: str, *, write: bool = False) -> tuple[Any, dict[str, Any]]:
+def open_store(
+    path: str | Path, content: str, *, write: bool = False
+) -> tuple[Any, dict[str, Any]]:
     """Open a zarr group that npk wrote.
 
     Args:
@@ -34,19 +36,35 @@ def open_store(path: str | Path, content: str, *, write: bool = False) -> tuple[
     except StoreError:
         raise
     except Exception as error:  # zarr raises many kinds; the cause is kept
-        raise StoreError(f"cannot read {path} as a {content}: {_why(path, error)}. Name a folder that npk wrote.") from error
+        raise StoreError(
+            f"cannot read {path} as a {content}: {_why(path, error)}. Name a folder that npk wrote."
+        ) from error
     if not isinstance(manifest, dict) or manifest.get("content") != content:
-        found = manifest.get("content") if isinstance(manifest, dict) else "something that npk did not write"
-        raise StoreError(f"{path} holds {found}, not a {content}. Name a folder that npk wrote as a {content}.")
+        found = (
+            manifest.get("content")
+            if isinstance(manifest, dict)
+            else ("something that npk did not write")
+        )
+        raise StoreError(
+            f"{path} holds {found}, not a {content}. Name a folder that npk wrote as a {content}."
+        )
     if manifest.get("format") != FORMAT:
-        raise StoreError(f"{path} has format {manifest.get('format')}, this npk reads format {FORMAT}. Make it again.")
+        raise StoreError(
+            f"{path} has format {manifest.get('format')}, this npk reads format "
+            f"{FORMAT}. Make it again."
+        )
     if manifest != sealed(manifest):
-        raise StoreError(f"{path} is damaged: its manifest, zarr.json, does not match its checksum. Make it again.")
+        raise StoreError(
+            f"{path} is damaged: its manifest, zarr.json, does not match its "
+            f"checksum. Make it again."
+        )
     return group, manifest
 
 
 def content_of(path: str | Path) -> str | None:
-    """What a folder holds that npk wrote, as its manifest names it; ``None``: something else, or a manifest that cannot be read."""
+    """What a folder holds that npk wrote, as its manifest names it; ``None``: something else, or a
+    manifest that cannot be read.
+    """
     put_back(path := Path(path))
     try:
         manifest = read_manifest(path)
@@ -61,7 +79,11 @@ def _why(path: Path, error: Exception) -> str:
         return "it is a file" if path.exists() else "there is nothing"
     if isinstance(error, FileNotFoundError):
         older = any((path / name).exists() for name in (".zgroup", ".zarray"))
-        return "it is of zarr format 2, and npk reads format 3 alone" if older else "it has no zarr.json"
+        return (
+            ("it is of zarr format 2, and npk reads format 3 alone")
+            if older
+            else "it has no zarr.json"
+        )
     if isinstance(error, OSError):
         return error.strerror or str(error)
     return f"its zarr.json is damaged ({type(error).__name__})"

@@ -1,4 +1,6 @@
-"""The way between zarr and a store's folder: what zarr reads was looked at before, and nothing is read or written through a link."""
+"""The way between zarr and a store's folder: what zarr reads was looked at before, and nothing is
+read or written through a link.
+"""
 
 import asyncio
 import json
@@ -84,9 +86,13 @@ class PlainStore(WrapperStore[LocalStore]):
 
 
 def open_group(path: Path, *, write: bool = False) -> zarr.Group:
-    """The group in a store's folder, through a :class:`PlainStore`; ``write``: it will be written to."""
+    """The group in a store's folder, through a :class:`PlainStore`; ``write``: it will be written
+    to.
+    """
     store = PlainStore(LocalStore(path, read_only=not write))
-    return zarr.open_group(store, mode="r+" if write else "r", zarr_format=3, use_consolidated=False)
+    return zarr.open_group(
+        store, mode="r+" if write else "r", zarr_format=3, use_consolidated=False
+    )
 
 
 def open_array(group: zarr.Group, name: str) -> zarr.Array:
@@ -98,7 +104,9 @@ def open_array(group: zarr.Group, name: str) -> zarr.Array:
     found = group[name]
     if not isinstance(found, zarr.Array):
         raise ValueError(f"{name} is a group")
-    inner: Any = zarr.AsyncArray(metadata=found.metadata, store_path=found.store_path, config={"write_empty_chunks": True})
+    inner: Any = zarr.AsyncArray(
+        metadata=found.metadata, store_path=found.store_path, config={"write_empty_chunks": True}
+    )
     return zarr.Array(inner)
 
 

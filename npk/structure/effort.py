@@ -25,8 +25,10 @@ from npk.recursion.steps import Field, Recursion
 class Effort:
     """What one pair of samples costs, counted in the planned recursion.
 
-    ``masks`` are formed once a sample; ``fields`` are the parametric layers; ``cells``: pairs of positions that all steps together visit;
-    ``words``: words of 64 gates (or single real numbers) that overlaps multiply; ``reads``: numbers that fields and collapses read.
+    ``masks`` are formed once a sample; ``fields`` are the parametric layers; ``cells``: pairs of
+    positions that all steps together visit;
+    ``words``: words of 64 gates (or single real numbers) that overlaps multiply; ``reads``: numbers
+        that fields and collapses read.
     """
 
     masks: int
@@ -59,7 +61,9 @@ def effort(recursion: Recursion, planes: Planes, hard: Sequence[bool]) -> Effort
             reads += seen * (step.groups if links.term is None else len(links.term.blocks))
             if links.term is not None and links.term.mask is not None:
                 channels = links.term.blocks[:, 3]
-                words += seen * int((-(-channels // 64) if hard[links.term.mask] else channels).sum())
+                words += seen * int(
+                    (-(-channels // 64) if hard[links.term.mask] else channels).sum()
+                )
     fields = sum(isinstance(step, Field) for step in recursion.steps)
     return Effort(len(recursion.masks), fields, planes.cells(), words, reads)
 

@@ -1,8 +1,11 @@
-"""Which circular shifts of the input leave the kernel as it is, and which node breaks the others: read off a path graph alone.
+"""Which circular shifts of the input leave the kernel as it is, and which node breaks the others:
+read off a path graph alone.
 
-The question is put to a copy of the network in exact arithmetic: whole numbers modulo 2**64, odd random weights, and in the place of a
-ReLU a function that scrambles bits. Two places of the copy hold one number only if they compute the same function of the input, up to a
-chance of about 2**-50, so moving the input and comparing numbers decides equivariance for every operator, whatever it is called.
+The question is put to a copy of the network in exact arithmetic: whole numbers modulo 2**64, odd
+random weights, and in the place of a ReLU a function that scrambles bits. Two places of the copy
+hold one number only if they compute the same function of the input, up to a chance of about 2**-50,
+so moving the input and comparing numbers decides equivariance for every operator, whatever it is
+called.
 """
 
 import dataclasses
@@ -44,11 +47,14 @@ _FLIPS = 1e-3  # share of gates that may flip because a pre-activation is within
 
 @dataclass(frozen=True)
 class ShiftGroup:
-    """The circular shifts r with K(rot(x, r), x') = K(x, x') for all samples; ``print`` says which and why.
+    """The circular shifts r with K(rot(x, r), x') = K(x, x') for all samples; ``print`` says which
+    and why.
 
-    ``grid``: sides of a sample. ``steps``: the group is the multiples of ``steps[i]`` along axis i, the identity alone where the step is
-    the side; ``None``: no shift but the identity. ``reasons``: what breaks the other shifts. ``outside``: gates that come from outside
-    the path graph and are assumed to move with the input; ``looked_at``: on how many samples they were seen to do so.
+    ``grid``: sides of a sample. ``steps``: the group is the multiples of ``steps[i]`` along axis i,
+        the identity alone where the step is
+    the side; ``None``: no shift but the identity. ``reasons``: what breaks the other shifts.
+    ``outside``: gates that come from outside the path graph and are assumed to move with the input;
+    ``looked_at``: on how many samples they were seen to do so.
     """
 
     grid: Grid
@@ -61,23 +67,45 @@ class ShiftGroup:
     def generators(self) -> tuple[Grid, ...]:
         """Shifts that make up the group, one an axis."""
         steps = self.steps or self.grid
-        return tuple(tuple(s if i == axis else 0 for i in range(len(steps))) for axis, s in enumerate(steps) if s < self.grid[axis])
+        return tuple(
+            tuple(s if i == axis else 0 for i in range(len(steps)))
+            for axis, s in enumerate(steps)
+            if s < self.grid[axis]
+        )
 
     def __str__(self) -> str:
         if self.steps is None:
             return f"no circular shift: {'; '.join(self.reasons)}"
         if all(step == 1 for step in self.steps):
-            return f"all circular shifts: every layer moves with its input, and the read-out does not see where things are{self._condition}"
-        axes = [f"multiples of {s}" if s < n else "none" for s, n in zip(self.steps, self.grid, strict=True)]
-        said = axes[0] if len(set(axes)) == 1 else ", ".join(f"{axis} along axis {i}" for i, axis in enumerate(axes, 1))
+            return (
+                f"all circular shifts: every layer moves with its input, and the read-out does "
+                f"not see where things are{self._condition}"
+            )
+        axes = [
+            f"multiples of {s}" if s < n else "none"
+            for s, n in zip(self.steps, self.grid, strict=True)
+        ]
+        said = (
+            axes[0]
+            if len(set(axes)) == 1
+            else ", ".join(f"{axis} along axis {i}" for i, axis in enumerate(axes, 1))
+        )
         return f"circular shifts by {said}: {'; '.join(self.reasons)}{self._condition}"
 
     @property
     def _condition(self) -> str:
         if not self.outside:
             return ""
-        seen = f"as they do on {self.looked_at} samples" if self.looked_at else "which the graph does not tell"
-        return f" (if the gates of {len(self.outside)} layers that come from outside move with the input too, {seen})"
+        seen = (
+            (f"as they do on {self.looked_at} samples")
+            if self.looked_at
+            else "which the graph does not tell"
+        )
+        return (
+            f" (if the gates of {len(self.outside)} layers that come from outside move with "
+            f"the "
+            f"input too, {seen})"
+        )
 
 
 def shift_group(graph: PathGraph, outside: Collection[str] = ()) -> ShiftGroup:
@@ -85,12 +113,14 @@ def shift_group(graph: PathGraph, outside: Collection[str] = ()) -> ShiftGroup:
 
     .. math:: K(\mathrm{rot}(x, r), x') = K(x, x')
 
-    Ties of a max pool left aside. A network whose weights happen to be symmetric may have more invariances than its structure.
+    Ties of a max pool left aside. A network whose weights happen to be symmetric may have more
+    invariances than its structure.
 
     Args:
         graph: what a path may pass.
-        outside: names of gates that are not made of the values that they multiply (see :func:`outside_gates`). They are assumed to move
-            with the input, which the graph cannot tell: :func:`gates_move` looks at samples.
+        outside: names of gates that are not made of the values that they multiply (see
+            :func:`outside_gates`). They are assumed to move with the input, which the graph cannot
+            tell: :func:`gates_move` looks at samples.
 
     Returns:
         The group, as a step for each axis, with the nodes that break the other shifts.
@@ -98,7 +128,9 @@ def shift_group(graph: PathGraph, outside: Collection[str] = ()) -> ShiftGroup:
     grid = graph.input_shape[1:]
     named = tuple(node.gate for node in graph.gates if node.gate in set(outside))
     if math.prod(grid) == 1:
-        return ShiftGroup(grid, None, (f"samples of shape {graph.input_shape} have no positions",), named)
+        return ShiftGroup(
+            grid, None, (f"samples of shape {graph.input_shape} have no positions",), named
+        )
     probe = _Probe(graph, frozenset(outside))
     found = [_step(probe, axis) for axis in range(len(grid))]
     steps = tuple(step for step, _ in found)
@@ -107,7 +139,9 @@ def shift_group(graph: PathGraph, outside: Collection[str] = ()) -> ShiftGroup:
 
 
 def outside_gates(trace: "Trace") -> tuple[str, ...]:
-    """Names of the gates that come from another part of the network: a gating network, squeeze-and-excitation, x * (y > 0)."""
+    """Names of the gates that come from another part of the network: a gating network,
+    squeeze-and-excitation, x * (y > 0).
+    """
     from npk.reading.exported import name_of
 
     node_of = {}
@@ -120,11 +154,14 @@ def outside_gates(trace: "Trace") -> tuple[str, ...]:
             case other:
                 refuse_operator("place where its gates are made", other)
     target_of = {node.name: name_of(node) for node in trace.program.graph.nodes}
-    return tuple(gate for gate, name in node_of.items() if target_of.get(name, "") in ("mul", "mul_", "glu"))
+    return tuple(
+        gate for gate, name in node_of.items() if target_of.get(name, "") in ("mul", "mul_", "glu")
+    )
 
 
 def gates_move(table: "GateTable", moved: "GateTable", shift: Grid, names: Collection[str]) -> bool:
-    """Whether gates of shifted samples are the shifted gates, but for one in a thousand where a pre-activation may be within rounding of 0.
+    """Whether gates of shifted samples are the shifted gates, but for one in a thousand where a
+    pre-activation may be within rounding of 0.
 
     Args:
         table: gates of some samples.
@@ -169,12 +206,19 @@ def confirmed(group: ShiftGroup, trace: "Trace", X: np.ndarray) -> ShiftGroup:
         moved = record(np.roll(X, shift, axes))
         still = [name for name in group.outside if not gates_move(table, moved, shift, [name])]
         if still:
-            return ShiftGroup(group.grid, None, (f"gates from outside that do not move with the input at {still[0]}",), group.outside)
+            return ShiftGroup(
+                group.grid,
+                None,
+                (f"gates from outside that do not move with the input at {still[0]}",),
+                group.outside,
+            )
     return dataclasses.replace(group, looked_at=len(X))
 
 
 def _step(probe: "_Probe", axis: int) -> tuple[int, tuple[str, ...]]:
-    """The smallest step along an axis that changes nothing, and why smaller ones do; the steps that work are a group."""
+    """The smallest step along an axis that changes nothing, and why smaller ones do; the steps that
+    work are a group.
+    """
     side = step = probe.graph.input_shape[1 + axis]
     primes = [p for p in range(2, side + 1) if side % p == 0 and all(p % q for q in range(2, p))]
     reasons: list[str] = []
@@ -186,7 +230,9 @@ def _step(probe: "_Probe", axis: int) -> tuple[int, tuple[str, ...]]:
                 break
             step //= p
     chain = [step // d for d in range(2, step + 1) if step % d == 0] if step < side else []
-    return step, tuple(dict.fromkeys([*(probe.broken_by(axis, smaller) for smaller in reversed(chain)), *reasons]))
+    return step, tuple(
+        dict.fromkeys([*(probe.broken_by(axis, smaller) for smaller in reversed(chain)), *reasons])
+    )
 
 
 class _Probe:
@@ -214,13 +260,17 @@ class _Probe:
         moved = dict(self.digests(shift))
         if moved[_OUTPUT] == self.base[_OUTPUT]:
             return ""
-        node = next((node for node in self.graph.nodes if moved[node.name] != self.base[node.name]), None)
+        node = next(
+            (node for node in self.graph.nodes if moved[node.name] != self.base[node.name]), None
+        )
         if node is None:
             return "the output keeps its positions"
         return _reason(self.graph, node, shift)
 
     def digests(self, shift: Grid) -> Iterator[tuple[str, int]]:
-        """For each node a number that tells its set of values at positions; at last one for the output's values in their places."""
+        """For each node a number that tells its set of values at positions; at last one for the
+        output's values in their places.
+        """
         held: dict[str, np.ndarray] = {}
         for node in self.graph.nodes:
             value = self.value(node, [held[name] for name in node.inputs], shift)
@@ -241,14 +291,21 @@ class _Probe:
             case Convolution(groups=groups):
                 return self.convolution(node, inputs[0], groups)
             case Gate(gate=gate):
-                return _scramble(inputs[0]) * (self.field(node, shift) if gate in self.outside else np.uint64(1))
+                return _scramble(inputs[0]) * (
+                    self.field(node, shift) if gate in self.outside else np.uint64(1)
+                )
             case AveragePool() as operator:
                 weights = operator.coefficients(self.graph.input_of(node).grid)
                 distinct, number = np.unique(weights, return_inverse=True)
-                odd = np.where(distinct == 0, np.uint64(0), _draw("averages", distinct.shape) if len(distinct) > 2 else np.uint64(1))
+                odd = np.where(
+                    distinct == 0,
+                    np.uint64(0),
+                    _draw("averages", distinct.shape) if len(distinct) > 2 else np.uint64(1),
+                )
                 return _gather(inputs[0], self.taps(node), odd[number.reshape(weights.shape)])
             case MaxPool():
-                seen = np.pad(_scramble(inputs[0]), ((0, 0), (0, 1)), constant_values=1)  # outside is no zero here
+                # outside is no zero here
+                seen = np.pad(_scramble(inputs[0]), ((0, 0), (0, 1)), constant_values=1)
                 return _scramble(_gather(seen, self.taps(node) % seen.shape[1]))
             case Rearrange() as operator:
                 return _rearranged(node, operator, inputs)
@@ -263,28 +320,39 @@ class _Probe:
         """The sample, shifted; or ones."""
         sample = _draw("input", self.graph.input_shape)
         sample = np.roll(sample, shift, tuple(range(1, sample.ndim))).reshape(-1)
-        sample = np.append(np.ones_like(sample) if operator.ones else sample, np.uint64(0))  # unit -1 is a zero
+        # unit -1 is a zero
+        sample = np.append(np.ones_like(sample) if operator.ones else sample, np.uint64(0))
         return sample[list(operator.units or range(len(sample) - 1))].reshape(node.channels, -1)
 
     def convolution(self, node: PathNode, value: np.ndarray, groups: int) -> np.ndarray:
-        """Weights are a product of one a channel and one an offset: generic enough to tell different values apart."""
+        """Weights are a product of one a channel and one an offset: generic enough to tell
+        different values apart.
+        """
         taps, weighted = self.taps(node), value * _draw(f"{node.name} in", (len(value), 1))
         summed = weighted.reshape(groups, -1, value.shape[1]).sum(1)
         seen = _gather(summed, taps, _draw(f"{node.name} offsets", (len(taps), 1)))
-        return np.repeat(seen, node.channels // groups, axis=0) * _draw(f"{node.name} out", (node.channels, 1))
+        return np.repeat(seen, node.channels // groups, axis=0) * _draw(
+            f"{node.name} out", (node.channels, 1)
+        )
 
     def field(self, node: PathNode, shift: Grid) -> np.ndarray:
-        """Gates from outside: random ones that move with the input; unrelated ones where they cannot move by whole positions."""
+        """Gates from outside: random ones that move with the input; unrelated ones where they
+        cannot move by whole positions.
+        """
         local = _local(shift, self.graph.input_shape[1:], node.grid)
         gates = _draw(f"{node.name} gates" + (f" {shift}" if local is None else ""), node.shape)
-        return np.roll(gates, local or (), tuple(range(1, len(local or ()) + 1))).reshape(node.channels, -1)
+        return np.roll(gates, local or (), tuple(range(1, len(local or ()) + 1))).reshape(
+            node.channels, -1
+        )
 
 
 def _local(shift: Grid, grid: Grid, sides: Grid) -> Grid | None:
     """The shift on another grid; ``None`` if it is not by whole positions."""
     if math.prod(sides) == 1:
         return (0,) * len(sides)
-    if len(sides) != len(grid) or any(r * side % n for r, side, n in zip(shift, sides, grid, strict=True)):
+    if len(sides) != len(grid) or any(
+        r * side % n for r, side, n in zip(shift, sides, grid, strict=True)
+    ):
         return None
     return tuple(r * side // n for r, side, n in zip(shift, sides, grid, strict=True))
 
@@ -303,7 +371,9 @@ def _scramble(value: np.ndarray) -> np.ndarray:
 
 
 def _gather(value: np.ndarray, taps: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Sum over offsets of what each position sees, 0 outside; over the shorter of offsets and positions step by step."""
+    """Sum over offsets of what each position sees, 0 outside; over the shorter of offsets and
+    positions step by step.
+    """
     seen = np.pad(value, ((0, 0), (0, 1)))
     weights = np.ones((1, 1), np.uint64) if weights is None else weights
     weights = np.broadcast_to(weights, taps.shape)
@@ -331,7 +401,8 @@ def _reason(graph: PathGraph, node: PathNode, shift: Grid) -> str:
     match operator:
         case Convolution(window=window) | AveragePool(window=window) | MaxPool(window=window):
             return f"{_window_reason(graph, node, window, shift)} at {label}"
-        case Gate() | BatchNorm() | Scale() | Shift():  # what they multiply does not move, or not by whole positions
+        # what they multiply does not move, or not by whole positions
+        case Gate() | BatchNorm() | Scale() | Shift():
             return _reason(graph, graph.input_of(node), shift)
         case Input():
             return "flatten at the input"
@@ -343,13 +414,19 @@ def _reason(graph: PathGraph, node: PathNode, shift: Grid) -> str:
             refuse_operator("reason why a shift breaks", other)
 
 
-def _window_reason(graph: PathGraph, node: PathNode, window: Window | AdaptiveWindow, shift: Grid) -> str:
+def _window_reason(
+    graph: PathGraph, node: PathNode, window: Window | AdaptiveWindow, shift: Grid
+) -> str:
     before = graph.input_of(node)
     if isinstance(window, AdaptiveWindow):
         return "uneven adaptive pool"
     if window.transposed:
         return "the border of a transposed convolution"
-    if node.positions == 1 and isinstance(node.operator, Convolution) and window.kernel == before.grid:
+    if (
+        node.positions == 1
+        and isinstance(node.operator, Convolution)
+        and window.kernel == before.grid
+    ):
         return "flatten"
     while isinstance(before.operator, BatchNorm | Gate | Scale | Shift):
         before = graph.input_of(before)
@@ -363,12 +440,22 @@ def _window_reason(graph: PathGraph, node: PathNode, window: Window | AdaptiveWi
 
 
 def _strides_across(graph: PathGraph, before: PathNode, window: Window, shift: Grid) -> list[int]:
-    """Strides that do not divide what a shift amounts to on the grid that they cross, or that grid itself."""
+    """Strides that do not divide what a shift amounts to on the grid that they cross, or that grid
+    itself.
+    """
     while isinstance(before.operator, Rearrange):  # a padding
         before = graph.input_of(before)
     grid = graph.input_shape[1:]
-    sides = zip(window.stride, shift, grid, before.grid, strict=True) if len(before.grid) == len(grid) else ()
-    return [stride for stride, r, n, side in sides if r and stride > 1 and (r * side % (n * stride) or side % stride)]
+    sides = (
+        zip(window.stride, shift, grid, before.grid, strict=True)
+        if len(before.grid) == len(grid)
+        else ()
+    )
+    return [
+        stride
+        for stride, r, n, side in sides
+        if r and stride > 1 and (r * side % (n * stride) or side % stride)
+    ]
 
 
 def _shows_zeros(node: PathNode) -> bool:

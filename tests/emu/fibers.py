@@ -1,7 +1,8 @@
-"""Run kernels compiled by g++: every thread is a fiber (``fibers.cpp``), CUDA's words are C++ (``cuda_as_cpp.h``).
+"""Run kernels compiled by g++: every thread is a fiber (``fibers.cpp``), CUDA's words are C++
+(``cuda_as_cpp.h``).
 
-"fast" gives results only; "check" looks at what ``ptx`` looks at, and at undefined behavior of C++, by the compiler's own
-instrumentation, whose call-backs ``fibers.cpp`` defines.
+"fast" gives results only; "check" looks at what ``ptx`` looks at, and at undefined behavior of C++,
+by the compiler's own instrumentation, whose call-backs ``fibers.cpp`` defines.
 """
 
 import ctypes
@@ -18,11 +19,21 @@ from emu import Violation
 from emu.cache import kept
 
 _HERE = Path(__file__).parent
-_COMMON = ("-std=gnu++17", "-fPIC", "-g", "-fno-omit-frame-pointer", "-fvisibility=hidden", "-fno-exceptions")
+_COMMON = (
+    "-std=gnu++17",
+    "-fPIC",
+    "-g",
+    "-fno-omit-frame-pointer",
+    "-fvisibility=hidden",
+    "-fno-exceptions",
+)
 _UNDEFINED = "-fsanitize=undefined,bounds-strict,float-divide-by-zero"
 _MODES = {
     "fast": (("-O2", "-mpopcnt", "-ffp-contract=off"), ()),
-    "check": (("-O1", "-fsanitize=thread", _UNDEFINED, "-fno-sanitize=vptr", "-ffp-contract=off"), ("-DNPK_EMU_CHECK=1",)),
+    "check": (
+        ("-O1", "-fsanitize=thread", _UNDEFINED, "-fno-sanitize=vptr", "-ffp-contract=off"),
+        ("-DNPK_EMU_CHECK=1",),
+    ),
 }
 _ORDERS = {"forward": 0, "reverse": 1, "random": 2}
 _RED = 1 << 16  # bytes around each buffer: a stray access does not reach Python's memory
@@ -42,8 +53,15 @@ def _run(*command):
 
 
 def _runtime(mode):
-    source, checker, flags = _HERE / "fibers.cpp", _HERE / "fiber_checker.h", ("-O2", *_COMMON, *_MODES[mode][1])
-    return kept(("runtime", source.read_text(), checker.read_text(), flags), lambda path: _run("g++", *flags, "-c", source, "-o", path))
+    source, checker, flags = (
+        _HERE / "fibers.cpp",
+        _HERE / "fiber_checker.h",
+        ("-O2", *_COMMON, *_MODES[mode][1]),
+    )
+    return kept(
+        ("runtime", source.read_text(), checker.read_text(), flags),
+        lambda path: _run("g++", *flags, "-c", source, "-o", path),
+    )
 
 
 class FiberModule:
@@ -62,7 +80,9 @@ class FiberModule:
         exports = "".join(f"NPK_EMU_EXPORT({name})\n" for name in re.findall(pattern, source))
         self._text = f"{source}\n#line 100000\n{exports}"
         headers = tuple(path.read_text() for path in sorted(_HERE.glob("*.h")))
-        self.path = kept(("module", self._text, headers, self._runtime.name, self._flags), self._build)
+        self.path = kept(
+            ("module", self._text, headers, self._runtime.name, self._flags), self._build
+        )
         self.library = ctypes.CDLL(str(self.path))
 
     def _build(self, path):
@@ -70,8 +90,21 @@ class FiberModule:
             text, made = Path(folder) / "kernel.cu", Path(folder) / "kernel.o"
             text.write_text(self._text)
             names = (f"-fdebug-prefix-map={folder}/=", f"-fmacro-prefix-map={folder}/=")
-            _run("g++", *self._flags, *names, "-include", _HERE / "cuda_as_cpp.h", "-x", "c++", "-c", text, "-o", made)
-            _run("g++", "-shared", "-pthread", made, self._runtime, "-o", path)  # no sanitizer's library: the call-backs are our own
+            _run(
+                "g++",
+                *self._flags,
+                *names,
+                "-include",
+                _HERE / "cuda_as_cpp.h",
+                "-x",
+                "c++",
+                "-c",
+                text,
+                "-o",
+                made,
+            )
+            # no sanitizer's library: the call-backs are our own
+            _run("g++", "-shared", "-pthread", made, self._runtime, "-o", path)
 
     def where(self, text):
         """A message with lines of the source in place of addresses."""
@@ -95,7 +128,8 @@ class FiberKernel:
         self.module, self._thunk = module, getattr(module.library, f"npk_emu_thunk_{name}")
 
     def __call__(self, grid, threads, args, written=(), blank=None, order="forward", profile=False):
-        """Run ``grid`` blocks; ``args``, ``written`` and ``blank`` as for :class:`emu.ptx.PtxKernel`.
+        """Run ``grid`` blocks; ``args``, ``written`` and ``blank`` as for
+        :class:`emu.ptx.PtxKernel`.
 
         Args:
             grid: number of blocks.
@@ -115,12 +149,24 @@ class FiberKernel:
                 pointers.append(ctypes.c_void_p(buffers[-1].address))
             else:
                 pointers.append(ctypes.create_string_buffer(arg.tobytes(), arg.nbytes))
-        addresses = (ctypes.c_void_p * len(pointers))(*(ctypes.addressof(pointer) for pointer in pointers))
+        addresses = (ctypes.c_void_p * len(pointers))(
+            *(ctypes.addressof(pointer) for pointer in pointers)
+        )
         sizes = [(ctypes.c_uint * 3)(size, 1, 1) for size in (grid, threads)]
         found = library.npk_emu_launch(
-            self._thunk, *sizes, ctypes.c_size_t(0), addresses, _ORDERS[order], 0, os.cpu_count(), ctypes.c_size_t(_STACK), int(profile)
+            self._thunk,
+            *sizes,
+            ctypes.c_size_t(0),
+            addresses,
+            _ORDERS[order],
+            0,
+            os.cpu_count(),
+            ctypes.c_size_t(_STACK),
+            int(profile),
         )
-        wrong = [text for buffer in buffers for text in buffer.take_back()] + [self._error(i) for i in range(found)]
+        wrong = [text for buffer in buffers for text in buffer.take_back()] + [
+            self._error(i) for i in range(found)
+        ]
         if wrong:
             raise Violation("\n".join(wrong))
 
@@ -130,16 +176,35 @@ class FiberKernel:
         return self.module.where(text.value.decode())
 
     def counts(self):
-        """Of each place in the source that reads or writes memory: ways that a warp's requests took, and the fewest possible.
+        """Of each place in the source that reads or writes memory: ways that a warp's requests
+        took, and the fewest possible.
 
-        For shared memory passes (more where two threads need other words of one bank), else sectors of 32 bytes.
+        For shared memory passes (more where two threads need other words of one bank), else sectors
+        of 32 bytes.
         """
         found, library = [], self.module.library
-        place, shared, write, size, values = ctypes.c_uint(), ctypes.c_int(), ctypes.c_int(), ctypes.c_uint(), (ctypes.c_ulonglong * 3)()
+        place, shared, write, size, values = (
+            ctypes.c_uint(),
+            ctypes.c_int(),
+            ctypes.c_int(),
+            ctypes.c_uint(),
+            (ctypes.c_ulonglong * 3)(),
+        )
         out = [ctypes.byref(value) for value in (place, shared, write, size)]
         while library.npk_emu_profile(len(found), *out, values):
-            where, kind = self.module.where(f"@pc={place.value:x}"), "shared" if shared.value else "global"
-            found.append({"where": where, "kind": kind, "write": bool(write.value), "fewest": values[1], "taken": values[2]})
+            where, kind = (
+                self.module.where(f"@pc={place.value:x}"),
+                "shared" if shared.value else "global",
+            )
+            found.append(
+                {
+                    "where": where,
+                    "kind": kind,
+                    "write": bool(write.value),
+                    "fewest": values[1],
+                    "taken": values[2],
+                }
+            )
         return found
 
 
@@ -149,16 +214,25 @@ class _Buffer:
     def __init__(self, library, number, array, readonly, blank):
         self.number, self.array = number, array
         self.memory = np.full(array.nbytes + 2 * _RED, 0xA5, np.uint8)
-        first = _RED - self.memory.ctypes.data % 256  # allocations of a device begin at multiples of 256
+        # allocations of a device begin at multiples of 256
+        first = _RED - self.memory.ctypes.data % 256
         self.inside = slice(first, first + array.nbytes)
         if not blank:
             self.memory[self.inside] = array.reshape(-1).view(np.uint8)
-        self.address = self.memory[self.inside].ctypes.data if array.nbytes else self.memory.ctypes.data + first
+        self.address = (
+            self.memory[self.inside].ctypes.data
+            if array.nbytes
+            else self.memory.ctypes.data + first
+        )
         size = ctypes.c_size_t(array.nbytes)
-        library.npk_emu_buffer(f"arg{number}".encode(), ctypes.c_void_p(self.address), size, int(readonly), int(blank))
+        library.npk_emu_buffer(
+            f"arg{number}".encode(), ctypes.c_void_p(self.address), size, int(readonly), int(blank)
+        )
 
     def take_back(self):
         """Copy the content back; say what was written outside."""
         self.array.reshape(-1).view(np.uint8)[:] = self.memory[self.inside]
-        outside = np.concatenate([self.memory[: self.inside.start], self.memory[self.inside.stop :]])
+        outside = np.concatenate(
+            [self.memory[: self.inside.start], self.memory[self.inside.stop :]]
+        )
         return [f"BOUNDS write outside arg{self.number}"] if (outside != 0xA5).any() else []

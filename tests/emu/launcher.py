@@ -45,7 +45,13 @@ class EmulatedLauncher:
     xp = np
 
     def __init__(self, engine, capability=80, edit=lambda source: source, room=None, **options):
-        self.engine, self.capability, self.edit, self.room, self.options = engine, capability, edit, room, options
+        self.engine, self.capability, self.edit, self.room, self.options = (
+            engine,
+            capability,
+            edit,
+            room,
+            options,
+        )
         self.launched, self.events = [], []  # kernels; what began and what was waited for
 
     def launch(self, spec, grid, args):

@@ -14,7 +14,13 @@ _PLACES = ("nvidia/cuda_nvrtc/lib/libnvrtc.so.*", "nvidia/cu1*/lib/libnvrtc.so.*
 @functools.cache
 def compilers():
     """The compilers of the wheels that are installed, by major version."""
-    found = [path for base in sys.path for place in _PLACES for path in Path(base or ".").glob(place) if "alt" not in path.name]
+    found = [
+        path
+        for base in sys.path
+        for place in _PLACES
+        for path in Path(base or ".").glob(place)
+        if "alt" not in path.name
+    ]
     return {int(path.suffix[1:]): Nvrtc(path) for path in sorted(found)}
 
 
@@ -38,7 +44,10 @@ class Nvrtc:
 
     def ptx(self, source, arch, options=()):
         """The text of PTX for an architecture such as 80, with the lines of the source."""
-        path = kept(("ptx", self.version, source, arch, options), lambda path: path.write_bytes(self._ptx(source, arch, options)))
+        path = kept(
+            ("ptx", self.version, source, arch, options),
+            lambda path: path.write_bytes(self._ptx(source, arch, options)),
+        )
         return path.read_text()
 
     def _ptx(self, source, arch, options):
@@ -48,7 +57,9 @@ class Nvrtc:
         """Machine code for an architecture such as 80, and what the compiler says."""
         folder = ("cubin", self.version, source, arch, options)
         image = kept(folder, lambda path: path.write_bytes(self._cubin(source, arch, options)[0]))
-        log = kept((*folder, "log"), lambda path: path.write_text(self._cubin(source, arch, options)[1]))
+        log = kept(
+            (*folder, "log"), lambda path: path.write_text(self._cubin(source, arch, options)[1])
+        )
         return image.read_bytes(), log.read_text()
 
     @functools.lru_cache(1)  # noqa: B019 (image and log are asked for one after the other, by objects that live as long as the tests)
@@ -57,9 +68,15 @@ class Nvrtc:
 
     def _compile(self, source, arch, options, kind):
         program, library = ctypes.c_void_p(), self._library
-        self._check(library.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernel.cu", 0, None, None))
+        self._check(
+            library.nvrtcCreateProgram(
+                ctypes.byref(program), source.encode(), b"kernel.cu", 0, None, None
+            )
+        )
         options = [option.encode() for option in ("-std=c++17", f"-arch={arch}", *options)]
-        code = library.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
+        code = library.nvrtcCompileProgram(
+            program, len(options), (ctypes.c_char_p * len(options))(*options)
+        )
         log = self._read(program, "nvrtcGetProgramLog").decode().rstrip("\0")
         if code:
             raise RuntimeError(f"{library.nvrtcGetErrorString(code).decode()}\n{log}")
@@ -80,12 +97,20 @@ class Nvrtc:
 
 
 def resources(log):
-    """What each kernel takes, out of the compiler's log: registers, shared memory, stack and spills."""
+    """What each kernel takes, out of the compiler's log: registers, shared memory, stack and
+    spills.
+    """
     found, last = {}, {}
     for line in log.splitlines():
         if entry := re.search(r"Compiling entry function '(\w+)'", line):
-            last = found.setdefault(entry[1], {"registers": 0, "shared": 0, "stack": 0, "spills": 0})
-        elif stack := re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", line):
+            last = found.setdefault(
+                entry[1], {"registers": 0, "shared": 0, "stack": 0, "spills": 0}
+            )
+        elif stack := re.search(
+            r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes "
+            r"spill loads",
+            line,
+        ):
             last |= {"stack": int(stack[1]), "spills": int(stack[2]) + int(stack[3])}
         elif used := re.search(r"Used (\d+) registers", line):
             shared = re.search(r"(\d+) bytes smem", line)

@@ -1,8 +1,10 @@
-"""Run PTX, as NVRTC makes it from the sources that ship, on NumPy: one entry of an array for each thread, many blocks at once.
+"""Run PTX, as NVRTC makes it from the sources that ship, on NumPy: one entry of an array for each
+thread, many blocks at once.
 
-The threads that are farthest back step first, so that diverged ones meet again. Looked at: bounds of every buffer and of shared memory,
-alignment, shared memory that was never written, accesses that no barrier orders (across blocks too), barriers that not all threads
-reach, writes to inputs. An instruction that is not known raises.
+The threads that are farthest back step first, so that diverged ones meet again. Looked at: bounds
+of every buffer and of shared memory, alignment, shared memory that was never written, accesses that
+no barrier orders (across blocks too), barriers that not all threads reach, writes to inputs. An
+instruction that is not known raises.
 """
 
 import re
@@ -45,16 +47,29 @@ class PtxKernel:
             written: numbers of the arrays that the kernel writes.
             blank: of those that hold nothing yet; ``None``: all that are written.
             together: so many threads run at once.
-            tracked: whether to look at the order of accesses to buffers, which takes nine times their memory.
+            tracked: whether to look at the order of accesses to buffers, which takes nine times
+                their memory.
         """
         if threads > self.program.threads:
-            raise Violation(f"LAUNCH {threads} threads, __launch_bounds__ allows {self.program.threads}")
+            raise Violation(
+                f"LAUNCH {threads} threads, __launch_bounds__ allows {self.program.threads}"
+            )
         if len(args) != len(self.program.params):
-            raise Violation(f"LAUNCH {len(args)} arguments for {len(self.program.params)} parameters")
+            raise Violation(
+                f"LAUNCH {len(args)} arguments for {len(self.program.params)} parameters"
+            )
         buffers, values, blank = [], {}, written if blank is None else blank
         for i, (arg, (kind, name)) in enumerate(zip(args, self.program.params, strict=True)):
             if isinstance(arg, np.ndarray):
-                buffers.append(Memory(f"arg{i}", arg.reshape(-1).view(np.uint8), i not in written, i in blank, tracked=tracked))
+                buffers.append(
+                    Memory(
+                        f"arg{i}",
+                        arg.reshape(-1).view(np.uint8),
+                        i not in written,
+                        i in blank,
+                        tracked=tracked,
+                    )
+                )
                 values[name] = np.uint64(len(buffers) << _SHIFT)
             elif arg.dtype.itemsize * 8 != int(kind[1:]):
                 raise Violation(f"LAUNCH argument {i} is {arg.dtype}, the kernel takes .{kind}")
@@ -75,7 +90,9 @@ class _Run:
         thread = np.tile(np.arange(threads), len(blocks))
         self.number = thread + self.block * threads
         self.room = max(program.shared, 4)
-        self.shared = Memory("__shared__", np.full(self.room * len(blocks), 0xA5, np.uint8), blank=True, shared=True)
+        self.shared = Memory(
+            "__shared__", np.full(self.room * len(blocks), 0xA5, np.uint8), blank=True, shared=True
+        )
         self.registers = {"%laneid": (thread % 32).astype(np.uint32)}
         places = {
             "tid": (thread, 0),
@@ -85,14 +102,20 @@ class _Run:
         }
         for name, (along, other) in places.items():
             for axis in "xyz":
-                self.registers[f"%{name}.{axis}"] = (along if axis == "x" else np.full(self.size, other)).astype(np.uint32)
+                self.registers[f"%{name}.{axis}"] = (
+                    along if axis == "x" else np.full(self.size, other)
+                ).astype(np.uint32)
         self.epoch, self.clock = np.ones((2, self.size), np.int64)
         self.at = np.zeros(self.size, np.int64)
         self.alive, self.waiting = np.ones(self.size, bool), np.zeros(self.size, bool)
 
     def fail(self, what, thread=None):
         """Stop, and say where."""
-        who = "" if thread is None else f" by block {self.block[thread]} thread {self.number[thread] % self.threads}"
+        who = (
+            ""
+            if thread is None
+            else (f" by block {self.block[thread]} thread {self.number[thread] % self.threads}")
+        )
         raise Violation(f"{what}{who} at line {self.instruction.line}: {self.instruction.text}")
 
     # --- control
@@ -162,14 +185,20 @@ class _Run:
             if arg not in self.registers:
                 self.fail(f"UNINIT register {arg}")
             value = self.registers[arg]
-            return value.view(kind) if value.itemsize == kind.itemsize else value.astype(UNSIGNED[8 * kind.itemsize]).view(kind)
+            return (
+                value.view(kind)
+                if value.itemsize == kind.itemsize
+                else value.astype(UNSIGNED[8 * kind.itemsize]).view(kind)
+            )
         if arg in self.program.symbols:
             return np.full(self.size, self.program.symbols[arg], kind)
         if arg[:2] in ("0f", "0d"):
             bits = {"0f": np.uint32, "0d": np.uint64}[arg[:2]](int(arg[2:], 16))
             return np.full(self.size, bits.view({"0f": np.float32, "0d": np.float64}[arg[:2]]))
         number = int(arg.rstrip("U"), 0)
-        return np.full(self.size, number & ((1 << 8 * kind.itemsize) - 1), UNSIGNED[8 * kind.itemsize]).view(kind)
+        return np.full(
+            self.size, number & ((1 << 8 * kind.itemsize) - 1), UNSIGNED[8 * kind.itemsize]
+        ).view(kind)
 
     def predicate(self, arg):
         """A register of truth, or a number that stands for one."""
@@ -185,11 +214,17 @@ class _Run:
         """Write a register of the threads that are chosen."""
         if name == "_":
             return
-        value = np.broadcast_to(np.asarray(value).reshape(-1), (self.size,)) if np.size(value) == 1 else np.asarray(value).reshape(-1)
+        value = (
+            np.broadcast_to(np.asarray(value).reshape(-1), (self.size,))
+            if np.size(value) == 1
+            else np.asarray(value).reshape(-1)
+        )
         if value.dtype.kind == "i":
             value = value.view(UNSIGNED[8 * value.itemsize])
         old = self.registers.get(name)
-        self.registers[name] = value.copy() if old is None else np.where(chosen, value.view(old.dtype), old)
+        self.registers[name] = (
+            value.copy() if old is None else np.where(chosen, value.view(old.dtype), old)
+        )
 
     # --- one instruction
 
@@ -205,7 +240,14 @@ class _Run:
                     self.fail("UNSUPPORTED operation of warps in a block that is not whole warps")
                 for target, value in COLLECTIVES[name](self, ins, chosen.reshape(-1, 32)):
                     self.put(target, value, chosen)
-            elif (known := {"ld": self._load, "st": self._store, "mov": self._move, "bar": self._warp_barrier}.get(name)) is not None:
+            elif (
+                known := {
+                    "ld": self._load,
+                    "st": self._store,
+                    "mov": self._move,
+                    "bar": self._warp_barrier,
+                }.get(name)
+            ) is not None:
                 known(ins, chosen)
             elif name in ("atom", "red"):
                 self._atomic(ins, chosen)
@@ -223,12 +265,20 @@ class _Run:
             low, high = (self.get(name, np.uint32).astype(np.uint64) for name in members(source))
             self.put(target, low | high << np.uint64(32), chosen)
         else:
-            self.put(target, self.predicate(source) if ins.op[-1] == "pred" else self.get(source, dtype_of(ins.op[-1])), chosen)
+            self.put(
+                target,
+                self.predicate(source)
+                if ins.op[-1] == "pred"
+                else self.get(source, dtype_of(ins.op[-1])),
+                chosen,
+            )
 
     def _warp_barrier(self, ins, chosen):
         here, alive = chosen.reshape(-1, 32), self.alive.reshape(-1, 32)
         full = (here == alive).all(1) & here.any(1)
-        if (self.get(ins.args[0], np.uint32)[chosen] != 0xFFFFFFFF).any() or not full[here.any(1)].all():
+        if (self.get(ins.args[0], np.uint32)[chosen] != 0xFFFFFFFF).any() or not full[
+            here.any(1)
+        ].all():
             self.fail("UNSUPPORTED barrier of part of a warp")
         self.clock[np.repeat(full, 32)] += 1
 
@@ -238,7 +288,9 @@ class _Run:
             return
         kind, targets = dtype_of(ins.op[-1]), members(ins.args[0])
         found = np.zeros((len(targets), self.size), kind)
-        for memory, threads, offset in self._located(ins, ins.args[1], chosen, kind.itemsize * len(targets), write=False):
+        for memory, threads, offset in self._located(
+            ins, ins.args[1], chosen, kind.itemsize * len(targets), write=False
+        ):
             for j in range(len(targets)):
                 at = (offset + j * kind.itemsize)[:, None] + np.arange(kind.itemsize)
                 found[j, threads] = memory.data[at].view(kind)[:, 0]
@@ -248,7 +300,9 @@ class _Run:
     def _store(self, ins, chosen):
         kind, sources = dtype_of(ins.op[-1]), members(ins.args[1])
         values = [self.get(name, widened(np.zeros(0, kind)).dtype).astype(kind) for name in sources]
-        for memory, threads, offset in self._located(ins, ins.args[0], chosen, kind.itemsize * len(sources), write=True):
+        for memory, threads, offset in self._located(
+            ins, ins.args[0], chosen, kind.itemsize * len(sources), write=True
+        ):
             for j, value in enumerate(values):
                 at = (offset + j * kind.itemsize)[:, None] + np.arange(kind.itemsize)
                 memory.data[at] = value[threads].view(np.uint8).reshape(-1, kind.itemsize)
@@ -258,7 +312,9 @@ class _Run:
         kind = dtype_of(ins.op[-1])
         names = [name for name in ins.op if name in (*_ATOMICS, "cas")]
         values, found = [self.get(name, kind) for name in sources], np.zeros(self.size, kind)
-        for memory, threads, offset in self._located(ins, address, chosen, kind.itemsize, write=True, atomic=True):
+        for memory, threads, offset in self._located(
+            ins, address, chosen, kind.itemsize, write=True, atomic=True
+        ):
             cells = memory.data[: len(memory.data) // kind.itemsize * kind.itemsize].view(kind)
             for thread, cell in zip(threads, offset // kind.itemsize, strict=True):
                 old, new = cells[cell], values[-1][thread]
@@ -275,7 +331,9 @@ class _Run:
         """(memory, threads, offsets) of an access, which is looked at and noted."""
         base, plus = re.fullmatch(r"\[\s*([%\w$]+)\s*(?:\+\s*(-?\w+))?\s*\]", arg).groups()
         threads = chosen.nonzero()[0]
-        address = self.get(base, np.uint32 if self._is_short(base) else np.uint64).astype(np.int64)[threads] + int(plus or "0", 0)
+        address = self.get(base, np.uint32 if self._is_short(base) else np.uint64).astype(np.int64)[
+            threads
+        ] + int(plus or "0", 0)
         if (address % size).any():
             self.fail(f"ALIGN access of {size} bytes", threads[(address % size).argmax()])
         places = self._in_shared if "shared" in ins.op else self._in_buffers
@@ -294,7 +352,10 @@ class _Run:
     def _in_shared(self, what, address, threads, size):
         outside = (address < 0) | (address + size > self.program.shared)
         if outside.any():
-            self.fail(f"{what} at shared memory + {address[outside][0]} of {self.program.shared}", threads[outside.argmax()])
+            self.fail(
+                f"{what} at shared memory + {address[outside][0]} of {self.program.shared}",
+                threads[outside.argmax()],
+            )
         yield self.shared, threads, address + self.slot[threads] * self.room
 
     def _in_buffers(self, what, address, threads, size):
@@ -309,5 +370,8 @@ class _Run:
             if outside.any():
                 place = int(offset[outside][0])
                 place -= (1 << _SHIFT) if place >> (_SHIFT - 1) else 0
-                self.fail(f"{what} at {memory.name}{place:+d} of {len(memory.data)}", threads[those][outside.argmax()])
+                self.fail(
+                    f"{what} at {memory.name}{place:+d} of {len(memory.data)}",
+                    threads[those][outside.argmax()],
+                )
             yield memory, threads[those], offset

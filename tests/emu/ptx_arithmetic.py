@@ -1,4 +1,6 @@
-"""What instructions compute that look at registers alone: ``OPERATIONS[name](run, instruction)`` gives the value of the first argument."""
+"""What instructions compute that look at registers alone: ``OPERATIONS[name](run, instruction)``
+gives the value of the first argument.
+"""
 
 import numpy as np
 
@@ -29,7 +31,11 @@ def _binary(run, ins):
 
 
 def _unary(run, ins):
-    return ~run.predicate(ins.args[1]) if ins.op[-1] == "pred" else UNARY[ins.op[0]](*_operands(run, ins, 1))
+    return (
+        ~run.predicate(ins.args[1])
+        if ins.op[-1] == "pred"
+        else UNARY[ins.op[0]](*_operands(run, ins, 1))
+    )
 
 
 def _divide(run, ins):
@@ -60,16 +66,23 @@ def _multiply(run, ins):
 
 def _fma(run, ins):
     x, y, z = _operands(run, ins, 3)
-    return (x.astype(np.longdouble) * y + z).astype(x.dtype)  # rounded once, but for the last bits of float64
+    # rounded once, but for the last bits of float64
+    return (x.astype(np.longdouble) * y + z).astype(x.dtype)
 
 
 def _shift(run, ins):
     kind = dtype_of(ins.op[-1])
-    bits, x, by = 8 * kind.itemsize, run.get(ins.args[1], kind), run.get(ins.args[2], UNSIGNED[32]).astype(np.int64)
+    bits, x, by = (
+        8 * kind.itemsize,
+        run.get(ins.args[1], kind),
+        run.get(ins.args[2], UNSIGNED[32]).astype(np.int64),
+    )
     few = np.minimum(by, bits - 1).astype(kind)
     if ins.op[0] == "shl":
         return np.where(by >= bits, kind.type(0), x << few)
-    return np.where(by >= bits, x >> kind.type(bits - 1) if kind.kind == "i" else kind.type(0), x >> few)
+    return np.where(
+        by >= bits, x >> kind.type(bits - 1) if kind.kind == "i" else kind.type(0), x >> few
+    )
 
 
 def _funnel(run, ins):
@@ -93,7 +106,9 @@ def _convert(run, ins):
     value = run.get(ins.args[1], _register_type(source)).astype(source)
     if source.kind == "f" and target.kind != "f":  # saturates
         limits = np.iinfo(target)
-        value = np.clip(np.nan_to_num(ROUNDINGS[ins.op[1]](value.astype(np.longdouble))), limits.min, limits.max)
+        value = np.clip(
+            np.nan_to_num(ROUNDINGS[ins.op[1]](value.astype(np.longdouble))), limits.min, limits.max
+        )
     with np.errstate(over="ignore"):
         return widened(value.astype(target))
 
@@ -114,22 +129,32 @@ def _population(run, ins):
 
 def _leading_zeros(run, ins):
     (x,) = _operands(run, ins, 1)
-    return sum(((x >> x.dtype.type(bit)) == 0).astype(np.uint32) for bit in range(8 * x.dtype.itemsize))
+    return sum(
+        ((x >> x.dtype.type(bit)) == 0).astype(np.uint32) for bit in range(8 * x.dtype.itemsize)
+    )
 
 
 def _reverse(run, ins):
     (x,) = _operands(run, ins, 1)
-    return sum(((x >> np.uint32(i)) & np.uint32(1)) << np.uint32(31 - i) for i in range(32)).astype(np.uint32)
+    return sum(((x >> np.uint32(i)) & np.uint32(1)) << np.uint32(31 - i) for i in range(32)).astype(
+        np.uint32
+    )
 
 
 def _extract_field(run, ins):
     kind = dtype_of(ins.op[-1])
-    x = run.get(ins.args[1], kind).astype(np.int64 if kind.kind == "i" or kind.itemsize < 8 else np.uint64)
-    first, size = (run.get(arg, UNSIGNED[32]).astype(x.dtype) & x.dtype.type(255) for arg in ins.args[2:4])
+    x = run.get(ins.args[1], kind).astype(
+        np.int64 if kind.kind == "i" or kind.itemsize < 8 else np.uint64
+    )
+    first, size = (
+        run.get(arg, UNSIGNED[32]).astype(x.dtype) & x.dtype.type(255) for arg in ins.args[2:4]
+    )
     one = x.dtype.type(1)
     field = (x >> first) & ((one << size) - one)
     if kind.kind == "i":
-        field = np.where((size > 0) & ((field >> np.maximum(size - 1, 0)) & 1 == 1), field - (one << size), field)
+        field = np.where(
+            (size > 0) & ((field >> np.maximum(size - 1, 0)) & 1 == 1), field - (one << size), field
+        )
     return field.astype(kind)
 
 
@@ -138,7 +163,9 @@ def _insert_field(run, ins):
     field, base = (run.get(arg, kind) for arg in ins.args[1:3])
     first, size = (run.get(arg, UNSIGNED[32]) & np.uint32(255) for arg in ins.args[3:5])
     one, bits = kind.type(1), 8 * kind.itemsize
-    mask = np.where(size >= bits, ~kind.type(0), (one << np.minimum(size, bits - 1).astype(kind)) - one)
+    mask = np.where(
+        size >= bits, ~kind.type(0), (one << np.minimum(size, bits - 1).astype(kind)) - one
+    )
     shift = np.minimum(first, bits - 1).astype(kind)
     return np.where(first >= bits, base, (base & ~(mask << shift)) | (field & mask) << shift)
 

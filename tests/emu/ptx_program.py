@@ -13,7 +13,9 @@ FLOATS = {"f32": np.float32, "f64": np.float64}
 
 
 class Instruction(NamedTuple):
-    """``op``: the name cut at its points; ``guard``: register of the predicate, or ``None``; ``line``: of the source."""
+    """``op``: the name cut at its points; ``guard``: register of the predicate, or ``None``;
+    ``line``: of the source.
+    """
 
     op: list[str]
     args: list[str]
@@ -38,16 +40,22 @@ def members(text):
 class Program:
     """One kernel.
 
-    ``params``: (type, name) of each; ``threads``: at most so many in a block; ``symbols``: where each shared array begins; ``shared``:
-    bytes of all; ``instructions`` and ``labels``: their numbers; ``joins``: numbers at which diverged threads may meet.
+    ``params``: (type, name) of each; ``threads``: at most so many in a block; ``symbols``: where
+        each shared array begins; ``shared``:
+    bytes of all; ``instructions`` and ``labels``: their numbers; ``joins``: numbers at which
+    diverged threads may meet.
     """
 
     def __init__(self, ptx, name):
-        found = re.search(rf"\.entry\s+{re.escape(name)}\s*\((.*?)\)(.*?)\{{(.*?)\n\}}", ptx.rstrip("\0"), re.S)
+        found = re.search(
+            rf"\.entry\s+{re.escape(name)}\s*\((.*?)\)(.*?)\{{(.*?)\n\}}", ptx.rstrip("\0"), re.S
+        )
         if not found:
             raise Violation(f"LAUNCH there is no kernel {name}")
         head, limits, body = found.groups()
-        param = r"\.param\s+\.(\w+)\s+(?:\.ptr\s+)?(?:\.\w+\s+)*?(?:\.align\s+\d+\s+)?(\w+)\s*(?:,|$)"
+        param = (
+            r"\.param\s+\.(\w+)\s+(?:\.ptr\s+)?(?:\.\w+\s+)*?(?:\.align\s+\d+\s+)?(\w+)\s*(?:,|$)"
+        )
         self.params = re.findall(param, head.strip(), re.M)
         most = re.search(r"\.maxntid\s+(\d+)(?:,\s*(\d+),\s*(\d+))?", limits)
         self.threads = int(np.prod([int(size or 1) for size in most.groups()])) if most else 1024
@@ -57,7 +65,9 @@ class Program:
 
     def _place_shared(self, text):
         self.symbols, self.shared = {}, 0
-        for align, name, size in re.findall(r"\.shared\s+\.align\s+(\d+)\s+\.b8\s+(\w+)\[(\d+)\]", text):
+        for align, name, size in re.findall(
+            r"\.shared\s+\.align\s+(\d+)\s+\.b8\s+(\w+)\[(\d+)\]", text
+        ):
             self.symbols[name] = -(-self.shared // int(align)) * int(align)
             self.shared = self.symbols[name] + int(size)
 
@@ -76,6 +86,8 @@ class Program:
 
 
 def _parse(statement, line):
-    negated, guard, op, rest = re.match(r"(?:@(!?)(%\w+)\s+)?([\w.:]+)\s*(.*)", statement, re.S).groups()
+    negated, guard, op, rest = re.match(
+        r"(?:@(!?)(%\w+)\s+)?([\w.:]+)\s*(.*)", statement, re.S
+    ).groups()
     args = [arg.strip() for arg in re.findall(r"\{[^}]*\}|\[[^\]]*\]|[^,\s][^,]*", rest)]
     return Instruction(op.split("."), args, guard, negated == "!", line, statement)

@@ -1,4 +1,5 @@
-"""Instructions that the threads of a warp run together: ``COLLECTIVES[name](run, instruction, active)`` gives values of the target(s).
+"""Instructions that the threads of a warp run together: ``COLLECTIVES[name](run, instruction,
+active)`` gives values of the target(s).
 
 ``active`` is ``(warps, 32)``: which threads run the instruction.
 """
@@ -8,7 +9,8 @@ import numpy as np
 from emu.ptx_program import members
 
 LANES = np.arange(32)
-BIT_PRODUCTS = {f"m16n8k{32 * words}.row.col.s32.b1.b1.s32.and.popc": words for words in (4, 8)}  # words of a row
+# words of a row
+BIT_PRODUCTS = {f"m16n8k{32 * words}.row.col.s32.b1.b1.s32.and.popc": words for words in (4, 8)}
 
 
 def check_mask(run, mask, active):
@@ -25,10 +27,18 @@ def check_mask(run, mask, active):
 def shuffle(run, ins, active):
     """Registers of other threads; the second target tells whether there was such a thread."""
     check_mask(run, run.by_warp(ins.args[-1]), active)
-    value, by, clamp = run.by_warp(ins.args[1]), *(run.by_warp(arg).astype(np.int64) for arg in ins.args[2:4])
+    value, by, clamp = (
+        run.by_warp(ins.args[1]),
+        *(run.by_warp(arg).astype(np.int64) for arg in ins.args[2:4]),
+    )
     by, segment = by & 31, (clamp >> 8) & 31
     last, mode = (LANES & segment) | (clamp & 31 & ~segment), ins.op[2]
-    source = {"up": LANES - by, "down": LANES + by, "bfly": LANES ^ by, "idx": (LANES & segment) | (by & ~segment)}[mode]
+    source = {
+        "up": LANES - by,
+        "down": LANES + by,
+        "bfly": LANES ^ by,
+        "idx": (LANES & segment) | (by & ~segment),
+    }[mode]
     inside = source >= last if mode == "up" else source <= last
     source = np.where(inside, source, LANES)
     if (active & ~np.take_along_axis(active, source, 1)).any():
@@ -50,7 +60,9 @@ def vote(run, ins, active):
 
 
 def bit_product(run, ins, active):
-    """mma.sync of bits, with the fragments of the PTX ISA: a thread holds row lane / 4 (and 8 below), words lane % 4 and 4 farther on."""
+    """mma.sync of bits, with the fragments of the PTX ISA: a thread holds row lane / 4 (and 8
+    below), words lane % 4 and 4 farther on.
+    """
     words = BIT_PRODUCTS.get(".".join(ins.op[3:]))
     if words is None:
         run.fail("UNSUPPORTED tensor core instruction")

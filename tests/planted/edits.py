@@ -1,4 +1,6 @@
-"""Faults that are no refusal left out: a text of npk, another one in its place, and the test that must see it."""
+"""Faults that are no refusal left out: a text of npk, another one in its place, and the test that
+must see it.
+"""
 
 from planting import Fault
 
@@ -28,4 +30,8 @@ TEXTS = {
         '"network": sources[0].network, ': "",
     },
 }
-EDITS = [Fault(file, "text", old, new, f"tests/{SEEN_BY[file]}") for file, texts in TEXTS.items() for old, new in texts.items()]
+EDITS = [
+    Fault(file, "text", old, new, f"tests/{SEEN_BY[file]}")
+    for file, texts in TEXTS.items()
+    for old, new in texts.items()
+]

@@ -1,4 +1,5 @@
-"""Lists which test sees each refusal, from what ``noting.py`` noted: ``python tests/planted/listing.py NOTES...`` writes ``refusals.tsv``.
+"""Lists which test sees each refusal, from what ``noting.py`` noted: ``python
+tests/planted/listing.py NOTES...`` writes ``refusals.tsv``.
 
 A refusal that no test of this process meets has ``-`` for a test: give it one.
 """
@@ -20,9 +21,21 @@ def main(notes):
         file = path.relative_to(NPK).as_posix()
         for function, node in refusals(path.read_text()):
             end = max(getattr(statement, "end_lineno", 0) for statement in node.body)
-            met = sorted(found for line in range(node.lineno, end + 1) for found in tests.get((file, line), ()))
+            met = sorted(
+                found
+                for line in range(node.lineno, end + 1)
+                for found in tests.get((file, line), ())
+            )
             rows.append("\t".join((file, function, condition(node), met[0][1] if met else "-")))
-    REFUSALS.write_text("\n".join(["# file, function, condition, test that sees it where it never holds", *dict.fromkeys(rows)]) + "\n")
+    REFUSALS.write_text(
+        "\n".join(
+            [
+                "# file, function, condition, test that sees it where it never holds",
+                *dict.fromkeys(rows),
+            ]
+        )
+        + "\n"
+    )
     print(f"{len(rows)} refusals, {sum(row.endswith('-') for row in rows)} that no test meets")
 
 

@@ -1,6 +1,8 @@
-"""A plugin of pytest that notes which test meets which refusal: ``pytest -p planted.noting`` with ``NPK_REFUSALS=FILE``.
+"""A plugin of pytest that notes which test meets which refusal: ``pytest -p planted.noting`` with
+``NPK_REFUSALS=FILE``.
 
-Each line of the file is a refusal (file, function, condition) and a test that meets it in its own process, the quickest first.
+Each line of the file is a refusal (file, function, condition) and a test that meets it in its own
+process, the quickest first.
 """
 
 import os
@@ -20,12 +22,18 @@ _plain = NpkError.__init__
 
 def _noted(self, *arguments):
     frame = sys._getframe(1)
-    while frame is not None and frame.f_code.co_name == "__init__" and frame.f_locals.get("self") is self:
+    while (
+        frame is not None
+        and frame.f_code.co_name == "__init__"
+        and frame.f_locals.get("self") is self
+    ):
         frame = frame.f_back
     path = Path(frame.f_code.co_filename) if frame is not None else Path()
     test = os.environ.get("PYTEST_CURRENT_TEST", "").partition(" (")
     if test[2].startswith("call") and path.is_relative_to(ROOT):
-        _met[path.relative_to(ROOT).as_posix(), frame.f_lineno].setdefault(test[0], time.monotonic() - _began[0])
+        _met[path.relative_to(ROOT).as_posix(), frame.f_lineno].setdefault(
+            test[0], time.monotonic() - _began[0]
+        )
     _plain(self, *arguments)
 
 

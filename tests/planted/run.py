@@ -1,6 +1,8 @@
-"""Plants every fault that is listed, one at a time, and says which of them no test sees: ``python tests/planted/run.py [WORD]``.
+"""Plants every fault that is listed, one at a time, and says which of them no test sees: ``python
+tests/planted/run.py [WORD]``.
 
-WORD: only faults whose description has it. Exit code 1: a fault survives, or its test cannot be run.
+WORD: only faults whose description has it. Exit code 1: a fault survives, or its test cannot be
+    run.
 """
 
 import os
@@ -10,7 +12,8 @@ import time
 import planting
 from edits import EDITS
 
-OUTCOMES = {1: "seen", 0: "SURVIVES", 2: "seen"}  # 2: pytest was interrupted, as where npk cannot even be imported
+# 2: pytest was interrupted, as where npk cannot even be imported
+OUTCOMES = {1: "seen", 0: "SURVIVES", 2: "seen"}
 
 
 def main(word=""):

@@ -1,4 +1,6 @@
-"""The CPU backend: a recursion compiled to operations on displacement planes, run by Numba with popcount overlaps."""
+"""The CPU backend: a recursion compiled to operations on displacement planes, run by Numba with
+popcount overlaps.
+"""
 
 import numpy as np
 
@@ -32,7 +34,9 @@ class CpuBackend(Backend):
         self.recursion, self.dtype = recursion, np.dtype(dtype)
         self.hard = [is_kept_in_bits(mask, table) for mask in recursion.masks]
         if product := as_product(recursion):
-            self.layout = Layout(tuple(recursion.masks[mask] for mask in product.masks), table, self.dtype)
+            self.layout = Layout(
+                tuple(recursion.masks[mask] for mask in product.masks), table, self.dtype
+            )
             self.runner = ProductRunner(product, self.layout)
         else:
             program = compile_program(recursion, self.hard)
@@ -55,7 +59,9 @@ class CpuBackend(Backend):
         return self.runner.bytes_a_thread
 
     def predicted(self) -> float | None:
-        """Seconds of a pair on all threads, where the speeds of this machine are known already: measuring them takes a while."""
+        """Seconds of a pair on all threads, where the speeds of this machine are known already:
+        measuring them takes a while.
+        """
         from npk.backends.cpu import speeds
 
         known = speeds.known_speeds(self.runner)
@@ -72,7 +78,9 @@ class CpuBackend(Backend):
         return self.layout.side(table)
 
     def compile(self, table: GateTable, progress: Progress) -> None:
-        """Have what tiles run compiled, and say so, unless it is in memory or on disk: a tile of which nothing is computed."""
+        """Have what tiles run compiled, and say so, unless it is in memory or on disk: a tile of
+        which nothing is computed.
+        """
         from npk.backends.cpu.tile import compiling
 
         one = self.side(table.take(slice(0, 1)))
@@ -80,18 +88,26 @@ class CpuBackend(Backend):
             self.tile(one, one, np.zeros(len(self.recursion.steps), np.int64), diagonal=-LANES)
 
     def tile(
-        self, rows: Side, cols: Side, exponents: np.ndarray, diagonal: int | None = None, memory: np.ndarray | None = None
+        self,
+        rows: Side,
+        cols: Side,
+        exponents: np.ndarray,
+        diagonal: int | None = None,
+        memory: np.ndarray | None = None,
     ) -> np.ndarray:
         """The kernel of all pairs divided by 2**exponents[-1], ``(rows, cols)``."""
         bits, reals = (side_by_side(values, self.runner.rows) for values in (rows.bits, rows.reals))
         lane_bits, lane_reals = (side_by_side(values, LANES) for values in (cols.bits, cols.reals))
         shape = (len(bits) * self.runner.rows, len(lane_bits) * LANES)
         out = zeros(shape, self.dtype) if memory is None else on_lines(memory, shape)
-        with torch_threads_kept(), np.errstate(over="ignore"):  # what leaves the range makes the tile infinite, and is reported there
+        # what leaves the range makes the tile infinite, and is reported there
+        with torch_threads_kept(), np.errstate(over="ignore"):
             left = diagonal if diagonal is not None else len(out)
             self.runner.run((bits, lane_bits, reals, lane_reals), exponents, left, out)
         return out[: len(rows), : len(cols)]
 
     def memory_of(self, side: int) -> np.ndarray:
-        """Memory for tiles of up to ``side`` x ``side`` pairs: memory that was used before takes a fraction of the time of new memory."""
+        """Memory for tiles of up to ``side`` x ``side`` pairs: memory that was used before takes a
+        fraction of the time of new memory.
+        """
         return np.zeros((side + self.runner.rows) * (side + LANES) + LANES, self.dtype)

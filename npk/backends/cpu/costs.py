@@ -1,7 +1,8 @@
-"""What a group of sample pairs costs: the work that a runner does for it, counted exactly and without running anything.
+"""What a group of sample pairs costs: the work that a runner does for it, counted exactly and
+without running anything.
 
-Every count is of things that take the same time each time they happen, on a given machine: cells loaded, contributions by kind of mask,
-calls. ``speeds`` measures how long each takes.
+Every count is of things that take the same time each time they happen, on a given machine: cells
+loaded, contributions by kind of mask, calls. ``speeds`` measures how long each takes.
 """
 
 from dataclasses import dataclass
@@ -11,13 +12,38 @@ import numpy as np
 from npk.backends.cpu.runners import ProductRunner, ProgramRunner
 from npk.backends.layout import BITS, REAL
 from npk.backends.program.boxes import WIDTH
-from npk.backends.program.program import BOX, CLEAR, COLLAPSE, GATHER, LANES, LOAD, REDUCE, TERMS, TOGETHER
+from npk.backends.program.program import (
+    BOX,
+    CLEAR,
+    COLLAPSE,
+    GATHER,
+    LANES,
+    LOAD,
+    REDUCE,
+    TERMS,
+    TOGETHER,
+)
 
-KNOTS = (15, 17, 19, 20, 21, 23, 26)  # sizes of what an operation moves, powers of two: the larger, the farther away it lies
+# sizes of what an operation moves, powers of two: the larger, the farther away it lies
+KNOTS = (15, 17, 19, 20, 21, 23, 26)
 _MOVED = tuple(f"moved, 2^{knot} bytes" for knot in KNOTS)
-_FORMS = tuple(f"{kind}{words}" for kind in ("chained ", "bits ") for words in ("1", "2", "more", "words"))
+_FORMS = tuple(
+    f"{kind}{words}" for kind in ("chained ", "bits ") for words in ("1", "2", "more", "words")
+)
 PROGRAM = (
-    *("group", "sums", "operations", "loaded", "cleared", "gathered cells", "gathered", "runs", "outputs", "columns", "column entries"),
+    *(
+        "group",
+        "sums",
+        "operations",
+        "loaded",
+        "cleared",
+        "gathered cells",
+        "gathered",
+        "runs",
+        "outputs",
+        "columns",
+        "column entries",
+    ),
     *("calls", "cells", "kept cells", "ones", *_FORMS, "numbers", "channels", "flushes", *_MOVED),
 )
 PRODUCT = ("group", "bits", "words", "numbers", "channels", *_MOVED)
@@ -28,7 +54,9 @@ _BLOCKS = 4  # blocks of columns of a product that the rows pass together
 
 @dataclass(frozen=True)
 class Work:
-    """A program as a group of ``rows`` x 16 pairs runs it; ``terms`` end in the layout of their masks."""
+    """A program as a group of ``rows`` x 16 pairs runs it; ``terms`` end in the layout of their
+    masks.
+    """
 
     rows: int
     itemsize: int
@@ -49,7 +77,12 @@ class Work:
         found |= {"loaded": cells[kind == LOAD].sum(), "cleared": cells[kind == CLEAR].sum()}
         filled = np.concatenate([[0], np.cumsum(self.tables >= 0, dtype=np.int64)])
         moved = _Moved(len(kind))
-        found |= self._gathered(filled, moved) | self._boxes(filled, moved) | self._terms(filled, moved) | self._sums(moved)
+        found |= (
+            self._gathered(filled, moved)
+            | self._boxes(filled, moved)
+            | self._terms(filled, moved)
+            | self._sums(moved)
+        )
         found |= moved.by_size(self.sizes[1] * self.rows * LANES * 8)
         return np.array([found[name] for name in PROGRAM], float)
 
@@ -62,7 +95,9 @@ class Work:
         return {"gathered cells": cells.sum(), "gathered": added.sum()}
 
     def _boxes(self, filled: np.ndarray, moved: "_Moved") -> dict[str, int]:
-        """Window sums that share columns: their tables are read run by run, those of all operations at once."""
+        """Window sums that share columns: their tables are read run by run, those of all operations
+        at once.
+        """
         chosen = np.flatnonzero(self.operations[:, 0] == BOX)
         runs, t, height = self.operations[chosen, 2:5].T
         total, runs_of_all = np.zeros(3, np.int64), int(runs.sum())
@@ -74,15 +109,24 @@ class Work:
             total += [n.sum() for n in (outputs, outputs + WIDTH - 1, added)]
             moved.add(chosen, (added + outputs) * self.lines, 2 * outputs * self.lines)
             t = end
-        return {"runs": runs_of_all, **dict(zip(("outputs", "columns", "column entries"), total.tolist(), strict=True))}
+        return {
+            "runs": runs_of_all,
+            **dict(zip(("outputs", "columns", "column entries"), total.tolist(), strict=True)),
+        }
 
     def _terms(self, filled: np.ndarray, moved: "_Moved") -> dict[str, float]:
         """Contributions of terms, by kind of mask."""
         owners = np.flatnonzero(self.operations[:, 0] >= COLLAPSE)
         kind, _, cells, first, count, _, _ = self.operations[owners].T
-        owners, kind, cells, first = (np.repeat(values, count) for values in (owners, kind, cells, first - np.cumsum(count) + count))
+        owners, kind, cells, first = (
+            np.repeat(values, count)
+            for values in (owners, kind, cells, first - np.cumsum(count) + count)
+        )
         term = dict(zip(_TERMS, self.terms[first + np.arange(len(cells))].T, strict=True))
-        added, collapses = filled[term["pair"] + cells * term["k"]] - filled[term["pair"]], kind == COLLAPSE
+        added, collapses = (
+            filled[term["pair"] + cells * term["k"]] - filled[term["pair"]],
+            kind == COLLAPSE,
+        )
         found = {
             "calls": (-(-cells // TOGETHER))[collapses].sum(),
             "cells": cells[collapses].sum(),
@@ -94,10 +138,16 @@ class Work:
             found[f"{name}more"] = added[chosen & (width > 2)].sum()
             found[f"{name}words"] = (added * width)[chosen & (width > 2)].sum()
         real = term["form"] == REAL
-        found |= {"numbers": added[real].sum(), "channels": (added * width)[real].sum(), "ones": added[~real & ~bits].sum()}
+        found |= {
+            "numbers": added[real].sum(),
+            "channels": (added * width)[real].sum(),
+            "ones": added[~real & ~bits].sum(),
+        }
         planes = cells * ((term["source"] > 0).astype(int) + (collapses & (term["fresh"] != 0)))
         lines = planes * self.lines + added * width * np.where(bits, 1, self.itemsize / 4)
-        moved.add(np.arange(len(self.operations)), *2 * [np.bincount(owners, lines, len(self.operations))])
+        moved.add(
+            np.arange(len(self.operations)), *2 * [np.bincount(owners, lines, len(self.operations))]
+        )
         return found
 
     def _sums(self, moved: "_Moved") -> dict[str, float]:
@@ -135,7 +185,8 @@ class _Moved:
     def by_size(self, sums: float) -> dict[str, float]:
         """All lines by the size that they are part of; ``sums``: bytes of all sums."""
         near = _at_sizes(self.lines + self.sums / 2, self.held * 64)
-        far = _at_sizes(np.array([self.sums.sum() / 2]), np.array([sums]))  # half of them: those not met again in the next unit
+        # half of them: those not met again in the next unit
+        far = _at_sizes(np.array([self.sums.sum() / 2]), np.array([sums]))
         return {name: near[name] + far[name] for name in _MOVED}
 
 
@@ -148,14 +199,27 @@ def counts_of(runner: ProgramRunner | ProductRunner) -> np.ndarray:
     if isinstance(runner, ProductRunner):
         return product_counts(runner.factors, runner.dtype.itemsize)
     program = runner.program
-    return Work(runner.rows, runner.dtype.itemsize, program.operations, runner.terms, program.tables, runner.sizes).counts()
+    return Work(
+        runner.rows,
+        runner.dtype.itemsize,
+        program.operations,
+        runner.terms,
+        program.tables,
+        runner.sizes,
+    ).counts()
 
 
 def product_counts(factors: np.ndarray, itemsize: int) -> np.ndarray:
     """How often each of ``PRODUCT`` happens in a group, of factors ``(form, first, width)``."""
     form, _, width = factors.T
     bits = form == BITS
-    found = {"group": 1, "bits": bits.sum(), "words": width[bits].sum(), "numbers": (~bits).sum(), "channels": width[~bits].sum()}
+    found = {
+        "group": 1,
+        "bits": bits.sum(),
+        "words": width[bits].sum(),
+        "numbers": (~bits).sum(),
+        "channels": width[~bits].sum(),
+    }
     lines = found["words"] + found["channels"] * itemsize / 4
     found |= _at_sizes(np.array([lines]), np.array([lines * 64 * _BLOCKS]))
     return np.array([found[name] for name in PRODUCT], float)
@@ -164,4 +228,7 @@ def product_counts(factors: np.ndarray, itemsize: int) -> np.ndarray:
 def _at_sizes(moved: np.ndarray, sizes: np.ndarray) -> dict[str, float]:
     """What is moved, shared out to the two knots next to the size that it is part of."""
     places = np.interp(np.log2(np.maximum(sizes, 1)), KNOTS, range(len(KNOTS)))
-    return {name: float((moved * np.maximum(0, 1 - np.abs(places - i))).sum()) for i, name in enumerate(_MOVED)}
+    return {
+        name: float((moved * np.maximum(0, 1 - np.abs(places - i))).sum())
+        for i, name in enumerate(_MOVED)
+    }

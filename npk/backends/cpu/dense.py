@@ -1,4 +1,6 @@
-"""Run a product of overlaps on a tile: one fused pass over packed gates, so that no matrix of a single layer is ever written."""
+"""Run a product of overlaps on a tile: one fused pass over packed gates, so that no matrix of a
+single layer is ever written.
+"""
 
 # pyright: reportCallIssue=false, reportIndexIssue=false
 # (Numba supplies the first argument of an intrinsic.)
@@ -17,7 +19,8 @@ _CACHE = can_cache()
 def run_product(rows, factors, scales, masks, left, out):
     """Fill ``out`` (groups * rows, blocks * 16 columns) with the product of all overlaps.
 
-    ``rows``, ``masks`` and ``left``: as in ``run_tile``. ``factors``: for each mask 0 for bits or 1 for numbers, where
+    ``rows``, ``masks`` and ``left``: as in ``run_tile``. ``factors``: for each mask 0 for bits or 1
+        for numbers, where
     it begins and how long it is; ``scales``: what its overlap is scaled by.
     """
     bits, lane_bits, reals, lane_reals = masks
@@ -25,9 +28,23 @@ def run_product(rows, factors, scales, masks, left, out):
     groups, blocks = out.shape[0] // high, stride // LANES
     strips = (blocks + _BLOCKS - 1) // _BLOCKS
     for task in prange(strips):
-        strip = strips - 1 - task // 2 if task % 2 == 0 else task // 2  # both ends in turn: threads get equal shares of a triangle
+        # both ends in turn: threads get equal shares of a triangle
+        strip = strips - 1 - task // 2 if task % 2 == 0 else task // 2
         for g in range(groups):
             for q in range(strip * _BLOCKS, min(blocks, (strip + 1) * _BLOCKS)):
                 if left + (q + 1) * LANES > g * high:
                     at = g * high * stride + q * LANES
-                    product(rows, factors, scales, g, q, bits, lane_bits, reals, lane_reals, out, at, stride)
+                    product(
+                        rows,
+                        factors,
+                        scales,
+                        g,
+                        q,
+                        bits,
+                        lane_bits,
+                        reals,
+                        lane_reals,
+                        out,
+                        at,
+                        stride,
+                    )

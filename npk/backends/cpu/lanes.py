@@ -1,6 +1,8 @@
-"""The steps of the engine as Numba intrinsics: each makes one cell, or adds to one, for all rows and lanes of a group of pairs.
+"""The steps of the engine as Numba intrinsics: each makes one cell, or adds to one, for all rows
+and lanes of a group of pairs.
 
-The loop vectorizer of Numba leaves ``ctpop`` inside a stored product scalar, hence the intrinsics; what they emit is in ``vectors``.
+The loop vectorizer of Numba leaves ``ctpop`` inside a stored product scalar, hence the intrinsics;
+what they emit is in ``vectors``.
 """
 
 # Intrinsics receive Numba types and LLVM builders, which have no useful annotations.
@@ -35,7 +37,9 @@ class _Sources(NamedTuple):
 
 
 class _Mask(NamedTuple):
-    """How the overlap of a cell is found: ``overlaps(u, v, cell)``, after ``advance(u, v, cell)`` where the mask is a chain's."""
+    """How the overlap of a cell is found: ``overlaps(u, v, cell)``, after ``advance(u, v, cell)``
+    where the mask is a chain's.
+    """
 
     overlaps: Any
     advance: Any = None
@@ -49,16 +53,26 @@ def _term(e, terms, t):
 
 def _counted(e, sources, words):
     """Overlaps of bits that are kept for each sample."""
-    return _Mask(lambda u, v, _: e.counted(sources.bits, u, sources.lane_bits, e.b.mul(v, number(LANES)), words))
+    return _Mask(
+        lambda u, v, _: e.counted(
+            sources.bits, u, sources.lane_bits, e.b.mul(v, number(LANES)), words
+        )
+    )
 
 
 def _summed(e, sources, channels):
     """Overlaps of numbers."""
-    return _Mask(lambda u, v, _: e.summed(sources.reals, u, sources.lane_reals, e.b.mul(v, number(LANES)), channels))
+    return _Mask(
+        lambda u, v, _: e.summed(
+            sources.reals, u, sources.lane_reals, e.b.mul(v, number(LANES)), channels
+        )
+    )
 
 
 def _chained(e, sources, term, words):
-    """Overlaps of masks that each have one factor more than the mask before, which is still known for every cell."""
+    """Overlaps of masks that each have one factor more than the mask before, which is still known
+    for every cell.
+    """
     b = e.b
 
     def place(cell):
@@ -72,12 +86,18 @@ def _chained(e, sources, term, words):
                 (sources.chain_lanes, sources.lane_bits, b.add(v, w), LANES),
             ):
                 kind, to = ir.VectorType(I32, wide), b.mul(at, number(wide))
-                old = b.select(b.icmp_signed("!=", term["start"], number(0)), ir.Constant(kind, [-1] * wide), e.load(kept, to, kind))
+                old = b.select(
+                    b.icmp_signed("!=", term["start"], number(0)),
+                    ir.Constant(kind, [-1] * wide),
+                    e.load(kept, to, kind),
+                )
                 e.store(b.and_(old, e.load(array, b.mul(first, number(wide)), kind)), kept, to)
 
     def overlaps(u, v, cell):
         at = place(cell)
-        return e.counted(sources.chain_bits, at, sources.chain_lanes, b.mul(at, number(LANES)), words)
+        return e.counted(
+            sources.chain_bits, at, sources.chain_lanes, b.mul(at, number(LANES)), words
+        )
 
     return _Mask(overlaps, advance)
 
@@ -85,7 +105,8 @@ def _chained(e, sources, term, words):
 def _by_form(e, term, sources, run, chains):
     """``run(mask)`` once for the form of the term's mask (``None``: ones).
 
-    So a loop that ``run`` emits is free of tests, and of an inner loop where the mask has one or two words.
+    So a loop that ``run`` emits is free of tests, and of an inner loop where the mask has one or
+    two words.
     """
     b, width = e.b, term["width"]
     one, two = (b.icmp_signed("==", width, number(words)) for words in (1, 2))
@@ -99,7 +120,12 @@ def _by_form(e, term, sources, run, chains):
     if chains:
         linked = b.icmp_signed(">=", term["chain"], number(0))
         kept = [_chained(e, sources, term, words) for words in (number(1), number(2), width)]
-        cases = [(b.and_(linked, one), kept[0]), (b.and_(linked, two), kept[1]), (linked, kept[2]), *cases]
+        cases = [
+            (b.and_(linked, one), kept[0]),
+            (b.and_(linked, two), kept[1]),
+            (linked, kept[2]),
+            *cases,
+        ]
     with contextlib.ExitStack() as stack:
         for test, mask in cases:
             then, otherwise = stack.enter_context(b.if_else(test))
@@ -117,11 +143,21 @@ def _accumulate(e, totals, term, sources, scale, span, overlaps):
         factor = cgutils.alloca_once_value(b, scale)
         with b.if_then(b.icmp_signed(">=", term["weight"], number(0)), likely=False):
             b.store(b.fmul(scale, e.item(sources.weights, b.add(term["weight"], j))), factor)
-        _add(e, totals, term, sources, b.load(factor), j, overlaps and (lambda: overlaps(*_places(e, term, sources, j))))
+        _add(
+            e,
+            totals,
+            term,
+            sources,
+            b.load(factor),
+            j,
+            overlaps and (lambda: overlaps(*_places(e, term, sources, j))),
+        )
 
 
 def _add(e, totals, term, sources, factor, j, overlaps):
-    """Add factor * V[source + entry] * overlap to the totals; nothing if the entry of contribution ``j`` is -1."""
+    """Add factor * V[source + entry] * overlap to the totals; nothing if the entry of contribution
+    ``j`` is -1.
+    """
     b = e.b
     entry = b.sext(e.item(sources.tables, b.add(term["pair"], j)), I64)
     with b.if_then(b.icmp_signed(">=", entry, number(0)), likely=True):
@@ -135,12 +171,16 @@ def _add(e, totals, term, sources, factor, j, overlaps):
 def _places(e, term, sources, j):
     """Where the masks of contribution ``j`` begin, of the row samples and of the column samples."""
     u, v = (e.b.sext(e.item(sources.tables, e.b.add(term[column], j)), I64) for column in "uv")
-    return e.b.add(term["first"], e.b.mul(u, term["stride"])), e.b.add(term["first"], e.b.mul(v, term["stride"]))
+    return e.b.add(term["first"], e.b.mul(u, term["stride"])), e.b.add(
+        term["first"], e.b.mul(v, term["stride"])
+    )
 
 
 @intrinsic
 def collapse(tc, rows, terms, scales, t, begin, end, sources):
-    """Cells ``begin`` to ``end`` of the term in row ``t``: the sum of its contributions, added to what is there unless it is fresh."""
+    """Cells ``begin`` to ``end`` of the term in row ``t``: the sum of its contributions, added to
+    what is there unless it is fresh.
+    """
     sig = types.void(rows, terms, scales, *[types.intp] * 3, sources)
 
     def codegen(ctx, b, sig, args):
@@ -152,11 +192,21 @@ def collapse(tc, rows, terms, scales, t, begin, end, sources):
             if mask and mask.advance:  # one contribution a cell, without a weight
                 u, v = _places(e, term, sources_, c)
                 mask.advance(u, v, b.sub(c, begin_))
-                _add(e, totals, term, sources_, scale, c, lambda: mask.overlaps(u, v, b.sub(c, begin_)))
+                _add(
+                    e,
+                    totals,
+                    term,
+                    sources_,
+                    scale,
+                    c,
+                    lambda: mask.overlaps(u, v, b.sub(c, begin_)),
+                )
             else:
                 first = b.mul(c, term["k"])
                 overlaps = mask and (lambda u, v: mask.overlaps(u, v, None))
-                _accumulate(e, totals, term, sources_, scale, (first, b.add(first, term["k"])), overlaps)
+                _accumulate(
+                    e, totals, term, sources_, scale, (first, b.add(first, term["k"])), overlaps
+                )
 
         def run(mask):
             with cgutils.for_range_slice(b, begin_, end_, number(1)) as (c, _):
@@ -177,7 +227,9 @@ def collapse(tc, rows, terms, scales, t, begin, end, sources):
 
 @intrinsic
 def reduce(tc, rows, terms, scales, t, begin, end, sources, sums, to):
-    """sums[to:] += the contributions from ``begin`` to ``end`` of the term in row ``t``, added in float64."""
+    """sums[to:] += the contributions from ``begin`` to ``end`` of the term in row ``t``, added in
+    float64.
+    """
     sig = types.void(rows, terms, scales, *[types.intp] * 3, sources, sums, types.intp)
 
     def codegen(ctx, b, sig, args):
@@ -214,8 +266,12 @@ def _column(e, slots, base, tables, t, k):
 
 @intrinsic
 def gather(tc, rows, slots, base, tables, t, k, cells, scale, bias, out):
-    """Cells ``out + c``, c < ``cells``: bias + scale * sum over j < k of the cell base + tables[t + c * k + j]; -1 is left out."""
-    sig = types.void(rows, slots, types.intp, tables, *[types.intp] * 3, slots.dtype, slots.dtype, types.intp)
+    """Cells ``out + c``, c < ``cells``: bias + scale * sum over j < k of the cell base + tables[t +
+    c * k + j]; -1 is left out.
+    """
+    sig = types.void(
+        rows, slots, types.intp, tables, *[types.intp] * 3, slots.dtype, slots.dtype, types.intp
+    )
 
     def codegen(ctx, b, sig, args):
         e = Vectors(ctx, b, sig, args, sig.args[0], sig.args[1])
@@ -223,7 +279,9 @@ def gather(tc, rows, slots, base, tables, t, k, cells, scale, bias, out):
         spread, shift = e.splat(scale_), e.splat(bias_)
         with cgutils.for_range(b, cells_) as loop:
             o = b.mul(b.add(out_, loop.index), number(e.wide))
-            for r, total in enumerate(_column(e, slots_, base_, tables_, b.add(t_, b.mul(loop.index, k_)), k_)):
+            for r, total in enumerate(
+                _column(e, slots_, base_, tables_, b.add(t_, b.mul(loop.index, k_)), k_)
+            ):
                 e.store(b.fadd(shift, b.fmul(total, spread)), slots_, e.row(o, r))
         return ctx.get_dummy_value()
 
@@ -232,20 +290,28 @@ def gather(tc, rows, slots, base, tables, t, k, cells, scale, bias, out):
 
 @intrinsic
 def slide(tc, rows, slots, base, tables, t, k, outputs, scale, bias, out):
-    """Cells ``out + x``, x < ``outputs``: bias + scale * sum of the columns x, x + 1, x + 2, each of ``k`` cells base + tables[t ...].
+    """Cells ``out + x``, x < ``outputs``: bias + scale * sum of the columns x, x + 1, x + 2, each
+    of ``k`` cells base + tables[t ...].
 
     The last two columns stay in registers, so that each is summed once.
     """
-    sig = types.void(rows, slots, types.intp, tables, *[types.intp] * 3, slots.dtype, slots.dtype, types.intp)
+    sig = types.void(
+        rows, slots, types.intp, tables, *[types.intp] * 3, slots.dtype, slots.dtype, types.intp
+    )
 
     def codegen(ctx, b, sig, args):
         e = Vectors(ctx, b, sig, args, sig.args[0], sig.args[1])
         _, slots_, base_, tables_, t_, k_, outputs_, scale_, bias_, out_ = e.args
         spread, shift = e.splat(scale_), e.splat(bias_)
-        columns = [_column(e, slots_, base_, tables_, b.add(t_, b.mul(k_, number(i))), k_) for i in (0, 1)]
+        columns = [
+            _column(e, slots_, base_, tables_, b.add(t_, b.mul(k_, number(i))), k_) for i in (0, 1)
+        ]
         before = [[cgutils.alloca_once_value(b, value) for value in column] for column in columns]
         with cgutils.for_range(b, outputs_) as loop:
-            o, entry = b.mul(b.add(out_, loop.index), number(e.wide)), b.add(t_, b.mul(k_, b.add(loop.index, number(2))))
+            o, entry = (
+                b.mul(b.add(out_, loop.index), number(e.wide)),
+                b.add(t_, b.mul(k_, b.add(loop.index, number(2)))),
+            )
             for r, last in enumerate(_column(e, slots_, base_, tables_, entry, k_)):
                 first, second = b.load(before[0][r]), b.load(before[1][r])
                 total = b.fadd(b.fadd(first, second), last)
@@ -259,16 +325,25 @@ def slide(tc, rows, slots, base, tables, t, k, outputs, scale, bias, out):
 
 @intrinsic
 def product(tc, rows, factors, scales, g, q, bits, lane_bits, reals, lane_reals, out, at, stride):
-    """out[at + r * stride :] = product over ``factors`` (rows form, first, width) of scale * overlap, for group g and block q."""
+    """out[at + r * stride :] = product over ``factors`` (rows form, first, width) of scale *
+    overlap, for group g and block q.
+    """
     arrays = (bits, lane_bits, reals, lane_reals, out)
     sig = types.void(rows, factors, scales, types.intp, types.intp, *arrays, types.intp, types.intp)
 
     def codegen(ctx, b, sig, args):
         e = Vectors(ctx, b, sig, args, sig.args[0], sig.args[9])
-        _, factors_, scales_, g_, q_, bits_, lane_bits_, reals_, lane_reals_, out_, at_, stride_ = e.args
-        totals = [cgutils.alloca_once_value(b, e.splat(ir.Constant(e.kind.element, 1.0))) for _ in range(e.rows)]
+        _, factors_, scales_, g_, q_, bits_, lane_bits_, reals_, lane_reals_, out_, at_, stride_ = (
+            e.args
+        )
+        totals = [
+            cgutils.alloca_once_value(b, e.splat(ir.Constant(e.kind.element, 1.0)))
+            for _ in range(e.rows)
+        ]
         with cgutils.for_range(b, e.length(factors_, 0)) as loop:
-            form, first, width = (e.item(factors_, b.add(b.mul(loop.index, number(3)), number(i))) for i in range(3))
+            form, first, width = (
+                e.item(factors_, b.add(b.mul(loop.index, number(3)), number(i))) for i in range(3)
+            )
             scale = e.splat(e.item(scales_, loop.index))
 
             def times(overlaps):
@@ -278,7 +353,10 @@ def product(tc, rows, factors, scales, g, q, bits, lane_bits, reals, lane_reals,
             def start(array, block, high):
                 return b.add(b.mul(block, b.udiv(e.length(array, 1), number(high))), first)
 
-            with b.if_else(b.icmp_signed("==", form, number(BITS)), likely=True) as (of_bits, of_numbers):
+            with b.if_else(b.icmp_signed("==", form, number(BITS)), likely=True) as (
+                of_bits,
+                of_numbers,
+            ):
                 with of_bits:
                     p = b.mul(start(lane_bits_, q_, LANES), number(LANES))
                     times(e.counted(bits_, start(bits_, g_, e.rows), lane_bits_, p, width))

@@ -1,4 +1,6 @@
-"""Small artificial programs and products that are timed to learn what each kind of work takes on this machine."""
+"""Small artificial programs and products that are timed to learn what each kind of work takes on
+this machine.
+"""
 
 import contextlib
 import itertools
@@ -12,7 +14,17 @@ import numpy as np
 from npk.backends.cpu.costs import Work, product_counts
 from npk.backends.cpu.sides import zeros
 from npk.backends.layout import BITS, ONES, REAL
-from npk.backends.program.program import BOX, CLEAR, COLLAPSE, GATHER, LANES, LOAD, REDUCE, ROWS, TOGETHER
+from npk.backends.program.program import (
+    BOX,
+    CLEAR,
+    COLLAPSE,
+    GATHER,
+    LANES,
+    LOAD,
+    REDUCE,
+    ROWS,
+    TOGETHER,
+)
 
 _GROUPS = 2  # of rows: a task of a program
 _TALL, _WIDE = 32, 4  # groups of rows and blocks of columns of a product: a task
@@ -22,8 +34,14 @@ _LONG = 2e-3  # seconds of a timing, at least
 _BEST_OF = 8
 _SHORT = 40  # short runs on all threads: on a busy machine few of them find all cores free
 _TRIES = 3
-_FINE = 1e-5  # seconds; a clock of the processor's time that is as fine sees one thread alone, however busy the machine
-_CLOCK = time.process_time if time.get_clock_info("process_time").resolution < _FINE else time.perf_counter
+# seconds; a clock of the processor's time that is as fine sees one thread alone, however busy the
+# machine
+_FINE = 1e-5
+_CLOCK = (
+    time.process_time
+    if time.get_clock_info("process_time").resolution < _FINE
+    else time.perf_counter
+)
 
 
 @dataclass(frozen=True)
@@ -64,13 +82,17 @@ class _Sketch:
 
     def gather(self, k: int) -> None:
         """Window sums one by one."""
-        self.operations.append((GATHER, 1, self.cells, self.table(self.window(k)), k, 1 + self.cells, -1))
+        self.operations.append(
+            (GATHER, 1, self.cells, self.table(self.window(k)), k, 1 + self.cells, -1)
+        )
 
     def box(self, runs: int, height: int) -> None:
         """Window sums in runs."""
         outputs = self.cells // runs
         run = np.concatenate([[outputs], np.arange((outputs + 2) * height) % self.cells])
-        self.operations.append((BOX, 1, runs, self.table(np.tile(run, runs)), height, 1 + self.cells, -1))
+        self.operations.append(
+            (BOX, 1, runs, self.table(np.tile(run, runs)), height, 1 + self.cells, -1)
+        )
 
     def collapse(self, count: int, k: int, form: int, width: int, chained: bool = False) -> None:
         """Several terms into a plane; their masks one after the other."""
@@ -78,7 +100,23 @@ class _Sketch:
         v = self.table((self.window(k) + 1) % self.cells)
         for n in range(count):
             chain = (0, int(n == 0)) if chained else (-1, 0)
-            self.terms.append((k, 1 + self.cells, pair, u, v, -1, 1, int(n == 0), *chain, form, n * width * self.cells, width, width))
+            self.terms.append(
+                (
+                    k,
+                    1 + self.cells,
+                    pair,
+                    u,
+                    v,
+                    -1,
+                    1,
+                    int(n == 0),
+                    *chain,
+                    form,
+                    n * width * self.cells,
+                    width,
+                    width,
+                )
+            )
         self._holds(count, form, width)
         self.chain = max(self.chain, width * TOGETHER * chained)
         self.operations.append((COLLAPSE, 0, self.cells, first, count, 0, -1))
@@ -88,18 +126,26 @@ class _Sketch:
         self.sums = -(-self.cells // run)
         targets, pair = self.table(np.arange(self.cells) // run), self.table(self.window(1))
         self.operations.append((REDUCE, targets, self.cells, len(self.terms), 1, 0, 0))
-        self.terms.append((1, 1 + self.cells, pair, pair, pair, -1, 0, 1, -1, 0, form, 0, width, width))
+        self.terms.append(
+            (1, 1 + self.cells, pair, pair, pair, -1, 0, 1, -1, 0, form, 0, width, width)
+        )
         self._holds(1, form, width)
 
     def _holds(self, count: int, form: int, width: int) -> None:
         size = count * width * self.cells
-        self.words, self.numbers = max(self.words, size * (form == BITS)), max(self.numbers, size * (form == REAL))
+        self.words, self.numbers = (
+            max(self.words, size * (form == BITS)),
+            max(self.numbers, size * (form == REAL)),
+        )
 
     def work(self, rows: int, itemsize: int, times: int) -> Work:
         """The program with its operations over and over again."""
         operations = np.tile(np.array(self.operations, np.int64).reshape(-1, 7), (times, 1))
         terms = np.array(self.terms, np.int64).reshape(-1, 14)
-        tables = np.frombuffer(np.concatenate([*self.tables, [0]]).astype(np.int32).tobytes(), np.int32)  # read-only, as a program's
+        # read-only, as a program's
+        tables = np.frombuffer(
+            np.concatenate([*self.tables, [0]]).astype(np.int32).tobytes(), np.int32
+        )
         sizes = np.array([1 + 2 * self.cells, self.sums, 1, self.chain])
         return Work(rows, itemsize, operations, terms, tables, sizes)
 
@@ -114,9 +160,23 @@ def _sketches() -> Iterator[_Sketch]:
 
     yield from (of(cells, "simple", kind) for kind in (LOAD, CLEAR) for cells in (4, 256, 8192))
     yield from (
-        of(cells, "gather", k) for cells, k in ((1, 1), (16, 9), (64, 9), (128, 5), (512, 4), (1024, 4), (1024, 9), (256, 1), (8192, 9))
+        of(cells, "gather", k)
+        for cells, k in (
+            (1, 1),
+            (16, 9),
+            (64, 9),
+            (128, 5),
+            (512, 4),
+            (1024, 4),
+            (1024, 9),
+            (256, 1),
+            (8192, 9),
+        )
     )
-    yield from (of(cells, "box", runs, 3) for cells, runs in ((16, 4), (64, 8), (256, 16), (512, 16), (1024, 32), (3136, 56)))
+    yield from (
+        of(cells, "box", runs, 3)
+        for cells, runs in ((16, 4), (64, 8), (256, 16), (512, 16), (1024, 32), (3136, 56))
+    )
     yield from (of(1024, "box", 32, height) for height in (1, 7))
     for cells, form in itertools.product((1, 16, 256, 1024), (ONES, BITS)):
         yield of(cells, "collapse", 1, 1, form, form == BITS)
@@ -126,7 +186,10 @@ def _sketches() -> Iterator[_Sketch]:
         yield from (of(cells, "collapse", 1, 1, BITS, width) for cells in (4, 256))
     yield from (of(cells, "collapse", 1, 1, BITS, 2) for cells in (2048, 8192))
     for width in (1, 2, 4):
-        yield from (of(cells, "collapse", count, 1, BITS, width, True) for cells, count in ((16, 4), (256, 4), (1024, 16)))
+        yield from (
+            of(cells, "collapse", count, 1, BITS, width, True)
+            for cells, count in ((16, 4), (256, 4), (1024, 16))
+        )
     shapes = ((1, 3), (256, 1), (256, 3), (64, 64), (16, 512), (1024, 64))
     yield from (of(cells, "collapse", 1, 1, REAL, width) for cells, width in shapes)
     runs = ((1, 1, 1), (64, 1, 2), (256, 256, 1), (64, 64, 8), (8192, 2, 2), (65536, 2, 2))
@@ -141,12 +204,25 @@ def of_program(rows: int, dtype: np.dtype) -> Iterator[Probe]:
         yield Probe(work.counts(), run, _GROUPS)
 
 
-def _sketched(sketch: _Sketch, rows: int, dtype: np.dtype, blocks: int) -> tuple[Work, Callable[[], None]]:
+def _sketched(
+    sketch: _Sketch, rows: int, dtype: np.dtype, blocks: int
+) -> tuple[Work, Callable[[], None]]:
     """A sketch, and what runs it for some blocks of columns."""
-    times = max(2 if sketch.cells > _CELLS else 8, _CELLS // (sketch.cells * max(1, len(sketch.terms))))
-    work, weights, out = sketch.work(rows, dtype.itemsize, times), np.ones(1, dtype), zeros((_GROUPS * rows, blocks * LANES), dtype)
+    times = max(
+        2 if sketch.cells > _CELLS else 8, _CELLS // (sketch.cells * max(1, len(sketch.terms)))
+    )
+    work, weights, out = (
+        sketch.work(rows, dtype.itemsize, times),
+        np.ones(1, dtype),
+        zeros((_GROUPS * rows, blocks * LANES), dtype),
+    )
     masks = _masks(sketch.words, sketch.numbers, ((_GROUPS, rows), (blocks, LANES)), dtype)
-    program = (work.operations, np.zeros((len(work.operations), 2), dtype), work.terms, np.full(len(work.terms), 0.5, dtype))
+    program = (
+        work.operations,
+        np.zeros((len(work.operations), 2), dtype),
+        work.terms,
+        np.full(len(work.terms), 0.5, dtype),
+    )
 
     def run() -> None:
         from npk.backends.cpu.tile import run_tile
@@ -158,23 +234,34 @@ def _sketched(sketch: _Sketch, rows: int, dtype: np.dtype, blocks: int) -> tuple
 
 def of_product(dtype: np.dtype) -> Iterator[Probe]:
     """Products of some masks."""
-    bits, numbers = ((1, 1), (1, 32), (4, 1), (4, 32), (16, 8), (8, 256)), ((1, 3), (1, 784), (4, 512))
+    bits, numbers = (
+        ((1, 1), (1, 32), (4, 1), (4, 32), (16, 8), (8, 256)),
+        ((1, 3), (1, 784), (4, 512)),
+    )
     shapes = [*((BITS, *shape) for shape in bits), *((REAL, *shape) for shape in numbers)]
     for form, count, width in shapes:
         factors = np.array([(form, n * width, width) for n in range(count)], np.int64)
-        yield Probe(product_counts(factors, dtype.itemsize), _multiplied(factors, dtype, 1), _TALL * _WIDE)
+        yield Probe(
+            product_counts(factors, dtype.itemsize), _multiplied(factors, dtype, 1), _TALL * _WIDE
+        )
 
 
 def times(probes: Iterable[Probe]) -> tuple[np.ndarray, np.ndarray]:
     """Counts of all probes and the seconds of a group on one thread.
 
-    All are run in turn, several times: so what slows the machine down for a moment does not fall on one of them alone.
+    All are run in turn, several times: so what slows the machine down for a moment does not fall on
+        one of them alone.
     """
     made = list(probes)
     with threads_set_to(1):
         often = [_often(probe.run) for probe in made]
-        rounds = [[_once(probe.run, repeat) for probe, repeat in zip(made, often, strict=True)] for _ in range(_BEST_OF)]
-    return np.array([probe.counts for probe in made]), np.min(rounds, axis=0) / [probe.groups for probe in made]
+        rounds = [
+            [_once(probe.run, repeat) for probe, repeat in zip(made, often, strict=True)]
+            for _ in range(_BEST_OF)
+        ]
+    return np.array([probe.counts for probe in made]), np.min(rounds, axis=0) / [
+        probe.groups for probe in made
+    ]
 
 
 def _multiplied(factors: np.ndarray, dtype: np.dtype, strips: int) -> Callable[[], None]:
@@ -182,7 +269,10 @@ def _multiplied(factors: np.ndarray, dtype: np.dtype, strips: int) -> Callable[[
     form, _, width = factors.T
     blocks, scales = strips * _WIDE, np.ones(len(factors), dtype)
     words, numbers = (max(1, int(width[form == kind].sum())) for kind in (BITS, REAL))
-    masks, out = _masks(words, numbers, ((_TALL, ROWS), (blocks, LANES)), dtype), zeros((_TALL * ROWS, blocks * LANES), dtype)
+    masks, out = (
+        _masks(words, numbers, ((_TALL, ROWS), (blocks, LANES)), dtype),
+        zeros((_TALL * ROWS, blocks * LANES), dtype),
+    )
 
     def run() -> None:
         from npk.backends.cpu.dense import run_product
@@ -193,7 +283,9 @@ def _multiplied(factors: np.ndarray, dtype: np.dtype, strips: int) -> Callable[[
 
 
 def speedup(rows: int | None, dtype: np.dtype) -> float:
-    """How many times faster all threads are than one, in groups of some rows; ``None``: of a product."""
+    """How many times faster all threads are than one, in groups of some rows; ``None``: of a
+    product.
+    """
     threads = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
     if rows is None:
         run = _multiplied(np.array([(BITS, 0, 256)], np.int64), dtype, _TASKS * threads)
@@ -231,14 +323,18 @@ def threads_set_to(count: int) -> Iterator[None]:
         numba.set_num_threads(before)
 
 
-def _masks(words: int, numbers: int, sides: tuple[tuple[int, int], ...], dtype: np.dtype) -> tuple[np.ndarray, ...]:
+def _masks(
+    words: int, numbers: int, sides: tuple[tuple[int, int], ...], dtype: np.dtype
+) -> tuple[np.ndarray, ...]:
     """Bits and numbers of all groups of rows and of all blocks of columns, in the engine's order."""
     sizes = ((words, np.dtype(np.uint32)), (numbers, dtype))
     return tuple(zeros((many, size * wide), kind) for size, kind in sizes for many, wide in sides)
 
 
 def _often(run: Callable[[], None]) -> int:
-    """How often to run something so that the clock sees it; the first run, which may compile, is not looked at."""
+    """How often to run something so that the clock sees it; the first run, which may compile, is
+    not looked at.
+    """
     run()
     repeat = 1
     while _once(run, repeat) * repeat < _LONG:

@@ -7,7 +7,8 @@ from npk.backends.product import Product
 from npk.backends.program.laid import LaidProgram
 from npk.backends.program.program import LANES, ROWS, Program
 
-Masks = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # bits of rows and of lanes, numbers of rows and of lanes
+# bits of rows and of lanes, numbers of rows and of lanes
+Masks = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 class ProgramRunner:
@@ -20,7 +21,11 @@ class ProgramRunner:
 
     def __init__(self, program: Program, layout: Layout) -> None:
         laid = LaidProgram(program, layout)
-        self.program, self.dtype, self.rows = program, layout.dtype, program.rows(layout.dtype.itemsize)
+        self.program, self.dtype, self.rows = (
+            program,
+            layout.dtype,
+            program.rows(layout.dtype.itemsize),
+        )
         self.terms, self.weights = laid.terms, laid.weights
         self.sizes = np.array([laid.cells, laid.sums, program.result, laid.words])
 
@@ -28,15 +33,22 @@ class ProgramRunner:
     def bytes_a_thread(self) -> int:
         """Working memory of one thread."""
         cells, sums, _, words = self.sizes.tolist()
-        return (cells * self.dtype.itemsize + sums * 8) * LANES * self.rows + words * 4 * (LANES + self.rows)
+        return (cells * self.dtype.itemsize + sums * 8) * LANES * self.rows + words * 4 * (
+            LANES + self.rows
+        )
 
     def run(self, masks: Masks, exponents: np.ndarray, left: int, out: np.ndarray) -> None:
         """Fill ``out``; ``left`` as in ``run_tile``."""
         from npk.backends.cpu.tile import run_tile
 
-        scalars, scales = self.program.scalars(exponents).astype(self.dtype), self.program.scales(exponents).astype(self.dtype)
+        scalars, scales = (
+            self.program.scalars(exponents).astype(self.dtype),
+            self.program.scales(exponents).astype(self.dtype),
+        )
         made = (self.program.operations, np.ascontiguousarray(scalars), self.terms, scales)
-        run_tile((0,) * self.rows, made, self.program.tables, self.weights, masks, self.sizes, left, out)
+        run_tile(
+            (0,) * self.rows, made, self.program.tables, self.weights, masks, self.sizes, left, out
+        )
 
 
 class ProductRunner:
@@ -49,7 +61,10 @@ class ProductRunner:
 
     def __init__(self, product: Product, layout: Layout) -> None:
         self.product, self.dtype, self.rows = product, layout.dtype, ROWS
-        self.factors = np.array([(form, place.start, place.stop - place.start) for form, place in layout.places], np.int64)
+        self.factors = np.array(
+            [(form, place.start, place.stop - place.start) for form, place in layout.places],
+            np.int64,
+        )
 
     @property
     def bytes_a_thread(self) -> int:
@@ -60,4 +75,11 @@ class ProductRunner:
         """Fill ``out``; ``left`` as in ``run_tile``."""
         from npk.backends.cpu.dense import run_product
 
-        run_product((0,) * self.rows, self.factors, self.product.scales(exponents).astype(self.dtype), masks, left, out)
+        run_product(
+            (0,) * self.rows,
+            self.factors,
+            self.product.scales(exponents).astype(self.dtype),
+            masks,
+            left,
+            out,
+        )

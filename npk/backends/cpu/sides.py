@@ -1,4 +1,6 @@
-"""Arrays as the processor reads them: from lines of the cache on, and samples side by side for rows and lanes."""
+"""Arrays as the processor reads them: from lines of the cache on, and samples side by side for rows
+and lanes.
+"""
 
 import numpy as np
 
@@ -6,7 +8,9 @@ _LINE = 64  # bytes of a line of the cache
 
 
 def zeros(shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
-    """An array of zeros that begins at a line of the cache: vectors that lie across two lines take twice as long."""
+    """An array of zeros that begins at a line of the cache: vectors that lie across two lines take
+    twice as long.
+    """
     return on_lines(np.zeros(shape[0] * shape[1] + _LINE // dtype.itemsize, dtype), shape)
 
 
@@ -17,11 +21,15 @@ def on_lines(memory: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def side_by_side(values: np.ndarray, count: int) -> np.ndarray:
-    """``(n, width)`` to ``(n / count, width * count)``: equal places of ``count`` samples are neighbors; zeros fill the last group."""
+    """``(n, width)`` to ``(n / count, width * count)``: equal places of ``count`` samples are
+    neighbors; zeros fill the last group.
+    """
     n, width = values.shape
     whole, rest = divmod(n, count)
     found = zeros((-(-n // count), width * count), values.dtype)
-    found[:whole].reshape(whole, width, count)[:] = values[: whole * count].reshape(whole, count, width).swapaxes(1, 2)
+    found[:whole].reshape(whole, width, count)[:] = (
+        values[: whole * count].reshape(whole, count, width).swapaxes(1, 2)
+    )
     if rest:
         found[whole].reshape(width, count)[:, :rest] = values[whole * count :].T
     return found

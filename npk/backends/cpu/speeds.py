@@ -1,4 +1,6 @@
-"""The cost model: what each kind of work takes on this machine, measured once and kept in a file, times how often it happens."""
+"""The cost model: what each kind of work takes on this machine, measured once and kept in a file,
+times how often it happens.
+"""
 
 import functools
 import json
@@ -25,7 +27,9 @@ _FARTHEST = 10.0  # times off that a probe still counts with
 
 @dataclass(frozen=True)
 class Speeds:
-    """Seconds of each kind of work in a group of pairs on one thread, and how many times faster all threads are."""
+    """Seconds of each kind of work in a group of pairs on one thread, and how many times faster all
+    threads are.
+    """
 
     seconds: np.ndarray
     threads: int
@@ -44,9 +48,11 @@ class Speeds:
 
 
 def predict(runner: ProgramRunner | ProductRunner, threads: int | None = None) -> float:
-    """Seconds of one pair of samples in a large tile, from the work counted and the speeds of this machine.
+    """Seconds of one pair of samples in a large tile, from the work counted and the speeds of this
+    machine.
 
-    The first call on a machine measures its speeds, a few seconds for each kind of runner, and keeps them in :func:`cache_folder`.
+    The first call on a machine measures its speeds, a few seconds for each kind of runner, and
+    keeps them in :func:`cache_folder`.
 
     Args:
         runner: of a CPU backend.
@@ -78,7 +84,11 @@ def _file_of(runner: ProgramRunner | ProductRunner) -> tuple[Path, dict[str, Any
     """Where the speeds of a runner's kind are kept, what they are of, and the rows of the kind."""
     rows = runner.rows if isinstance(runner, ProgramRunner) else None
     about = describe_machine(rows, runner.dtype.name)
-    return cache_folder() / f"speeds-{digest(json.dumps(about, sort_keys=True).encode())[:16]}.json", about, rows
+    return (
+        cache_folder() / f"speeds-{digest(json.dumps(about, sort_keys=True).encode())[:16]}.json",
+        about,
+        rows,
+    )
 
 
 def measure(rows: int | None, dtype: np.dtype) -> Speeds:
@@ -95,8 +105,11 @@ def measure(rows: int | None, dtype: np.dtype) -> Speeds:
 
     from npk.backends.cpu import probes
 
-    counts_and_seconds = probes.times(probes.of_product(dtype) if rows is None else probes.of_program(rows, dtype))
-    return Speeds(fit(*counts_and_seconds), numba.config.NUMBA_NUM_THREADS, probes.speedup(rows, dtype))  # type: ignore[attr-defined]
+    counts_and_seconds = probes.times(
+        probes.of_product(dtype) if rows is None else probes.of_program(rows, dtype)
+    )
+    threads = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    return Speeds(fit(*counts_and_seconds), threads, probes.speedup(rows, dtype))
 
 
 def fit(counts: np.ndarray, seconds: np.ndarray) -> np.ndarray:
@@ -122,11 +135,15 @@ def fit(counts: np.ndarray, seconds: np.ndarray) -> np.ndarray:
 
 
 def describe_machine(rows: int | None, dtype: str) -> dict[str, Any]:
-    """What speeds depend on: processor, threads, the engine's own source, and what is computed together."""
+    """What speeds depend on: processor, threads, the engine's own source, and what is computed
+    together.
+    """
     import numba
     from llvmlite import binding
 
-    features = ",".join(sorted(name for name, there in binding.get_host_cpu_features().items() if there))
+    features = ",".join(
+        sorted(name for name, there in binding.get_host_cpu_features().items() if there)
+    )
     return {
         "processor": f"{platform.machine()} {binding.get_host_cpu_name()} {_model()}".strip(),
         "features": numba.config.CPU_FEATURES or features,  # type: ignore[attr-defined]
@@ -142,7 +159,10 @@ def cache_folder() -> Path:
         return Path(given) / "npk"
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path("~/AppData/Local").expanduser()) / "npk"
-    return Path(os.path.expanduser("~/Library/Caches" if sys.platform == "darwin" else "~/.cache")) / "npk"
+    return (
+        Path(os.path.expanduser("~/Library/Caches" if sys.platform == "darwin" else "~/.cache"))
+        / "npk"
+    )
 
 
 def _model() -> str:
@@ -151,7 +171,10 @@ def _model() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
+        platform.processor(),
+    )
 
 
 @functools.cache
@@ -161,20 +184,35 @@ def _engine() -> str:
 
 
 def _read(path: Path, about: dict[str, Any]) -> Speeds | None:
-    """What a file says; ``None`` for one that is missing, spoilt or of another machine: the speeds are measured anew then."""
+    """What a file says; ``None`` for one that is missing, spoilt or of another machine: the speeds
+    are measured anew then.
+    """
     try:
         content = json.loads(path.read_text())
         seconds, speedup = np.array(content["seconds"], float), float(content["speedup"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     kinds = len(_kinds(about))
-    sound = seconds.shape == (kinds,) and bool((seconds >= 0).all() and np.isfinite(seconds).all()) and 1 <= speedup <= about["threads"]
-    return Speeds(seconds, about["threads"], speedup) if sound and content.get("about") == about else None
+    sound = (
+        seconds.shape == (kinds,)
+        and bool((seconds >= 0).all() and np.isfinite(seconds).all())
+        and 1 <= speedup <= about["threads"]
+    )
+    return (
+        Speeds(seconds, about["threads"], speedup)
+        if sound and content.get("about") == about
+        else None
+    )
 
 
 def _write(path: Path, about: dict[str, Any], found: Speeds) -> None:
     """Keep speeds for the next time, where the folder can be written to."""
-    content = {"about": about, "kinds": _kinds(about), "seconds": found.seconds.tolist(), "speedup": found.speedup}
+    content = {
+        "about": about,
+        "kinds": _kinds(about),
+        "seconds": found.seconds.tolist(),
+        "speedup": found.speedup,
+    }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(path) as temporary:

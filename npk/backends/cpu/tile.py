@@ -1,4 +1,6 @@
-"""Run a program on a tile of sample pairs: eight or four rows by sixteen columns at a time, threads over such groups."""
+"""Run a program on a tile of sample pairs: eight or four rows by sixteen columns at a time, threads
+over such groups.
+"""
 
 
 # pyright: reportCallIssue=false
@@ -15,7 +17,8 @@ from npk.backends.jit import can_cache
 from npk.backends.program.program import LANES, TOGETHER
 from npk.progress import Progress
 
-_GROUPS = 2  # groups of rows that a task takes one after the other, so that the column block stays in the cache
+# groups of rows that a task takes one after the other, so that the column block stays in the cache
+_GROUPS = 2
 _LINE = 64  # bytes of a line of the cache
 _FEW = 64  # groups times blocks of which each is a task of its own
 _FLUSH = 16  # contributions added in the arithmetic's own type before they go to a float64 sum
@@ -26,14 +29,22 @@ _CACHE = can_cache()
 
 @njit(cache=_CACHE)
 def _on_lines(array):
-    """What is left of an array when it begins at a line of the cache: vectors that lie across two lines take twice as long."""
+    """What is left of an array when it begins at a line of the cache: vectors that lie across two
+    lines take twice as long.
+    """
     return array[(-array.ctypes.data % _LINE) // array.itemsize :]
 
 
 @njit(cache=_CACHE, error_model="numpy", boundscheck=False)
 def _run_box(rows, operation, scale, bias, tables, slots):
     """Window sums, run by run."""
-    o, runs, t, height, source = operation[1], operation[2], operation[3], operation[4], operation[5]
+    o, runs, t, height, source = (
+        operation[1],
+        operation[2],
+        operation[3],
+        operation[4],
+        operation[5],
+    )
     for _ in range(runs):
         outputs = tables[t]
         slide(rows, slots, source, tables, t + 1, height, outputs, scale, bias, o)
@@ -43,14 +54,24 @@ def _run_box(rows, operation, scale, bias, tables, slots):
 
 @njit(cache=_CACHE, error_model="numpy", boundscheck=False)
 def _run_group(rows, program, sources, sums):
-    """All operations for a group of row samples and a block of column samples (columns of ``operations``: see program.py)."""
+    """All operations for a group of row samples and a block of column samples (columns of
+    ``operations``: see program.py).
+    """
     operations, scalars, terms, scales = program
     tables, slots = sources[0], sources[8]
     wide = len(rows) * LANES
     sums[:] = 0.0
     for n in range(len(operations)):
         row = operations[n]
-        kind, out, cells, first, count, source, to = row[0], row[1], row[2], row[3], row[4], row[5], row[6]
+        kind, out, cells, first, count, source, to = (
+            row[0],
+            row[1],
+            row[2],
+            row[3],
+            row[4],
+            row[5],
+            row[6],
+        )
         scale, bias = scalars[n, 0], scalars[n, 1]
         if kind == 0:
             for lane in range(cells * wide):
@@ -80,9 +101,11 @@ def _run_group(rows, program, sources, sums):
 def run_tile(rows, program, tables, weights, masks, sizes, left, out):
     """Fill ``out`` (groups * rows, blocks * 16 columns).
 
-    ``rows``: a tuple with an entry for each row of a group. ``program``: operations, scalars, terms, scales. ``masks``: bits and numbers
-    of groups of rows and of blocks of columns. ``sizes`` = (slots, sums, result slot, words of chains). ``left``: number of the first
-    column minus that of the first row; what lies wholly left of the diagonal is skipped (give the number of rows to compute all).
+    ``rows``: a tuple with an entry for each row of a group. ``program``: operations, scalars,
+        terms, scales. ``masks``: bits and numbers
+    of groups of rows and of blocks of columns. ``sizes`` = (slots, sums, result slot, words of
+    chains). ``left``: number of the first column minus that of the first row; what lies wholly left
+    of the diagonal is skipped (give the number of rows to compute all).
     """
     bits, lane_bits, reals, lane_reals = masks
     high, wide = len(rows), len(rows) * LANES
@@ -91,15 +114,29 @@ def run_tile(rows, program, tables, weights, masks, sizes, left, out):
     strips = (groups + deep - 1) // deep
     for task in prange(strips * blocks):
         k, q = task // blocks, task % blocks
-        strip = k // 2 if k % 2 == 0 else strips - 1 - k // 2  # both ends in turn: threads get equal shares of a triangle
+        # both ends in turn: threads get equal shares of a triangle
+        strip = k // 2 if k % 2 == 0 else strips - 1 - k // 2
         if left + (q + 1) * LANES <= strip * deep * high:
             continue
         slots = _on_lines(np.empty(sizes[0] * wide + _LINE, out.dtype))
         slots[:wide] = 1
         sums = _on_lines(np.zeros(sizes[1] * wide + _LINE, np.float64))
-        chain_bits, chain_lanes = np.empty(sizes[3] * high, np.uint32), _on_lines(np.empty(sizes[3] * LANES + _LINE, np.uint32))
+        chain_bits, chain_lanes = (
+            np.empty(sizes[3] * high, np.uint32),
+            _on_lines(np.empty(sizes[3] * LANES + _LINE, np.uint32)),
+        )
         for g in range(strip * deep, min(groups, (strip + 1) * deep)):
-            sources = (tables, weights, bits[g], lane_bits[q], reals[g], lane_reals[q], chain_bits, chain_lanes, slots)
+            sources = (
+                tables,
+                weights,
+                bits[g],
+                lane_bits[q],
+                reals[g],
+                lane_reals[q],
+                chain_bits,
+                chain_lanes,
+                slots,
+            )
             _run_group(rows, program, sources, sums)
             for r in range(high):
                 for lane in range(LANES):

@@ -1,8 +1,10 @@
-"""LLVM vector code for a few row samples by sixteen column samples: the words in which the intrinsics of ``lanes`` are written.
+"""LLVM vector code for a few row samples by sixteen column samples: the words in which the
+intrinsics of ``lanes`` are written.
 
-The column samples sit in the lanes, and the rows share every load of a column. So there are no horizontal sums, borders cost nothing, and
-LLVM legalizes the vectors to AVX-512, AVX2 or NEON on the user's machine. The number of rows comes as the length of a tuple, which Numba
-knows when it compiles. A cell is ``rows * LANES`` numbers: row by row, sixteen columns each.
+The column samples sit in the lanes, and the rows share every load of a column. So there are no
+horizontal sums, borders cost nothing, and LLVM legalizes the vectors to AVX-512, AVX2 or NEON on
+the user's machine. The number of rows comes as the length of a tuple, which Numba knows when it
+compiles. A cell is ``rows * LANES`` numbers: row by row, sixteen columns each.
 """
 
 # Code generators receive Numba types and LLVM builders, which have no useful annotations.
@@ -42,13 +44,20 @@ class Vectors:
 
     def __init__(self, ctx, b, sig, args, rows, real):
         self.b, self.rows, self.wide = b, len(rows), len(rows) * LANES
-        self.kind = ir.VectorType(ir.FloatType() if real.dtype == types.float32 else ir.DoubleType(), LANES)
-        self.args = [self._opened(ctx, kind, value) for kind, value in zip(sig.args, args, strict=True)]
+        self.kind = ir.VectorType(
+            ir.FloatType() if real.dtype == types.float32 else ir.DoubleType(), LANES
+        )
+        self.args = [
+            self._opened(ctx, kind, value) for kind, value in zip(sig.args, args, strict=True)
+        ]
 
     def _opened(self, ctx, kind, value):
         """An argument with its arrays opened, those in a tuple too."""
         if isinstance(kind, types.Tuple):
-            return [self._opened(ctx, *entry) for entry in zip(kind, cgutils.unpack_tuple(self.b, value), strict=True)]
+            return [
+                self._opened(ctx, *entry)
+                for entry in zip(kind, cgutils.unpack_tuple(self.b, value), strict=True)
+            ]
         return ctx.make_array(kind)(ctx, self.b, value) if isinstance(kind, types.Array) else value
 
     def zero(self, kind):
@@ -66,7 +75,11 @@ class Vectors:
         """One number in all lanes."""
         kind = ir.VectorType(value.type, LANES)
         one = self.b.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(I32, 0))
-        return self.b.shuffle_vector(one, ir.Constant(kind, ir.Undefined), ir.Constant(ir.VectorType(I32, LANES), [0] * LANES))
+        return self.b.shuffle_vector(
+            one,
+            ir.Constant(kind, ir.Undefined),
+            ir.Constant(ir.VectorType(I32, LANES), [0] * LANES),
+        )
 
     def length(self, array, axis):
         """Entries of an array along an axis."""
@@ -84,7 +97,9 @@ class Vectors:
 
     def store(self, value, array, index):
         """Write sixteen entries of an array."""
-        done = self.b.store(value, self.b.bitcast(self.b.gep(array.data, [index]), ir.PointerType(value.type)))
+        done = self.b.store(
+            value, self.b.bitcast(self.b.gep(array.data, [index]), ir.PointerType(value.type))
+        )
         done.align = 8 if value.type.element == ir.DoubleType() else 4
 
     def row(self, index, r):
@@ -93,20 +108,30 @@ class Vectors:
 
     def multiply_add(self, register, a, b):
         """Register += a * b, rounded once where the machine can."""
-        self.b.store(self.b.fadd(self.b.load(register), self.b.fmul(a, b, flags=_FUSED), flags=_FUSED), register)
+        self.b.store(
+            self.b.fadd(self.b.load(register), self.b.fmul(a, b, flags=_FUSED), flags=_FUSED),
+            register,
+        )
 
     def add(self, register, value):
         """Register += value."""
         self.b.store(self.b.fadd(self.b.load(register), value), register)
 
     def counted(self, rows, a, lanes, p, words):
-        """popcount(rows[a : a + words, r] & lanes[p:]) for each row r, as numbers; rows word by word."""
-        count = cgutils.get_or_insert_function(self.b.module, ir.FunctionType(COUNTS, [COUNTS]), f"llvm.ctpop.v{LANES}i32")
+        """popcount(rows[a : a + words, r] & lanes[p:]) for each row r, as numbers; rows word by
+        word.
+        """
+        count = cgutils.get_or_insert_function(
+            self.b.module, ir.FunctionType(COUNTS, [COUNTS]), f"llvm.ctpop.v{LANES}i32"
+        )
         totals = self.registers(COUNTS)
         with cgutils.for_range(self.b, words) as loop:
             column = self.load(lanes, self.b.add(p, self.b.mul(loop.index, number(LANES))), COUNTS)
             for r, total in enumerate(totals):
-                word = self.item(rows, self.b.add(self.b.mul(self.b.add(a, loop.index), number(self.rows)), number(r)))
+                word = self.item(
+                    rows,
+                    self.b.add(self.b.mul(self.b.add(a, loop.index), number(self.rows)), number(r)),
+                )
                 common = self.b.call(count, [self.b.and_(self.splat(word), column)])
                 self.b.store(self.b.add(self.b.load(total), common), total)
         return [self.b.sitofp(self.b.load(total), self.kind) for total in totals]
@@ -121,13 +146,21 @@ class Vectors:
         def step(c, totals):
             column = self.load(lanes, self.b.add(p, self.b.mul(c, number(LANES))), self.kind)
             for r, total in enumerate(totals):
-                value = self.item(rows, self.b.add(self.b.mul(self.b.add(a, c), number(self.rows)), number(r)))
+                value = self.item(
+                    rows, self.b.add(self.b.mul(self.b.add(a, c), number(self.rows)), number(r))
+                )
                 self.multiply_add(total, self.splat(value), column)
 
         whole = self.b.and_(channels, number(-_UNROLL))
         with cgutils.for_range(self.b, self.b.udiv(channels, number(_UNROLL))) as loop:
             for i in range(_UNROLL):
-                step(self.b.add(self.b.mul(loop.index, number(_UNROLL)), number(i)), turns[i % len(turns)])
+                step(
+                    self.b.add(self.b.mul(loop.index, number(_UNROLL)), number(i)),
+                    turns[i % len(turns)],
+                )
         with cgutils.for_range(self.b, self.b.sub(channels, whole)) as loop:
             step(self.b.add(whole, loop.index), turns[0])
-        return [functools.reduce(self.b.fadd, [self.b.load(totals[r]) for totals in turns]) for r in range(self.rows)]
+        return [
+            functools.reduce(self.b.fadd, [self.b.load(totals[r]) for totals in turns])
+            for r in range(self.rows)
+        ]

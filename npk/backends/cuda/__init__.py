@@ -35,22 +35,34 @@ class DeviceSide:
 
 
 class OnDevices(Backend):
-    """What backends on devices have in common: of the host's memory they take their tiles, and tiles are begun before they are read."""
+    """What backends on devices have in common: of the host's memory they take their tiles, and
+    tiles are begun before they are read.
+    """
 
     @property
     def bytes_a_pair(self) -> int:
-        """Bytes of a pair's entry in the host's memory: in the tiles under way, on the kernel's scale, and in between."""
+        """Bytes of a pair's entry in the host's memory: in the tiles under way, on the kernel's
+        scale, and in between.
+        """
         return (3 + self.ahead) * self.dtype.itemsize
 
     def tile(
-        self, rows: Any, cols: Any, exponents: np.ndarray, diagonal: int | None = None, memory: np.ndarray | None = None
+        self,
+        rows: Any,
+        cols: Any,
+        exponents: np.ndarray,
+        diagonal: int | None = None,
+        memory: np.ndarray | None = None,
     ) -> np.ndarray:
-        """The kernel of all pairs divided by 2**exponents[-1], ``(rows, cols)``, in the host's memory."""
+        """The kernel of all pairs divided by 2**exponents[-1], ``(rows, cols)``, in the host's
+        memory.
+        """
         return self.start(rows, cols, exponents, diagonal, memory)()
 
 
 class CudaBackend(OnDevices):
-    """A recursion made ready for tiles of one kind of gates and one dtype, on the current CUDA device.
+    """A recursion made ready for tiles of one kind of gates and one dtype, on the current CUDA
+    device.
 
     Args:
         recursion: what to compute.
@@ -64,26 +76,36 @@ class CudaBackend(OnDevices):
 
     ahead = 1  # one is computed while the one before is copied, finished and written
 
-    def __init__(self, recursion: Recursion, table: GateTable, dtype: str, launcher: Launcher | None = None) -> None:
+    def __init__(
+        self, recursion: Recursion, table: GateTable, dtype: str, launcher: Launcher | None = None
+    ) -> None:
         self.recursion, self.dtype = recursion, np.dtype(dtype)
         self._masks: DeviceMasks | None = None
         self.launcher: Launcher = devices.find_launcher() if launcher is None else launcher
         if product := as_product(recursion):
-            self.layout = Layout(tuple(recursion.masks[mask] for mask in product.masks), table, self.dtype)
+            self.layout = Layout(
+                tuple(recursion.masks[mask] for mask in product.masks), table, self.dtype
+            )
             self.runner = DenseRunner(product, self.layout, self.launcher)
         elif runner := self._stage(table):
             self.layout, self.runner = runner.layout, runner
         else:
-            program = compile_program(recursion, [is_kept_in_bits(mask, table) for mask in recursion.masks])
+            program = compile_program(
+                recursion, [is_kept_in_bits(mask, table) for mask in recursion.masks]
+            )
             self.layout = Layout(program.masks, table, self.dtype)
             self.runner = ProgramRunner(program, self.layout, self.launcher)
 
     def _stage(self, table: GateTable) -> StageRunner | None:
         """The runner of convolutional networks, where the network and the device are of its kind."""
-        chain = as_chain(self.recursion, [is_kept_in_bits(mask, table) for mask in self.recursion.masks])
+        chain = as_chain(
+            self.recursion, [is_kept_in_bits(mask, table) for mask in self.recursion.masks]
+        )
         if chain is None:
             return None
-        layout = Layout(tuple(self.recursion.masks[mask] for mask in chain.masks), table, self.dtype)
+        layout = Layout(
+            tuple(self.recursion.masks[mask] for mask in chain.masks), table, self.dtype
+        )
         made = specialized(chain, layout, self.launcher.capability)
         return StageRunner(chain, layout, self.launcher, made) if made else None
 
@@ -93,19 +115,29 @@ class CudaBackend(OnDevices):
         return self.layout.bytes_a_sample
 
     def side(self, table: GateTable | DeviceGates) -> DeviceSide:
-        """Form the masks of a table's samples: in the host's memory and taken to the device, or there, where the gates are."""
-        return self.formed_there(table) if isinstance(table, DeviceGates) else self.there(self.layout.side(table))
+        """Form the masks of a table's samples: in the host's memory and taken to the device, or
+        there, where the gates are.
+        """
+        return (
+            self.formed_there(table)
+            if isinstance(table, DeviceGates)
+            else self.there(self.layout.side(table))
+        )
 
     def there(self, side: Side) -> DeviceSide:
         """Take masks to the device, where the runner arranges them."""
-        return self._arranged(len(side), *(self.launcher.to_device(values) for values in (side.bits, side.reals)))
+        return self._arranged(
+            len(side), *(self.launcher.to_device(values) for values in (side.bits, side.reals))
+        )
 
     def formed_there(self, gates: DeviceGates) -> DeviceSide:
         """Form the masks of gates that are on a device, on this one."""
         with self.launcher.beside_torch() as device:
             if self._masks is None:
                 self._masks = DeviceMasks(self.layout, gates, device)
-            bits, reals = (self.launcher.from_torch(values) for values in self._masks.side(gates.to(device)))
+            bits, reals = (
+                self.launcher.from_torch(values) for values in self._masks.side(gates.to(device))
+            )
             return self._arranged(len(gates), bits.view(np.uint32), reals)
 
     def _arranged(self, count: int, bits: Any, reals: Any) -> DeviceSide:
@@ -113,7 +145,12 @@ class CudaBackend(OnDevices):
             return DeviceSide(count, *(self.runner.arranged(values) for values in (bits, reals)))
 
     def start(
-        self, rows: DeviceSide, cols: DeviceSide, exponents: np.ndarray, diagonal: int | None = None, memory: np.ndarray | None = None
+        self,
+        rows: DeviceSide,
+        cols: DeviceSide,
+        exponents: np.ndarray,
+        diagonal: int | None = None,
+        memory: np.ndarray | None = None,
     ) -> Callable[[], np.ndarray]:
         """Begin a tile, with the arguments of :meth:`tile`; what is returned waits for its values.
 

@@ -1,11 +1,23 @@
-"""Recursion -> Chain, where it is one: pooled and flattened convolutions, and residual streams on the grids between them."""
+"""Recursion -> Chain, where it is one: pooled and flattened convolutions, and residual streams on
+the grids between them.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from npk.backends.cuda.stage import PLAIN, Chain, Convolution, Masked, Passage, Scale, Stage, Sum, Window
+from npk.backends.cuda.stage import (
+    PLAIN,
+    Chain,
+    Convolution,
+    Masked,
+    Passage,
+    Scale,
+    Stage,
+    Sum,
+    Window,
+)
 from npk.recursion.steps import Collapse, Field, Recursion, Term
 
 
@@ -17,7 +29,9 @@ def as_chain(recursion: Recursion, hard: Sequence[bool]) -> Chain | None:
         hard: for each of its masks whether it is kept in bits.
     """
     walk = _Walk(recursion, hard)
-    return walk.chain() if all(walk.takes(number) for number in range(len(recursion.steps))) else None
+    return (
+        walk.chain() if all(walk.takes(number) for number in range(len(recursion.steps))) else None
+    )
 
 
 @dataclass(frozen=True)
@@ -43,7 +57,8 @@ class _Walk:
         self.passages: list[list[Passage]] = []
         self.values: dict[int, _Value] = {}
         self.home: dict[int, int] = {}  # stage in which a value is
-        self.fetched: dict[int, tuple[int, np.ndarray]] = {}  # fields from other grids: what they are of, and where it is read
+        # fields from other grids: what they are of, and where it is read
+        self.fetched: dict[int, tuple[int, np.ndarray]] = {}
         self.keys: dict[int, set[tuple[int, int | None, float]]] = {}  # terms of each sum
 
     def takes(self, number: int) -> bool:
@@ -58,7 +73,13 @@ class _Walk:
     def _input(self, step: Collapse) -> bool:
         term, *more = step.terms
         read_in_order = term.mask is None or (not self.hard[term.mask] and _in_order(term.places))
-        if more or term.field is not None or term.family > 1 or not _alike(term) or not read_in_order:
+        if (
+            more
+            or term.field is not None
+            or term.family > 1
+            or not _alike(term)
+            or not read_in_order
+        ):
             return False
         self.mask, self.scale = term.mask, Scale(_factor(term), None, 0)
         self.stages, self.home = [Stage(_shape(step.grid), [0])], {0: 0}
@@ -72,7 +93,9 @@ class _Walk:
         window = _window(step.taps, stage) if last else None
         self.values[number] = value.times(step.factor, None if window == PLAIN else number)
         if window is None:
-            return not step.bias and self._leaves(number, Passage("paired", step.taps.T.astype(np.int32), value.root), step)
+            return not step.bias and self._leaves(
+                number, Passage("paired", step.taps.T.astype(np.int32), value.root), step
+            )
         if window != PLAIN:
             stage.steps.append(Convolution(number, value.root, window))
             self.home[number] = home
@@ -100,22 +123,37 @@ class _Walk:
 
     def _is_here(self, term: Term) -> bool:
         """Whether the term's field is on the grid of the last stage."""
-        return term.field is not None and self.home[self.values[term.field].root] == len(self.stages) - 1
+        return (
+            term.field is not None
+            and self.home[self.values[term.field].root] == len(self.stages) - 1
+        )
 
     def _fits(self, term: Term, cells: np.ndarray, stage: Stage) -> bool:
-        """Whether the term is masked on the stage's grid before positions are added up; without a mask it has to be there already."""
+        """Whether the term is masked on the stage's grid before positions are added up; without a
+        mask it has to be there already.
+        """
         mask = None if term.mask is None else self.recursion.masks[term.mask]
         there = term.cells if self._is_here(term) else term.places
-        if term.field is None or not _alike(term) or not np.array_equal(there, cells) or cells.max() >= stage.positions:
+        if (
+            term.field is None
+            or not _alike(term)
+            or not np.array_equal(there, cells)
+            or cells.max() >= stage.positions
+        ):
             return False
         if mask is None:
             return self._is_here(term)
-        return self.hard[term.mask or 0] and mask.size == stage.positions and np.array_equal(term.places, cells)
+        return (
+            self.hard[term.mask or 0]
+            and mask.size == stage.positions
+            and np.array_equal(term.places, cells)
+        )
 
     def _masked(self, term: Term, number: int) -> Masked | None:
         value = self.values[term.field or 0]
         root: int | None = value.root
-        if not self._is_here(term):  # a shortcut that leaves positions out: the field comes from another grid as it is
+        # a shortcut that leaves positions out: the field comes from another grid as it is
+        if not self._is_here(term):
             table = np.full((self.stages[-1].positions, 1), -1, np.int32)
             table[term.places] = term.cells[..., None]
             read_once = table.min() >= 0 and np.array_equal(table[term.places, 0], term.cells)
@@ -125,7 +163,9 @@ class _Walk:
         return Masked(root, term.mask, Scale(_factor(term) * value.factor, value.exponent, number))
 
     def _fetched(self, root: int, table: np.ndarray, to: int) -> int | None:
-        """A field of an earlier stage as another one begins with it: V(s, t) = U(table(s), table(t)); stage by stage."""
+        """A field of an earlier stage as another one begins with it: V(s, t) = U(table(s),
+        table(t)); stage by stage.
+        """
         for between, (source, seen) in self.fetched.items():
             if source != root:
                 continue
@@ -133,7 +173,11 @@ class _Walk:
                 return between
             place = {int(position): number for number, position in enumerate(seen[:, 0])}
             if self.home[between] < to and all(int(position) in place for position in table[:, 0]):
-                return self._fetched(between, np.array([[place[int(position)]] for position in table[:, 0]], np.int32), to)
+                return self._fetched(
+                    between,
+                    np.array([[place[int(position)]] for position in table[:, 0]], np.int32),
+                    to,
+                )
         if self.home[root] != to - 1:
             return None
         number = len(self.recursion.steps) + len(self.fetched)
@@ -143,7 +187,9 @@ class _Walk:
         return number
 
     def _sum(self, number: int, terms: list[Masked], stage: Stage) -> Sum:
-        """The sum, with the latest earlier one whose terms it has in their place: an ungated stream grows by one term a block."""
+        """The sum, with the latest earlier one whose terms it has in their place: an ungated stream
+        grows by one term a block.
+        """
         self.keys[number] = {term.key for term in terms}
         for step in reversed(stage.steps):
             known = self.keys.get(step.step)
@@ -184,14 +230,22 @@ class _Walk:
         for stage, passages in zip(self.stages[1:], self.passages, strict=False):
             _sort(stage, passages)
         for stage, passages in zip(self.stages, self.passages, strict=True):
-            stage.outputs = sorted(dict.fromkeys(passage.source for passage in passages), key=lambda step: step != _last(stage))
+            stage.outputs = sorted(
+                dict.fromkeys(passage.source for passage in passages),
+                key=lambda step: step != _last(stage),
+            )
         return Chain(self.mask, self.scale, self.stages, self.passages)
 
 
 def _ends(last: Sum, factor: float, number: int) -> Sum:
     """The last sum, on the scale of the last step, with the factor of what lies between."""
     scales = [Scale(term.scale.factor * factor, term.scale.before, number) for term in last.terms]
-    return replace(last, terms=tuple(replace(term, scale=scale) for term, scale in zip(last.terms, scales, strict=True)))
+    return replace(
+        last,
+        terms=tuple(
+            replace(term, scale=scale) for term, scale in zip(last.terms, scales, strict=True)
+        ),
+    )
 
 
 def _sort(stage: Stage, passages: list[Passage]) -> None:
@@ -226,14 +280,21 @@ def _in_order(table: np.ndarray) -> bool:
 
 
 def _window(taps: np.ndarray, stage: Stage) -> Window | None:
-    """The window of stride 1 on the grid of a stage that has these taps, in any order, with the padding of the windows before it."""
+    """The window of stride 1 on the grid of a stage that has these taps, in any order, with the
+    padding of the windows before it.
+    """
     if taps.shape[1] != stage.positions:
         return None
     for circular in (True, False):
         found = _window_with(taps, stage.shape, circular)
-        fits = all(np.array_equal(w.taps(stage.shape, circular), w.taps(stage.shape, stage.circular)) for w in stage.windows)
+        fits = all(
+            np.array_equal(w.taps(stage.shape, circular), w.taps(stage.shape, stage.circular))
+            for w in stage.windows
+        )
         if found is not None and fits:
-            same = np.array_equal(found.taps(stage.shape, stage.circular), found.taps(stage.shape, circular))
+            same = np.array_equal(
+                found.taps(stage.shape, stage.circular), found.taps(stage.shape, circular)
+            )
             stage.circular = stage.circular if same else circular
             return found
     return None
@@ -243,7 +304,12 @@ def _window_with(taps: np.ndarray, shape: tuple[int, int], circular: bool) -> Wi
     spans = []
     for size, moves in zip(shape, _moves(taps, shape), strict=True):
         steps = np.unique((moves + (size - 1) // 2) % size - (size - 1) // 2 if circular else moves)
-        if not len(steps) or steps[0] > 0 or steps[-1] < 0 or (circular and steps[-1] - steps[0] >= size):
+        if (
+            not len(steps)
+            or steps[0] > 0
+            or steps[-1] < 0
+            or (circular and steps[-1] - steps[0] >= size)
+        ):
             return None
         spans += [int(steps[-1] - steps[0]) + 1, int(steps[0])]
     window = Window(*spans)
@@ -251,11 +317,18 @@ def _window_with(taps: np.ndarray, shape: tuple[int, int], circular: bool) -> Wi
 
 
 def _offsets(taps: np.ndarray) -> list[bytes]:
-    """What each offset sees, for all positions together, in any order of offsets; without those that see nothing."""
+    """What each offset sees, for all positions together, in any order of offsets; without those
+    that see nothing.
+    """
     return sorted(row.tobytes() for row in taps.astype(np.int32) if (row >= 0).any())
 
 
 def _moves(taps: np.ndarray, shape: tuple[int, int]) -> list[np.ndarray]:
     """How many rows and columns away each tap is that looks at a position."""
     here = np.broadcast_to(np.arange(shape[0] * shape[1]), taps.shape)[taps >= 0]
-    return [there - at for there, at in zip(np.divmod(taps[taps >= 0], shape[1]), np.divmod(here, shape[1]), strict=True)]
+    return [
+        there - at
+        for there, at in zip(
+            np.divmod(taps[taps >= 0], shape[1]), np.divmod(here, shape[1]), strict=True
+        )
+    ]

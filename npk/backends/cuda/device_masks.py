@@ -1,4 +1,6 @@
-"""Masks formed by torch on the device where the gates are: what :meth:`npk.backends.layout.Layout.side` does in the host's memory."""
+"""Masks formed by torch on the device where the gates are: what
+:meth:`npk.backends.layout.Layout.side` does in the host's memory.
+"""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -26,7 +28,10 @@ class DeviceMasks:
 
     def __init__(self, layout: Layout, table: DeviceGates, device: "torch.device") -> None:
         self.layout, self.device = layout, device
-        self.reads = [[_Read.of(mask, number, table, device) for number in range(len(mask.factors))] for mask in layout.masks]
+        self.reads = [
+            [_Read.of(mask, number, table, device) for number in range(len(mask.factors))]
+            for mask in layout.masks
+        ]
 
     def side(self, table: DeviceGates) -> "tuple[torch.Tensor, torch.Tensor]":
         """Form the masks of samples.
@@ -42,7 +47,9 @@ class DeviceMasks:
         n, real = len(table), torch.float32 if self.layout.dtype == np.float32 else torch.float64
         bits = torch.empty((n, self.layout.words), dtype=torch.int32, device=self.device)
         reals = torch.empty((n, self.layout.numbers), dtype=real, device=self.device)
-        for mask, reads, (form, where) in zip(self.layout.masks, self.reads, self.layout.places, strict=True):
+        for mask, reads, (form, where) in zip(
+            self.layout.masks, self.reads, self.layout.places, strict=True
+        ):
             if form == BITS:
                 bits[:, where] = _bits(mask, reads, table).reshape(n, -1)
             else:
@@ -57,11 +64,17 @@ class DeviceMasks:
         for read in reads:
             values = read.values(table)
             product = values if product is None else product.double() * values.double()
-        return torch.ones((len(table), mask.size, mask.width), device=self.device) if product is None else product
+        return (
+            torch.ones((len(table), mask.size, mask.width), device=self.device)
+            if product is None
+            else product
+        )
 
 
 def _bits(mask: Mask, reads: "list[_Read]", table: DeviceGates) -> "torch.Tensor":
-    """Packed bits of a hard mask, ``(n, positions, words)`` int32, each segment in words of its own."""
+    """Packed bits of a hard mask, ``(n, positions, words)`` int32, each segment in words of its
+    own.
+    """
     import torch
 
     if reads and len(mask.segments) == 1 and all(read.channels is None for read in reads):
@@ -70,11 +83,19 @@ def _bits(mask: Mask, reads: "list[_Read]", table: DeviceGates) -> "torch.Tensor
             packed = packed & read.packed(table)
         parts = [packed]
     else:
-        values = torch.ones((len(table), mask.size, mask.width), dtype=torch.bool, device=table.inputs.device)
+        values = torch.ones(
+            (len(table), mask.size, mask.width), dtype=torch.bool, device=table.inputs.device
+        )
         for read in reads:
             values &= read.hard(table)
-        parts = [pack_on_device(part.transpose(1, 2).contiguous()) for part in values.split(mask.segments, dim=2)]
-    words = [part.contiguous().view(torch.int32)[..., : -(-size // 32)] for part, size in zip(parts, mask.segments, strict=True)]
+        parts = [
+            pack_on_device(part.transpose(1, 2).contiguous())
+            for part in values.split(mask.segments, dim=2)
+        ]
+    words = [
+        part.contiguous().view(torch.int32)[..., : -(-size // 32)]
+        for part, size in zip(parts, mask.segments, strict=True)
+    ]
     return torch.cat(words, dim=2)
 
 
@@ -103,8 +124,14 @@ class _Read:
         else:
             entry = table.entries[factor.name]
             shape = entry.channels, entry.data.shape[1]
-        channels, places = (_index(read[number], size, device) for read, size in zip((mask.channels, mask.positions), shape, strict=True))
-        offsets, slope = torch.tensor(mask.offsets[number], device=device), torch.tensor(factor.slope, dtype=torch.float64, device=device)
+        channels, places = (
+            _index(read[number], size, device)
+            for read, size in zip((mask.channels, mask.positions), shape, strict=True)
+        )
+        offsets, slope = (
+            torch.tensor(mask.offsets[number], device=device),
+            torch.tensor(factor.slope, dtype=torch.float64, device=device),
+        )
         return cls(factor, shape[0], channels, places, offsets, slope, units)
 
     def values(self, table: DeviceGates) -> "torch.Tensor":
@@ -127,7 +154,11 @@ class _Read:
     def packed(self, table: DeviceGates) -> "torch.Tensor":
         """Bits of all channels in bytes, ``(n, positions, bytes)``."""
         data = self._data(table)
-        return pack_on_device(data.transpose(1, 2).contiguous()) if self.factor.kind == "selection" else data
+        return (
+            pack_on_device(data.transpose(1, 2).contiguous())
+            if self.factor.kind == "selection"
+            else data
+        )
 
     def _data(self, table: DeviceGates) -> "torch.Tensor":
         """The entry at its places; of a selection whether it chose the offsets."""

@@ -1,4 +1,6 @@
-"""The one seam between npk and the device: arrays go there and back, kernels are launched. Everything above it runs anywhere."""
+"""The one seam between npk and the device: arrays go there and back, kernels are launched.
+Everything above it runs anywhere.
+"""
 
 import contextlib
 import functools
@@ -28,11 +30,15 @@ class Launcher(Protocol):
         ...
 
     def launch(self, spec: KernelSpec, grid: int, args: tuple[Any, ...]) -> None:
-        """Run a kernel with ``grid`` blocks; ``args``: arrays of the device and NumPy's scalars, as the kernel declares them."""
+        """Run a kernel with ``grid`` blocks; ``args``: arrays of the device and NumPy's scalars, as
+        the kernel declares them.
+        """
         ...
 
     def in_line(self, what: str) -> "contextlib.AbstractContextManager[None]":
-        """A context in which arrays of the device are worked on in line with the kernels; ``what`` is done, for messages."""
+        """A context in which arrays of the device are worked on in line with the kernels; ``what``
+        is done, for messages.
+        """
         ...
 
     def to_device(self, array: np.ndarray) -> Any:
@@ -40,7 +46,9 @@ class Launcher(Protocol):
         ...
 
     def beside_torch(self) -> "contextlib.AbstractContextManager[torch.device]":
-        """A context in which torch's operators run in order with the kernels; gives torch's name of the device."""
+        """A context in which torch's operators run in order with the kernels; gives torch's name of
+        the device.
+        """
         ...
 
     def from_torch(self, tensor: "torch.Tensor") -> Any:
@@ -48,7 +56,9 @@ class Launcher(Protocol):
         ...
 
     def copy(self, array: Any, out: np.ndarray | None = None) -> Callable[[], np.ndarray]:
-        """Begin to copy the array to the host's memory, to ``out`` if it is given; what is returned waits for it."""
+        """Begin to copy the array to the host's memory, to ``out`` if it is given; what is returned
+        waits for it.
+        """
         ...
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype, *, cleared: bool = False) -> Any:
@@ -61,7 +71,8 @@ class Launcher(Protocol):
 
 
 class CupyLauncher:
-    """A CUDA device, by CuPy: kernels in one stream, in order; copies to the host in another one, behind them.
+    """A CUDA device, by CuPy: kernels in one stream, in order; copies to the host in another one,
+    behind them.
 
     Args:
         cupy: the module.
@@ -72,7 +83,10 @@ class CupyLauncher:
         self.xp = cupy
         self.device = cupy.cuda.Device(number)
         with self.device:
-            self.stream, self.copies = cupy.cuda.Stream(non_blocking=True), cupy.cuda.Stream(non_blocking=True)
+            self.stream, self.copies = (
+                cupy.cuda.Stream(non_blocking=True),
+                cupy.cuda.Stream(non_blocking=True),
+            )
         self._functions: dict[KernelSpec, Any] = {}
         self._flying: list[tuple[Any, Any, np.ndarray]] = []
 
@@ -97,11 +111,14 @@ class CupyLauncher:
         if spec not in self._functions:
             try:
                 with self.device:
-                    module = self.xp.RawModule(code=spec.source, options=("-std=c++17", *spec.options))
+                    module = self.xp.RawModule(
+                        code=spec.source, options=("-std=c++17", *spec.options)
+                    )
                     self._functions[spec] = module.get_function(spec.entry)
             except Exception as error:  # of the compiler, its library or the driver
                 raise BackendError(
-                    f"CuPy cannot compile npk's kernel {spec.entry} on this machine: {_line(error)}. "
+                    f"CuPy cannot compile npk's kernel {spec.entry} on this machine: "
+                    f"{_line(error)}. "
                     f"Reinstall CuPy with its compiler (pip install 'npk[cuda12]'), {_ELSE}."
                 ) from error
         return self._functions[spec]
@@ -113,7 +130,8 @@ class CupyLauncher:
 
     @contextlib.contextmanager
     def beside_torch(self) -> "Iterator[torch.device]":
-        """Have torch's operators run in the stream of the kernels: memory that they give back is given out anew only behind these.
+        """Have torch's operators run in the stream of the kernels: memory that they give back is
+        given out anew only behind these.
 
         Raises:
             DeviceMemoryError: torch finds no memory.
@@ -126,16 +144,23 @@ class CupyLauncher:
                 yield torch.device("cuda", self.device.id)
         except torch.OutOfMemoryError as error:
             _give_back(self.xp)
-            raise DeviceMemoryError(f"the GPU cannot take the masks: {_line(error)}. Free memory on the GPU, {_ELSE}.") from error
+            raise DeviceMemoryError(
+                f"the GPU cannot take the masks: {_line(error)}. Free memory on the GPU, {_ELSE}."
+            ) from error
 
     def from_torch(self, tensor: "torch.Tensor") -> Any:
-        """A tensor of the device as an array, in the same memory; by DLPack, whose pointer to nothing is no CUDA memory."""
+        """A tensor of the device as an array, in the same memory; by DLPack, whose pointer to
+        nothing is no CUDA memory.
+        """
         if tensor.numel() == 0:
-            return self.xp.empty(tuple(tensor.shape), np.dtype(str(tensor.dtype).removeprefix("torch.")))
+            return self.xp.empty(
+                tuple(tensor.shape), np.dtype(str(tensor.dtype).removeprefix("torch."))
+            )
         return self.xp.from_dlpack(tensor)
 
     def copy(self, array: Any, out: np.ndarray | None = None) -> Callable[[], np.ndarray]:
-        """Begin to copy the array to the host's memory, behind all that is in line so far; what comes later does not wait for it.
+        """Begin to copy the array to the host's memory, behind all that is in line so far; what
+        comes later does not wait for it.
 
         Args:
             array: of the device.
@@ -153,7 +178,9 @@ class CupyLauncher:
             copied = event()
             copied.record(self.copies)
         # device and host keep their memory until the copy is done, even if nobody waits for it
-        self._flying = [copy for copy in self._flying if not copy[0].done] + [(copied, array, there)]
+        self._flying = [copy for copy in self._flying if not copy[0].done] + [
+            (copied, array, there)
+        ]
 
         def wait() -> np.ndarray:
             with self.in_line("give"):
@@ -171,11 +198,14 @@ class CupyLauncher:
     def host_memory(self, size: int, dtype: np.dtype) -> np.ndarray:
         """Flat page-locked memory of the host: the device writes into it without a copy in between."""
         with self.in_line("use memory of the host"):
-            return np.frombuffer(self.xp.cuda.alloc_pinned_memory(max(1, size) * dtype.itemsize), dtype, size)
+            return np.frombuffer(
+                self.xp.cuda.alloc_pinned_memory(max(1, size) * dtype.itemsize), dtype, size
+            )
 
     @contextlib.contextmanager
     def in_line(self, what: str, size: int = 0) -> Iterator[None]:
-        """The device as the current one, its arrays worked on in line with the kernels; its errors as errors of npk.
+        """The device as the current one, its arrays worked on in line with the kernels; its errors
+        as errors of npk.
 
         Args:
             what: is done, for messages.
@@ -193,11 +223,14 @@ class CupyLauncher:
             _give_back(self.xp)
             free, total = cuda.runtime.memGetInfo()
             raise DeviceMemoryError(
-                f"the GPU cannot {f'take {size / 1e9:.2f} GB' if size else what}: {free / 1e9:.2f} of {total / 1e9:.2f} GB are free. "
+                f"the GPU cannot {f'take {size / 1e9:.2f} GB' if size else what}: {free / 1e9:.2f} "
+                f"of {total / 1e9:.2f} GB are free. "
                 f"Free memory on the GPU, {_ELSE}."
             ) from error
         except cuda.runtime.CUDARuntimeError as error:
-            raise BackendError(f"the GPU failed to {what}: {_line(error)}. Look at nvidia-smi, {_ELSE}.") from error
+            raise BackendError(
+                f"the GPU failed to {what}: {_line(error)}. Look at nvidia-smi, {_ELSE}."
+            ) from error
 
 
 def find_launcher() -> CupyLauncher:
@@ -213,9 +246,11 @@ def find_launcher() -> CupyLauncher:
 
 
 def find_launchers() -> list[CupyLauncher]:
-    """Launchers of the current CUDA device, and of all others that can be seen and are of its compute capability.
+    """Launchers of the current CUDA device, and of all others that can be seen and are of its
+    compute capability.
 
-    Another one may have other kernels, which round otherwise: an entry would depend on the device whose turn it was.
+    Another one may have other kernels, which round otherwise: an entry would depend on the device
+        whose turn it was.
 
     Returns:
         The launchers, that of the current device first.
@@ -226,7 +261,11 @@ def find_launchers() -> list[CupyLauncher]:
     cupy = _checked_cupy()
     current = cupy.cuda.Device()
     devices = [cupy.cuda.Device(number) for number in range(cupy.cuda.runtime.getDeviceCount())]
-    others = [d.id for d in devices if d.id != current.id and d.compute_capability == current.compute_capability]
+    others = [
+        d.id
+        for d in devices
+        if d.id != current.id and d.compute_capability == current.compute_capability
+    ]
     return [CupyLauncher(cupy, number) for number in (current.id, *others)]
 
 
@@ -237,7 +276,9 @@ def _checked_cupy() -> Any:
         _check_driver(cupy)
         _check_device(cupy)
     except cupy.cuda.runtime.CUDARuntimeError as error:
-        raise BackendError(f"the CUDA driver does not work: {_line(error)}. Look at nvidia-smi, {_ELSE}.") from error
+        raise BackendError(
+            f"the CUDA driver does not work: {_line(error)}. Look at nvidia-smi, {_ELSE}."
+        ) from error
     return cupy
 
 
@@ -247,11 +288,13 @@ def _import_cupy() -> Any:
     except ModuleNotFoundError as error:
         raise BackendError(
             'backend="cuda" needs CuPy, which is not installed. '
-            f"Install it with pip install 'npk[cuda12]' (drivers for CUDA 13: 'npk[cuda13]'), {_ELSE}."
+            f"Install it with pip install 'npk[cuda12]' (drivers for CUDA 13: 'npk[cuda13]'), "
+            f"{_ELSE}."
         ) from error
     except ImportError as error:
         raise BackendError(
-            f"CuPy is installed, but cannot be imported: {_line(error)}. Reinstall it with pip install 'npk[cuda12]', {_ELSE}."
+            f"CuPy is installed, but cannot be imported: {_line(error)}. Reinstall it with pip "
+            f"install 'npk[cuda12]', {_ELSE}."
         ) from error
     return cupy
 
@@ -261,11 +304,19 @@ def _check_driver(cupy: Any) -> None:
     runtime = cupy.cuda.runtime
     driver, built = runtime.driverGetVersion(), runtime.runtimeGetVersion()
     if driver == 0:
-        raise BackendError(f"there is no NVIDIA driver on this machine. Install one (nvidia-smi then lists the GPUs), {_ELSE}.")
-    if driver // 1000 < built // 1000:
-        other = ", exchange CuPy for that of pip install 'npk[cuda12]'" if driver // 1000 == 12 else ""
         raise BackendError(
-            f"the NVIDIA driver knows CUDA {_version(driver)}, this CuPy is made for CUDA {_version(built)}. "
+            f"there is no NVIDIA driver on this machine. Install one (nvidia-smi "
+            f"then lists the GPUs), {_ELSE}."
+        )
+    if driver // 1000 < built // 1000:
+        other = (
+            (", exchange CuPy for that of pip install 'npk[cuda12]'")
+            if driver // 1000 == 12
+            else ""
+        )
+        raise BackendError(
+            f"the NVIDIA driver knows CUDA {_version(driver)}, this CuPy is made for CUDA "
+            f"{_version(built)}. "
             f"Update the driver{other}, {_ELSE}."
         )
 
@@ -281,12 +332,14 @@ def _check_device(cupy: Any) -> None:
         count = 0
     if count == 0:
         raise BackendError(
-            f"there is an NVIDIA driver, but no device can be seen. Look at nvidia-smi and at CUDA_VISIBLE_DEVICES, {_ELSE}."
+            f"there is an NVIDIA driver, but no device can be seen. Look at nvidia-smi and at "
+            f"CUDA_VISIBLE_DEVICES, {_ELSE}."
         )
     capability = int(cupy.cuda.Device().compute_capability)
     if capability < OLDEST:
         raise BackendError(
-            f"the CUDA device has compute capability {capability / 10}, npk's kernels need {OLDEST / 10} or newer. "
+            f"the CUDA device has compute capability {capability / 10}, npk's kernels need "
+            f"{OLDEST / 10} or newer. "
             f"Choose another device with CUDA_VISIBLE_DEVICES, {_ELSE}."
         )
 

@@ -1,4 +1,6 @@
-"""What runs on a tile of any network: the CPU backend's program of operations, each pair of samples in one thread of the device."""
+"""What runs on a tile of any network: the CPU backend's program of operations, each pair of samples
+in one thread of the device.
+"""
 
 from typing import Any
 
@@ -29,10 +31,18 @@ class ProgramRunner:
         self.spec = KERNELS["program", "general", layout.dtype.name]
         laid = LaidProgram(program, layout)
         self.sizes = laid.cells, laid.sums, program.result, laid.words
-        self.bytes_a_block = ROWS * LANES * (laid.cells * layout.dtype.itemsize + laid.sums * 8 + laid.words * 4)
+        self.bytes_a_block = (
+            ROWS * LANES * (laid.cells * layout.dtype.itemsize + laid.sums * 8 + laid.words * 4)
+        )
         self.blocks = min(BLOCKS, max(1, WORKSPACE // self.bytes_a_block))
-        self.operations, self.terms = launcher.to_device(program.operations), launcher.to_device(laid.terms)
-        self.tables, self.weights = launcher.to_device(program.tables), launcher.to_device(laid.weights)
+        self.operations, self.terms = (
+            launcher.to_device(program.operations),
+            launcher.to_device(laid.terms),
+        )
+        self.tables, self.weights = (
+            launcher.to_device(program.tables),
+            launcher.to_device(laid.weights),
+        )
 
     @property
     def workspace(self) -> int:
@@ -40,18 +50,27 @@ class ProgramRunner:
         return self.blocks * self.bytes_a_block
 
     def arranged(self, values: Any) -> Any:
-        """Masks ``(samples, width)`` of the device, as the kernel reads them: equal places of all samples are neighbors."""
+        """Masks ``(samples, width)`` of the device, as the kernel reads them: equal places of all
+        samples are neighbors.
+        """
         return values.T.copy()
 
-    def run(self, rows: tuple[Any, Any], cols: tuple[Any, Any], exponents: np.ndarray, left: int, out: Any) -> None:
+    def run(
+        self,
+        rows: tuple[Any, Any],
+        cols: tuple[Any, Any],
+        exponents: np.ndarray,
+        left: int,
+        out: Any,
+    ) -> None:
         """Fill ``out``.
 
         Args:
             rows: bits and numbers of the row samples, arranged, on the device.
             cols: of the column samples.
             exponents: power of two of each step.
-            left: number of the first column minus that of the first row; what lies wholly left of the diagonal is skipped (give the
-                number of rows to compute all).
+            left: number of the first column minus that of the first row; what lies wholly left of
+                the diagonal is skipped (give the number of rows to compute all).
             out: ``(rows, cols)`` on the device.
         """
         (n, m), launcher, dtype = out.shape, self.launcher, self.layout.dtype
@@ -66,6 +85,20 @@ class ProgramRunner:
         kinds = ((cells, dtype), (sums, np.dtype(np.float64)), (links, np.dtype(np.uint32)))
         work = [launcher.empty((grid * ROWS * LANES * size,), kind) for size, kind in kinds]
         program = (self.operations, scalars, self.terms, scales, self.tables, self.weights)
-        sizes = [np.int64(size) for size in (len(self.program.operations), cells, sums, result, links)]
-        args = (*program, rows[0], cols[0], rows[1], cols[1], *work, out, *sizes, np.int32(n), np.int32(m), np.int64(left))
+        sizes = [
+            np.int64(size) for size in (len(self.program.operations), cells, sums, result, links)
+        ]
+        args = (
+            *program,
+            rows[0],
+            cols[0],
+            rows[1],
+            cols[1],
+            *work,
+            out,
+            *sizes,
+            np.int32(n),
+            np.int32(m),
+            np.int64(left),
+        )
         launcher.launch(self.spec, grid, args)

@@ -36,15 +36,22 @@ class DenseRunner:
         """Masks ``(samples, width)`` of the device, as the kernel reads them: as they are."""
         return values
 
-    def run(self, rows: tuple[Any, Any], cols: tuple[Any, Any], exponents: np.ndarray, left: int, out: Any) -> None:
+    def run(
+        self,
+        rows: tuple[Any, Any],
+        cols: tuple[Any, Any],
+        exponents: np.ndarray,
+        left: int,
+        out: Any,
+    ) -> None:
         """Fill ``out``.
 
         Args:
             rows: bits and numbers of the row samples, on the device.
             cols: of the column samples.
             exponents: power of two of each step.
-            left: number of the first column minus that of the first row; what lies wholly left of the diagonal is skipped (give the
-                number of rows to compute all).
+            left: number of the first column minus that of the first row; what lies wholly left of
+                the diagonal is skipped (give the number of rows to compute all).
             out: ``(rows, cols)`` on the device.
         """
         (n, m), layout = out.shape, self.layout
@@ -53,5 +60,11 @@ class DenseRunner:
             return
         scales = self.launcher.to_device(self.product.scales(exponents).astype(layout.dtype))
         arrays = (rows[0], cols[0], rows[1], cols[1], self.factors, scales, out)
-        sizes = (np.int32(n), np.int32(m), np.int32(layout.words), np.int32(layout.numbers), np.int32(len(layout.places)))
+        sizes = (
+            np.int32(n),
+            np.int32(m),
+            np.int32(layout.words),
+            np.int32(layout.numbers),
+            np.int32(len(layout.places)),
+        )
         self.launcher.launch(self.spec, blocks, (*arrays, *sizes, np.int64(left)))

@@ -1,4 +1,6 @@
-"""Stage -> Schedule: in what order a block computes the values of a stage, and which of them wait in memory meanwhile."""
+"""Stage -> Schedule: in what order a block computes the values of a stage, and which of them wait
+in memory meanwhile.
+"""
 
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -11,9 +13,11 @@ NONE, MULTIPLIED, UNMASKED = -1, -1, -2  # as the kernel has them
 
 @dataclass(frozen=True)
 class Row:
-    """What the kernel does with the cells, in this order: read slot ``load``; the window; write slot ``keep``; the mask.
+    """What the kernel does with the cells, in this order: read slot ``load``; the window; write
+    slot ``keep``; the mask.
 
-    ``mask``: the cells are ``MULTIPLIED`` with the term's overlap, or the slot of this number times it is added, or they stay ``UNMASKED``.
+    ``mask``: the cells are ``MULTIPLIED`` with the term's overlap, or the slot of this number times
+        it is added, or they stay ``UNMASKED``.
     """
 
     load: int = NONE
@@ -25,8 +29,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Schedule:
-    """``slots``: how many there are; what a stage begins with after the first one is in those from 0 on. ``outputs``: slots of what is
-    wanted after it, beside what it ends with.
+    """``slots``: how many there are; what a stage begins with after the first one is in those from
+    0 on. ``outputs``: slots of what is wanted after it, beside what it ends with.
     """
 
     rows: tuple[Row, ...]
@@ -36,7 +40,10 @@ class Schedule:
     @property
     def plain(self) -> bool:
         """Whether each row is a window and a mask."""
-        return all((row.load, row.keep, row.mask) == (NONE, NONE, MULTIPLIED) for row in self.rows) and not self.slots
+        return (
+            all((row.load, row.keep, row.mask) == (NONE, NONE, MULTIPLIED) for row in self.rows)
+            and not self.slots
+        )
 
     @property
     def terms(self) -> tuple[Masked, ...]:
@@ -59,14 +66,20 @@ def schedule(stage: Stage) -> Schedule:
             made.convolve(step)
         else:
             made.add_up(step)
-    return Schedule(tuple(made.rows), made.slots, tuple(made.held[output] for output in stage.outputs[1:]))
+    return Schedule(
+        tuple(made.rows), made.slots, tuple(made.held[output] for output in stage.outputs[1:])
+    )
 
 
 class _Rows:
-    """Rows so far; ``here``: step whose value the cells are; ``left``: how often each value will be taken; ``held``: slots of values."""
+    """Rows so far; ``here``: step whose value the cells are; ``left``: how often each value will be
+    taken; ``held``: slots of values.
+    """
 
     def __init__(self, stage: Stage) -> None:
-        self.left = Counter([*stage.outputs[1:], *(root for step in stage.steps for root in step.roots)])
+        self.left = Counter(
+            [*stage.outputs[1:], *(root for step in stage.steps for root in step.roots)]
+        )
         self.held = {step: slot for slot, step in enumerate(stage.begins[1:])}
         self.here, self.slots = stage.begins[0], len(self.held)
         self.free: list[int] = []
@@ -110,10 +123,14 @@ class _Rows:
             self.free.append(self.held.pop(root))
 
     def _do(self, **what: Any) -> None:
-        """In the last row, unless that does something of this kind already, or something that comes after it."""
+        """In the last row, unless that does something of this kind already, or something that comes
+        after it.
+        """
         names = ("load", "window", "keep", "mask")
         later = names[names.index(next(iter(what))) :]
-        if self.rows and all(getattr(self.rows[-1], name) == getattr(Row(), name) for name in ("mask", *later)):
+        if self.rows and all(
+            getattr(self.rows[-1], name) == getattr(Row(), name) for name in ("mask", *later)
+        ):
             self.rows[-1] = replace(self.rows[-1], **what)
         else:
             self.rows.append(Row(**what))

@@ -27,21 +27,28 @@ class SharedSide:
 
     def _on(self, number: int) -> DeviceSide:
         backend, masks = self.backends[number], self.masks
-        return backend.formed_there(masks) if isinstance(masks, DeviceGates) else backend.there(masks)
+        return (
+            backend.formed_there(masks) if isinstance(masks, DeviceGates) else backend.there(masks)
+        )
 
     def __len__(self) -> int:
         return len(self.masks)
 
 
 class SeveralDevices(OnDevices):
-    """A backend of each device: see :class:`npk.backends.cuda.CudaBackend` for the meaning of each method.
+    """A backend of each device: see :class:`npk.backends.cuda.CudaBackend` for the meaning of each
+    method.
 
     Args:
         backends: of the devices, for the same recursion and gates.
     """
 
     def __init__(self, backends: Sequence[CudaBackend]) -> None:
-        self.backends, self.recursion, self.dtype = backends, backends[0].recursion, backends[0].dtype
+        self.backends, self.recursion, self.dtype = (
+            backends,
+            backends[0].recursion,
+            backends[0].dtype,
+        )
         self.ahead = len(backends)  # one on each device
         self._turns = itertools.cycle(range(len(backends)))
 
@@ -52,21 +59,33 @@ class SeveralDevices(OnDevices):
 
     def side(self, table: GateTable | DeviceGates) -> SharedSide:
         """Form the masks of a table's samples."""
-        return SharedSide(self.backends, table if isinstance(table, DeviceGates) else self.backends[0].layout.side(table))
+        return SharedSide(
+            self.backends,
+            table if isinstance(table, DeviceGates) else self.backends[0].layout.side(table),
+        )
 
     def start(
-        self, rows: SharedSide, cols: SharedSide, exponents: np.ndarray, diagonal: int | None = None, memory: np.ndarray | None = None
+        self,
+        rows: SharedSide,
+        cols: SharedSide,
+        exponents: np.ndarray,
+        diagonal: int | None = None,
+        memory: np.ndarray | None = None,
     ) -> Callable[[], np.ndarray]:
         """Begin a tile on the device whose turn it is."""
         number = next(self._turns)
-        return self.backends[number].start(rows.on(number), cols.on(number), exponents, diagonal, memory)
+        return self.backends[number].start(
+            rows.on(number), cols.on(number), exponents, diagonal, memory
+        )
 
     def memory_of(self, side: int) -> np.ndarray:
         """Memory for tiles of up to ``side`` x ``side`` pairs, to which all devices copy fast."""
         return self.backends[0].memory_of(side)
 
 
-def on_devices(recursion: Recursion, table: GateTable, dtype: str, *, one: bool = False) -> CudaBackend | SeveralDevices:
+def on_devices(
+    recursion: Recursion, table: GateTable, dtype: str, *, one: bool = False
+) -> CudaBackend | SeveralDevices:
     """The backend of the devices that can be seen (CUDA_VISIBLE_DEVICES chooses).
 
     Args:

@@ -1,4 +1,6 @@
-"""What runs on the chip: stages of convolutions of stride 1 on one grid, in one kernel each, and passages that lead to other grids."""
+"""What runs on the chip: stages of convolutions of stride 1 on one grid, in one kernel each, and
+passages that lead to other grids.
+"""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +9,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Window:
-    """Offsets (row, column) that a convolution adds up: ``rows`` x ``columns`` of them from (``top``, ``first``) on."""
+    """Offsets (row, column) that a convolution adds up: ``rows`` x ``columns`` of them from
+    (``top``, ``first``) on.
+    """
 
     rows: int
     top: int
@@ -22,7 +26,10 @@ class Window:
     def taps(self, shape: tuple[int, int], circular: bool) -> np.ndarray:
         """Position under each offset, -1 outside: ``(offsets, positions)``."""
         size = np.array(shape)[:, None, None]
-        offsets = np.indices((self.rows, self.columns)).reshape(2, -1, 1) + np.array([self.top, self.first])[:, None, None]
+        offsets = (
+            np.indices((self.rows, self.columns)).reshape(2, -1, 1)
+            + np.array([self.top, self.first])[:, None, None]
+        )
         seen = np.indices(shape).reshape(2, 1, -1) + offsets
         inside = ((seen >= 0) & (seen < size)).all(0)
         row, column = seen % size
@@ -34,7 +41,9 @@ PLAIN = Window(1, 0, 1, 0)  # sees the position itself
 
 @dataclass(frozen=True)
 class Scale:
-    """``factor`` * 2**(exponent of step ``before`` - that of step ``after``): from one step's scale to another's; ``None``: exponent 0."""
+    """``factor`` * 2**(exponent of step ``before`` - that of step ``after``): from one step's scale
+    to another's; ``None``: exponent 0.
+    """
 
     factor: float
     before: int | None
@@ -48,7 +57,9 @@ class Scale:
 
 @dataclass(frozen=True)
 class Masked:
-    """A term: the value of step ``root`` times the overlap of ``mask`` (its number; ``None``: 1) times ``scale``."""
+    """A term: the value of step ``root`` times the overlap of ``mask`` (its number; ``None``: 1)
+    times ``scale``.
+    """
 
     root: int
     mask: int | None
@@ -91,7 +102,8 @@ class Sum:
 class Stage:
     """Steps on one grid of ``shape`` (rows, columns), ``circular`` or with zeros around it.
 
-    ``begins``: the values that it begins with, of which the first step takes the first; ``outputs``: those that are wanted after it, what
+    ``begins``: the values that it begins with, of which the first step takes the first;
+        ``outputs``: those that are wanted after it, what
     it ends with first.
     """
 
@@ -123,7 +135,8 @@ class Stage:
 class Passage:
     """From a field U of a stage, the value of step ``source``, to one that the next begins with.
 
-    ``kind``: "paired", V(s, t) = sum over k of U(at(s, k), at(t, k)); "crossed", over all k and k'; "sum", over everything, to one
+    ``kind``: "paired", V(s, t) = sum over k of U(at(s, k), at(t, k)); "crossed", over all k and k';
+        "sum", over everything, to one
     position. ``table``: the positions, ``(positions, family)``, -1 for none.
     """
 
@@ -131,11 +144,16 @@ class Passage:
     table: np.ndarray
     source: int
 
-    def differences(self, before: tuple[int, int], after: tuple[int, int], wanted: np.ndarray) -> np.ndarray:
-        """Differences of rows, around the grid ``before``, of the cells that those ``wanted`` around the grid ``after`` look at."""
+    def differences(
+        self, before: tuple[int, int], after: tuple[int, int], wanted: np.ndarray
+    ) -> np.ndarray:
+        """Differences of rows, around the grid ``before``, of the cells that those ``wanted``
+        around the grid ``after`` look at.
+        """
         if self.kind == "sum":
             return np.arange(before[0])
-        rows = self.table.reshape(*after, -1).max(1) // before[1]  # of each offset, seen from each row; -1: none
+        # of each offset, seen from each row; -1: none
+        rows = self.table.reshape(*after, -1).max(1) // before[1]
         found = []
         for step in wanted:
             there = np.roll(rows, -int(step), axis=0)
@@ -148,7 +166,8 @@ class Passage:
 class Chain:
     """K = what remains after all stages, at one position.
 
-    ``mask``: number of the input's, or ``None`` for ones; ``scale``: of the input Gram; ``passages``: after each stage, in the order of
+    ``mask``: number of the input's, or ``None`` for ones; ``scale``: of the input Gram;
+        ``passages``: after each stage, in the order of
     what the next one begins with.
     """
 
@@ -160,5 +179,15 @@ class Chain:
     @property
     def masks(self) -> tuple[int, ...]:
         """Numbers of all masks, that of the input first."""
-        terms = (term for stage in self.stages for step in stage.steps if isinstance(step, Sum) for term in step.terms)
-        return tuple(dict.fromkeys(mask for mask in (self.mask, *(term.mask for term in terms)) if mask is not None))
+        terms = (
+            term
+            for stage in self.stages
+            for step in stage.steps
+            if isinstance(step, Sum)
+            for term in step.terms
+        )
+        return tuple(
+            dict.fromkeys(
+                mask for mask in (self.mask, *(term.mask for term in terms)) if mask is not None
+            )
+        )

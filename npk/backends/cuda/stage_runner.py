@@ -1,4 +1,6 @@
-"""What runs on a tile of convolutional networks: the planes of a pair stay on the chip through all layers of a stage."""
+"""What runs on a tile of convolutional networks: the planes of a pair stay on the chip through all
+layers of a stage.
+"""
 
 import functools
 from dataclasses import dataclass
@@ -12,12 +14,14 @@ from npk.backends.cuda.schedule import Schedule, schedule
 from npk.backends.cuda.stage import Chain, Passage, Stage
 from npk.backends.layout import Layout
 
-WORK = 1 << 30  # bytes of the device for the fields of the pairs in flight, unless those of one pair take more
+# bytes of the device for the fields of the pairs in flight, unless those of one pair take more
+WORK = 1 << 30
 CHUNK = 4  # words that a fragment holds of each position
 
 
 def specialized(chain: Chain, layout: Layout, capability: int) -> list[Specialization] | None:
-    """How the kernel is made for each stage, or ``None`` where it cannot run: another device or dtype, a grid that does not fit.
+    """How the kernel is made for each stage, or ``None`` where it cannot run: another device or
+    dtype, a grid that does not fit.
 
     Args:
         chain: the stages.
@@ -28,10 +32,31 @@ def specialized(chain: Chain, layout: Layout, capability: int) -> list[Specializ
     for number, (stage, passages) in enumerate(zip(chain.stages, chain.passages, strict=True)):
         planned = schedule(stage)
         places = [_place(chain, layout, term.mask) for term in planned.terms]
-        chunks = max((-(-(place.stop - place.start) // stage.positions // CHUNK) for place in places if place), default=1)
-        windows, fields = [row.window.numbers for row in planned.rows], (number > 0, passages[0].kind != "sum")
+        chunks = max(
+            (
+                -(-(place.stop - place.start) // stage.positions // CHUNK)
+                for place in places
+                if place
+            ),
+            default=1,
+        )
+        windows, fields = (
+            [row.window.numbers for row in planned.rows],
+            (number > 0, passages[0].kind != "sum"),
+        )
         slots = not planned.plain
-        made.append(stage_kernel(stage.shape, stage.circular, chunks, windows, layout.dtype.name, capability, fields, slots))
+        made.append(
+            stage_kernel(
+                stage.shape,
+                stage.circular,
+                chunks,
+                windows,
+                layout.dtype.name,
+                capability,
+                fields,
+                slots,
+            )
+        )
     return None if None in made else made
 
 
@@ -52,7 +77,9 @@ class _Way:
 
 @dataclass(frozen=True)
 class _Step:
-    """One stage on the device, and the ways from it to the next; ``masks``: number of its first one; ``offset``: of their words."""
+    """One stage on the device, and the ways from it to the next; ``masks``: number of its first
+    one; ``offset``: of their words.
+    """
 
     made: Specialization
     stage: Stage
@@ -99,7 +126,9 @@ class StageRunner:
         made: how the kernel is made for each stage.
     """
 
-    def __init__(self, chain: Chain, layout: Layout, launcher: Launcher, made: list[Specialization]) -> None:
+    def __init__(
+        self, chain: Chain, layout: Layout, launcher: Launcher, made: list[Specialization]
+    ) -> None:
         self.chain, self.layout, self.launcher = chain, layout, launcher
         self.steps: list[_Step] = []
         self.masks, self.words = 0, 0
@@ -108,27 +137,60 @@ class StageRunner:
             self.steps.append(step)
             self.masks += len(step.planned.terms)
             self.words += len(step.planned.terms) * step.stage.positions * step.made.words
-        self.scales = [chain.scale, *(term.scale for step in self.steps for term in step.planned.terms)]
+        self.scales = [
+            chain.scale,
+            *(term.scale for step in self.steps for term in step.planned.terms),
+        ]
         self.pairs = max(1, WORK // sum(step.bytes_a_pair for step in self.steps))
 
     def _looked_at(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Of each stage: the differences of rows that are looked at, and which of the next one's are."""
+        """Of each stage: the differences of rows that are looked at, and which of the next one's
+        are.
+        """
         wanted, after, found = np.arange(1), (1, 1), []
-        for stage, passages in reversed(list(zip(self.chain.stages, self.chain.passages, strict=True))):
+        for stage, passages in reversed(
+            list(zip(self.chain.stages, self.chain.passages, strict=True))
+        ):
             flags = np.isin(np.arange(after[0]), wanted)
-            wanted = functools.reduce(np.union1d, [passage.differences(stage.shape, after, wanted) for passage in passages])
+            wanted = functools.reduce(
+                np.union1d,
+                [passage.differences(stage.shape, after, wanted) for passage in passages],
+            )
             found.append((wanted, flags))
             after = stage.shape
         return found[::-1]
 
-    def _step(self, number: int, made: Specialization, differences: np.ndarray, wanted: np.ndarray) -> _Step:
+    def _step(
+        self, number: int, made: Specialization, differences: np.ndarray, wanted: np.ndarray
+    ) -> _Step:
         stage, passages = self.chain.stages[number], self.chain.passages[number]
         planned = schedule(stage)
         windows = [made.windows.index(row.window.numbers) for row in planned.rows]
-        rows = [n for w, r in zip(windows, planned.rows, strict=True) for n in ([w] if planned.plain else [w, r.load, r.keep, r.mask])]
+        rows = [
+            n
+            for w, r in zip(windows, planned.rows, strict=True)
+            for n in ([w] if planned.plain else [w, r.load, r.keep, r.mask])
+        ]
         rows.extend(planned.outputs)
-        ways = [_Way(passage, len(passage.table) ** 2, self._numbers(passage.table), self._numbers(wanted)) for passage in passages]
-        return _Step(made, stage, planned, ways, self.masks, self.words, self._numbers(rows), self._numbers(differences))
+        ways = [
+            _Way(
+                passage,
+                len(passage.table) ** 2,
+                self._numbers(passage.table),
+                self._numbers(wanted),
+            )
+            for passage in passages
+        ]
+        return _Step(
+            made,
+            stage,
+            planned,
+            ways,
+            self.masks,
+            self.words,
+            self._numbers(rows),
+            self._numbers(differences),
+        )
 
     def _numbers(self, values: Any) -> Any:
         return self.launcher.to_device(np.array(values, np.int32, order="C"))
@@ -139,12 +201,17 @@ class StageRunner:
         return max(WORK, sum(step.bytes_a_pair for step in self.steps))
 
     def arranged(self, values: Any) -> Any:
-        """Masks of the device as the kernel reads them: for each stage ``(masks, positions, words)`` with whole chunks of words, in the
-        order in which they are read, and the input's numbers ``(positions, channels)``, sample by sample.
+        """Masks of the device as the kernel reads them: for each stage ``(masks, positions,
+        words)`` with whole chunks of words, in the order in which they are read, and the input's
+        numbers ``(positions, channels)``, sample by sample.
         """
         n, xp = len(values), self.launcher.xp
         if values.dtype != np.uint32:
-            return xp.ones((n, self.chain.stages[0].positions), values.dtype) if self.chain.mask is None else values
+            return (
+                xp.ones((n, self.chain.stages[0].positions), values.dtype)
+                if self.chain.mask is None
+                else values
+            )
         words = xp.empty((n, self.words), np.uint32)
         for step in self.steps:
             positions, width, start = step.stage.positions, step.made.words, step.offset
@@ -159,41 +226,81 @@ class StageRunner:
                 start += positions * width
         return words
 
-    def run(self, rows: tuple[Any, Any], cols: tuple[Any, Any], exponents: np.ndarray, left: int, out: Any) -> None:
+    def run(
+        self,
+        rows: tuple[Any, Any],
+        cols: tuple[Any, Any],
+        exponents: np.ndarray,
+        left: int,
+        out: Any,
+    ) -> None:
         """Fill ``out``.
 
         Args:
             rows: bits and numbers of the row samples, arranged, on the device.
             cols: of the column samples.
             exponents: power of two of each step.
-            left: number of the first column minus that of the first row; what lies left of the diagonal is skipped (give the number of
-                rows to compute all).
+            left: number of the first column minus that of the first row; what lies left of the
+                diagonal is skipped (give the number of rows to compute all).
             out: ``(rows, cols)`` on the device.
         """
         (n, m), result = out.shape, out.reshape(-1)
-        scales = self.launcher.to_device(np.array([scale.value(exponents) for scale in self.scales], np.float32))
+        scales = self.launcher.to_device(
+            np.array([scale.value(exponents) for scale in self.scales], np.float32)
+        )
         for launch in range(-(-n * m // self.pairs)):
             first = launch * self.pairs
             pairs = min(self.pairs, n * m - first)
             tile, fields = _Tile(first, m, pairs, left), scales  # the first stage reads no field
             for step in self.steps:
                 kept = self._run_stage(step, tile, rows, cols, scales, fields)
-                fields = result[first : first + pairs] if step is self.steps[-1] else self._empty(pairs * sum(w.after for w in step.ways))
+                fields = (
+                    result[first : first + pairs]
+                    if step is self.steps[-1]
+                    else self._empty(pairs * sum(w.after for w in step.ways))
+                )
                 start = 0
                 for way in step.ways:
                     output = step.stage.outputs.index(way.passage.source) * pairs * step.cells
                     self._pass(step, way, tile, kept[output:], fields[start:])
                     start += pairs * way.after
 
-    def _run_stage(self, step: _Step, tile: "_Tile", rows: tuple[Any, Any], cols: tuple[Any, Any], scales: Any, fields: Any) -> Any:
+    def _run_stage(
+        self,
+        step: _Step,
+        tile: "_Tile",
+        rows: tuple[Any, Any],
+        cols: tuple[Any, Any],
+        scales: Any,
+        fields: Any,
+    ) -> Any:
         """The stage's fields, or the parts of their sums."""
         count, planned = len(step.differences), step.planned
-        kept = self._empty(tile.pairs * step.kept // 8, np.float64) if step.sums else self._empty(tile.pairs * step.kept // 4)
+        kept = (
+            self._empty(tile.pairs * step.kept // 8, np.float64)
+            if step.sums
+            else self._empty(tile.pairs * step.kept // 4)
+        )
         slots = self._empty(tile.pairs * step.waiting // 4)
         bits = [side[0].reshape(-1)[step.offset :] for side in (rows, cols)]
-        arrays = (*bits, rows[1], cols[1], fields, step.rows, scales[step.masks :], step.differences, kept, slots)
+        arrays = (
+            *bits,
+            rows[1],
+            cols[1],
+            fields,
+            step.rows,
+            scales[step.masks :],
+            step.differences,
+            kept,
+            slots,
+        )
         numbers = self.layout.numbers // self.chain.stages[0].positions or 1
-        sizes = (np.int64(self.words), *tile.sizes, *(np.int32(size) for size in (numbers, len(planned.rows), count)), np.int64(tile.left))
+        sizes = (
+            np.int64(self.words),
+            *tile.sizes,
+            *(np.int32(size) for size in (numbers, len(planned.rows), count)),
+            np.int64(tile.left),
+        )
         counts = (planned.slots, len(step.stage.begins), len(step.stage.outputs))
         waiting = (*(np.int32(number) for number in counts), np.int64(tile.pairs * step.cells))
         self.launcher.launch(step.made.spec, tile.pairs * count, (*arrays, *sizes, *waiting))
@@ -208,7 +315,16 @@ class StageRunner:
         else:
             spec, cells = KERNELS["gather", "any", "float32"], tile.pairs * way.after
             width, family = way.passage.table.shape
-            sizes = [np.int32(size) for size in (step.stage.positions, width, family, len(way.wanted), way.passage.kind == "crossed")]
+            sizes = [
+                np.int32(size)
+                for size in (
+                    step.stage.positions,
+                    width,
+                    family,
+                    len(way.wanted),
+                    way.passage.kind == "crossed",
+                )
+            ]
             arguments = (kept, target, way.table, way.wanted, *tile.sizes, *sizes, *end)
         self.launcher.launch(spec, -(-cells // spec.threads), arguments)
 

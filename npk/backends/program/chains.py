@@ -1,8 +1,9 @@
 """Chains: masks of one cell that each have one factor more than the mask before.
 
-The stream of a residual network meets one gate a block, so the terms of a collapse carry the products of the last 1, 2, 3, ... gates. Kept
-for each sample they would be b^2 / 2 masks a stage; in the order of their sources, latest first, each follows from the one before by the
-gate that is new.
+The stream of a residual network meets one gate a block, so the terms of a collapse carry the
+products of the last 1, 2, 3, ... gates. Kept for each sample they would be b^2 / 2 masks a stage;
+in the order of their sources, latest first, each follows from the one before by the gate that is
+new.
 """
 
 from dataclasses import dataclass, field
@@ -14,7 +15,9 @@ _SHORTEST = 3  # masks of a chain
 
 
 class Step(NamedTuple):
-    """A term as a member of a chain: whose it is, its mask, where that is read, and whether it can be a member at all."""
+    """A term as a member of a chain: whose it is, its mask, where that is read, and whether it can
+    be a member at all.
+    """
 
     owner: tuple[int, int]
     mask: Mask | None
@@ -29,7 +32,9 @@ class Chains:
     found: dict[tuple[int, int], Mask | None] = field(default_factory=dict)
 
     def link(self, steps: list[Step]) -> list[tuple[Mask | None, int, int]]:
-        """For each step the mask to read, the number of its chain (-1: none) and whether it starts one."""
+        """For each step the mask to read, the number of its chain (-1: none) and whether it starts
+        one.
+        """
         added = self._added(steps)
         runs: list[list[int]] = []
         latest: dict[tuple[int, int], list[int]] = {}
@@ -45,7 +50,9 @@ class Chains:
         return linked
 
     def _added(self, steps: list[Step]) -> list[Mask | None]:
-        """What each mask has more than the one before of its owner; ``None`` where it does not follow."""
+        """What each mask has more than the one before of its owner; ``None`` where it does not
+        follow.
+        """
         before: dict[tuple[int, int], Step] = {}
         found: list[Mask | None] = []
         for step in steps:
@@ -70,10 +77,19 @@ class Chains:
         if not new or len(has - set(rows)):
             return None
         factors = tuple(second.factors[k] for k in new)
-        return Mask(factors, second.channels[new], second.positions[new], second.offsets[new], second.segments)
+        return Mask(
+            factors,
+            second.channels[new],
+            second.positions[new],
+            second.offsets[new],
+            second.segments,
+        )
 
 
 def _rows(mask: Mask) -> list[tuple]:
     """One entry a factor, equal for equal factors read alike."""
     arrays = zip(mask.channels, mask.positions, mask.offsets, strict=True)
-    return [(factor, *(a.tobytes() for a in row)) for factor, row in zip(mask.factors, arrays, strict=True)]
+    return [
+        (factor, *(a.tobytes() for a in row))
+        for factor, row in zip(mask.factors, arrays, strict=True)
+    ]

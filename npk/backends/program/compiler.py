@@ -1,7 +1,7 @@
 """Planes -> Program: the steps of a recursion as operations, unit by unit.
 
-Each unit's cells live in slots that are freed after their last use. Index tables that are equal (all planes of a circular layer look
-alike) are kept once. Slot 0 holds ones: the field V = 1.
+Each unit's cells live in slots that are freed after their last use. Index tables that are equal
+(all planes of a circular layer look alike) are kept once. Slot 0 holds ones: the field V = 1.
 """
 
 import itertools
@@ -59,9 +59,11 @@ class _Slots:
 
 @dataclass(frozen=True)
 class _Part:
-    """Contributions of one source to one step, sorted by the unit that adds them; ``bounds``: where each unit begins.
+    """Contributions of one source to one step, sorted by the unit that adds them; ``bounds``: where
+    each unit begins.
 
-    ``blocks``: group of the step, group of the source, segment of the mask and factor of each pair of groups that share channels.
+    ``blocks``: group of the step, group of the source, segment of the mask and factor of each pair
+        of groups that share channels.
     ``targets``: in a reduction, the sum that each contribution goes to.
     """
 
@@ -88,7 +90,9 @@ class _Part:
 
 @dataclass
 class _Unit:
-    """What is known while one unit is laid out: contributions still to be added, first slot of each step, groups that hold something."""
+    """What is known while one unit is laid out: contributions still to be added, first slot of each
+    step, groups that hold something.
+    """
 
     unit: int
     pending: dict[int, list[tuple[_Part, slice]]]
@@ -103,7 +107,9 @@ class _Unit:
 
 
 class _Term(NamedTuple):
-    """A term between two groups: its part, group of the step, first columns, segment of the mask, factor, rows of the part."""
+    """A term between two groups: its part, group of the step, first columns, segment of the mask,
+    factor, rows of the part.
+    """
 
     part: _Part
     into: int
@@ -114,10 +120,18 @@ class _Term(NamedTuple):
 
 
 def _bands(recursion: Recursion) -> dict[int, tuple[int, ...]]:
-    """First of a few collapses of many terms on one grid, and the others: streams of residual networks, which read the same fields."""
-    many = [n for n, step in enumerate(recursion.steps) if isinstance(step, Collapse) and len(step.terms) > 2]
+    """First of a few collapses of many terms on one grid, and the others: streams of residual
+    networks, which read the same fields.
+    """
+    many = [
+        n
+        for n, step in enumerate(recursion.steps)
+        if isinstance(step, Collapse) and len(step.terms) > 2
+    ]
     found: dict[int, tuple[int, ...]] = {}
-    for _, stage in itertools.groupby(many, lambda n: (recursion.steps[n].grid, recursion.steps[n].groups)):
+    for _, stage in itertools.groupby(
+        many, lambda n: (recursion.steps[n].grid, recursion.steps[n].groups)
+    ):
         for _, band in itertools.groupby(enumerate(stage), lambda entry: entry[0] // _BAND):
             first, *rest = (number for _, number in band)
             found[first] = tuple(rest)
@@ -131,8 +145,10 @@ class _Compiler:
     planes: Planes
     draft: Draft = field(default_factory=Draft)
     chains: Chains = field(default_factory=Chains)
-    runs: dict[tuple[int, int, int], tuple[int, int] | None] = field(default_factory=dict)  # by place and shape of the table
-    seen: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)  # pairs and their numbers
+    # by place and shape of the table
+    runs: dict[tuple[int, int, int], tuple[int, int] | None] = field(default_factory=dict)
+    # pairs and their numbers
+    seen: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     whole: dict[int, bool] = field(default_factory=dict)  # tables without -1, by place
 
     def run(self) -> Program:
@@ -146,7 +162,10 @@ class _Compiler:
         self.bands, late = _bands(self.recursion), self.deferred()
         slots, result = _Slots(), 0
         for first, last in self.batches():
-            own = {number: self.parts(number, first, last) for number in np.flatnonzero(self.counts[:, first:last].any(1)).tolist()}
+            own = {
+                number: self.parts(number, first, last)
+                for number in np.flatnonzero(self.counts[:, first:last].any(1)).tolist()
+            }
             for unit in range(first, last):
                 result = self.unit(unit, first, own, late, slots)
             self.draft.forget()
@@ -166,18 +185,45 @@ class _Compiler:
         for links in self.planes.links(number, self.planes.ordered[number][bounds[0] : bounds[-1]]):
             if self.planes.defers(number, links.source, links.term):
                 continue
-            pair = links.pair if links.source is None else self.numbered(links.pair, links.source, number, (first, last))
+            pair = (
+                links.pair
+                if links.source is None
+                else self.numbered(links.pair, links.source, number, (first, last))
+            )
             mask, blocks = self.blocks(number, links)
-            found.append(_Part(number, links, pair, links.u, links.v, links.weight, bounds - bounds[0], mask, blocks))
+            found.append(
+                _Part(
+                    number,
+                    links,
+                    pair,
+                    links.u,
+                    links.v,
+                    links.weight,
+                    bounds - bounds[0],
+                    mask,
+                    blocks,
+                )
+            )
         return found
 
-    def numbered(self, pair: np.ndarray, source: int, number: int, units: tuple[int, int]) -> np.ndarray:
-        """Pairs of a source as numbers of cells in their units; layers that look alike get one and the same array."""
-        ranks, starts, bounds = self.planes.ranks[source], self.planes.bounds[source], self.planes.bounds[number]
+    def numbered(
+        self, pair: np.ndarray, source: int, number: int, units: tuple[int, int]
+    ) -> np.ndarray:
+        """Pairs of a source as numbers of cells in their units; layers that look alike get one and
+        the same array.
+        """
+        ranks, starts, bounds = (
+            self.planes.ranks[source],
+            self.planes.bounds[source],
+            self.planes.bounds[number],
+        )
         key = (id(pair), id(ranks), id(starts), id(bounds))
         if key not in self.seen:
             unit = np.repeat(np.arange(*units), np.diff(bounds[units[0] : units[1] + 1]))
-            self.seen[key] = pair, np.where(pair >= 0, ranks[pair] - starts[unit][:, None], -1).astype(np.int32)
+            self.seen[key] = (
+                pair,
+                np.where(pair >= 0, ranks[pair] - starts[unit][:, None], -1).astype(np.int32),
+            )
         return self.seen[key][1]
 
     def deferred(self) -> dict[int, list[_Part]]:
@@ -185,8 +231,12 @@ class _Compiler:
         found: dict[int, list[_Part]] = {}
         for number in self.planes.reductions:
             for links in self.planes.links(number, self.planes.ordered[number]):
-                if links.source is not None and self.planes.defers(number, links.source, links.term):
-                    found.setdefault(links.source, []).append(self.late_part(number, links.source, links))
+                if links.source is not None and self.planes.defers(
+                    number, links.source, links.term
+                ):
+                    found.setdefault(links.source, []).append(
+                        self.late_part(number, links.source, links)
+                    )
         return found
 
     def late_part(self, number: int, source: int, links: Links) -> _Part:
@@ -197,19 +247,54 @@ class _Compiler:
         flat = flat[order := np.argsort(unit, kind="stable")]
         pick: Callable[[np.ndarray], np.ndarray] = lambda values: values.reshape(-1)[flat]  # noqa: E731
         weight = links.weight if isinstance(links.weight, float | int) else pick(links.weight)
-        pair, bounds = rank[order] - self.planes.bounds[source][unit[order]], np.searchsorted(unit[order], np.arange(self.units + 1))
+        pair, bounds = (
+            rank[order] - self.planes.bounds[source][unit[order]],
+            np.searchsorted(unit[order], np.arange(self.units + 1)),
+        )
         mask, blocks = self.blocks(number, links)
-        return _Part(number, links, pair, pick(links.u), pick(links.v), weight, bounds, mask, blocks, flat // links.pair.shape[1])
+        return _Part(
+            number,
+            links,
+            pair,
+            pick(links.u),
+            pick(links.v),
+            weight,
+            bounds,
+            mask,
+            blocks,
+            flat // links.pair.shape[1],
+        )
 
-    def unit(self, unit: int, first: int, own: dict[int, list[_Part]], late: dict[int, list[_Part]], slots: _Slots) -> int:
+    def unit(
+        self,
+        unit: int,
+        first: int,
+        own: dict[int, list[_Part]],
+        late: dict[int, list[_Part]],
+        slots: _Slots,
+    ) -> int:
         """Emit one unit, of a batch that begins at unit ``first``; gives the slot of its last step."""
         used = np.flatnonzero(self.counts[:, unit]).tolist()
         last = {n: n for n in used}
         for n in used:
-            last.update({p.links.source: n for p in own[n] if p.links.source in last})  # others see only padding in this unit
-        state = _Unit(unit, {n: [(p, rows) for p in own[n] if p.pair[rows := p.rows(unit - first)].size] for n in used})
+            # others see only padding in this unit
+            last.update({p.links.source: n for p in own[n] if p.links.source in last})
+        state = _Unit(
+            unit,
+            {
+                n: [(p, rows) for p in own[n] if p.pair[rows := p.rows(unit - first)].size]
+                for n in used
+            },
+        )
         for n in used:
-            band = [n, *(m for m in self.bands.get(n, ()) if m in state.pending and self.counts[m, unit] == self.counts[n, unit])]
+            band = [
+                n,
+                *(
+                    m
+                    for m in self.bands.get(n, ())
+                    if m in state.pending and self.counts[m, unit] == self.counts[n, unit]
+                ),
+            ]
             for m in [m for m in band if m not in state.place]:
                 state.place[m] = slots.take(self.cells(m, unit))
                 self.begin(m, state)
@@ -234,8 +319,16 @@ class _Compiler:
         step, count = self.recursion.steps[number], int(self.counts[number, state.unit])
         bias = step.bias if isinstance(step, Field) else 0.0
         for group in range(step.groups):
-            first = self.sums[number] + group * len(self.planes.pairs[number]) + int(self.planes.bounds[number][state.unit])
-            self.draft.add((LOAD, state.place[number] + group * count, count, 0, 0, 0, first), (number, number), (1.0, bias))
+            first = (
+                self.sums[number]
+                + group * len(self.planes.pairs[number])
+                + int(self.planes.bounds[number][state.unit])
+            )
+            self.draft.add(
+                (LOAD, state.place[number] + group * count, count, 0, 0, 0, first),
+                (number, number),
+                (1.0, bias),
+            )
             state.begun.add((number, group))
 
     def sum_up(self, number: int, state: _Unit) -> None:
@@ -245,26 +338,46 @@ class _Compiler:
             (cells, k), came = part.pair[rows].shape, part.source
             table, runs = self.draft.table(part.pair, rows), self.runs_of(part.pair, rows)
             for into, group, _, scale in part.blocks:
-                begin, out = state.place.get(came, 0) + group * int(self.counts[came, state.unit]), state.place[number] + into * cells
-                row = (GATHER, out, cells, table, k, begin, -1) if runs is None else (BOX, out, runs[1], runs[0], k // WIDTH, begin, -1)
+                begin, out = (
+                    state.place.get(came, 0) + group * int(self.counts[came, state.unit]),
+                    state.place[number] + into * cells,
+                )
+                row = (
+                    (GATHER, out, cells, table, k, begin, -1)
+                    if runs is None
+                    else (BOX, out, runs[1], runs[0], k // WIDTH, begin, -1)
+                )
                 self.draft.add(row, (number, came), (scale, bias))
 
     def collapse(self, band: list[int], state: _Unit) -> None:
-        """A collapse in one unit: one operation for its terms and for those of the rest of its band that are known by now."""
+        """A collapse in one unit: one operation for its terms and for those of the rest of its band
+        that are known by now.
+        """
         number, first = band[0], len(self.draft.terms)
-        ready = sorted((entry for m in band for entry in state.ready(m, number)), key=lambda entry: -entry[0].source)
+        ready = sorted(
+            (entry for m in band for entry in state.ready(m, number)),
+            key=lambda entry: -entry[0].source,
+        )
         terms = [term for part, rows in ready for term in self.terms_of(part, rows, state)]
         cells = int(self.counts[number, state.unit])
-        for term, (mask, chain, start) in zip(terms, self.chains.link([self.step(term) for term in terms]), strict=True):
+        for term, (mask, chain, start) in zip(
+            terms, self.chains.link([self.step(term) for term in terms]), strict=True
+        ):
             owner = (term.part.step, term.into)
             out, fresh = state.place[owner[0]] + term.into * cells, int(owner not in state.begun)
             state.begun.add(owner)
             segment = self.draft.mask(mask) + term.segment if mask else -1
-            self.draft.add_term((*term.row, out, fresh, chain, start, segment), (term.part.step, term.part.source), term.scale)
+            self.draft.add_term(
+                (*term.row, out, fresh, chain, start, segment),
+                (term.part.step, term.part.source),
+                term.scale,
+            )
         self.draft.add((COLLAPSE, 0, cells, first, len(terms), 0, -1), (number, -1))
         for into in range(self.recursion.steps[number].groups):
             if (number, into) not in state.begun:
-                self.draft.add((CLEAR, state.place[number] + into * cells, cells, 0, 0, 0, -1), (number, -1))
+                self.draft.add(
+                    (CLEAR, state.place[number] + into * cells, cells, 0, 0, 0, -1), (number, -1)
+                )
 
     def scatter(self, part: _Part, rows: slice, state: _Unit) -> None:
         """Operations that add to the sums of a reduction."""
@@ -273,7 +386,9 @@ class _Compiler:
         targets, steps = self.draft.table(part.targets, rows), (part.step, part.source)
         for term in self.terms_of(part, rows, state):
             first = self.sums[part.step] + term.into * len(self.planes.pairs[part.step])
-            self.draft.add((REDUCE, targets, len(part.pair[rows]), len(self.draft.terms), 1, 0, first), steps)
+            self.draft.add(
+                (REDUCE, targets, len(part.pair[rows]), len(self.draft.terms), 1, 0, first), steps
+            )
             segment = self.draft.mask(part.mask) + term.segment if part.mask else -1
             self.draft.add_term((*term.row, 0, 1, -1, 0, segment), steps, term.scale)
 
@@ -283,14 +398,27 @@ class _Compiler:
         where, first = draft.table(part.pair, rows), state.place.get(source, 0)
         u, v = (draft.table(part.u, rows), draft.table(part.v, rows)) if part.mask else (-1, -1)
         weight = -1 if isinstance(part.weight, float | int) else draft.weight(part.weight[rows])
-        k, cells = 1 if part.targets is not None else part.pair.shape[1], int(self.counts[source, state.unit]) if source >= 0 else 0
+        k, cells = (
+            1 if part.targets is not None else part.pair.shape[1],
+            int(self.counts[source, state.unit]) if source >= 0 else 0,
+        )
         for into, group, segment, scale in part.blocks:
-            yield _Term(part, into, (k, first + group * cells, where, u, v, weight), segment, scale, rows)
+            yield _Term(
+                part, into, (k, first + group * cells, where, u, v, weight), segment, scale, rows
+            )
 
     def step(self, term: _Term) -> Step:
-        """A term as the search for chains sees it: only masks in bits that are read at one place a cell can follow each other."""
+        """A term as the search for chains sees it: only masks in bits that are read at one place a
+        cell can follow each other.
+        """
         part, (k, _, _, u, v, weight) = term.part, term.row
-        fit = part.mask is not None and k == 1 and weight < 0 and len(part.mask.segments) == 1 and self.hard[part.links.term.mask]  # type: ignore
+        fit = (
+            part.mask is not None
+            and k == 1
+            and weight < 0
+            and len(part.mask.segments) == 1
+            and self.hard[part.links.term.mask]  # type: ignore
+        )
         fit = fit and self.is_whole(u, part.u, term.rows) and self.is_whole(v, part.v, term.rows)
         return Step((part.step, term.into), part.mask, (u, v), fit)
 
@@ -308,12 +436,20 @@ class _Compiler:
             self.runs[key] = found and (self.draft.table(found[0]), found[1])
         return self.runs[key]
 
-    def blocks(self, number: int, links: Links) -> tuple[Mask | None, tuple[tuple[int, int, int, float], ...]]:
+    def blocks(
+        self, number: int, links: Links
+    ) -> tuple[Mask | None, tuple[tuple[int, int, int, float], ...]]:
         """Mask and blocks of contributions."""
         step, term = self.recursion.steps[number], links.term
         factor = links.weight if isinstance(links.weight, float | int) else 1.0
         if isinstance(step, Field):
-            return None, tuple((group, group, 0, factor * step.factor) for group in range(step.groups))
+            return None, tuple(
+                (group, group, 0, factor * step.factor) for group in range(step.groups)
+            )
         if term is None or term.mask is None:
-            return None, tuple((int(a), int(b), 0, factor * int(n)) for a, b, _, n in (term.blocks if term else ()))
-        return self.recursion.masks[term.mask], tuple((int(a), int(b), int(s), factor) for a, b, s, _ in term.blocks)
+            return None, tuple(
+                (int(a), int(b), 0, factor * int(n)) for a, b, _, n in (term.blocks if term else ())
+            )
+        return self.recursion.masks[term.mask], tuple(
+            (int(a), int(b), int(s), factor) for a, b, s, _ in term.blocks
+        )

@@ -1,4 +1,6 @@
-"""Program: a flat list of operations on slots of cells, the same for every pair of samples; ``compiler`` makes it from planes."""
+"""Program: a flat list of operations on slots of cells, the same for every pair of samples;
+``compiler`` makes it from planes.
+"""
 
 from dataclasses import dataclass, field
 
@@ -20,11 +22,13 @@ TERMS = ("k", "source", "pair", "u", "v", "weight", "out", "fresh", "chain", "st
 class Program:
     """Operations in order, terms of collapses, index tables, weights, and what all are scaled by.
 
-    LOAD fills ``cells`` cells from ``sums`` on, CLEAR puts zeros. GATHER adds up ``count`` cells of ``source`` for each, by the table
-    ``first``; BOX does so by runs of columns of ``count`` cells (see ``boxes``), ``cells`` being the number of runs. COLLAPSE adds up
-    ``count`` terms from ``first`` on, cell by cell. REDUCE adds ``cells`` contributions of the term ``first`` to the sums ``sums`` +
-    tables[out ...]. A term adds ``k`` contributions a cell, each a cell of ``source`` times an overlap, to the cells from ``out`` on, or
-    fills them if it is ``fresh``; ``mask`` counts segments of masks, -1 stands for ones.
+    LOAD fills ``cells`` cells from ``sums`` on, CLEAR puts zeros. GATHER adds up ``count`` cells of
+    ``source`` for each, by the table ``first``; BOX does so by runs of columns of ``count`` cells
+    (see ``boxes``), ``cells`` being the number of runs. COLLAPSE adds up ``count`` terms from
+    ``first`` on, cell by cell. REDUCE adds ``cells`` contributions of the term ``first`` to the
+    sums ``sums`` + tables[out ...]. A term adds ``k`` contributions a cell, each a cell of
+    ``source`` times an overlap, to the cells from ``out`` on, or fills them if it is ``fresh``;
+    ``mask`` counts segments of masks, -1 stands for ones.
     """
 
     operations: np.ndarray  # (operations, COLUMNS) int64
@@ -41,7 +45,9 @@ class Program:
     result: int  # slot of the kernel
 
     def rows(self, itemsize: int) -> int:
-        """Rows of samples to compute together: as many as share what is read of a column, while planes stay in the second cache."""
+        """Rows of samples to compute together: as many as share what is read of a column, while
+        planes stay in the second cache.
+        """
         cells = self.operations[self.operations[:, 0] == COLLAPSE, COLUMNS.index("cells")]
         typical = (cells**2).sum() / max(cells.sum(), 1)  # of the plane that a cell is in
         return ROWS if typical * ROWS * LANES * itemsize < _PLANE else ROWS // 2
@@ -77,7 +83,8 @@ class Draft:
     term_steps: list[tuple[int, int]] = field(default_factory=list)
     term_factors: list[float] = field(default_factory=list)
     masks: list[Mask] = field(default_factory=list)
-    _rows: dict[int, int] = field(default_factory=dict)  # first row of a mask's segments, by identity
+    # first row of a mask's segments, by identity
+    _rows: dict[int, int] = field(default_factory=dict)
     _segments: int = 0
     _keys: dict[tuple, int] = field(default_factory=dict)
     _tables: dict[bytes, int] = field(default_factory=dict)
@@ -85,7 +92,12 @@ class Draft:
     _seen: dict[tuple, tuple[np.ndarray, int]] = field(default_factory=dict)
     _sizes: list[int] = field(default_factory=lambda: [0, 0])
 
-    def add(self, row: tuple[int, ...], steps: tuple[int, int], factors: tuple[float, float] = (1.0, 0.0)) -> None:
+    def add(
+        self,
+        row: tuple[int, ...],
+        steps: tuple[int, int],
+        factors: tuple[float, float] = (1.0, 0.0),
+    ) -> None:
         """One more operation: its columns, its steps, factor and bias."""
         self.operations.append(row)
         self.steps.append(steps)
@@ -109,10 +121,15 @@ class Draft:
         return self._rows[id(mask)]
 
     def table(self, values: np.ndarray, rows: slice = slice(None)) -> int:
-        """Where some rows of an index table begin; the same rows of the same array are not looked at twice."""
+        """Where some rows of an index table begin; the same rows of the same array are not looked
+        at twice.
+        """
         key = (id(values), rows.start, rows.stop)
         if key not in self._seen:
-            self._seen[key] = values, _place(self._tables, self._sizes, 0, np.ascontiguousarray(values[rows], np.int32))
+            self._seen[key] = (
+                values,
+                _place(self._tables, self._sizes, 0, np.ascontiguousarray(values[rows], np.int32)),
+            )
         return self._seen[key][1]
 
     def weight(self, values: np.ndarray) -> int:

@@ -1,7 +1,8 @@
 """What does not depend on the sample: computed once while reading, a weight like any parameter.
 
-A network computes weights from parameters in evaluation mode too: weight norm, spectral norm, masks of pruning, a frozen
-batch norm, low-rank updates. The kernel takes the computed tensor for the layer's weight. Its *leaves*, the parameters that it
+A network computes weights from parameters in evaluation mode too: weight norm, spectral norm, masks
+of pruning, a frozen batch norm, low-rank updates. The kernel takes the computed tensor for the
+layer's weight. Its *leaves*, the parameters that it
 is computed from, are kept: two weights that have one in common are not independent.
 """
 
@@ -16,7 +17,16 @@ from npk.reading.plain.rewriting import depending
 from npk.reading.rules.moves import constant_behind
 
 Leaves = Mapping[str, frozenset[str]]
-_LAYERS = ("linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "batch_norm")
+_LAYERS = (
+    "linear",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "batch_norm",
+)
 _TURNS = ("t", "transpose", "permute", "numpy_T", "swapaxes")
 
 
@@ -46,7 +56,8 @@ def fold(program: fx.GraphModule, read: set[str]) -> dict[str, frozenset[str]]:
         read: takes the names of the parameters and buffers that computed tensors rest on.
 
     Returns:
-        For the name of each computed tensor, the parameters that it is computed from (its buffers, where there are none).
+        For the name of each computed tensor, the parameters that it is computed from (its buffers,
+        where there are none).
     """
     graph, changing = program.graph, depending(program.graph)
     values: dict[fx.Node, Any] = {}
@@ -56,7 +67,10 @@ def fold(program: fx.GraphModule, read: set[str]) -> dict[str, frozenset[str]]:
     for node in list(graph.nodes):
         if node in changing or node.op not in ("get_attr", "call_function"):
             continue
-        values[node], expressions[node] = _computed(program, node, values), _expression(node, expressions)
+        values[node], expressions[node] = (
+            _computed(program, node, values),
+            _expression(node, expressions),
+        )
         users = [user for user in node.users if user in changing]
         if not users or not isinstance(values[node], torch.Tensor) or not _is_computed(node, users):
             continue
@@ -69,7 +83,9 @@ def fold(program: fx.GraphModule, read: set[str]) -> dict[str, frozenset[str]]:
 
 
 def _is_computed(node: fx.Node, users: list[fx.Node]) -> bool:
-    """Whether a value is more than a parameter as it is, or its transpose where a linear layer takes it."""
+    """Whether a value is more than a parameter as it is, or its transpose where a linear layer
+    takes it.
+    """
     if turned(node) is not None and constant_behind(turned(node)):
         return not all(name_of(user) == "linear" and user.args[1] is node for user in users)
     return constant_behind(node) is None
@@ -107,13 +123,19 @@ def _leaves(program: fx.GraphModule, node: fx.Node, read: set[str]) -> frozenset
             stack += one.all_input_nodes
     held = {str(one.target): _computed(program, one, {}) for one in met if one.op == "get_attr"}
     read.update(held)
-    parameters = frozenset(name for name, tensor in held.items() if isinstance(tensor, torch.nn.Parameter))
+    parameters = frozenset(
+        name for name, tensor in held.items() if isinstance(tensor, torch.nn.Parameter)
+    )
     return parameters or frozenset(held)
 
 
 def _name(program: fx.GraphModule, node: fx.Node, user: fx.Node, taken: set[str]) -> str:
     """The name of a computed tensor: that of the module which uses it, and what it is there."""
-    role = dict(zip(user.args[1:3], ("weight", "bias"), strict=False)).get(node) if name_of(user) in _LAYERS else None  # type: ignore[arg-type]
+    role = (
+        dict(zip(user.args[1:3], ("weight", "bias"), strict=False)).get(node)
+        if name_of(user) in _LAYERS
+        else None
+    )  # type: ignore[arg-type]
     path = [part for part in (module_of(user), f"computed_{role or node.name}") if part]
     name, count = ".".join(path), 1
     while name in taken or _exists(program, name):

@@ -1,4 +1,6 @@
-"""An exported program in the operators that have rules: other names, spellings and constants are made plain, in this order."""
+"""An exported program in the operators that have rules: other names, spellings and constants are
+made plain, in this order.
+"""
 
 from torch import fx
 

@@ -1,4 +1,6 @@
-"""Products of a value with a matrix, however they are written, become linear layers: ``x @ W.T``, addmm, einsum, tensordot."""
+"""Products of a value with a matrix, however they are written, become linear layers: ``x @ W.T``,
+addmm, einsum, tensordot.
+"""
 
 import math
 import string
@@ -12,7 +14,8 @@ from npk.reading.plain.rewriting import ATEN, depending, made, replace
 
 
 def as_layers(program: fx.GraphModule) -> None:
-    """Write every product of one value with tensors that no sample changes as a linear layer; others stay as they are.
+    """Write every product of one value with tensors that no sample changes as a linear layer;
+    others stay as they are.
 
     Args:
         program: exported; it is changed.
@@ -32,13 +35,22 @@ def _finish(node: fx.Node, result: fx.Node, shift: fx.Node | None, changing: set
     last = node
     if shift is None and len(node.users) == 1:
         last = next(iter(node.users))
-        added = [a for a in last.args if a is not node and isinstance(a, fx.Node) and a not in changing]
+        added = [
+            a for a in last.args if a is not node and isinstance(a, fx.Node) and a not in changing
+        ]
         shift = added[0] if name_of(last) == "add" and not last.kwargs and added else None
     if shift is not None and name_of(result) == "linear" and _is_bias(shift, result):
-        shift = shift if shift.meta["val"].dim() == 1 else made(last, ATEN.reshape.default, shift, [-1])
+        shift = (
+            shift if shift.meta["val"].dim() == 1 else made(last, ATEN.reshape.default, shift, [-1])
+        )
         replace(last, made(last, ATEN.linear.default, *result.args[:2], shift))
     else:
-        replace(node, made(node, ATEN.add.Tensor, result, shift) if last is node and shift is not None else result)
+        replace(
+            node,
+            made(node, ATEN.add.Tensor, result, shift)
+            if last is node and shift is not None
+            else result,
+        )
 
 
 def _is_bias(shift: fx.Node, layer: fx.Node) -> bool:
@@ -46,17 +58,33 @@ def _is_bias(shift: fx.Node, layer: fx.Node) -> bool:
     return bool(sides) and sides[-1] == layer.meta["val"].shape[-1] == math.prod(sides)
 
 
-def _layer(node: fx.Node, letters: str, first: fx.Node, second: fx.Node, changing: set[fx.Node]) -> fx.Node | None:
+def _layer(
+    node: fx.Node, letters: str, first: fx.Node, second: fx.Node, changing: set[fx.Node]
+) -> fx.Node | None:
     ins, _, out = letters.partition("->")
     xs, ws = ins.split(",")
-    if (first in changing) == (second in changing) and _repeated(second) is None and _repeated(first) is None:
+    if (
+        (first in changing) == (second in changing)
+        and _repeated(second) is None
+        and _repeated(first) is None
+    ):
         return None
     x, w = first, second
     if first not in changing or _repeated(first) is not None:
         x, w, xs, ws = second, first, ws, xs
     if (held := _repeated(w)) is not None:  # one matrix for every sample, repeated over the batch
-        w, ws = (held, ws[1:]) if held.meta["val"].dim() == len(ws) - 1 else (made(node, ATEN.select.int, held, 0, 0), ws[1:])
-    if w in changing or xs[0] != out[:1] or xs[0] in ws or len(set(xs)) < len(xs) or len(set(ws)) < len(ws):
+        w, ws = (
+            (held, ws[1:])
+            if held.meta["val"].dim() == len(ws) - 1
+            else (made(node, ATEN.select.int, held, 0, 0), ws[1:])
+        )
+    if (
+        w in changing
+        or xs[0] != out[:1]
+        or xs[0] in ws
+        or len(set(xs)) < len(xs)
+        or len(set(ws)) < len(ws)
+    ):
         return None
     if len(ws) == 2 and (inner := turned(w)) is not None:
         w, ws = inner, ws[::-1]
@@ -84,29 +112,55 @@ def _plain(node: fx.Node, x: fx.Node, xs: str, w: fx.Node, ws: str, out: str) ->
 
 
 def _contraction(node: fx.Node, x: fx.Node, xs: str, w: fx.Node, ws: str, out: str) -> fx.Node:
-    """Any other contraction with a constant: a layer on one axis, one group for each value of the letters that both share."""
+    """Any other contraction with a constant: a layer on one axis, one group for each value of the
+    letters that both share.
+    """
     shared = [c for c in xs if c in ws and c in out]
     summed = [c for c in xs if c in ws and c not in out]
     kept = [c for c in xs[1:] if c not in ws and c in out]
     fresh = [c for c in ws if c not in xs and c in out]
-    sides = {**dict(zip(xs, x.meta["val"].shape, strict=True)), **dict(zip(ws, w.meta["val"].shape, strict=True))}
+    sides = {
+        **dict(zip(xs, x.meta["val"].shape, strict=True)),
+        **dict(zip(ws, w.meta["val"].shape, strict=True)),
+    }
     x, xs = _summed(node, x, xs, [c for c in xs if c not in ws and c not in out])
     w, ws = _summed(node, w, ws, [c for c in ws if c not in xs and c not in out])
     if not summed and not fresh:
         wide = [c if c in shared else "" for c in out]
-        w = made(node, ATEN.reshape.default, _ordered(node, w, ws, [c for c in wide if c]), [sides[c] if c else 1 for c in wide[1:]])
+        w = made(
+            node,
+            ATEN.reshape.default,
+            _ordered(node, w, ws, [c for c in wide if c]),
+            [sides[c] if c else 1 for c in wide[1:]],
+        )
         return made(node, ATEN.mul.Tensor, _ordered(node, x, xs, list(out)), w)
     size = lambda letters: math.prod(int(sides[c]) for c in letters)  # noqa: E731
     x = _ordered(node, x, xs, [xs[0], *shared, *summed, *kept])
     count = len(shared) + len(summed)
-    x = made(node, ATEN.flatten.using_ints, x, 1, count) if count else made(node, ATEN.unsqueeze.default, x, 1)
-    x = made(node, ATEN.flatten.using_ints, x, 2, -1) if kept else made(node, ATEN.unsqueeze.default, x, 2)
+    x = (
+        made(node, ATEN.flatten.using_ints, x, 1, count)
+        if count
+        else made(node, ATEN.unsqueeze.default, x, 1)
+    )
+    x = (
+        made(node, ATEN.flatten.using_ints, x, 2, -1)
+        if kept
+        else made(node, ATEN.unsqueeze.default, x, 2)
+    )
     w = _ordered(node, w, ws, [*shared, *fresh, *summed])
     w = made(node, ATEN.reshape.default, w, [size(shared) * size(fresh), size(summed), 1])
     y = made(node, ATEN.conv1d.default, x, w, None, [1], [0], [1], size(shared))
-    y = made(node, ATEN.unflatten.int, y, 2, [sides[c] for c in kept]) if kept else made(node, ATEN.squeeze.dim, y, 2)
+    y = (
+        made(node, ATEN.unflatten.int, y, 2, [sides[c] for c in kept])
+        if kept
+        else made(node, ATEN.squeeze.dim, y, 2)
+    )
     wide = [*shared, *fresh]
-    y = made(node, ATEN.unflatten.int, y, 1, [sides[c] for c in wide]) if wide else made(node, ATEN.squeeze.dim, y, 1)
+    y = (
+        made(node, ATEN.unflatten.int, y, 1, [sides[c] for c in wide])
+        if wide
+        else made(node, ATEN.squeeze.dim, y, 1)
+    )
     return _ordered(node, y, "".join([xs[0], *wide, *kept]), list(out))
 
 
@@ -114,12 +168,16 @@ def _summed(node: fx.Node, value: fx.Node, letters: str, gone: list[str]) -> tup
     if not gone:
         return value, letters
     axes = [letters.index(c) for c in gone]
-    return made(node, ATEN.sum.dim_IntList, value, axes), "".join(c for c in letters if c not in gone)
+    return made(node, ATEN.sum.dim_IntList, value, axes), "".join(
+        c for c in letters if c not in gone
+    )
 
 
 def _ordered(node: fx.Node, value: fx.Node, letters: str, order: list[str]) -> fx.Node:
     axes = [letters.index(c) for c in order]
-    return value if axes == list(range(len(axes))) else made(node, ATEN.permute.default, value, axes)
+    return (
+        value if axes == list(range(len(axes))) else made(node, ATEN.permute.default, value, axes)
+    )
 
 
 # ------------------------------------------------------------------------------------------------ spellings, in letters of an einsum
@@ -132,7 +190,9 @@ def _rank(node: object) -> int:
 
 
 def _of_matrices(first: fx.Node, second: fx.Node, shift: fx.Node | None = None) -> Spelled:
-    """The rules of matmul: a product over the last axis of the first and the last but one of the second."""
+    """The rules of matmul: a product over the last axis of the first and the last but one of the
+    second.
+    """
     a, b = _rank(first), _rank(second)
     if not a or not b:
         return None
@@ -140,7 +200,11 @@ def _of_matrices(first: fx.Node, second: fx.Node, shift: fx.Node | None = None) 
     left, right = batch[len(batch) - max(a - 2, 0) :], batch[len(batch) - max(b - 2, 0) :]
     rows, columns = ("y" if a > 1 else ""), ("z" if b > 1 else "")
     wide = left if len(left) >= len(right) else right
-    if any(int(s) == 1 for s in (*first.meta["val"].shape[1:-2], *second.meta["val"].shape[1:-2])) and left and right:
+    if (
+        any(int(s) == 1 for s in (*first.meta["val"].shape[1:-2], *second.meta["val"].shape[1:-2]))
+        and left
+        and right
+    ):
         return None  # broadcasts over an axis
     return f"{left}{rows}x,{right}x{columns}->{wide}{rows}{columns}", first, second, shift
 
@@ -159,13 +223,19 @@ def _added(node: fx.Node) -> Spelled:
 
 def _inner(node: fx.Node) -> Spelled:
     first, second = node.args[:2]
-    a, b = string.ascii_lowercase[: _rank(first) - 1], string.ascii_lowercase[13 : 12 + _rank(second)]
+    a, b = (
+        string.ascii_lowercase[: _rank(first) - 1],
+        string.ascii_lowercase[13 : 12 + _rank(second)],
+    )
     return f"{a}x,{b}x->{a}{b}", first, second, None  # type: ignore[return-value]
 
 
 def _tensordot(node: fx.Node) -> Spelled:
     first, second, ours, theirs = node.args[:4]
-    a, b = list(string.ascii_lowercase[: _rank(first)]), list(string.ascii_lowercase[13 : 13 + _rank(second)])
+    a, b = (
+        list(string.ascii_lowercase[: _rank(first)]),
+        list(string.ascii_lowercase[13 : 13 + _rank(second)]),
+    )
     for i, j in zip(ours, theirs, strict=True):  # type: ignore[arg-type]
         b[j] = a[i]
     kept = [c for c in a if c not in b] + [c for c in b if c not in a]

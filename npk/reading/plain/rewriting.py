@@ -1,4 +1,6 @@
-"""Changes to an exported program before it is read: what the spellings have in common, and in which order they are made plain."""
+"""Changes to an exported program before it is read: what the spellings have in common, and in which
+order they are made plain.
+"""
 
 from typing import Any
 
@@ -10,9 +12,29 @@ from npk.reading.exported import arguments, name_of
 ATEN = torch.ops.aten
 # torch's second names of operators
 ALIASES = {
-    **{"multiply": "mul", "subtract": "sub", "divide": "div", "true_divide": "div", "negative": "neg", "absolute": "abs"},
-    **{"clip": "clamp", "greater": "gt", "greater_equal": "ge", "less": "lt", "less_equal": "le", "not_equal": "ne"},
-    **{"concatenate": "cat", "moveaxis": "movedim", "swapdims": "transpose", "fmax": "maximum", "fmin": "minimum"},
+    **{
+        "multiply": "mul",
+        "subtract": "sub",
+        "divide": "div",
+        "true_divide": "div",
+        "negative": "neg",
+        "absolute": "abs",
+    },
+    **{
+        "clip": "clamp",
+        "greater": "gt",
+        "greater_equal": "ge",
+        "less": "lt",
+        "less_equal": "le",
+        "not_equal": "ne",
+    },
+    **{
+        "concatenate": "cat",
+        "moveaxis": "movedim",
+        "swapdims": "transpose",
+        "fmax": "maximum",
+        "fmin": "minimum",
+    },
 }
 
 
@@ -30,7 +52,9 @@ def made(before: fx.Node, operator: Any, *args: Any, **kwargs: Any) -> fx.Node:
     """A new call, put before a node and known by its module and source line."""
     with before.graph.inserting_before(before):
         node = before.graph.call_function(operator, args, kwargs)
-    node.meta = {key: before.meta[key] for key in ("stack_trace", "nn_module_stack") if key in before.meta}
+    node.meta = {
+        key: before.meta[key] for key in ("stack_trace", "nn_module_stack") if key in before.meta
+    }
     refresh(node)
     return node
 
@@ -49,26 +73,53 @@ def replace(node: fx.Node, other: fx.Node) -> None:
 
 
 def in_evaluation(program: fx.GraphModule) -> None:
-    """Put the operator in the place of each that is another one in evaluation mode: RReLU, instance norm with running statistics; amin."""
+    """Put the operator in the place of each that is another one in evaluation mode: RReLU, instance
+    norm with running statistics; amin.
+    """
     for node in list(program.graph.nodes):
         match name_of(node):
             case "rrelu":
-                lower, upper, training = arguments(node, ("lower", 1 / 8), ("upper", 1 / 3), ("training", False))
+                lower, upper, training = arguments(
+                    node, ("lower", 1 / 8), ("upper", 1 / 3), ("training", False)
+                )
                 if not training:
-                    replace(node, made(node, ATEN.leaky_relu.default, node.args[0], (lower + upper) / 2))
+                    replace(
+                        node, made(node, ATEN.leaky_relu.default, node.args[0], (lower + upper) / 2)
+                    )
             case "instance_norm":
                 value, weight, bias, mean, variance, by_sample, *rest = node.args
                 if not by_sample and mean is not None and variance is not None:
-                    replace(node, made(node, ATEN.batch_norm.default, value, weight, bias, mean, variance, False, *rest))
+                    replace(
+                        node,
+                        made(
+                            node,
+                            ATEN.batch_norm.default,
+                            value,
+                            weight,
+                            bias,
+                            mean,
+                            variance,
+                            False,
+                            *rest,
+                        ),
+                    )
             case "amin":
-                turned = made(node, ATEN.amax.default, made(node, ATEN.neg.default, node.args[0]), *node.args[1:], **node.kwargs)
+                turned = made(
+                    node,
+                    ATEN.amax.default,
+                    made(node, ATEN.neg.default, node.args[0]),
+                    *node.args[1:],
+                    **node.kwargs,
+                )
                 replace(node, made(node, ATEN.neg.default, turned))
 
 
 def in_plain_names(program: fx.GraphModule) -> None:
     """Put torch's first names in the place of its second ones: clip is clamp."""
     for node in program.graph.nodes:
-        plain = ALIASES.get(name_of(node)) if getattr(node.target, "namespace", "") == "aten" else None
+        plain = (
+            ALIASES.get(name_of(node)) if getattr(node.target, "namespace", "") == "aten" else None
+        )
         packet = getattr(ATEN, plain) if plain else None
         overload = getattr(node.target, "_overloadname", "default")
         if packet is not None and overload in packet.overloads():

@@ -1,8 +1,9 @@
 """What a traced value is as a function of another one: a line on each side of 0.
 
-ReLU has many spellings: ``where(q > 0, q, 0)``, ``q * (q > 0)``, ``max(q, 0)``, ``(q + |q|) / 2``. All of them are a line through 0
-where q > 0 and another one where q < 0, so they are understood by what they compute. Which side q = 0 is on does not matter: both
-lines meet there.
+ReLU has many spellings: ``where(q > 0, q, 0)``, ``q * (q > 0)``, ``max(q, 0)``, ``(q + |q|) / 2``.
+    All of them are a line through 0
+where q > 0 and another one where q < 0, so they are understood by what they compute. Which side q =
+0 is on does not matter: both lines meet there.
 """
 
 import math
@@ -22,7 +23,9 @@ _SIDES = (1.0, 0.0, -1.0)  # q > 0, q = 0, q < 0
 
 @dataclass(frozen=True)
 class Sided:
-    """Lines where q > 0, q = 0 and q < 0; ``weighted``: a tensor of the network enters their slopes."""
+    """Lines where q > 0, q = 0 and q < 0; ``weighted``: a tensor of the network enters their
+    slopes.
+    """
 
     lines: tuple[Line, Line, Line]
     weighted: bool = False
@@ -30,20 +33,31 @@ class Sided:
     @property
     def number(self) -> float | None:
         """The number that it is, if it is one everywhere."""
-        return self.lines[0][1] if len({level for _, level in self.lines}) == 1 and not any(s for s, _ in self.lines) else None
+        return (
+            self.lines[0][1]
+            if len({level for _, level in self.lines}) == 1 and not any(s for s, _ in self.lines)
+            else None
+        )
 
     @property
     def slopes(self) -> tuple[float, float] | None:
         """Slopes above and below 0, if both lines go through 0."""
-        return None if any(level for _, level in self.lines) else (self.lines[0][0], self.lines[2][0])
+        return (
+            None if any(level for _, level in self.lines) else (self.lines[0][0], self.lines[2][0])
+        )
 
     @property
     def switch(self) -> tuple[float, float, float] | None:
         """The levels above, at and below 0, if there are no slopes."""
-        return None if any(slope for slope, _ in self.lines) else tuple(level for _, level in self.lines)  # type: ignore[return-value]
+        return (
+            None
+            if any(slope for slope, _ in self.lines)
+            else tuple(level for _, level in self.lines)
+        )  # type: ignore[return-value]
 
 
-Forms = dict[fx.Node | None, Sided]  # by the value that it is a function of; None: of nothing, it is a number
+# by the value that it is a function of; None: of nothing, it is a number
+Forms = dict[fx.Node | None, Sided]
 IDENTITY = Sided(((1.0, 0.0), (0.0, 0.0), (1.0, 0.0)))
 
 
@@ -156,11 +170,19 @@ def operands(node: fx.Node) -> tuple[str, list[Any]] | None:
         case "div":
             return None if node.kwargs.get("rounding_mode") else (name, args[:2])
         case "max" | "min":
-            return ({"max": "maximum", "min": "minimum"}[name], args) if len(args) == 2 and isinstance(args[1], fx.Node) else None
+            return (
+                ({"max": "maximum", "min": "minimum"}[name], args)
+                if len(args) == 2 and isinstance(args[1], fx.Node)
+                else None
+            )
         case "clamp" | "clamp_min":
             low, high = arguments(node, ("min", None), ("max", None))
             return (
-                None if (low is None) == (high is None) else ("maximum", [args[0], low]) if high is None else ("minimum", [args[0], high])
+                None
+                if (low is None) == (high is None)
+                else ("maximum", [args[0], low])
+                if high is None
+                else ("minimum", [args[0], high])
             )
         case "masked_fill":
             return "where", [args[1], args[2], args[0]]
@@ -175,12 +197,13 @@ def operands(node: fx.Node) -> tuple[str, list[Any]] | None:
 
 def _filled(node: fx.Node) -> tuple[str, list[Any]] | None:
     """``q[condition] = value`` is a choice, if the condition is one of every element."""
-    indices: Any = node.args[1]
-    if len(indices) != 1 or not isinstance(indices[0], fx.Node) or (len(node.args) > 3 and node.args[3]):
+    arguments: Any = node.args
+    q, indices, value, *added = arguments
+    if len(indices) != 1 or not isinstance(indices[0], fx.Node) or any(added):
         return None
-    condition, value = indices[0], list(node.args)[2]
+    condition = indices[0]
     same = condition.meta["val"].dtype == torch.bool and _shape(condition) == _shape(node)
-    return ("where", [condition, value, node.args[0]]) if same and value.meta["val"].numel() == 1 else None  # type: ignore[union-attr]
+    return ("where", [condition, value, q]) if same and value.meta["val"].numel() == 1 else None
 
 
 def _shape(node: fx.Node) -> tuple[str, ...]:
@@ -212,8 +235,14 @@ def forms_of(node: fx.Node, known: dict[fx.Node, Forms]) -> Forms:
         rule, args = "where", [None, args[0], arguments(node, ("threshold", 0), ("value", 0))[1]]
     inputs = [_forms(a, known) for a in args]
     if rule == "where" and args[0] is None:
-        inputs[0] = {base: one for base, form in inputs[1].items() if (one := _apply("gt", [form, constant(0)]))}
-    if rule == "mul" and any(form.number == 0 and not form.weighted for one in inputs for form in one.values()):
+        inputs[0] = {
+            base: one
+            for base, form in inputs[1].items()
+            if (one := _apply("gt", [form, constant(0)]))
+        }
+    if rule == "mul" and any(
+        form.number == 0 and not form.weighted for one in inputs for form in one.values()
+    ):
         return {None: constant(0)}
     derived = _combined(rule, inputs, node)
     return derived if None in derived else {**own, **derived}
@@ -229,7 +258,9 @@ def _keeps_numbers(node: fx.Node) -> bool:
     """Whether a cast keeps every number: to a floating-point type, or from a truth value."""
     value: Any = node.args[0]
     kept = value.meta["val"].dtype
-    return node.meta["val"].is_floating_point() or not (kept.is_floating_point or node.meta["val"].dtype == torch.bool != kept)
+    return node.meta["val"].is_floating_point() or not (
+        kept.is_floating_point or node.meta["val"].dtype == torch.bool != kept
+    )
 
 
 def _combined(rule: str, inputs: list[Forms], node: fx.Node) -> Forms:
@@ -238,7 +269,11 @@ def _combined(rule: str, inputs: list[Forms], node: fx.Node) -> Forms:
     for base in sorted(bases, key=lambda b: b.name) or [None]:
         chosen = [one.get(base, one.get(None)) for one in inputs]
         same_shape = base is None or _shape(base) == _shape(node)
-        if all(form is not None for form in chosen) and same_shape and (form := _apply(rule, chosen)):  # type: ignore[arg-type]
+        if (
+            all(form is not None for form in chosen)
+            and same_shape
+            and (form := _apply(rule, chosen))  # type: ignore[arg-type]
+        ):
             if form.number is not None and not form.weighted:
                 return {None: form}
             found[base] = form
@@ -246,7 +281,9 @@ def _combined(rule: str, inputs: list[Forms], node: fx.Node) -> Forms:
 
 
 def _apply(rule: str, forms: list[Sided]) -> Sided | None:
-    lines = [_RULES[rule](*(form.lines[i] for form in forms), side) for i, side in enumerate(_SIDES)]
+    lines = [
+        _RULES[rule](*(form.lines[i] for form in forms), side) for i, side in enumerate(_SIDES)
+    ]
     if any(line is None or not all(map(math.isfinite, line)) for line in lines):
         return None
     middle = (0.0, lines[1][1])  # type: ignore[index]

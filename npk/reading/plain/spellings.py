@@ -1,4 +1,6 @@
-"""Every spelling of a gate becomes the operator that has a rule: relu, leaky_relu, abs, hardtanh, or a value times ``q > 0``."""
+"""Every spelling of a gate becomes the operator that has a rule: relu, leaky_relu, abs, hardtanh,
+or a value times ``q > 0``.
+"""
 
 import math
 from typing import Any
@@ -56,13 +58,19 @@ def _new_nodes(last: fx.Node | None, known: dict[fx.Node, Forms]) -> list[fx.Nod
 
 
 def _mark(node: fx.Node, forms: Forms) -> None:
-    number = forms[None].number if None in forms and not forms[None].weighted and name_of(node) not in _PLAIN else None
+    number = (
+        forms[None].number
+        if None in forms and not forms[None].weighted and name_of(node) not in _PLAIN
+        else None
+    )
     if number is not None and isinstance(node.meta.get("val"), torch.Tensor):
         node.meta[NUMBER] = number
 
 
 def _held(program: fx.GraphModule, node: fx.Node, leaves: Leaves, own: set[str]) -> Forms:
-    """A tensor that the program holds, if it is one number; ``own``: parameters and buffers of the network."""
+    """A tensor that the program holds, if it is one number; ``own``: parameters and buffers of the
+    network.
+    """
     name = str(node.target)
     tensor: Any = tensor_of(program, name)
     if not isinstance(tensor, torch.Tensor) or not tensor.numel() or tensor.is_complex():
@@ -105,9 +113,17 @@ def _rewritten(node: fx.Node, known: dict[fx.Node, Forms], samples: set[fx.Node]
         return other
     bases = [base for base in forms if base is not None and base is not node]
     for base in sorted(bases, key=_place, reverse=True):
-        if (slopes := forms[base].slopes) and any(slopes) and _is_spelling(rule, slopes, [_form(a, base, known) for a in args]):
+        if (
+            (slopes := forms[base].slopes)
+            and any(slopes)
+            and _is_spelling(rule, slopes, [_form(a, base, known) for a in args])
+        ):
             return _gate(node, base, *slopes)
-    return _chosen(node, rule, args, known) or _clamped(node, rule, args, known) or _switched(node, rule, args, known)
+    return (
+        _chosen(node, rule, args, known)
+        or _clamped(node, rule, args, known)
+        or _switched(node, rule, args, known)
+    )
 
 
 def _place(node: fx.Node) -> Any:
@@ -115,8 +131,12 @@ def _place(node: fx.Node) -> Any:
     return node._sort_key
 
 
-def _with_number(node: fx.Node, rule: str, args: list[Any], known: dict[fx.Node, Forms]) -> fx.Node | None:
-    """A sum with zeros, or a product with a number, that are written as tensors of the value's shape."""
+def _with_number(
+    node: fx.Node, rule: str, args: list[Any], known: dict[fx.Node, Forms]
+) -> fx.Node | None:
+    """A sum with zeros, or a product with a number, that are written as tensors of the value's
+    shape.
+    """
     numbers = [_number(a, known) for a in args]
     if (numbers[0] is None) == (numbers[1] is None):
         return None
@@ -135,7 +155,9 @@ def _form(argument: object, base: fx.Node, known: dict[fx.Node, Forms]) -> Sided
 
 
 def _is_spelling(rule: str, slopes: tuple[float, float], parts: list[Sided]) -> bool:
-    """Whether a line on each side is a gate: the slope of a choice may be a weight; a sum must leave one side out, or its parts must."""
+    """Whether a line on each side is a gate: the slope of a choice may be a weight; a sum must
+    leave one side out, or its parts must.
+    """
     if rule in _CHOICES:
         return slopes[0] != slopes[1] or not any(part.weighted for part in parts)
     if any(part.weighted for part in parts):
@@ -157,7 +179,11 @@ def _gate(node: fx.Node, base: fx.Node, above: float, below: float) -> fx.Node:
     if slope == -1:
         gated = made(node, ATEN.abs.default, base)
     else:
-        gated = made(node, ATEN.leaky_relu.default, base, slope) if slope else made(node, ATEN.relu.default, base)
+        gated = (
+            made(node, ATEN.leaky_relu.default, base, slope)
+            if slope
+            else made(node, ATEN.relu.default, base)
+        )
     return gated if above == 1 else made(node, ATEN.mul.Tensor, gated, above)
 
 
@@ -173,18 +199,30 @@ def _bounds(node: fx.Node, known: dict[fx.Node, Forms]) -> fx.Node | None:
     """A clamp whose bounds are tensors of one number."""
     if name_of(node).removesuffix("_") not in ("clamp", "clamp_min", "clamp_max"):
         return None
-    names = {"clamp_min": ("min",), "clamp_max": ("max",)}.get(name_of(node).removesuffix("_"), ("min", "max"))
+    names = {"clamp_min": ("min",), "clamp_max": ("max",)}.get(
+        name_of(node).removesuffix("_"), ("min", "max")
+    )
     given = dict(zip(names, arguments(node, *((name, None) for name in names)), strict=True))
     if not any(isinstance(bound, fx.Node) for bound in given.values()):
-        return made(node, ATEN.clamp.default, node.args[0], None, given["max"]) if names == ("max",) else None
-    bounds = {name: None if bound is None else _number(bound, known) for name, bound in given.items()}
+        return (
+            made(node, ATEN.clamp.default, node.args[0], None, given["max"])
+            if names == ("max",)
+            else None
+        )
+    bounds = {
+        name: None if bound is None else _number(bound, known) for name, bound in given.items()
+    }
     if any(bounds[name] is None for name, bound in given.items() if bound is not None):
         return None
     return made(node, ATEN.clamp.default, node.args[0], bounds.get("min"), bounds.get("max"))
 
 
-def _clamped(node: fx.Node, rule: str, args: list[Any], known: dict[fx.Node, Forms]) -> fx.Node | None:
-    """The larger or smaller of a value and a number, or a value that is filled with the number which it passes."""
+def _clamped(
+    node: fx.Node, rule: str, args: list[Any], known: dict[fx.Node, Forms]
+) -> fx.Node | None:
+    """The larger or smaller of a value and a number, or a value that is filled with the number
+    which it passes.
+    """
     if rule == "where":
         return _filled(node, args, known)
     if rule == "threshold":
@@ -214,7 +252,12 @@ def _filled(node: fx.Node, args: list[Any], known: dict[fx.Node, Forms]) -> fx.N
 
 def _source(value: object) -> object:
     """A value before it was copied."""
-    while isinstance(value, fx.Node) and name_of(value) in ("clone", "detach", "alias", "contiguous"):
+    while isinstance(value, fx.Node) and name_of(value) in (
+        "clone",
+        "detach",
+        "alias",
+        "contiguous",
+    ):
         value = value.args[0]
     return value
 
@@ -224,7 +267,11 @@ def _same(one: object, other: object) -> bool:
     one, other = _source(one), _source(other)
     if not isinstance(one, fx.Node) or not isinstance(other, fx.Node) or one is other:
         return one is other or (not isinstance(one, fx.Node) and one == other)
-    alike = one.op == other.op == "call_function" and one.target == other.target and one.kwargs == other.kwargs
+    alike = (
+        one.op == other.op == "call_function"
+        and one.target == other.target
+        and one.kwargs == other.kwargs
+    )
     return alike and len(one.args) == len(other.args) and all(map(_same, one.args, other.args))
 
 
@@ -232,10 +279,16 @@ def _between(node: fx.Node, value: fx.Node, low: float, high: float) -> fx.Node 
     """A clamp, or one with that of its value: clamps in a row are a clamp."""
     name = name_of(value)
     if name in ("relu", "hardtanh", "clamp"):
-        names = (("min_val", -1.0), ("max_val", 1.0)) if name == "hardtanh" else (("min", None), ("max", None))
+        names = (
+            (("min_val", -1.0), ("max_val", 1.0))
+            if name == "hardtanh"
+            else (("min", None), ("max", None))
+        )
         first, last = (0.0, None) if name == "relu" else arguments(value, *names)
         ends = -math.inf if first is None else first, math.inf if last is None else last
-        if all(isinstance(end, int | float) for end in ends) and max(ends[0], low) < min(ends[1], high):
+        if all(isinstance(end, int | float) for end in ends) and max(ends[0], low) < min(
+            ends[1], high
+        ):
             low, high, value = max(ends[0], low), min(ends[1], high), value.args[0]  # type: ignore[assignment]
     limits = [bound if math.isfinite(bound) else None for bound in (low, high)]
     if limits == [0.0, None]:
@@ -246,7 +299,9 @@ def _between(node: fx.Node, value: fx.Node, low: float, high: float) -> fx.Node 
 # ------------------------------------------------------------------------------------------------ other values by the sign of one
 
 
-def _chosen(node: fx.Node, rule: str, args: list[Any], known: dict[fx.Node, Forms]) -> fx.Node | None:
+def _chosen(
+    node: fx.Node, rule: str, args: list[Any], known: dict[fx.Node, Forms]
+) -> fx.Node | None:
     """``where(q > 0, q, a * q)`` with a slope a channel, in a tensor of the network, is a PReLU."""
     if rule != "where" or not isinstance(args[2], fx.Node) or name_of(args[2]) != "mul":
         return None
@@ -254,23 +309,38 @@ def _chosen(node: fx.Node, rule: str, args: list[Any], known: dict[fx.Node, Form
     slope = next((a for a in product.args if constant_behind(a)), None)
     other = next((a for a in product.args if a is not slope), None)
     switch = (known.get(condition, {}).get(_source(value)) or constant(0)).switch  # type: ignore[arg-type]
-    if slope is None or not _same(other, value) or switch is None or (switch[0], switch[2]) != (1.0, 0.0):
+    if (
+        slope is None
+        or not _same(other, value)
+        or switch is None
+        or (switch[0], switch[2]) != (1.0, 0.0)
+    ):
         return None
     sides = tuple(slope.meta["val"].shape)
     wide = (1,) * (value.meta["val"].dim() - len(sides)) + sides
-    if len(wide) < 2 or any(side != 1 for axis, side in enumerate(wide) if axis != 1) or wide[1] != value.meta["val"].shape[1]:
+    if (
+        len(wide) < 2
+        or any(side != 1 for axis, side in enumerate(wide) if axis != 1)
+        or wide[1] != value.meta["val"].shape[1]
+    ):
         return None
     return made(node, ATEN.prelu.default, value, made(node, ATEN.reshape.default, slope, [-1]))
 
 
-def _switched(node: fx.Node, rule: str, args: list[Any], known: dict[fx.Node, Forms]) -> fx.Node | None:
+def _switched(
+    node: fx.Node, rule: str, args: list[Any], known: dict[fx.Node, Forms]
+) -> fx.Node | None:
     """A value times a switch by the sign of another: an external gate."""
     if rule == "where":
         return _gated_choice(node, args, known)
     if rule != "mul":
         return None
     for gate, value in (args, args[::-1]):
-        if isinstance(gate, fx.Node) and isinstance(value, fx.Node) and (switch := _switch(gate, known)):
+        if (
+            isinstance(gate, fx.Node)
+            and isinstance(value, fx.Node)
+            and (switch := _switch(gate, known))
+        ):
             base, on, _, off = switch
             opened = _opened(node, base, on, switch[2], off)
             if opened is not None and not (name_of(gate) == "gt" and on == 1):
@@ -294,10 +364,19 @@ def _gated_choice(node: fx.Node, args: list[Any], known: dict[fx.Node, Forms]) -
     return made(node, ATEN.mul.Tensor, kept, opened)
 
 
-def _switch(gate: fx.Node, known: dict[fx.Node, Forms]) -> tuple[fx.Node, float, float, float] | None:
-    """The value by whose sign a node switches between two numbers, and its levels above, at and below 0."""
+def _switch(
+    gate: fx.Node, known: dict[fx.Node, Forms]
+) -> tuple[fx.Node, float, float, float] | None:
+    """The value by whose sign a node switches between two numbers, and its levels above, at and
+    below 0.
+    """
     for base, form in known.get(gate, {}).items():
-        if base is not None and base is not gate and (levels := form.switch) and levels[0] != levels[2]:
+        if (
+            base is not None
+            and base is not gate
+            and (levels := form.switch)
+            and levels[0] != levels[2]
+        ):
             return base, *levels
     return None
 

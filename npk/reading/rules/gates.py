@@ -21,7 +21,8 @@ _SELF_GATES = {"silu": "sigmoid", "hardswish": "hardsigmoid", "gelu": "normal"}
 
 
 def is_gate(node: object, *, clamps: bool = False) -> bool:
-    """Whether an argument comes out of a gate operator, possibly moved, repeated, or times and plus numbers.
+    """Whether an argument comes out of a gate operator, possibly moved, repeated, or times and plus
+    numbers.
 
     ``clamps``: whether a clamp from 0 to some bound is taken for one too.
     """
@@ -33,15 +34,21 @@ def is_gate(node: object, *, clamps: bool = False) -> bool:
     if clamps and name in CLAMPS:
         low, high = _bounds(node)
         return low == 0 and high < math.inf
-    return (_is_scaled(node) or name in (*SAME, *CASTS, *ORDERED, *MOVES)) and is_gate(node.args[0], clamps=clamps)
+    return (_is_scaled(node) or name in (*SAME, *CASTS, *ORDERED, *MOVES)) and is_gate(
+        node.args[0], clamps=clamps
+    )
 
 
 def _is_scaled(node: fx.Node) -> bool:
-    return name_of(node) in ("div", "mul", "add", "sub", "rsub") and isinstance(node.args[1], int | float)
+    return name_of(node) in ("div", "mul", "add", "sub", "rsub") and isinstance(
+        node.args[1], int | float
+    )
 
 
 def factor_of(node: fx.Node) -> fx.Node | None:
-    """The argument of a product of two computed tensors that is the gate; a clamp counts where nothing else does."""
+    """The argument of a product of two computed tensors that is the gate; a clamp counts where
+    nothing else does.
+    """
     computed = [a for a in node.args[:2] if isinstance(a, fx.Node) and not constant_behind(a)]
     for clamps in (False, True):
         gates = [a for a in computed if is_gate(a, clamps=clamps)]
@@ -76,17 +83,27 @@ def prelu(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
     return _gated(reader, node, reader.settle(node, inputs[0]), tuple(slopes))
 
 
-def _gated(reader: "Reader", node: fx.Node, layout: Layout, slope: float | tuple[float, ...]) -> Layout:
+def _gated(
+    reader: "Reader", node: fx.Node, layout: Layout, slope: float | tuple[float, ...]
+) -> Layout:
     (whole,) = reader.settle_any(node, layout)
-    gate = reader.record(node, reader.argument(node), "positive", whole.node.shape, whole.elements())
+    gate = reader.record(
+        node, reader.argument(node), "positive", whole.node.shape, whole.elements()
+    )
     return reader.unitwise(node, whole, Gate(gate, slope))
 
 
 def clamp(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
-    """Hardtanh, ReLU6 and clamp: the gate is on between the bounds; beyond them a constant starts paths of its own."""
+    """Hardtanh, ReLU6 and clamp: the gate is on between the bounds; beyond them a constant starts
+    paths of its own.
+    """
     low, high = _bounds(node)
     if not low < high:
-        reader.refuse(node, "its bounds are computed, or leave nothing between them", "Give two numbers, the smaller one first")
+        reader.refuse(
+            node,
+            "its bounds are computed, or leave nothing between them",
+            "Give two numbers, the smaller one first",
+        )
     if (low, high) == (0, math.inf):
         return _gated(reader, node, inputs[0], 0.0)
     (whole,) = reader.settle_any(node, inputs[0])
@@ -95,7 +112,9 @@ def clamp(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
     levels = []
     for rule, level in (("below", low), ("above", high)):
         if level and math.isfinite(level):
-            name = reader.record(node, seen, rule, shape, units, bounds=(low, high), name=f"{gate}:{rule}")
+            name = reader.record(
+                node, seen, rule, shape, units, bounds=(low, high), name=f"{gate}:{rule}"
+            )
             levels.append((name, level))
     return reader.unitwise(node, whole, Gate(gate, 0.0, tuple(levels)))
 
@@ -114,10 +133,16 @@ def _bounds(node: fx.Node) -> tuple[float, float]:
 def self_gate(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
     """SiLU, hardswish, GELU: the value times a soft gate of itself."""
     if name_of(node) == "gelu" and arguments(node, ("approximate", "none"))[0] != "none":
-        reader.refuse(node, "a GELU by its tanh formula is not a value times a gate known here", 'Use approximate="none"')
+        reader.refuse(
+            node,
+            "a GELU by its tanh formula is not a value times a gate known here",
+            'Use approximate="none"',
+        )
     (whole,) = reader.settle_any(node, inputs[0])
     seen, units = reader.argument(node), whole.elements()
-    gate = reader.record(node, seen, _SELF_GATES[name_of(node)], whole.node.shape, units, hard=(seen.name, units))
+    gate = reader.record(
+        node, seen, _SELF_GATES[name_of(node)], whole.node.shape, units, hard=(seen.name, units)
+    )
     return reader.unitwise(node, whole, Gate(gate))
 
 
@@ -135,13 +160,23 @@ def gated_half(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
 
 
 def external_gate(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
-    """A value times a gate that another part of the network makes: DGN, DLGN, squeeze-and-excitation."""
+    """A value times a gate that another part of the network makes: DGN, DLGN,
+    squeeze-and-excitation.
+    """
     factor = factor_of(node)
     if factor is None or len(inputs) != 1:
         what = "it multiplies two values of which neither (or both) comes out of a gate operator"
-        reader.refuse(node, what, "Make the gate with npk::gate, a sigmoid, a hard sigmoid or a comparison with 0")
-    if factor.meta["val"].dim() != node.meta["val"].dim() or isinstance(factor.meta["val"].shape[0], int):
-        reader.refuse(node, "its gates do not depend on the sample", "Compute them from the network's input")
+        reader.refuse(
+            node,
+            what,
+            "Make the gate with npk::gate, a sigmoid, a hard sigmoid or a comparison with 0",
+        )
+    if factor.meta["val"].dim() != node.meta["val"].dim() or isinstance(
+        factor.meta["val"].shape[0], int
+    ):
+        reader.refuse(
+            node, "its gates do not depend on the sample", "Compute them from the network's input"
+        )
     (whole,) = reader.settle_any(node, inputs[0].broadcast(shape_of(node)))
     shape, chain = whole.node.shape, _chain(factor)
     seen = chain[-1]
@@ -152,14 +187,28 @@ def external_gate(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layo
         reader.refuse(node, f"it compares with {seen.args[1]}", "Compare with 0")
     if name_of(seen) == "gt" or (name_of(seen) == "gate" and seen.args[1]):
         if not is_plain or elements.min() < 0:
-            reader.refuse(node, "it changes hard gates by a number, or pads them", "Change the value instead")
-        return reader.unitwise(node, whole, Gate(reader.record(node, preactivation, "positive", shape, origin)))
+            reader.refuse(
+                node, "it changes hard gates by a number, or pads them", "Change the value instead"
+            )
+        return reader.unitwise(
+            node, whole, Gate(reader.record(node, preactivation, "positive", shape, origin))
+        )
     if any(not link.meta["val"].is_floating_point() for link in chain):
-        reader.refuse(node, "it rounds soft gates to whole numbers", "Compare the pre-activation with 0 for hard gates")
+        reader.refuse(
+            node,
+            "it rounds soft gates to whole numbers",
+            "Compare the pre-activation with 0 for hard gates",
+        )
     own = np.arange(math.prod(shape_of(factor))).reshape(shape_of(factor))
     units = _reordered(whole, np.broadcast_to(own, whole.shape), own.size)
-    hard = (preactivation.name, origin) if is_plain and elements.min() >= 0 and name_of(seen) not in CLAMPS else None
-    return reader.unitwise(node, whole, Gate(reader.record(node, factor, "value", shape, units, hard=hard)))
+    hard = (
+        (preactivation.name, origin)
+        if is_plain and elements.min() >= 0 and name_of(seen) not in CLAMPS
+        else None
+    )
+    return reader.unitwise(
+        node, whole, Gate(reader.record(node, factor, "value", shape, units, hard=hard))
+    )
 
 
 def _chain(factor: fx.Node) -> list[fx.Node]:
@@ -180,7 +229,9 @@ def _elements_of(reader: "Reader", node: fx.Node, chain: list[fx.Node]) -> np.nd
 
 
 def _reordered(whole: Layout, elements: np.ndarray, size: int) -> np.ndarray | None:
-    """The element, of ``size``, that each unit of the one source reads, of elements in the places of the layout; ``None``: its own."""
+    """The element, of ``size``, that each unit of the one source reads, of elements in the places
+    of the layout; ``None``: its own.
+    """
     order, flat = whole.elements(), elements.reshape(-1)
     flat = flat if order is None else flat[order]
     return None if np.array_equal(flat, np.arange(size)) else flat
