@@ -4,9 +4,8 @@ where it is installed (overlaps alone).
 python benchmarks/bench_dense.py --n 4096 --json dense.json
 
 All run in turns in one process: the ratios are the figure. One operation is an AND or a count of
-    one gate pair; half of the matrix is
-computed and 2 n^2 / 2 of each layer's gates are counted, as for the peers. The machine's limits are
-those of ``roofline.py``.
+one gate pair; half of the matrix is computed and 2 n^2 / 2 of each layer's gates are counted, as
+for the peers. The machine's limits are those of ``roofline.py``.
 """
 
 import argparse

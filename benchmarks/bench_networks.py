@@ -4,9 +4,9 @@ python benchmarks/bench_networks.py --only resnet110 vgg16 --json networks.json
 
 Random weights, random samples, hard gates. A tile of all pairs of n samples is computed; n is such
 that it takes about ``--seconds`` on all threads, unless ``--n`` is given. What comes before the
-first tile is measured in a process of its own that finds nothing compiled.
-The plan is described by what it counts for a pair: pairs of positions, words of 64 gates that
-    overlaps count, numbers that are added.
+first tile is measured in a process of its own that finds nothing compiled. The plan is described by
+what it counts for a pair: pairs of positions, words of 64 gates that overlaps count, numbers that
+are added.
 """
 
 import argparse

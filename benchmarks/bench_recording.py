@@ -4,9 +4,8 @@ and with as many threads.
 python benchmarks/bench_recording.py --json recording.json
 
 Both run in turns in one process: the ratio (forward over recording) is the figure. Tracing happens
-    once a network, whatever the number
-of samples, and is printed apart. Masks: the time in which a backend forms the masks of a tile's
-    side from the gate table.
+once a network, whatever the number of samples, and is printed apart. Masks: the time in which a
+backend forms the masks of a tile's side from the gate table.
 """
 
 import argparse

@@ -1,15 +1,14 @@
 """What a store costs beside the arithmetic: gates copied and read, tiles written with their
 checksums, a finished store looked at again.
 
-python benchmarks/bench_store.py
-python benchmarks/bench_store.py --only fc --n 8192 --folder /somewhere
+python benchmarks/bench_store.py python benchmarks/bench_store.py --only fc --n 8192 --folder
+/somewhere
 
 ``conv``: 4 convolutions of 64 channels with a global pool on 16 x 16; ``fc``: 4 layers of 1024
-    gates. The gates are recorded before, into a
-gate table in memory. One run writes the kernel of the table into a store; the seconds in each part
-of it are taken by a clock around that part, in the same run as the arithmetic (the time in the
-backend). A second run finds the store finished and reads it all. The figure is the share of the
-arithmetic that the store adds.
+gates. The gates are recorded before, into a gate table in memory. One run writes the kernel of the
+table into a store; the seconds in each part of it are taken by a clock around that part, in the
+same run as the arithmetic (the time in the backend). A second run finds the store finished and
+reads it all. The figure is the share of the arithmetic that the store adds.
 """
 
 import argparse

@@ -178,8 +178,8 @@ def residual_units(code: Code) -> dict[str, Asked]:
 
 def residual_work(code: Code) -> Work:
     """A pair in the first stage of ResNet-110: all branches so far are added to each sum, and read
-    for that; each is written once. Two
-    strides of 2 follow: every fourth difference of rows is looked at.
+    for that; each is written once. Two strides of 2 follow: every fourth difference of rows is
+    looked at.
     """
     sums, layers, planes = BLOCKS * (BLOCKS + 1) // 2, 2 * BLOCKS + 1, SIDE // 4
     mask = SIDE * SIDE * CHANNELS // 8

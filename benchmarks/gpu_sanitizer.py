@@ -77,7 +77,7 @@ def errors_in(output: str) -> int | None:
     one.
 
     Of ``RACECHECK SUMMARY: 2 hazards displayed (0 errors, 2 warnings)`` hazards count, whatever
-        they are called.
+    they are called.
     """
     found = None
     for line in output.splitlines():

@@ -1,18 +1,17 @@
 """Kill a run at random moments, resume it each time, and look from outside at what became of its
 finished tiles.
 
-python benchmarks/interruptions.py --kills 25
-python benchmarks/interruptions.py --kills 25 --signal INT
+python benchmarks/interruptions.py --kills 25 python benchmarks/interruptions.py --kills 25 --signal
+INT
 
 A small convolutional network with fixed weights and data, and small tiles, so that there are many;
 `npk kernel` runs undisturbed once, then again and again with a signal after a random time, until
-the kernel is whole; if it is whole too early, another store is begun. After
-every end of a process: each tile that was finished before has the same file still (inode, time of
-    writing, size), so it was not computed
-and written again; files that a killed process left behind are counted. The whole store is compared
-with the undisturbed one, byte by byte. A process that is sent SIGINT must end with exit code 130,
-or by the signal itself if npk had not begun (which a shell shows as 130 too). Exit code 1 if
-anything does not hold.
+the kernel is whole; if it is whole too early, another store is begun. After every end of a process:
+each tile that was finished before has the same file still (inode, time of writing, size), so it was
+not computed and written again; files that a killed process left behind are counted. The whole store
+is compared with the undisturbed one, byte by byte. A process that is sent SIGINT must end with exit
+code 130, or by the signal itself if npk had not begun (which a shell shows as 130 too). Exit code 1
+if anything does not hold.
 """
 
 import argparse

@@ -1,16 +1,15 @@
 """The memory promise, measured: kernels under a budget in processes of their own, their peak, and
 the same bits under every budget.
 
-python benchmarks/memory_promise.py
-python benchmarks/memory_promise.py --work conv --n 600 --budgets 700MB 1GB
+python benchmarks/memory_promise.py python benchmarks/memory_promise.py --work conv --n 600
+--budgets 700MB 1GB
 
 ``fc``: 4 x 1024 gates on 784 inputs, n = 20,000. ``conv``: 4 convolutions of 64 channels with a
-    global pool on 16 x 16, n = 3,000. Each
-runs under every budget on all threads, and under the first one on one thread and on two. The peak
-is what the operating system counted for the whole process tree (resident: Python, its libraries and
-the files that they map included); "above start" leaves out what a kernel of two samples takes. The
-matrices are compared in bands of rows, bit for bit. Exit code 1 if a peak is above its budget or a
-bit differs.
+global pool on 16 x 16, n = 3,000. Each runs under every budget on all threads, and under the first
+one on one thread and on two. The peak is what the operating system counted for the whole process
+tree (resident: Python, its libraries and the files that they map included); "above start" leaves
+out what a kernel of two samples takes. The matrices are compared in bands of rows, bit for bit.
+Exit code 1 if a peak is above its budget or a bit differs.
 """
 
 import argparse
@@ -219,7 +218,7 @@ class Peak:
     peak so far.
 
     A child counts from its third look on: until it runs its own program, the memory of its parent
-        seems to be its own too.
+    seems to be its own too.
     """
 
     def __init__(self, root: int) -> None:

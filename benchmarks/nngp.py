@@ -1,12 +1,11 @@
 """The peer of ``bench_conv.py``: neural-tangents' ``nngp`` of a pooled convolutional network, for
 an environment of its own.
 
-python -m venv peer
-peer/bin/pip install neural-tangents "jax==0.4.38" "jaxlib==0.4.38" "tf2jax==0.3.6" "numpy<2.2"
-peer/bin/python benchmarks/nngp.py --sides 8 16 --threads 1
+python -m venv peer peer/bin/pip install neural-tangents "jax==0.4.38" "jaxlib==0.4.38"
+"tf2jax==0.3.6" "numpy<2.2" peer/bin/python benchmarks/nngp.py --sides 8 16 --threads 1
 
 Prints a JSON object: for each side the pairs of a run, the seconds of the first call, which
-    compiles, and those of the next ones.
+compiles, and those of the next ones.
 """
 
 import argparse

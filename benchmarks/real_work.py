@@ -1,15 +1,14 @@
 """Real work: train a deep linearly gated network on mnist5k, then its exact kernel, predicted and
 measured, and a machine on the kernel.
 
-python benchmarks/real_work.py --work shifts --checkpoint shifts.safetensors
-python benchmarks/real_work.py --work stride --checkpoint stride.safetensors
+python benchmarks/real_work.py --work shifts --checkpoint shifts.safetensors python
+benchmarks/real_work.py --work stride --checkpoint stride.safetensors
 
 ``shifts``: four convolutions of stride 1 and a global pool on 28 x 28, so that all 784
-    displacements count; 2,000 samples. ``stride``: the
-first convolution has stride 2; all 5,000 samples. The last fifth of the kernel's samples is held
-out: the network is trained on all others of the 5,000, the kernel machine on the others of the
-kernel's. The prediction times a few tiles of the same kernel before; recording the gates is counted
-apart. Needs the extra ``demo``.
+displacements count; 2,000 samples. ``stride``: the first convolution has stride 2; all 5,000
+samples. The last fifth of the kernel's samples is held out: the network is trained on all others of
+the 5,000, the kernel machine on the others of the kernel's. The prediction times a few tiles of the
+same kernel before; recording the gates is counted apart. Needs the extra ``demo``.
 """
 
 import argparse

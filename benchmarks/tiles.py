@@ -57,8 +57,8 @@ def beginnings(table: GateTable) -> dict[str, float]:
     not compiled anything yet.
 
     ``compile``: what the second beginning does not need again. ``plan``: the recursion, and what
-        its first tile takes longer than the
-    next one. ``first tile``: all that comes between the gates and the first tile.
+    its first tile takes longer than the next one. ``first tile``: all that comes between the gates
+    and the first tile.
     """
     found = ready(table)
     again = ready(table)

@@ -5,9 +5,8 @@ python benchmarks/two_hosts.py                  as root
 
 Scheduler, client and a worker are on the first host, another worker on the second; they share the
 disk. While the kernel is computed, the worker of the second host is killed, and a new one is
-started there. The result is compared, bit for bit, with the kernel that one process
-computes. Exit code 0: the same; 1: another; 2: namespaces cannot be made here. They are removed in
-    any case.
+started there. The result is compared, bit for bit, with the kernel that one process computes. Exit
+code 0: the same; 1: another; 2: namespaces cannot be made here. They are removed in any case.
 """
 
 import argparse

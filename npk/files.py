@@ -34,7 +34,7 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
     error.
 
     The temporary path does not exist yet: the block may create a file or a folder. A folder
-        replaces an older folder.
+    replaces an older folder.
 
     Raises:
         StoreError: the folder is missing or read-only, or the disk is full. Nothing is left

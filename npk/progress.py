@@ -1,8 +1,8 @@
 """Progress: an object that is always passed, never asked for.
 
 Code that takes longer than a second receives a :class:`Progress` and says what it does; it never
-asks whether anyone looks. Who looks
-may go away at any time: progress never ends a computation, and only monotonic clocks are read.
+asks whether anyone looks. Who looks may go away at any time: progress never ends a computation, and
+only monotonic clocks are read.
 """
 
 import contextlib

@@ -231,9 +231,8 @@ def coefficients(net, X, *, bias, most=MOST, gates=None, ones=False, sizes=None)
     """Taylor coefficients of the frozen output in its parameters: ``(monomials, n, output units)``.
 
     ``bias`` "ignore" keeps the part that is linear in the input, which no bias and no constant
-    enters. ``gates``: of the same network in
-    another type of number. ``ones``: in the place of the input. ``sizes``: of the entries of
-        parameters, by name, where they are not 1.
+    enters. ``gates``: of the same network in another type of number. ``ones``: in the place of the
+    input. ``sizes``: of the entries of parameters, by name, where they are not 1.
     """
     gates, weights, start = (
         gates or freeze(net, X)[0],

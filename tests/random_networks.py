@@ -439,7 +439,7 @@ def random_network(choose, *, least=1, plain=False):
     """A network in eval mode, and the shape of a sample.
 
     ``least``: of operators; ``plain``: hard gates at 0 alone, which are the same in every type of
-        number.
+    number.
     """
     b, most = Builder(choose, choose([2, 2, 2, 1, 1, 3]), plain), choose([3, 5, 8, 12])
     if choose(range(8)) == 0:

@@ -10,11 +10,12 @@ from torch import nn
 import npk
 from npk.errors import DataError, OptionError, ShapeError, StoreError
 from npk.gates.recording import as_samples, record_gates, record_trace
-from npk.gates.table import GateLayer, GateTable, is_on, pack, pack_on_device, unpack
+from npk.gates.table import GateLayer, GateTable, pack, pack_on_device, unpack
 from npk.graph.path_graph import PathGraph
 from npk.progress import Silent
 from npk.reading.tracing import trace_network
 from npk.stores.manifests import open_store
+from npk.tie import is_on
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ GROUND = (
     "stores",
     "typed",
     "choices",
+    "tie",
 )
 LEVELS = (
     GROUND,

@@ -10,11 +10,12 @@ from npk import record_gates
 from npk.errors import DataError, OptionError
 from npk.gates.entries import _pooled, _searched
 from npk.gates.recording import as_samples, batch_size, record_trace
-from npk.gates.table import is_on, unpack
+from npk.gates.table import unpack
 from npk.graph.positions import Window
 from npk.progress import Silent
 from npk.reading.tracing import trace_network
 from npk.recursion.masks import Factor, Mask, form_bits, form_real
+from npk.tie import is_on
 
 
 def test_channels_last_activations_are_flattened(rng):

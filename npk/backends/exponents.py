@@ -16,8 +16,8 @@ def find_exponents(recursion: Recursion, table: GateTable, most: int = 3) -> np.
     """Power of two of a bound on each step's values for the pairs (x, x) of the table.
 
     The first ``most`` samples with an active path are looked at: dead ones know nothing of the
-        range. Scaling by powers of two is
-    exact, so a kernel does not depend on which samples were taken; only its range does.
+    range. Scaling by powers of two is exact, so a kernel does not depend on which samples were
+    taken; only its range does.
     """
     found: list[np.ndarray] = []
     for few in range(-(-len(table) // most)):

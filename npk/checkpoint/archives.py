@@ -1,9 +1,9 @@
 """Zip archives from strangers, read once and in one way.
 
 Two readers of zip may see two archives in one file: by the table at the end or by the headers
-    before each member, by the first or the last
-of two members of one name, with names in the letters that they are written in or not. So npk reads
-an archive here, refuses what leaves a choice, and gives torch nothing but what was read.
+before each member, by the first or the last of two members of one name, with names in the letters
+that they are written in or not. So npk reads an archive here, refuses what leaves a choice, and
+gives torch nothing but what was read.
 """
 
 import io

@@ -3,8 +3,8 @@ numbers.
 
 torch's safe reader refuses every object whose name it does not know, and the weights with it. Under
 the names below it is given an empty stand-in: nothing is imported, nothing is called, and what the
-file says about the object is thrown away. Not even NumPy's own types
-are taken: a dtype in a pickle can be forged.
+file says about the object is thrown away. Not even NumPy's own types are taken: a dtype in a pickle
+can be forged.
 """
 
 from collections import OrderedDict

@@ -26,8 +26,7 @@ class Fit:
     """How the names of a state dict fit those of a network.
 
     ``weights``: by the names of the network, of which it has ``known``. ``prefix``: what stood
-        before these names. ``left``: names without
-    it. ``told``: what does not fit.
+    before these names. ``left``: names without it. ``told``: what does not fit.
     """
 
     source: StateDict

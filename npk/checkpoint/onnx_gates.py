@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from npk.checkpoint.onnx_values import Attributes, Tensor, elementwise, number, one, plain
-from npk.gates.table import is_on
+from npk.tie import is_on
 
 FLOATS = (1, 10, 11, 16)  # ONNX's numbers for float32, float16, float64 and bfloat16
 BOOL = 9

@@ -1,7 +1,7 @@
 """ONNX operators that exporters apply to shapes, as functions of NumPy.
 
 The arrays hold objects: under ``torch.export`` the batch size is a symbol. As in
-    ``onnx_operators``, a rule takes attributes, then inputs.
+``onnx_operators``, a rule takes attributes, then inputs.
 """
 
 import math

@@ -16,10 +16,9 @@ of them, also ``[a:b:c]``, as in Python =====================
 ================================================================================================
 
 *Dealt evenly*: a source that is sorted by class is shuffled with a fixed seed such that each slice
-holds the classes in
-their proportions. Values: ``uint8`` is divided by 255, the digits by 16, floats are taken as they
-    are, other integers
-are refused because their range is anyone's guess. Pickled objects are never loaded.
+holds the classes in their proportions. Values: ``uint8`` is divided by 255, the digits by 16,
+floats are taken as they are, other integers are refused because their range is anyone's guess.
+Pickled objects are never loaded.
 """
 
 import difflib

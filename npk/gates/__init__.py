@@ -1,1 +1,1 @@
-"""A path graph and samples give the gates: the tie rule, the table, its store."""
+"""A path graph and samples give the gates: what is recorded, the table, its store."""

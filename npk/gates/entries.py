@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npk.gates.table import is_on, pack_on_device
+from npk.gates.table import pack_on_device
 from npk.graph.positions import AdaptiveWindow, Window
+from npk.tie import is_on
 
 if TYPE_CHECKING:
     import torch
@@ -63,7 +64,7 @@ def _images(
 
 
 def _gate(recording: "Recording", value: "torch.Tensor") -> "torch.Tensor":
-    """The gate that a value makes; the tie rule is that of the gate table."""
+    """The gate that a value makes; the tie rule decides."""
     import torch
 
     low, high = recording.bounds

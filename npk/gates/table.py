@@ -1,7 +1,7 @@
 """GateTable: the gates of many samples, and the samples themselves.
 
 The tie rule of npk lives here and nowhere else: a gate is on when its pre-activation is greater
-    than 0.
+than 0.
 """
 
 import json
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,11 +24,6 @@ from npk.stores.blocks import Form, raw
 
 if TYPE_CHECKING:
     import torch
-
-
-def is_on(preactivation: "np.ndarray | torch.Tensor") -> Any:
-    """The tie rule: a gate is on where q > 0; q = 0 is off."""
-    return preactivation > 0
 
 
 def pack(gates: np.ndarray) -> np.ndarray:
@@ -95,9 +90,8 @@ class GateLayer(GateForm):
     """One entry of the table. Arrays have positions before channels.
 
     ``kind``: "hard" (``data`` is packed bits ``(n, positions, words)``), "soft" (real gates ``(n,
-        positions, channels)``),
-    "saturation" (packed bits: where a ReLU6 or Hardtanh gives a constant) or "selection" (offset
-    that each window of a max pool lets pass, ``(n, positions, channels)``).
+    positions, channels)``), "saturation" (packed bits: where a ReLU6 or Hardtanh gives a constant)
+    or "selection" (offset that each window of a max pool lets pass, ``(n, positions, channels)``).
     """
 
     data: np.ndarray

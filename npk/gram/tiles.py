@@ -33,8 +33,8 @@ class TilePlan:
     matrix only the upper triangle.
 
     ``row_ends``, ``col_ends``: where parts of an axis end that were there before the last. Cuts
-        begin anew behind them, so that a matrix
-    that grows keeps its tiles; a symmetric one has the same on both axes.
+    begin anew behind them, so that a matrix that grows keeps its tiles; a symmetric one has the
+    same on both axes.
     """
 
     n: int
@@ -87,9 +87,8 @@ def cuts(n: int, side: int, ends: tuple[int, ...] = ()) -> Iterator[slice]:
 @dataclass(frozen=True)
 class Demand:
     """What a call needs, in bytes: ``fixed``, ``sample`` for each of a tile's side t, ``pair`` for
-    each of its t * t pairs; or ``least``,
-    which something before the tiles takes. ``margin``: bytes by which the same call may need more
-        the next time.
+    each of its t * t pairs; or ``least``, which something before the tiles takes. ``margin``: bytes
+    by which the same call may need more the next time.
     """
 
     fixed: int

@@ -2,9 +2,9 @@
 refused.
 
 The recursion adds up second moments: cross terms vanish because distinct products of independent
-    weights are uncorrelated. That holds when
-no parameter is met twice on a path, when the branches of a sum differ by a parametric layer, and
-when a rearrangement that mixes channels over the positions mixes independent ones only.
+weights are uncorrelated. That holds when no parameter is met twice on a path, when the branches of
+a sum differ by a parametric layer, and when a rearrangement that mixes channels over the positions
+mixes independent ones only.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -26,7 +26,7 @@ class Input(Unweighted, Ungated):
     """Where paths start: the network's input, or ones in its place (``ones=True``).
 
     ``units``: flat number of the input value that each unit shows, -1 for a zero; ``None``: its
-        own.
+    own.
     """
 
     ones: bool = False

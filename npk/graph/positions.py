@@ -20,7 +20,7 @@ class Window:
     """A sliding window: one entry an axis of the grid. ``padding`` holds (before, after).
 
     ``transposed``: the window of a transposed convolution; ``extra`` positions are then added at
-        the end of each axis.
+    the end of each axis.
     """
 
     kernel: Grid

@@ -2,8 +2,8 @@
 run.
 
 The solvers are written once, for arrays of ``algebra.xp``: NumPy's or CuPy's. They take what they
-    need with ``put`` and give what they
-found with ``get``; nothing else goes from one memory to the other.
+need with ``put`` and give what they found with ``get``; nothing else goes from one memory to the
+other.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Networks out of layer descriptions: plain ones, and a gating network beside a value network.
 
 DGN: the gating network is a ReLU network of the same shape. DLGN: it is deep *linear*. DLGN-SF:
-    each layer of gates is one linear map
+each layer of gates is one linear map
 on the input. Gated networks pool by averages in both halves, because a maximum is a non-linearity.
 """
 

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from npk.tie import is_on
+
 
 @torch.library.custom_op("npk::gate", mutates_args=())
 def gate(q: Tensor, hard: bool, beta: float, epsilon: float) -> Tensor:
@@ -21,7 +23,7 @@ def gate(q: Tensor, hard: bool, beta: float, epsilon: float) -> Tensor:
     Returns:
         The gates: shape, dtype and device of ``q``.
     """
-    return (q > 0).to(q.dtype) if hard else (1 + epsilon) * torch.sigmoid(beta * q)
+    return is_on(q).to(q.dtype) if hard else (1 + epsilon) * torch.sigmoid(beta * q)
 
 
 @gate.register_fake

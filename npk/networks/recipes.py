@@ -1,9 +1,8 @@
 """Recipes: build and train arguments that were tuned on the demo's data sets.
 
 Two families: ``conv-gap`` is shift-invariant (circular padding and a global pool; for digits
-    without any stride, hence under all
-shifts; for mnist with two strides of 2, hence under shifts by multiples of 4), ``conv-flat`` keeps
-position.
+without any stride, hence under all shifts; for mnist with two strides of 2, hence under shifts by
+multiples of 4), ``conv-flat`` keeps position.
 """
 
 import copy

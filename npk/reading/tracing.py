@@ -2,10 +2,8 @@
 where not wholly understood.
 
 The exported graph is functional (in-place and re-used ReLUs are plain calls) and still high-level
-(a circular pad stays one node).
-Paths are found from the output backwards: linear operators carry them, ``relu(q)`` is a gate on q,
-    ``mul(h, g)`` with g out of a
-gate operator is an external gate.
+(a circular pad stays one node). Paths are found from the output backwards: linear operators carry
+them, ``relu(q)`` is a gate on q, ``mul(h, g)`` with g out of a gate operator is an external gate.
 """
 
 import math
@@ -45,12 +43,10 @@ class Recording:
     """How one entry of the gate table is read off a run of the traced program.
 
     ``rule``: "positive" (the node's value is a pre-activation; on where > 0), "between", "above"
-        and "below" (on within or beyond
-    ``bounds``), "value" (the value is a real gate), "sigmoid", "hardsigmoid" and "normal" (a real
-    gate is that function of it), "selection" (arg-max of ``window``).
-    ``units``: flat element of the value that each unit of the entry reads; ``None``: its own
-        number.
-    ``hard``: node and units where "positive" gives the hard form of a soft gate.
+    and "below" (on within or beyond ``bounds``), "value" (the value is a real gate), "sigmoid",
+    "hardsigmoid" and "normal" (a real gate is that function of it), "selection" (arg-max of
+    ``window``). ``units``: flat element of the value that each unit of the entry reads; ``None``:
+    its own number. ``hard``: node and units where "positive" gives the hard form of a soft gate.
     """
 
     gate: str
@@ -68,8 +64,7 @@ class Trace:
     """A traced network: its path graph, the program that runs it, and what to record of a run.
 
     ``readers``: the program as it hands over the values of some nodes, made when a recording first
-        asks for them. ``values``: copies of
-    the tensors whose values are in the graph.
+    asks for them. ``values``: copies of the tensors whose values are in the graph.
     """
 
     graph: PathGraph

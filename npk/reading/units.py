@@ -1,10 +1,9 @@
 """Where the units of a traced value are.
 
 torch moves values about: views, permutations, slices, concatenations. None of it changes a path, so
-    none of it is an operator of the path
-graph. A layout remembers instead which unit of which path node stands behind each element of a
-tensor. Only where an operator needs channels and positions in their places does a rearrangement
-enter the graph, cut into rectangles of channels and positions.
+none of it is an operator of the path graph. A layout remembers instead which unit of which path
+node stands behind each element of a tensor. Only where an operator needs channels and positions in
+their places does a rearrangement enter the graph, cut into rectangles of channels and positions.
 """
 
 import math
@@ -22,8 +21,8 @@ class Layout:
     """The units behind a tensor of shape ``shape`` (without the batch axis).
 
     ``units``: number + 1 of the unit behind each element, 0 for a zero; the units of the sources
-        are numbered one source after the other,
-    each in order (channel, position). ``None``: the units of the one source in this order.
+    are numbered one source after the other, each in order (channel, position). ``None``: the units
+    of the one source in this order.
     """
 
     sources: tuple[PathNode, ...]

@@ -24,12 +24,11 @@ class Term:
     """One term of a collapse.
 
     ``field``: step that computes V, or ``None`` for V = 1. ``cells``, ``places`` and ``weights``
-        are ``(positions, family)``: position
-    in the field's grid, position in the mask, and coefficient of each member of the family; -1
-    outside. ``mask``: number of the mask,
-    or ``None`` for ones. ``blocks``: rows (group of the collapse, group of the field, segment of
-        the mask, channels), one for each pair
-    of groups that share channels; a single row (0, 0, 0, channels) unless layers are grouped.
+    are ``(positions, family)``: position in the field's grid, position in the mask, and coefficient
+    of each member of the family; -1 outside. ``mask``: number of the mask, or ``None`` for ones.
+    ``blocks``: rows (group of the collapse, group of the field, segment of the mask, channels), one
+    for each pair of groups that share channels; a single row (0, 0, 0, channels) unless layers are
+    grouped.
     """
 
     field: int | None

@@ -2,5 +2,5 @@
 with checksums.
 
 Nothing here knows what the arrays hold: ``npk.gates`` keeps gates in such stores and ``npk.gram``
-    kernels.
+kernels.
 """

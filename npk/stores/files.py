@@ -2,7 +2,7 @@
 3 as npk writes it.
 
 Whatever is not wholly that is refused: zarr is never asked what to make of it, so no codec, filter
-    or type but npk's own is looked up.
+or type but npk's own is looked up.
 """
 
 import errno

@@ -26,9 +26,8 @@ class Effort:
     """What one pair of samples costs, counted in the planned recursion.
 
     ``masks`` are formed once a sample; ``fields`` are the parametric layers; ``cells``: pairs of
-    positions that all steps together visit;
-    ``words``: words of 64 gates (or single real numbers) that overlaps multiply; ``reads``: numbers
-        that fields and collapses read.
+    positions that all steps together visit; ``words``: words of 64 gates (or single real numbers)
+    that overlaps multiply; ``reads``: numbers that fields and collapses read.
     """
 
     masks: int

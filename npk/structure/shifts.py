@@ -51,10 +51,9 @@ class ShiftGroup:
     and why.
 
     ``grid``: sides of a sample. ``steps``: the group is the multiples of ``steps[i]`` along axis i,
-        the identity alone where the step is
-    the side; ``None``: no shift but the identity. ``reasons``: what breaks the other shifts.
-    ``outside``: gates that come from outside the path graph and are assumed to move with the input;
-    ``looked_at``: on how many samples they were seen to do so.
+    the identity alone where the step is the side; ``None``: no shift but the identity. ``reasons``:
+    what breaks the other shifts. ``outside``: gates that come from outside the path graph and are
+    assumed to move with the input; ``looked_at``: on how many samples they were seen to do so.
     """
 
     grid: Grid

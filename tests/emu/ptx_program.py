@@ -41,7 +41,7 @@ class Program:
     """One kernel.
 
     ``params``: (type, name) of each; ``threads``: at most so many in a block; ``symbols``: where
-        each shared array begins; ``shared``:
+    each shared array begins; ``shared``:
     bytes of all; ``instructions`` and ``labels``: their numbers; ``joins``: numbers at which
     diverged threads may meet.
     """

@@ -2,7 +2,7 @@
 tests/planted/run.py [WORD]``.
 
 WORD: only faults whose description has it. Exit code 1: a fault survives, or its test cannot be
-    run.
+run.
 """
 
 import os

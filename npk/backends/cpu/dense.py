@@ -20,8 +20,7 @@ def run_product(rows, factors, scales, masks, left, out):
     """Fill ``out`` (groups * rows, blocks * 16 columns) with the product of all overlaps.
 
     ``rows``, ``masks`` and ``left``: as in ``run_tile``. ``factors``: for each mask 0 for bits or 1
-        for numbers, where
-    it begins and how long it is; ``scales``: what its overlap is scaled by.
+    for numbers, where it begins and how long it is; ``scales``: what its overlap is scaled by.
     """
     bits, lane_bits, reals, lane_reals = masks
     high, stride = len(rows), out.shape[1]

@@ -250,7 +250,7 @@ def times(probes: Iterable[Probe]) -> tuple[np.ndarray, np.ndarray]:
     """Counts of all probes and the seconds of a group on one thread.
 
     All are run in turn, several times: so what slows the machine down for a moment does not fall on
-        one of them alone.
+    one of them alone.
     """
     made = list(probes)
     with threads_set_to(1):

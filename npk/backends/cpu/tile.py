@@ -102,10 +102,10 @@ def run_tile(rows, program, tables, weights, masks, sizes, left, out):
     """Fill ``out`` (groups * rows, blocks * 16 columns).
 
     ``rows``: a tuple with an entry for each row of a group. ``program``: operations, scalars,
-        terms, scales. ``masks``: bits and numbers
-    of groups of rows and of blocks of columns. ``sizes`` = (slots, sums, result slot, words of
-    chains). ``left``: number of the first column minus that of the first row; what lies wholly left
-    of the diagonal is skipped (give the number of rows to compute all).
+    terms, scales. ``masks``: bits and numbers of groups of rows and of blocks of columns. ``sizes``
+    = (slots, sums, result slot, words of chains). ``left``: number of the first column minus that
+    of the first row; what lies wholly left of the diagonal is skipped (give the number of rows to
+    compute all).
     """
     bits, lane_bits, reals, lane_reals = masks
     high, wide = len(rows), len(rows) * LANES

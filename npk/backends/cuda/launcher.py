@@ -250,7 +250,7 @@ def find_launchers() -> list[CupyLauncher]:
     compute capability.
 
     Another one may have other kernels, which round otherwise: an entry would depend on the device
-        whose turn it was.
+    whose turn it was.
 
     Returns:
         The launchers, that of the current device first.

@@ -96,8 +96,8 @@ def _defines(dtype: str, threads: int, registers: int) -> tuple[tuple[str, str],
 @dataclass(frozen=True)
 class Specialization:
     """The kernel of pooled convolutions made for one grid: ``windows`` (rows, top, columns, first)
-    by their numbers, ``chunks`` of 128
-    channels, ``slot``: bytes of a field that waits, of one pair and difference of rows.
+    by their numbers, ``chunks`` of 128 channels, ``slot``: bytes of a field that waits, of one pair
+    and difference of rows.
     """
 
     spec: KernelSpec
@@ -223,11 +223,9 @@ def dense_kernel(capability: int, words: int, dtype: str) -> KernelSpec:
     """The kernel of dense layers that is fastest on a device.
 
     The binary tensor cores of sm_80 to sm_90 count 256 bits of 16 x 8 pairs in one instruction.
-    They are worth it from the first word
-    on: eight words of 64 x 64 pairs take them about 110 cycles of a multiprocessor, where
-        ``__popc`` takes 256 for one word. Newer
-    devices have no such cores and would emulate the instruction; without any words there is nothing
-    to count.
+    They are worth it from the first word on: eight words of 64 x 64 pairs take them about 110
+    cycles of a multiprocessor, where ``__popc`` takes 256 for one word. Newer devices have no such
+    cores and would emulate the instruction; without any words there is nothing to count.
 
     Args:
         capability: compute capability of the device, times ten.

@@ -17,7 +17,7 @@ class Row:
     slot ``keep``; the mask.
 
     ``mask``: the cells are ``MULTIPLIED`` with the term's overlap, or the slot of this number times
-        it is added, or they stay ``UNMASKED``.
+    it is added, or they stay ``UNMASKED``.
     """
 
     load: int = NONE

@@ -103,8 +103,7 @@ class Stage:
     """Steps on one grid of ``shape`` (rows, columns), ``circular`` or with zeros around it.
 
     ``begins``: the values that it begins with, of which the first step takes the first;
-        ``outputs``: those that are wanted after it, what
-    it ends with first.
+    ``outputs``: those that are wanted after it, what it ends with first.
     """
 
     shape: tuple[int, int]
@@ -136,8 +135,8 @@ class Passage:
     """From a field U of a stage, the value of step ``source``, to one that the next begins with.
 
     ``kind``: "paired", V(s, t) = sum over k of U(at(s, k), at(t, k)); "crossed", over all k and k';
-        "sum", over everything, to one
-    position. ``table``: the positions, ``(positions, family)``, -1 for none.
+    "sum", over everything, to one position. ``table``: the positions, ``(positions, family)``, -1
+    for none.
     """
 
     kind: str
@@ -167,8 +166,7 @@ class Chain:
     """K = what remains after all stages, at one position.
 
     ``mask``: number of the input's, or ``None`` for ones; ``scale``: of the input Gram;
-        ``passages``: after each stage, in the order of
-    what the next one begins with.
+    ``passages``: after each stage, in the order of what the next one begins with.
     """
 
     mask: int | None

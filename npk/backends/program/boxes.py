@@ -2,10 +2,8 @@
 outputs that see them.
 
 A window of a x 3 positions over neighboring outputs takes a + 3 additions an output instead of 3 a;
-of one row there is nothing to
-share. Nothing is assumed about shapes: what can be shared is seen in the table of a plane, whatever
-    padding, wrapping or missing cells
-it has.
+of one row there is nothing to share. Nothing is assumed about shapes: what can be shared is seen in
+the table of a plane, whatever padding, wrapping or missing cells it has.
 """
 
 import numpy as np

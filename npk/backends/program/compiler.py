@@ -63,8 +63,8 @@ class _Part:
     each unit begins.
 
     ``blocks``: group of the step, group of the source, segment of the mask and factor of each pair
-        of groups that share channels.
-    ``targets``: in a reduction, the sum that each contribution goes to.
+    of groups that share channels. ``targets``: in a reduction, the sum that each contribution goes
+    to.
     """
 
     step: int

@@ -12,9 +12,8 @@ class LaidProgram:
     """What every runner of a program needs.
 
     ``terms``: those of the program, each with the row of its mask in the layout. ``cells``,
-        ``sums``: memory of one pair of samples, in
-    numbers of the dtype and of float64. ``words``: of the chains of masks that are alive together,
-        on one side. ``weights``: in the dtype.
+    ``sums``: memory of one pair of samples, in numbers of the dtype and of float64. ``words``: of
+    the chains of masks that are alive together, on one side. ``weights``: in the dtype.
 
     Args:
         program: the program.

@@ -2,8 +2,8 @@
 
 A network computes weights from parameters in evaluation mode too: weight norm, spectral norm, masks
 of pruning, a frozen batch norm, low-rank updates. The kernel takes the computed tensor for the
-layer's weight. Its *leaves*, the parameters that it
-is computed from, are kept: two weights that have one in common are not independent.
+layer's weight. Its *leaves*, the parameters that it is computed from, are kept: two weights that
+have one in common are not independent.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """What a traced value is as a function of another one: a line on each side of 0.
 
 ReLU has many spellings: ``where(q > 0, q, 0)``, ``q * (q > 0)``, ``max(q, 0)``, ``(q + |q|) / 2``.
-    All of them are a line through 0
+All of them are a line through 0
 where q > 0 and another one where q < 0, so they are understood by what they compute. Which side q =
 0 is on does not matter: both lines meet there.
 """
