@@ -117,7 +117,7 @@ def test_convolutions_of_traced_torchscript_are_understood(tmp_path):
     torch.testing.assert_close(net(x), made(x), rtol=0, atol=0)
     graph = str(npk.trace(net, (1, 4, 4)))
     assert "convolution 0.weight" in graph
-    assert "transposed convolution in 2 groups 2.weight" in graph
+    assert "transposed convolution 2.weight 2x2, stride 2x2, 2 groups" in graph
 
 
 def test_torchscript_gives_its_weights_to_arch(tmp_path, rng, small):
