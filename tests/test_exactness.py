@@ -14,6 +14,7 @@ from tiny_networks import MANY_PATHS, NETWORKS, make, samples
 import npk
 from npk.definition.paths import neural_path_feature, neural_path_value, path_kernel
 from npk.definition.value_network import evaluate, gate_values, own_weights, random_weights
+from npk.errors import ShapeError
 from npk.gates.recording import record_gates
 from npk.recursion.planning import plan
 
@@ -74,6 +75,12 @@ def test_backends_agree_where_paths_are_too_many(name):
     assert np.abs(exact).max() > 0
     assert kernel_deviation(npk.kernel(table, cols, bias="paths", dtype="float64"), exact) < 1e-11
     assert kernel_deviation(npk.kernel(table, cols, bias="paths"), exact) < 1e-5
+
+
+def test_too_many_paths_are_not_enumerated():
+    _, table, cols = case("resnet110")
+    with pytest.raises(ShapeError, match=r"paths to each output unit; enumeration stops at 2e\+06"):
+        definition(table, cols)
 
 
 @pytest.mark.parametrize("name", ENUMERABLE)

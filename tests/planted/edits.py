@@ -28,7 +28,7 @@ TEXTS = {
     },
     "gram/writing.py": {
         "**asdict(engine.options), **digests": '"scale": engine.options.scale, **digests',
-        '"network": sources[0].network, ': "",
+        '"network": sources[0].network,': "",
     },
 }
 EDITS = [
