@@ -25,6 +25,8 @@ def folder(tmp_path_factory):
     found = tmp_path_factory.mktemp("bad")
     net = npk.networks.build("fc", input_shape=(1, 8, 8), classes=10, hidden=[16], seed=0)
     npk.save(net, found / "net.safetensors")
+    gates = npk.record_gates(net, np.ones((2, 1, 8, 8), np.float32), progress=False)
+    gates.save(found / "some.gates")
     whole = (found / "net.safetensors").read_bytes()
     (found / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
     (found / "text.safetensors").write_text("this is a letter, not a checkpoint\n")
@@ -246,8 +248,12 @@ CASES = {
         "cannot read results as a gate table",
     ),
     "gate table and data": (
+        ["kernel", "some.gates", "--data", "X.npy", "--out", "K.npy"],
+        "some.gates is a gate table and holds its samples already",
+    ),
+    "empty folder and data": (
         ["kernel", "results", "--data", "X.npy", "--out", "K.npy"],
-        "is a gate table and holds its samples already",
+        "cannot read results as a gate table",
     ),
     "fit without labels": (["fit", "net.safetensors", "--data", "X.npy"], "X.npy has no labels"),
     "fit of one sample a class": (

@@ -144,13 +144,14 @@ def kernel_sides(
     """
     put_back(path)
     if path.is_dir() and not holds_weights(path):
+        table = gate_table(path)
         if rows != (None, None) or cols[1] is not None or how.said:
             message = (
                 f"{path} is a gate table and holds its samples already. Leave out --data, "
                 f"--subset and --arch;"
             )
             raise OptionError(f"{message} --against may name another gate table.")
-        return None, gate_table(path), None if cols[0] is None else gate_table(cols[0])
+        return None, table, None if cols[0] is None else gate_table(cols[0])
     if rows[0] is None:
         raise OptionError(
             "--data is missing: it names the samples of the kernel. Add for instance --data digits."
