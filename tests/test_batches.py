@@ -7,7 +7,7 @@ from torch import nn
 
 import npk
 from npk import cli
-from npk.checkpoint import batches
+from npk.checkpoint.program import batches
 from npk.errors import CheckpointError
 
 

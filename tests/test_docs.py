@@ -10,7 +10,7 @@ import typer
 from test_backends import BackendContract
 
 import npk
-from npk.checkpoint.onnx_operators import RULES as ONNX_RULES
+from npk.checkpoint.onnx.operators import RULES as ONNX_RULES
 from npk.cli.commands import app
 from npk.data.files import FILES as FILES_OF_DATA
 from npk.graph.operators import OPERATORS

@@ -156,11 +156,11 @@ def _own_graph(
                 f"{path} holds its own graph and has no use for {name}={value!r}. Leave {name} out."
             )
     if kind == ONNX:
-        from npk.checkpoint.onnx_reader import read_onnx
+        from npk.checkpoint.onnx.reader import read_onnx
 
         return _as_asked(read_onnx(path, output), None, layout)
     if kind == SCRIPT:
-        from npk.checkpoint.script_program import read_script
+        from npk.checkpoint.script.program import read_script
 
         return _as_asked(read_script(path).eval(), output, layout)
     return _as_asked(program.read_pt2(path).eval(), output, layout)
@@ -196,7 +196,7 @@ def _weights(path: Path, kind: str) -> tuple[Any, dict[str, Any] | None]:
     if kind == SAFETENSORS:
         return weights.read_safetensors(path)
     if kind == SCRIPT:
-        from npk.checkpoint.script_program import read_state
+        from npk.checkpoint.script.program import read_state
 
         return read_state(path), None
     if kind == INDEX:

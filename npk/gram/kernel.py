@@ -21,11 +21,11 @@ from npk.gram.engine import Engine
 from npk.gram.executors import Here
 from npk.gram.matrix import Gram, put
 from npk.gram.options import KernelOptions, Promise, check_store_place
-from npk.gram.sides import Sides
 from npk.gram.sources import Recorded, Source, Unrecorded
 from npk.gram.store import GramStore
 from npk.gram.tiles import plan_tiles
 from npk.gram.work import Work, memory_demand
+from npk.gram.work.sides import Sides
 from npk.gram.writing import plan_in_memory, tell, write_store
 from npk.progress import Progress, as_progress
 from npk.reading.current import CurrentTrace

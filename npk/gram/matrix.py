@@ -310,7 +310,7 @@ def put(
     if not symmetric or rows.start == cols.start:
         whole[rows, cols] = values
         return
-    from npk.gram.passes import place_twice
+    from npk.gram.work.passes import place_twice
 
     with torch_threads_kept():
         place_twice(whole, rows.start, cols.start, values)

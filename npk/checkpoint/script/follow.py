@@ -1,4 +1,4 @@
-"""Follow the code of a TorchScript archive, statement by statement; see ``script_code`` for what it
+"""Follow the code of a TorchScript archive, statement by statement; see ``code`` for what it
 may hold.
 """
 
@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from npk.checkpoint.script_code import Code, Function
-from npk.checkpoint.script_operators import computed
-from npk.checkpoint.script_pickle import ScriptObject
+from npk.checkpoint.script.code import Code, Function
+from npk.checkpoint.script.operators import computed
+from npk.checkpoint.script.pickle import ScriptObject
 from npk.errors import UnsupportedGraphError
 
 MOST_STATEMENTS, DEEPEST_CALL = 200_000, 30

@@ -13,7 +13,7 @@ from typing import Any
 
 from npk.checkpoint.archives import Archive
 from npk.checkpoint.files import quiet_torch
-from npk.checkpoint.program_graph import Refused, checked_graph, checked_weights, dumped, parsed
+from npk.checkpoint.program.graph import Refused, checked_graph, checked_weights, dumped, parsed
 from npk.errors import CheckpointError
 
 _FORMER = {  # of torch 2.6: parts beside each other, without a folder around them

@@ -1,7 +1,7 @@
 """ONNX files as networks of torch: one module a node, weights as parameters.
 
 What does not depend on the input is computed while loading, by the reference implementation of the
-package ``onnx``. The rest is the table of ``onnx_operators``, and of ``onnx_sizes`` for shapes.
+package ``onnx``. The rest is the table of ``operators``, and of ``sizes`` for shapes.
 Files that were made for one batch size take every batch size; a network that mixes its samples is
 refused.
 """
@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from npk.checkpoint.files import first_line, quiet_torch
-from npk.checkpoint.onnx_limits import Budget, Excess, cells, check_external, check_nodes
-from npk.checkpoint.onnx_operators import RULES
-from npk.checkpoint.onnx_outputs import (
+from npk.checkpoint.onnx.limits import Budget, Excess, cells, check_external, check_nodes
+from npk.checkpoint.onnx.operators import RULES
+from npk.checkpoint.onnx.outputs import (
     chosen,
     full_name,
     last_before,
@@ -25,7 +25,7 @@ from npk.checkpoint.onnx_outputs import (
     needed,
     spelled_out,
 )
-from npk.checkpoint.onnx_sizes import SIZES
+from npk.checkpoint.onnx.sizes import SIZES
 from npk.errors import CheckpointError, MissingPackageError, UnsupportedGraphError
 
 MOST_CELLS = 1 << 28  # that a network makes of three samples while it is checked

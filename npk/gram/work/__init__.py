@@ -18,9 +18,9 @@ from npk.backends.jit import torch_threads_kept
 from npk.errors import DeviceMemoryError, KernelWarning, ScaleError, warn
 from npk.gram.engine import Engine
 from npk.gram.options import KernelOptions
-from npk.gram.sides import Gates, Samples, Sides
 from npk.gram.store import GramStore
 from npk.gram.tiles import Demand, Tile, TilePlan, cuts
+from npk.gram.work.sides import Gates, Samples, Sides
 
 _TOGETHER = 64  # rows that are multiplied by powers of their own at once
 # a process does not hold exactly the same at every start; the part of it that is enough
@@ -197,7 +197,7 @@ class Work:
 
     def _finish(self, tile: Tile, rows: Samples, cols: Samples, values: np.ndarray) -> np.ndarray:
         """A tile on the kernel's scale, in place."""
-        from npk.gram.passes import settle
+        from npk.gram.work.passes import settle
 
         whole = self.plan.symmetric and tile.row == tile.col
         values[rows.left_out], values[:, cols.left_out] = 0, 0

@@ -1,5 +1,5 @@
 """ONNX operators as functions of torch, one rule a line where that is enough; those that gate are
-in ``onnx_gates``.
+in ``gates``.
 
 A rule takes the node's attributes and then its inputs; an input that is left out is None. Weights
 and whatever is computed from a sample are tensors. Numbers known while loading (shapes, axes,
@@ -14,8 +14,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from npk.checkpoint.onnx_gates import GATES
-from npk.checkpoint.onnx_values import (
+from npk.checkpoint.onnx.gates import GATES
+from npk.checkpoint.onnx.values import (
     Attributes,
     Tensor,
     elementwise,

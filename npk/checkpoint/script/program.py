@@ -2,9 +2,9 @@
 trace.
 
 ``torch.export`` does not trace a ScriptModule, and ``torch.jit.load`` runs code of the file. So an
-archive is read here: its objects from its pickles (``script_pickle``), its code as a tree of known
-parts (``script_code``), which is followed operator by operator when the network meets a sample
-(``script_follow``). Nothing in the file runs while it is loaded.
+archive is read here: its objects from its pickles (``pickle``), its code as a tree of known
+parts (``code``), which is followed operator by operator when the network meets a sample
+(``follow``). Nothing in the file runs while it is loaded.
 """
 
 from collections.abc import Iterator
@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from npk.checkpoint.archives import Archive
-from npk.checkpoint.script_code import Code, RunsWhileLoaded, StrangeCode
-from npk.checkpoint.script_follow import Follower, Placed
-from npk.checkpoint.script_pickle import Pickled, ScriptObject, Strange
+from npk.checkpoint.script.code import Code, RunsWhileLoaded, StrangeCode
+from npk.checkpoint.script.follow import Follower, Placed
+from npk.checkpoint.script.pickle import Pickled, ScriptObject, Strange
 from npk.errors import CheckpointError, UnsupportedGraphError
 
 _DEEPEST = 60  # modules within modules

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from npk.checkpoint.onnx_operators import RULES
-from npk.checkpoint.onnx_sizes import SIZES
+from npk.checkpoint.onnx.operators import RULES
+from npk.checkpoint.onnx.sizes import SIZES
 
 MOST_NODES, MOST_COMPUTED = 200_000, 4_000
 FREE = 1 << 24  # cells of constants that any file may have computed; more go with its size

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from npk.checkpoint.archives import Archive
-from npk.checkpoint.program_graph import ALWAYS_ALLOWED
+from npk.checkpoint.program.graph import ALWAYS_ALLOWED
 
 STORAGES = {
     "FloatStorage": torch.float32,

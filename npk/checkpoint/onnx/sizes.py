@@ -1,7 +1,7 @@
 """ONNX operators that exporters apply to shapes, as functions of NumPy.
 
 The arrays hold objects: under ``torch.export`` the batch size is a symbol. As in
-``onnx_operators``, a rule takes attributes, then inputs.
+``operators``, a rule takes attributes, then inputs.
 """
 
 import math
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from npk.checkpoint.onnx_values import Attributes, given, numbers
+from npk.checkpoint.onnx.values import Attributes, given, numbers
 
 
 def _sizes(value: Any) -> np.ndarray:

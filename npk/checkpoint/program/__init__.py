@@ -6,9 +6,9 @@ import types
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from npk.checkpoint.batches import free_in_batch
 from npk.checkpoint.files import first_line, quiet_torch
-from npk.checkpoint.program_records import checked_copy
+from npk.checkpoint.program.batches import free_in_batch
+from npk.checkpoint.program.records import checked_copy
 from npk.errors import CheckpointError, OptionError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from npk.checkpoint.onnx_values import Attributes, Tensor, elementwise, number, one, plain
+from npk.checkpoint.onnx.values import Attributes, Tensor, elementwise, number, one, plain
 from npk.tie import is_on
 
 FLOATS = (1, 10, 11, 16)  # ONNX's numbers for float32, float16, float64 and bfloat16

@@ -1,0 +1,1 @@
+"""TorchScript archives: read as objects and code, and followed; torch never runs them."""
