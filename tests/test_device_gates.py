@@ -150,6 +150,8 @@ def test_every_way_to_read(rng):
         drawn((factors[1], factors[4]), [sizes[1], sizes[4]], rng),
     ]
     masks.append(Mask((), *(np.zeros((0, size), int) for size in (3, 5, 5)), (3,)))
+    products = drawn(tuple(factors), sizes, rng)
+    masks += [replace(mask, weights=rng.standard_normal((1, 5))) for mask in (products, masks[0])]
     for dtype in (np.float32, np.float64):
         layout = Layout(tuple(masks), table, np.dtype(dtype))
         assert layout.words

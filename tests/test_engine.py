@@ -40,6 +40,13 @@ def picture(*layers, shape=(2, 4, 4)):
     return nn.Sequential(*layers), shape
 
 
+class Gates(nn.Module):
+    """Paths start at ones, and pass the gates of the samples."""
+
+    def forward(self, x):
+        return torch.ones_like(x) * (x > 0)
+
+
 NETWORKS = {
     "product": lambda: built("fc", "dnn", (3,), hidden=[40, 9]),
     "product, soft": lambda: built("fc", "dlgn", (3,), hidden=[40, 9]),
@@ -59,7 +66,8 @@ NETWORKS = {
         nn.ReLU(),
         nn.Linear(70, 2),
     ),
-    "pool of the input": lambda: picture(
+    "pool of gates": lambda: picture(
+        Gates(),
         nn.AvgPool2d(3, 2, 1, count_include_pad=False),
         nn.Conv2d(2, 9, 3, padding=1),
         nn.ReLU(),
@@ -374,8 +382,8 @@ def test_streams_are_bands_with_chains():
     assert (column(made.terms, TERMS, "fresh") == 0).any()
     assert compiled("gated stream").chains
     assert {BOX, REDUCE} <= set(compiled("convolutions").operations[:, 0].tolist())
-    assert column(compiled("pool of the input").terms, TERMS, "k").max() > 1
-    assert (column(compiled("pool of the input").terms, TERMS, "weight") >= 0).any()
+    assert column(compiled("pool of gates").terms, TERMS, "k").max() > 1
+    assert (column(compiled("pool of gates").terms, TERMS, "weight") >= 0).any()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

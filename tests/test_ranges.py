@@ -15,11 +15,12 @@ import pytest
 import torch
 from test_backends import dense_table
 from tiny_networks import make, samples
+from torch import nn
 
 import npk
 from npk.backends.exponents import find_exponents
 from npk.backends.ranges import Ranges
-from npk.definition.paths import _features, parameter_variances
+from npk.definition.paths import _features, parameter_variances, path_kernel
 from npk.errors import KernelWarning, ScaleError
 from npk.gates.device_table import DeviceGates, DeviceLayer
 from npk.gates.recording import record_gates
@@ -313,3 +314,23 @@ def test_hard_gates_of_ordinary_samples_are_not_looked_at(name):
     assert found.held.all()
     K, _ = computed(table, dtype="float64")
     np.testing.assert_array_equal(found.live, np.diagonal(K) > 0)
+
+
+@pytest.mark.parametrize("scale", ["fan_in", "cosine"])
+def test_inputs_that_cancel_before_the_first_weight(scale, rng):
+    """A mean of values of both signs that is 10,000 times smaller than they are: it is taken in
+    float64, once a sample, so that float32 loses nothing of the kernel.
+    """
+    net = nn.Sequential(
+        nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 5), nn.ReLU()
+    )
+    X = rng.standard_normal((6, 2, 8, 8)).astype(np.float32)
+    X -= X.mean((2, 3), keepdims=True) * (1 - 1e-4)
+    expected = npk.kernel(net, X, scale=scale, dtype="float64")
+    table = npk.record_gates(net, X)
+    np.testing.assert_allclose(
+        npk.kernel(table, scale="fan_in", dtype="float64"),
+        np.array(path_kernel(table, table, scale="fan_in")),
+        rtol=1e-11,
+    )
+    np.testing.assert_allclose(npk.kernel(table, scale=scale, dtype="float32"), expected, rtol=1e-5)

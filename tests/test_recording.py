@@ -1,5 +1,7 @@
 """Recording gates: what the traced program must survive."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from npk.gates.table import unpack
 from npk.graph.positions import Window
 from npk.progress import Silent
 from npk.reading.tracing import trace_network
-from npk.recursion.masks import Factor, Mask, form_bits, form_real
+from npk.recursion.masks import Factor, Mask, form_bits, form_real, form_support
 from npk.tie import is_on
 
 
@@ -156,6 +158,21 @@ def test_masks_read_what_they_say(trace, rng, factors, places, units):
     assert form_real(mask, table, "float32").dtype == np.float32
     np.testing.assert_array_equal(unpack(form_bits(mask, table), len(units)), expected)
     assert table.fingerprint() == before
+
+
+def test_a_mask_adds_up_products(trace, rng):
+    table = record(trace, rng.standard_normal((4, 1, 6, 5)).astype(np.float32))
+    mask = mask_of(table.names[0], range(0, 70, 3), range(12), factors=2)
+    weights = rng.integers(-3, 4, size=(4, 3)).astype(float)
+    family = form_real(mask, table).reshape(4, 4, 3, -1)
+    summed = replace(mask, weights=weights)
+    expected = np.einsum("npfc,pf->npc", family, weights)
+    np.testing.assert_array_equal(form_real(summed, table), expected)
+    reached = ((family != 0) & (weights != 0)[:, :, None]).any(2)
+    np.testing.assert_array_equal(form_support(summed, table), reached)
+    assert not summed.is_hard(table)
+    assert summed.size == 4
+    assert summed.key() != mask.key()
 
 
 def test_a_whole_layer_is_no_copy(trace, rng):

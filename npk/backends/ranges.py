@@ -99,7 +99,7 @@ class Ranges:
             if isinstance(step, Collapse)
             for term in step.terms
         ]
-        largest += [mask.size * mask.width for mask in self.recursion.masks]
+        largest += [mask.products * mask.width for mask in self.recursion.masks]
         pieces = -(-len(table) // max(1, _CHUNK // max(largest)))
         parts = [
             _Walk(self, table.take(rows)).run()

@@ -101,7 +101,7 @@ class ReferenceBackend(Backend):
     @property
     def bytes_a_sample(self) -> int:
         """Bytes of one sample's masks, on one side."""
-        return sum(8 * mask.size * mask.width for mask in self.recursion.masks)
+        return sum(8 * mask.products * mask.width for mask in self.recursion.masks)
 
     @property
     def bytes_a_pair(self) -> int:

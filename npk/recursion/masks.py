@@ -2,7 +2,9 @@
 pair.
 
 A mask has its own list of positions. At each of them it multiplies one entry of every factor: a
-gate at some position, the indicator that a max pool chose some offset, or the input itself.
+gate at some position, the indicator that a max pool chose some offset, or the input itself. Before
+the first weight a pool only adds up numbers of one sample: there a mask is a weighted sum of such
+products, so that positive and negative ones cancel in float64, once a sample.
 """
 
 import functools
@@ -32,6 +34,8 @@ class Mask:
     ``channels`` is ``(factors, channels)``, ``positions`` ``(factors, positions)``: where each
     factor is read. ``offsets``, like positions:
     the offset that a selection must have chosen. ``segments``: number of channels of each segment.
+    ``weights (positions, family)``: of a mask that adds up the products of a family at each of its
+    positions; these follow one another in ``positions`` and ``offsets``.
     """
 
     factors: tuple[Factor, ...]
@@ -39,10 +43,16 @@ class Mask:
     positions: np.ndarray
     offsets: np.ndarray
     segments: tuple[int, ...]
+    weights: np.ndarray | None = None
 
     @property
     def size(self) -> int:
         """Number of positions."""
+        return self.products if self.weights is None else len(self.weights)
+
+    @property
+    def products(self) -> int:
+        """Number of products a channel."""
         return self.positions.shape[1]
 
     @property
@@ -61,19 +71,20 @@ class Mask:
             self.factors,
             self.segments,
             *(a.tobytes() for a in (self.channels, self.positions, self.offsets)),
+            None if self.weights is None else (self.weights.shape, self.weights.tobytes()),
         )
 
     def is_hard(self, table: GateTable) -> bool:
         """Whether every value is 0 or 1, so that overlaps are counts of bits."""
-        return all(
+        return self.weights is None and all(
             f.kind != "input" and f.slope == 0 and table.entries[f.name].kind != "soft"
             for f in self.factors
         )
 
 
 def form_real(mask: Mask, table: GateTable, dtype: str | np.dtype = "float64") -> np.ndarray:
-    """Values of a mask, ``(n, positions, channels)``, segment after segment; multiplied in float64,
-    then rounded to ``dtype``.
+    """Values of a mask, ``(n, positions, channels)``, segment after segment; multiplied and
+    added in float64, then rounded to ``dtype``.
 
     A mask that is one whole layer may come without a copy: do not write into it.
     """
@@ -83,23 +94,32 @@ def form_real(mask: Mask, table: GateTable, dtype: str | np.dtype = "float64") -
     ):
         values = _taken(_values(factor, table, at, offset), channels, axis=2)
         product = values if product is None else np.multiply(product, values, dtype=np.float64)
-    return (
-        np.ones((len(table), mask.size, mask.width), dtype)
-        if product is None
-        else product.astype(dtype, copy=False)
-    )
+    if product is None:
+        return np.ones((len(table), mask.size, mask.width), dtype)
+    if mask.weights is not None:
+        # member after member: the same bits however many samples come together, and on a device
+        members = zip(_by_family(product, mask).swapaxes(0, 2), mask.weights.T, strict=True)
+        product = sum(member * weight[:, None, None] for member, weight in members).swapaxes(0, 1)
+    return product.astype(dtype, copy=False)
 
 
 def form_support(mask: Mask, table: GateTable) -> np.ndarray:
     """Where a mask is other than 0, ``(n, positions, channels)`` bool: products of its factors may
     be too small for any number.
     """
-    found = np.ones((len(table), mask.size, mask.width), bool)
+    found = np.ones((len(table), mask.products, mask.width), bool)
     for factor, channels, at, offset in zip(
         mask.factors, mask.channels, mask.positions, mask.offsets, strict=True
     ):
         found &= _taken(_values(factor, table, at, offset), channels, axis=2) != 0
-    return found
+    if mask.weights is None:
+        return found
+    return (_by_family(found, mask) & (mask.weights != 0)[..., None]).any(2)
+
+
+def _by_family(products: np.ndarray, mask: Mask) -> np.ndarray:
+    """Products as ``(n, positions, family, channels)``."""
+    return products.reshape(len(products), mask.size, -1, mask.width)
 
 
 def form_bits(mask: Mask, table: GateTable) -> np.ndarray:

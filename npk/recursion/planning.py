@@ -284,20 +284,46 @@ class _Planner:
             return Term(
                 live.field, live.cells, None, np.zeros_like(live.cells), live.weights, blocks
             )
+        count, channels = len(live.factors), np.stack([channel[order] for channel in live.channels])
+        if _adds_numbers(live):
+            reads, weights, places = _summed(live)
+            mask = Mask(
+                live.factors,
+                channels,
+                reads[:count],
+                reads[count:],
+                tuple(counts.tolist()),
+                weights,
+            )
+            once = (
+                np.zeros(places.shape, np.int64),
+                self.number(mask),
+                places,
+                np.ones(places.shape),
+            )
+            return Term(None, *once, blocks)
         outside = (live.cells < 0).reshape(-1)
         distinct, inverse = _distinct((*live.places, *live.offsets), ~outside)
         places = np.full(outside.shape, OUTSIDE)
         places[~outside] = inverse
-        count, channels = len(live.factors), np.stack([channel[order] for channel in live.channels])
         mask = Mask(
             live.factors, channels, distinct[:count], distinct[count:], tuple(counts.tolist())
         )
+        return Term(
+            live.field,
+            live.cells,
+            self.number(mask),
+            places.reshape(live.cells.shape),
+            live.weights,
+            blocks,
+        )
+
+    def number(self, mask: Mask) -> int:
+        """Number of a mask; equal ones are one."""
         number = self.mask_numbers.setdefault(mask.key(), len(self.masks))
         if number == len(self.masks):
             self.masks.append(mask)
-        return Term(
-            live.field, live.cells, number, places.reshape(live.cells.shape), live.weights, blocks
-        )
+        return number
 
     def finish(self, node: PathNode) -> None:
         """The kernel: that of any output unit where they are alike, else the mean over all units."""
@@ -328,6 +354,24 @@ def _only_moves_positions(graph: PathGraph, node: PathNode) -> Part | None:
     return (
         part if part.into == channels == part.channels and shown.channels == node.channels else None
     )
+
+
+def _adds_numbers(live: _Live) -> bool:
+    """Whether a pool before the first weight adds up what is known of one sample."""
+    several = live.field is None and live.cells.shape[1] > 1
+    return several and any(factor.kind == "input" for factor in live.factors)
+
+
+def _summed(live: _Live) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where the factors of a sum over the family are read, one row a factor, then their offsets;
+    weights ``(sums, family)``; which of the distinct sums each position has, ``(positions, 1)``.
+    """
+    inside = live.cells >= 0
+    reads = [np.where(inside, table, 0) for table in (*live.places, *live.offsets)]
+    sums = np.stack([*reads, np.where(inside, live.weights, 0.0)], 1)
+    sums, number = np.unique(sums.reshape(len(sums), -1), axis=0, return_inverse=True)
+    *reads, weights = sums.reshape(len(sums), len(reads) + 1, -1).swapaxes(0, 1)
+    return np.stack(reads).reshape(len(reads), -1).astype(np.int64), weights, number.reshape(-1, 1)
 
 
 def _distinct(tables: tuple[np.ndarray, ...], inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

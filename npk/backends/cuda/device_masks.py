@@ -57,18 +57,20 @@ class DeviceMasks:
         return bits, reals
 
     def _numbers(self, mask: Mask, reads: "list[_Read]", table: DeviceGates) -> "torch.Tensor":
-        """Values ``(n, positions, channels)``, multiplied in float64."""
+        """Values ``(n, positions, channels)``, multiplied and added in float64."""
         import torch
 
         product: torch.Tensor | None = None
         for read in reads:
             values = read.values(table)
             product = values if product is None else product.double() * values.double()
-        return (
-            torch.ones((len(table), mask.size, mask.width), device=self.device)
-            if product is None
-            else product
-        )
+        if product is None:
+            return torch.ones((len(table), mask.size, mask.width), device=self.device)
+        if mask.weights is None:
+            return product
+        weights = torch.tensor(mask.weights, device=self.device)
+        family = product.double().reshape(len(table), *weights.shape, mask.width)
+        return sum(family[:, :, k] * weights[:, k, None] for k in range(weights.shape[1]))
 
 
 def _bits(mask: Mask, reads: "list[_Read]", table: DeviceGates) -> "torch.Tensor":

@@ -72,6 +72,8 @@ class Chains:
     def _subtract(self, first: Mask, second: Mask) -> Mask | None:
         if first.segments != second.segments or first.size != second.size:
             return None
+        if first.weights is not None or second.weights is not None:
+            return None  # a sum has no factors
         has, rows = set(_rows(first)), _rows(second)
         new = [k for k, row in enumerate(rows) if row not in has]
         if not new or len(has - set(rows)):
