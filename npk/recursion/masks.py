@@ -97,10 +97,18 @@ def form_real(mask: Mask, table: GateTable, dtype: str | np.dtype = "float64") -
     if product is None:
         return np.ones((len(table), mask.size, mask.width), dtype)
     if mask.weights is not None:
-        # member after member: the same bits however many samples come together, and on a device
-        members = zip(_by_family(product, mask).swapaxes(0, 2), mask.weights.T, strict=True)
-        product = sum(member * weight[:, None, None] for member, weight in members).swapaxes(0, 1)
+        product = _added(_by_family(product, mask), mask.weights)
     return product.astype(dtype, copy=False)
+
+
+def _added(family: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted sums over the family, member after member: the same bits however many samples come
+    together, and on a device.
+    """
+    total = np.zeros_like(family[:, :, 0], np.float64)
+    for member in range(weights.shape[1]):
+        total += family[:, :, member] * weights[:, member, None]
+    return total
 
 
 def form_support(mask: Mask, table: GateTable) -> np.ndarray:

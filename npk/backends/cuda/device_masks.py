@@ -70,7 +70,10 @@ class DeviceMasks:
             return product
         weights = torch.tensor(mask.weights, device=self.device)
         family = product.double().reshape(len(table), *weights.shape, mask.width)
-        return sum(family[:, :, k] * weights[:, k, None] for k in range(weights.shape[1]))
+        total = torch.zeros_like(family[:, :, 0])
+        for member in range(weights.shape[1]):
+            total += family[:, :, member] * weights[:, member, None]
+        return total
 
 
 def _bits(mask: Mask, reads: "list[_Read]", table: DeviceGates) -> "torch.Tensor":
