@@ -14,7 +14,7 @@ from npk.checkpoint.onnx.operators import RULES as ONNX_RULES
 from npk.cli.commands import app
 from npk.data.files import FILES as FILES_OF_DATA
 from npk.graph.operators import OPERATORS
-from npk.reading.rules.layers import RULES
+from npk.reading.rules import RULES
 from npk.results import DETAILS
 
 ROOT = Path(npk.__file__).parents[1]

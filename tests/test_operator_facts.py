@@ -274,7 +274,7 @@ QUESTIONS = {
     ("checks/ensemble.py", "check_ensemble"): "a graph with sums that are not known is never made",
     ("checks/ensemble.py", "_part"): "it counts layers",
     ("checks/ensemble.py", "layers"): "it counts layers",
-    ("reading/tracing.py", "_fixed_chain"): "a chain ends at any other operator",
+    ("reading/builder.py", "_fixed_chain"): "a chain ends at any other operator",
     ("recursion/planning.py", "_only_moves_positions"): "any other operator has a step of its own",
     ("structure/shifts.py", "_window_reason"): "only the words of a reason depend on it",
     ("structure/shifts.py", "_strides_across"): "only the words of a reason depend on it",

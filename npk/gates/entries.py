@@ -12,7 +12,7 @@ from npk.tie import is_on
 if TYPE_CHECKING:
     import torch
 
-    from npk.reading.tracing import Recording
+    from npk.reading.builder import Recording
 
 NARROW = 256  # offsets of a window that a byte can tell apart
 SOFT = ("value", "sigmoid", "hardsigmoid", "normal")

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from torch import fx
 
     from npk.gates.store import GateStore
-    from npk.reading.tracing import Recording, Trace
+    from npk.reading.builder import Recording
+    from npk.reading.tracing import Trace
 
 _RUN_BYTES = 64 << 20  # working memory of one batch while recording, unless one sample needs more
 # samples of a batch, at most: so that what is read off a layer is still in the cache

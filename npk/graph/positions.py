@@ -36,6 +36,11 @@ class Window:
         ones = (1,) * len(grid)
         return cls(grid, ones, ((0, 0),) * len(grid), ones)
 
+    @classmethod
+    def side_by_side(cls, kernel: Grid) -> "Window":
+        """Windows that neither overlap nor leave gaps."""
+        return cls(kernel, kernel, ((0, 0),) * len(kernel), (1,) * len(kernel))
+
     @property
     def size(self) -> int:
         """Number of offsets."""

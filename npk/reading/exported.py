@@ -10,6 +10,11 @@ import torch
 from torch import fx
 
 _TRACERS = [Path(__file__).with_name(f"{name}.py") for name in ("apart", "exporting", "hooks")]
+SAME = ("clone", "detach", "alias", "contiguous", "identity", "lift_fresh_copy")
+CASTS = ("_to_copy", "to", "type_as")
+# keep the flat order
+ORDERED = ("view", "flatten", "reshape", "_unsafe_view", "unsqueeze", "squeeze", "unflatten")
+NUMBER = "npk number"  # in a node's meta: the number that all its values are, for every sample
 
 
 def name_of(node: fx.Node) -> str:
@@ -30,6 +35,18 @@ def is_tensor(node: object) -> bool:
     return isinstance(node, fx.Node) and (
         node.op == "get_attr" or isinstance(node.meta.get("val"), torch.Tensor | list | tuple)
     )
+
+
+def constant_behind(argument: object) -> fx.Node | None:
+    """The parameter or buffer behind a view of it, every number of it once."""
+    node = argument
+    views = (*SAME, *CASTS, *ORDERED, "expand")
+    while isinstance(node, fx.Node) and name_of(node) in views and node.args:
+        node = node.args[0]
+    if not isinstance(node, fx.Node) or node.op != "get_attr" or not isinstance(argument, fx.Node):
+        return None
+    shown, held = argument.meta.get("val"), node.meta.get("val")
+    return node if shown is None or held is None or shown.numel() == held.numel() else None
 
 
 def shape_of(node: fx.Node) -> tuple[int, ...]:

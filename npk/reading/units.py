@@ -104,6 +104,10 @@ class Layout:
         """The layout of the tensor with one axis moved to the front."""
         return self if axis == 0 else self.with_units(np.moveaxis(self.numbers, axis, 0))
 
+    def with_first_axis_at(self, axis: int) -> "Layout":
+        """The layout of the tensor with its first axis moved to a place."""
+        return self if axis == 0 else self.with_units(np.moveaxis(self.numbers, 0, axis))
+
     def broadcast(self, shape: tuple[int, ...]) -> "Layout":
         """The layout of the tensor broadcast to a shape."""
         return (

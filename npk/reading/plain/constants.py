@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from npk.reading.exported import module_of, name_of
+from npk.reading.exported import constant_behind, module_of, name_of
 from npk.reading.plain.rewriting import depending
-from npk.reading.rules.moves import constant_behind
 
 Leaves = Mapping[str, frozenset[str]]
 _LAYERS = (

@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from npk.reading.exported import arguments, name_of
-from npk.reading.rules.moves import CASTS, SAME
+from npk.reading.exported import CASTS, SAME, arguments, name_of
 
 Line = tuple[float, float]  # (slope, level): slope * q + level
 _SIDES = (1.0, 0.0, -1.0)  # q > 0, q = 0, q < 0

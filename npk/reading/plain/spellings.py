@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch import fx
 
-from npk.reading.exported import arguments, name_of
+from npk.reading.exported import NUMBER, arguments, constant_behind, name_of
 from npk.reading.plain.constants import Leaves, tensor_of
 from npk.reading.plain.rewriting import ATEN, depending, made, replace
 from npk.reading.plain.sided import Forms, Sided, constant, forms_of, operands
 from npk.reading.rules.gates import is_gate
-from npk.reading.rules.moves import NUMBER, constant_behind
 
 _CHOICES = ("where", "maximum", "minimum", "threshold")
 _PLAIN = ("relu", "leaky_relu", "abs", "clamp", "clamp_min")

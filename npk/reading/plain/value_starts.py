@@ -2,9 +2,8 @@
 
 from torch import fx
 
-from npk.reading.exported import name_of
+from npk.reading.exported import CASTS, name_of
 from npk.reading.plain.rewriting import ATEN, depending, made, refresh
-from npk.reading.rules.moves import CASTS
 
 # and the rank of one sample
 _LAYERS = {"linear": 1, "conv1d": 2, "conv2d": 3, "conv3d": 4, "matmul": 1, "mm": 2}

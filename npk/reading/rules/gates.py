@@ -1,19 +1,16 @@
 """Operators that gate: one rule an operator."""
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import fx
 
 from npk.graph.node import PathNode
 from npk.graph.operators import Gate, Input
-from npk.reading.exported import arguments, name_of, shape_of
-from npk.reading.rules.moves import CASTS, MOVES, ORDERED, SAME, constant_behind, move
+from npk.reading.builder import Builder
+from npk.reading.exported import CASTS, ORDERED, SAME, arguments, constant_behind, name_of, shape_of
+from npk.reading.rules.moves import MOVES, move
 from npk.reading.units import Layout
-
-if TYPE_CHECKING:
-    from npk.reading.tracing import Reader
 
 SOFT = ("sigmoid", "hardsigmoid")
 CLAMPS = ("hardtanh", "clamp", "relu6", "clamp_min")
@@ -57,66 +54,62 @@ def factor_of(node: fx.Node) -> fx.Node | None:
     return None
 
 
-def relu(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
+def relu(builder: Builder, node: fx.Node, inputs: list[Layout]) -> Layout:
     """ReLU, and leaky ReLU: a gate on the pre-activation."""
     slope = 0.0
     if name_of(node) == "leaky_relu":
         slope = float(arguments(node, ("negative_slope", 0.01))[0])
     if name_of(node) == "rrelu":
-        reader.refuse(node, "a random leaky ReLU", "Use LeakyReLU with the mean slope")
-    return _gated(reader, node, inputs[0], slope)
+        builder.refuse(node, "a random leaky ReLU", "Use LeakyReLU with the mean slope")
+    return _gated(builder, node, inputs[0], slope)
 
 
-def absolute(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
+def absolute(builder: Builder, node: fx.Node, inputs: list[Layout]) -> Layout:
     """|q| = q times a gate that is -1 where it is off."""
-    return _gated(reader, node, inputs[0], -1.0)
+    return _gated(builder, node, inputs[0], -1.0)
 
 
-def prelu(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
+def prelu(builder: Builder, node: fx.Node, inputs: list[Layout]) -> Layout:
     """Leaky ReLU with learned slopes, one or one a channel; they belong to the gate."""
     held = constant_behind(node.args[1])
     if held is None:
-        reader.refuse(node, "its slopes are computed", "Make them a parameter")
-    slopes = [float(v) for v in reader.tensor(str(held.target)).detach().reshape(-1)]
+        builder.refuse(node, "its slopes are computed", "Make them a parameter")
+    slopes = [float(v) for v in builder.tensor(str(held.target)).detach().reshape(-1)]
     if len(slopes) == 1:
-        return _gated(reader, node, inputs[0], slopes[0])
-    return _gated(reader, node, reader.settle(node, inputs[0]), tuple(slopes))
+        return _gated(builder, node, inputs[0], slopes[0])
+    return _gated(builder, node, builder.settle(node, inputs[0]), tuple(slopes))
 
 
 def _gated(
-    reader: "Reader", node: fx.Node, layout: Layout, slope: float | tuple[float, ...]
+    builder: Builder, node: fx.Node, layout: Layout, slope: float | tuple[float, ...]
 ) -> Layout:
-    (whole,) = reader.settle_any(node, layout)
-    gate = reader.record(
-        node, reader.argument(node), "positive", whole.node.shape, whole.elements()
-    )
-    return reader.unitwise(node, whole, Gate(gate, slope))
+    (whole,) = builder.settle_any(node, layout)
+    seen, units = builder.argument(node), whole.elements()
+    gate = builder.record(node, seen, "positive", whole.node.shape, units)
+    return builder.unitwise(node, whole, Gate(gate, slope))
 
 
-def clamp(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
+def clamp(builder: Builder, node: fx.Node, inputs: list[Layout]) -> Layout:
     """Hardtanh, ReLU6 and clamp: the gate is on between the bounds; beyond them a constant starts
     paths of its own.
     """
     low, high = _bounds(node)
     if not low < high:
-        reader.refuse(
-            node,
-            "its bounds are computed, or leave nothing between them",
-            "Give two numbers, the smaller one first",
-        )
+        what = "its bounds are computed, or leave nothing between them"
+        builder.refuse(node, what, "Give two numbers, the smaller one first")
     if (low, high) == (0, math.inf):
-        return _gated(reader, node, inputs[0], 0.0)
-    (whole,) = reader.settle_any(node, inputs[0])
-    seen, shape, units = reader.argument(node), whole.node.shape, whole.elements()
-    gate = reader.record(node, seen, "between", shape, units, bounds=(low, high))
+        return _gated(builder, node, inputs[0], 0.0)
+    (whole,) = builder.settle_any(node, inputs[0])
+    seen, shape, units = builder.argument(node), whole.node.shape, whole.elements()
+    bounds = low, high
+    gate = builder.record(node, seen, "between", shape, units, bounds=bounds)
     levels = []
     for rule, level in (("below", low), ("above", high)):
         if level and math.isfinite(level):
-            name = reader.record(
-                node, seen, rule, shape, units, bounds=(low, high), name=f"{gate}:{rule}"
-            )
+            name = f"{gate}:{rule}"
+            name = builder.record(node, seen, rule, shape, units, name=name, bounds=bounds)
             levels.append((name, level))
-    return reader.unitwise(node, whole, Gate(gate, 0.0, tuple(levels)))
+    return builder.unitwise(node, whole, Gate(gate, 0.0, tuple(levels)))
 
 
 def _bounds(node: fx.Node) -> tuple[float, float]:
@@ -130,85 +123,72 @@ def _bounds(node: fx.Node) -> tuple[float, float]:
     return float(-math.inf if low is None else low), float(math.inf if high is None else high)
 
 
-def self_gate(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
+def self_gate(builder: Builder, node: fx.Node, inputs: list[Layout]) -> Layout:
     """SiLU, hardswish, GELU: the value times a soft gate of itself."""
     if name_of(node) == "gelu" and arguments(node, ("approximate", "none"))[0] != "none":
-        reader.refuse(
-            node,
-            "a GELU by its tanh formula is not a value times a gate known here",
-            'Use approximate="none"',
-        )
-    (whole,) = reader.settle_any(node, inputs[0])
-    seen, units = reader.argument(node), whole.elements()
-    gate = reader.record(
+        what = "a GELU by its tanh formula is not a value times a gate known here"
+        builder.refuse(node, what, 'Use approximate="none"')
+    (whole,) = builder.settle_any(node, inputs[0])
+    seen, units = builder.argument(node), whole.elements()
+    gate = builder.record(
         node, seen, _SELF_GATES[name_of(node)], whole.node.shape, units, hard=(seen.name, units)
     )
-    return reader.unitwise(node, whole, Gate(gate))
+    return builder.unitwise(node, whole, Gate(gate))
 
 
-def gated_half(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
+def gated_half(builder: Builder, node: fx.Node, inputs: list[Layout]) -> Layout:
     """GLU: one half of the channels times the sigmoid of the other."""
-    shape, seen, axis = inputs[0].shape, reader.argument(node), int(arguments(node, ("dim", -1))[0])
+    shape, seen, axis = (
+        inputs[0].shape,
+        builder.argument(node),
+        int(arguments(node, ("dim", -1))[0]),
+    )
     axis = axis - 1 if axis > 0 else axis + len(shape)
     elements = np.arange(math.prod(shape)).reshape(shape)
     _, gates = np.split(elements, 2, axis)
     values, _ = np.split(inputs[0].numbers, 2, axis)
-    (whole,) = reader.settle_any(node, inputs[0].with_units(np.ascontiguousarray(values)))
+    (whole,) = builder.settle_any(node, inputs[0].with_units(np.ascontiguousarray(values)))
     units = _reordered(whole, gates, elements.size)
-    gate = reader.record(node, seen, "sigmoid", whole.node.shape, units, hard=(seen.name, units))
-    return reader.unitwise(node, whole, Gate(gate))
+    gate = builder.record(node, seen, "sigmoid", whole.node.shape, units, hard=(seen.name, units))
+    return builder.unitwise(node, whole, Gate(gate))
 
 
-def external_gate(reader: "Reader", node: fx.Node, inputs: list[Layout]) -> Layout:
+def external_gate(builder: Builder, node: fx.Node, inputs: list[Layout]) -> Layout:
     """A value times a gate that another part of the network makes: DGN, DLGN,
     squeeze-and-excitation.
     """
     factor = factor_of(node)
     if factor is None or len(inputs) != 1:
         what = "it multiplies two values of which neither (or both) comes out of a gate operator"
-        reader.refuse(
-            node,
-            what,
-            "Make the gate with npk::gate, a sigmoid, a hard sigmoid or a comparison with 0",
-        )
-    if factor.meta["val"].dim() != node.meta["val"].dim() or isinstance(
-        factor.meta["val"].shape[0], int
-    ):
-        reader.refuse(
-            node, "its gates do not depend on the sample", "Compute them from the network's input"
-        )
-    (whole,) = reader.settle_any(node, inputs[0].broadcast(shape_of(node)))
+        remedy = "Make the gate with npk::gate, a sigmoid, a hard sigmoid or a comparison with 0"
+        builder.refuse(node, what, remedy)
+    value = factor.meta["val"]
+    if value.dim() != node.meta["val"].dim() or isinstance(value.shape[0], int):
+        remedy = "Compute them from the network's input"
+        builder.refuse(node, "its gates do not depend on the sample", remedy)
+    (whole,) = builder.settle_any(node, inputs[0].broadcast(shape_of(node)))
     shape, chain = whole.node.shape, _chain(factor)
     seen = chain[-1]
-    elements = _elements_of(reader, node, chain)
+    elements, kind = _elements_of(builder, node, chain), name_of(seen)
     origin = _reordered(whole, elements, math.prod(shape_of(seen)))
-    preactivation, is_plain = reader.argument(seen), not any(map(_is_scaled, chain))
-    if name_of(seen) == "gt" and seen.args[1] != 0:
-        reader.refuse(node, f"it compares with {seen.args[1]}", "Compare with 0")
-    if name_of(seen) == "gt" or (name_of(seen) == "gate" and seen.args[1]):
-        if not is_plain or elements.min() < 0:
-            reader.refuse(
-                node, "it changes hard gates by a number, or pads them", "Change the value instead"
-            )
-        return reader.unitwise(
-            node, whole, Gate(reader.record(node, preactivation, "positive", shape, origin))
-        )
+    preactivation = builder.argument(seen)
+    is_plain = not any(map(_is_scaled, chain)) and elements.min() >= 0
+    if kind == "gt" and seen.args[1] != 0:
+        builder.refuse(node, f"it compares with {seen.args[1]}", "Compare with 0")
+    if kind == "gt" or (kind == "gate" and seen.args[1]):
+        if not is_plain:
+            what = "it changes hard gates by a number, or pads them"
+            builder.refuse(node, what, "Change the value instead")
+        gate = builder.record(node, preactivation, "positive", shape, origin)
+        return builder.unitwise(node, whole, Gate(gate))
     if any(not link.meta["val"].is_floating_point() for link in chain):
-        reader.refuse(
-            node,
-            "it rounds soft gates to whole numbers",
-            "Compare the pre-activation with 0 for hard gates",
-        )
+        remedy = "Compare the pre-activation with 0 for hard gates"
+        builder.refuse(node, "it rounds soft gates to whole numbers", remedy)
     own = np.arange(math.prod(shape_of(factor))).reshape(shape_of(factor))
     units = _reordered(whole, np.broadcast_to(own, whole.shape), own.size)
-    hard = (
-        (preactivation.name, origin)
-        if is_plain and elements.min() >= 0 and name_of(seen) not in CLAMPS
-        else None
-    )
-    return reader.unitwise(
-        node, whole, Gate(reader.record(node, factor, "value", shape, units, hard=hard))
-    )
+    hard = (preactivation.name, origin) if is_plain and kind not in CLAMPS else None
+    gate = builder.record(node, factor, "value", shape, units, hard=hard)
+    return builder.unitwise(node, whole, Gate(gate))
 
 
 def _chain(factor: fx.Node) -> list[fx.Node]:
@@ -219,12 +199,12 @@ def _chain(factor: fx.Node) -> list[fx.Node]:
     return chain
 
 
-def _elements_of(reader: "Reader", node: fx.Node, chain: list[fx.Node]) -> np.ndarray:
+def _elements_of(builder: Builder, node: fx.Node, chain: list[fx.Node]) -> np.ndarray:
     """Flat element of the gate operator's value behind each element of the product."""
     shape = shape_of(chain[-1])
     layout = Layout.of(PathNode(chain[-1].name, Input(), (), shape), shape)
     for link in reversed(chain[:-1]):
-        layout = move(reader, link, [layout]) if name_of(link) in (*ORDERED, *MOVES) else layout
+        layout = move(builder, link, [layout]) if name_of(link) in (*ORDERED, *MOVES) else layout
     return layout.broadcast(shape_of(node)).numbers - 1
 
 

@@ -6,8 +6,7 @@ from typing import Any
 
 from torch import fx
 
-from npk.reading.exported import name_of
-from npk.reading.rules.moves import NUMBER, constant_behind
+from npk.reading.exported import NUMBER, constant_behind, name_of
 
 REFUSED: dict[str, tuple[str, str]] = {}
 
