@@ -313,12 +313,7 @@ def test_equal_tables_weights_and_masks_are_kept_once():
         draft.table(first.astype(np.int32)),
         draft.table(first, slice(1, None)),
         draft.table(second),
-    ] == [
-        0,
-        0,
-        6,
-        6,
-    ]
+    ] == [0, 0, 6, 6]
     assert draft.table(first, slice(0, 2)) == 10  # begins where the whole table does
     assert draft.weight(np.array([0.5])) == draft.weight(np.array([0.5])) == 0
     assert draft.weight(np.array([2.0, 0.5])) == 1

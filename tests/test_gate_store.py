@@ -346,11 +346,7 @@ def test_every_file_of_a_store_that_is_damaged_or_lost_is_seen(table, tmp_path):
         p.relative_to(tmp_path / "s").parts[1]
         for p in files
         if len(p.relative_to(tmp_path / "s").parts) > 1
-    } >= {
-        "inputs",
-        "gates",
-        "checksums",
-    }
+    } >= {"inputs", "gates", "checksums"}
     for file in files:
         whole = file.read_bytes()
         # the last chunk of an array is padded

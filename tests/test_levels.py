@@ -45,7 +45,7 @@ TILES = "gram/tiles.py"
 # Other files that may step through an array by a variable step, each with its reason.
 STEP_LOOPS = {
     "gates/recording.py": "batches of samples that go through the network: no tile of a kernel is "
-    "involved",
+    "involved"
 }
 DUMPING_PLACES = {"utils.py", "helpers.py", "misc.py", "common.py"}
 PRINTERS = {"cli.py", "demo.py"}

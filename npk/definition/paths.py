@@ -270,10 +270,7 @@ def _shown(node: PathNode, parts: tuple[Part, ...], unit: Unit) -> list[tuple[in
 
 
 def _through_windows(
-    graph: PathGraph,
-    node: PathNode,
-    weights: dict[Unit, np.ndarray],
-    before: dict[Unit, Features],
+    graph: PathGraph, node: PathNode, weights: dict[Unit, np.ndarray], before: dict[Unit, Features]
 ) -> dict[Unit, Features]:
     """What a pool lets pass; ``weights``: of the offsets of each unit's window."""
     taps = window_taps(graph, node)
@@ -302,11 +299,7 @@ def _parameter(graph: PathGraph, name: str, index: tuple[int, ...], weights: Wei
 
 
 def _value_at(
-    graph: PathGraph,
-    node: PathNode,
-    name: str,
-    index: tuple[int, ...],
-    weights: Weights,
+    graph: PathGraph, node: PathNode, name: str, index: tuple[int, ...], weights: Weights
 ) -> float | None:
     """The parameter that a monomial names, if it is one of this node."""
     match node.operator:

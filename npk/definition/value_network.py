@@ -234,9 +234,7 @@ def _level(table: GateTable, name: str, value: float, weights: Weights) -> torch
 
 
 def _rearranged(
-    node: PathNode,
-    parts: tuple[Part, ...],
-    inputs: list[torch.Tensor],
+    node: PathNode, parts: tuple[Part, ...], inputs: list[torch.Tensor]
 ) -> torch.Tensor:
     """Each part in its place; what no part fills is 0."""
     shape = len(inputs[0]), node.channels, node.positions

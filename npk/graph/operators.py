@@ -10,14 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from npk.graph.facts import (
-    Operator,
-    Ungated,
-    Unitwise,
-    Unweighted,
-    refuse_operator,
-    with_tuples,
-)
+from npk.graph.facts import Operator, Ungated, Unitwise, Unweighted, refuse_operator, with_tuples
 from npk.graph.positions import AdaptiveWindow, Grid, Window
 
 

@@ -13,9 +13,7 @@ SEEN_BY = {
 }
 TEXTS = {
     "tie.py": {"return preactivation > 0": "return preactivation >= 0"},
-    "gates/table.py": {
-        "json.dumps(to_dict(example.graph)).encode()": "b''",
-    },
+    "gates/table.py": {"json.dumps(to_dict(example.graph)).encode()": "b''"},
     "graph/independence.py": {
         "for second in node.inputs[i + 1 :]": "for second in node.inputs[i + 2 :]",
         "if not pa and a.inputs:": "if not pa and a.inputs and pb:",
