@@ -2,6 +2,8 @@
 
 import functools
 import os
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -20,6 +22,29 @@ os.environ.setdefault(
 # The accuracy promised against the float64 definition. A wider tolerance in a test carries a
 # comment with the reason.
 TOLERANCE = {"float32": 1e-5, "float64": 1e-11}
+
+
+# One network runs through every loop that is compiled: a product, and a program.
+_COMPILE = """
+import sys, numpy as np, torch, npk
+for bias in ("ignore", "paths"):
+    npk.kernel(torch.nn.Linear(2, 1), np.ones((3, 2)), dtype=sys.argv[1], bias=bias, progress=False)
+"""
+
+
+def pytest_sessionstart(session):
+    """Before there are two workers, the engine is compiled for them, each dtype on a core; else
+    each worker would compile all of it.
+    """
+    config = session.config
+    if hasattr(config, "workerinput") or not getattr(config.option, "numprocesses", None):
+        return
+    runs = [
+        subprocess.Popen([sys.executable, "-c", _COMPILE, dtype], stderr=subprocess.DEVNULL)
+        for dtype in TOLERANCE
+    ]
+    for run in runs:  # what goes wrong here is told by a test
+        run.wait()
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ DIFFERENTIABLE = [
     for name in ENUMERABLE
     if name not in ("conv dgn", "conv dlgn", "fc dlgn, ones", "fc dlgn-sf")
 ]
+LARGE = ("conv residual with projection", "channel split and shuffle")  # of many coefficients
 _cache: dict = {}
 
 
@@ -109,7 +110,9 @@ def test_value_network_with_own_weights_is_the_network(name):
 
 
 @pytest.mark.parametrize("bias", ["ignore", "paths"])
-@pytest.mark.parametrize("name", DIFFERENTIABLE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in DIFFERENTIABLE]
+)
 def test_kernel_is_the_inner_product_of_taylor_coefficients(name, bias):
     """Found from the torch module alone: what a misread graph cannot imitate."""
     net, _, cols = case(name)

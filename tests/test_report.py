@@ -415,7 +415,7 @@ def test_everything_that_is_no_code_is_packaged():
     project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())
     patterns = project["tool"]["setuptools"]["package-data"]["*"]
     names = {path.name for path in ROOT.rglob("*") if path.is_file()}
-    data = {name for name in names if not name.endswith((".py", ".pyc"))}
+    data = {name for name in names if not name.endswith((".py", ".pyc", ".nbi", ".nbc"))}
     assert {"page.html", "page.css", "page.js"} <= data
     assert {
         name for name in data if not any(fnmatch(name, pattern) for pattern in patterns)
