@@ -37,7 +37,6 @@ from torch import nn
 
 from npk import GateTable, networks, record_gates
 from npk.backends.cpu.speeds import predict
-from npk.recursion.planes import Planes
 from npk.structure.effort import effort
 
 FEW = 32  # samples of which the tiles are made
@@ -141,7 +140,7 @@ def describe(made: Ready, timings: list[Timing]) -> None:
     """What the plan counts for a pair, the time that counting its gates would take alone, what the
     cost model says, memory.
     """
-    counts = effort(made.recursion, Planes(made.recursion), made.backend.hard)
+    counts = effort(made.recursion, made.backend.hard)
     print(
         f"{counts.cells:,} pairs of positions, {counts.words:,} words of gates, {counts.reads:,} "
         f"numbers"

@@ -148,7 +148,6 @@ def steps(net: Any, size: int) -> Iterator[dict[str, Any]]:
 
     from npk.cli.cost import guess, measure
     from npk.gram.kernel import NeuralPathKernel
-    from npk.recursion.planes import Planes
     from npk.recursion.planning import plan
     from npk.structure.effort import effort
 
@@ -168,7 +167,7 @@ def steps(net: Any, size: int) -> Iterator[dict[str, Any]]:
     }
     recursion = plan(table.graph)
     yield {"masks": len(recursion.masks)}
-    counts = effort(recursion, Planes(recursion), [mask.is_hard(table) for mask in recursion.masks])
+    counts = effort(recursion, [mask.is_hard(table) for mask in recursion.masks])
     yield {
         "position_pairs": counts.cells,
         "operations": counts.operations,

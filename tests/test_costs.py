@@ -20,7 +20,6 @@ from npk.backends.exponents import find_exponents
 from npk.backends.layout import BITS, ONES, REAL
 from npk.backends.program.program import BOX, CLEAR, COLLAPSE, GATHER, LOAD, REDUCE
 from npk.backends.reference import ReferenceBackend
-from npk.recursion.planes import Planes
 from npk.recursion.planning import plan
 from npk.structure.effort import effort
 
@@ -113,7 +112,7 @@ def test_contributions_are_those_of_the_plan():
     """Windows of 2 x 2 share no columns, so the program reads exactly what the recursion says."""
     backend, _ = backend_of(SMALL, (1, 6, 7))
     found = dict(zip(PROGRAM, counts_of(backend.runner), strict=True))
-    counts = effort(backend.recursion, Planes(backend.recursion), backend.hard)
+    counts = effort(backend.recursion, backend.hard)
     forms = (
         "ones",
         "chained 1",

@@ -8,7 +8,7 @@ from torch import nn
 import npk
 from npk.backends.program.compiler import compile_program
 from npk.errors import OptionError
-from npk.recursion.planes import Planes
+from npk.recursion.planes import plan_steps
 from npk.recursion.planning import plan
 from npk.recursion.steps import Field
 
@@ -20,15 +20,15 @@ def conv(i, o, k=3, **options):
 
 
 def planes(*layers, shape=(1, 4, 4)):
-    return Planes(plan(npk.trace(nn.Sequential(*layers).eval(), shape)))
+    return plan_steps(plan(npk.trace(nn.Sequential(*layers).eval(), shape)))
 
 
 def displacements(found, number, wrap=True):
     """Distinct t - s among the needed pairs of a step; on the torus, or as they are."""
-    step = found.recursion.steps[number]
+    step = found[number].step
     s, t = (
         np.stack(np.unravel_index(flat, step.grid))
-        for flat in np.divmod(found.pairs[number], step.positions)
+        for flat in np.divmod(found[number].pairs, step.positions)
     )
     return {
         tuple(d) for d in ((t - s) % np.array(step.grid)[:, None] if wrap else t - s).T.tolist()
@@ -36,14 +36,14 @@ def displacements(found, number, wrap=True):
 
 
 def units(found, number):
-    return np.unique(found.labels[number], return_counts=True)
+    return np.unique(found[number].labels, return_counts=True)
 
 
 def fields(found):
     return [
         number
-        for number, step in enumerate(found.recursion.steps)
-        if isinstance(step, Field) and step.positions > 1
+        for number, step in enumerate(found)
+        if isinstance(step.step, Field) and step.step.positions > 1
     ]
 
 
@@ -56,8 +56,8 @@ def test_circular_convolutions_and_a_global_pool_are_independent_planes():
         assert (counts == P).all()
         assert len(displacements(found, number)) == P
     # input and field of each convolution; the pool, the head and the kernel have one position
-    assert found.cells() == 4 * P * P + 3
-    assert found.reductions
+    assert sum(len(step.pairs) * step.step.groups for step in found) == 4 * P * P + 3
+    assert any(step.reduces for step in found)
 
 
 def test_zero_padding_keeps_displacements_apart():
@@ -77,7 +77,7 @@ def test_flatten_needs_equal_positions_only():
     found = planes(conv(1, 2), nn.ReLU(), conv(2, 2), nn.ReLU(), nn.Flatten(), nn.Linear(32, 2))
     for number in fields(found):
         assert displacements(found, number) == {(0, 0)}
-        assert len(found.pairs[number]) == 16
+        assert len(found[number].pairs) == 16
 
 
 def test_strides_discard_planes():
@@ -138,7 +138,7 @@ def test_thirty_two_by_thirty_two_with_two_strided_stages_keeps_64_of_1024_plane
     ]
     found = planes(*stages, *GAP, nn.Linear(2, 2), shape=(3, 32, 32))
     assert [len(displacements(found, number)) for number in fields(found)] == [64, 64, 64]
-    assert len(found.pairs[fields(found)[0]]) == 64 * 1024
+    assert len(found[fields(found)[0]].pairs) == 64 * 1024
 
 
 def test_resnet_110_visits_few_pairs_at_full_resolution():
@@ -148,13 +148,13 @@ def test_resnet_110_visits_few_pairs_at_full_resolution():
     net = npk.networks.build(
         "resnet110", "dnn", input_shape=(3, 32, 32), classes=10, blocks=1, width=1, seed=0
     ).eval()
-    found = Planes(plan(npk.trace(net, (3, 32, 32))))
-    full = [number for number in fields(found) if found.recursion.steps[number].grid == (32, 32)]
+    found = plan_steps(plan(npk.trace(net, (3, 32, 32))))
+    full = [number for number in fields(found) if found[number].step.grid == (32, 32)]
     assert full
     for number in full:
         assert len(displacements(found, number)) == 64
         assert len(displacements(found, number, wrap=False)) == 225
-        assert len(found.pairs[number]) == 64 * 1024
+        assert len(found[number].pairs) == 64 * 1024
 
 
 def test_units_run_after_what_they_need():
@@ -169,19 +169,16 @@ def test_units_run_after_what_they_need():
         nn.ReLU(),
         nn.Linear(3, 2),
     )
-    for number in range(len(found.recursion.steps)):
-        for links in found.links(number, found.pairs[number]):
-            if links.source is None:
+    for step in found:
+        for inflow in step.inflows:
+            if inflow.source is None:
                 continue
-            unit = np.full(found.recursion.steps[links.source].positions ** 2, -1)
-            unit[found.pairs[links.source]] = found.labels[links.source]
-            rows, _ = np.nonzero(links.pair >= 0)
-            own, there = found.labels[number][rows], unit[links.pair[links.pair >= 0]]
-            assert (
-                (there < own).all()
-                if found.defers(number, links.source, links.term)
-                else (there == own).all()
-            )
+            source, pair = found[inflow.source], inflow.links(step.pairs).pair
+            unit = np.full(source.step.positions**2, -1)
+            unit[source.pairs] = source.labels
+            rows, _ = np.nonzero(pair >= 0)
+            own, there = step.labels[rows], unit[pair[pair >= 0]]
+            assert (there < own).all() if inflow.deferred else (there == own).all()
 
 
 class Residual(nn.Module):
@@ -197,17 +194,16 @@ class Residual(nn.Module):
 
 def test_layers_that_look_alike_share_their_arrays():
     found = planes(Residual(), *GAP, nn.Linear(1, 2))
-    for arrays in (found.pairs, found.labels, found.ordered, found.bounds, found.ranks):
-        assert len({id(arrays[number]) for number in fields(found)}) == 1
-    stream = [
-        n
-        for n, step in enumerate(found.recursion.steps)
-        if getattr(step, "grid", ()) == (4, 4) and len(step.sources) > 1
+    assert len({found[number].look for number in fields(found)}) == 1
+    for name in ("pairs", "labels", "ordered", "bounds", "ranks"):
+        first, *rest = (getattr(found[number], name) for number in fields(found))
+        assert all(array is first for array in rest)
+    stream = [step for step in found if step.step.grid == (4, 4) and len(step.inflows) > 1]
+    inflows = [
+        inflow for step in stream for inflow in step.inflows if inflow.source in fields(found)
     ]
-    links = [link for number in stream for link in found.links(number, found.ordered[number][:50])]
-    assert len(links) > 4
-    for part in ("pair", "u", "v"):
-        assert len({id(getattr(link, part)) for link in links if link.source is not None}) == 1
+    assert len(inflows) > 4
+    assert len({inflow.tables for inflow in inflows}) == 1
 
 
 def test_pairs_come_in_chunks(monkeypatch):
@@ -221,17 +217,20 @@ def test_pairs_come_in_chunks(monkeypatch):
         nn.Linear(2, 2),
     )
     whole = planes(*layers, shape=(1, 7, 7))
-    for name in ("_CHUNK", "_MANY"):
-        monkeypatch.setattr(f"npk.recursion.planes.{name}", 100)
+    for name in ("needed._CHUNK", "planes._MANY"):
+        monkeypatch.setattr(f"npk.recursion.{name}", 100)
     pieces = planes(*layers, shape=(1, 7, 7))
     for name in ("pairs", "labels", "ranks"):
-        for one, other in zip(getattr(whole, name), getattr(pieces, name), strict=True):
-            np.testing.assert_array_equal(one, other)
+        for one, other in zip(whole, pieces, strict=True):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
 def test_slots_are_used_again():
     layers = [layer for _ in range(20) for layer in (conv(1, 1), nn.ReLU())]
-    deep, flat = (planes(*some, *GAP, nn.Linear(1, 2)).recursion for some in (layers, layers[:4]))
+    deep, flat = (
+        plan(npk.trace(nn.Sequential(*some, *GAP, nn.Linear(1, 2)).eval(), (1, 4, 4)))
+        for some in (layers, layers[:4])
+    )
     deep, flat = (
         compile_program(recursion, [True] * len(recursion.masks)) for recursion in (deep, flat)
     )

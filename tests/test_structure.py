@@ -14,7 +14,6 @@ import npk
 from npk.gates.recording import record_trace
 from npk.progress import Silent
 from npk.reading.tracing import trace_network
-from npk.recursion.planes import Planes
 from npk.recursion.planning import plan
 from npk.structure.effort import effort, module_of
 from npk.structure.shifts import ShiftGroup, confirmed, gates_move, outside_gates, shift_group
@@ -355,9 +354,7 @@ def test_effort_of_a_fully_connected_network():
         net_of(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 70), nn.ReLU(), nn.Linear(70, 2)), (3,)
     )
     recursion = plan(graph)
-    found = effort(
-        recursion, Planes(recursion), [mask.factors[0].kind == "gate" for mask in recursion.masks]
-    )
+    found = effort(recursion, [mask.factors[0].kind == "gate" for mask in recursion.masks])
     assert (found.masks, found.fields, found.words) == (3, 3, 3 + 1 + 2)
     assert found.operations == found.words + found.reads
 
@@ -368,9 +365,7 @@ def test_effort_of_a_convolution():
     """
     graph = npk.trace(net_of(conv(1, 3), *head(3)), (1, 4, 6))
     recursion = plan(graph)
-    found = effort(
-        recursion, Planes(recursion), [mask.factors[0].kind == "gate" for mask in recursion.masks]
-    )
+    found = effort(recursion, [mask.factors[0].kind == "gate" for mask in recursion.masks])
     assert found.words == 2 * 24**2
     assert found.reads == 24**2 + 9 * 24**2 + 24**2 + 1 + 1
     assert found.cells == 2 * 24**2 + 3

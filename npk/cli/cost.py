@@ -16,7 +16,6 @@ from npk.graph.operators import AveragePool, Convolution, Gate, Input
 from npk.graph.path_graph import PathGraph
 from npk.graph.positions import Window
 from npk.progress import as_progress
-from npk.recursion.planes import Planes
 from npk.samples import as_samples
 from npk.structure.effort import Effort, effort
 from npk.structure.shifts import ShiftGroup, confirmed, outside_gates, shift_group
@@ -42,8 +41,7 @@ class Cost:
     @cached_property
     def effort(self) -> Effort:
         """What one pair of samples visits and reads, counted in the plan."""
-        recursion = self.backend.recursion
-        return effort(recursion, Planes(recursion), self.backend.hard)
+        return effort(self.backend.recursion, self.backend.hard)
 
     @cached_property
     def predicted(self) -> float | None:

@@ -9,9 +9,11 @@ products, so that positive and negative ones cancel in float64, once a sample.
 
 import functools
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
+from npk.files import digest
 from npk.gates.table import GateTable, input_values, pack, unpack
 
 
@@ -26,10 +28,10 @@ class Factor:
     slope: float | tuple[float, ...] = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Mask:
     """Product of factors, in segments of channels whose overlaps are taken apart (one, but for
-    grouped layers).
+    grouped layers). Equal masks are one in a set or a dictionary.
 
     ``channels`` is ``(factors, channels)``, ``positions`` ``(factors, positions)``: where each
     factor is read. ``offsets``, like positions:
@@ -65,14 +67,19 @@ class Mask:
         """Words of 64 bits that each segment takes."""
         return tuple(-(-size // 64) for size in self.segments)
 
-    def key(self) -> tuple:
+    @cached_property
+    def key(self) -> str:
         """Equal for equal masks."""
-        return (
-            self.factors,
-            self.segments,
-            *(a.tobytes() for a in (self.channels, self.positions, self.offsets)),
-            None if self.weights is None else (self.weights.shape, self.weights.tobytes()),
-        )
+        arrays = [self.channels, self.positions, self.offsets]
+        arrays += [] if self.weights is None else [self.weights]
+        said = repr((self.factors, self.segments, [array.shape for array in arrays])).encode()
+        return digest(said, *(array.tobytes() for array in arrays))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Mask) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
 
     def is_hard(self, table: GateTable) -> bool:
         """Whether every value is 0 or 1, so that overlaps are counts of bits."""

@@ -78,34 +78,46 @@ def _refuse_shared_biases(graph: PathGraph) -> None:
 class _Live:
     """A term on its way.
 
-    ``cells``, ``weights`` and each of ``places`` and ``offsets`` are ``(positions, family)``.
-    ``into``, ``groups`` and each of ``channels`` are ``(channels,)``: the channels of the node
-    where the term lives, the group of the field for each, and where a factor is read. Factors that
-    are read alike share their arrays as far as possible, so that these are worked on once.
+    ``weights`` and each of ``tables`` are ``(positions, family)``: the first table has the cells,
+    and ``reads`` says for each factor which ones have its places and its offsets. Equal ones are
+    one, as long as nothing moves. ``into``, ``groups`` and each of ``channels`` are ``(channels,)``:
+    the channels of the node where the term lives, the group of the field for each, and where a
+    factor is read.
     """
 
     field: int | None
-    cells: np.ndarray
+    tables: tuple[np.ndarray, ...]
     weights: np.ndarray
     into: np.ndarray
     groups: np.ndarray
     factors: tuple[Factor, ...] = ()
     channels: tuple[np.ndarray, ...] = ()
-    places: tuple[np.ndarray, ...] = ()
-    offsets: tuple[np.ndarray, ...] = ()
+    reads: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def cells(self) -> np.ndarray:
+        """Position in the field's grid."""
+        return self.tables[0]
+
+    @property
+    def numbers(self) -> list[int]:
+        """Tables of the places of all factors, then those of their offsets."""
+        return [read[which] for which in (0, 1) for read in self.reads]
 
     def times(self, factor: Factor, place: np.ndarray, offset: np.ndarray) -> "_Live":
         """The term with one more factor, read at the node's own channels."""
-        place, offset = (
-            a if a.shape == self.cells.shape else np.broadcast_to(a, self.cells.shape)
-            for a in (place, offset)
-        )
+        tables, numbers = list(self.tables), []
+        for table in (place, offset):
+            wide = np.broadcast_to(table, self.cells.shape)
+            same = (n for n, known in enumerate(tables) if np.array_equal(known, wide))
+            numbers.append(next(same, len(tables)))
+            tables += [wide] if numbers[-1] == len(tables) else []
         return dataclasses.replace(
             self,
+            tables=tuple(tables),
             factors=(*self.factors, factor),
             channels=(*self.channels, self.into),
-            places=(*self.places, place),
-            offsets=(*self.offsets, offset),
+            reads=(*self.reads, (numbers[0], numbers[1])),
         )
 
     def moved(self, taps: np.ndarray, weights: np.ndarray) -> "_Live":
@@ -113,18 +125,9 @@ class _Live:
         grows by the offsets.
         """
         index, new = taps.T, taps.shape[1]
-        distinct = {id(old): old for old in (self.cells, *self.places, *self.offsets)}
-        moved = {name: look_up(old, index).reshape(new, -1) for name, old in distinct.items()}
-        gather = lambda tables: tuple(moved[id(old)] for old in tables)  # noqa: E731
         grown = np.where(index >= 0, weights.T, 0.0)[..., None] * self.weights[np.maximum(index, 0)]
-        places, offsets = gather(self.places), gather(self.offsets)
-        return dataclasses.replace(
-            self,
-            cells=moved[id(self.cells)],
-            weights=grown.reshape(new, -1),
-            places=places,
-            offsets=offsets,
-        )
+        tables = tuple(look_up(table, index).reshape(new, -1) for table in self.tables)
+        return dataclasses.replace(self, tables=tables, weights=grown.reshape(new, -1))
 
     def shown(self, part: Part) -> "_Live":
         """The term on the channels that a part of a rearrangement shows."""
@@ -140,9 +143,8 @@ class _Live:
 
 
 def _fresh(field: int | None, cells: np.ndarray, groups: np.ndarray, weight: float = 1.0) -> _Live:
-    return _Live(
-        field, cells[:, None], np.full((len(cells), 1), weight), np.arange(len(groups)), groups
-    )
+    weights = np.full((len(cells), 1), weight)
+    return _Live(field, (cells[:, None],), weights, np.arange(len(groups)), groups)
 
 
 @dataclass
@@ -152,10 +154,8 @@ class _Planner:
     bias: bool
     value_input: str
     steps: list[Collapse | Field] = field(default_factory=list)
-    masks: list[Mask] = field(default_factory=list)
-    mask_numbers: dict[tuple, int] = field(default_factory=dict)
+    masks: dict[Mask, int] = field(default_factory=dict)
     collapses: dict[tuple[str, int], int] = field(default_factory=dict)
-    whole: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     terms: dict[str, list[_Live]] = field(default_factory=dict)
 
     def run(self) -> Recursion:
@@ -213,10 +213,7 @@ class _Planner:
 
     def here(self, node: PathNode) -> tuple[np.ndarray, np.ndarray]:
         """Place and offset of a factor that is read where the node is."""
-        count = node.positions
-        return self.whole.setdefault(
-            count, (np.arange(count)[:, None], np.zeros((count, 1), np.int64))
-        )
+        return np.arange(node.positions)[:, None], np.zeros((node.positions, 1), np.int64)
 
     def constant(self, node: PathNode, weight: float = 1.0) -> _Live:
         """Paths that start at a node: V = 1 everywhere."""
@@ -297,33 +294,22 @@ class _Planner:
             )
             once = (
                 np.zeros(places.shape, np.int64),
-                self.number(mask),
+                self.masks.setdefault(mask, len(self.masks)),
                 places,
                 np.ones(places.shape),
             )
             return Term(None, *once, blocks)
         outside = (live.cells < 0).reshape(-1)
-        distinct, inverse = _distinct((*live.places, *live.offsets), ~outside)
+        distinct, inverse = _distinct(live, ~outside)
         places = np.full(outside.shape, OUTSIDE)
         places[~outside] = inverse
         mask = Mask(
             live.factors, channels, distinct[:count], distinct[count:], tuple(counts.tolist())
         )
+        number = self.masks.setdefault(mask, len(self.masks))
         return Term(
-            live.field,
-            live.cells,
-            self.number(mask),
-            places.reshape(live.cells.shape),
-            live.weights,
-            blocks,
+            live.field, live.cells, number, places.reshape(live.cells.shape), live.weights, blocks
         )
-
-    def number(self, mask: Mask) -> int:
-        """Number of a mask; equal ones are one."""
-        number = self.mask_numbers.setdefault(mask.key(), len(self.masks))
-        if number == len(self.masks):
-            self.masks.append(mask)
-        return number
 
     def finish(self, node: PathNode) -> None:
         """The kernel: that of any output unit where they are alike, else the mean over all units."""
@@ -367,23 +353,18 @@ def _summed(live: _Live) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     weights ``(sums, family)``; which of the distinct sums each position has, ``(positions, 1)``.
     """
     inside = live.cells >= 0
-    reads = [np.where(inside, table, 0) for table in (*live.places, *live.offsets)]
+    reads = [np.where(inside, live.tables[number], 0) for number in live.numbers]
     sums = np.stack([*reads, np.where(inside, live.weights, 0.0)], 1)
     sums, number = np.unique(sums.reshape(len(sums), -1), axis=0, return_inverse=True)
     *reads, weights = sums.reshape(len(sums), len(reads) + 1, -1).swapaxes(0, 1)
     return np.stack(reads).reshape(len(reads), -1).astype(np.int64), weights, number.reshape(-1, 1)
 
 
-def _distinct(tables: tuple[np.ndarray, ...], inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct columns of the flat tables at some places, sorted, and the number of each place's
-    column. Equal tables are sorted once.
+def _distinct(live: _Live, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places and offsets of the factors at the distinct positions among those inside, sorted, and
+    the number of each one's position.
     """
-    flat = {id(table): table.reshape(-1)[inside] for table in tables}
-    contents = {name: row.tobytes() for name, row in flat.items()}
-    rows = {contents[name]: row for name, row in flat.items()}
-    if len(rows) == 1:
-        found, inverse = np.unique(next(iter(rows.values())), return_inverse=True)
-        return np.broadcast_to(found, (len(tables), len(found))), inverse
+    rows = {number: live.tables[number].reshape(-1)[inside] for number in live.numbers}
     found, inverse = np.unique(np.stack(list(rows.values())), axis=1, return_inverse=True)
-    number = {content: i for i, content in enumerate(rows)}
-    return found[[number[contents[id(table)]] for table in tables]], inverse.reshape(-1)
+    at = {number: row for row, number in enumerate(rows)}
+    return found[[at[number] for number in live.numbers]], inverse.reshape(-1)

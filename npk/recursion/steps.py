@@ -11,7 +11,6 @@ bias. Nothing else happens, and every backend runs these two steps.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -79,11 +78,6 @@ class Field:
     grid: Grid
     positions: int
     groups: int = 1
-
-    @cached_property
-    def cells(self) -> np.ndarray:
-        """The taps as a term has its cells: position under each offset, ``(positions, offsets)``."""
-        return np.ascontiguousarray(self.taps.T)
 
     @property
     def sources(self) -> tuple[int, ...]:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from npk.graph.facts import refuse_operator
 from npk.graph.node import PathNode
 from npk.graph.operators import (
@@ -17,7 +19,7 @@ from npk.graph.operators import (
     Scale,
     Shift,
 )
-from npk.recursion.planes import Planes
+from npk.recursion.needed import Inflow, needed_steps
 from npk.recursion.steps import Field, Recursion
 
 
@@ -42,29 +44,40 @@ class Effort:
         return self.words + self.reads
 
 
-def effort(recursion: Recursion, planes: Planes, hard: Sequence[bool]) -> Effort:
+def effort(recursion: Recursion, hard: Sequence[bool]) -> Effort:
     """Count the work of one pair of samples.
 
     Args:
         recursion: the plan.
-        planes: the pairs of positions that it visits.
         hard: for each mask whether its overlaps are counts of bits.
 
     Returns:
         The counts.
     """
     words = reads = 0
-    for number, step in enumerate(recursion.steps):
-        for _, links in planes.in_chunks(number, planes.pairs[number]):
-            seen = int(((links.pair >= 0) if links.source is not None else (links.u >= 0)).sum())
-            reads += seen * (step.groups if links.term is None else len(links.term.blocks))
-            if links.term is not None and links.term.mask is not None:
-                channels = links.term.blocks[:, 3]
-                words += seen * int(
-                    (-(-channels // 64) if hard[links.term.mask] else channels).sum()
+    steps = needed_steps(recursion)
+    seen: dict[tuple[int, ...], int] = {}  # layers that look alike read alike
+    for step in steps:
+        for inflow in step.inflows:
+            key = (step.number, inflow.source is None, inflow.positions, *inflow.tables)
+            if key not in seen:
+                seen[key] = _reads(inflow, step.pairs)
+            term = inflow.term
+            reads += seen[key] * (step.step.groups if term is None else len(term.blocks))
+            if term is not None and term.mask is not None:
+                channels = term.blocks[:, 3]
+                words += seen[key] * int(
+                    (-(-channels // 64) if hard[term.mask] else channels).sum()
                 )
     fields = sum(isinstance(step, Field) for step in recursion.steps)
-    return Effort(len(recursion.masks), fields, planes.cells(), words, reads)
+    cells = sum(len(step.pairs) * step.step.groups for step in steps)
+    return Effort(len(recursion.masks), fields, cells, words, reads)
+
+
+def _reads(inflow: Inflow, pairs: np.ndarray) -> int:
+    """Contributions to some pairs of a step, an overlap of masks where V = 1."""
+    links = (inflow.links(some) for some in inflow.chunks(pairs))
+    return sum(int(((some.u if inflow.source is None else some.pair) >= 0).sum()) for some in links)
 
 
 def module_of(node: PathNode) -> str:

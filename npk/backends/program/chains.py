@@ -29,7 +29,7 @@ class Step(NamedTuple):
 class Chains:
     """Finds chains; remembers what was found for each pair of masks."""
 
-    found: dict[tuple[int, int], Mask | None] = field(default_factory=dict)
+    found: dict[tuple[Mask, Mask], Mask | None] = field(default_factory=dict)
 
     def link(self, steps: list[Step]) -> list[tuple[Mask | None, int, int]]:
         """For each step the mask to read, the number of its chain (-1: none) and whether it starts
@@ -64,10 +64,9 @@ class Chains:
 
     def _difference(self, first: Mask, second: Mask) -> Mask | None:
         """The factors of the second mask that the first one lacks, where it has all others."""
-        key = (id(first), id(second))
-        if key not in self.found:
-            self.found[key] = self._subtract(first, second)
-        return self.found[key]
+        if (first, second) not in self.found:
+            self.found[first, second] = self._subtract(first, second)
+        return self.found[first, second]
 
     def _subtract(self, first: Mask, second: Mask) -> Mask | None:
         if first.segments != second.segments or first.size != second.size:

@@ -6,8 +6,7 @@ Each unit's cells live in slots that are freed after their last use. Index table
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,8 +15,9 @@ from npk.backends.program.boxes import WIDTH, find_runs
 from npk.backends.program.chains import Chains, Step
 from npk.backends.program.program import BOX, CLEAR, COLLAPSE, GATHER, LOAD, REDUCE, Draft, Program
 from npk.recursion.masks import Mask
-from npk.recursion.planes import Links, Planes
-from npk.recursion.steps import Collapse, Field, Recursion
+from npk.recursion.needed import Inflow, Links
+from npk.recursion.planes import PlannedStep, plan_steps
+from npk.recursion.steps import Collapse, Field, Recursion, Term
 
 _BAND = 2  # collapses that are added up together; with more of them the second core gains less
 _BATCH = 1 << 17  # cells of units that are worked out together
@@ -30,7 +30,7 @@ def compile_program(recursion: Recursion, hard: Sequence[bool]) -> Program:
         recursion: what to compute.
         hard: for each of its masks whether it is kept in bits.
     """
-    return _Compiler(recursion, tuple(hard), Planes(recursion)).run()
+    return _Compiler(recursion, tuple(hard), plan_steps(recursion)).run()
 
 
 @dataclass
@@ -57,35 +57,52 @@ class _Slots:
         self.free = merged
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Contributions of one source to one step, sorted by the unit that adds them; ``bounds``: where
-    each unit begins.
+class _Place(NamedTuple):
+    """Where tables and weights of contributions begin, -1: none; ``whole``: whether all of them
+    have a place in the mask.
+    """
+
+    pair: int
+    u: int = -1
+    v: int = -1
+    weight: int = -1
+    targets: int = -1
+    whole: bool = False
+
+
+@dataclass
+class _Cut:
+    """Contributions of one source to one step, sorted by the unit that adds them: one and the same
+    for all that look alike.
+
+    ``links``: a pair is the number of the source's cell in its unit. ``bounds``: where each unit
+    begins. ``targets``: in a reduction, the sum that each contribution goes to. ``places``,
+    ``windows``: of what is in the program by now.
+    """
+
+    links: Links
+    bounds: np.ndarray
+    targets: np.ndarray | None = None
+    places: dict[tuple[int, bool], _Place] = field(default_factory=dict)
+    windows: dict[int, tuple[int, tuple[int, int] | None]] = field(default_factory=dict)
+
+    def rows(self, unit: int) -> slice:
+        """Contributions of one unit, counted from the first that the cut was made for."""
+        return slice(self.bounds[unit], self.bounds[unit + 1])
+
+
+class _Part(NamedTuple):
+    """A cut of a step's contributions with what is the step's own.
 
     ``blocks``: group of the step, group of the source, segment of the mask and factor of each pair
-    of groups that share channels. ``targets``: in a reduction, the sum that each contribution goes
-    to.
+    of groups that share channels.
     """
 
     step: int
-    links: Links
-    pair: np.ndarray  # number of the source's cell in its unit, -1: none
-    u: np.ndarray
-    v: np.ndarray
-    weight: np.ndarray | float
-    bounds: np.ndarray
+    source: int  # -1 for V = 1
+    cut: _Cut
     mask: Mask | None
     blocks: tuple[tuple[int, int, int, float], ...]
-    targets: np.ndarray | None = None
-
-    @cached_property
-    def source(self) -> int:
-        """Number of the source, -1 for V = 1."""
-        return -1 if self.links.source is None else self.links.source
-
-    def rows(self, unit: int) -> slice:
-        """Contributions of one unit, counted from the first that the part was made for."""
-        return slice(self.bounds[unit], self.bounds[unit + 1])
 
 
 @dataclass
@@ -108,7 +125,7 @@ class _Unit:
 
 class _Term(NamedTuple):
     """A term between two groups: its part, group of the step, first columns, segment of the mask,
-    factor, rows of the part.
+    factor, whether it fits a chain.
     """
 
     part: _Part
@@ -116,7 +133,15 @@ class _Term(NamedTuple):
     row: tuple[int, ...]
     segment: int
     scale: float
-    rows: slice
+    fit: bool
+
+
+def _link_of(term: _Term) -> Step:
+    """A term as the search for chains sees it: only masks in bits that are read at one place a
+    cell can follow each other.
+    """
+    _, _, _, u, v, _ = term.row
+    return Step((term.part.step, term.into), term.part.mask, (u, v), term.fit)
 
 
 def _bands(recursion: Recursion) -> dict[int, tuple[int, ...]]:
@@ -142,24 +167,26 @@ def _bands(recursion: Recursion) -> dict[int, tuple[int, ...]]:
 class _Compiler:
     recursion: Recursion
     hard: tuple[bool, ...]
-    planes: Planes
+    steps: tuple[PlannedStep, ...]
     draft: Draft = field(default_factory=Draft)
     chains: Chains = field(default_factory=Chains)
     # by place and shape of the table
     runs: dict[tuple[int, int, int], tuple[int, int] | None] = field(default_factory=dict)
-    # pairs and their numbers
-    seen: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     whole: dict[int, bool] = field(default_factory=dict)  # tables without -1, by place
+    # by looks of step and source, tables and units
+    cuts: dict[tuple[tuple[int, ...], ...], _Cut] = field(default_factory=dict)
 
     def run(self) -> Program:
-        planes = self.planes
-        self.units = len(planes.bounds[0]) - 1
-        self.counts = np.diff(np.stack(planes.bounds), axis=1)  # (steps, units)
+        self.counts = np.diff([step.bounds for step in self.steps], axis=1)  # (steps, units)
+        self.units = self.counts.shape[1]
         self.sums, sums = {}, 0  # first sum of each reduction
-        for number in planes.reductions:
-            self.sums[number] = sums
-            sums += len(planes.pairs[number]) * self.recursion.steps[number].groups
+        for number, step in enumerate(self.steps):
+            if step.reduces:
+                self.sums[number] = sums
+                sums += len(step.pairs) * step.step.groups
         self.bands, late = _bands(self.recursion), self.deferred()
+        masks = zip(self.recursion.masks, self.hard, strict=True)
+        self.chained = {mask for mask, hard in masks if hard and len(mask.segments) == 1}
         slots, result = _Slots(), 0
         for first, last in self.batches():
             own = {
@@ -168,8 +195,7 @@ class _Compiler:
             }
             for unit in range(first, last):
                 result = self.unit(unit, first, own, late, slots)
-            self.draft.forget()
-            self.seen.clear()
+            self.cuts.clear()
         return self.draft.finished(slots.top, sums, result)
 
     def batches(self) -> Iterator[tuple[int, int]]:
@@ -178,92 +204,56 @@ class _Compiler:
         firsts = np.flatnonzero(np.diff(ends, prepend=-1))
         yield from zip(firsts.tolist(), [*firsts[1:].tolist(), self.units], strict=True)
 
-    def parts(self, number: int, first: int, last: int) -> list[_Part]:
-        """Contributions to a step's own cells in the units from ``first`` to ``last``."""
-        bounds = self.planes.bounds[number][first : last + 1]
-        found = []
-        for links in self.planes.links(number, self.planes.ordered[number][bounds[0] : bounds[-1]]):
-            if self.planes.defers(number, links.source, links.term):
-                continue
-            pair = (
-                links.pair
-                if links.source is None
-                else self.numbered(links.pair, links.source, number, (first, last))
-            )
-            mask, blocks = self.blocks(number, links)
-            found.append(
-                _Part(
-                    number,
-                    links,
-                    pair,
-                    links.u,
-                    links.v,
-                    links.weight,
-                    bounds - bounds[0],
-                    mask,
-                    blocks,
-                )
-            )
-        return found
-
-    def numbered(
-        self, pair: np.ndarray, source: int, number: int, units: tuple[int, int]
-    ) -> np.ndarray:
-        """Pairs of a source as numbers of cells in their units; layers that look alike get one and
-        the same array.
-        """
-        ranks, starts, bounds = (
-            self.planes.ranks[source],
-            self.planes.bounds[source],
-            self.planes.bounds[number],
-        )
-        key = (id(pair), id(ranks), id(starts), id(bounds))
-        if key not in self.seen:
-            unit = np.repeat(np.arange(*units), np.diff(bounds[units[0] : units[1] + 1]))
-            self.seen[key] = (
-                pair,
-                np.where(pair >= 0, ranks[pair] - starts[unit][:, None], -1).astype(np.int32),
-            )
-        return self.seen[key][1]
+    def parts(self, number: int, *units: int) -> list[_Part]:
+        """Contributions to a step's own cells in the units from one to another."""
+        inflows = self.steps[number].inflows
+        return [self.part(number, inflow, units) for inflow in inflows if not inflow.deferred]
 
     def deferred(self) -> dict[int, list[_Part]]:
         """By source: what its units add to reductions."""
         found: dict[int, list[_Part]] = {}
-        for number in self.planes.reductions:
-            for links in self.planes.links(number, self.planes.ordered[number]):
-                if links.source is not None and self.planes.defers(
-                    number, links.source, links.term
-                ):
-                    found.setdefault(links.source, []).append(
-                        self.late_part(number, links.source, links)
-                    )
+        for number, step in enumerate(self.steps):
+            for inflow in step.inflows:
+                if inflow.deferred and inflow.source is not None:
+                    part = self.part(number, inflow)
+                    found.setdefault(inflow.source, []).append(part)
         return found
 
-    def late_part(self, number: int, source: int, links: Links) -> _Part:
+    def part(self, number: int, inflow: Inflow, units: tuple[int, ...] = ()) -> _Part:
+        """Contributions to a step: its own in some units, or those of a reduction."""
+        step, came = self.steps[number], -1 if inflow.source is None else inflow.source
+        look = step.look, -1 if came < 0 else self.steps[came].look
+        key = (look, inflow.tables, units)
+        if key not in self.cuts:
+            self.cuts[key] = self.cut(step, inflow, *units) if units else self.late(step, inflow)
+        cut = self.cuts[key]
+        mask, blocks = self.blocks(step.step, inflow.term, cut.links.weight)
+        return _Part(number, came, cut, mask, blocks)
+
+    def cut(self, step: PlannedStep, inflow: Inflow, first: int, last: int) -> _Cut:
+        """Contributions to a step's own cells in the units from ``first`` to ``last``."""
+        bounds = step.bounds[first : last + 1]
+        links = inflow.links(step.ordered[bounds[0] : bounds[-1]])
+        if inflow.source is not None:
+            source = self.steps[inflow.source]
+            unit = np.repeat(np.arange(first, last), np.diff(bounds))
+            own = source.ranks[links.pair] - source.bounds[unit][:, None]
+            links = replace(links, pair=np.where(links.pair >= 0, own, -1).astype(np.int32))
+        return _Cut(links, bounds - bounds[0])
+
+    def late(self, step: PlannedStep, inflow: Inflow) -> _Cut:
         """Contributions to a reduction, sorted by the unit of the source's cell and by the sum."""
+        links, source = inflow.links(step.ordered), self.steps[inflow.source or 0]
         flat = np.flatnonzero(links.pair.reshape(-1) >= 0)
-        rank = self.planes.ranks[source][links.pair.reshape(-1)[flat]]
-        unit = np.searchsorted(self.planes.bounds[source], rank, side="right") - 1
+        rank = source.ranks[links.pair.reshape(-1)[flat]]
+        unit = np.searchsorted(source.bounds, rank, side="right") - 1
         flat = flat[order := np.argsort(unit, kind="stable")]
         pick: Callable[[np.ndarray], np.ndarray] = lambda values: values.reshape(-1)[flat]  # noqa: E731
         weight = links.weight if isinstance(links.weight, float | int) else pick(links.weight)
-        pair, bounds = (
-            rank[order] - self.planes.bounds[source][unit[order]],
-            np.searchsorted(unit[order], np.arange(self.units + 1)),
-        )
-        mask, blocks = self.blocks(number, links)
-        return _Part(
-            number,
-            links,
-            pair,
-            pick(links.u),
-            pick(links.v),
-            weight,
-            bounds,
-            mask,
-            blocks,
-            flat // links.pair.shape[1],
-        )
+        pair = rank[order] - source.bounds[unit[order]]
+        bounds = np.searchsorted(unit[order], np.arange(self.units + 1))
+        made = Links(pair, pick(links.u), pick(links.v), weight)
+        return _Cut(made, bounds, flat // links.pair.shape[1])
 
     def unit(
         self,
@@ -278,11 +268,15 @@ class _Compiler:
         last = {n: n for n in used}
         for n in used:
             # others see only padding in this unit
-            last.update({p.links.source: n for p in own[n] if p.links.source in last})
+            last.update({p.source: n for p in own[n] if p.source in last})
         state = _Unit(
             unit,
             {
-                n: [(p, rows) for p in own[n] if p.pair[rows := p.rows(unit - first)].size]
+                n: [
+                    (p, rows)
+                    for p in own[n]
+                    if (rows := p.cut.rows(unit - first)).start < rows.stop
+                ]
                 for n in used
             },
         )
@@ -303,7 +297,7 @@ class _Compiler:
             else:
                 self.collapse(band, state)
             for part in late.get(n, ()):
-                self.scatter(part, part.rows(unit), state)
+                self.scatter(part, part.cut.rows(unit), state)
             for done in [m for m, when in last.items() if when == n]:
                 slots.give(state.place[done], self.cells(done, unit))
         return state.place[used[-1]]
@@ -321,8 +315,8 @@ class _Compiler:
         for group in range(step.groups):
             first = (
                 self.sums[number]
-                + group * len(self.planes.pairs[number])
-                + int(self.planes.bounds[number][state.unit])
+                + group * len(self.steps[number].pairs)
+                + int(self.steps[number].bounds[state.unit])
             )
             self.draft.add(
                 (LOAD, state.place[number] + group * count, count, 0, 0, 0, first),
@@ -335,8 +329,8 @@ class _Compiler:
         """A field in one unit: window sums of the collapse, an operation a group."""
         bias = self.recursion.steps[number].bias  # type: ignore[union-attr]
         for part, rows in state.pending[number]:
-            (cells, k), came = part.pair[rows].shape, part.source
-            table, runs = self.draft.table(part.pair, rows), self.runs_of(part.pair, rows)
+            (cells, k), came = part.cut.links.pair[rows].shape, part.source
+            table, runs = self.window(part.cut, rows)
             for into, group, _, scale in part.blocks:
                 begin, out = (
                     state.place.get(came, 0) + group * int(self.counts[came, state.unit]),
@@ -361,7 +355,7 @@ class _Compiler:
         terms = [term for part, rows in ready for term in self.terms_of(part, rows, state)]
         cells = int(self.counts[number, state.unit])
         for term, (mask, chain, start) in zip(
-            terms, self.chains.link([self.step(term) for term in terms]), strict=True
+            terms, self.chains.link([_link_of(term) for term in terms]), strict=True
         ):
             owner = (term.part.step, term.into)
             out, fresh = state.place[owner[0]] + term.into * cells, int(owner not in state.begun)
@@ -381,67 +375,67 @@ class _Compiler:
 
     def scatter(self, part: _Part, rows: slice, state: _Unit) -> None:
         """Operations that add to the sums of a reduction."""
-        if part.targets is None or part.pair[rows].size == 0:
+        if rows.start == rows.stop:
             return
-        targets, steps = self.draft.table(part.targets, rows), (part.step, part.source)
+        place, steps = self.place(part, rows), (part.step, part.source)
         for term in self.terms_of(part, rows, state):
-            first = self.sums[part.step] + term.into * len(self.planes.pairs[part.step])
+            first = self.sums[part.step] + term.into * len(self.steps[part.step].pairs)
+            count = rows.stop - rows.start
             self.draft.add(
-                (REDUCE, targets, len(part.pair[rows]), len(self.draft.terms), 1, 0, first), steps
+                (REDUCE, place.targets, count, len(self.draft.terms), 1, 0, first), steps
             )
             segment = self.draft.mask(part.mask) + term.segment if part.mask else -1
             self.draft.add_term((*term.row, 0, 1, -1, 0, segment), steps, term.scale)
 
     def terms_of(self, part: _Part, rows: slice, state: _Unit) -> Iterator[_Term]:
         """A term for each block of groups."""
-        draft, source = self.draft, part.source
-        where, first = draft.table(part.pair, rows), state.place.get(source, 0)
-        u, v = (draft.table(part.u, rows), draft.table(part.v, rows)) if part.mask else (-1, -1)
-        weight = -1 if isinstance(part.weight, float | int) else draft.weight(part.weight[rows])
-        k, cells = (
-            1 if part.targets is not None else part.pair.shape[1],
-            int(self.counts[source, state.unit]) if source >= 0 else 0,
-        )
+        place, first = self.place(part, rows), state.place.get(part.source, 0)
+        k = 1 if part.cut.targets is not None else part.cut.links.pair.shape[1]
+        cells = int(self.counts[part.source, state.unit]) if part.source >= 0 else 0
+        fit = part.mask in self.chained and k == 1 and place.weight < 0 and place.whole
         for into, group, segment, scale in part.blocks:
-            yield _Term(
-                part, into, (k, first + group * cells, where, u, v, weight), segment, scale, rows
-            )
+            row = (k, first + group * cells, place.pair, place.u, place.v, place.weight)
+            yield _Term(part, into, row, segment, scale, fit)
 
-    def step(self, term: _Term) -> Step:
-        """A term as the search for chains sees it: only masks in bits that are read at one place a
-        cell can follow each other.
-        """
-        part, (k, _, _, u, v, weight) = term.part, term.row
-        fit = (
-            part.mask is not None
-            and k == 1
-            and weight < 0
-            and len(part.mask.segments) == 1
-            and self.hard[part.links.term.mask]  # type: ignore
-        )
-        fit = fit and self.is_whole(u, part.u, term.rows) and self.is_whole(v, part.v, term.rows)
-        return Step((part.step, term.into), part.mask, (u, v), fit)
+    def place(self, part: _Part, rows: slice) -> _Place:
+        """Where the tables and weights of some contributions begin."""
+        cut, key = part.cut, (rows.start, part.mask is not None)
+        if key not in cut.places:
+            links, table = cut.links, self.draft.table
+            targets = -1 if cut.targets is None else table(cut.targets[rows])
+            place = _Place(table(links.pair[rows]), targets=targets)
+            if part.mask is not None:
+                u, v = (self.in_mask(values[rows]) for values in (links.u, links.v))
+                place = place._replace(u=u[0], v=v[0], whole=u[1] and v[1])
+            if isinstance(links.weight, np.ndarray):
+                place = place._replace(weight=self.draft.weight(links.weight[rows]))
+            cut.places[key] = place
+        return cut.places[key]
 
-    def is_whole(self, place: int, values: np.ndarray, rows: slice) -> bool:
-        """Whether a table is without -1."""
+    def in_mask(self, values: np.ndarray) -> tuple[int, bool]:
+        """Where a table of places in a mask begins, and whether it is without -1."""
+        place = self.draft.table(values)
         if place not in self.whole:
-            self.whole[place] = bool((values[rows] >= 0).all())
-        return self.whole[place]
+            self.whole[place] = bool((values >= 0).all())
+        return place, self.whole[place]
 
-    def runs_of(self, pair: np.ndarray, rows: slice) -> tuple[int, int] | None:
-        """Table and number of runs, where columns of the window can be shared."""
-        key = (self.draft.table(pair, rows), pair.shape[1], rows.stop - rows.start)
-        if key not in self.runs:
-            found = find_runs(pair[rows])
-            self.runs[key] = found and (self.draft.table(found[0]), found[1])
-        return self.runs[key]
+    def window(self, cut: _Cut, rows: slice) -> tuple[int, tuple[int, int] | None]:
+        """Table of a field's windows; table and number of runs, where columns can be shared."""
+        if rows.start not in cut.windows:
+            pair = cut.links.pair[rows]
+            table = self.draft.table(pair)
+            key = (table, *pair.shape)
+            if key not in self.runs:
+                found = find_runs(pair)
+                self.runs[key] = found and (self.draft.table(found[0]), found[1])
+            cut.windows[rows.start] = table, self.runs[key]
+        return cut.windows[rows.start]
 
     def blocks(
-        self, number: int, links: Links
+        self, step: Collapse | Field, term: Term | None, weight: np.ndarray | float
     ) -> tuple[Mask | None, tuple[tuple[int, int, int, float], ...]]:
         """Mask and blocks of contributions."""
-        step, term = self.recursion.steps[number], links.term
-        factor = links.weight if isinstance(links.weight, float | int) else 1.0
+        factor = weight if isinstance(weight, float | int) else 1.0
         if isinstance(step, Field):
             return None, tuple(
                 (group, group, 0, factor * step.factor) for group in range(step.groups)

@@ -82,14 +82,10 @@ class Draft:
     terms: list[tuple[int, ...]] = field(default_factory=list)
     term_steps: list[tuple[int, int]] = field(default_factory=list)
     term_factors: list[float] = field(default_factory=list)
-    masks: list[Mask] = field(default_factory=list)
-    # first row of a mask's segments, by identity
-    _rows: dict[int, int] = field(default_factory=dict)
+    masks: dict[Mask, int] = field(default_factory=dict)  # with the number of its first segment
     _segments: int = 0
-    _keys: dict[tuple, int] = field(default_factory=dict)
     _tables: dict[bytes, int] = field(default_factory=dict)
     _weights: dict[bytes, int] = field(default_factory=dict)
-    _seen: dict[tuple, tuple[np.ndarray, int]] = field(default_factory=dict)
     _sizes: list[int] = field(default_factory=lambda: [0, 0])
 
     def add(
@@ -111,34 +107,18 @@ class Draft:
 
     def mask(self, mask: Mask) -> int:
         """Number of a mask's first segment; equal masks are one."""
-        if id(mask) not in self._rows:
-            key = mask.key()
-            if key not in self._keys:
-                self._keys[key] = self._segments
-                self._segments += len(mask.segments)
-                self.masks.append(mask)
-            self._rows[id(mask)] = self._keys[key]
-        return self._rows[id(mask)]
+        if mask not in self.masks:
+            self.masks[mask] = self._segments
+            self._segments += len(mask.segments)
+        return self.masks[mask]
 
-    def table(self, values: np.ndarray, rows: slice = slice(None)) -> int:
-        """Where some rows of an index table begin; the same rows of the same array are not looked
-        at twice.
-        """
-        key = (id(values), rows.start, rows.stop)
-        if key not in self._seen:
-            self._seen[key] = (
-                values,
-                _place(self._tables, self._sizes, 0, np.ascontiguousarray(values[rows], np.int32)),
-            )
-        return self._seen[key][1]
+    def table(self, values: np.ndarray) -> int:
+        """Where an index table begins."""
+        return _place(self._tables, self._sizes, 0, np.ascontiguousarray(values, np.int32))
 
     def weight(self, values: np.ndarray) -> int:
         """Where some weights begin."""
         return _place(self._weights, self._sizes, 1, np.ascontiguousarray(values, np.float64))
-
-    def forget(self) -> None:
-        """Let go of the arrays that tables were cut from."""
-        self._seen.clear()
 
     def finished(self, cells: int, sums: int, result: int) -> Program:
         """The program."""
