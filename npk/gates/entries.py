@@ -1,6 +1,7 @@
 """Reading: what the value of a node of the traced network becomes in the gate table."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,38 @@ if TYPE_CHECKING:
     from npk.reading.builder import Recording
 
 NARROW = 256  # offsets of a window that a byte can tell apart
-SOFT = ("value", "sigmoid", "hardsigmoid", "normal")
+
+
+def _hardsigmoid(q: "torch.Tensor", low: float, high: float) -> "torch.Tensor":
+    import torch
+
+    return torch.nn.functional.hardsigmoid(q)
+
+
+def _normal(q: "torch.Tensor", low: float, high: float) -> "torch.Tensor":
+    import torch
+
+    return torch.special.ndtr(q)
+
+
+# What a value becomes, by the rule of its recording: the kind of its entry in the table, and the
+# gate that the value and the recording's bounds make. The tie rule decides.
+MADE: dict[str, tuple[str, Callable[["torch.Tensor", float, float], "torch.Tensor"]]] = {
+    "positive": ("hard", lambda q, low, high: is_on(q)),
+    "between": ("hard", lambda q, low, high: is_on(q - low) & is_on(high - q)),
+    "below": ("saturation", lambda q, low, high: ~is_on(q - low)),
+    "above": ("saturation", lambda q, low, high: ~is_on(high - q)),
+    "selection": ("selection", lambda q, low, high: q),  # and the window's choice among it
+    "value": ("soft", lambda q, low, high: q),
+    "sigmoid": ("soft", lambda q, low, high: q.sigmoid()),
+    "hardsigmoid": ("soft", _hardsigmoid),
+    "normal": ("soft", _normal),
+}
+
+
+def kind_of(recording: "Recording") -> str:
+    """What kind of entry a recording makes: "hard", "soft", "saturation" or "selection"."""
+    return MADE[recording.rule][0]
 
 
 def read_entry(recording: "Recording", value: "torch.Tensor") -> "torch.Tensor":
@@ -33,14 +65,15 @@ def read_entry(recording: "Recording", value: "torch.Tensor") -> "torch.Tensor":
 
     if recording.window is not None:
         return _selection(recording.window, _images(recording, recording.window, value))
-    gate = _gate(recording, value).reshape(len(value), -1)
+    kind, gate_of = MADE[recording.rule]
+    gate = gate_of(value, *recording.bounds).reshape(len(value), -1)
     gate = (
         gate
         if recording.units is None
         else gate[:, torch.as_tensor(recording.units, device=gate.device)]
     )
     gate = gate.reshape(len(value), recording.shape[0], -1)
-    return gate.transpose(1, 2) if recording.rule in SOFT else pack_on_device(gate)
+    return gate.transpose(1, 2) if kind == "soft" else pack_on_device(gate)
 
 
 def _images(
@@ -61,29 +94,6 @@ def _images(
     )
     grid = (side * size for side, size in zip(recording.shape[1:], window.kernel, strict=True))
     return flat.reshape(len(value), recording.shape[0], *grid)
-
-
-def _gate(recording: "Recording", value: "torch.Tensor") -> "torch.Tensor":
-    """The gate that a value makes; the tie rule decides."""
-    import torch
-
-    low, high = recording.bounds
-    match recording.rule:
-        case "positive":
-            return is_on(value)
-        case "between":
-            return is_on(value - low) & is_on(high - value)
-        case "below":
-            return ~is_on(value - low)
-        case "above":
-            return ~is_on(high - value)
-        case "sigmoid":
-            return torch.sigmoid(value)
-        case "hardsigmoid":
-            return torch.nn.functional.hardsigmoid(value)
-        case "normal":
-            return torch.special.ndtr(value)
-    return value
 
 
 def _selection(window: Window | AdaptiveWindow, value: "torch.Tensor") -> "torch.Tensor":

@@ -12,7 +12,7 @@ from npk.choices import chosen
 from npk.errors import DataError, OptionError, ShapeError
 from npk.files import digest
 from npk.gates.device_table import DeviceLayer
-from npk.gates.entries import NARROW, SOFT, read_entry
+from npk.gates.entries import NARROW, kind_of, read_entry
 from npk.gates.table import GateTable
 from npk.progress import Progress, Silent, as_progress
 from npk.reading.inputs import trace_for
@@ -304,7 +304,7 @@ def _bytes_of_entry(recording: "Recording", program: "fx.GraphModule") -> int:
     channels, positions = recording.shape[0], math.prod(recording.shape[1:])
     if recording.window is not None:
         return positions * channels * (1 if recording.window.size <= NARROW else 4)
-    if recording.rule not in SOFT:
+    if kind_of(recording) != "soft":
         return positions * -(-channels // 64) * 8
     node = next(node for node in program.graph.nodes if node.name == recording.node)
     return positions * channels * node.meta["val"].dtype.itemsize
@@ -349,22 +349,13 @@ def _bytes_of_columns(node: "fx.Node") -> int:
     return _bytes(image) * math.prod(weight.meta["val"].shape[2:])
 
 
-_KINDS = {
-    "positive": "hard",
-    "between": "hard",
-    "above": "saturation",
-    "below": "saturation",
-    "selection": "selection",
-}
-
-
 def _as_asked(recording: "Recording", gates: str) -> "Recording":
     chosen("gates", gates)
-    if gates == "soft" and recording.rule in ("positive", "between"):
+    if gates == "soft" and kind_of(recording) == "hard":
         raise OptionError(
             f'gates="soft", but layer {recording.gate!r} has hard gates. Choose "auto" or "hard".'
         )
-    if gates != "hard" or recording.rule not in SOFT:
+    if gates != "hard" or kind_of(recording) != "soft":
         return recording
     if recording.hard is None:
         raise OptionError(
@@ -402,7 +393,7 @@ class _Entry:
     def layer(self) -> DeviceLayer:
         """The finished entry."""
         assert self.data is not None
-        return DeviceLayer(_KINDS.get(self.recording.rule, "soft"), self.recording.shape, self.data)
+        return DeviceLayer(kind_of(self.recording), self.recording.shape, self.data)
 
 
 def _reader(trace: "Trace", names: tuple[str, ...]) -> "fx.GraphModule":

@@ -24,10 +24,9 @@ from npk.reading.units import Layout, parts_of
 class Recording:
     """How one entry of the gate table is read off a run of the traced program.
 
-    ``rule``: "positive" (the node's value is a pre-activation; on where > 0), "between", "above"
-    and "below" (on within or beyond ``bounds``), "value" (the value is a real gate), "sigmoid",
-    "hardsigmoid" and "normal" (a real gate is that function of it), "selection" (arg-max of
-    ``window``). ``units``: flat element of the value that each unit of the entry reads; ``None``:
+    ``rule``: what its value becomes, a name in the table ``MADE`` of ``npk/gates/entries.py``, such as
+    "positive" (the value is a pre-activation; on where > 0). ``bounds``: the two numbers that a
+    rule may ask for. ``window``: of a "selection". ``units``: flat element of the value that each unit of the entry reads; ``None``:
     its own number. ``hard``: node and units where "positive" gives the hard form of a soft gate.
     """
 

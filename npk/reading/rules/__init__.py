@@ -1,7 +1,8 @@
 """How each exported operator is read: one rule an operator, from a traced node to nodes of the path
 graph, or a refusal.
 
-To teach npk an operator, write its rule and add it to ``RULES``.
+To teach npk an operator, write its rule and add it to ``RULES``. Those that gate have a table of their
+own in ``gates.py``.
 """
 
 from collections.abc import Callable
@@ -61,12 +62,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys((f"conv_transpose{rank}d" for rank in (1, 2, 3)), layers.transposed),
     "linear": layers.linear,
     **dict.fromkeys(("_native_batch_norm_legit_no_training", "batch_norm"), layers.batch_norm),
-    **dict.fromkeys(("relu", "relu_", "leaky_relu", "rrelu"), gates.relu),
-    "abs": gates.absolute,
-    **dict.fromkeys(("prelu", "_prelu_kernel"), gates.prelu),
-    **dict.fromkeys(gates.CLAMPS, gates.clamp),
-    **dict.fromkeys(("silu", "hardswish", "gelu"), gates.self_gate),
-    "glu": gates.gated_half,
+    **gates.RULES,
     **dict.fromkeys(("avg_pool1d", "avg_pool2d", "avg_pool3d"), pools.average),
     **dict.fromkeys(MAX_POOLS, pools.maximum),
     **dict.fromkeys((f"adaptive_avg_pool{rank}d" for rank in (1, 2, 3)), pools.adaptive_average),

@@ -1,6 +1,7 @@
 """Operators that gate: one rule an operator."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from torch import fx
@@ -215,3 +216,13 @@ def _reordered(whole: Layout, elements: np.ndarray, size: int) -> np.ndarray | N
     order, flat = whole.elements(), elements.reshape(-1)
     flat = flat if order is None else flat[order]
     return None if np.array_equal(flat, np.arange(size)) else flat
+
+
+RULES: dict[str, Callable[[Builder, fx.Node, list[Layout]], Layout]] = {
+    **dict.fromkeys(("relu", "relu_", "leaky_relu", "rrelu"), relu),
+    "abs": absolute,
+    **dict.fromkeys(("prelu", "_prelu_kernel"), prelu),
+    **dict.fromkeys(CLAMPS, clamp),
+    **dict.fromkeys(_SELF_GATES, self_gate),
+    "glu": gated_half,
+}
