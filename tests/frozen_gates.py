@@ -53,6 +53,7 @@ FACTORS = {
     "silu": lambda q, inplace=False: torch.sigmoid(q),
     "hardswish": lambda q, inplace=False: torch.nn.functional.hardsigmoid(q),
 }
+FACTORS["mish"] = lambda q, inplace=False: torch.tanh(torch.log1p(torch.exp(q)))
 SUMS = ("add", "radd", "sub", "rsub")
 FACTORS["clamp_min"] = FACTORS["threshold"] = lambda q, *zeros, inplace=False: _leaky(q)
 FACTORS["gelu"] = lambda q, approximate="none": 0.5 * (1 + torch.erf(q / math.sqrt(2)))

@@ -120,6 +120,7 @@ SPELLINGS = {
         {"s": np.full((1, 6), 0.25, np.float32)},
         nn.LeakyReLU(0.25),
     ),
+    "Mish": ([("Mish", "q", "h", {})], {}, nn.Mish()),
     "ThresholdedRelu(0)": ([("ThresholdedRelu", "q", "h", {"alpha": 0.0})], {}, nn.ReLU()),
 }
 
@@ -135,7 +136,10 @@ def between_layers(nodes, weights):
     given = {"w": first.weight, "b": first.bias, "v": last.weight, "c0": last.bias}
     every = [("Gemm", "x w b", "q", {"transB": 1}), *nodes, ("Gemm", "h v c0", "y", {"transB": 1})]
     return model(
-        every, (4,), {name: value.detach().numpy() for name, value in given.items()} | weights
+        every,
+        (4,),
+        {name: value.detach().numpy() for name, value in given.items()} | weights,
+        opset=18,
     )
 
 

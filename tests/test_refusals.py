@@ -14,6 +14,8 @@ from torch.nn import functional as F
 
 import npk
 from npk.errors import UnsupportedGraphError
+from npk.reading.rules import RULES
+from npk.reading.rules.refused import REFUSED
 
 Linear = nn.Linear
 VECTOR, IMAGE, WORDS = (4,), (2, 4, 4), (3, 4)
@@ -198,7 +200,7 @@ OPERATORS = {
         "no gate on its input",
         "ReLU",
     ),
-    "mish": (inner(lambda s, x: F.mish(x)), VECTOR, "mish", "no gate on its input", "ReLU"),
+    "selu": (inner(lambda s, x: F.selu(x)), VECTOR, "selu", "no gate on its input", "ReLU"),
     "square": (inner(lambda s, x: x**2), VECTOR, "x**2", ".", "."),
     "product with itself": (
         inner(lambda s, x: x * x),
@@ -466,3 +468,8 @@ def test_refusal_of_the_whole(name):
     network, shape, why = WHOLE[name]
     with pytest.raises(UnsupportedGraphError, match=why):
         npk.trace(network, shape)
+
+
+def test_no_operator_is_read_and_refused():
+    """What is refused is refused first, whatever rule it has."""
+    assert not RULES.keys() & REFUSED.keys()

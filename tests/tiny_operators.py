@@ -426,6 +426,7 @@ GATES = {
     "gated convolution units": image(SMALL, 2, conv(1, 4), nn.GLU(1), conv(2, 4), nn.GLU(1)),
     "silu": gated(nn.SiLU()),
     "hardswish": gated(nn.Hardswish()),
+    "mish": gated(nn.Mish()),
     "relu6 under a sigmoid gate": net(
         (3,),
         lambda s, x: s.h(F.relu6(3 * s.a(x)) * torch.sigmoid(s.g(x))),

@@ -30,6 +30,12 @@ def _normal(q: "torch.Tensor", low: float, high: float) -> "torch.Tensor":
     return torch.special.ndtr(q)
 
 
+def _mish(q: "torch.Tensor", low: float, high: float) -> "torch.Tensor":
+    import torch
+
+    return torch.nn.functional.softplus(q).tanh()
+
+
 # What a value becomes, by the rule of its recording: the kind of its entry in the table, and the
 # gate that the value and the recording's bounds make. The tie rule decides.
 MADE: dict[str, tuple[str, Callable[["torch.Tensor", float, float], "torch.Tensor"]]] = {
@@ -42,6 +48,7 @@ MADE: dict[str, tuple[str, Callable[["torch.Tensor", float, float], "torch.Tenso
     "sigmoid": ("soft", lambda q, low, high: q.sigmoid()),
     "hardsigmoid": ("soft", _hardsigmoid),
     "normal": ("soft", _normal),
+    "mish": ("soft", _mish),
 }
 
 

@@ -15,7 +15,7 @@ from npk.reading.units import Layout
 
 SOFT = ("sigmoid", "hardsigmoid")
 CLAMPS = ("hardtanh", "clamp", "relu6", "clamp_min")
-_SELF_GATES = {"silu": "sigmoid", "hardswish": "hardsigmoid", "gelu": "normal"}
+_SELF_GATES = {"silu": "sigmoid", "hardswish": "hardsigmoid", "gelu": "normal", "mish": "mish"}
 
 
 def is_gate(node: object, *, clamps: bool = False) -> bool:
@@ -125,7 +125,7 @@ def _bounds(node: fx.Node) -> tuple[float, float]:
 
 
 def self_gate(builder: Builder, node: fx.Node, inputs: list[Layout]) -> Layout:
-    """SiLU, hardswish, GELU: the value times a soft gate of itself."""
+    """SiLU, hardswish, GELU, Mish: the value times a soft gate of itself."""
     if name_of(node) == "gelu" and arguments(node, ("approximate", "none"))[0] != "none":
         what = "a GELU by its tanh formula is not a value times a gate known here"
         builder.refuse(node, what, 'Use approximate="none"')

@@ -85,7 +85,6 @@ _refuse(
         "selu",
         "celu",
         "softplus",
-        "mish",
         "exp",
         "log",
         "pow",
