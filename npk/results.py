@@ -94,10 +94,16 @@ class Details(Typed):
 
 
 @dataclasses.dataclass(frozen=True)
-class DualityDetails(Details):
-    """How the output of a network compares with its path features and path values."""
+class CaseDetails(Details):
+    """One comparison after the other: all that most checks have to tell."""
 
     cases: tuple[Case, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class DualityDetails(CaseDetails):
+    """How the output of a network compares with its path features and path values."""
+
     moment_errors: float | None  # second moment of random value networks less K, in standard errors
     draws: int  # random value networks
     paths: float | None  # of the network; None: more than float64 holds
@@ -152,13 +158,13 @@ class Shares(Typed):
 
 
 @dataclasses.dataclass(frozen=True)
-class EnsembleDetails(Details):
+class EnsembleDetails(CaseDetails):
     """How sums over sub-networks compare with the kernel, and what each of them gives."""
 
-    cases: tuple[Case, ...]
     shares: Shares
 
 
+# The checks by name: check_NAME in npk/checks/NAME.py has details of this class.
 DETAILS: dict[str, type[Details]] = {
     "duality": DualityDetails,
     "invariance": InvarianceDetails,

@@ -543,14 +543,14 @@ def test_strange_details_never_crash(details, tmp_path):
 
 
 def test_a_failed_case_is_not_drawn_as_one_that_need_not_hold():
-    from npk.report.figures import FIGURES, house_style
+    from npk.report.figures import figures, house_style
 
     details = EnsembleDetails((Case("a", 0.4),), NO_SHARES)
     fills = {}
     for passed in (True, False):
         check = CheckResult("ensemble", "a network", "Sums.", passed, 0.4, 1e-9, details)
         with house_style():
-            figure = FIGURES["ensemble"](build_run(checks=(check,)), 2)
+            figure = figures()["ensemble"](build_run(checks=(check,)), 2)
         dots = [line for line in figure.subfigs[0].axes[0].lines if line.get_marker() == "o"]
         fills[passed] = dots[0].get_markerfacecolor()
     assert fills[True] != fills[False]

@@ -1,9 +1,10 @@
 """The checks by name."""
 
+import importlib
 from collections.abc import Callable
 
 from npk.errors import OptionError
-from npk.results import CheckResult
+from npk.results import DETAILS, CheckResult
 
 
 def named(name: str) -> Callable[..., CheckResult]:
@@ -12,12 +13,7 @@ def named(name: str) -> Callable[..., CheckResult]:
     Raises:
         OptionError: no such check.
     """
-    from npk.checks.duality import check_duality
-    from npk.checks.ensemble import check_ensemble
-    from npk.checks.invariance import check_invariance
-
-    known = {"duality": check_duality, "invariance": check_invariance, "ensemble": check_ensemble}
-    if name not in known:
+    if name not in DETAILS:
         what = "in this version of npk" if name == "tangent" else "known"
-        raise OptionError(f"the check {name!r} is not {what}. Choose {', '.join(known)}.")
-    return known[name]
+        raise OptionError(f"the check {name!r} is not {what}. Choose {', '.join(DETAILS)}.")
+    return getattr(importlib.import_module(f"npk.checks.{name}"), f"check_{name}")

@@ -8,6 +8,7 @@ import typer
 from npk import __version__
 from npk.cli import options
 from npk.errors import OptionError
+from npk.results import DETAILS
 
 app = typer.Typer(
     add_completion=False,
@@ -333,9 +334,7 @@ def fit(
 def check(
     statement: Annotated[
         str,
-        typer.Argument(
-            metavar="CHECK", help="duality, invariance or ensemble.", show_default=False
-        ),
+        typer.Argument(metavar="CHECK", help=f"One of {', '.join(DETAILS)}.", show_default=False),
     ],
     ckpt: options.Checkpoint,
     data: options.Data,

@@ -6,14 +6,13 @@ from npk.report.style import hundredths, percent, scientific
 from npk.report.subjects import (
     accuracy_of,
     baselines,
-    checks_of,
     groups,
     models,
     short_model,
     subjects,
 )
 from npk.report.words import listed
-from npk.results import DETAILS, KernelSummary, RunResult
+from npk.results import KernelSummary, RunResult
 
 
 def _accuracy(run: RunResult) -> str:
@@ -56,28 +55,32 @@ def _training(run: RunResult) -> str:
     return f"Training loss and validation accuracy by epoch for {listed(list(groups(run)))}."
 
 
-_ENSEMBLE = (
-    "Share of the kernel by depth of sub-network and by block, and deviation of each form "
-    "of the sum"
-)
+_CHECKS = {
+    "duality": "Deviation of the output from features times values",
+    "invariance": "Deviation of the kernel under circular shifts",
+    "ensemble": (
+        "Share of the kernel by depth of sub-network and by block, and deviation of each form "
+        "of the sum"
+    ),
+}
 
 
-def _check(name: str, what: str) -> Callable[[RunResult], str]:
-    def said(run: RunResult) -> str:
-        checks = [check for check, _ in checks_of(run, DETAILS[name])]
-        measured = [f"{check.network} {scientific(check.measured)}" for check in checks]
-        return f"{what}: {', '.join(measured)}."
-
-    return said
+def _check(run: RunResult, name: str) -> str:
+    what = _CHECKS.get(name, f"Deviation of each case of the check {name}")
+    checks = [check for check in run.checks if check.name == name]
+    measured = [f"{check.network} {scientific(check.measured)}" for check in checks]
+    return f"{what}: {', '.join(measured)}."
 
 
-ALTERNATIVES: dict[str, Callable[[RunResult], str]] = {
+_OTHERS: dict[str, Callable[[RunResult], str]] = {
     "accuracy": _accuracy,
     "kernels": _kernels,
     "spectra": _spectra,
     "overlaps": _overlaps,
     "training": _training,
-    "duality": _check("duality", "Deviation of the output from features times values"),
-    "invariance": _check("invariance", "Deviation of the kernel under circular shifts"),
-    "ensemble": _check("ensemble", _ENSEMBLE),
 }
+
+
+def alternative(run: RunResult, name: str) -> str:
+    """What the figure of this name shows; one that is no other's is that of a check."""
+    return _OTHERS[name](run) if name in _OTHERS else _check(run, name)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from npk.report.style import (
@@ -23,8 +23,8 @@ from npk.report.style import (
 from npk.report.subjects import checks_of
 from npk.results import (
     Case,
+    CaseDetails,
     CheckResult,
-    DualityDetails,
     EnsembleDetails,
     InvarianceCase,
     InvarianceDetails,
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, FigureBase
 
 _MOST = 300  # power of ten at which an axis ends: an output of zero can deviate by more
+
+# along the axis of deviations, of checks without a figure of their own
+_LABELS = {"duality": "relative deviation of f(x) from ⟨φ, v⟩"}
 
 Shift = tuple[int, int, float]  # dy, dx, relative deviation
 ShiftMap = tuple[str, list[Shift]]  # label of the case, its shifts
@@ -62,24 +65,27 @@ def _tolerance(checks: list[CheckResult]) -> float:
     return max((check.tolerance for check in checks), default=0.0)
 
 
-def duality(run: RunResult, columns: int) -> "Figure | None":
-    """Deviation of the network's output from the inner product of path features and path values."""
-    found = checks_of(run, DualityDetails)
-    checks = [check for check, _ in found]
+def drawn(name: str, run: RunResult, columns: int) -> "Figure | None":
+    """The figure of one check: its own, or the deviation of each of its cases."""
+    own = OWN.get(name)
+    return own(run, columns) if own else _cases(name, run, columns)
+
+
+def _cases(name: str, run: RunResult, columns: int) -> "Figure | None":
+    checks = [check for check in run.checks if check.name == name]
     rows = [
         Row(_label(check, case, len(checks) > 1), case.deviation, holds=True)
-        for check, details in found
-        for case in details.cases
+        for check in checks
+        if isinstance(check.details, CaseDetails)
+        for case in check.details.cases
         if case.deviation is not None
     ]
-    return _duality_figure(rows, _tolerance(checks), columns) if rows else None
-
-
-def _duality_figure(rows: list[Row], tolerance: float, columns: int) -> "Figure":
+    if not rows:
+        return None
     width = 2 * PANEL if columns > 1 else PANEL
     figure, (ax,) = panels(1, 1, (width, 0.75 + 0.3 * len(rows)))
-    deviation_dots(ax, rows, tolerance, 44 if columns > 1 else 22)
-    _key(ax, "relative deviation of f(x) from ⟨φ, v⟩", rows, columns)
+    deviation_dots(ax, rows, _tolerance(checks), 44 if columns > 1 else 22)
+    _key(ax, _LABELS.get(name, "deviation of each case"), rows, columns)
     return figure
 
 
@@ -271,3 +277,9 @@ def _share_bars(ax: "Axes", label: str, what: str, values: list[tuple[str, float
     ax.set_title(f"{label}: by {'depth' if what == 'depth' else 'block'}", fontsize=8)
     across = "layers of the sub-networks" if what == "depth" else "skippable block"
     ax.set(xlabel=across, ylabel="% of the kernel")
+
+
+OWN: dict[str, Callable[[RunResult, int], "Figure | None"]] = {
+    "invariance": invariance,
+    "ensemble": ensemble,
+}

@@ -5,6 +5,7 @@ has nothing to draw.
 """
 
 import dataclasses
+import functools
 import math
 import os
 from collections.abc import Callable
@@ -42,7 +43,7 @@ from npk.report.subjects import (
     short_model,
     subjects,
 )
-from npk.results import Accuracy, KernelSummary, NetworkSummary, RunResult
+from npk.results import DETAILS, Accuracy, KernelSummary, NetworkSummary, RunResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -78,8 +79,9 @@ def write_figures(
         )
         raise StoreError(message) from error
     written = []
-    with house_style(), as_progress(progress).task("figures", len(FIGURES)) as advance:
-        for name, draw in FIGURES.items():
+    drawn = figures()
+    with house_style(), as_progress(progress).task("figures", len(drawn)) as advance:
+        for name, draw in drawn.items():
             figure = draw(run, 2)
             if figure is not None:
                 path = folder / f"{name}.png"
@@ -416,13 +418,14 @@ def _training_panel(ax: "Axes", curves: list[tuple[Subject, NetworkSummary]], wh
     ax.grid(axis="y", color=RULE)
 
 
-FIGURES: dict[str, Callable[[RunResult, int], "Figure | None"]] = {
-    "accuracy": accuracy,
-    "kernels": kernels,
-    "spectra": spectra,
-    "overlaps": overlaps,
-    "training": training,
-    "duality": check_figures.duality,
-    "invariance": check_figures.invariance,
-    "ensemble": check_figures.ensemble,
-}
+def figures() -> dict[str, Callable[[RunResult, int], "Figure | None"]]:
+    """Every figure that there may be, by its name, in the order of a report."""
+    checks = {name: functools.partial(check_figures.drawn, name) for name in DETAILS}
+    return {
+        "accuracy": accuracy,
+        "kernels": kernels,
+        "spectra": spectra,
+        "overlaps": overlaps,
+        "training": training,
+        **checks,
+    }

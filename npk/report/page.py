@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from npk.files import written_whole
 from npk.progress import Progress, as_progress
 from npk.report import plots, tables, words
-from npk.report.alternatives import ALTERNATIVES, ranks
-from npk.report.figures import FIGURES
+from npk.report.alternatives import alternative, ranks
+from npk.report.figures import figures
 from npk.report.style import NOTHING, duration, house_style, scientific
 from npk.report.subjects import KINDS, subjects
-from npk.results import RunResult
+from npk.results import DETAILS, RunResult
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -84,19 +84,21 @@ def _said(run: RunResult) -> dict[str, Any]:
         "heats": [kernel.network for kernel in run.kernels if kernel.heat],
         "ranks": ranks(run),
         "kind_of": {subject.name: subject.kind for subject in subjects(run)},
+        "checks": list(DETAILS),
         "draw": functools.partial(_drawn, run),
     }
 
 
 def _drawn(run: RunResult, name: str) -> Drawn | None:
     """A figure in both widths; ``None`` where the run has nothing to draw."""
-    wide, narrow = FIGURES[name](run, 2), FIGURES[name](run, 1)
+    draw = figures()[name]
+    wide, narrow = draw(run, 2), draw(run, 1)
     if wide is None or narrow is None:
         return None
-    alternative = ALTERNATIVES[name](run)
+    words = alternative(run, name)
     return Drawn(
-        wide=plots.inline_svg(wide, alternative, f"{name}-w"),
-        narrow=plots.inline_svg(narrow, alternative, f"{name}-n"),
+        wide=plots.inline_svg(wide, words, f"{name}-w"),
+        narrow=plots.inline_svg(narrow, words, f"{name}-n"),
     )
 
 
