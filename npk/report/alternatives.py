@@ -3,14 +3,7 @@
 from collections.abc import Callable
 
 from npk.report.style import hundredths, percent, scientific
-from npk.report.subjects import (
-    accuracy_of,
-    baselines,
-    groups,
-    models,
-    short_model,
-    subjects,
-)
+from npk.report.subjects import accuracy_of, baselines, groups, models, short_model, subjects
 from npk.report.words import listed
 from npk.results import KernelSummary, RunResult
 
