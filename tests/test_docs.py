@@ -2,20 +2,31 @@
 
 import re
 import shlex
+import sys
 from inspect import signature
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import test_cuda_compile
 import typer
+from emu.fibers import compiler_is_missing
+from emu.nvrtc import compilers
 from test_backends import BackendContract
+from test_report import build_run
 
 import npk
+from npk.backends.cuda import registry
 from npk.checkpoint.onnx.operators import RULES as ONNX_RULES
+from npk.cli.checking import named
 from npk.cli.commands import app
 from npk.data.files import FILES as FILES_OF_DATA
+from npk.gates.entries import MADE
 from npk.graph.operators import OPERATORS
 from npk.reading.rules import RULES
-from npk.results import DETAILS
+from npk.reading.rules.refused import REFUSED
+from npk.report import write_page
+from npk.results import DETAILS, Case, CaseDetails, CheckResult
 
 ROOT = Path(npk.__file__).parents[1]
 PAGES = sorted(
@@ -120,7 +131,7 @@ def test_the_list_of_operators_names_every_rule():
 ADDED = {
     "operator": lambda names: (OPERATORS, "Signs", names["Signs"]),
     "onnx-operator": lambda names: (ONNX_RULES, "SpaceToDepth", names["_space_to_depth"]),
-    "check": lambda names: (DETAILS, "homogeneity", names["HomogeneityDetails"]),
+    "check": lambda names: (DETAILS, "homogeneity", CaseDetails),
     "data-source": lambda names: (FILES_OF_DATA, ".csv", names["_csv"]),
 }
 
@@ -137,17 +148,69 @@ def parameters_of(test):
     return [{marks[0].args[0]: value} for value in marks[0].args[1]] if marks else [{}]
 
 
-@pytest.mark.parametrize("page", ADDED)
-def test_worked_examples_pass_their_own_tests(page, tmp_path, monkeypatch):
-    pytest.importorskip("onnx")
-    names = run_page(page)
-    monkeypatch.setitem(*ADDED[page](names))
+def run_tests(names, tmp_path):
     tests = [value for name, value in names.items() if name.startswith("test_")]
     assert tests
     for test in tests:
         wants = {"tmp_path": tmp_path} if "tmp_path" in signature(test).parameters else {}
         for parameters in parameters_of(test):
             test(**wants, **parameters)
+
+
+@pytest.mark.parametrize("page", ADDED)
+def test_worked_examples_pass_their_own_tests(page, tmp_path, monkeypatch):
+    pytest.importorskip("onnx")
+    names = run_page(page)
+    monkeypatch.setitem(*ADDED[page](names))
+    run_tests(names, tmp_path)
+
+
+def test_the_worked_example_of_a_gate_passes_its_own_test(tmp_path, monkeypatch):
+    names = run_page("gate")
+    monkeypatch.setitem(MADE, "outside", names["OUTSIDE"])
+    monkeypatch.setitem(RULES, "hardshrink", names["hardshrink"])
+    monkeypatch.delitem(REFUSED, "hardshrink")
+    run_tests(names, tmp_path)
+
+
+def test_the_worked_example_of_a_check_is_seen(tmp_path, monkeypatch):
+    """Its line in DETAILS is enough for the command and the page."""
+    check = run_page("check")["check_homogeneity"]
+    place = "npk.checks.homogeneity"
+    monkeypatch.setitem(sys.modules, place, SimpleNamespace(check_homogeneity=check))
+    monkeypatch.setitem(DETAILS, "homogeneity", CaseDetails)
+    assert named("homogeneity") is check
+    details = CaseDetails((Case("times 3", 1e-16),))
+    result = CheckResult("homogeneity", "a net", "Factors stay", True, 1e-16, 1e-10, details)
+    run = build_run(networks=(), accuracies=(), kernels=(), checks=(result,))
+    write_page(run, tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<b>Homogeneity.</b> Factors stay. Gray: within the tolerance." in text
+    assert "Deviation of each case of the check homogeneity: a net" in text
+
+
+@pytest.mark.parametrize("name", DETAILS)
+def test_every_check_is_public_and_told(name):
+    command = (ROOT / "docs/guide/command-line.md").read_text().split("## npk check\n")[1]
+    assert f"check_{name}" in npk.__all__
+    assert f"::: npk.checks.{name}\n" in (ROOT / "docs/api/checks.md").read_text()
+    assert f"`{name}`" in command.split("\n## ")[0]
+
+
+def test_the_worked_example_of_a_cuda_kernel(tmp_path, monkeypatch):
+    """Its tests pass, and it keeps the budget that it declares."""
+    if compiler_is_missing():
+        pytest.skip("the emulator by C++ needs g++, and there is none here")
+    page = (ROOT / "docs/contributing/cuda-kernel.md").read_text()
+    source = re.search(r"^```cpp\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[1]
+    (tmp_path / "overlap.cu").write_text(source)
+    monkeypatch.setattr(registry, "KERNELS_FOLDER", tmp_path)
+    names, key = run_page("cuda-kernel"), ("overlap", "any", "int32")
+    run_tests(names, tmp_path)
+    monkeypatch.setitem(test_cuda_compile.KERNELS, key, names["OVERLAP"])
+    test_cuda_compile.test_budgets_are_the_declared_ones(key)
+    for major in compilers():
+        test_cuda_compile.test_kernel_keeps_its_budget(key, major, 80)
 
 
 def test_the_worked_example_of_a_backend_keeps_the_contract(rng):
@@ -170,7 +233,8 @@ def test_places_that_contributors_are_sent_to_exist(page):
         re.findall(r"`((?:npk|docs|tests|benchmarks)/[\w./-]+)`", (ROOT / page).read_text())
     )
     assert {place for place in named if not (ROOT / place).exists()} <= {
-        "npk/checks/homogeneity.py"
+        "npk/checks/homogeneity.py",
+        "npk/backends/cuda/kernels/overlap.cu",
     }
 
 
