@@ -65,11 +65,10 @@ def __getattr__(name: str) -> object:
         raise AttributeError(
             f"module 'npk' has no attribute {name!r}. Public names are: {', '.join(sorted(_HOME))}."
         )
-    value = (
-        importlib.import_module(f"npk.{name}")
-        if home == "npk"
-        else getattr(importlib.import_module(home), name)
-    )
+    if home == "npk":
+        value = importlib.import_module(f"npk.{name}")
+    else:
+        value = getattr(importlib.import_module(home), name)
     globals()[name] = value
     return value
 

@@ -33,9 +33,7 @@ class OptionError(NpkError, ValueError):
 
 
 class CheckpointError(NpkError, ValueError):
-    """A checkpoint that is truncated, foreign, of another version, or does not fit its
-    architecture.
-    """
+    """A checkpoint that is truncated, foreign, of another version, or of another architecture."""
 
 
 class UnsupportedGraphError(NpkError, TypeError):
@@ -63,9 +61,7 @@ class MissingPackageError(NpkError, ImportError):
 
 
 class KernelWarning(UserWarning):
-    """A kernel that is right and still not what one may think: inputs without an active path,
-    entries below the range.
-    """
+    """A kernel that is right and still not what one may think: dead inputs, lost entries."""
 
 
 class CheckpointWarning(UserWarning):

@@ -152,12 +152,10 @@ def _change_places(one: Path, other: Path) -> bool:
     function = getattr(ctypes.CDLL(None), names[sys.platform], None)
     if function is None:
         return False
-    here, a, b, exchange = (
-        ctypes.c_int(-100),
-        os.fsencode(one.absolute()),
-        os.fsencode(other.absolute()),
-        ctypes.c_uint(2),
-    )
+    here = ctypes.c_int(-100)
+    a = os.fsencode(one.absolute())
+    b = os.fsencode(other.absolute())
+    exchange = ctypes.c_uint(2)
     return (
         function(here, a, here, b, exchange)
         if sys.platform == "linux"
@@ -251,9 +249,7 @@ def _holder_file(path: Path) -> Path:
 
 
 def _say_who(holder: Path) -> None:
-    """Write who holds the lock. The lock does not need it, so a full disk is no error; what an
-    earlier holder said goes first.
-    """
+    """Write who holds the lock: the lock needs no text, so a full disk is no error."""
     _remove(holder)
     temporary = holder.with_name(f"{holder.name}.tmp")  # only the holder of the lock writes it
     who = {

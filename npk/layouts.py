@@ -1,6 +1,4 @@
-"""The shape of a sample: what a network is known to take, and what to do with samples of another
-shape.
-"""
+"""The shape of a sample: what a network takes, and what to do with samples of another shape."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -22,11 +20,10 @@ def known_shape(net: Any) -> Shape | None:
         The shape without the batch axis; ``None`` where the network does not say.
     """
     described = getattr(net, "architecture", None)
-    known = (
-        described.get("input_shape")
-        if isinstance(described, dict)
-        else getattr(net, "input_shape", None)
-    )
+    if isinstance(described, dict):
+        known = described.get("input_shape")
+    else:
+        known = getattr(net, "input_shape", None)
     fits = isinstance(known, (list, tuple)) and all(isinstance(side, int) for side in known)
     return tuple(known) if known is not None and fits else None
 

@@ -121,9 +121,7 @@ def _display() -> "RichProgress":
 
 
 class Lines:
-    """Notes as plain lines on standard error, no bars: for a command line whose standard error is
-    no terminal.
-    """
+    """Notes as plain lines on standard error, no bars: for a command without a terminal."""
 
     @contextlib.contextmanager
     def task(self, description: str, total: int, done: int = 0) -> Iterator[Advance]:
@@ -241,9 +239,7 @@ def _one_line(text: str) -> str:
 
 
 def _write_line(stream: TextIO, line: str) -> bool:
-    """Whether the stream took the line. One whose reader has gone leads nowhere from then on, or
-    Python fails when it ends.
-    """
+    """Whether the stream took the line; one whose reader has gone leads nowhere from then on."""
     try:
         stream.write(line + "\n")
         stream.flush()

@@ -79,11 +79,9 @@ def as_array(X: Any, name: str = "X") -> np.ndarray:
     if torch is not None and isinstance(X, torch.Tensor):
         return _of_tensor(X, name)
     if torch is not None and isinstance(X, (torch.utils.data.DataLoader, torch.utils.data.Dataset)):
-        return (
-            _of_loader(X, name)
-            if isinstance(X, torch.utils.data.DataLoader)
-            else _of_data_set(X, name)
-        )
+        if isinstance(X, torch.utils.data.DataLoader):
+            return _of_loader(X, name)
+        return _of_data_set(X, name)
     if isinstance(X, (list, tuple)):
         return _of_list(X, name)
     if hasattr(X, "tocsr"):
@@ -150,11 +148,10 @@ def _foreign(X: Any, name: str) -> np.ndarray:
             f"Give picture.convert('RGB')."
         )
     try:
-        array = (
-            _of_table(X, name)
-            if hasattr(X, "to_numpy") and hasattr(X, "columns")
-            else np.asarray(X)
-        )
+        if hasattr(X, "to_numpy") and hasattr(X, "columns"):
+            array = _of_table(X, name)
+        else:
+            array = np.asarray(X)
     except NpkError:
         raise
     except Exception as error:  # of a foreign library: of any kind
@@ -200,11 +197,10 @@ def _of_list(X: Sequence[Any], name: str) -> np.ndarray:
     try:
         array = np.asarray(X)
     except Exception as error:  # ragged, or of tensors deep inside: of any kind
-        why = (
-            ("ragged: its samples have several shapes")
-            if "inhomogeneous" in str(error)
-            else f"no list of samples ({_line(error)})"
-        )
+        if "inhomogeneous" in str(error):
+            why = "ragged: its samples have several shapes"
+        else:
+            why = f"no list of samples ({_line(error)})"
         raise DataError(f"{name} is {why}. Give each sample the same shape.") from error
     return _plain(array, name)
 
@@ -290,9 +286,7 @@ def _check_order(X: Any, name: str) -> None:
 
 @contextlib.contextmanager
 def _as_random_as_before(loader: Any) -> Iterator[None]:
-    """A loader draws a seed for its workers each time it is read, from torch's random numbers or
-    its own.
-    """
+    """A loader draws a seed for its workers whenever it is read, from torch or its own."""
     import torch
 
     own = loader.generator
@@ -359,11 +353,10 @@ def _no_numbers(array: np.ndarray, name: str) -> str:
             f"{name} has dtype {array.dtype}. Complex data not supported: give real numbers, "
             f"such as both parts as channels."
         )
-    what = (
-        (" (Python objects: are its samples of several shapes, or None among them?)")
-        if array.dtype.kind == "O"
-        else ""
-    )
+    if array.dtype.kind == "O":
+        what = " (Python objects: are its samples of several shapes, or None among them?)"
+    else:
+        what = ""
     return f"{name} has dtype {array.dtype}{what}. Give an array of numbers."
 
 

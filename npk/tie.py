@@ -1,6 +1,4 @@
-"""The tie rule of npk, which is written nowhere else: a gate is on where its pre-activation is greater
-than 0.
-"""
+"""The tie rule, written nowhere else: a gate is on where its pre-activation is greater than 0."""
 
 from typing import TYPE_CHECKING, Any
 

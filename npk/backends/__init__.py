@@ -1,6 +1,4 @@
-"""Backends: apply a recursion to one tile of sample pairs. Others ask here for one by name; nobody
-looks inside.
-"""
+"""Backends apply a recursion to one tile of pairs. Others ask here for one by name."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -97,7 +97,5 @@ class Backend(ABC):
         return functools.partial(self.tile, rows, cols, exponents, diagonal, memory)
 
     def memory_of(self, side: int) -> np.ndarray | None:
-        """Memory for tiles of up to ``side`` x ``side`` pairs; ``None``: each tile has memory of
-        its own.
-        """
+        """Memory for tiles of up to ``side`` x ``side`` pairs; ``None``: a tile has its own."""
         return None

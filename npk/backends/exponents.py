@@ -64,11 +64,10 @@ def _bounds(recursion: Recursion, sizes: list[np.ndarray]) -> tuple[np.ndarray, 
         else:
             value = np.zeros((step.groups, step.positions))
             for term in step.terms:
-                scaled = (
-                    None
-                    if term.field is None
-                    else np.ldexp(values[term.field], int(exponents[term.field]) - shift)
-                )
+                if term.field is None:
+                    scaled = None
+                else:
+                    scaled = np.ldexp(values[term.field], int(exponents[term.field]) - shift)
                 _add_bound(value, term, scaled, sizes, shift)
         grow = int(np.frexp(value.max())[1])
         exponents[number] = shift + grow

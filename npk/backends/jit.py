@@ -72,9 +72,7 @@ def torch_threads_kept() -> Iterator[None]:
 
 
 def can_cache() -> bool:
-    """Whether Numba finds a place on disk for what it compiles: an installation may be read-only, a
-    user without a home.
-    """
+    """Whether Numba finds a place on disk for what it compiles: not everywhere may it write."""
     import numba
 
     try:

@@ -13,9 +13,7 @@ _NARROW = 8  # segments of fewer channels (depthwise layers) are multiplied as n
 
 @dataclass(frozen=True)
 class Side:
-    """Masks of the samples on one side of a tile, each kind in one array: ``bits (n, words)`` and
-    ``reals (n, numbers)``.
-    """
+    """Masks of one side of a tile, by kind: ``bits (n, words)`` and ``reals (n, numbers)``."""
 
     bits: np.ndarray
     reals: np.ndarray
@@ -80,9 +78,7 @@ def is_kept_in_bits(mask: Mask, table: GateTable) -> bool:
 
 
 def words_of(mask: Mask) -> tuple[int, ...]:
-    """Words of 32 bits that each segment of a mask takes: sixteen of them fill a vector of 512
-    bits.
-    """
+    """Words of 32 bits of each segment of a mask: sixteen of them fill a vector of 512 bits."""
     return tuple(-(-size // 32) for size in mask.segments)
 
 

@@ -1,6 +1,4 @@
-"""Recursion -> Product, for networks without positions: the kernel is the input Gram times the
-overlaps of all layers.
-"""
+"""Recursion -> Product: without positions, the kernel is a product of overlaps."""
 
 from dataclasses import dataclass
 
@@ -12,9 +10,7 @@ from npk.recursion.steps import Collapse, Field, Recursion
 
 @dataclass(frozen=True)
 class Product:
-    """K = product over ``masks`` of overlap * factor; ``steps``: the last step that each factor
-    takes part in.
-    """
+    """K = product over ``masks`` of overlap * factor; ``steps``: the last step of each factor."""
 
     masks: tuple[int, ...]
     factors: tuple[float, ...]
@@ -27,17 +23,14 @@ class Product:
 
 
 def as_product(recursion: Recursion) -> Product | None:
-    """The recursion as a product of overlaps, where it is one: a chain of dense layers without
-    skips, bias paths or groups.
-    """
+    """The recursion as a product of overlaps, where it is one: dense layers and nothing beside."""
     masks: list[int] = []
     factors, steps = [1.0], [0]  # of what lies before the first mask, then of each mask
     for number, step in enumerate(recursion.steps):
-        factor = (
-            factor_of_field(recursion, step, number)
-            if isinstance(step, Field)
-            else factor_of_link(step, number)
-        )
+        if isinstance(step, Field):
+            factor = factor_of_field(recursion, step, number)
+        else:
+            factor = factor_of_link(step, number)
         if factor is None:
             return None
         if isinstance(step, Collapse) and (mask := step.terms[0].mask) is not None:
@@ -49,9 +42,7 @@ def as_product(recursion: Recursion) -> Product | None:
 
 
 def factor_of_link(step: Collapse, number: int) -> float | None:
-    """Factor of a collapse of one term on the step before it, with one mask or none; the first one
-    may have positions.
-    """
+    """Factor of a collapse of one term with one mask or none; the first one may have positions."""
     if len(step.terms) != 1 or step.groups != 1 or (number and step.positions != 1):
         return None
     (term,) = step.terms

@@ -27,9 +27,7 @@ _CHUNK = 1 << 19  # numbers of the largest array
 
 @dataclass(frozen=True)
 class Found:
-    """Of each sample, ``(n,)``: whether it has an active path, whether the dtype holds its values,
-    and log2 K(x, x).
-    """
+    """Of each sample: whether a path is active, whether the dtype holds it, and log2 K(x, x)."""
 
     live: np.ndarray
     held: np.ndarray
@@ -73,9 +71,7 @@ class Ranges:
         return spread < room and lowest - spread > self.info.minexp + _SPARE
 
     def _spread_of(self, inputs: "np.ndarray | torch.Tensor") -> float:
-        """Powers of two between 1 and the square of what is farthest from it; of all values where
-        positions are apart.
-        """
+        """Powers of two between 1 and the square of what is farthest from it."""
         flat = abs(inputs.reshape(len(inputs), -1))
         seen: Any = (
             flat
@@ -85,11 +81,9 @@ class Ranges:
             else flat.amax(1)
         )
         seen = seen[seen > 0]
-        return (
-            2 * max(abs(np.log2(float(end))) for end in (seen.min(), seen.max()))
-            if len(seen)
-            else 0.0
-        )
+        if len(seen):
+            return 2 * max(abs(np.log2(float(end))) for end in (seen.min(), seen.max()))
+        return 0.0
 
     def look(self, table: GateTable) -> Found:
         """Look at the samples of a balanced table."""
@@ -157,12 +151,10 @@ class _Walk:
     """The recursion on the pairs (x, x) of a few samples."""
 
     def __init__(self, ranges: Ranges, table: GateTable) -> None:
-        self.recursion, self.exponents, self.info, self.n = (
-            ranges.recursion,
-            ranges.exponents,
-            ranges.info,
-            len(table),
-        )
+        self.recursion = ranges.recursion
+        self.exponents = ranges.exponents
+        self.info = ranges.info
+        self.n = len(table)
         self.tolerated = _TOLERATED[ranges.dtype]
         self.eta = float(self.info.smallest_subnormal)
         self.masks = [_overlaps(mask, table, self.eta) for mask in self.recursion.masks]
@@ -192,9 +184,7 @@ class _Walk:
             )
 
     def _unit(self, number: int, power: np.ndarray) -> np.ndarray:
-        """What one rounding below the range loses at a step, on powers of its values, ``(n, 1,
-        1)``.
-        """
+        """What one rounding below the range loses at a step, on powers of its values, by sample."""
         return np.ldexp(self.eta, self.exponents[number] - power)[:, None, None]
 
     def _coefficient(self, value: float, power: int) -> None:
@@ -212,15 +202,11 @@ class _Walk:
             value += before.value[:, :, at] * inside
             lost += before.lost[:, :, at] * inside
             live |= before.live[:, :, at] & inside
-        value, lost = (
-            value * step.factor,
-            lost * step.factor + live * self._unit(number, before.power),
-        )
+        value = value * step.factor
+        lost = lost * step.factor + live * self._unit(number, before.power)
         if step.bias:
-            value, live = (
-                value + np.ldexp(step.bias, -before.power)[:, None, None],
-                np.ones(shape, bool),
-            )
+            value = value + np.ldexp(step.bias, -before.power)[:, None, None]
+            live = np.ones(shape, bool)
         return _Values(value, lost, live, before.power)
 
     def _collapse(self, number: int, step: Collapse) -> _Values:
@@ -239,11 +225,9 @@ class _Walk:
         """Add (sum over the family of weight times root of V times overlap)^2, and what is lost in
         it, group by group.
         """
-        inside, cells, places = (
-            term.cells >= 0,
-            np.maximum(term.cells, 0),
-            np.maximum(term.places, 0),
-        )
+        inside = term.cells >= 0
+        cells = np.maximum(term.cells, 0)
+        places = np.maximum(term.places, 0)
         weights, unit = np.abs(term.weights) * inside, self._unit(number, total.power)
         field = None if term.field is None else self.values[term.field].on(total.power)
         moved = self.exponents[number] - (0 if term.field is None else self.exponents[term.field])
@@ -252,11 +236,9 @@ class _Walk:
         gone = (weights > 0) & (np.ldexp(weights**2, -int(moved)) < self.info.tiny)
         for into, source, segment, channels in term.blocks:
             if field is None:
-                value, lost, live = (
-                    np.ldexp(1.0, -total.power)[:, None, None],
-                    0.0,
-                    np.ones((self.n, 1, 1), bool),
-                )
+                value = np.ldexp(1.0, -total.power)[:, None, None]
+                lost = 0.0
+                live = np.ones((self.n, 1, 1), bool)
             else:
                 value, lost, live = (
                     a[:, source][:, cells] for a in (field.value, field.lost, field.live)

@@ -1,6 +1,4 @@
-"""The recursion in NumPy, float64, on full fields of position pairs: plain, exact, and the measure
-of every other backend.
-"""
+"""The recursion in NumPy, float64: plain, exact, and the measure of every other backend."""
 
 import numpy as np
 
@@ -50,9 +48,7 @@ def _add_term(
     exponents: np.ndarray,
     shift: int,
 ) -> None:
-    """Add sum over the family of V times overlap, group by group: ``(groups, n, m, positions,
-    positions)``.
-    """
+    """Add sum over the family of V times overlap: ``(groups, n, m, positions, positions)``."""
     cells, places, weights = (a.reshape(-1) for a in (term.cells, term.places, term.weights))
     weights = np.where(cells >= 0, weights, 0.0)
     ends = np.cumsum([0, *term.blocks[:, 3]])
@@ -91,9 +87,7 @@ def _field(step: Field, collapsed: np.ndarray, grow: int, shift: int) -> np.ndar
 
 
 class ReferenceBackend(Backend):
-    """The reference as a backend: see :class:`npk.backends.base.Backend` for the meaning of each
-    method.
-    """
+    """The reference as a backend: see :class:`npk.backends.base.Backend` for each method."""
 
     def __init__(self, recursion: Recursion, table: GateTable, dtype: str) -> None:
         self.recursion, self.dtype = recursion, np.dtype(dtype)

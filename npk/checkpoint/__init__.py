@@ -181,10 +181,8 @@ def _filled(
             f"network: arch='module:callable'."
         )
     if arch is not None:
-        net, label = (
-            architecture.make(arch, arch_options),
-            arch if isinstance(arch, str) else getattr(arch, "__qualname__", repr(arch)),
-        )
+        net = architecture.make(arch, arch_options)
+        label = arch if isinstance(arch, str) else getattr(arch, "__qualname__", repr(arch))
     else:
         net, label = architecture.rebuild(path, described), "the architecture described in it"
     fitting.fill(net, content, path, label, key)

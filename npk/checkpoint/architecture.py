@@ -65,9 +65,7 @@ def make(arch: "str | Callable[..., nn.Module]", arguments: dict[str, Any]) -> "
 
 
 def _without_drawing(make: "Callable[..., nn.Module]", arguments: dict[str, Any]) -> "nn.Module":
-    """Call ``make``; its initial weights are thrown away, so torch's random state shall not move
-    either.
-    """
+    """Call ``make``; its initial weights are thrown away, so torch's random state stays."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -76,9 +74,7 @@ def _without_drawing(make: "Callable[..., nn.Module]", arguments: dict[str, Any]
 
 @contextlib.contextmanager
 def _first_on_the_path(folder: Path) -> Iterator[None]:
-    """Import from a folder before all others, only inside the block; of the current one, ``python
-    -m`` does so too.
-    """
+    """Import from a folder before all others, inside the block, as ``python -m`` does too."""
     sys.path.insert(0, str(folder))
     importlib.invalidate_caches()
     try:

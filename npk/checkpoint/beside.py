@@ -123,9 +123,7 @@ OBJECTS: dict[str, tuple[str, ...]] = {
 
 
 def stand_ins() -> list[Any]:
-    """Each name that may stand in a file, after what it becomes, as
-    ``torch.serialization.safe_globals`` takes them.
-    """
+    """Each name that may stand in a file, after what it becomes, as ``safe_globals`` takes them."""
     kinds = ((Dictionary, DICTIONARIES), (Sequence, SEQUENCES), (Beside, OBJECTS))
     return [
         (kind, f"{module}.{name}")

@@ -1,6 +1,4 @@
-"""Weights go into a network whose every name they have: under one prefix, as the network's own
-``load_state_dict`` takes them.
-"""
+"""Weights go into a network whose every name they have, under one prefix."""
 
 import difflib
 from collections import Counter
@@ -82,9 +80,7 @@ def _meant(good: list[Fit], path: Path, label: str) -> Fit:
 
 
 def _misfit(fits: list[Fit], found: list[StateDict], path: Path, label: str) -> str:
-    """What does not fit in the dictionary that comes nearest, of those under the usual names if
-    there are any.
-    """
+    """What does not fit in the nearest dictionary, of those under the usual names if any."""
     nearest = max(
         fits,
         key=lambda fit: (
@@ -93,44 +89,38 @@ def _misfit(fits: list[Fit], found: list[StateDict], path: Path, label: str) -> 
             len(fit.weights),
         ),
     )
-    what = (
-        (f"{path} does not fit {label}")
-        if not nearest.source.name
-        else (f"{path}: {nearest.source.name} does not fit {label}")
-    )
+    if not nearest.source.name:
+        what = f"{path} does not fit {label}"
+    else:
+        what = f"{path}: {nearest.source.name} does not fit {label}"
     others = [one.name for one in found if one is not nearest.source and one.name]
     remedy = "Give the arch, with its arguments, that the weights come from"
-    choice = (
-        (f", or choose another dictionary of tensors by key: {', '.join(others[:SHOWN])}")
-        if others
-        else ""
-    )
+    if others:
+        choice = f", or choose another dictionary of tensors by key: {', '.join(others[:SHOWN])}"
+    else:
+        choice = ""
     return f"{what}: {nearest.told}. {remedy}{choice}."
 
 
 def _say_what_is_left(fit: Fit, found: list[StateDict], path: Path, label: str) -> None:
-    others = (
-        [one.name for one in found if one is not fit.source and one.name]
-        if fit.source.rank is None
-        else []
-    )
+    if fit.source.rank is None:
+        others = [one.name for one in found if one is not fit.source and one.name]
+    else:
+        others = []
     left = [*fit.left, *others]
     if left:
         told = f"{', '.join(left[:SHOWN])}{', ...' if len(left) > SHOWN else ''}"
         place = f"{fit.source.name} " if fit.source.name else ""
-        under = (
-            (f"the weights {place}under {fit.prefix}*")
-            if fit.left
-            else f"the weights under {fit.source.name}"
-        )
+        if fit.left:
+            under = f"the weights {place}under {fit.prefix}*"
+        else:
+            under = f"the weights under {fit.source.name}"
         text = f"{path}: {under} are all of {label}; not loaded: {told}."
         warn(text, CheckpointWarning)
 
 
 def _fits(net: "nn.Module", source: StateDict) -> list[Fit]:
-    """How the tensors fit under each prefix that comes into question; else without the names of
-    wrappers on either side.
-    """
+    """How the tensors fit under each prefix; else without the names of wrappers on either side."""
     expected = {name: name for name in net.state_dict()}
     tries = [
         _under(net, source, prefix, source.tensors, expected)
@@ -189,9 +179,7 @@ def _under(
 
 
 def _told(net: "nn.Module", weights: "dict[str, Tensor]") -> str:
-    """What does not fit: names that the network itself misses or does not know, and shapes; nothing
-    if all is well.
-    """
+    """What does not fit: names that the network misses or does not know, and shapes."""
     expected = net.state_dict()
     shapes = [
         name for name in weights if name in expected and not _is_like(weights[name], expected[name])
@@ -219,9 +207,7 @@ def _told(net: "nn.Module", weights: "dict[str, Tensor]") -> str:
 
 
 def _is_like(tensor: "Tensor", expected: "Tensor") -> bool:
-    """Whether a tensor can stand for another: a lazy one has no shape yet, and whole numbers are no
-    weights.
-    """
+    """Whether a tensor can stand for another: a lazy one has no shape yet; no whole numbers."""
     import torch
 
     if torch.nn.parameter.is_lazy(expected):
@@ -246,9 +232,7 @@ def _by_name(
 
 
 def _load(net: "nn.Module", weights: "dict[str, Tensor]") -> tuple[list[str], list[str]]:
-    """Names that are missing and unknown when the network loads the weights with its own hooks,
-    which know older names.
-    """
+    """Names that are missing and unknown to the network's own hooks, which know older names."""
     import torch
 
     # never half

@@ -1,6 +1,4 @@
-"""Folders of weights, as Hugging Face has them: one file under a known name, or several with an
-index beside them.
-"""
+"""Folders of weights, as Hugging Face has them: one file, or several with an index beside them."""
 
 import json
 from collections.abc import Callable

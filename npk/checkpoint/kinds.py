@@ -6,14 +6,12 @@ from pathlib import Path
 from npk.checkpoint.files import WORKING, check_archive, first_line
 from npk.errors import CheckpointError
 
-SAFETENSORS, TORCH, SCRIPT, PROGRAM, ONNX, INDEX = (
-    "safetensors",
-    "torch.save",
-    "torch.jit.save",
-    "torch.export.save",
-    "ONNX",
-    "index",
-)
+SAFETENSORS = "safetensors"
+TORCH = "torch.save"
+SCRIPT = "torch.jit.save"
+PROGRAM = "torch.export.save"
+ONNX = "ONNX"
+INDEX = "index"
 # What a damaged file was meant to be: then the reader of that kind says what is wrong with it.
 BY_SUFFIX = {
     ".safetensors": SAFETENSORS,
@@ -87,11 +85,9 @@ def _plain(path: Path, head: bytes) -> str | None:
         return INDEX
     # A message of ONNX begins with its version, a small number, and goes on with one of its next
     # fields.
-    return (
-        ONNX
-        if len(head) > 2 and head[0] == 0x08 and 0 < head[1] < 64 and head[2] in ONNX_FIELDS
-        else None
-    )
+    if len(head) > 2 and head[0] == 0x08 and 0 < head[1] < 64 and head[2] in ONNX_FIELDS:
+        return ONNX
+    return None
 
 
 def _archive(path: Path) -> str:
@@ -112,11 +108,10 @@ def _archive(path: Path) -> str:
         return SCRIPT
     if "data.pkl" in ends:
         return TORCH
-    what = (
-        ("a NumPy archive (.npz)")
-        if names and all(name.endswith(".npy") for name in names)
-        else "a zip archive"
-    )
+    if names and all(name.endswith(".npy") for name in names):
+        what = "a NumPy archive (.npz)"
+    else:
+        what = "a zip archive"
     raise CheckpointError(
         f"{path} is {what} with {', '.join(names[:3]) or 'nothing in it'}, and no checkpoint. Use "
         f"{WORKING}, .onnx; or unpack it."

@@ -45,9 +45,7 @@ class StateDict:
 
     @property
     def rank(self) -> tuple[int, ...] | None:
-        """Its turn among those under the usual names; nothing for one under another name. A list of
-        one is no place of its own.
-        """
+        """Its turn among those under the usual names; nothing for one under another name."""
         usual = [
             WRAPPERS.index(key) if key in WRAPPERS else -1
             for key in self.place
@@ -127,11 +125,10 @@ def part_of(content: Any, key: str, path: Path) -> Any:
     part: Any = _entry(content, key.removesuffix("."))
     if part is None:
         names = [f"{one.name or 'no key'}" for one in _search(content, (), set())][:SHOWN]
-        told = (
-            (f"Its dictionaries of tensors are under {', '.join(names)}")
-            if names
-            else f"It has {keys_of(content)}"
-        )
+        if names:
+            told = f"Its dictionaries of tensors are under {', '.join(names)}"
+        else:
+            told = f"It has {keys_of(content)}"
         raise CheckpointError(f"{path} has nothing under key={key!r}. {told}.")
     return part
 
@@ -155,9 +152,8 @@ def _entry(content: Any, key: str) -> Any:
 
 def keys_of(content: Any) -> str:
     """The first keys of a dictionary, or the kinds in a list."""
-    told = (
-        [repr(key) for key in content]
-        if isinstance(content, dict)
-        else [f"a {type(entry).__name__}" for entry in content]
-    )
+    if isinstance(content, dict):
+        told = [repr(key) for key in content]
+    else:
+        told = [f"a {type(entry).__name__}" for entry in content]
     return ", ".join([*told[:SHOWN], *(["..."] if len(told) > SHOWN else [])])

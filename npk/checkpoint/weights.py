@@ -146,11 +146,9 @@ def _parsed(path: Path, text: str) -> dict[str, Any]:
 
     try:
         described = json.loads(text)
-        version, made_by, _ = (
-            int(described["format"]),
-            described["version"],
-            (described["architecture"], described["details"]),
-        )
+        version = int(described["format"])
+        made_by = described["version"]
+        _ = described["architecture"], described["details"]
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise CheckpointError(
             f"{path}: its description is damaged ({first_line(error)}). Copy it "

@@ -1,3 +1,1 @@
-"""Checks of the theory on a network: each measures, compares with a stated tolerance, and returns a
-frozen result.
-"""
+"""Checks of the theory on a network: each compares with a tolerance and returns a frozen result."""

@@ -128,9 +128,7 @@ def _rounded(given: _Subject, X: np.ndarray) -> np.ndarray:
 
 
 def _output(subject: _Subject, X: np.ndarray) -> np.ndarray:
-    """What the network itself gives, ``(n, output units)`` float64; it may work in place on what it
-    is given.
-    """
+    """What the network itself gives, ``(n, output units)``; it may work in place."""
     import torch
 
     from npk.reading.exporting import output_of
@@ -159,9 +157,7 @@ def _enumerated(table: GateTable, weights: dict) -> np.ndarray:
 
 
 def _moment_errors(table: GateTable, draws: int, rng: np.random.Generator) -> float:
-    """Worst distance of the mean of f f' from K in standard errors; the diagonal and the first row
-    are looked at.
-    """
+    """Worst distance of the mean of f f' from K in standard errors, on diagonal and first row."""
     table = table.take(slice(0, 4))
     exact = NeuralPathKernel(None, dtype="float64", progress=False)(table)
     products = []

@@ -128,11 +128,10 @@ def product_form(table: GateTable) -> np.ndarray:
         before = [values[name] for name in node.inputs]
         match node.operator:
             case Input(ones=ones):
-                x = (
-                    np.ones((len(table), node.channels))
-                    if ones
-                    else table.inputs.reshape(len(table), -1).astype(float)
-                )
+                if ones:
+                    x = np.ones((len(table), node.channels))
+                else:
+                    x = table.inputs.reshape(len(table), -1).astype(float)
                 values[node.name] = x @ x.T
             case Convolution():
                 values[node.name] = before[0] * node.channels / fan_in(table.graph, node)

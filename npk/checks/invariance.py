@@ -132,9 +132,7 @@ def _deviations(kernel: NeuralPathKernel, table: GateTable, moved: GateTable) ->
 
 
 def _flips(table: GateTable, moved: GateTable, shift: Shift) -> np.ndarray:
-    """Gates of each shifted sample that differ from the sample's shifted gates, ``(n,)``; layers
-    without positions must stay.
-    """
+    """Gates of each shifted sample that differ from the sample's shifted gates, ``(n,)``."""
     flips = np.zeros(len(table), np.int64)
     grid = table.inputs.shape[2:]
     for before, there in zip(table, moved, strict=True):

@@ -1,6 +1,4 @@
-"""Numbers that the literature reads off a kernel: spectrum, effective rank, overlap within and
-between classes.
-"""
+"""Numbers that the literature reads off a kernel: spectrum, effective rank, overlaps."""
 
 import numpy as np
 

@@ -30,9 +30,7 @@ def main() -> None:
 
 
 def _prepare_streams() -> None:
-    """Let any text pass: names of files may hold what the encoding of a terminal, or any encoding,
-    does not.
-    """
+    """Let any text pass: names of files may hold what the terminal's encoding does not."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by who started this process
@@ -42,9 +40,7 @@ def _prepare_streams() -> None:
 
 
 def _flushed(code: int) -> int:
-    """Write what is left of the output, which Python would otherwise try at its very end, with a
-    traceback.
-    """
+    """Write what is left of the output, which Python would else try with a traceback."""
     try:
         sys.stdout.flush()
     except OSError as error:

@@ -1,6 +1,4 @@
-"""What a kernel costs on this machine: measured on a few pairs of samples, and predicted without
-any.
-"""
+"""What a kernel costs on this machine: measured on a few pairs, and predicted without any."""
 
 import time
 from dataclasses import dataclass
@@ -64,9 +62,7 @@ class Cost:
 
 
 def look(net: "nn.Module", X: np.ndarray) -> tuple[GateTable, ShiftGroup, Cost]:
-    """What `npk inspect` prints: gates of some samples, the shifts that leave the kernel alone, and
-    the cost of a pair.
-    """
+    """What `npk inspect` prints: gates, shifts that leave the kernel alone, the cost of a pair."""
     from npk.gates.recording import record_trace
     from npk.reading.inputs import trace_for
 

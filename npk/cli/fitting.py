@@ -57,10 +57,8 @@ def fit(
     rows = kernel.record(training.X)
     K, cross = kernel(rows), kernel(test.X, rows)
     model, predict, chosen = solver(K, labels[0], kernel.options.backend)
-    right, on_training = (
-        float(np.mean(predict(cross) == labels[1])),
-        float(np.mean(predict(K) == labels[0])),
-    )
+    right = float(np.mean(predict(cross) == labels[1]))
+    on_training = float(np.mean(predict(K) == labels[0]))
     return on_training, Accuracy(network, model, right, time.perf_counter() - start, chosen)
 
 

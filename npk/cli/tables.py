@@ -39,11 +39,9 @@ class _Output(Console):
 def console() -> Console:
     """Standard output, as it is now."""
     found = _Output(highlight=False, markup=False, emoji=False)
-    return (
-        found
-        if found.is_terminal
-        else _Output(highlight=False, markup=False, emoji=False, width=_WIDTH)
-    )
+    if found.is_terminal:
+        return found
+    return _Output(highlight=False, markup=False, emoji=False, width=_WIDTH)
 
 
 def say(text: str) -> None:
@@ -62,9 +60,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], title: str | None 
 
 
 def demo(run: RunResult, out: Path) -> None:
-    """The whole run: accuracies, baselines, the papers' ratio, checks, what was used again, and
-    where the files are.
-    """
+    """The whole run: accuracies, baselines, checks, what was used again, where the files are."""
     accuracies(run)
     table(
         ("without a network", "accuracy"), [(a.model, percent(a.accuracy)) for a in baselines(run)]

@@ -22,9 +22,7 @@ from npk.samples import as_samples
 
 
 def progress(json: bool) -> Progress:
-    """What tells the progress of a command: events on standard output, a bar on a terminal, or
-    lines where there is none.
-    """
+    """What tells the progress of a command: events, a bar on a terminal, or lines."""
     if json:
         return Events(sys.stdout)
     return Bar() if sys.stderr.isatty() else Lines()
@@ -88,11 +86,10 @@ def _done(
     """Say what was written: on standard output, or as an event."""
     from npk.cli import tables
 
-    again = (
-        (f", {tiles['earlier']} of {tiles['tiles']} tiles from an earlier run")
-        if tiles.get("earlier")
-        else ""
-    )
+    if tiles.get("earlier"):
+        again = f", {tiles['earlier']} of {tiles['tiles']} tiles from an earlier run"
+    else:
+        again = ""
     text, progress = f"{out}: {shape[0]} x {shape[1]} {dtype}{again}", kernel.engine.progress
     if isinstance(progress, Events):
         progress.note("done", text, out=str(out), shape=list(shape), dtype=dtype, **tiles)

@@ -67,11 +67,10 @@ class Dataset:
         """Refuse what no kernel can be made of."""
         plain = isinstance(self.X, np.ndarray)
         if not plain or self.X.ndim not in (2, 4) or self.X.dtype != np.float32:
-            what = (
-                (f"{self.X.dtype} of shape {self.X.shape}")
-                if plain
-                else f"of type {type(self.X).__name__}"
-            )
+            if plain:
+                what = f"{self.X.dtype} of shape {self.X.shape}"
+            else:
+                what = f"of type {type(self.X).__name__}"
             raise DataError(
                 f"{self.name}: X is {what}. Use float32 of shape (n, d) or (n, "
                 f"channels, height, width)."
@@ -288,11 +287,10 @@ def _refuse_unknown(source: str) -> NoReturn:
     known = [*BUNDLED, *(f"{prefix}:DIR" for prefix in FOLDERS)]
     near = difflib.get_close_matches(source, known + beside, n=1)
     near = near or [k for k in known if k.startswith(source[:3])][:1]
-    hint = (
-        (f"Did you mean {near[0]}?")
-        if near
-        else (f"Use {', '.join(known)}, FILE.npz, FILE.npy or a folder of pictures.")
-    )
+    if near:
+        hint = f"Did you mean {near[0]}?"
+    else:
+        hint = f"Use {', '.join(known)}, FILE.npz, FILE.npy or a folder of pictures."
     raise DataError(f"there is no data set and no file called {source!r}. {hint}")
 
 

@@ -1,6 +1,4 @@
-"""Data files from strangers: what unpacks to far more than the file holds is refused before, and
-pickles hold arrays alone.
-"""
+"""Data files from strangers: refused where they unpack to far more than they hold."""
 
 import gzip
 import io
@@ -64,11 +62,10 @@ def checked_member(file: Any, path: Path, name: str) -> NDArray[Any]:
     check_growth(path, members[0].file_size, path.stat().st_size)
     with file.zip.open(members[0]) as member:
         version = np.lib.format.read_magic(member)
-        read = (
-            np.lib.format.read_array_header_1_0
-            if version == (1, 0)
-            else np.lib.format.read_array_header_2_0
-        )
+        if version == (1, 0):
+            read = np.lib.format.read_array_header_1_0
+        else:
+            read = np.lib.format.read_array_header_2_0
         shape, _, dtype = read(member)
         if dtype.hasobject:
             raise ValueError("Object arrays cannot be loaded")

@@ -43,11 +43,10 @@ def own_weights(net: torch.nn.Module) -> dict[str, torch.Tensor]:
         *net.named_parameters(remove_duplicate=False),
         *net.named_buffers(remove_duplicate=False),
     ]
-    held = (
-        (str(node.target) for node in net.graph.nodes if node.op == "get_attr")
-        if isinstance(net, fx.GraphModule)
-        else ()
-    )
+    if isinstance(net, fx.GraphModule):
+        held = (str(node.target) for node in net.graph.nodes if node.op == "get_attr")
+    else:
+        held = ()
     tensors += [(name, attrgetter(name)(net)) for name in held]
     return {
         name: tensor.detach().double().cpu()
@@ -110,17 +109,15 @@ def _weight_shape(graph: PathGraph, node: PathNode, layer: Convolution) -> tuple
     """Shape of a layer's weight as torch keeps it."""
     first, second = node.channels, graph.input_of(node).channels
     first, second = (second, first) if layer.window.transposed else (first, second)
-    return (first, second // layer.groups, *layer.window.kernel)
+    return first, second // layer.groups, *layer.window.kernel
 
 
 def _random_norm(
     norm: BatchNorm, channels: int, rng: np.random.Generator, bias: bool
 ) -> dict[str, torch.Tensor]:
     """A batch norm whose diagonal weight is a random sign, or 1 where it has no weight of its own."""
-    zero, one = (
-        torch.zeros(channels, dtype=torch.float64),
-        torch.ones(channels, dtype=torch.float64),
-    )
+    zero = torch.zeros(channels, dtype=torch.float64)
+    one = torch.ones(channels, dtype=torch.float64)
     drawn = {norm.mean: zero, norm.variance: one - norm.epsilon}
     if norm.weight:
         drawn[norm.weight] = _signs(rng, channels)
@@ -177,11 +174,8 @@ def _apply(
             )
             return inputs[0] * factor * (1.0 / multiple if inverse else multiple)
         case Shift(bias=bias, factor=factor):
-            own = (
-                weights[bias]
-                if bias
-                else weights.get(f"constant of {node.name}", torch.ones(1, dtype=torch.float64))
-            )
+            one = torch.ones(1, dtype=torch.float64)
+            own = weights[bias] if bias else weights.get(f"constant of {node.name}", one)
             return inputs[0] + factor * own.reshape(-1, 1)
         case Gate(levels=levels):
             gated = inputs[0] * torch.as_tensor(gate_values(table, node))
@@ -221,9 +215,7 @@ def _convolve(
 
 
 def _level(table: GateTable, name: str, value: float, weights: Weights) -> torch.Tensor:
-    """The constant of a gate where it saturates, ``(n, channels, positions)``; its own parameter is
-    1.
-    """
+    """The constant of a gate where it saturates, by sample and unit; its parameter is 1."""
     entry = table.entries[name]
     own = weights.get(f"level of {name}", torch.ones(entry.channels, dtype=torch.float64))
     return (

@@ -112,11 +112,9 @@ def choose_samples(data: str, seed: int) -> Samples:
 
 def _part(dataset: datasets.Dataset, most: int, seed: int) -> datasets.Dataset:
     """A stratified part of at most so many samples."""
-    return (
-        dataset
-        if len(dataset) <= most
-        else datasets.split(dataset, test=most / len(dataset), seed=seed)[1]
-    )
+    if len(dataset) <= most:
+        return dataset
+    return datasets.split(dataset, test=most / len(dataset), seed=seed)[1]
 
 
 def _make_folder(out: Path) -> None:
@@ -140,9 +138,7 @@ def _machine() -> str:
 
 
 def _write(result: RunResult, out: Path, started: float, progress: Progress) -> RunResult:
-    """Write results, figures and page; the time is taken before the pictures, so that they can show
-    it.
-    """
+    """Write results, figures and page; the time is taken before the pictures show it."""
     import dataclasses
 
     result = dataclasses.replace(result, seconds=time.perf_counter() - started)

@@ -33,9 +33,7 @@ class Machines:
         self.y, self.y_test = samples.kernel_train.require_labels(), samples.test.require_labels()
 
     def on(self, trained: "Trained") -> tuple[list[Accuracy], KernelSummary]:
-        """Accuracies of the network and of the machines on its kernel, and the kernel as the page
-        shows it.
-        """
+        """Accuracies of the network and of machines on its kernel, and the kernel for the page."""
         name = trained.summary.name
         kernel = NeuralPathKernel(trained.net, scale=SCALE, progress=self.progress)
         K, cross, seconds = self.matrices(kernel, trained.stem)
@@ -78,9 +76,7 @@ class Machines:
     def fit(
         self, name: str, K: np.ndarray, cross: np.ndarray, seconds: float, suffix: str
     ) -> list[Accuracy]:
-        """SVM and ridge on one kernel; C by cross-validation and alpha by leave-one-out, on the
-        training samples.
-        """
+        """SVM and ridge on one kernel; C and alpha are chosen on the training samples."""
         started = time.perf_counter()
         vectors = svm.fit(K, self.y)
         right = float((vectors.machine.predict(cross) == self.y_test).mean())
@@ -142,9 +138,7 @@ def balanced(labels: np.ndarray, most: int) -> np.ndarray:
 
 
 def baselines(samples: "Samples", progress: Progress) -> list[Accuracy]:
-    """Logistic regression and an RBF-SVM on the pixels of the same samples; options by
-    cross-validation on the training ones.
-    """
+    """Logistic regression and an RBF-SVM on the pixels; options by cross-validation."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV
     from sklearn.svm import SVC

@@ -1,6 +1,4 @@
-"""The demo's networks: two families, three kinds, trained by the tuned recipes or taken from an
-earlier run.
-"""
+"""The demo's networks: two families, three kinds, trained or taken from an earlier run."""
 
 import json
 import os
@@ -45,9 +43,7 @@ class Trained:
 
 
 def prepare_networks(samples: "Samples", out: Path, seed: int, progress: Progress) -> list[Trained]:
-    """Train what an earlier run did not leave in the folder, one process a core: small networks
-    gain nothing from more threads.
-    """
+    """Train what an earlier run did not leave, one process a core: threads gain them nothing."""
     wanted = [Plan(samples, out, family, kind, seed) for family in FAMILIES for kind in KINDS]
     missing = [plan for plan in wanted if plan.earlier() is None]
     with progress.task("training networks", len(wanted)) as advance:

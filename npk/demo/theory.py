@@ -25,9 +25,7 @@ _BROKEN = 1e-3  # a deviation that no rounding makes
 def check_theory(
     samples: "Samples", networks: list["Trained"], seed: int, progress: Progress
 ) -> tuple[CheckResult, ...]:
-    """Duality of every network, invariance with its counter-examples, the ensemble of residual
-    networks.
-    """
+    """Duality of all networks, invariance with counter-examples, the residual ensemble."""
     X = samples.test.X
     with progress.task("checks of the theory", len(networks) + 3) as advance:
         found = []

@@ -15,20 +15,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DeviceLayer(GateForm):
-    """One entry: a :class:`~npk.gates.table.GateLayer` whose ``data`` is a tensor; bits are in
-    bytes, ``(n, positions, bytes)``.
-    """
+    """As :class:`~npk.gates.table.GateLayer`, of a tensor; bits are in bytes."""
 
     data: "torch.Tensor"
 
     def host(self) -> GateLayer:
         """The entry in the host's memory."""
         layer = GateLayer(self.kind, self.shape, self.data.cpu().numpy())
-        return (
-            replace(layer, data=layer.data.view("<u8").astype(np.uint64, copy=False))
-            if layer.packed
-            else layer
-        )
+        if layer.packed:
+            return replace(layer, data=layer.data.view("<u8").astype(np.uint64, copy=False))
+        return layer
 
 
 @dataclass(frozen=True)

@@ -74,11 +74,8 @@ def read_entry(recording: "Recording", value: "torch.Tensor") -> "torch.Tensor":
         return _selection(recording.window, _images(recording, recording.window, value))
     kind, gate_of = MADE[recording.rule]
     gate = gate_of(value, *recording.bounds).reshape(len(value), -1)
-    gate = (
-        gate
-        if recording.units is None
-        else gate[:, torch.as_tensor(recording.units, device=gate.device)]
-    )
+    if recording.units is not None:
+        gate = gate[:, torch.as_tensor(recording.units, device=gate.device)]
     gate = gate.reshape(len(value), recording.shape[0], -1)
     return gate.transpose(1, 2) if kind == "soft" else pack_on_device(gate)
 
@@ -94,11 +91,8 @@ def _images(
     if recording.units is None and value.ndim == len(recording.shape) + 1:
         return value
     flat = value.reshape(len(value), -1)
-    flat = (
-        flat
-        if recording.units is None
-        else flat[:, torch.as_tensor(recording.units, device=value.device)]
-    )
+    if recording.units is not None:
+        flat = flat[:, torch.as_tensor(recording.units, device=value.device)]
     grid = (side * size for side, size in zip(recording.shape[1:], window.kernel, strict=True))
     return flat.reshape(len(value), recording.shape[0], *grid)
 
@@ -107,11 +101,10 @@ def _selection(window: Window | AdaptiveWindow, value: "torch.Tensor") -> "torch
     """Offset of the first maximum of each window."""
     import torch
 
-    best = (
-        _pooled(window, value)
-        if isinstance(window, Window) and len(window.kernel) <= 3
-        else _searched(window, value)
-    )
+    if isinstance(window, Window) and len(window.kernel) <= 3:
+        best = _pooled(window, value)
+    else:
+        best = _searched(window, value)
     return best.transpose(1, 2).to(torch.uint8 if window.size <= NARROW else torch.int32)
 
 

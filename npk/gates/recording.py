@@ -201,11 +201,10 @@ def record_into(
             table = record_trace(
                 trace, X[first : group[-1][1]], gates=gates, progress=Silent(), memory=memory
             )
-            todo = (
-                [(first, group[-1][1])]
-                if missing.issuperset(group)
-                else [piece for piece in group if piece in missing]
-            )
+            if missing.issuperset(group):
+                todo = [(first, group[-1][1])]
+            else:
+                todo = [piece for piece in group if piece in missing]
             for start, stop in todo:
                 write(start, table.take(slice(start - first, stop - first)))
                 advance(stop - start)
@@ -381,11 +380,10 @@ class _Entry:
         import torch
 
         part = read_entry(self.recording, value)
-        data = (
-            torch.empty((self.n, *part.shape[1:]), dtype=part.dtype, device=self.keep)
-            if self.data is None
-            else self.data
-        )
+        if self.data is None:
+            data = torch.empty((self.n, *part.shape[1:]), dtype=part.dtype, device=self.keep)
+        else:
+            data = self.data
         data[self.done : self.done + len(part)].copy_(part)
         self.data = data
         self.done += len(part)

@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 
 
 def pack(gates: np.ndarray) -> np.ndarray:
-    """Bits of the last axis in words of 64: bool ``(..., channels)`` to uint64 ``(..., words)``,
-    padded with zeros.
-    """
+    """Bits of the last axis in words of 64, padded with zeros: bool to uint64."""
     channels = gates.shape[-1]
     padded = np.zeros((*gates.shape[:-1], -(-channels // 64) * 64), bool)
     padded[..., :channels] = gates
@@ -44,11 +42,10 @@ def pack_on_device(gates: "torch.Tensor") -> "torch.Tensor":
 
     n, channels, positions = gates.shape
     pad = torch.nn.functional.pad
-    bits = (
-        pad(gates.view(torch.uint8), (0, 0, 0, -channels % 8))
-        if channels % 8
-        else gates.view(torch.uint8)
-    )
+    if channels % 8:
+        bits = pad(gates.view(torch.uint8), (0, 0, 0, -channels % 8))
+    else:
+        bits = gates.view(torch.uint8)
     # eight neighbors at once: the product moves the lowest bit of byte i to bit 56 + i
     if positions == 1:
         octets = bits.contiguous().view(n, -1).view(torch.int64) * 0x0102040810204080 >> 56
@@ -67,9 +64,7 @@ def unpack(words: np.ndarray, channels: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class GateForm:
-    """What an entry of a table is, wherever its data are: its kind, and the shape ``(channels,
-    *positions)`` of a sample.
-    """
+    """What an entry of a table is, wherever its data are: kind and ``(channels, *positions)``."""
 
     kind: str
     shape: tuple[int, ...]
@@ -141,9 +136,7 @@ class GateTable:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the gate layers, from the input on; selections of max pools and saturations are
-        not gates.
-        """
+        """Names of the gate layers, from the input on; selections and saturations are none."""
         return tuple(name for name, entry in self.entries.items() if entry.kind in ("hard", "soft"))
 
     @property

@@ -222,9 +222,7 @@ class _Dealer:
 
 
 def _tasks(todo: Sequence[Tile], workers: int) -> Iterator[list[Tile]]:
-    """Tiles of one row each, fewer where there would not be enough tasks for all workers to end
-    together.
-    """
+    """Tiles of one row each, fewer where all workers would not end together."""
     size = max(1, min(_TOGETHER, len(todo) // (4 * max(1, workers))))
     for _, row in groupby(todo, lambda tile: tile.row):
         tiles = list(row)
@@ -347,9 +345,7 @@ def _compute(store: GramStore, work: Work, flag: str, tiles: list[Tile]) -> tupl
 
 
 def _count_done(work: Work, store: GramStore, tile: Tile) -> bool:
-    """Whether a tile is done: by a worker that was lost before it could say so. What has to be said
-    of it is found once more.
-    """
+    """Whether a tile is done: by a lost worker; what has to be said of it is found again."""
     if not store.is_done(tile):
         return False
     try:

@@ -1,6 +1,4 @@
-"""The engine of a kernel: backends that are planned and compiled once for a path graph and the
-kinds of its gates.
-"""
+"""The engine of a kernel: backends planned and compiled once for a graph and kinds of gates."""
 
 import numpy as np
 
@@ -67,10 +65,8 @@ class Engine:
         Returns:
             The backend, compiled.
         """
-        kinds, dtype = (
-            tuple(entry.kind for entry in table.entries.values()),
-            dtype or self.options.dtype,
-        )
+        kinds = tuple(entry.kind for entry in table.entries.values())
+        dtype = dtype or self.options.dtype
         key = (table.graph, kinds, one_device, dtype)
         if key not in self._backends:
             kept = {

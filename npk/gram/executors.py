@@ -1,6 +1,4 @@
-"""Who computes the tiles of a store: an executor. Here is the one of this process; ``cluster.py``
-has that of a Dask cluster.
-"""
+"""Executors: who computes the tiles of a store. Here is this process's; ``cluster`` has Dask's."""
 
 from collections.abc import Sequence
 from typing import Protocol

@@ -203,9 +203,7 @@ class NeuralPathKernel:
         return Gram(GramStore.open(out), self.engine.promise.bytes)
 
     def diagonal(self, X: Samples) -> np.ndarray:
-        """K(x, x) of each sample, ``(n,)`` float64, on the scale of the kernel ("cosine": on that
-        of "fan_in").
-        """
+        """K(x, x) of each sample, ``(n,)`` float64, on the kernel's scale ("cosine": "fan_in")."""
         table = self._tables(X, None)[0]
         sides = Sides(self.engine, *self.engine.prepare(table))
         values, powers = sides.diagonal(table)
@@ -247,9 +245,7 @@ class NeuralPathKernel:
         )
 
     def trace(self, input_shape: tuple[int, ...]) -> "Trace":
-        """The traced network, traced when samples have another shape, or the network is not what it
-        was.
-        """
+        """The traced network, traced again for another shape or a changed network."""
         assert self._current is not None
         return self._current.of(input_shape)
 
@@ -279,9 +275,7 @@ class NeuralPathKernel:
         return rows, cols
 
     def _gates_of(self, X: Samples) -> GateTable | DeviceGates:
-        """The gates, left on the GPU where network and tiles are there, and they take no more than
-        their share of what is free.
-        """
+        """The gates, left on the GPU with network and tiles, where they fit their share of it."""
         if self.options.backend != "cuda" or isinstance(X, (GateTable, GateStore)):
             return self.record(X)
         from npk.gates import device_recording as there
@@ -379,11 +373,9 @@ def kernel(
         memory=memory,
         progress=progress,
     )
-    return (
-        made(rows, cols)
-        if out is None
-        else made.to_store(rows, cols, out, resume=resume, client=client)
-    )
+    if out is None:
+        return made(rows, cols)
+    return made.to_store(rows, cols, out, resume=resume, client=client)
 
 
 def _check_network(net: Any) -> None:

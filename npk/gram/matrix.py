@@ -166,10 +166,8 @@ class Gram:
                 f"Give gram[rows] or gram[rows, cols]."
             )
         rows, cols = key if isinstance(key, tuple) else (key, slice(None))
-        down, across = (
-            positions(rows, self.shape[0], "row"),
-            positions(cols, self.shape[1], "column"),
-        )
+        down = positions(rows, self.shape[0], "row")
+        across = positions(cols, self.shape[1], "column")
         advice = "Read fewer at a time, or load it with memory={needed} or more"
         self._keep_promise(
             self._bytes(len(down), len(across)),
@@ -261,9 +259,7 @@ class Gram:
         return self.T._product(vectors.T).T
 
     def matvec(self, v: ArrayLike) -> Floats:
-        """``gram @ v``: with this and its like, ``scipy.sparse.linalg.aslinearoperator(gram)``
-        works, and so do SciPy's solvers.
-        """
+        """``gram @ v``: so SciPy's solvers and ``aslinearoperator(gram)`` work."""
         return self @ v
 
     def rmatvec(self, v: ArrayLike) -> Floats:

@@ -1,6 +1,4 @@
-"""The options of a kernel: choices, sizes and places, brought into one form or refused before
-anything is computed.
-"""
+"""The options of a kernel, brought into one form or refused before anything is computed."""
 
 import os
 import re
@@ -140,11 +138,10 @@ def _size(memory: Any) -> float | int | None:
     if isinstance(memory, Real):
         # a NaN lies between nothing
         return int(memory) if isinstance(memory, Integral) else float(memory)
-    match = (
-        re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?I?)B?\s*", memory.upper(), re.ASCII)
-        if isinstance(memory, str)
-        else None
-    )
+    if isinstance(memory, str):
+        match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?I?)B?\s*", memory.upper(), re.ASCII)
+    else:
+        match = None
     if match is None or match[2] == "I":
         return None
     return float(match[1]) * _UNITS[match[2]]
@@ -228,8 +225,6 @@ def check_folder_around(path: Path) -> None:
 
 
 def _saving(path: Path) -> str:
-    return (
-        (f" For a file: np.save({path.name!r}, npk.kernel(net, X)).")
-        if path.suffix.lower() == ".npy"
-        else " Choose one of these."
-    )
+    if path.suffix.lower() == ".npy":
+        return f" For a file: np.save({path.name!r}, npk.kernel(net, X))."
+    return " Choose one of these."

@@ -160,16 +160,12 @@ def multiply(tiles: Tiles, V: np.ndarray) -> np.ndarray:
 
 
 def _threads_for(V: np.ndarray) -> contextlib.AbstractContextManager:
-    """One thread of BLAS for few columns: others would wait for the next tile without sleeping,
-    while it has to be read.
-    """
+    """One thread of BLAS for few columns: others would wait for the next tile without sleeping."""
     from threadpoolctl import threadpool_limits
 
-    return (
-        threadpool_limits(1, user_api="blas")
-        if V.size <= _FEW_COLUMNS * len(V)
-        else contextlib.nullcontext()
-    )
+    if V.size <= _FEW_COLUMNS * len(V):
+        return threadpool_limits(1, user_api="blas")
+    return contextlib.nullcontext()
 
 
 def _in_float64(values: np.ndarray, room: np.ndarray) -> np.ndarray:
@@ -234,11 +230,10 @@ def positions(index: Any, n: int, what: str) -> np.ndarray:
     if chosen.size == 0 and chosen.ndim == 1:
         return np.empty(0, np.intp)
     if chosen.dtype.kind not in "iu" or chosen.ndim != int(not is_number(index)):
-        came = (
-            (f"an array of {chosen.dtype} and shape {chosen.shape}")
-            if isinstance(index, np.ndarray | list | tuple)
-            else repr(index)
-        )
+        if isinstance(index, np.ndarray | list | tuple):
+            came = f"an array of {chosen.dtype} and shape {chosen.shape}"
+        else:
+            came = repr(index)
         raise ShapeError(
             f"{what}s cannot be chosen by {came}. Give a number, a slice, a vector of "
             f"numbers or of {n} booleans."

@@ -85,11 +85,10 @@ class Recorded:
 
     def bytes_to_load(self) -> int:
         """Those of the table, and of what is read at once."""
-        reading = (
-            0
-            if isinstance(self.table, GateTable)
-            else min(self.table.bytes_to_take, 2 * self.table.nbytes)
-        )
+        if isinstance(self.table, GateTable):
+            reading = 0
+        else:
+            reading = min(self.table.bytes_to_take, 2 * self.table.nbytes)
         return self.table.nbytes + reading
 
     def digest(self, first: int) -> str:

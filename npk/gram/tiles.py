@@ -1,6 +1,4 @@
-"""TilePlan: how a kernel matrix is cut into tiles under a memory budget. The only loop over slices
-in npk.
-"""
+"""TilePlan: how a matrix is cut into tiles under a memory budget. The only loop over slices."""
 
 import itertools
 from collections.abc import Iterator
@@ -67,9 +65,7 @@ class TilePlan:
         return min(self.side, max(self.n, self.m))
 
     def grown(self, n: int, m: int) -> "TilePlan":
-        """The plan of the matrix with more samples behind the others, in which every tile of this
-        one is left.
-        """
+        """The plan of the matrix with more samples behind, in which every tile of this is left."""
         ends = [
             (*old, size) if more > size else old
             for size, more, old in ((self.n, n, self.row_ends), (self.m, m, self.col_ends))

@@ -12,9 +12,7 @@ from npk.stores.manifests import content_of
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found: ``content`` in words, the parts that are ``damaged``, and whether they were
-    ``dropped``.
-    """
+    """``content`` in words, the parts that are ``damaged``, and whether they were ``dropped``."""
 
     path: Path
     content: str
@@ -47,11 +45,10 @@ def verify_store(path: str | Path, progress: Progress, *, drop: bool = False) ->
         found = _gram(GramStore.open(path), progress)
     found = replace(found, path=Path(path))
     if found.damaged and not found.dropped:
-        mend = (
-            ("Record it again")
-            if content_of(path) == "gate table"
-            else ("Drop that with --drop, then run the command that wrote it again")
-        )
+        if content_of(path) == "gate table":
+            mend = "Record it again"
+        else:
+            mend = "Drop that with --drop, then run the command that wrote it again"
         raise StoreError(
             f"{path} is damaged: {', '.join(found.damaged)}. All else is sound. {mend}."
         )
@@ -77,11 +74,10 @@ def _gram(store: GramStore, progress: Progress, *, drop: bool = False) -> Verifi
     done = [tile for tile in store.plan if (tile.row, tile.col) not in todo]
     with progress.task("checking tiles", len(done)) as advance:
         bad = list(store.damaged(done, advance))
-    sides = (
-        {"rows": store.rows}
-        if store.plan.symmetric
-        else {"rows": store.rows, "columns": store.cols}
-    )
+    if store.plan.symmetric:
+        sides = {"rows": store.rows}
+    else:
+        sides = {"rows": store.rows, "columns": store.cols}
     gates = {name: _damaged_gates(side, drop) for name, side in sides.items()}
     if drop:
         for tile in bad:

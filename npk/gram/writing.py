@@ -1,6 +1,4 @@
-"""A kernel computed into a store: made anew, gone on with, or made larger; and the plan, told
-before the work starts.
-"""
+"""A kernel computed into a store: made, gone on with, or made larger; and the plan before it."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -226,9 +224,7 @@ def _fill(engine: Engine, store: GramStore, sources: Sources, executor: Executor
 
 
 def _check(engine: Engine, store: GramStore, done: int, todo: set[tuple[int, int]]) -> None:
-    """Read the tiles of an earlier run: one that is damaged would otherwise be found when the
-    matrix is used.
-    """
+    """Read the tiles of an earlier run: damage would otherwise show when the matrix is used."""
     if done:
         with engine.progress.task("checking tiles of an earlier run", done) as advance:
             for tile in store.plan:
@@ -250,10 +246,8 @@ def tell(engine: Engine, plan: TilePlan, demand: Demand, todo: int, backend: Bac
     """
     each = backend.predicted()
     pairs = plan.n * (plan.n + 1) / 2 if plan.symmetric else plan.n * plan.m
-    seconds, bytes_ = (
-        None if each is None else each * pairs * todo / len(plan),
-        demand.bytes(plan.largest),
-    )
+    seconds = None if each is None else each * pairs * todo / len(plan)
+    bytes_ = demand.bytes(plan.largest)
     done = "" if todo == len(plan) else f", {len(plan) - todo} of them done"
     time = "" if seconds is None else f", about {duration(seconds)}"
     text = f"plan: {_size(plan)}{done}, at most {bytes_ / 1e6:,.0f} MB{time}"

@@ -1,3 +1,1 @@
-"""What a path may pass: the path graph, its operators, and what makes its paths independent. No
-torch, no samples.
-"""
+"""What a path may pass: path graph, operators, independence of paths. No torch, no samples."""

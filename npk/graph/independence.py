@@ -134,9 +134,7 @@ def _refuse_reuse(nodes: Sequence[PathNode]) -> None:
 
 
 def _share_a_path_type(nodes: Nodes, first: str, second: str) -> bool:
-    """Walk both branches backwards together: do two different ways meet the same parameters in the
-    same order?
-    """
+    """Walk both branches backwards together: do two ways meet the same parameters in order?"""
     seen, stack = set(), [(first, second)]
     while stack:
         pair = stack.pop()

@@ -192,9 +192,7 @@ def algebra_of(backend: str) -> Algebra:
 
 
 def _errors_of_cusolver() -> contextlib.AbstractContextManager:
-    """CuPy says nothing of a failed factorization unless it is asked to, and goes on with what is
-    no number.
-    """
+    """CuPy tells a failed factorization only when asked to, and goes on with no number."""
     import cupyx
 
     return cupyx.errstate(linalg="raise")

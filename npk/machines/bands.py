@@ -32,9 +32,7 @@ class Device(Protocol):
 
 @dataclass(frozen=True)
 class Band:
-    """Some rows of a matrix, or a tile of it, which is ``mirrored`` where the one below the
-    diagonal is not there.
-    """
+    """Some rows of a matrix or tile, ``mirrored`` where the one below the diagonal is missing."""
 
     rows: slice
     cols: slice

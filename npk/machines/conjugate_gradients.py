@@ -44,9 +44,7 @@ from npk.progress import Advance, Progress, as_progress
 
 
 class Matrix(Protocol):
-    """What the solver asks of K, beside an array: a :class:`npk.Gram`, a sparse matrix, or anything
-    like them.
-    """
+    """What the solver asks of K: an array, :class:`npk.Gram`, a sparse matrix, or the like."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -174,9 +172,7 @@ class _Run:
 def _iterate(
     system: _System, target: Any, first: Any, tolerance: float, most: int, advance: Advance
 ) -> _Run:
-    """Conjugate gradients, begun anew from the residual measured on K where that which the steps
-    update has drifted from it.
-    """
+    """Conjugate gradients, begun anew from the measured residual where that has drifted."""
     run = _Run(
         system.algebra, first.copy(), target - system(first) if first.any() else target.copy()
     )

@@ -41,9 +41,7 @@ class _KernelMachine(BaseEstimator):
     gates_: GateTable
 
     def _check_targets(self, y: NDArray) -> NDArray:
-        """Refuse targets and parameters that the machine cannot be fitted with, before there is a
-        kernel.
-        """
+        """Refuse targets and parameters that cannot be fitted, before there is a kernel."""
         raise NotImplementedError
 
     def _learn_inputs(self, X: ArrayLike, y: ArrayLike, **checks: bool) -> tuple[NDArray, NDArray]:
@@ -93,9 +91,7 @@ class _KernelMachine(BaseEstimator):
             raise DataError(" ".join(str(error).split())) from error
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but the kernel object, which holds the network once more; it is made again where it
-        is needed.
-        """
+        """All but the kernel object, which holds the network once more; it is made again."""
         return {name: value for name, value in super().__getstate__().items() if name != "kernel_"}
 
 
@@ -135,11 +131,9 @@ class _RidgeMachine(_KernelMachine):
 
     def _fit_ridge(self, K: NDArray, targets: NDArray, criterion: ridge.Criterion) -> None:
         machine = ridge.fit(K, targets, self.alpha, criterion=criterion, backend=self.backend)
-        self.alpha_, self.choice_, self.dual_coef_ = (
-            machine.alpha,
-            machine.choice,
-            machine.solution.coefficients,
-        )
+        self.alpha_ = machine.alpha
+        self.choice_ = machine.choice
+        self.dual_coef_ = machine.solution.coefficients
 
 
 class NPKRidge(MultiOutputMixin, RegressorMixin, _RidgeMachine):
@@ -418,8 +412,6 @@ class NPKSVC(ClassifierMixin, _KernelMachine):
         return self.machine_.decision_function(cross)
 
     def predict(self, X: ArrayLike) -> NDArray:
-        """Class labels by the vote of the pairwise machines, (m,); arguments and errors as in
-        :meth:`decision_function`.
-        """
+        """Class labels by the vote of the pairs, (m,); otherwise as :meth:`decision_function`."""
         cross = self._cross(X)
         return self.machine_.predict(cross)

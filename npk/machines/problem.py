@@ -275,17 +275,13 @@ def not_definite(alpha: float) -> str:
 def rounding(K: ArrayLike) -> float:
     """Relative rounding of the dtype in which K was computed."""
     dtype = getattr(K, "dtype", np.dtype(np.float64))
-    return (
-        float(np.finfo(dtype).eps)
-        if np.issubdtype(dtype, np.floating)
-        else float(np.finfo(np.float64).eps)
-    )
+    if np.issubdtype(dtype, np.floating):
+        return float(np.finfo(dtype).eps)
+    return float(np.finfo(np.float64).eps)
 
 
 def _is_symmetric(gram: Floats, tolerance: float) -> bool:
-    """Compare the two triangles block by block: a transposed walk through the whole matrix costs as
-    much as a small solve.
-    """
+    """Compare the two triangles block by block: a transposed walk costs a small solve."""
     blocks = list(gen_batches(len(gram), 128))
     pairs = ((rows, cols) for i, rows in enumerate(blocks) for cols in blocks[: i + 1])
     return all(

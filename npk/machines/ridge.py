@@ -378,8 +378,6 @@ def _solution(
 ) -> Solution:
     """With the residual measured on K; the arrays are those of the algebra."""
     norm = algebra.xp.linalg.norm
-    size, rest = (
-        float(norm(targets)),
-        float(norm(gram @ coefficients + ridge * coefficients - targets)),
-    )
+    size = float(norm(targets))
+    rest = float(norm(gram @ coefficients + ridge * coefficients - targets))
     return Solution(algebra.get(coefficients), rest / size if size else rest, 1, "solved")

@@ -1,6 +1,4 @@
-"""Support vector classification on a Gram matrix: scikit-learn's ``SVC``, with C chosen on the
-training kernel alone.
-"""
+"""Support vector classification on a Gram matrix: ``SVC``, C chosen on the training kernel."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -1,6 +1,4 @@
-"""What the papers train: plain, deep gated and deep linearly gated networks, their training
-regimes, and the training loop.
-"""
+"""What the papers train: networks of three kinds, their training regimes, the training loop."""
 
 from npk.networks.building import build, describe
 from npk.networks.gated import permute_gates

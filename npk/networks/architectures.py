@@ -1,6 +1,4 @@
-"""Architectures: fully connected, convolutional, residual, VGG-16 and ResNet-110, each as a tuple
-of layer descriptions.
-"""
+"""Architectures: dense, convolutional, residual, VGG-16, ResNet-110, as layer descriptions."""
 
 import itertools
 import math
@@ -92,9 +90,7 @@ class Draft:
         return self
 
     def read_out(self, classes: int, readout: str, hidden: Sequence[int] = ()) -> Layers:
-        """Append global pool or flatten, hidden dense layers and the last linear layer, and give
-        the finished layers.
-        """
+        """Append global pool or flatten, hidden dense layers and the last linear layer."""
         channels, *positions = self.shape
         if readout == "gap" and positions:
             self.layers.append(GlobalPool())

@@ -153,16 +153,12 @@ def _resolved(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Sequences as lists and NumPy's numbers as Python's, so that JSON gives back what it was
-    given.
-    """
+    """Sequences as lists and NumPy's numbers as Python's: JSON gives back what it was given."""
     if isinstance(value, np.generic):
         return value.item()
-    return (
-        [_plain(v) for v in value]
-        if isinstance(value, Sequence) and not isinstance(value, str)
-        else value
-    )
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(v) for v in value]
+    return value
 
 
 def _architecture_options(arch: str, kind: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -232,11 +228,10 @@ def _assemble(chosen: dict[str, Any], layers: Layers) -> PlainNetwork | GatedNet
     if kind == "dnn":
         return PlainNetwork(layers)
     shallow = kind == "dlgn-sf"
-    gating = (
-        ShallowGatingNetwork(layers, chosen["input_shape"])
-        if shallow
-        else GatingNetwork(layers, linear=kind == "dlgn")
-    )
+    if shallow:
+        gating = ShallowGatingNetwork(layers, chosen["input_shape"])
+    else:
+        gating = GatingNetwork(layers, linear=kind == "dlgn")
     shapes = [point.shape for point in gate_points(layers)]
     order = range(len(shapes)) if chosen["gate_order"] is None else chosen["gate_order"]
     gate = Gate(chosen["gates"] == "hard", chosen["beta"], chosen["epsilon"])

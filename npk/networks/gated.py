@@ -183,9 +183,7 @@ class GatedNetwork(nn.Module):
         )
 
     def train(self, mode: bool = True) -> "GatedNetwork":
-        """Switch to training or evaluation; a frozen gating network stays in evaluation, so that
-        its batch norms keep still.
-        """
+        """Switch the mode; a frozen gating network stays in evaluation, for its batch norms."""
         super().train(mode)
         self.gating.train(mode and any(p.requires_grad for p in self.gating.parameters()))
         return self

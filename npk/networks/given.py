@@ -1,6 +1,4 @@
-"""What is given as a network: a torch module, taken out of its wrappers, and the one tensor among
-what it returns.
-"""
+"""What is given as a network: a module out of its wrappers, and the one tensor it returns."""
 
 import dataclasses
 import operator

@@ -41,9 +41,7 @@ class Norm:
 
 @dataclasses.dataclass(frozen=True)
 class GatePoint:
-    """Where a gate acts; ``shape`` is that of the pre-activation, channels first, without the
-    batch.
-    """
+    """Where a gate acts; ``shape`` is that of the pre-activation, channels first."""
 
     shape: tuple[int, ...]
 
@@ -88,17 +86,13 @@ def gate_points(layers: Layers) -> Iterator[GatePoint]:
 
 
 def up_to_last_gate(layers: Layers) -> Layers:
-    """The layers that a gating network needs: every architecture has a gate point of its own after
-    the last skip.
-    """
+    """The layers of a gating network: every architecture has a gate point after the last skip."""
     last = max((i for i, layer in enumerate(layers) if isinstance(layer, GatePoint)), default=-1)
     return layers[: last + 1]
 
 
 def without_first_norm(layers: Layers) -> Layers:
-    """The layers without the first batch norm, which would divide by the variance of a constant
-    when all samples are ones.
-    """
+    """The layers without the first batch norm, which would divide by 0 when samples are ones."""
     first = next((i for i, layer in enumerate(layers) if isinstance(layer, Norm)), len(layers))
     return layers[:first] + layers[first + 1 :]
 
@@ -138,9 +132,7 @@ class _Reach:
 
 
 def shallow_maps(layers: Layers, shape: Sequence[int]) -> list[Layers]:
-    """For each gate point the layers of one linear map from the input to its pre-activation
-    (DLGN-SF).
-    """
+    """For each gate point the layers of one linear map from input to pre-activation (DLGN-SF)."""
     found: list[Layers] = []
     _collect_maps(layers, tuple(shape), _Reach(), found)
     return found
@@ -153,11 +145,9 @@ def _collect_maps(
     bias = False
     for layer in layers:
         if isinstance(layer, Skip):
-            reach, norm, bias = (
-                _collect_maps(layer.body, shape, reach, found),
-                (),
-                _biased(layer.body),
-            )
+            reach = _collect_maps(layer.body, shape, reach, found)
+            norm = ()
+            bias = _biased(layer.body)
         elif isinstance(layer, GatePoint):
             found.append((*_one_map(shape, layer.shape, reach, bias), *norm))
         elif isinstance(layer, Norm):

@@ -52,11 +52,10 @@ class ChosenOutput(Around):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The chosen output for a batch."""
         module = _modules(self.net).get(self.output)
-        found = (
-            _entry(self.net, self.net(x), self.output)
-            if module is None
-            else _caught(self.net, x, module, self.output)
-        )
+        if module is None:
+            found = _entry(self.net, self.net(x), self.output)
+        else:
+            found = _caught(self.net, x, module, self.output)
         if not isinstance(found, torch.Tensor):
             raise UnsupportedGraphError(
                 f"output {self.output!r} of {type(self.net).__name__} is a {type(found).__name__}, "
@@ -156,11 +155,10 @@ def _entry(net: nn.Module, result: Any, output: int | str) -> Any:
     near = difflib.get_close_matches(
         str(output), [*map(str, entries), *map(str, _modules(net))], n=3, cutoff=0.4
     )
-    has = (
-        (f"returns a {type(result).__name__} with {', '.join(map(repr, list(entries)[:8]))}")
-        if entries
-        else "returns a single tensor"
-    )
+    if entries:
+        has = f"returns a {type(result).__name__} with {', '.join(map(repr, list(entries)[:8]))}"
+    else:
+        has = "returns a single tensor"
     remedy = f"Did you mean {' or '.join(near)}?" if near else "npk inspect shows its modules."
     raise UnsupportedGraphError(
         f"{type(net).__name__} has no output {output!r}: it {has}, and no "

@@ -1,6 +1,4 @@
-"""Training regimes of the papers: which of a network's parameters learn, and where its gates come
-from.
-"""
+"""Training regimes of the papers: which parameters learn, and where the gates come from."""
 
 from torch import nn
 
@@ -11,9 +9,7 @@ REGIMES = ("relu", "dlnpf", "flnpf", "frnpf-ii", "frnpf-di")
 
 
 def default_regime(net: nn.Module) -> str:
-    """``"relu"`` for plain networks, ``"dlnpf"`` for soft gates, ``"frnpf-ii"`` for hard ones,
-    which cannot learn.
-    """
+    """``"relu"`` for plain networks, ``"dlnpf"`` for soft gates, ``"frnpf-ii"`` for hard ones."""
     if not isinstance(net, GatedNetwork):
         return "relu"
     return "frnpf-ii" if net.gate.hard else "dlnpf"
@@ -64,11 +60,10 @@ def _check(net: nn.Module, regime: str, features: nn.Module | None) -> None:
         )
     gated = isinstance(net, GatedNetwork)
     if gated == (regime == "relu"):
-        wanted = (
-            ("a plain network (kind dnn)")
-            if gated
-            else "a gated network (kind dgn, dlgn or dlgn-sf)"
-        )
+        if gated:
+            wanted = "a plain network (kind dnn)"
+        else:
+            wanted = "a gated network (kind dgn, dlgn or dlgn-sf)"
         raise OptionError(
             f"regime {regime!r} trains {wanted}, this is a {type(net).__name__}. "
             f"Build the other kind."

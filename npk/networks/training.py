@@ -290,11 +290,10 @@ def _outputs(net: nn.Module, X: np.ndarray) -> int:
             f"the shape it was made for."
         ) from error
     if not isinstance(found, torch.Tensor) or found.ndim != 2:
-        what = (
-            f"shape {tuple(found.shape)}"
-            if isinstance(found, torch.Tensor)
-            else f"type {type(found).__name__}"
-        )
+        if isinstance(found, torch.Tensor):
+            what = f"shape {tuple(found.shape)}"
+        else:
+            what = f"type {type(found).__name__}"
         raise DataError(
             f"the network gives an output of {what} for one sample. Train one that "
             f"gives logits (n, classes)."
@@ -382,11 +381,10 @@ class _Run:
                 group["lr"] = self.options.learning_rate * _factor(
                     self.options.schedule, number + step / self.steps, self.options.epochs
                 )
-            x = (
-                _shifted(self.X[batch], self.options.shift)
-                if self.options.augment == "shift"
-                else self.X[batch]
-            )
+            if self.options.augment == "shift":
+                x = _shifted(self.X[batch], self.options.shift)
+            else:
+                x = self.X[batch]
             loss = functional.cross_entropy(
                 self.net(x), self.y[batch], label_smoothing=self.options.label_smoothing
             )
@@ -398,9 +396,7 @@ class _Run:
 
     @torch.no_grad()
     def _validate(self) -> tuple[float, float]:
-        """Accuracy and loss on the validation samples; the loss chooses, for it is less noisy than
-        a count of few errors.
-        """
+        """Accuracy and loss on the validation samples; the loss, the less noisy one, chooses."""
         self.net.eval()
         if len(self.y_held) == 0:
             return math.nan, math.nan
@@ -481,9 +477,7 @@ def _factor(schedule: str, epoch: float, epochs: int) -> float:
 
 
 def _shifted(x: Tensor, shift: int) -> Tensor:
-    """Each image (n, channels, height, width) shifted circularly by its own random offset of at
-    most ``shift`` pixels.
-    """
+    """Each image shifted circularly by its own random offset of at most ``shift`` pixels."""
     n, _, height, width = x.shape
     down, right = torch.randint(-shift, shift + 1, (2, n, 1)).to(x.device)
     rows = (torch.arange(height, device=x.device) + down) % height

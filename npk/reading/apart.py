@@ -41,9 +41,7 @@ if hasattr(os, "register_at_fork"):
 
 @contextlib.contextmanager
 def thread_of_its_own() -> Iterator[Callable[..., Any]]:
-    """A quiet thread for torch, with gradients off and on the caller's CUDA stream: gives a
-    function that calls others there.
-    """
+    """A quiet thread for torch, without gradients, on the caller's CUDA stream."""
     context, stream = contextvars.copy_context(), _stream()
     with ThreadPoolExecutor(1, thread_name_prefix="npk") as pool:
 
@@ -68,11 +66,9 @@ def apart(function: Callable[..., R], *arguments: Any) -> R:
 
 
 def _stream() -> Any:
-    return (
-        torch.cuda.current_stream()
-        if torch.cuda.is_available() and torch.cuda.is_initialized()
-        else None
-    )
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.current_stream()
+    return None
 
 
 def _alone(stream: Any, function: Callable[..., R], arguments: tuple) -> R:

@@ -93,9 +93,7 @@ class Builder:
         return Layout.of(self.settled[key], moved.shape).with_first_axis_at(axis)
 
     def settle_any(self, node: fx.Node, *layouts: Layout) -> tuple[Layout, ...]:
-        """Layouts of one shape on path nodes of one shape, with their units in the same places, in
-        the fewest pieces.
-        """
+        """Layouts of one shape on nodes of one shape, units in the same places, in few pieces."""
         first = layouts[0]
         if all(
             layout.is_whole and layout.node.shape == first.node.shape and layout.has_units_of(first)
@@ -151,9 +149,7 @@ class Builder:
         name: str = "",
         **more: Any,
     ) -> str:
-        """Have an entry of the gate table recorded at ``seen``, and give its name: that of the
-        module, where it is not taken.
-        """
+        """Have an entry of the gate table recorded at ``seen``; gives its name, by the module."""
         name = name or module_of(node) or node.name
         taken = {r.gate for r in self.recordings}
         name = name if name not in taken else f"{name}:{node.name}"
@@ -169,9 +165,7 @@ class Builder:
         return first
 
     def parameter(self, node: fx.Node, argument: object) -> str:
-        """Name of a parameter or buffer; a memory with two names goes by the first, so that sharing
-        is seen.
-        """
+        """Name of a parameter or buffer; a memory with two names goes by the first."""
         held = constant_behind(argument)
         if held is None:
             what = "its weight is computed from the samples, or by chance"

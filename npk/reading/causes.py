@@ -14,9 +14,7 @@ _VALUES_ARE_TAKEN = ("numpy", "tensor subclass", "data pointer", "faketensor", "
 
 
 def of_inputs(net: nn.Module) -> str | None:
-    """What is wrong with the arguments of a network's ``forward``, if it cannot be called with
-    samples alone.
-    """
+    """What is wrong with a network's ``forward``, if samples alone do not do for it."""
     try:
         signature = inspect.signature(net.forward)
     except (TypeError, ValueError):
@@ -42,11 +40,10 @@ def of_inputs(net: nn.Module) -> str | None:
 
 def of_forward(net: nn.Module, example: torch.Tensor, error: Exception) -> NpkError:
     """The error for a network that failed on samples of a shape."""
-    kind = (
-        ""
-        if isinstance(error, (RuntimeError, ValueError, IndexError))
-        else f"{type(error).__name__}: "
-    )
+    if isinstance(error, (RuntimeError, ValueError, IndexError)):
+        kind = ""
+    else:
+        kind = f"{type(error).__name__}: "
     about = (
         f"{type(net).__name__} does not accept samples of shape {tuple(example.shape[1:])}: "
         f"{kind}{_first_line(error)}{_at(error)}."

@@ -1,6 +1,4 @@
-"""The trace of a network as it is now: made anew when the network, or the shape of its samples, is
-not what it was.
-"""
+"""The trace of a network as it is now: made anew for a changed network or another shape."""
 
 from typing import TYPE_CHECKING
 

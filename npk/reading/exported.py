@@ -1,6 +1,4 @@
-"""What a node of an exported program says about itself: operator, shape, module, source line,
-arguments.
-"""
+"""What a node of an exported program says of itself: operator, shape, module, line, arguments."""
 
 import re
 from pathlib import Path
@@ -18,9 +16,7 @@ NUMBER = "npk number"  # in a node's meta: the number that all its values are, f
 
 
 def name_of(node: fx.Node) -> str:
-    """Operator name without overload, and without namespace where it is torch's or npk's:
-    aten.conv2d.padding -> conv2d.
-    """
+    """Operator name without overload, and without torch's or npk's namespace: conv2d."""
     if node.op != "call_function":
         return node.op
     name = str(

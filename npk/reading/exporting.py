@@ -101,9 +101,7 @@ def _with_own_tensors(net: nn.Module) -> nn.Module:
 
 
 def _without_inference(copy: nn.Module) -> nn.Module:
-    """Parameters and buffers that were made in inference mode, which cannot be traced, are other
-    tensors of the same values.
-    """
+    """Parameters made in inference mode cannot be traced: other tensors of the same values."""
     own: dict[int, torch.Tensor] = {}
     for part in copy.modules():
         for name, value in [
@@ -185,9 +183,7 @@ def _values_taken(graph: fx.Graph) -> fx.Node | None:
 
 
 class _Run:
-    """Stands for the ``forward`` of a network that is traced: gives its one tensor, and keeps what
-    explains a failure.
-    """
+    """Stands for a traced network's ``forward``: gives its tensor, keeps what explains failures."""
 
     def __init__(self, net: nn.Module, in_place: bool) -> None:
         self.net, self.forward, self.in_place = net, net.forward, in_place

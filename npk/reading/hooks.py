@@ -1,6 +1,4 @@
-"""Hooks of a network that is traced: those that only look are left out, those that change what it
-computes belong to it.
-"""
+"""Hooks of a network that is traced: those that only look are left out, the others belong to it."""
 
 import contextlib
 import dataclasses
@@ -117,9 +115,7 @@ class Hooks:
 
 @contextlib.contextmanager
 def not_called_here() -> Iterator[None]:
-    """Hooks on all modules are not called in this thread: torch.export has modules of its own, with
-    tensors of the tracer.
-    """
+    """Hooks on all modules are not called in this thread: torch.export has modules of its own."""
     me, put = threading.get_ident(), []
     for hooks in (everywhere._global_forward_pre_hooks, everywhere._global_forward_hooks):
         for key, function in list(hooks.items()):
@@ -138,9 +134,7 @@ def _elsewhere(thread: int, function: Callable[..., Any], *arguments: Any) -> An
 
 
 def _watched(hook: _Hook, part: nn.Module, given: tuple, seen: list[Any]) -> Any:
-    """Call a hook, and see whether it answers, writes into a tensor or sets something on the
-    module.
-    """
+    """Call a hook: does it answer, write into a tensor or set something on the module?"""
     tensors = tensors_in(seen)
     before = _state(part), [tensor._version for tensor in tensors]
     answer = hook.function(part, *given)

@@ -1,6 +1,4 @@
-"""Tensors that lie in one memory: two objects over the same numbers are one weight, however many
-layers call it their own.
-"""
+"""Tensors in one memory: two objects over the same numbers are one weight."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -104,9 +102,7 @@ def repeats_itself(tensor: torch.Tensor) -> bool:
 
 
 def _span(tensor: torch.Tensor) -> tuple[str, int, int] | None:
-    """Device, and address of the first byte and of that behind the last; ``None``: no memory of its
-    own that could be shared.
-    """
+    """Device, first byte and the one behind the last; ``None``: no memory that could be shared."""
     try:
         first = tensor.data_ptr() if tensor.layout == torch.strided else 0
     except RuntimeError:  # fake and functional tensors have no address

@@ -1,6 +1,4 @@
-"""Values stacked before the axis of the samples and reduced over that stack, as ensembles do: the
-same behind that axis.
-"""
+"""Values stacked before the samples' axis and reduced over it, as ensembles do: behind it."""
 
 import torch
 from torch import fx

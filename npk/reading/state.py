@@ -16,9 +16,7 @@ _DEEPEST = 4  # lists in lists that are looked into
 
 
 class _Same:
-    """An object that is equal to itself alone; it is kept, so that no other one takes its place in
-    memory.
-    """
+    """An object equal to itself alone; it is kept, so that no other takes its place."""
 
     __slots__ = ("held",)
 
@@ -69,9 +67,7 @@ def _facts(module: torch.nn.Module) -> list[Any]:
 
 
 def _frozen(value: object, deep: int = 0) -> object:
-    """A value that stays as it is while the original is changed; of objects that are not looked
-    into, which one it is.
-    """
+    """A value that stays while the original changes; of objects not looked into, which one."""
     if isinstance(value, _PLAIN):
         return type(value).__name__, repr(value)  # 1 and True differ, NaN is itself
     if isinstance(value, torch.Tensor):

@@ -47,9 +47,7 @@ class Trace:
     values: dict[str, torch.Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     def holds(self) -> bool:
-        """Whether the tensors of the program have the values that the graph has read of them, such
-        as slopes.
-        """
+        """Whether the tensors of the program have the values that the graph has read of them."""
         return have_values(
             {name: attrgetter(name)(self.program) for name in self.values}, self.values
         )
@@ -79,9 +77,7 @@ def trace_network(net: torch.nn.Module, input_shape: tuple[int, ...]) -> Trace:
 
 
 def _read_trace(program: fx.GraphModule, input_shape: tuple[int, ...]) -> Trace:
-    """The trace of an exported program, which is made plain first; the values that this takes from
-    tensors are watched.
-    """
+    """The trace of an exported program, made plain first; values that this reads are watched."""
     read = set[str]()
     leaves = in_plain_operators(program, read)
     builder = Builder(program, input_shape)

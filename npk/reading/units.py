@@ -37,11 +37,9 @@ class Layout:
     @cached_property
     def numbers(self) -> np.ndarray:
         """``units``, written out."""
-        return (
-            np.arange(1, math.prod(self.shape) + 1).reshape(self.shape)
-            if self.units is None
-            else self.units
-        )
+        if self.units is None:
+            return np.arange(1, math.prod(self.shape) + 1).reshape(self.shape)
+        return self.units
 
     @cached_property
     def firsts(self) -> np.ndarray:
@@ -64,9 +62,7 @@ class Layout:
         )
 
     def elements(self) -> np.ndarray | None:
-        """Flat element behind which each unit of the one source stands; ``None``: its own number.
-        The layout must be whole.
-        """
+        """Flat element behind which each unit stands; ``None``: its own. The layout is whole."""
         return None if self.units is None else np.argsort(self.units.reshape(-1), kind="stable")
 
     def has_units_of(self, other: "Layout") -> bool:
@@ -110,11 +106,9 @@ class Layout:
 
     def broadcast(self, shape: tuple[int, ...]) -> "Layout":
         """The layout of the tensor broadcast to a shape."""
-        return (
-            self
-            if shape == self.shape
-            else self.with_units(np.ascontiguousarray(np.broadcast_to(self.numbers, shape)))
-        )
+        if shape == self.shape:
+            return self
+        return self.with_units(np.ascontiguousarray(np.broadcast_to(self.numbers, shape)))
 
 
 def joined(layouts: "list[Layout]") -> tuple[tuple[PathNode, ...], list[np.ndarray]]:

@@ -1,6 +1,4 @@
-"""Results become pictures and a page: nothing here knows a network, a matrix or a data set, only
-:mod:`npk.results`.
-"""
+"""Results become pictures and a page: nothing here knows anything but :mod:`npk.results`."""
 
 from npk.report.figures import write_figures
 from npk.report.page import write_page

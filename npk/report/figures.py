@@ -93,9 +93,7 @@ def write_figures(
 
 
 def accuracy(run: RunResult, columns: int) -> "Figure | None":
-    """Test accuracy as dots: one panel an architecture, one row a model, the pixel baselines as
-    lines through all rows.
-    """
+    """Test accuracy as dots: a panel an architecture, a row a model, baselines as lines."""
     if not run.accuracies:
         return None
     parts = [
@@ -242,9 +240,7 @@ def _heat_panel(ax: "Axes", run: RunResult, kernel: KernelSummary) -> None:
 
 
 def heat_range(heat: list[list[float]]) -> tuple[float, float]:
-    """Ends of the color scale of a kernel: all but the lowest 1 % and the highest 0.5 % of its
-    entries off the diagonal.
-    """
+    """Ends of a kernel's colors: without the lowest 1 % and highest 0.5 % off the diagonal."""
     import numpy as np
 
     table = np.asarray(heat, dtype=float)
@@ -300,9 +296,7 @@ def spectra(run: RunResult, columns: int) -> "Figure | None":
 
 
 def overlaps(run: RunResult, columns: int) -> "Figure | None":
-    """Share of gates on for both of a pair, by layer: pairs of one class (filled) and of different
-    classes (hollow).
-    """
+    """Share of gates on for both of a pair, by layer: one class (filled) or two (hollow)."""
     shown = {k.network: k for k in run.kernels if k.overlap_same and k.overlap_different}
     parts = [part for part in groups(run).values() if any(member.name in shown for member in part)]
     if not parts:

@@ -65,11 +65,10 @@ def inline_svg(figure: "Figure", alternative: str, key: str) -> "Markup":
 def interactive(run: RunResult) -> dict[str, list[dict[str, Any]]]:
     """Data and layout of each interactive plot; a plot with several variants has a menu."""
     heat = [_heat(run, kernel) for kernel in run.kernels if kernel.heat]
-    spectrum = (
-        [_spectrum(run)]
-        if any(value > 0 for kernel in run.kernels for value in kernel.spectrum)
-        else []
-    )
+    if any(value > 0 for kernel in run.kernels for value in kernel.spectrum):
+        spectrum = [_spectrum(run)]
+    else:
+        spectrum = []
     return {
         name: variants for name, variants in (("heat", heat), ("spectrum", spectrum)) if variants
     }

@@ -83,9 +83,7 @@ def blank(width: float, height: float) -> "Figure":
 
 
 def panels(count: int, columns: int, size: tuple[float, float]) -> tuple["Figure", list["Axes"]]:
-    """A figure with ``count`` equal panels, ``columns`` in a row, each ``size`` inches (width,
-    height).
-    """
+    """A figure of ``count`` equal panels, ``columns`` in a row, each ``size`` inches."""
     columns = max(1, min(columns, count))
     rows = math.ceil(count / columns)
     figure = blank(size[0] * columns, size[1] * rows)

@@ -1,6 +1,4 @@
-"""Who is compared with whom: the networks of a run, their groups, and the order in which models are
-shown.
-"""
+"""Who is compared with whom: the networks of a run, their groups, and the order of models."""
 
 import dataclasses
 from typing import TypeVar
@@ -57,9 +55,7 @@ def group_title(members: tuple[Subject, ...]) -> str:
 
 
 def models(run: RunResult) -> tuple[str, ...]:
-    """The models that see a network: the network itself, kernel machines, kernel machines at random
-    initialisation.
-    """
+    """The models that see a network: itself and kernel machines, trained and at initialisation."""
     found = dict.fromkeys(a.model for a in run.accuracies if a.network != PIXELS)
     return tuple(sorted(found, key=lambda model: (model != "network", UNTRAINED in model)))
 
@@ -82,9 +78,7 @@ def baselines(run: RunResult) -> tuple[Accuracy, ...]:
 
 
 def dlgn_ratio(run: RunResult, members: tuple[Subject, ...]) -> float | None:
-    """Accuracy of the DLGN as a share of the accuracy of the DNN of the same group, or ``None``
-    without both.
-    """
+    """Accuracy of the DLGN as a share of the DNN's of its group, or ``None`` without both."""
     by_kind = {m.kind: accuracy_of(run, m.name, "network") for m in members}
     dnn, dlgn = by_kind.get("dnn"), by_kind.get("dlgn")
     return dlgn.accuracy / dnn.accuracy if dnn and dlgn and dnn.accuracy else None

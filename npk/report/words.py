@@ -1,6 +1,4 @@
-"""The sentences of a page, made from the numbers of a run: nothing here is a finding written in
-advance.
-"""
+"""The sentences of a page, made from the numbers of a run: no finding is written in advance."""
 
 import math
 import shlex
@@ -36,12 +34,12 @@ def listed(items: list[str]) -> str:
 
 
 def _article(text: str) -> str:
-    return (
-        f"{'an' if text[0].lower() in 'aeiou' or text.startswith(('NPK', 'RBF', 'SVM')) else 'a'} "
-        f"{text}"
-        if text
-        else text
-    )
+    if text:
+        return (
+            f"{'an' if text[0].lower() in 'aeiou' or text.startswith(('NPK', 'RBF', 'SVM')) else 'a'} "
+            f"{text}"
+        )
+    return text
 
 
 def summary(run: RunResult) -> str:
@@ -75,14 +73,12 @@ def _best(run: RunResult) -> str:
     text += f" {_sentence(_article(trained.model))} that is given nothing but"
     text += f" the network's neural path kernel reaches {percent(trained.accuracy)}"
     untrained = accuracy_of(run, best.network, f"{trained.model} {UNTRAINED}")
-    return (
-        (
+    if untrained:
+        return (
             f"{text}, and {percent(untrained.accuracy)} with the kernel of the same network before "
             f"training."
         )
-        if untrained
-        else f"{text}."
-    )
+    return f"{text}."
 
 
 def _sentence(text: str) -> str:
@@ -123,11 +119,9 @@ def _verdict(run: RunResult) -> str:
     if not run.checks:
         return ""
     if not failed:
-        return (
-            (f"All {len(run.checks)} checks of the theory passed.")
-            if len(run.checks) > 1
-            else "The check of the theory passed."
-        )
+        if len(run.checks) > 1:
+            return f"All {len(run.checks)} checks of the theory passed."
+        return "The check of the theory passed."
     return (
         f"{len(run.checks) - len(failed)} of {len(run.checks)} checks of the theory passed; "
         f"not "
@@ -136,9 +130,7 @@ def _verdict(run: RunResult) -> str:
 
 
 def families(run: RunResult) -> tuple[str, ...]:
-    """What each family of networks is good for, as far as this run can tell: one paragraph each,
-    then the comparison.
-    """
+    """What each family of networks is good for in this run: a paragraph each, then all."""
     by_family: dict[str, list[str]] = {}
     for subject in subjects(run):
         if subject.family:
@@ -166,11 +158,10 @@ def _family(run: RunResult, family: str, names: list[str]) -> str:
         for a in run.accuracies
         if a.network in names and a.model != "network" and UNTRAINED not in a.model
     ]
-    text = (
-        (f"The kernel of a {family} network ({listed(names)}) {_NATURE[family]}.")
-        if family in _NATURE
-        else f"{family}: {listed(names)}."
-    )
+    if family in _NATURE:
+        text = f"The kernel of a {family} network ({listed(names)}) {_NATURE[family]}."
+    else:
+        text = f"{family}: {listed(names)}."
     if own:
         text += (
             (f" These networks reach {_span(own)}")

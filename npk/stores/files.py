@@ -234,11 +234,10 @@ def _wrong_array(found: dict[str, Any]) -> str | None:
         return "shape"
     size = np.dtype(found["data_type"]).itemsize
     grid = found.get("chunk_grid")
-    chunks = (
-        grid.get("configuration", {}).get("chunk_shape")
-        if isinstance(grid, dict) and _is_plain(grid)
-        else None
-    )
+    if isinstance(grid, dict) and _is_plain(grid):
+        chunks = grid.get("configuration", {}).get("chunk_shape")
+    else:
+        chunks = None
     if grid != {"name": "regular", "configuration": {"chunk_shape": chunks}} or not _fit(
         chunks, found["shape"], size
     ):

@@ -40,11 +40,10 @@ def open_store(
             f"cannot read {path} as a {content}: {_why(path, error)}. Name a folder that npk wrote."
         ) from error
     if not isinstance(manifest, dict) or manifest.get("content") != content:
-        found = (
-            manifest.get("content")
-            if isinstance(manifest, dict)
-            else ("something that npk did not write")
-        )
+        if isinstance(manifest, dict):
+            found = manifest.get("content")
+        else:
+            found = "something that npk did not write"
         raise StoreError(
             f"{path} holds {found}, not a {content}. Name a folder that npk wrote as a {content}."
         )
@@ -62,9 +61,7 @@ def open_store(
 
 
 def content_of(path: str | Path) -> str | None:
-    """What a folder holds that npk wrote, as its manifest names it; ``None``: something else, or a
-    manifest that cannot be read.
-    """
+    """What a folder holds that npk wrote, by its manifest; ``None``: something else, or broken."""
     put_back(path := Path(path))
     try:
         manifest = read_manifest(path)
@@ -79,11 +76,9 @@ def _why(path: Path, error: Exception) -> str:
         return "it is a file" if path.exists() else "there is nothing"
     if isinstance(error, FileNotFoundError):
         older = any((path / name).exists() for name in (".zgroup", ".zarray"))
-        return (
-            ("it is of zarr format 2, and npk reads format 3 alone")
-            if older
-            else "it has no zarr.json"
-        )
+        if older:
+            return "it is of zarr format 2, and npk reads format 3 alone"
+        return "it has no zarr.json"
     if isinstance(error, OSError):
         return error.strerror or str(error)
     return f"its zarr.json is damaged ({type(error).__name__})"

@@ -86,9 +86,7 @@ class PlainStore(WrapperStore[LocalStore]):
 
 
 def open_group(path: Path, *, write: bool = False) -> zarr.Group:
-    """The group in a store's folder, through a :class:`PlainStore`; ``write``: it will be written
-    to.
-    """
+    """The group of a store, through a :class:`PlainStore`; ``write``: it will be written to."""
     store = PlainStore(LocalStore(path, read_only=not write))
     return zarr.open_group(
         store, mode="r+" if write else "r", zarr_format=3, use_consolidated=False

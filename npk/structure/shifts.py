@@ -84,22 +84,20 @@ class ShiftGroup:
             f"multiples of {s}" if s < n else "none"
             for s, n in zip(self.steps, self.grid, strict=True)
         ]
-        said = (
-            axes[0]
-            if len(set(axes)) == 1
-            else ", ".join(f"{axis} along axis {i}" for i, axis in enumerate(axes, 1))
-        )
+        if len(set(axes)) == 1:
+            said = axes[0]
+        else:
+            said = ", ".join(f"{axis} along axis {i}" for i, axis in enumerate(axes, 1))
         return f"circular shifts by {said}: {'; '.join(self.reasons)}{self._condition}"
 
     @property
     def _condition(self) -> str:
         if not self.outside:
             return ""
-        seen = (
-            (f"as they do on {self.looked_at} samples")
-            if self.looked_at
-            else "which the graph does not tell"
-        )
+        if self.looked_at:
+            seen = f"as they do on {self.looked_at} samples"
+        else:
+            seen = "which the graph does not tell"
         return (
             f" (if the gates of {len(self.outside)} layers that come from outside move with "
             f"the "
@@ -138,9 +136,7 @@ def shift_group(graph: PathGraph, outside: Collection[str] = ()) -> ShiftGroup:
 
 
 def outside_gates(trace: "Trace") -> tuple[str, ...]:
-    """Names of the gates that come from another part of the network: a gating network,
-    squeeze-and-excitation, x * (y > 0).
-    """
+    """Names of the gates from elsewhere: gating networks, squeeze-and-excitation, x * (y > 0)."""
     from npk.reading.exported import name_of
 
     node_of = {}
@@ -215,9 +211,7 @@ def confirmed(group: ShiftGroup, trace: "Trace", X: np.ndarray) -> ShiftGroup:
 
 
 def _step(probe: "_Probe", axis: int) -> tuple[int, tuple[str, ...]]:
-    """The smallest step along an axis that changes nothing, and why smaller ones do; the steps that
-    work are a group.
-    """
+    """The smallest step along an axis that changes nothing; and why smaller ones do."""
     side = step = probe.graph.input_shape[1 + axis]
     primes = [p for p in range(2, side + 1) if side % p == 0 and all(p % q for q in range(2, p))]
     reasons: list[str] = []
@@ -324,9 +318,7 @@ class _Probe:
         return sample[list(operator.units or range(len(sample) - 1))].reshape(node.channels, -1)
 
     def convolution(self, node: PathNode, value: np.ndarray, groups: int) -> np.ndarray:
-        """Weights are a product of one a channel and one an offset: generic enough to tell
-        different values apart.
-        """
+        """Weights: a number a channel times one an offset, generic enough to tell values apart."""
         taps, weighted = self.taps(node), value * _draw(f"{node.name} in", (len(value), 1))
         summed = weighted.reshape(groups, -1, value.shape[1]).sum(1)
         seen = _gather(summed, taps, _draw(f"{node.name} offsets", (len(taps), 1)))
@@ -370,9 +362,7 @@ def _scramble(value: np.ndarray) -> np.ndarray:
 
 
 def _gather(value: np.ndarray, taps: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Sum over offsets of what each position sees, 0 outside; over the shorter of offsets and
-    positions step by step.
-    """
+    """Sum over offsets of what each position sees, 0 outside, over the shorter of the two."""
     seen = np.pad(value, ((0, 0), (0, 1)))
     weights = np.ones((1, 1), np.uint64) if weights is None else weights
     weights = np.broadcast_to(weights, taps.shape)
@@ -439,17 +429,14 @@ def _window_reason(
 
 
 def _strides_across(graph: PathGraph, before: PathNode, window: Window, shift: Grid) -> list[int]:
-    """Strides that do not divide what a shift amounts to on the grid that they cross, or that grid
-    itself.
-    """
+    """Strides that do not divide a shift on the grid that they cross, or that grid."""
     while isinstance(before.operator, Rearrange):  # a padding
         before = graph.input_of(before)
     grid = graph.input_shape[1:]
-    sides = (
-        zip(window.stride, shift, grid, before.grid, strict=True)
-        if len(before.grid) == len(grid)
-        else ()
-    )
+    if len(before.grid) == len(grid):
+        sides = zip(window.stride, shift, grid, before.grid, strict=True)
+    else:
+        sides = ()
     return [
         stride
         for stride, r, n, side in sides

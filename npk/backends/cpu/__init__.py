@@ -1,6 +1,4 @@
-"""The CPU backend: a recursion compiled to operations on displacement planes, run by Numba with
-popcount overlaps.
-"""
+"""The CPU backend: operations on displacement planes, run by Numba with popcount overlaps."""
 
 import numpy as np
 
@@ -59,9 +57,7 @@ class CpuBackend(Backend):
         return self.runner.bytes_a_thread
 
     def predicted(self) -> float | None:
-        """Seconds of a pair on all threads, where the speeds of this machine are known already:
-        measuring them takes a while.
-        """
+        """Seconds of a pair on all threads, where the speeds of this machine are known already."""
         from npk.backends.cpu import speeds
 
         known = speeds.known_speeds(self.runner)
@@ -78,9 +74,7 @@ class CpuBackend(Backend):
         return self.layout.side(table)
 
     def compile(self, table: GateTable, progress: Progress) -> None:
-        """Have what tiles run compiled, and say so, unless it is in memory or on disk: a tile of
-        which nothing is computed.
-        """
+        """Have what tiles run compiled, and say so, unless it is in memory or on disk."""
         from npk.backends.cpu.tile import compiling
 
         one = self.side(table.take(slice(0, 1)))

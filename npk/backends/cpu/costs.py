@@ -54,9 +54,7 @@ _BLOCKS = 4  # blocks of columns of a product that the rows pass together
 
 @dataclass(frozen=True)
 class Work:
-    """A program as a group of ``rows`` x 16 pairs runs it; ``terms`` end in the layout of their
-    masks.
-    """
+    """A program as a group of ``rows`` x 16 pairs runs it; ``terms`` end in their masks' layout."""
 
     rows: int
     itemsize: int
@@ -95,9 +93,7 @@ class Work:
         return {"gathered cells": cells.sum(), "gathered": added.sum()}
 
     def _boxes(self, filled: np.ndarray, moved: "_Moved") -> dict[str, int]:
-        """Window sums that share columns: their tables are read run by run, those of all operations
-        at once.
-        """
+        """Window sums that share columns: their tables are read run by run, of all at once."""
         chosen = np.flatnonzero(self.operations[:, 0] == BOX)
         runs, t, height = self.operations[chosen, 2:5].T
         total, runs_of_all = np.zeros(3, np.int64), int(runs.sum())
@@ -123,10 +119,8 @@ class Work:
             for values in (owners, kind, cells, first - np.cumsum(count) + count)
         )
         term = dict(zip(_TERMS, self.terms[first + np.arange(len(cells))].T, strict=True))
-        added, collapses = (
-            filled[term["pair"] + cells * term["k"]] - filled[term["pair"]],
-            kind == COLLAPSE,
-        )
+        added = filled[term["pair"] + cells * term["k"]] - filled[term["pair"]]
+        collapses = kind == COLLAPSE
         found = {
             "calls": (-(-cells // TOGETHER))[collapses].sum(),
             "cells": cells[collapses].sum(),

@@ -1,6 +1,4 @@
-"""Run a product of overlaps on a tile: one fused pass over packed gates, so that no matrix of a
-single layer is ever written.
-"""
+"""Run a product of overlaps on a tile in one fused pass over packed gates."""
 
 # pyright: reportCallIssue=false, reportIndexIssue=false
 # (Numba supplies the first argument of an intrinsic.)

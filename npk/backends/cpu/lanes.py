@@ -70,9 +70,7 @@ def _summed(e, sources, channels):
 
 
 def _chained(e, sources, term, words):
-    """Overlaps of masks that each have one factor more than the mask before, which is still known
-    for every cell.
-    """
+    """Overlaps of masks with one factor more than the mask before, which is still known."""
     b = e.b
 
     def place(cell):
@@ -155,9 +153,7 @@ def _accumulate(e, totals, term, sources, scale, span, overlaps):
 
 
 def _add(e, totals, term, sources, factor, j, overlaps):
-    """Add factor * V[source + entry] * overlap to the totals; nothing if the entry of contribution
-    ``j`` is -1.
-    """
+    """Add factor * V[source + entry] * overlap to the totals; nothing for the entry -1."""
     b = e.b
     entry = b.sext(e.item(sources.tables, b.add(term["pair"], j)), I64)
     with b.if_then(b.icmp_signed(">=", entry, number(0)), likely=True):
@@ -227,9 +223,7 @@ def collapse(tc, rows, terms, scales, t, begin, end, sources):
 
 @intrinsic
 def reduce(tc, rows, terms, scales, t, begin, end, sources, sums, to):
-    """sums[to:] += the contributions from ``begin`` to ``end`` of the term in row ``t``, added in
-    float64.
-    """
+    """sums[to:] += contributions ``begin`` to ``end`` of the term in row ``t``, in float64."""
     sig = types.void(rows, terms, scales, *[types.intp] * 3, sources, sums, types.intp)
 
     def codegen(ctx, b, sig, args):
@@ -308,10 +302,8 @@ def slide(tc, rows, slots, base, tables, t, k, outputs, scale, bias, out):
         ]
         before = [[cgutils.alloca_once_value(b, value) for value in column] for column in columns]
         with cgutils.for_range(b, outputs_) as loop:
-            o, entry = (
-                b.mul(b.add(out_, loop.index), number(e.wide)),
-                b.add(t_, b.mul(k_, b.add(loop.index, number(2)))),
-            )
+            o = b.mul(b.add(out_, loop.index), number(e.wide))
+            entry = b.add(t_, b.mul(k_, b.add(loop.index, number(2))))
             for r, last in enumerate(_column(e, slots_, base_, tables_, entry, k_)):
                 first, second = b.load(before[0][r]), b.load(before[1][r])
                 total = b.fadd(b.fadd(first, second), last)

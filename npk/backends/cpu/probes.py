@@ -1,6 +1,4 @@
-"""Small artificial programs and products that are timed to learn what each kind of work takes on
-this machine.
-"""
+"""Small artificial programs and products, timed to learn what each kind of work takes here."""
 
 import contextlib
 import itertools
@@ -211,11 +209,9 @@ def _sketched(
     times = max(
         2 if sketch.cells > _CELLS else 8, _CELLS // (sketch.cells * max(1, len(sketch.terms)))
     )
-    work, weights, out = (
-        sketch.work(rows, dtype.itemsize, times),
-        np.ones(1, dtype),
-        zeros((_GROUPS * rows, blocks * LANES), dtype),
-    )
+    work = sketch.work(rows, dtype.itemsize, times)
+    weights = np.ones(1, dtype)
+    out = zeros((_GROUPS * rows, blocks * LANES), dtype)
     masks = _masks(sketch.words, sketch.numbers, ((_GROUPS, rows), (blocks, LANES)), dtype)
     program = (
         work.operations,
@@ -234,10 +230,8 @@ def _sketched(
 
 def of_product(dtype: np.dtype) -> Iterator[Probe]:
     """Products of some masks."""
-    bits, numbers = (
-        ((1, 1), (1, 32), (4, 1), (4, 32), (16, 8), (8, 256)),
-        ((1, 3), (1, 784), (4, 512)),
-    )
+    bits = ((1, 1), (1, 32), (4, 1), (4, 32), (16, 8), (8, 256))
+    numbers = ((1, 3), (1, 784), (4, 512))
     shapes = [*((BITS, *shape) for shape in bits), *((REAL, *shape) for shape in numbers)]
     for form, count, width in shapes:
         factors = np.array([(form, n * width, width) for n in range(count)], np.int64)
@@ -269,10 +263,8 @@ def _multiplied(factors: np.ndarray, dtype: np.dtype, strips: int) -> Callable[[
     form, _, width = factors.T
     blocks, scales = strips * _WIDE, np.ones(len(factors), dtype)
     words, numbers = (max(1, int(width[form == kind].sum())) for kind in (BITS, REAL))
-    masks, out = (
-        _masks(words, numbers, ((_TALL, ROWS), (blocks, LANES)), dtype),
-        zeros((_TALL * ROWS, blocks * LANES), dtype),
-    )
+    masks = _masks(words, numbers, ((_TALL, ROWS), (blocks, LANES)), dtype)
+    out = zeros((_TALL * ROWS, blocks * LANES), dtype)
 
     def run() -> None:
         from npk.backends.cpu.dense import run_product
@@ -332,9 +324,7 @@ def _masks(
 
 
 def _often(run: Callable[[], None]) -> int:
-    """How often to run something so that the clock sees it; the first run, which may compile, is
-    not looked at.
-    """
+    """How often to run something so that the clock sees it; the first run may compile."""
     run()
     repeat = 1
     while _once(run, repeat) * repeat < _LONG:

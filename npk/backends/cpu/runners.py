@@ -21,11 +21,9 @@ class ProgramRunner:
 
     def __init__(self, program: Program, layout: Layout) -> None:
         laid = LaidProgram(program, layout)
-        self.program, self.dtype, self.rows = (
-            program,
-            layout.dtype,
-            program.rows(layout.dtype.itemsize),
-        )
+        self.program = program
+        self.dtype = layout.dtype
+        self.rows = program.rows(layout.dtype.itemsize)
         self.terms, self.weights = laid.terms, laid.weights
         self.sizes = np.array([laid.cells, laid.sums, program.result, laid.words])
 
@@ -41,10 +39,8 @@ class ProgramRunner:
         """Fill ``out``; ``left`` as in ``run_tile``."""
         from npk.backends.cpu.tile import run_tile
 
-        scalars, scales = (
-            self.program.scalars(exponents).astype(self.dtype),
-            self.program.scales(exponents).astype(self.dtype),
-        )
+        scalars = self.program.scalars(exponents).astype(self.dtype)
+        scales = self.program.scales(exponents).astype(self.dtype)
         made = (self.program.operations, np.ascontiguousarray(scalars), self.terms, scales)
         run_tile(
             (0,) * self.rows, made, self.program.tables, self.weights, masks, self.sizes, left, out

@@ -1,6 +1,4 @@
-"""Arrays as the processor reads them: from lines of the cache on, and samples side by side for rows
-and lanes.
-"""
+"""Arrays as the processor reads them: from lines of the cache on, samples side by side."""
 
 import numpy as np
 
@@ -8,9 +6,7 @@ _LINE = 64  # bytes of a line of the cache
 
 
 def zeros(shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
-    """An array of zeros that begins at a line of the cache: vectors that lie across two lines take
-    twice as long.
-    """
+    """An array of zeros that begins at a line of the cache: vectors across two lines are slow."""
     return on_lines(np.zeros(shape[0] * shape[1] + _LINE // dtype.itemsize, dtype), shape)
 
 

@@ -1,6 +1,4 @@
-"""The cost model: what each kind of work takes on this machine, measured once and kept in a file,
-times how often it happens.
-"""
+"""The cost model: what each kind of work takes here, measured once, times how often it happens."""
 
 import functools
 import json
@@ -27,9 +25,7 @@ _FARTHEST = 10.0  # times off that a probe still counts with
 
 @dataclass(frozen=True)
 class Speeds:
-    """Seconds of each kind of work in a group of pairs on one thread, and how many times faster all
-    threads are.
-    """
+    """Seconds of each kind of work of a group of pairs on one thread, and what all threads gain."""
 
     seconds: np.ndarray
     threads: int
@@ -135,9 +131,7 @@ def fit(counts: np.ndarray, seconds: np.ndarray) -> np.ndarray:
 
 
 def describe_machine(rows: int | None, dtype: str) -> dict[str, Any]:
-    """What speeds depend on: processor, threads, the engine's own source, and what is computed
-    together.
-    """
+    """What speeds depend on: processor, threads, the engine's source, what is computed together."""
     import numba
     from llvmlite import binding
 
@@ -184,9 +178,7 @@ def _engine() -> str:
 
 
 def _read(path: Path, about: dict[str, Any]) -> Speeds | None:
-    """What a file says; ``None`` for one that is missing, spoilt or of another machine: the speeds
-    are measured anew then.
-    """
+    """What a file says; ``None`` for one that is missing, spoilt or of another machine."""
     try:
         content = json.loads(path.read_text())
         seconds, speedup = np.array(content["seconds"], float), float(content["speedup"])
@@ -198,11 +190,9 @@ def _read(path: Path, about: dict[str, Any]) -> Speeds | None:
         and bool((seconds >= 0).all() and np.isfinite(seconds).all())
         and 1 <= speedup <= about["threads"]
     )
-    return (
-        Speeds(seconds, about["threads"], speedup)
-        if sound and content.get("about") == about
-        else None
-    )
+    if sound and content.get("about") == about:
+        return Speeds(seconds, about["threads"], speedup)
+    return None
 
 
 def _write(path: Path, about: dict[str, Any], found: Speeds) -> None:

@@ -1,6 +1,4 @@
-"""Run a program on a tile of sample pairs: eight or four rows by sixteen columns at a time, threads
-over such groups.
-"""
+"""Run a program on a tile: eight or four rows by sixteen columns at a time, threads over groups."""
 
 
 # pyright: reportCallIssue=false
@@ -54,9 +52,7 @@ def _run_box(rows, operation, scale, bias, tables, slots):
 
 @njit(cache=_CACHE, error_model="numpy", boundscheck=False)
 def _run_group(rows, program, sources, sums):
-    """All operations for a group of row samples and a block of column samples (columns of
-    ``operations``: see program.py).
-    """
+    """All operations for a group of rows and a block of columns; ``operations``: see program.py."""
     operations, scalars, terms, scales = program
     tables, slots = sources[0], sources[8]
     wide = len(rows) * LANES

@@ -118,9 +118,7 @@ class Vectors:
         self.b.store(self.b.fadd(self.b.load(register), value), register)
 
     def counted(self, rows, a, lanes, p, words):
-        """popcount(rows[a : a + words, r] & lanes[p:]) for each row r, as numbers; rows word by
-        word.
-        """
+        """popcount(rows[a : a + words, r] & lanes[p:]) of each row r, as numbers; word by word."""
         count = cgutils.get_or_insert_function(
             self.b.module, ir.FunctionType(COUNTS, [COUNTS]), f"llvm.ctpop.v{LANES}i32"
         )

@@ -41,9 +41,7 @@ class OnDevices(Backend):
 
     @property
     def bytes_a_pair(self) -> int:
-        """Bytes of a pair's entry in the host's memory: in the tiles under way, on the kernel's
-        scale, and in between.
-        """
+        """Bytes of a pair's entry in the host's memory: in tiles under way, and in between."""
         return (3 + self.ahead) * self.dtype.itemsize
 
     def tile(
@@ -54,9 +52,7 @@ class OnDevices(Backend):
         diagonal: int | None = None,
         memory: np.ndarray | None = None,
     ) -> np.ndarray:
-        """The kernel of all pairs divided by 2**exponents[-1], ``(rows, cols)``, in the host's
-        memory.
-        """
+        """The kernel of all pairs divided by 2**exponents[-1], ``(rows, cols)``, on the host."""
         return self.start(rows, cols, exponents, diagonal, memory)()
 
 
@@ -115,14 +111,10 @@ class CudaBackend(OnDevices):
         return self.layout.bytes_a_sample
 
     def side(self, table: GateTable | DeviceGates) -> DeviceSide:
-        """Form the masks of a table's samples: in the host's memory and taken to the device, or
-        there, where the gates are.
-        """
-        return (
-            self.formed_there(table)
-            if isinstance(table, DeviceGates)
-            else self.there(self.layout.side(table))
-        )
+        """Form the masks of a table's samples: on the device, where the gates are there."""
+        if isinstance(table, DeviceGates):
+            return self.formed_there(table)
+        return self.there(self.layout.side(table))
 
     def there(self, side: Side) -> DeviceSide:
         """Take masks to the device, where the runner arranges them."""

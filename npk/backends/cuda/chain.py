@@ -1,6 +1,4 @@
-"""Recursion -> Chain, where it is one: pooled and flattened convolutions, and residual streams on
-the grids between them.
-"""
+"""Recursion -> Chain, where it is one: convolutions and residual streams, pooled or flattened."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -317,9 +315,7 @@ def _window_with(taps: np.ndarray, shape: tuple[int, int], circular: bool) -> Wi
 
 
 def _offsets(taps: np.ndarray) -> list[bytes]:
-    """What each offset sees, for all positions together, in any order of offsets; without those
-    that see nothing.
-    """
+    """What each offset sees, in any order of offsets; without those that see nothing."""
     return sorted(row.tobytes() for row in taps.astype(np.int32) if (row >= 0).any())
 
 

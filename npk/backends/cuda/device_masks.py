@@ -133,10 +133,8 @@ class _Read:
             _index(read[number], size, device)
             for read, size in zip((mask.channels, mask.positions), shape, strict=True)
         )
-        offsets, slope = (
-            torch.tensor(mask.offsets[number], device=device),
-            torch.tensor(factor.slope, dtype=torch.float64, device=device),
-        )
+        offsets = torch.tensor(mask.offsets[number], device=device)
+        slope = torch.tensor(factor.slope, dtype=torch.float64, device=device)
         return cls(factor, shape[0], channels, places, offsets, slope, units)
 
     def values(self, table: DeviceGates) -> "torch.Tensor":
@@ -159,11 +157,9 @@ class _Read:
     def packed(self, table: DeviceGates) -> "torch.Tensor":
         """Bits of all channels in bytes, ``(n, positions, bytes)``."""
         data = self._data(table)
-        return (
-            pack_on_device(data.transpose(1, 2).contiguous())
-            if self.factor.kind == "selection"
-            else data
-        )
+        if self.factor.kind == "selection":
+            return pack_on_device(data.transpose(1, 2).contiguous())
+        return data
 
     def _data(self, table: DeviceGates) -> "torch.Tensor":
         """The entry at its places; of a selection whether it chose the offsets."""

@@ -1,6 +1,4 @@
-"""The one seam between npk and the device: arrays go there and back, kernels are launched.
-Everything above it runs anywhere.
-"""
+"""The one seam between npk and the device. Everything above it runs anywhere."""
 
 import contextlib
 import functools
@@ -30,15 +28,11 @@ class Launcher(Protocol):
         ...
 
     def launch(self, spec: KernelSpec, grid: int, args: tuple[Any, ...]) -> None:
-        """Run a kernel with ``grid`` blocks; ``args``: arrays of the device and NumPy's scalars, as
-        the kernel declares them.
-        """
+        """Run a kernel with ``grid`` blocks; ``args``: device arrays and NumPy's scalars."""
         ...
 
     def in_line(self, what: str) -> "contextlib.AbstractContextManager[None]":
-        """A context in which arrays of the device are worked on in line with the kernels; ``what``
-        is done, for messages.
-        """
+        """A context for work on arrays in line with the kernels; ``what`` is done, for messages."""
         ...
 
     def to_device(self, array: np.ndarray) -> Any:
@@ -46,9 +40,7 @@ class Launcher(Protocol):
         ...
 
     def beside_torch(self) -> "contextlib.AbstractContextManager[torch.device]":
-        """A context in which torch's operators run in order with the kernels; gives torch's name of
-        the device.
-        """
+        """A context in which torch runs in order with the kernels; gives torch's device."""
         ...
 
     def from_torch(self, tensor: "torch.Tensor") -> Any:
@@ -56,9 +48,7 @@ class Launcher(Protocol):
         ...
 
     def copy(self, array: Any, out: np.ndarray | None = None) -> Callable[[], np.ndarray]:
-        """Begin to copy the array to the host's memory, to ``out`` if it is given; what is returned
-        waits for it.
-        """
+        """Begin to copy the array to the host, to ``out`` if given; what is returned waits."""
         ...
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype, *, cleared: bool = False) -> Any:
@@ -83,10 +73,8 @@ class CupyLauncher:
         self.xp = cupy
         self.device = cupy.cuda.Device(number)
         with self.device:
-            self.stream, self.copies = (
-                cupy.cuda.Stream(non_blocking=True),
-                cupy.cuda.Stream(non_blocking=True),
-            )
+            self.stream = cupy.cuda.Stream(non_blocking=True)
+            self.copies = cupy.cuda.Stream(non_blocking=True)
         self._functions: dict[KernelSpec, Any] = {}
         self._flying: list[tuple[Any, Any, np.ndarray]] = []
 
@@ -149,9 +137,7 @@ class CupyLauncher:
             ) from error
 
     def from_torch(self, tensor: "torch.Tensor") -> Any:
-        """A tensor of the device as an array, in the same memory; by DLPack, whose pointer to
-        nothing is no CUDA memory.
-        """
+        """A tensor of the device as an array: by DLPack, whose null pointer is no CUDA memory."""
         if tensor.numel() == 0:
             return self.xp.empty(
                 tuple(tensor.shape), np.dtype(str(tensor.dtype).removeprefix("torch."))
@@ -309,11 +295,10 @@ def _check_driver(cupy: Any) -> None:
             f"then lists the GPUs), {_ELSE}."
         )
     if driver // 1000 < built // 1000:
-        other = (
-            (", exchange CuPy for that of pip install 'npk[cuda12]'")
-            if driver // 1000 == 12
-            else ""
-        )
+        if driver // 1000 == 12:
+            other = ", exchange CuPy for that of pip install 'npk[cuda12]'"
+        else:
+            other = ""
         raise BackendError(
             f"the NVIDIA driver knows CUDA {_version(driver)}, this CuPy is made for CUDA "
             f"{_version(built)}. "

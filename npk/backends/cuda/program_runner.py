@@ -1,6 +1,4 @@
-"""What runs on a tile of any network: the CPU backend's program of operations, each pair of samples
-in one thread of the device.
-"""
+"""What runs on a tile of any network: the CPU's program, each pair in a thread of the device."""
 
 from typing import Any
 
@@ -35,14 +33,10 @@ class ProgramRunner:
             ROWS * LANES * (laid.cells * layout.dtype.itemsize + laid.sums * 8 + laid.words * 4)
         )
         self.blocks = min(BLOCKS, max(1, WORKSPACE // self.bytes_a_block))
-        self.operations, self.terms = (
-            launcher.to_device(program.operations),
-            launcher.to_device(laid.terms),
-        )
-        self.tables, self.weights = (
-            launcher.to_device(program.tables),
-            launcher.to_device(laid.weights),
-        )
+        self.operations = launcher.to_device(program.operations)
+        self.terms = launcher.to_device(laid.terms)
+        self.tables = launcher.to_device(program.tables)
+        self.weights = launcher.to_device(laid.weights)
 
     @property
     def workspace(self) -> int:

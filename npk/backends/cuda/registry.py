@@ -84,9 +84,7 @@ def _program(dtype: str, threads: int, registers: int) -> KernelSpec:
 
 
 def _defines(dtype: str, threads: int, registers: int) -> tuple[tuple[str, str], ...]:
-    """The arithmetic, and how many blocks are to fit a multiprocessor: as many as the registers
-    allow.
-    """
+    """The arithmetic, and how many blocks are to fit a multiprocessor: as registers allow."""
     return (
         ("NPK_REAL", {"float32": "float", "float64": "double"}[dtype]),
         ("NPK_BLOCKS", str(BLOCK_LIMIT // (threads * registers))),

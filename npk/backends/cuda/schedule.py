@@ -1,6 +1,4 @@
-"""Stage -> Schedule: in what order a block computes the values of a stage, and which of them wait
-in memory meanwhile.
-"""
+"""Stage -> Schedule: in what order a block computes the values, and which of them wait."""
 
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -123,9 +121,7 @@ class _Rows:
             self.free.append(self.held.pop(root))
 
     def _do(self, **what: Any) -> None:
-        """In the last row, unless that does something of this kind already, or something that comes
-        after it.
-        """
+        """In the last row, unless that does such a thing already, or one that comes after it."""
         names = ("load", "window", "keep", "mask")
         later = names[names.index(next(iter(what))) :]
         if self.rows and all(

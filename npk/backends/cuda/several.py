@@ -44,11 +44,9 @@ class SeveralDevices(OnDevices):
     """
 
     def __init__(self, backends: Sequence[CudaBackend]) -> None:
-        self.backends, self.recursion, self.dtype = (
-            backends,
-            backends[0].recursion,
-            backends[0].dtype,
-        )
+        self.backends = backends
+        self.recursion = backends[0].recursion
+        self.dtype = backends[0].dtype
         self.ahead = len(backends)  # one on each device
         self._turns = itertools.cycle(range(len(backends)))
 

@@ -9,9 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Window:
-    """Offsets (row, column) that a convolution adds up: ``rows`` x ``columns`` of them from
-    (``top``, ``first``) on.
-    """
+    """Offsets that a convolution adds up: ``rows`` x ``columns`` from (``top``, ``first``) on."""
 
     rows: int
     top: int
@@ -57,9 +55,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Masked:
-    """A term: the value of step ``root`` times the overlap of ``mask`` (its number; ``None``: 1)
-    times ``scale``.
-    """
+    """The value of step ``root`` times the overlap of ``mask`` (``None``: 1) times ``scale``."""
 
     root: int
     mask: int | None

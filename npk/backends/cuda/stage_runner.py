@@ -1,6 +1,4 @@
-"""What runs on a tile of convolutional networks: the planes of a pair stay on the chip through all
-layers of a stage.
-"""
+"""Tiles of convolutional networks: the planes of a pair stay on the chip for a whole stage."""
 
 import functools
 from dataclasses import dataclass
@@ -40,10 +38,8 @@ def specialized(chain: Chain, layout: Layout, capability: int) -> list[Specializ
             ),
             default=1,
         )
-        windows, fields = (
-            [row.window.numbers for row in planned.rows],
-            (number > 0, passages[0].kind != "sum"),
-        )
+        windows = [row.window.numbers for row in planned.rows]
+        fields = (number > 0, passages[0].kind != "sum")
         slots = not planned.plain
         made.append(
             stage_kernel(
@@ -77,9 +73,7 @@ class _Way:
 
 @dataclass(frozen=True)
 class _Step:
-    """One stage on the device, and the ways from it to the next; ``masks``: number of its first
-    one; ``offset``: of their words.
-    """
+    """One stage on the device, and the ways to the next; ``masks`` and ``offset``: of its first."""
 
     made: Specialization
     stage: Stage
@@ -144,9 +138,7 @@ class StageRunner:
         self.pairs = max(1, WORK // sum(step.bytes_a_pair for step in self.steps))
 
     def _looked_at(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Of each stage: the differences of rows that are looked at, and which of the next one's
-        are.
-        """
+        """Of each stage: the row differences that are looked at, and which of the next one's."""
         wanted, after, found = np.arange(1), (1, 1), []
         for stage, passages in reversed(
             list(zip(self.chain.stages, self.chain.passages, strict=True))
@@ -207,11 +199,9 @@ class StageRunner:
         """
         n, xp = len(values), self.launcher.xp
         if values.dtype != np.uint32:
-            return (
-                xp.ones((n, self.chain.stages[0].positions), values.dtype)
-                if self.chain.mask is None
-                else values
-            )
+            if self.chain.mask is None:
+                return xp.ones((n, self.chain.stages[0].positions), values.dtype)
+            return values
         words = xp.empty((n, self.words), np.uint32)
         for step in self.steps:
             positions, width, start = step.stage.positions, step.made.words, step.offset
@@ -254,11 +244,10 @@ class StageRunner:
             tile, fields = _Tile(first, m, pairs, left), scales  # the first stage reads no field
             for step in self.steps:
                 kept = self._run_stage(step, tile, rows, cols, scales, fields)
-                fields = (
-                    result[first : first + pairs]
-                    if step is self.steps[-1]
-                    else self._empty(pairs * sum(w.after for w in step.ways))
-                )
+                if step is self.steps[-1]:
+                    fields = result[first : first + pairs]
+                else:
+                    fields = self._empty(pairs * sum(w.after for w in step.ways))
                 start = 0
                 for way in step.ways:
                     output = step.stage.outputs.index(way.passage.source) * pairs * step.cells
@@ -276,11 +265,10 @@ class StageRunner:
     ) -> Any:
         """The stage's fields, or the parts of their sums."""
         count, planned = len(step.differences), step.planned
-        kept = (
-            self._empty(tile.pairs * step.kept // 8, np.float64)
-            if step.sums
-            else self._empty(tile.pairs * step.kept // 4)
-        )
+        if step.sums:
+            kept = self._empty(tile.pairs * step.kept // 8, np.float64)
+        else:
+            kept = self._empty(tile.pairs * step.kept // 4)
         slots = self._empty(tile.pairs * step.waiting // 4)
         bits = [side[0].reshape(-1)[step.offset :] for side in (rows, cols)]
         arrays = (

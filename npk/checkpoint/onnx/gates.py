@@ -1,6 +1,4 @@
-"""ONNX operators that gate, in any of their spellings, as the functions of torch that npk reads as
-gates.
-"""
+"""ONNX operators that gate, in any spelling, as the functions of torch that npk reads as gates."""
 
 import math
 from typing import Any
@@ -68,20 +66,17 @@ def _leaky(a: Attributes, x: Tensor) -> Tensor:
 
 def _hard_sigmoid(a: Attributes, x: Tensor) -> Tensor:
     slope, shift = a.get("alpha", 0.2), a.get("beta", 0.5)
-    return (
-        F.hardsigmoid(x)
-        if (round(6 * slope, 4), shift) == (1, 0.5)
-        else F.hardtanh(x * slope + shift, 0.0, 1.0)
-    )
+    if (round(6 * slope, 4), shift) == (1, 0.5):
+        return F.hardsigmoid(x)
+    return F.hardtanh(x * slope + shift, 0.0, 1.0)
 
 
 def _where(a: Attributes, condition: Any, x: Any, y: Any) -> Tensor:
     like = next(value for value in (x, y, condition) if isinstance(value, Tensor))
-    mask = (
-        condition
-        if isinstance(condition, Tensor)
-        else torch.as_tensor(np.array(condition), device=like.device)
-    )
+    if isinstance(condition, Tensor):
+        mask = condition
+    else:
+        mask = torch.as_tensor(np.array(condition), device=like.device)
     x, y = plain(x, like), plain(y, like)
     if not isinstance(x, Tensor) and not isinstance(y, Tensor) and {x, y} == {0, 1}:
         return (mask if x else torch.logical_not(mask)).float()

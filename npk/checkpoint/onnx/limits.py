@@ -1,6 +1,4 @@
-"""What an ONNX file from a stranger may ask for while it is read: files, nodes, and values that do
-not depend on the sample.
-"""
+"""What a stranger's ONNX file may ask for while it is read: files, nodes, computed constants."""
 
 import math
 from collections.abc import Iterator
@@ -286,11 +284,10 @@ def _needed(op: str, given: list[np.ndarray], a: dict[str, Any]) -> int:
 
 
 def _resized(given: list[np.ndarray], a: dict[str, Any]) -> int:
-    numbers = (
-        [a["scales"]]
-        if "scales" in a
-        else [value.reshape(-1).tolist() for value in given[1:] if value.ndim == 1]
-    )
+    if "scales" in a:
+        numbers = [a["scales"]]
+    else:
+        numbers = [value.reshape(-1).tolist() for value in given[1:] if value.ndim == 1]
     largest = math.prod(max(1.0, abs(float(number))) for values in numbers for number in values)
     return int(min(2.0**62, largest * max(1, given[0].size)))
 

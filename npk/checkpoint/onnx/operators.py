@@ -34,21 +34,17 @@ def _window(
 ) -> tuple[list[int], list[int], list[int], list[int]]:
     """Strides, dilations, and cells to pad at the beginning and at the end of each axis."""
     rank, auto = len(kernel), a.get("auto_pad", "NOTSET")
-    strides, dilations, pads = (
-        a.get("strides", [1] * rank),
-        a.get("dilations", [1] * rank),
-        a.get("pads", [0] * 2 * rank),
-    )
+    strides = a.get("strides", [1] * rank)
+    dilations = a.get("dilations", [1] * rank)
+    pads = a.get("pads", [0] * 2 * rank)
     if auto in ("SAME_UPPER", "SAME_LOWER"):
         sides = zip(x.shape[2:], kernel, strides, dilations, strict=True)
         totals = [max(0, (math.ceil(n / s) - 1) * s + (k - 1) * d + 1 - n) for n, k, s, d in sides]
         less = [total // 2 for total in totals]
         more = [total - half for total, half in zip(totals, less, strict=True)]
-        return (
-            (strides, dilations, less, more)
-            if auto == "SAME_UPPER"
-            else (strides, dilations, more, less)
-        )
+        if auto == "SAME_UPPER":
+            return strides, dilations, less, more
+        return strides, dilations, more, less
     return strides, dilations, list(pads[:rank]), list(pads[rank:])
 
 
@@ -65,9 +61,7 @@ def _padded(
 def _even(
     x: Tensor, begin: list[int], end: list[int], value: float = 0.0
 ) -> tuple[Tensor, list[int]]:
-    """Padding that is the same on both sides stays with the window; other padding is done before
-    it.
-    """
+    """Padding that is the same on both sides stays with the window; other is done before it."""
     return (x, begin) if begin == end else (_padded(x, begin, end, value=value), [0] * len(begin))
 
 
@@ -182,11 +176,9 @@ def _softmax(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         if a["opset"] >= 13:
             return function(x, a.get("axis", -1))
         axis = a.get("axis", 1) % x.dim()  # before: over all axes from this one on
-        return (
-            function(x.flatten(axis), -1).reshape(x.shape)
-            if axis < x.dim() - 1
-            else function(x, axis)
-        )
+        if axis < x.dim() - 1:
+            return function(x.flatten(axis), -1).reshape(x.shape)
+        return function(x, axis)
 
     return rule
 
@@ -280,11 +272,10 @@ def _resize(a: Attributes, x: Tensor, *rest: Any) -> Tensor:
         None,
     )
     sizes = rest[2] if len(rest) > 2 else None
-    factors = (
-        numbers(np.asarray(scales))
-        if scales is not None
-        else [n / x.shape[i] if i else 1 for i, n in enumerate(numbers(sizes))]
-    )
+    if scales is not None:
+        factors = numbers(np.asarray(scales))
+    else:
+        factors = [n / x.shape[i] if i else 1 for i, n in enumerate(numbers(sizes))]
     whole = all(float(factor).is_integer() for factor in factors[1:]) and list(factors[:2]) == [
         1,
         1,

@@ -28,9 +28,7 @@ def needed(nodes: Any, results: list[str]) -> list[Any]:
 
 
 def spelled_out(nodes: Any, constants: dict[str, np.ndarray]) -> list[Any]:
-    """The nodes, with each Scaler as the difference and the product that it is; its numbers become
-    constants.
-    """
+    """The nodes, each Scaler as a difference and a product; its numbers become constants."""
     from onnx import helper
 
     made: list[Any] = []

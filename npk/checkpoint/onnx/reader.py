@@ -116,17 +116,13 @@ def _array(path: Path, tensor: Any) -> np.ndarray:
 
 def _not_half(array: np.ndarray) -> np.ndarray:
     """Half precision (bfloat16 has a kind of its own in NumPy) becomes float32."""
-    return (
-        array.astype(np.float32)
-        if array.dtype == np.float16 or array.dtype.name == "bfloat16"
-        else array
-    )
+    if array.dtype == np.float16 or array.dtype.name == "bfloat16":
+        return array.astype(np.float32)
+    return array
 
 
 class OnnxNode(nn.Module):
-    """One node: its rule, its attributes, its constants, and the names of the values that it takes
-    and gives.
-    """
+    """One node: its rule, attributes, constants, and names of the values it takes and gives."""
 
     def __init__(
         self, op: str, rule: Any, attributes: dict[str, Any], inputs: list[str], outputs: list[str]
@@ -251,11 +247,12 @@ class _Builder:
         before = last_before(
             modules, {name for name, node in modules.items() if id(node) in self.unread}
         )
-        choice = (
-            (f", or choose the values before them: --output {before[0]}, output={before[0]!r}")
-            if before
-            else ""
-        )
+        if before:
+            choice = (
+                f", or choose the values before them: --output {before[0]}, output={before[0]!r}"
+            )
+        else:
+            choice = ""
         raise CheckpointError(
             f"{self.path} uses ONNX operators that npk does not read: "
             f"{', '.join(sorted(self.unknown))}. "
@@ -341,9 +338,7 @@ class _Builder:
         return made
 
     def _is_linear(self, node: OnnxNode) -> bool:
-        """Whether a product is a linear layer: its second factor is a constant matrix, and so is
-        what is added.
-        """
+        """Whether a product is a linear layer: its factor, and what is added, are constants."""
         weight, bias = (self.constants.get(name) for name in [*node.inputs[1:3], "", ""][:2])
         if weight is None or weight.ndim != 2 or node.op not in ("MatMul", "Gemm"):
             return False
@@ -391,10 +386,8 @@ class _Builder:
             return f"{'turned' if turned else 'plain'} {alpha}", np.ascontiguousarray(
                 (value.T if turned else value) * value.dtype.type(alpha)
             )
-        beta, width = (
-            a.get("beta", 1.0),
-            self.constants[node.inputs[1]].shape[0 if a.get("transB", 0) else 1],
-        )
+        beta = a.get("beta", 1.0)
+        width = self.constants[node.inputs[1]].shape[0 if a.get("transB", 0) else 1]
         return f"bias {beta}", np.broadcast_to(value.reshape(-1), (width,)) * value.dtype.type(beta)
 
     def _check_one_form(self, name: str, form: str) -> None:
@@ -450,11 +443,10 @@ def _agree(together: Any, apart: list[Any]) -> bool:
     """Whether each output of a batch is made of those of its samples."""
     for i, whole in enumerate(together if isinstance(together, tuple) else (together,)):
         parts = torch.cat([part[i] if isinstance(part, tuple) else part for part in apart])
-        limit = (
-            1e-3 * float(parts.double().abs().nan_to_num(posinf=0.0).max())
-            if parts.numel()
-            else 0.0
-        )
+        if parts.numel():
+            limit = 1e-3 * float(parts.double().abs().nan_to_num(posinf=0.0).max())
+        else:
+            limit = 0.0
         if whole.shape != parts.shape or not torch.allclose(
             whole.double(), parts.double(), rtol=1e-3, atol=limit, equal_nan=True
         ):

@@ -1,6 +1,4 @@
-"""What rules of ONNX operators have in common: attributes, numbers known while loading, constants
-beside computed tensors.
-"""
+"""What rules of ONNX operators have in common: attributes, numbers known while loading."""
 
 from collections.abc import Callable
 from typing import Any
@@ -40,9 +38,7 @@ def tensor(value: Any, like: Tensor) -> Tensor:
 
 
 def plain(value: Any, beside: Tensor) -> Any:
-    """A constant as a number, where all its cells are one and it does not stretch the tensor beside
-    it; else a tensor.
-    """
+    """A constant as a number, where its cells are one and it stretches nothing; else a tensor."""
     if isinstance(value, Tensor) or not np.size(value) or np.ndim(value) > beside.dim():
         return tensor(value, beside)
     cells, axes = np.asarray(value), range(beside.dim() - np.ndim(value), beside.dim())

@@ -75,9 +75,7 @@ def _freed(program: "ExportedProgram", path: Path, example: Any) -> "fx.GraphMod
 
 
 def _free_shapes(net: "fx.GraphModule", batch: int) -> None:
-    """Put the size of the batch that comes in the place of the number, where a value of the samples
-    is given a shape.
-    """
+    """Put the size of the batch that comes where a value of the samples is given a shape."""
     import torch
 
     source = next(node for node in net.graph.nodes if node.op == "placeholder")
@@ -103,9 +101,7 @@ def _free_shapes(net: "fx.GraphModule", batch: int) -> None:
 
 
 def _difference(program: "ExportedProgram", net: "fx.GraphModule", example: Any) -> str:
-    """Where the freed program differs from the program as it was, on samples drawn at random;
-    nothing if it does not.
-    """
+    """Where the freed program differs from the given one, on random samples; nothing if nowhere."""
     import torch
 
     batch, sides = example.shape[0], example.shape[1:]

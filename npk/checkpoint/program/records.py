@@ -57,11 +57,10 @@ def checked_copy(path: Path) -> io.BytesIO:
                 f"Copy or save it again."
             )
     with Archive(path) as archive:
-        root = (
-            ""
-            if "serialized_exported_program.json" in archive.names
-            else f"{archive.names[0].partition('/')[0]}/"
-        )
+        if "serialized_exported_program.json" in archive.names:
+            root = ""
+        else:
+            root = f"{archive.names[0].partition('/')[0]}/"
         target, copy = "archive/" if root else "", io.BytesIO()
         with zipfile.ZipFile(copy, "w") as new:
             for name in archive.names:

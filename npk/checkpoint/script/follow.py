@@ -1,6 +1,4 @@
-"""Follow the code of a TorchScript archive, statement by statement; see ``code`` for what it
-may hold.
-"""
+"""Follow the code of a TorchScript archive, statement by statement; see ``code``."""
 
 import ast
 import math
@@ -219,9 +217,7 @@ class _Frame:
         return self._values[name] if name in self._values else _NUMBERS[name]
 
     def _whole(self, node: ast.expr) -> str | None:
-        """The whole name of what belongs to no value: ``torch.add``, ``__torch__.f``,
-        ``CONSTANTS.c0``.
-        """
+        """The whole name of what belongs to no value: ``torch.add``, ``CONSTANTS.c0``."""
         parts = []
         while isinstance(node, ast.Attribute):
             parts.append(node.attr)
@@ -271,14 +267,10 @@ class _Frame:
             method = (
                 self._follower.method(target, function.attr) if isinstance(target, Placed) else None
             )
-            return (
-                (method, [target, *values])
-                if method
-                else self.refuse(f"the method {function.attr}", node)
-            )
+            if method:
+                return method, [target, *values]
+            return self.refuse(f"the method {function.attr}", node)
         found = self._value(function)
-        return (
-            (found, values)
-            if isinstance(found, Function)
-            else self.refuse("a call of what is no function", node)
-        )
+        if isinstance(found, Function):
+            return found, values
+        return self.refuse("a call of what is no function", node)

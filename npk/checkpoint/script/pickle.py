@@ -123,9 +123,7 @@ class Pickled:
 
 
 class _Machine:
-    """Carries out the steps of a pickle, as far as they make plain values, tensors and objects of
-    the archive's classes.
-    """
+    """Carries out a pickle's steps, as far as they make plain values, tensors and known objects."""
 
     def __init__(self, storage: Callable[[Any, Any, Any], torch.Tensor]) -> None:
         self._storage = storage

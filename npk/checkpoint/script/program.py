@@ -106,9 +106,7 @@ def _tensors(
 
 
 class ScriptNetwork(nn.Module):
-    """The code of a TorchScript archive, followed step by step; parameters and buffers have the
-    names they have there.
-    """
+    """The code of a TorchScript archive, followed step by step; tensors keep their names."""
 
     def __init__(self, code: Code, top: ScriptObject, constants: tuple[Any, ...]) -> None:
         super().__init__()

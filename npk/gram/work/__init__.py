@@ -1,6 +1,4 @@
-"""The work on one kernel matrix: its tiles in order, on the kernel's scale, and what has to be said
-about the result.
-"""
+"""The work on one kernel matrix: its tiles, their scale, and what has to be said of them."""
 
 import functools
 import itertools
@@ -154,11 +152,10 @@ class Work:
     ) -> np.ndarray:
         """A tile of which the device takes only a part at a time."""
         self._row = (-1, None, None)
-        values = (
-            np.empty(tile.shape, self.options.dtype)
-            if memory is None
-            else memory[: math.prod(tile.shape)].reshape(tile.shape)
-        )
+        if memory is None:
+            values = np.empty(tile.shape, self.options.dtype)
+        else:
+            values = memory[: math.prod(tile.shape)].reshape(tile.shape)
         values[:] = 0
         todo = [(slice(0, len(rows)), slice(0, len(cols)))]
         while todo:
@@ -262,18 +259,15 @@ class Work:
         return self._findings(tile, *self._samples(tile), values)
 
     def _findings(self, tile: Tile, rows: Samples, cols: Samples, values: np.ndarray) -> "Findings":
-        """Dead inputs, samples that no dtype holds, and entries between live samples below the
-        range of this one.
-        """
+        """Dead inputs, samples that no dtype holds, and entries of live ones below the range."""
         whole = self.plan.symmetric and tile.row == tile.col
         dead: np.ndarray = np.equal(np.diagonal(values), 0) if rows.live is None else ~rows.live
         lost = 0 if rows.lost is None else int(rows.lost.sum())
         twice = 2 if self.plan.symmetric and not whole else 1
-        small = (
-            0
-            if self.roots is not None
-            else twice * _below(rows, cols, np.finfo(self.options.dtype).minexp)
-        )
+        if self.roots is not None:
+            small = 0
+        else:
+            small = twice * _below(rows, cols, np.finfo(self.options.dtype).minexp)
         return Findings(
             int(dead.sum()) if whole else 0, lost if whole else 0, small, twice * values.size
         )
@@ -281,9 +275,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Findings:
-    """What a user should know of the entries that were computed: dead inputs, and what leaves the
-    range of the numbers.
-    """
+    """What a user should know of computed entries: dead inputs, and what leaves the range."""
 
     dead: int = 0
     lost: int = 0

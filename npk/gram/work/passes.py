@@ -1,6 +1,4 @@
-"""Passes over a tile after the backend, compiled: each reads and writes it once, in squares that
-fit the first cache.
-"""
+"""Passes over a tile after the backend, compiled: once each, in squares that fit the cache."""
 
 # pyright: reportGeneralTypeIssues=false
 
@@ -46,9 +44,7 @@ def settle(values, factor, mirrored):
 
 @njit(cache=_CACHE, parallel=True)
 def place_twice(whole, first, start, values):
-    """Write a tile into a matrix at row ``first`` and column ``start``, and its mirror image below
-    the diagonal.
-    """
+    """Write a tile at row ``first`` and column ``start``, and its mirror image."""
     n, m = values.shape
     for band in prange((n + _SIDE - 1) // _SIDE):
         for square in range((m + _SIDE - 1) // _SIDE):

@@ -44,9 +44,7 @@ class Samples:
 
     @property
     def left_out(self) -> np.ndarray:
-        """Numbers of the samples whose values do not come from the backend: those that are wide,
-        and those that are dead.
-        """
+        """Numbers of the samples that do not come from the backend: wide ones and dead ones."""
         return self.wide if self.live is None else np.union1d(self.wide, np.flatnonzero(~self.live))
 
     @property
@@ -65,12 +63,10 @@ class Sides:
     """
 
     def __init__(self, engine: Engine, backend: Backend, exponents: np.ndarray) -> None:
-        self.engine, self.options, self.backend, self.exponents = (
-            engine,
-            engine.options,
-            backend,
-            exponents,
-        )
+        self.engine = engine
+        self.options = engine.options
+        self.backend = backend
+        self.exponents = exponents
         # power of two of the balanced matrix
         self.unit = int(exponents[len(backend.recursion.steps) - 1])
         self.balance = balance_of(backend.recursion)
@@ -103,9 +99,7 @@ class Sides:
     def exactly(
         self, rows: Samples, cols: Samples
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Row numbers, column numbers and values, divided by 2**unit, of the pairs that the dtype
-        does not hold.
-        """
+        """Rows, columns and values, divided by 2**unit, of the pairs beyond the dtype."""
         for some in cuts(len(rows.wide), _TOGETHER):
             for part in cuts(len(cols), _TOGETHER):
                 yield self._pairs(rows, rows.wide[some], cols, np.arange(len(cols))[part])

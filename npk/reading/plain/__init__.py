@@ -1,3 +1,1 @@
-"""What means the same is written the same way before it is read: spellings of gates and products,
-computed weights, ones.
-"""
+"""What means the same is written the same way before it is read: gates, products, constants."""

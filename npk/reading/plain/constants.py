@@ -82,9 +82,7 @@ def fold(program: fx.GraphModule, read: set[str]) -> dict[str, frozenset[str]]:
 
 
 def _is_computed(node: fx.Node, users: list[fx.Node]) -> bool:
-    """Whether a value is more than a parameter as it is, or its transpose where a linear layer
-    takes it.
-    """
+    """Whether a value is more than a parameter, or its transpose for a linear layer."""
     if turned(node) is not None and constant_behind(turned(node)):
         return not all(name_of(user) == "linear" and user.args[1] is node for user in users)
     return constant_behind(node) is None

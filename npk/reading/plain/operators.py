@@ -1,6 +1,4 @@
-"""An exported program in the operators that have rules: other names, spellings and constants are
-made plain, in this order.
-"""
+"""An exported program in operators with rules: other spellings are made plain, in this order."""
 
 from torch import fx
 

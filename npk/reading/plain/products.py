@@ -1,6 +1,4 @@
-"""Products of a value with a matrix, however they are written, become linear layers: ``x @ W.T``,
-addmm, einsum, tensordot.
-"""
+"""Products of a value with a matrix, however written, become linear layers."""
 
 import math
 import string
@@ -112,9 +110,7 @@ def _plain(node: fx.Node, x: fx.Node, xs: str, w: fx.Node, ws: str, out: str) ->
 
 
 def _contraction(node: fx.Node, x: fx.Node, xs: str, w: fx.Node, ws: str, out: str) -> fx.Node:
-    """Any other contraction with a constant: a layer on one axis, one group for each value of the
-    letters that both share.
-    """
+    """Any other contraction with a constant: a layer on one axis, grouped by shared letters."""
     shared = [c for c in xs if c in ws and c in out]
     summed = [c for c in xs if c in ws and c not in out]
     kept = [c for c in xs[1:] if c not in ws and c in out]
@@ -137,30 +133,26 @@ def _contraction(node: fx.Node, x: fx.Node, xs: str, w: fx.Node, ws: str, out: s
     size = lambda letters: math.prod(int(sides[c]) for c in letters)  # noqa: E731
     x = _ordered(node, x, xs, [xs[0], *shared, *summed, *kept])
     count = len(shared) + len(summed)
-    x = (
-        made(node, ATEN.flatten.using_ints, x, 1, count)
-        if count
-        else made(node, ATEN.unsqueeze.default, x, 1)
-    )
-    x = (
-        made(node, ATEN.flatten.using_ints, x, 2, -1)
-        if kept
-        else made(node, ATEN.unsqueeze.default, x, 2)
-    )
+    if count:
+        x = made(node, ATEN.flatten.using_ints, x, 1, count)
+    else:
+        x = made(node, ATEN.unsqueeze.default, x, 1)
+    if kept:
+        x = made(node, ATEN.flatten.using_ints, x, 2, -1)
+    else:
+        x = made(node, ATEN.unsqueeze.default, x, 2)
     w = _ordered(node, w, ws, [*shared, *fresh, *summed])
     w = made(node, ATEN.reshape.default, w, [size(shared) * size(fresh), size(summed), 1])
     y = made(node, ATEN.conv1d.default, x, w, None, [1], [0], [1], size(shared))
-    y = (
-        made(node, ATEN.unflatten.int, y, 2, [sides[c] for c in kept])
-        if kept
-        else made(node, ATEN.squeeze.dim, y, 2)
-    )
+    if kept:
+        y = made(node, ATEN.unflatten.int, y, 2, [sides[c] for c in kept])
+    else:
+        y = made(node, ATEN.squeeze.dim, y, 2)
     wide = [*shared, *fresh]
-    y = (
-        made(node, ATEN.unflatten.int, y, 1, [sides[c] for c in wide])
-        if wide
-        else made(node, ATEN.squeeze.dim, y, 1)
-    )
+    if wide:
+        y = made(node, ATEN.unflatten.int, y, 1, [sides[c] for c in wide])
+    else:
+        y = made(node, ATEN.squeeze.dim, y, 1)
     return _ordered(node, y, "".join([xs[0], *wide, *kept]), list(out))
 
 
@@ -190,9 +182,7 @@ def _rank(node: object) -> int:
 
 
 def _of_matrices(first: fx.Node, second: fx.Node, shift: fx.Node | None = None) -> Spelled:
-    """The rules of matmul: a product over the last axis of the first and the last but one of the
-    second.
-    """
+    """The rules of matmul: over the last axis of the first, the last but one of the second."""
     a, b = _rank(first), _rank(second)
     if not a or not b:
         return None
@@ -223,19 +213,15 @@ def _added(node: fx.Node) -> Spelled:
 
 def _inner(node: fx.Node) -> Spelled:
     first, second = node.args[:2]
-    a, b = (
-        string.ascii_lowercase[: _rank(first) - 1],
-        string.ascii_lowercase[13 : 12 + _rank(second)],
-    )
+    a = string.ascii_lowercase[: _rank(first) - 1]
+    b = string.ascii_lowercase[13 : 12 + _rank(second)]
     return f"{a}x,{b}x->{a}{b}", first, second, None  # type: ignore[return-value]
 
 
 def _tensordot(node: fx.Node) -> Spelled:
     first, second, ours, theirs = node.args[:4]
-    a, b = (
-        list(string.ascii_lowercase[: _rank(first)]),
-        list(string.ascii_lowercase[13 : 13 + _rank(second)]),
-    )
+    a = list(string.ascii_lowercase[: _rank(first)])
+    b = list(string.ascii_lowercase[13 : 13 + _rank(second)])
     for i, j in zip(ours, theirs, strict=True):  # type: ignore[arg-type]
         b[j] = a[i]
     kept = [c for c in a if c not in b] + [c for c in b if c not in a]

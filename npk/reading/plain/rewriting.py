@@ -1,6 +1,4 @@
-"""Changes to an exported program before it is read: what the spellings have in common, and in which
-order they are made plain.
-"""
+"""Changes to an exported program before it is read: what they share, and their order."""
 
 from typing import Any
 

@@ -22,9 +22,7 @@ _SIDES = (1.0, 0.0, -1.0)  # q > 0, q = 0, q < 0
 
 @dataclass(frozen=True)
 class Sided:
-    """Lines where q > 0, q = 0 and q < 0; ``weighted``: a tensor of the network enters their
-    slopes.
-    """
+    """Lines where q > 0, q = 0 and q < 0; ``weighted``: a tensor is in their slopes."""
 
     lines: tuple[Line, Line, Line]
     weighted: bool = False
@@ -32,11 +30,9 @@ class Sided:
     @property
     def number(self) -> float | None:
         """The number that it is, if it is one everywhere."""
-        return (
-            self.lines[0][1]
-            if len({level for _, level in self.lines}) == 1 and not any(s for s, _ in self.lines)
-            else None
-        )
+        if len({level for _, level in self.lines}) == 1 and not any(s for s, _ in self.lines):
+            return self.lines[0][1]
+        return None
 
     @property
     def slopes(self) -> tuple[float, float] | None:
@@ -169,11 +165,9 @@ def operands(node: fx.Node) -> tuple[str, list[Any]] | None:
         case "div":
             return None if node.kwargs.get("rounding_mode") else (name, args[:2])
         case "max" | "min":
-            return (
-                ({"max": "maximum", "min": "minimum"}[name], args)
-                if len(args) == 2 and isinstance(args[1], fx.Node)
-                else None
-            )
+            if len(args) == 2 and isinstance(args[1], fx.Node):
+                return {"max": "maximum", "min": "minimum"}[name], args
+            return None
         case "clamp" | "clamp_min":
             low, high = arguments(node, ("min", None), ("max", None))
             return (

@@ -1,6 +1,4 @@
-"""Every spelling of a gate becomes the operator that has a rule: relu, leaky_relu, abs, hardtanh,
-or a value times ``q > 0``.
-"""
+"""Every spelling of a gate becomes an operator with a rule, or a value times ``q > 0``."""
 
 import math
 from typing import Any
@@ -57,19 +55,16 @@ def _new_nodes(last: fx.Node | None, known: dict[fx.Node, Forms]) -> list[fx.Nod
 
 
 def _mark(node: fx.Node, forms: Forms) -> None:
-    number = (
-        forms[None].number
-        if None in forms and not forms[None].weighted and name_of(node) not in _PLAIN
-        else None
-    )
+    if None in forms and not forms[None].weighted and name_of(node) not in _PLAIN:
+        number = forms[None].number
+    else:
+        number = None
     if number is not None and isinstance(node.meta.get("val"), torch.Tensor):
         node.meta[NUMBER] = number
 
 
 def _held(program: fx.GraphModule, node: fx.Node, leaves: Leaves, own: set[str]) -> Forms:
-    """A tensor that the program holds, if it is one number; ``own``: parameters and buffers of the
-    network.
-    """
+    """A tensor of the program, if it is one number; ``own``: the network's parameters, buffers."""
     name = str(node.target)
     tensor: Any = tensor_of(program, name)
     if not isinstance(tensor, torch.Tensor) or not tensor.numel() or tensor.is_complex():
@@ -133,9 +128,7 @@ def _place(node: fx.Node) -> Any:
 def _with_number(
     node: fx.Node, rule: str, args: list[Any], known: dict[fx.Node, Forms]
 ) -> fx.Node | None:
-    """A sum with zeros, or a product with a number, that are written as tensors of the value's
-    shape.
-    """
+    """A sum with zeros, or a product with a number, written as tensors of the value's shape."""
     numbers = [_number(a, known) for a in args]
     if (numbers[0] is None) == (numbers[1] is None):
         return None
@@ -177,12 +170,10 @@ def _gate(node: fx.Node, base: fx.Node, above: float, below: float) -> fx.Node:
     slope = below / above
     if slope == -1:
         gated = made(node, ATEN.abs.default, base)
+    elif slope:
+        gated = made(node, ATEN.leaky_relu.default, base, slope)
     else:
-        gated = (
-            made(node, ATEN.leaky_relu.default, base, slope)
-            if slope
-            else made(node, ATEN.relu.default, base)
-        )
+        gated = made(node, ATEN.relu.default, base)
     return gated if above == 1 else made(node, ATEN.mul.Tensor, gated, above)
 
 
@@ -203,11 +194,9 @@ def _bounds(node: fx.Node, known: dict[fx.Node, Forms]) -> fx.Node | None:
     )
     given = dict(zip(names, arguments(node, *((name, None) for name in names)), strict=True))
     if not any(isinstance(bound, fx.Node) for bound in given.values()):
-        return (
-            made(node, ATEN.clamp.default, node.args[0], None, given["max"])
-            if names == ("max",)
-            else None
-        )
+        if names == ("max",):
+            return made(node, ATEN.clamp.default, node.args[0], None, given["max"])
+        return None
     bounds = {
         name: None if bound is None else _number(bound, known) for name, bound in given.items()
     }
@@ -219,9 +208,7 @@ def _bounds(node: fx.Node, known: dict[fx.Node, Forms]) -> fx.Node | None:
 def _clamped(
     node: fx.Node, rule: str, args: list[Any], known: dict[fx.Node, Forms]
 ) -> fx.Node | None:
-    """The larger or smaller of a value and a number, or a value that is filled with the number
-    which it passes.
-    """
+    """The larger or smaller of a value and a number, or a value filled where it passes one."""
     if rule == "where":
         return _filled(node, args, known)
     if rule == "threshold":
@@ -278,11 +265,10 @@ def _between(node: fx.Node, value: fx.Node, low: float, high: float) -> fx.Node 
     """A clamp, or one with that of its value: clamps in a row are a clamp."""
     name = name_of(value)
     if name in ("relu", "hardtanh", "clamp"):
-        names = (
-            (("min_val", -1.0), ("max_val", 1.0))
-            if name == "hardtanh"
-            else (("min", None), ("max", None))
-        )
+        if name == "hardtanh":
+            names = (("min_val", -1.0), ("max_val", 1.0))
+        else:
+            names = (("min", None), ("max", None))
         first, last = (0.0, None) if name == "relu" else arguments(value, *names)
         ends = -math.inf if first is None else first, math.inf if last is None else last
         if all(isinstance(end, int | float) for end in ends) and max(ends[0], low) < min(
@@ -366,9 +352,7 @@ def _gated_choice(node: fx.Node, args: list[Any], known: dict[fx.Node, Forms]) -
 def _switch(
     gate: fx.Node, known: dict[fx.Node, Forms]
 ) -> tuple[fx.Node, float, float, float] | None:
-    """The value by whose sign a node switches between two numbers, and its levels above, at and
-    below 0.
-    """
+    """The value whose sign switches a node between two numbers, with levels above, at, below 0."""
     for base, form in known.get(gate, {}).items():
         if (
             base is not None

@@ -40,9 +40,7 @@ def carriers_of(node: fx.Node) -> list[fx.Node]:
 
 
 def rule_of(node: fx.Node) -> Rule | None:
-    """The rule by which a node is read; a value that is a number for every sample is read as one,
-    however it is computed.
-    """
+    """The rule by which a node is read; what is a number for every sample is read as one."""
     if NUMBER in node.meta:
         return layers.constant_number
     return RULES.get("input" if node.op == "placeholder" else name_of(node))

@@ -44,9 +44,7 @@ def _is_scaled(node: fx.Node) -> bool:
 
 
 def factor_of(node: fx.Node) -> fx.Node | None:
-    """The argument of a product of two computed tensors that is the gate; a clamp counts where
-    nothing else does.
-    """
+    """The argument of a product of two computed tensors that is the gate; clamps come last."""
     computed = [a for a in node.args[:2] if isinstance(a, fx.Node) and not constant_behind(a)]
     for clamps in (False, True):
         gates = [a for a in computed if is_gate(a, clamps=clamps)]
@@ -91,9 +89,7 @@ def _gated(
 
 
 def clamp(builder: Builder, node: fx.Node, inputs: list[Layout]) -> Layout:
-    """Hardtanh, ReLU6 and clamp: the gate is on between the bounds; beyond them a constant starts
-    paths of its own.
-    """
+    """Hardtanh, ReLU6, clamp: on between the bounds; beyond, a constant starts paths."""
     low, high = _bounds(node)
     if not low < high:
         what = "its bounds are computed, or leave nothing between them"
@@ -139,11 +135,9 @@ def self_gate(builder: Builder, node: fx.Node, inputs: list[Layout]) -> Layout:
 
 def gated_half(builder: Builder, node: fx.Node, inputs: list[Layout]) -> Layout:
     """GLU: one half of the channels times the sigmoid of the other."""
-    shape, seen, axis = (
-        inputs[0].shape,
-        builder.argument(node),
-        int(arguments(node, ("dim", -1))[0]),
-    )
+    shape = inputs[0].shape
+    seen = builder.argument(node)
+    axis = int(arguments(node, ("dim", -1))[0])
     axis = axis - 1 if axis > 0 else axis + len(shape)
     elements = np.arange(math.prod(shape)).reshape(shape)
     _, gates = np.split(elements, 2, axis)
@@ -155,9 +149,7 @@ def gated_half(builder: Builder, node: fx.Node, inputs: list[Layout]) -> Layout:
 
 
 def external_gate(builder: Builder, node: fx.Node, inputs: list[Layout]) -> Layout:
-    """A value times a gate that another part of the network makes: DGN, DLGN,
-    squeeze-and-excitation.
-    """
+    """A value times a gate that another part of the network makes: DGN, DLGN, excitation."""
     factor = factor_of(node)
     if factor is None or len(inputs) != 1:
         what = "it multiplies two values of which neither (or both) comes out of a gate operator"

@@ -135,9 +135,7 @@ def paddings(
 
 
 def linear(builder: Builder, node: fx.Node, inputs: list[Layout]) -> Layout:
-    """A layer on the last axis: a window of the whole grid after a flatten, a window of one
-    position where other axes stay.
-    """
+    """A layer on the last axis: a window of the whole grid, or of one position where axes stay."""
     weight, bias = arguments(node, ("weight", None), ("bias", None))
     (layout,), axis, matrix = inputs, len(inputs[0].shape) - 1, turned(weight)
     names = _parameters(builder, node, matrix or weight, bias)

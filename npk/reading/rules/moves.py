@@ -70,9 +70,7 @@ def _refuse_filling(builder: Builder, node: fx.Node) -> None:
 
 
 def unpadded(pool: fx.Node) -> tuple[fx.Node, tuple[tuple[int, int], ...]]:
-    """What a max pool sees, and the padding with minus infinity around it, before and after each
-    axis: no maximum is there.
-    """
+    """What a max pool sees, and the padding with minus infinity before and after each axis."""
     node: Any = pool.args[0]
     kind = node.meta["val"].dtype
     lowest = torch.finfo(kind).min if kind.is_floating_point else -np.inf

@@ -65,9 +65,7 @@ def _selection(
 
 
 def _window(node: fx.Node, arguments: tuple[Any, ...], before: PathNode) -> Window:
-    """The window of a pool; with ceil_mode the last one may leave the padded image, which is
-    padding too.
-    """
+    """The window of a pool; what ceil_mode puts beyond the image is padding too."""
     kernel, stride, padding, dilation = arguments
     rank = len(before.grid)
     kernel = spread(kernel, rank)

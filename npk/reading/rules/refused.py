@@ -1,6 +1,4 @@
-"""Operators that are known and have no paths: what is wrong with each, and what would make it
-acceptable.
-"""
+"""Operators that are known and have no paths: what is wrong, and what would be acceptable."""
 
 from typing import Any
 
