@@ -335,16 +335,8 @@ def _is_pair(item: Any) -> bool:
 
 
 def _speaks_numpy(X: Any) -> bool:
-    return any(
-        hasattr(X, name)
-        for name in (
-            "__array__",
-            "__array_interface__",
-            "__array_struct__",
-            "__cuda_array_interface__",
-            "__dlpack__",
-        )
-    )
+    ways = "array array_interface array_struct cuda_array_interface dlpack".split()
+    return any(hasattr(X, f"__{way}__") for way in ways)
 
 
 def _no_numbers(array: np.ndarray, name: str) -> str:

@@ -62,6 +62,8 @@ SEQUENCES: dict[str, tuple[str, ...]] = {
     "builtins": ("list", "tuple", "frozenset"),
 }
 _NUMPY = ("multiarray.scalar", "multiarray._reconstruct", "numeric._frombuffer")
+_NODES = "Any Boolean Bytes Enum Float Integer Path String"
+_PATHS = ("Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath")
 OBJECTS: dict[str, tuple[str, ...]] = {
     "argparse": ("Namespace",),
     "builtins": ("int", "float", "str", "bool", "dict", "bytes", "object", "range", "slice"),
@@ -72,20 +74,7 @@ OBJECTS: dict[str, tuple[str, ...]] = {
     "ml_collections.config_dict.config_dict": ("ConfigDict", "FrozenConfigDict"),
     "mmengine.logging.history_buffer": ("HistoryBuffer",),
     "numpy": (
-        *(
-            "dtype",
-            "ndarray",
-            "bool_",
-            "bool",
-            "int8",
-            "int16",
-            "int32",
-            "int64",
-            "uint8",
-            "uint16",
-            "uint32",
-            "uint64",
-        ),
+        *"dtype ndarray bool_ bool int8 int16 int32 int64 uint8 uint16 uint32 uint64".split(),
         *("float16", "float32", "float64", "str_"),
     ),
     "numpy.core": _NUMPY,
@@ -96,25 +85,8 @@ OBJECTS: dict[str, tuple[str, ...]] = {
     "omegaconf.base": ("ContainerMetadata", "Metadata"),
     "omegaconf.dictconfig": ("DictConfig",),
     "omegaconf.listconfig": ("ListConfig",),
-    "omegaconf.nodes": (
-        "AnyNode",
-        "BooleanNode",
-        "BytesNode",
-        "EnumNode",
-        "FloatNode",
-        "IntegerNode",
-        "PathNode",
-        "StringNode",
-    ),
-    "pathlib": ("Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath"),
-    "pathlib._local": (
-        "Path",
-        "PosixPath",
-        "PurePath",
-        "PurePosixPath",
-        "PureWindowsPath",
-        "WindowsPath",
-    ),
+    "omegaconf.nodes": tuple(f"{kind}Node" for kind in _NODES.split()),
+    **dict.fromkeys(("pathlib", "pathlib._local"), _PATHS),
     "torch.torch_version": ("TorchVersion",),
     "types": ("SimpleNamespace",),
     "typing": ("Any",),

@@ -11,19 +11,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Under these names training scripts put the state dict, in the order in which they are looked for.
-WRAPPERS = (
-    "state_dict",
-    "model_state_dict",
-    "model",
-    "net",
-    "network",
-    "module",
-    "weights",
-    "params",
-    "checkpoint",
-    "ema",
-    "model_ema",
-)
+WRAPPERS = [
+    *"state_dict model_state_dict model net network module weights params".split(),
+    *"checkpoint ema model_ema".split(),
+]
 DEEPEST = 16  # dictionaries inside one another
 SHOWN = 8
 

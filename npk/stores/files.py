@@ -28,16 +28,9 @@ _MOST_AXES, _MOST = 16, 1 << 48
 _GROUP = {"zarr_format", "node_type", "attributes", "consolidated_metadata"}
 _ARRAY = {
     *(
-        "zarr_format",
-        "node_type",
-        "attributes",
-        "shape",
-        "data_type",
-        "chunk_grid",
-        "chunk_key_encoding",
-        "fill_value",
-        "codecs",
-    ),
+        "zarr_format node_type attributes shape data_type chunk_grid chunk_key_encoding "
+        "fill_value codecs"
+    ).split(),
     *("storage_transformers", "dimension_names"),
 }
 

@@ -16,70 +16,19 @@ _CELLS_A_BYTE = 2
 # Operators whose constants are computed, beside those of a network: their results have the size of
 # what goes in, or one that is told here.
 _ALLOWED = {
-    *RULES,
-    *SIZES,
-    *(
-        "And",
-        "ArgMax",
-        "ArgMin",
-        "CastLike",
-        "Ceil",
-        "Celu",
-        "Constant",
-        "ConstantOfShape",
-        "Cos",
-        "CumSum",
-        "DequantizeLinear",
-        "Equal",
-    ),
-    *(
-        "EyeLike",
-        "GatherElements",
-        "GatherND",
-        "IsInf",
-        "IsNaN",
-        "Mean",
-        "Mod",
-        "NonZero",
-        "OneHot",
-        "Or",
-        "QuantizeLinear",
-        "Range",
-    ),
-    *(
-        "ReduceL1",
-        "ReduceL2",
-        "ReduceLogSum",
-        "ReduceLogSumExp",
-        "ReduceSumSquare",
-        "Round",
-        "ScatterElements",
-        "ScatterND",
-        "Sin",
-    ),
-    *("Size", "SpaceToDepth", "Tan", "Tile", "TopK", "Trilu", "Xor"),
+    *(*RULES, *SIZES),
+    *"And ArgMax ArgMin CastLike Ceil Celu Constant ConstantOfShape Cos CumSum".split(),
+    *"DequantizeLinear Equal EyeLike GatherElements GatherND IsInf IsNaN Mean Mod".split(),
+    *"NonZero OneHot Or QuantizeLinear Range ReduceL1 ReduceL2 ReduceLogSum".split(),
+    *"ReduceLogSumExp ReduceSumSquare Round ScatterElements ScatterND Sin Size".split(),
+    *"SpaceToDepth Tan Tile TopK Trilu Xor".split(),
 }
-_WINDOWS = (
-    "AveragePool",
-    "Conv",
-    "ConvTranspose",
-    "LRN",
-    "MaxPool",
-    "GlobalAveragePool",
-    "GlobalMaxPool",
-    "InstanceNormalization",
-)
-_SLOW = (
-    *_WINDOWS,
-    "Erf",
-    "GatherND",
-    "Gelu",
-    "Resize",
-    "ScatterElements",
-    "ScatterND",
-    "TopK",
-    "Upsample",
-)  # the reference loops in Python
+_WINDOWS = {
+    *"AveragePool Conv ConvTranspose LRN MaxPool".split(),
+    *"GlobalAveragePool GlobalMaxPool InstanceNormalization".split(),
+}
+# the reference loops in Python
+_SLOW = {*_WINDOWS, *"Erf GatherND Gelu Resize ScatterElements ScatterND TopK Upsample".split()}
 _TEXT = 8  # ONNX's number of that kind
 
 

@@ -18,47 +18,10 @@ _TARGET = re.compile(
 )
 _WORD = re.compile(r"[\w.:+ -]{0,300}", re.ASCII)
 _SYMBOLIC = (
-    *(
-        "Symbol",
-        "Integer",
-        "Rational",
-        "Add",
-        "Mul",
-        "Pow",
-        "Mod",
-        "PythonMod",
-        "FloorDiv",
-        "CleanDiv",
-        "CeilDiv",
-        "Max",
-        "Min",
-    ),
-    *(
-        "Eq",
-        "Ne",
-        "Equality",
-        "Unequality",
-        "Ge",
-        "Gt",
-        "Le",
-        "Lt",
-        "And",
-        "Or",
-        "Not",
-        "Piecewise",
-        "ExprCondPair",
-        "Where",
-    ),
-    *(
-        "GreaterThan",
-        "LessThan",
-        "StrictGreaterThan",
-        "StrictLessThan",
-        "IntTrueDiv",
-        "ToFloat",
-        "TruncToInt",
-        "Float",
-    ),
+    *"Symbol Integer Rational Add Mul Pow Mod PythonMod FloorDiv CleanDiv CeilDiv Max Min".split(),
+    *"Eq Ne Equality Unequality Ge Gt Le Lt And Or Not Piecewise ExprCondPair Where".split(),
+    *"GreaterThan LessThan StrictGreaterThan StrictLessThan".split(),
+    *"IntTrueDiv ToFloat TruncToInt Float".split(),
 )
 # of what a node remembers: where it was written
 _KEPT = ("stack_trace", "nn_module_stack", "torch_fn")

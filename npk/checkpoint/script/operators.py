@@ -98,15 +98,10 @@ ALWAYS: dict[str, Callable[..., Any]] = {
     "prim::device": lambda x: x.device,
     "prim::unchecked_unwrap_optional": lambda value: value,
 }
-_PRIVATE = (
-    "_softmax",
-    "_log_softmax",
-    "_prelu_kernel",
-    "_convolution_mode",
-    "_shape_as_tensor",
-    "_cast_Float",
-    "_weight_norm",
-)
+_PRIVATE = {
+    *"_softmax _log_softmax _prelu_kernel _convolution_mode _shape_as_tensor".split(),
+    *"_cast_Float _weight_norm".split(),
+}
 _FILES = ("filename", "file_name", "path")
 
 

@@ -31,16 +31,9 @@ STORAGES = {
 _MARK = object()
 _VALUES = (  # steps whose argument is a value
     *(
-        "BINUNICODE",
-        "SHORT_BINUNICODE",
-        "BININT",
-        "BININT1",
-        "BININT2",
-        "LONG1",
-        "BINFLOAT",
-        "BINSTRING",
-        "SHORT_BINSTRING",
-    ),
+        "BINUNICODE SHORT_BINUNICODE BININT BININT1 BININT2 LONG1 BINFLOAT BINSTRING "
+        "SHORT_BINSTRING"
+    ).split(),
 )
 _CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,

@@ -16,16 +16,10 @@ from npk.reading.exported import constant_behind, module_of, name_of
 from npk.reading.plain.rewriting import depending
 
 Leaves = Mapping[str, frozenset[str]]
-_LAYERS = (
-    "linear",
-    "conv1d",
-    "conv2d",
-    "conv3d",
-    "conv_transpose1d",
-    "conv_transpose2d",
-    "conv_transpose3d",
-    "batch_norm",
-)
+_LAYERS = {
+    *"linear batch_norm conv1d conv2d conv3d".split(),
+    *(f"conv_transpose{rank}d" for rank in (1, 2, 3)),
+}
 _TURNS = ("t", "transpose", "permute", "numpy_T", "swapaxes")
 
 

@@ -34,14 +34,9 @@ _refuse(
     "statistics of the sample divide its values, so the output is no sum over paths",
     "Use batch norm in eval mode",
     *(
-        "layer_norm",
-        "native_layer_norm",
-        "group_norm",
-        "native_group_norm",
-        "instance_norm",
-        "rms_norm",
-        "_fused_rms_norm",
-    ),
+        "layer_norm native_layer_norm group_norm native_group_norm instance_norm rms_norm "
+        "_fused_rms_norm"
+    ).split(),
 )
 _refuse(
     "sums of squares over neighboring channels divide the values, so the output is no sum over "
@@ -59,15 +54,9 @@ _refuse(
     "npk reads networks of linear layers, gates, pools, sums and rearrangements; write a product "
     "with a weight as nn.Linear",
     *(
-        "scaled_dot_product_attention",
-        "_scaled_dot_product_flash_attention_for_cpu",
-        "bmm",
-        "matmul",
-        "mm",
-        "baddbmm",
-        "einsum",
-        "bilinear",
-    ),
+        "scaled_dot_product_attention _scaled_dot_product_flash_attention_for_cpu bmm matmul "
+        "mm baddbmm einsum bilinear"
+    ).split(),
 )
 _refuse(
     "softmax couples its inputs, so the output is no sum over paths",
@@ -78,25 +67,9 @@ _refuse(
     "this nonlinearity is no gate on its input",
     "Use ReLU, leaky ReLU, PReLU, ReLU6, Hardtanh, abs, SiLU, hardswish or GELU",
     *(
-        "tanh",
-        "elu",
-        "selu",
-        "celu",
-        "softplus",
-        "exp",
-        "log",
-        "pow",
-        "sqrt",
-        "rsqrt",
-        "sin",
-        "cos",
-        "erf",
-        "log_sigmoid_forward",
-        "logsumexp",
-        "square",
-        "softshrink",
-        "hardshrink",
-    ),
+        "tanh elu selu celu softplus exp log pow sqrt rsqrt sin cos erf "
+        "log_sigmoid_forward logsumexp square softshrink hardshrink"
+    ).split(),
 )
 _refuse(
     "a sigmoid is a gate here and no value",
@@ -115,13 +88,9 @@ _refuse(
     "it interpolates between positions",
     'Use mode="nearest"',
     *(
-        "upsample_bilinear2d",
-        "upsample_linear1d",
-        "upsample_trilinear3d",
-        "upsample_bicubic2d",
-        "grid_sampler",
-        "grid_sampler_2d",
-    ),
+        "upsample_bilinear2d upsample_linear1d upsample_trilinear3d upsample_bicubic2d "
+        "grid_sampler grid_sampler_2d"
+    ).split(),
 )
 _refuse(
     "it chooses between two values by a condition that is not the sign of one of them",
