@@ -6,7 +6,7 @@ import torch
 
 from npk.errors import BackendError, CheckpointError, DataError, NpkError, OptionError
 from npk.networks import RECIPES, TrainingResult, build, recipe, train
-from npk.networks.training import _factor, _shifted, _split
+from npk.networks.run import _factor, _shifted, _split
 
 QUICK = {"epochs": 4, "batch_size": 16, "learning_rate": 1e-2, "progress": False}
 
@@ -105,7 +105,7 @@ def test_network_has_the_weights_of_the_best_epoch(data, monkeypatch):
         seen.append(state(run.net))
         return next(scores)
 
-    monkeypatch.setattr("npk.networks.training._Run._validate", score)
+    monkeypatch.setattr("npk.networks.run.Run._validate", score)
     net = network()
     assert train(net, *data, **QUICK).best_epoch == 3
     assert_same_state(state(net), seen[2])
@@ -119,7 +119,7 @@ def test_validation_samples_are_never_trained_on(data, monkeypatch):
     changed = X.copy()
     changed[held] = 0
     nets = network(), network()
-    monkeypatch.setattr("npk.networks.training._Run._validate", lambda run: (0.5, len(run.losses)))
+    monkeypatch.setattr("npk.networks.run.Run._validate", lambda run: (0.5, len(run.losses)))
     for net, samples in zip(nets, (X, changed), strict=True):
         train(net, samples, y, **QUICK, validation=0.2)
     assert_same_state(state(nets[0]), state(nets[1]))
@@ -145,7 +145,7 @@ def test_seed_decides_everything_and_the_global_state_is_left_alone(data):
 
 def test_every_epoch_sees_all_samples_in_an_order_of_its_own(data, monkeypatch):
     seen = []
-    monkeypatch.setattr("npk.networks.training._shifted", lambda x, shift: seen.append(x) or x)
+    monkeypatch.setattr("npk.networks.run._shifted", lambda x, shift: seen.append(x) or x)
     train(network(), *data, **{**QUICK, "epochs": 2}, augment="shift", validation=0)
     first, second = torch.cat(seen[:6]).numpy(), torch.cat(seen[6:]).numpy()
     assert not np.array_equal(first, second)
@@ -162,7 +162,7 @@ def test_single_sample_left_over_does_not_break_batch_norm(data):
 
 
 def test_patience_stops_early(data, monkeypatch):
-    monkeypatch.setattr("npk.networks.training._Run._validate", lambda run: (0.5, len(run.losses)))
+    monkeypatch.setattr("npk.networks.run.Run._validate", lambda run: (0.5, len(run.losses)))
     result = train(network(), *data, **{**QUICK, "epochs": 50}, patience=3)
     assert (result.epochs, result.best_epoch) == (4, 1)
 
