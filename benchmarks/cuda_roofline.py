@@ -24,9 +24,7 @@ from npk.backends.cuda.registry import KERNELS, KernelSpec, stage_kernel
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/guide/cuda-roofline.md"
 BLOCK = re.compile(
-    r"(<!-- printed by benchmarks/cuda_roofline.py -->\n).*?(<!-- end "
-    r"-->)",
-    re.DOTALL,
+    r"(<!-- printed by benchmarks/cuda_roofline.py -->\n).*?(<!-- end -->)", re.DOTALL
 )
 COMPILER = 12  # major version of NVRTC
 
@@ -86,16 +84,11 @@ class Work:
         second = device.multiprocessors * device.clock
         times = {}
         for name, (classes, *rates) in RATES.items():
-            count = (
-                self.asked.instructions
-                if classes is None
-                else sum(self.asked[kind] for kind in classes)
-            )
+            asked = self.asked
+            count = asked.instructions if classes is None else sum(asked[kind] for kind in classes)
             times[name] = 32 * count / rates[DEVICES.index(device)] / second
-        return times | {
-            "L2": self.l2 / device.l2 / device.clock,
-            "memory": self.memory / device.memory,
-        }
+        caches = {"L2": self.l2 / device.l2 / device.clock, "memory": self.memory / device.memory}
+        return times | caches
 
 
 @dataclass(frozen=True)
@@ -116,26 +109,18 @@ class Kernel:
 def stage(circular: bool, residual: bool = False) -> Callable[[int], KernelSpec]:
     """The kernel of pooled convolutions by architecture."""
 
-    def found(arch: int) -> KernelSpec:
+    def spec_for(arch: int) -> KernelSpec:
         windows = [(3, -1, 3, -1), (1, 0, 1, 0)] if residual else [(3, -1, 3, -1)]
-        made = stage_kernel(
-            (SIDE, SIDE),
-            circular,
-            CHANNELS // 128,
-            windows,
-            "float32",
-            arch,
-            (False, residual),
-            residual,
-        )
-        if made is None:
+        form = "float32", arch, (False, residual), residual
+        kernel = stage_kernel((SIDE, SIDE), circular, CHANNELS // 128, windows, *form)
+        if kernel is None:
             raise RuntimeError(
                 f"The registry has no kernel of pooled convolutions for sm_{arch}, "
                 f"which the roofline is about."
             )
-        return made.spec
+        return kernel.spec
 
-    return found
+    return spec_for
 
 
 def stage_units(code: Code) -> dict[str, Asked]:
@@ -227,7 +212,7 @@ def dense_units(code: Code) -> dict[str, Asked]:
 def dense_work(size: int, warps: int) -> Callable[[Code], Work]:
     """A square tile, all of it: 64 x 64 pairs a block, numbers of ``size`` bytes."""
 
-    def found(code: Code) -> Work:
+    def work(code: Code) -> Work:
         bits, numbers = dense_stages(code)
         words, blocks, factor = sum(WIDTHS) // 32, (SAMPLES // 64) ** 2, code.smallest("BAR")
         around = code.own(code.around(factor)) * (1 + len(WIDTHS))
@@ -237,7 +222,7 @@ def dense_work(size: int, warps: int) -> Callable[[Code], Work]:
             block * blocks, blocks * 2 * 64 * sample, size * SAMPLES**2 + 2 * SAMPLES * sample
         )
 
-    return found
+    return work
 
 
 # --- the general kernel, sums, gathers ---
@@ -249,15 +234,13 @@ def program_units(code: Code) -> dict[str, Asked]:
     """
     copies = [loop for loop in code.all_with("POPC") if not code.has(loop, "STG")]
     word = max(copies, key=lambda loop: code.own(loop).instructions)
+    innermost = [loop for loop in code.loops if not any(other in loop for other in code.loops)]
     columns = [
         loop
-        for loop in code.loops
-        if code.has(loop, "LDG") and (code.has(loop, "FADD") or code.has(loop, "DADD"))
-    ]
-    columns = [
-        loop
-        for loop in columns
-        if not any(other in loop for other in code.loops) and not code.has(loop, "STG")
+        for loop in innermost
+        if code.has(loop, "LDG")
+        and (code.has(loop, "FADD") or code.has(loop, "DADD"))
+        and not code.has(loop, "STG")
     ]
     column = max(columns, key=lambda loop: code.own(loop).instructions)
     cells = [code.around(loop) for loop in columns]
@@ -275,7 +258,7 @@ def program_work(size: int) -> Callable[[Code], Work]:
     twice.
     """
 
-    def found(code: Code) -> Work:
+    def work(code: Code) -> Work:
         word, masked, window = program_units(code).values()
         cells = LAYERS * SIDE**4
         near = size * (3 + 3) + 4 * CHANNELS / 32 * (1 + 1 / 32)
@@ -285,7 +268,7 @@ def program_work(size: int) -> Callable[[Code], Work]:
             cells * 4 * size,
         )
 
-    return found
+    return work
 
 
 def sums_units(code: Code) -> dict[str, Asked]:
@@ -303,11 +286,8 @@ def sums_work(code: Code) -> Work:
 def gather_units(code: Code) -> dict[str, Asked]:
     """A position of the window: the slower of the ways through the loops."""
     loops = [loop for loop in code.loops if code.has(loop, "FADD")]
-    return {
-        "an offset of 32 cells": max(
-            (Asked.by(iter(code.of(loop))) for loop in loops), key=lambda a: a.instructions
-        )
-    }
+    ways = (Asked.by(iter(code.of(loop))) for loop in loops)
+    return {"an offset of 32 cells": max(ways, key=lambda a: a.instructions)}
 
 
 def gather_work(code: Code) -> Work:
@@ -317,7 +297,7 @@ def gather_work(code: Code) -> Work:
     return Work(asked * (after / 32), after * (9 * 8 + 4), 4 * (before + after))
 
 
-def known(*key: str) -> Callable[[int], KernelSpec]:
+def named(*key: str) -> Callable[[int], KernelSpec]:
     """A kernel of the registry."""
     return lambda arch: KERNELS[key]
 
@@ -326,18 +306,18 @@ ROWS = [
     Kernel("stage, circular", stage(True), stage_units, stage_work),
     Kernel("stage, zeros", stage(False), stage_units, stage_work),
     Kernel("stage, residual", stage(False, residual=True), residual_units, residual_work),
-    Kernel("dense bmma float32", known("dense", "bmma", "float32"), dense_units, dense_work(4, 4)),
-    Kernel("dense bmma float64", known("dense", "bmma", "float64"), dense_units, dense_work(8, 4)),
-    Kernel("dense popc float32", known("dense", "popc", "float32"), dense_units, dense_work(4, 8)),
-    Kernel("dense popc float64", known("dense", "popc", "float64"), dense_units, dense_work(8, 8)),
+    Kernel("dense bmma float32", named("dense", "bmma", "float32"), dense_units, dense_work(4, 4)),
+    Kernel("dense bmma float64", named("dense", "bmma", "float64"), dense_units, dense_work(8, 4)),
+    Kernel("dense popc float32", named("dense", "popc", "float32"), dense_units, dense_work(4, 8)),
+    Kernel("dense popc float64", named("dense", "popc", "float64"), dense_units, dense_work(8, 8)),
     Kernel(
-        "program float32", known("program", "general", "float32"), program_units, program_work(4)
+        "program float32", named("program", "general", "float32"), program_units, program_work(4)
     ),
     Kernel(
-        "program float64", known("program", "general", "float64"), program_units, program_work(8)
+        "program float64", named("program", "general", "float64"), program_units, program_work(8)
     ),
-    Kernel("sums", known("sums", "any", "float32"), sums_units, sums_work),
-    Kernel("gather", known("gather", "any", "float32"), gather_units, gather_work),
+    Kernel("sums", named("sums", "any", "float32"), sums_units, sums_work),
+    Kernel("gather", named("gather", "any", "float32"), gather_units, gather_work),
 ]
 
 
@@ -423,14 +403,14 @@ def counted() -> str:
     for row in ROWS:
         for device in DEVICES:
             for unit, asked in row.units(compiled(row, device.arch)[0]).items():
-                found = [f"{asked[kind]:.0f}" if asked[kind] else "" for kind in kinds]
+                counts = [f"{asked[kind]:.0f}" if asked[kind] else "" for kind in kinds]
                 rows.append(
                     [
                         row.name,
                         f"sm_{device.arch}",
                         unit,
                         f"{asked.instructions:.0f}",
-                        *found,
+                        *counts,
                         f"{asked['wavefronts']:.0f}",
                     ]
                 )
@@ -443,12 +423,12 @@ def predicted() -> str:
     rows = []
     for row in ROWS:
         for device in DEVICES:
-            found, (what, most) = times(row, device), bound(row, device)
+            seconds, (what, most) = times(row, device), bound(row, device)
             rows.append(
                 [
                     row.name,
                     device.name,
-                    *(_shown(found[limit]) for limit in limits),
+                    *(_shown(seconds[limit]) for limit in limits),
                     f"**{_shown(most)}**",
                     what,
                 ]
@@ -508,7 +488,7 @@ def main() -> None:
     text = report()
     if parser.parse_args().write:
         PAGE.write_text(
-            BLOCK.sub(lambda found: f"{found[1]}\n{text}\n{found[2]}", PAGE.read_text())
+            BLOCK.sub(lambda block: f"{block[1]}\n{text}\n{block[2]}", PAGE.read_text())
         )
     print(text)
 

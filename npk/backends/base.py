@@ -55,9 +55,7 @@ class Backend(ABC):
 
     @abstractmethod
     def side(self, table: Any) -> Any:
-        """What :meth:`tile` needs of the samples of a gate table on one side; a device takes gates
-        that are on one, too.
-        """
+        """What :meth:`tile` needs of one side's samples; a device takes gates on it."""
 
     @abstractmethod
     def tile(

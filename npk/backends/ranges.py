@@ -222,9 +222,7 @@ class _Walk:
         return total
 
     def _add(self, total: _Values, term: Term, number: int) -> None:
-        """Add (sum over the family of weight times root of V times overlap)^2, and what is lost in
-        it, group by group.
-        """
+        """Add (sum over the family of weight * root of V * overlap)^2, and what it loses."""
         inside = term.cells >= 0
         cells = np.maximum(term.cells, 0)
         places = np.maximum(term.places, 0)

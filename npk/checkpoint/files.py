@@ -40,9 +40,7 @@ def check_file(path: Path) -> None:
 
 
 def check_archive(path: Path) -> None:
-    """Compare the check sums of a zip archive, which torch does not; one that can be read in two
-    ways is refused.
-    """
+    """Compare a zip archive's check sums, which torch does not; two readings are refused."""
     with path.open("rb") as file:
         if file.read(2) != b"PK":
             return  # torch's older format has none
@@ -59,9 +57,7 @@ def first_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def quiet_torch() -> Iterator[None]:
-    """Hold back the warnings and tracebacks that torch shows for files which npk refuses in a
-    sentence; one thread at a time.
-    """
+    """Hold back what torch says of files that npk refuses in a sentence; one thread at a time."""
     from npk.reading.apart import alone_with_torch
 
     with alone_with_torch():

@@ -27,9 +27,7 @@ _SMALL, _LARGE = (2000, 1000), (1000, 500)
 
 @dataclass(frozen=True)
 class Samples:
-    """What the networks learn from, the (stratified) part of it that the kernel machines get, and
-    what all are tested on.
-    """
+    """What the networks learn from, the kernel machines' part of it, and the test samples."""
 
     notation: str
     classes: tuple[str, ...]

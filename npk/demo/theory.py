@@ -104,9 +104,7 @@ def _merged(checks: tuple[CheckResult, ...]) -> InvarianceDetails:
 
 
 def _residual(samples: "Samples", skip: str, seed: int) -> "torch.nn.Module":
-    """A small fully connected residual network, trained for a moment so that its gates are those of
-    a trained network.
-    """
+    """A small dense residual network, trained for a moment so that its gates are not random."""
     from npk import networks
 
     shape, classes = list(samples.train.X.shape[1:]), len(samples.classes)

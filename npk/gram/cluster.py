@@ -204,9 +204,7 @@ class _Dealer:
             yield findings, done
 
     def cancel(self) -> None:
-        """Call back what is handed out. Tasks that run see that the flag is gone, and end after
-        their tile.
-        """
+        """Call back what is handed out. Running tasks see that the flag is gone, and end soon."""
         with contextlib.suppress(Exception):  # the scheduler is gone: nothing is left to call back
             self.client.cancel(list(self.running))
 

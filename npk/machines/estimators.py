@@ -45,9 +45,7 @@ class _KernelMachine(BaseEstimator):
         raise NotImplementedError
 
     def _learn_inputs(self, X: ArrayLike, y: ArrayLike, **checks: bool) -> tuple[NDArray, NDArray]:
-        """Check X and y, keep a copy of the network, its kernel and the gates of X, give the Gram
-        matrix and y.
-        """
+        """Check X and y, keep a copy of the network, its kernel and gates; give K and y."""
         options = {name: getattr(self, name) for name in _OPTIONS}
         NeuralPathKernel(None, **options)  # refuses options that are wrong
         raw, shape = flattened(X)

@@ -300,9 +300,7 @@ def _check_goal(y: ArrayLike, n: int | None, criterion: str, *, judged: bool = T
 
 
 def _lacking(K: Gram, alpha: float | str, algebra: Algebra) -> str:
-    """What the solver's float64 matrices do not fit: the promise of a matrix on disk, or the
-    device; nothing if they fit.
-    """
+    """What the solver's float64 matrices do not fit: a promise or the device; or nothing."""
     matrix, (host, device) = (
         8 * K.shape[0] * K.shape[1],
         algebra.auto if alpha == "auto" else algebra.given,

@@ -28,9 +28,7 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SupportVectors:
-    """A fitted machine: ``machine.predict(cross)`` takes the kernel of the test samples (rows) with
-    all training samples.
-    """
+    """A fitted machine: ``machine.predict(cross)`` takes the kernel of test and training data."""
 
     C: float
     machine: SVC

@@ -79,9 +79,7 @@ class Builder:
         return whole.on(self.add(node, operator, [whole.node], whole.node.shape, suffix))
 
     def settle(self, node: fx.Node, layout: Layout, axis: int = 0) -> Layout:
-        """The layout on one path node whose channels are an axis of the tensor and whose grid are
-        the others, in order.
-        """
+        """The layout on one path node: an axis of the tensor as channels, the others as grid."""
         moved = layout.with_axis_first(axis)
         if len(moved.sources) == 1 and moved.units is None and moved.node.shape == moved.shape:
             return Layout.of(moved.node, layout.shape) if axis == 0 else layout
@@ -126,9 +124,7 @@ class Builder:
         return last
 
     def _fixed_chain(self, layout: Layout) -> list[PathNode]:
-        """From the input on: the nodes behind a layout, if it is the input times and plus numbers;
-        else nothing.
-        """
+        """The nodes behind a layout, from the input on, if they scale and shift; else nothing."""
         chain = [layout.sources[0]] if len(layout.sources) == 1 else []
         while chain and not isinstance(operator := chain[0].operator, Input):
             scale = isinstance(operator, Scale) and not operator.weight

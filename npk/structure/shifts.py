@@ -327,9 +327,7 @@ class _Probe:
         )
 
     def field(self, node: PathNode, shift: Grid) -> np.ndarray:
-        """Gates from outside: random ones that move with the input; unrelated ones where they
-        cannot move by whole positions.
-        """
+        """Gates from outside: they move with the input by whole positions, or are unrelated."""
         local = _local(shift, self.graph.input_shape[1:], node.grid)
         gates = _draw(f"{node.name} gates" + (f" {shift}" if local is None else ""), node.shape)
         return np.roll(gates, local or (), tuple(range(1, len(local or ()) + 1))).reshape(

@@ -37,9 +37,7 @@ class _Sources(NamedTuple):
 
 
 class _Mask(NamedTuple):
-    """How the overlap of a cell is found: ``overlaps(u, v, cell)``, after ``advance(u, v, cell)``
-    where the mask is a chain's.
-    """
+    """How the overlap of a cell is found: ``overlaps(u, v, cell)``, in chains after ``advance``."""
 
     overlaps: Any
     advance: Any = None

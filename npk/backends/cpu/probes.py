@@ -275,9 +275,7 @@ def _multiplied(factors: np.ndarray, dtype: np.dtype, strips: int) -> Callable[[
 
 
 def speedup(rows: int | None, dtype: np.dtype) -> float:
-    """How many times faster all threads are than one, in groups of some rows; ``None``: of a
-    product.
-    """
+    """How many times faster all threads are than one, by rows of groups; ``None``: of products."""
     threads = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
     if rows is None:
         run = _multiplied(np.array([(BITS, 0, 256)], np.int64), dtype, _TASKS * threads)

@@ -27,9 +27,7 @@ _CACHE = can_cache()
 
 @njit(cache=_CACHE)
 def _on_lines(array):
-    """What is left of an array when it begins at a line of the cache: vectors that lie across two
-    lines take twice as long.
-    """
+    """What is left of an array from a line of the cache on: vectors across two are slow."""
     return array[(-array.ctypes.data % _LINE) // array.itemsize :]
 
 

@@ -161,9 +161,7 @@ class _Walk:
         return Masked(root, term.mask, Scale(_factor(term) * value.factor, value.exponent, number))
 
     def _fetched(self, root: int, table: np.ndarray, to: int) -> int | None:
-        """A field of an earlier stage as another one begins with it: V(s, t) = U(table(s),
-        table(t)); stage by stage.
-        """
+        """A field of an earlier stage as another begins with it: V(s, t) = U(table(s), table(t))."""
         for between, (source, seen) in self.fetched.items():
             if source != root:
                 continue
@@ -185,9 +183,7 @@ class _Walk:
         return number
 
     def _sum(self, number: int, terms: list[Masked], stage: Stage) -> Sum:
-        """The sum, with the latest earlier one whose terms it has in their place: an ungated stream
-        grows by one term a block.
-        """
+        """The sum, with the latest earlier one that has its first terms: it grows by a block."""
         self.keys[number] = {term.key for term in terms}
         for step in reversed(stage.steps):
             known = self.keys.get(step.step)

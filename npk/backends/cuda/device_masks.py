@@ -77,9 +77,7 @@ class DeviceMasks:
 
 
 def _bits(mask: Mask, reads: "list[_Read]", table: DeviceGates) -> "torch.Tensor":
-    """Packed bits of a hard mask, ``(n, positions, words)`` int32, each segment in words of its
-    own.
-    """
+    """Packed bits of a hard mask, ``(n, positions, words)``, each segment in words of its own."""
     import torch
 
     if reads and len(mask.segments) == 1 and all(read.channels is None for read in reads):

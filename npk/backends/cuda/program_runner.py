@@ -44,9 +44,7 @@ class ProgramRunner:
         return self.blocks * self.bytes_a_block
 
     def arranged(self, values: Any) -> Any:
-        """Masks ``(samples, width)`` of the device, as the kernel reads them: equal places of all
-        samples are neighbors.
-        """
+        """Masks ``(samples, width)`` as the kernel reads them: equal places side by side."""
         return values.T.copy()
 
     def run(

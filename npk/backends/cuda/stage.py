@@ -142,9 +142,7 @@ class Passage:
     def differences(
         self, before: tuple[int, int], after: tuple[int, int], wanted: np.ndarray
     ) -> np.ndarray:
-        """Differences of rows, around the grid ``before``, of the cells that those ``wanted``
-        around the grid ``after`` look at.
-        """
+        """Row differences, around the grid ``before``, that those ``wanted`` after look at."""
         if self.kind == "sum":
             return np.arange(before[0])
         # of each offset, seen from each row; -1: none

@@ -276,9 +276,7 @@ class _Builder:
                 self.origins[name] = origins
 
     def _evaluated(self, node: Any, given: list[Any]) -> list[Any]:
-        """By the reference, else by our own rules: the reference does not know the older forms of
-        all operators.
-        """
+        """By the reference, else by our own rules: not all older forms are known to it."""
         from onnx import numpy_helper
         from onnx.reference import ReferenceEvaluator
 
