@@ -17,6 +17,9 @@ OLDEST = 70  # compute capability, times ten, of the oldest device that npk is f
 _ELSE = 'or use backend="cpu"'
 
 
+Masks = tuple[Any, Any]  # bits and numbers of samples, on the device
+
+
 class Launcher(Protocol):
     """What the CUDA backend asks of a device."""
 

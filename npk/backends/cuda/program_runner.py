@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from npk.backends.cuda.launcher import Launcher
+from npk.backends.cuda.launcher import Launcher, Masks
 from npk.backends.cuda.registry import KERNELS
 from npk.backends.layout import Layout
 from npk.backends.program.laid import LaidProgram
@@ -47,24 +47,8 @@ class ProgramRunner:
         """Masks ``(samples, width)`` as the kernel reads them: equal places side by side."""
         return values.T.copy()
 
-    def run(
-        self,
-        rows: tuple[Any, Any],
-        cols: tuple[Any, Any],
-        exponents: np.ndarray,
-        left: int,
-        out: Any,
-    ) -> None:
-        """Fill ``out``.
-
-        Args:
-            rows: bits and numbers of the row samples, arranged, on the device.
-            cols: of the column samples.
-            exponents: power of two of each step.
-            left: number of the first column minus that of the first row; what lies wholly left of
-                the diagonal is skipped (give the number of rows to compute all).
-            out: ``(rows, cols)`` on the device.
-        """
+    def run(self, rows: Masks, cols: Masks, exponents: np.ndarray, left: int, out: Any) -> None:
+        """Fill ``out``; arguments as those of :meth:`DenseRunner.run`, masks arranged."""
         (n, m), launcher, dtype = out.shape, self.launcher, self.layout.dtype
         grid = min(self.blocks, -(-n // ROWS) * -(-m // LANES))
         if not grid:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from npk.backends.cuda.launcher import Launcher
+from npk.backends.cuda.launcher import Launcher, Masks
 from npk.backends.cuda.registry import dense_kernel
 from npk.backends.layout import Layout
 from npk.backends.product import Product
@@ -36,14 +36,7 @@ class DenseRunner:
         """Masks ``(samples, width)`` of the device, as the kernel reads them: as they are."""
         return values
 
-    def run(
-        self,
-        rows: tuple[Any, Any],
-        cols: tuple[Any, Any],
-        exponents: np.ndarray,
-        left: int,
-        out: Any,
-    ) -> None:
+    def run(self, rows: Masks, cols: Masks, exponents: np.ndarray, left: int, out: Any) -> None:
         """Fill ``out``.
 
         Args:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from npk.backends.cuda.launcher import Launcher
+from npk.backends.cuda.launcher import Launcher, Masks
 from npk.backends.cuda.registry import KERNELS, Specialization, stage_kernel
 from npk.backends.cuda.schedule import Schedule, schedule
 from npk.backends.cuda.stage import Chain, Passage, Stage
@@ -216,24 +216,8 @@ class StageRunner:
                 start += positions * width
         return words
 
-    def run(
-        self,
-        rows: tuple[Any, Any],
-        cols: tuple[Any, Any],
-        exponents: np.ndarray,
-        left: int,
-        out: Any,
-    ) -> None:
-        """Fill ``out``.
-
-        Args:
-            rows: bits and numbers of the row samples, arranged, on the device.
-            cols: of the column samples.
-            exponents: power of two of each step.
-            left: number of the first column minus that of the first row; what lies left of the
-                diagonal is skipped (give the number of rows to compute all).
-            out: ``(rows, cols)`` on the device.
-        """
+    def run(self, rows: Masks, cols: Masks, exponents: np.ndarray, left: int, out: Any) -> None:
+        """Fill ``out``; arguments as those of :meth:`DenseRunner.run`, masks arranged."""
         (n, m), result = out.shape, out.reshape(-1)
         scales = self.launcher.to_device(
             np.array([scale.value(exponents) for scale in self.scales], np.float32)
