@@ -233,9 +233,8 @@ def _acquire(lock: "BaseFileLock", path: Path, of: str | os.PathLike) -> None:
     except (OSError, NotImplementedError) as error:
         if isinstance(error, NotImplementedError) or error.errno in _NO_LOCKS:
             message = (
-                f"cannot lock {of}: its file system has no locks, so two runs could write "
-                f"at "
-                f"once. Choose a folder on another one."
+                f"cannot lock {of}: its file system has no locks, so two runs could write at once. "
+                f"Choose a folder on another one."
             )
             raise StoreError(message) from error
         reason = error.strerror or str(error)

@@ -33,8 +33,7 @@ def rebuild(path: Path, architecture: Any) -> "nn.Module":
     except Exception as error:
         raise CheckpointError(
             f"{path}: npk.networks.build cannot make the architecture described in it "
-            f"({first_line(error)}). "
-            "Use the npk that wrote it, or give arch='module:callable'."
+            f"({first_line(error)}). Use the npk that wrote it, or give arch='module:callable'."
         ) from error
 
 

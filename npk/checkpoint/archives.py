@@ -80,8 +80,7 @@ class Archive:
         except Exception as error:
             raise CheckpointError(
                 f"{self.path} was changed after it was saved: {name} in it is damaged "
-                f"({_line(error)}). "
-                "Copy it again from where it was made."
+                f"({_line(error)}). Copy it again from where it was made."
             ) from error
         if len(content) != self._zip.getinfo(name).file_size:
             raise CheckpointError(

@@ -65,9 +65,8 @@ def check_described(path: Path, architecture: Any) -> None:
 
 def _other(path: Path, why: str) -> str:
     return (
-        f"{path} does not fit the architecture described in it: {why}. Copy it again from "
-        f"where "
-        f"it was made."
+        f"{path} does not fit the architecture described in it: {why}. Copy it again from where it "
+        f"was made."
     )
 
 

@@ -93,9 +93,8 @@ def check_invariance(
         gates=gates_each * len(moved),
     )
     statement = (
-        f"K(rot(x, r), x') = K(x, x') for {len(chosen)} circular shifts r, relative to "
-        f"the "
-        f"root of the diagonals"
+        f"K(rot(x, r), x') = K(x, x') for {len(chosen)} circular shifts r, relative to the root of "
+        f"the diagonals"
     )
     details = InvarianceDetails((case,))
     return CheckResult("invariance", name, statement, passed, finite(measured), tolerance, details)

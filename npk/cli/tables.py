@@ -190,8 +190,7 @@ def cost(found: Cost) -> None:
     )
     say(
         f"a pair of samples multiplies {si(counts.words)}words of gates and adds "
-        f"{si(counts.reads)}numbers: "
-        f"{_predicted(found)}measured {si(found.seconds_a_pair)}s"
+        f"{si(counts.reads)}numbers: {_predicted(found)}measured {si(found.seconds_a_pair)}s"
     )
     say(
         f"a sample takes {si(found.bytes_a_sample)}B for its gates and values and "

@@ -89,8 +89,7 @@ class Dataset:
         if len(bad):
             raise DataError(
                 f"{self.name}: {len(bad)} of {len(self.X)} samples hold NaN, infinity or values "
-                f"outside float32, "
-                f"the first is sample {bad[0]}. Mend or remove them."
+                f"outside float32, the first is sample {bad[0]}. Mend or remove them."
             )
 
     def _check_labels(self, y: NDArray[np.int64]) -> None:
@@ -108,9 +107,8 @@ class Dataset:
         if low < 0 or high >= len(self.classes):
             plural = "" if len(self.classes) == 1 else "es"
             have = (
-                f"{self.name} names {len(self.classes)} class{plural}, its labels go from "
-                f"{low} "
-                f"to {high}"
+                f"{self.name} names {len(self.classes)} class{plural}, its labels go from {low} to "
+                f"{high}"
             )
             raise DataError(
                 f"{have}. Name each class once, in the order of the labels, which are "

@@ -262,8 +262,7 @@ def batch_size(trace: "Trace", X: np.ndarray, memory: int | None = None) -> int:
     if memory is not None and memory < least:
         raise OptionError(
             f"memory={memory} bytes is too little to record the gates of {len(X)} samples: the "
-            f"smallest that works is {least} bytes. "
-            "Give that or more."
+            f"smallest that works is {least} bytes. Give that or more."
         )
     return size
 

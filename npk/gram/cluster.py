@@ -322,9 +322,8 @@ def _see(path: str, flag: str) -> None:
     if not (Path(path) / flag).exists():
         raise StoreError(
             f"{path} on host {platform.node()} is not, or no longer, the folder that the client "
-            f"writes. "
-            "Workers need it under the same path: choose one on a file system that all of them "
-            "share."
+            f"writes. Workers need it under the same path: choose one on a file system that all of "
+            f"them share."
         )
 
 
@@ -369,9 +368,8 @@ def _open(path: str, flag: str) -> tuple[GramStore, Work]:
     if limit is not None and needed > limit:
         raise BackendError(
             f"a worker on host {platform.node()} may take {limit} bytes, and a tile takes "
-            f"{needed}. "
-            "Give the workers more memory (--memory-limit), or begin a store with a smaller "
-            "memory= for the kernel."
+            f"{needed}. Give the workers more memory (--memory-limit), or begin a store with a "
+            f"smaller memory= for the kernel."
         )
     _kept[flag] = store, work
     return store, work

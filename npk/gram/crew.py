@@ -45,8 +45,7 @@ class Crew:
         if self.turnovers >= _TURNOVERS:
             raise BackendError(
                 f"all workers were lost {self.turnovers} times, one crew after another, and none "
-                f"of them finished a task. "
-                f"Their logs say why; often it is memory. {AGAIN}"
+                f"of them finished a task. Their logs say why; often it is memory. {AGAIN}"
             )
 
     def _wait(self) -> None:
@@ -64,9 +63,8 @@ class Crew:
         if now - self.none_since >= self.limit:
             raise BackendError(
                 f"there have been no workers for {self.limit:g} seconds. {AGAIN} Start workers "
-                f"before, or wait longer for them: set "
-                f"{_NO_WORKERS} in Dask's configuration, such as DASK_NPK__NO_WORKERS_TIMEOUT=12h "
-                f"in the environment."
+                f"before, or wait longer for them: set {_NO_WORKERS} in Dask's configuration, such "
+                f"as DASK_NPK__NO_WORKERS_TIMEOUT=12h in the environment."
             )
 
 

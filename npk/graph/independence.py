@@ -97,9 +97,8 @@ def refuse_shared_leaves(nodes: Sequence[PathNode], leaves: Mapping[str, frozens
                 if leaf in met:
                     raise UnsupportedGraphError(
                         f"node {node.name} ({node.source}): parameter {leaf} is used twice, "
-                        f"{met[leaf]} and {name} are both "
-                        "computed from it, so they are not independent. Give the two layers "
-                        "parameters of their own."
+                        f"{met[leaf]} and {name} are both computed from it, so they are not "
+                        f"independent. Give the two layers parameters of their own."
                     )
                 met[leaf] = name
 
@@ -114,8 +113,7 @@ def _refuse_reuse(nodes: Sequence[PathNode]) -> None:
             if parameter in met:
                 raise UnsupportedGraphError(
                     f"node {node.name} ({node.source}): parameter {parameter} is used twice along "
-                    f"a path, so paths hold its square. "
-                    "Give the two layers weights of their own."
+                    f"a path, so paths hold its square. Give the two layers weights of their own."
                 )
             met |= {parameter}
             before[parameter] = before.get(parameter, frozenset()) | met
@@ -127,9 +125,8 @@ def _refuse_reuse(nodes: Sequence[PathNode]) -> None:
         if swapped:
             raise UnsupportedGraphError(
                 f"parameters {parameter} and {swapped} are met in one order on some paths and in "
-                f"the other order on others, "
-                "so different paths may have one product of weights. Give the layers weights of "
-                "their own."
+                f"the other order on others, so different paths may have one product of weights. "
+                f"Give the layers weights of their own."
             )
 
 

@@ -117,8 +117,7 @@ def mean_diagonal(diagonal: NDArray) -> float:
     if total <= 0:
         raise DataError(
             "the kernel is zero on its diagonal (or K is empty): every input is dead, no path of "
-            "the network is active for it. "
-            "Look at the range of X and at the network's weights."
+            "the network is active for it. Look at the range of X and at the network's weights."
         )
     return total / len(diagonal)
 
@@ -267,8 +266,7 @@ def not_definite(alpha: float) -> str:
     """What to say when K with this alpha on its diagonal is not positive definite."""
     return (
         f"K plus alpha = {alpha:.3g} times its mean diagonal is not positive definite: alpha is "
-        f"below the rounding of K. "
-        "Take a larger alpha, or compute K in float64."
+        f"below the rounding of K. Take a larger alpha, or compute K in float64."
     )
 
 

@@ -154,9 +154,8 @@ def factor(K: ArrayLike, *, backend: str = "auto") -> Factor:
     if lowest < -len(gram) * rounding(K) * highest:
         raise DataError(
             f"K has the eigenvalue {lowest:.3g} beside a largest one of {highest:.3g}: below "
-            f"rounding, so it is no kernel. "
-            "Were its rows and columns made from the same samples and network? If it was computed "
-            "in float32, pass it as float32."
+            f"rounding, so it is no kernel. Were its rows and columns made from the same samples "
+            f"and network? If it was computed in float32, pass it as float32."
         )
     return Factor(placed, eigenvalues, eigenvectors, float(np.mean(np.diagonal(gram))), algebra)
 
@@ -308,9 +307,8 @@ def _lacking(K: Gram, alpha: float | str, algebra: Algebra) -> str:
     needed, free = host * matrix + bytes_in_flight(K.store.plan), algebra.free()
     if K.memory is not None and needed > K.memory:
         return (
-            f"in memory, {needed} bytes, and memory={K.memory} is promised. "
-            "Give a number (conjugate gradients leave the matrix on disk), or load it with that "
-            "much memory."
+            f"in memory, {needed} bytes, and memory={K.memory} is promised. Give a number "
+            f"(conjugate gradients leave the matrix on disk), or load it with that much memory."
         )
     if free is not None and device * matrix > free:
         return (

@@ -320,9 +320,8 @@ def check_sizes(name: str, sizes: object, least: int = 0) -> None:
         or any(not isinstance(s, int) or s < 1 for s in sizes)
     ):
         raise OptionError(
-            f"{name} is {sizes!r}, it must hold "
-            f"{'at least one' if least else 'only'} positive whole number(s). "
-            f"Correct it."
+            f"{name} is {sizes!r}, it must hold {'at least one' if least else 'only'} positive "
+            f"whole number(s). Correct it."
         )
 
 

@@ -71,9 +71,8 @@ def of_tracing(net: nn.Module, error: Exception, fixed: list[str]) -> str:
         return of_values(name, at)
     if any(word in text.lower() for word in _VALUES_ARE_TAKEN) and at:
         return (
-            f"{name} takes values out of torch{at}: {text}. "
-            "Compute with torch alone: NumPy, Python's math, .data_ptr() and the like cannot be "
-            "traced."
+            f"{name} takes values out of torch{at}: {text}. Compute with torch alone: NumPy, "
+            f"Python's math, .data_ptr() and the like cannot be traced."
         )
     return (
         f"torch.export cannot trace {name}{at}: {text}. While a network is traced its tensors "
@@ -85,12 +84,10 @@ def _of_batch_size(name: str, constant: bool, at: str) -> str:
     if constant:
         return (
             f"{name} makes a plain number of the batch size{at}, as len(x), int(x.size(0)) and "
-            f"loops over x do. "
-            "Write x.shape[0] for it, and x.flatten(1) for x.view(len(x), -1)."
+            f"loops over x do. Write x.shape[0] for it, and x.flatten(1) for x.view(len(x), -1)."
         )
     return (
-        f"{name} does something else for some batch sizes{at}. Have it depend on the shape of "
-        f"a "
+        f"{name} does something else for some batch sizes{at}. Have it depend on the shape of a "
         f"sample alone."
     )
 
@@ -99,9 +96,8 @@ def of_values(name: str, at: str) -> str:
     """What to say of a network whose numbers or control flow depend on the values of its samples."""
     return (
         f"{name} makes a number of the values of its samples, or decides by them{at}, so its paths "
-        f"are not those of one network. "
-        "Leave .item(), float(...) and if out of its forward, or have them depend on the shape of "
-        "a sample alone."
+        f"are not those of one network. Leave .item(), float(...) and if out of its forward, or "
+        f"have them depend on the shape of a sample alone."
     )
 
 

@@ -36,9 +36,8 @@ def refuse_shared_memory(nodes: Sequence[PathNode], tensor: Callable[[str], torc
         one, two = sorted(pair, key=order.index)
         raise UnsupportedGraphError(
             f"node {first[two].name} ({first[two].source}): parameters {one} and {two} have "
-            f"numbers of one memory in common (views of "
-            "one tensor), so the weights of the two layers are not independent. Give the layers "
-            "weights of their own."
+            f"numbers of one memory in common (views of one tensor), so the weights of the two "
+            f"layers are not independent. Give the layers weights of their own."
         )
 
 

@@ -92,8 +92,7 @@ def _ratios(run: RunResult) -> str:
         return ""
     return (
         f"A DLGN, whose gates are half-spaces of the input, keeps {listed(kept)} of the accuracy "
-        f"of its DNN;"
-        f" the paper reports at least {PAPER_RATIO} %, on CIFAR-10 and CIFAR-100."
+        f"of its DNN; the paper reports at least {PAPER_RATIO} %, on CIFAR-10 and CIFAR-100."
     )
 
 
@@ -109,8 +108,7 @@ def _doubt(run: RunResult) -> str:
     worst = max(standard_error(share, run.samples_test) for share in networks)
     return (
         f"With {run.samples_test:,} test samples an accuracy is uncertain by up to "
-        f"{100 * worst:.1f} points (one standard error),"
-        " so smaller differences say little."
+        f"{100 * worst:.1f} points (one standard error), so smaller differences say little."
     )
 
 
@@ -123,8 +121,7 @@ def _verdict(run: RunResult) -> str:
             return f"All {len(run.checks)} checks of the theory passed."
         return "The check of the theory passed."
     return (
-        f"{len(run.checks) - len(failed)} of {len(run.checks)} checks of the theory passed; "
-        f"not "
+        f"{len(run.checks) - len(failed)} of {len(run.checks)} checks of the theory passed; not "
         f"passed: {listed(failed)}."
     )
 

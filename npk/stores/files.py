@@ -186,8 +186,7 @@ def prove(path: Path, identities: Sequence[Sequence[str]]) -> None:
     if not isinstance(manifest, dict) or not _begins_with(manifest.get("identities"), identities):
         raise StoreError(
             f"{path} is not, or no longer, the store that was opened: it was removed or replaced "
-            f"meanwhile. "
-            "Nothing is written to it; run again to go on with what is there."
+            f"meanwhile. Nothing is written to it; run again to go on with what is there."
         )
 
 

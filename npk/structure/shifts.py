@@ -99,8 +99,7 @@ class ShiftGroup:
         else:
             seen = "which the graph does not tell"
         return (
-            f" (if the gates of {len(self.outside)} layers that come from outside move with "
-            f"the "
+            f" (if the gates of {len(self.outside)} layers that come from outside move with the "
             f"input too, {seen})"
         )
 

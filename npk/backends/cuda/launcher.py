@@ -213,8 +213,7 @@ class CupyLauncher:
             free, total = cuda.runtime.memGetInfo()
             raise DeviceMemoryError(
                 f"the GPU cannot {f'take {size / 1e9:.2f} GB' if size else what}: {free / 1e9:.2f} "
-                f"of {total / 1e9:.2f} GB are free. "
-                f"Free memory on the GPU, {_ELSE}."
+                f"of {total / 1e9:.2f} GB are free. Free memory on the GPU, {_ELSE}."
             ) from error
         except cuda.runtime.CUDARuntimeError as error:
             raise BackendError(
@@ -304,8 +303,7 @@ def _check_driver(cupy: Any) -> None:
             other = ""
         raise BackendError(
             f"the NVIDIA driver knows CUDA {_version(driver)}, this CuPy is made for CUDA "
-            f"{_version(built)}. "
-            f"Update the driver{other}, {_ELSE}."
+            f"{_version(built)}. Update the driver{other}, {_ELSE}."
         )
 
 
@@ -327,8 +325,7 @@ def _check_device(cupy: Any) -> None:
     if capability < OLDEST:
         raise BackendError(
             f"the CUDA device has compute capability {capability / 10}, npk's kernels need "
-            f"{OLDEST / 10} or newer. "
-            f"Choose another device with CUDA_VISIBLE_DEVICES, {_ELSE}."
+            f"{OLDEST / 10} or newer. Choose another device with CUDA_VISIBLE_DEVICES, {_ELSE}."
         )
 
 

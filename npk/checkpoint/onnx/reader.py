@@ -53,8 +53,7 @@ def read_onnx(path: Path, output: int | str | None = None) -> nn.Module:
     if len(inputs) != 1:
         raise CheckpointError(
             f"{path} has {len(inputs)} inputs ({', '.join(i.name for i in inputs)}); npk reads "
-            f"networks of one. "
-            "Export a network of one input."
+            f"networks of one. Export a network of one input."
         )
     opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
     shape = [dim.dim_value or None for dim in inputs[0].type.tensor_type.shape.dim]
@@ -95,8 +94,7 @@ def _model(path: Path) -> Any:
     if not versions or not OLDEST <= versions[0] <= newest:
         raise CheckpointError(
             f"{path} uses ONNX operator set {versions[0] if versions else 'of nobody'}; npk reads "
-            f"{OLDEST} to {newest} here. "
-            "Convert it with onnx.version_converter, or update onnx."
+            f"{OLDEST} to {newest} here. Convert it with onnx.version_converter, or update onnx."
         )
     return model
 
@@ -255,8 +253,7 @@ class _Builder:
             choice = ""
         raise CheckpointError(
             f"{self.path} uses ONNX operators that npk does not read: "
-            f"{', '.join(sorted(self.unknown))}. "
-            f"Export the network without them{choice}."
+            f"{', '.join(sorted(self.unknown))}. Export the network without them{choice}."
         )
 
     def _fold(self, node: Any) -> None:
@@ -394,8 +391,7 @@ class _Builder:
             if self.forms.setdefault(origin, (name, form)) != (name, form):
                 raise UnsupportedGraphError(
                     f"{self.path}: the weight {origin} is used in two forms, as it is and "
-                    f"transposed or scaled. "
-                    "Give each layer a weight of its own."
+                    f"transposed or scaled. Give each layer a weight of its own."
                 )
 
 

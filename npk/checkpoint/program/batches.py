@@ -68,8 +68,7 @@ def _freed(program: "ExportedProgram", path: Path, example: Any) -> "fx.GraphMod
     if why:
         raise CheckpointError(
             f"{path} was exported for batch size {batch}: export with dynamic_shapes=({{0: "
-            f"Dim.DYNAMIC}},). "
-            f"It is another function for other batches ({why})."
+            f"Dim.DYNAMIC}},). It is another function for other batches ({why})."
         )
     return net
 
