@@ -25,7 +25,7 @@ def chosen(name: str, value: object) -> str:
     Raises:
         OptionError: another value.
     """
-    known = CHOICES[name]
-    if isinstance(value, str) and value in known:
+    names = CHOICES[name]
+    if isinstance(value, str) and value in names:
         return str(value)
-    raise OptionError(f"{name}={value!r} is not known. Choose one of {', '.join(known)}.")
+    raise OptionError(f"{name}={value!r} is not known. Choose one of {', '.join(names)}.")

@@ -98,12 +98,12 @@ def _left_beside(path: Path) -> list[Path]:
     pattern = re.compile(
         rf"\.{re.escape(path.name)}\.(?:(.*)-)?(\d+)(?:\.[0-9a-f]{{8}})?\.(tmp|old)", re.DOTALL
     )
-    found: list[tuple[float, Path]] = []
+    leftovers: list[tuple[float, Path]] = []
     for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
         with contextlib.suppress(OSError):  # gone by now
             if (match := pattern.fullmatch(left.name)) and _is_left(left, *match.groups()):
-                found.append((left.lstat().st_ctime, left))
-    return [left for _, left in sorted(found, reverse=True)]
+                leftovers.append((left.lstat().st_ctime, left))
+    return [left for _, left in sorted(leftovers, reverse=True)]
 
 
 def _is_left(left: Path, host: str | None, process: str, kind: str) -> bool:

@@ -21,11 +21,11 @@ def known_shape(net: Any) -> Shape | None:
     """
     described = getattr(net, "architecture", None)
     if isinstance(described, dict):
-        known = described.get("input_shape")
+        shape = described.get("input_shape")
     else:
-        known = getattr(net, "input_shape", None)
-    fits = isinstance(known, (list, tuple)) and all(isinstance(side, int) for side in known)
-    return tuple(known) if known is not None and fits else None
+        shape = getattr(net, "input_shape", None)
+    fits = isinstance(shape, (list, tuple)) and all(isinstance(side, int) for side in shape)
+    return tuple(shape) if shape is not None and fits else None
 
 
 def check_layout(net: Any, shape: Shape) -> None:
@@ -39,15 +39,15 @@ def check_layout(net: Any, shape: Shape) -> None:
     Raises:
         ShapeError: channels stand last.
     """
-    known = known_shape(net)
+    expected = known_shape(net)
     if (
-        known is not None
-        and len(known) > 1
-        and shape[1:] != known
-        and shape[1:] == (*known[1:], known[0])
+        expected is not None
+        and len(expected) > 1
+        and shape[1:] != expected
+        and shape[1:] == (*expected[1:], expected[0])
     ):
         raise ShapeError(
-            f"{misfit(shape, known)}: channels stand last, give {_transposed(1, len(known))}."
+            f"{misfit(shape, expected)}: channels stand last, give {_transposed(1, len(expected))}."
         )
 
 

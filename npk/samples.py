@@ -206,14 +206,14 @@ def _of_list(X: Sequence[Any], name: str) -> np.ndarray:
 
 
 def _stacked(items: Iterable[np.ndarray], name: str) -> np.ndarray:
-    found = list(items)
-    for i, item in enumerate(found):
-        if item.shape != found[0].shape:
+    samples = list(items)
+    for i, item in enumerate(samples):
+        if item.shape != samples[0].shape:
             raise DataError(
-                f"{name} is ragged: sample 0 has shape {found[0].shape}, sample {i} has "
+                f"{name} is ragged: sample 0 has shape {samples[0].shape}, sample {i} has "
                 f"{item.shape}. Give each sample the same shape."
             )
-    return np.stack(found) if found else np.empty(0, np.float32)
+    return np.stack(samples) if samples else np.empty(0, np.float32)
 
 
 def _of_data_set(X: Any, name: str) -> np.ndarray:
@@ -245,17 +245,17 @@ def _of_loader(X: Any, name: str) -> np.ndarray:
         )
     _check_order(X, name)
     with _as_random_as_before(X):
-        found = [
+        batches = [
             as_array(_sample(batch, name, "loader"), name) for batch in _read(X, name, "loader")
         ]
     if X.batch_sampler is None:
-        return _stacked(found, name)
-    if len({batch.shape[1:] if batch.ndim else None for batch in found}) > 1:
+        return _stacked(batches, name)
+    if len({batch.shape[1:] if batch.ndim else None for batch in batches}) > 1:
         raise DataError(
             f"{name} is a loader whose batches do not fit each other. Give each sample "
             f"the same shape."
         )
-    return np.concatenate(found) if found and found[0].ndim else np.empty(0, np.float32)
+    return np.concatenate(batches) if batches and batches[0].ndim else np.empty(0, np.float32)
 
 
 def _check_order(X: Any, name: str) -> None:
@@ -376,8 +376,8 @@ def _no_array(X: Any, name: str) -> str:
 
 
 def _some(names: Iterable[Any]) -> str:
-    known = [str(name) for name in names]
-    return ", ".join(known[:6]) + (", ..." if len(known) > 6 else "")
+    names_shown = [str(name) for name in names]
+    return ", ".join(names_shown[:6]) + (", ..." if len(names_shown) > 6 else "")
 
 
 def _line(error: Exception) -> str:

@@ -95,12 +95,12 @@ def _imported(arch: str) -> "Callable[..., nn.Module]":
     except AttributeError:
         make = None
     if not callable(make):
-        known = [
+        callables = [
             key
             for key, value in vars(module).items()
             if callable(value) and not key.startswith("_")
         ]
-        near = difflib.get_close_matches(attribute, known, n=1) or known[:5]
+        near = difflib.get_close_matches(attribute, callables, n=1) or callables[:5]
         raise CheckpointError(
             f"arch={arch!r}: {name} has no callable {attribute}. Did you mean "
             f"{', '.join(near) or 'another module'}?"

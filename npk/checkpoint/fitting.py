@@ -49,19 +49,19 @@ def fill(net: "nn.Module", content: Any, path: Path, label: str, key: str | None
     Raises:
         CheckpointError: names or shapes do not fit, or more than one dictionary of tensors fits.
     """
-    found = state_dicts(content if key is None else part_of(content, key, path), path)
+    candidates = state_dicts(content if key is None else part_of(content, key, path), path)
     fits: list[Fit] = []
-    for source in found:
+    for source in candidates:
         turn = next((fit.source.rank for fit in fits if not fit.told), None)
         if turn is not None and source.rank != turn:
             break  # one under a usual name fits, and those after it have later turns
         fits += _fits(net, source)
     good = [fit for fit in fits if not fit.told]
     if not good:
-        raise CheckpointError(_misfit(fits, found, path, label))
+        raise CheckpointError(_misfit(fits, candidates, path, label))
     fit = _meant(good, path, label)
     _load(net, fit.weights)
-    _say_what_is_left(fit, found, path, label)
+    _say_what_is_left(fit, candidates, path, label)
 
 
 def _meant(good: list[Fit], path: Path, label: str) -> Fit:
@@ -174,8 +174,8 @@ def _under(
     }
     weights = {expected.get(name, name): tensor for name, tensor in short.items()}
     left = [name for name in tensors if not name.startswith(prefix)]
-    known = len(weights.keys() & set(expected.values()))
-    return Fit(source, prefix, weights, left, known, _told(net, weights))
+    matching = len(weights.keys() & set(expected.values()))
+    return Fit(source, prefix, weights, left, matching, _told(net, weights))
 
 
 def _told(net: "nn.Module", weights: "dict[str, Tensor]") -> str:

@@ -35,17 +35,17 @@ def weights_in(folder: Path) -> Path:
     Raises:
         CheckpointError: there is none, or more than one that could be meant.
     """
-    found = _files(folder)
-    if len(found) == 1:
-        return found[0]
-    if not found:
+    files = _files(folder)
+    if len(files) == 1:
+        return files[0]
+    if not files:
         raise CheckpointError(
             f"{folder} is a folder without weights. Name a checkpoint file, or a folder with "
             f"{NAMES[0]}, {NAMES[2]} or their index in it."
         )
-    names = ", ".join(file.name for file in found[:5])
+    names = ", ".join(file.name for file in files[:5])
     raise CheckpointError(
-        f"{folder} is a folder with {len(found)} checkpoints ({names}). Name the file."
+        f"{folder} is a folder with {len(files)} checkpoints ({names}). Name the file."
     )
 
 

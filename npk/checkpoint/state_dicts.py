@@ -59,9 +59,11 @@ def state_dicts(content: Any, path: Path) -> list[StateDict]:
     Raises:
         CheckpointError: there is none.
     """
-    found = sorted(_search(content, (), set()), key=lambda one: (one.rank is None, one.rank or ()))
-    if found:
-        return found
+    dictionaries = sorted(
+        _search(content, (), set()), key=lambda one: (one.rank is None, one.rank or ())
+    )
+    if dictionaries:
+        return dictionaries
     if not isinstance(content, dict | list | tuple) or not content:
         raise CheckpointError(
             f"{path} holds a {type(content).__name__}, not a state dict with "
@@ -133,9 +135,9 @@ def _entry(content: Any, key: str) -> Any:
     if key in entries:
         return entries[key]
     for name, value in entries.items():
-        found = _entry(value, key[len(name) + 1 :]) if key.startswith(f"{name}.") else None
-        if found is not None:
-            return found
+        inside = _entry(value, key[len(name) + 1 :]) if key.startswith(f"{name}.") else None
+        if inside is not None:
+            return inside
     return {
         name[len(key) + 1 :]: value for name, value in entries.items() if name.startswith(f"{key}.")
     } or None

@@ -114,10 +114,10 @@ def _subject(net: "torch.nn.Module", X: np.ndarray) -> _Subject:
 def _in_float64(given: _Subject, X: np.ndarray) -> _Subject | None:
     """The same network in float64; ``None`` where its code asks for half precision itself."""
     try:
-        found = _subject(copy.deepcopy(given.net).double(), X)
+        subject = _subject(copy.deepcopy(given.net).double(), X)
     except (NpkError, RuntimeError):
         return None
-    return None if found.dtype in _HALF else found
+    return None if subject.dtype in _HALF else subject
 
 
 def _rounded(given: _Subject, X: np.ndarray) -> np.ndarray:

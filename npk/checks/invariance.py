@@ -112,13 +112,13 @@ def _shifts(shifts: str | Sequence[Shift], grid: Shift) -> list[Shift]:
                 f"such as [(0, 1), (2, 2)]."
             )
         return list(np.ndindex(*grid))
-    found = [tuple(int(side) for side in shift) for shift in shifts]
-    if not found or any(len(shift) != len(grid) for shift in found):
+    steps = [tuple(int(side) for side in shift) for shift in shifts]
+    if not steps or any(len(shift) != len(grid) for shift in steps):
         raise OptionError(
             f"shifts={shifts!r} does not fit positions {grid}. Give at least one "
             f"shift with {len(grid)} numbers each."
         )
-    return found
+    return steps
 
 
 def _deviations(kernel: NeuralPathKernel, table: GateTable, moved: GateTable) -> np.ndarray:
@@ -134,7 +134,7 @@ def _flips(table: GateTable, moved: GateTable, shift: Shift) -> np.ndarray:
     """Gates of each shifted sample that differ from the sample's shifted gates, ``(n,)``."""
     flips = np.zeros(len(table), np.int64)
     grid = table.inputs.shape[2:]
-    for before, there in zip(table, moved, strict=True):
+    for before, after in zip(table, moved, strict=True):
         layer, sides = before, before.shape[2:]
         if len(sides) == len(grid) and layer[0, 0].size > 1:
             steps = [divmod(r * side, n) for r, side, n in zip(shift, sides, grid, strict=True)]
@@ -142,6 +142,6 @@ def _flips(table: GateTable, moved: GateTable, shift: Shift) -> np.ndarray:
                 # a stride: the shifted image has no gates at whole positions to compare with
                 continue
             layer = np.roll(layer, [step for step, _ in steps], tuple(range(2, layer.ndim)))
-        differ = layer != there if layer.dtype == bool else np.abs(layer - there) > 1e-3
+        differ = layer != after if layer.dtype == bool else np.abs(layer - after) > 1e-3
         flips += differ.reshape(len(table), -1).sum(1)
     return flips

@@ -49,10 +49,10 @@ def class_overlap(table: GateTable, target: np.ndarray) -> tuple[list[float], li
         )
     alike = np.equal.outer(target, target)
     same, different = alike & ~np.eye(len(target), dtype=bool), ~alike
-    found: tuple[list[float], list[float]] = ([], [])
+    overlaps: tuple[list[float], list[float]] = ([], [])
     for gates in table:
         flat = gates.reshape(len(table), -1).astype(np.float32)
         share = flat @ flat.T / flat.shape[1]
-        for means, pairs in zip(found, (same, different), strict=True):
+        for means, pairs in zip(overlaps, (same, different), strict=True):
             means.append(float(share[pairs].mean()) if pairs.any() else float("nan"))
-    return found
+    return overlaps

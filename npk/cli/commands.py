@@ -52,9 +52,9 @@ def demo(
     from npk.cli import tables
     from npk.demo import run
 
-    found = run(out, data=data, seed=seed, progress=True)
-    tables.demo(found, out)
-    raise typer.Exit(0 if all(check.passed for check in found.checks) else 1)
+    results = run(out, data=data, seed=seed, progress=True)
+    tables.demo(results, out)
+    raise typer.Exit(0 if all(check.passed for check in results.checks) else 1)
 
 
 @app.command(
@@ -255,11 +255,11 @@ def kernel(
     )
     how = reading.How(arch, arch_option, output, layout, key)
     net, X, Y = reading.kernel_sides(ckpt, how, (data, subset), (against, against_subset), seed)
-    made = NeuralPathKernel.of(net, engine)
+    path_kernel = NeuralPathKernel.of(net, engine)
     if out is None or dry_run:
-        writing.dry_run(made, X, Y, out)
+        writing.dry_run(path_kernel, X, Y, out)
     else:
-        writing.write_kernel(made, X, Y, out, dask)
+        writing.write_kernel(path_kernel, X, Y, out, dask)
 
 
 @app.command(epilog="Example: npk verify-store K.zarr")

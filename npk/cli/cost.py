@@ -97,8 +97,8 @@ def guess(found: Effort) -> float:
     Returns:
         The seconds, right within a factor of ten.
     """
-    known = measure(NeuralPathKernel(None, progress=False), _yardstick())
-    return known.seconds_a_pair * found.operations / known.effort.operations
+    yardstick = measure(NeuralPathKernel(None, progress=False), _yardstick())
+    return yardstick.seconds_a_pair * found.operations / yardstick.effort.operations
 
 
 def _yardstick() -> GateTable:

@@ -21,11 +21,11 @@ def solver_named(name: str) -> Callable[[np.ndarray, np.ndarray, str], Machine]:
     Raises:
         OptionError: no such solver.
     """
-    known = {"ridge": _ridge, "svm": _svm}
-    if name not in known:
+    solvers = {"ridge": _ridge, "svm": _svm}
+    if name not in solvers:
         what = "in this version of npk" if name in ("nystroem", "features") else "known"
         raise OptionError(f"the solver {name!r} is not {what}. Choose ridge or svm.")
-    return known[name]
+    return solvers[name]
 
 
 def fit(
@@ -73,18 +73,18 @@ def _ridge(K: np.ndarray, labels: np.ndarray, backend: str) -> Machine:
     from npk.machines import ridge
 
     targets, classes = ridge.signed_targets(labels)
-    found = ridge.fit(K, targets, criterion="accuracy", backend=backend)
+    machine = ridge.fit(K, targets, criterion="accuracy", backend=backend)
 
     def predict(rows: np.ndarray) -> np.ndarray:
-        scores = rows @ found.solution.coefficients
+        scores = rows @ machine.solution.coefficients
         return classes[(scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)]
 
-    return "NPK-ridge", predict, {"alpha": float(found.alpha)}
+    return "NPK-ridge", predict, {"alpha": float(machine.alpha)}
 
 
 # scikit-learn's SVM, on the host whatever the backend
 def _svm(K: np.ndarray, labels: np.ndarray, backend: str) -> Machine:
     from npk.machines import svm
 
-    found = svm.fit(K, labels)
-    return "NPK-SVM", found.machine.predict, {"C": float(found.C)}
+    machine = svm.fit(K, labels)
+    return "NPK-SVM", machine.machine.predict, {"C": float(machine.C)}

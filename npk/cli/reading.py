@@ -98,7 +98,7 @@ def literals(pairs: Sequence[str]) -> dict[str, Any]:
     Raises:
         OptionError: no ``=``, or a key that is no name.
     """
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key.isidentifier():
@@ -107,10 +107,10 @@ def literals(pairs: Sequence[str]) -> dict[str, Any]:
                 f"as key=value, such as width=64."
             )
         try:
-            found[key] = ast.literal_eval(value)
+            values[key] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
-            found[key] = value
-    return found
+            values[key] = value
+    return values
 
 
 def gate_table(path: Path | str) -> "GateStore":
@@ -195,7 +195,7 @@ def settings(pairs: Sequence[str]) -> dict[str, Any]:
     Raises:
         OptionError: no ``=``, or an option that the command has itself.
     """
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not (equals and key) or key in ("arch", "kind", "input_shape", "classes", "seed"):
@@ -203,10 +203,10 @@ def settings(pairs: Sequence[str]) -> dict[str, Any]:
                 f"--option {pair!r} is not understood. Write an option of the architecture as "
                 f"key=value, such as channels=[64,64]."
             )
-        found[key] = _json(
+        options[key] = _json(
             f"[{value}]" if "," in value and not value.startswith("[") else value, value
         )
-    return found
+    return options
 
 
 def _json(text: str, otherwise: str) -> Any:

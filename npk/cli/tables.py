@@ -38,9 +38,9 @@ class _Output(Console):
 
 def console() -> Console:
     """Standard output, as it is now."""
-    found = _Output(highlight=False, markup=False, emoji=False)
-    if found.is_terminal:
-        return found
+    output = _Output(highlight=False, markup=False, emoji=False)
+    if output.is_terminal:
+        return output
     return _Output(highlight=False, markup=False, emoji=False, width=_WIDTH)
 
 
@@ -51,12 +51,12 @@ def say(text: str) -> None:
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
     """A table; the first column is text, the others are numbers."""
-    made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    grid = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for i, heading in enumerate(head):
-        made.add_column(heading, justify="right" if i else "left", overflow="fold")
+        grid.add_column(heading, justify="right" if i else "left", overflow="fold")
     for row in rows:
-        made.add_row(*row)
-    console().print(made, end="\n\n")
+        grid.add_row(*row)
+    console().print(grid, end="\n\n")
 
 
 def demo(run: RunResult, out: Path) -> None:
@@ -100,11 +100,11 @@ def accuracies(run: RunResult) -> None:
     for members in groups(run).values():
         rows.append([group_title(members)])
         for member in members:
-            found = [accuracy_of(run, member.name, model) for model in models(run)]
+            shares = [accuracy_of(run, member.name, model) for model in models(run)]
             rows.append(
                 [
                     f"  {member.kind or member.name}",
-                    *(percent(a.accuracy) if a else "-" for a in found),
+                    *(percent(a.accuracy) if a else "-" for a in shares),
                 ]
             )
     table(

@@ -69,7 +69,7 @@ def write_kernel(
             np.save(file, matrix)
         _done(kernel, out, matrix.shape, str(matrix.dtype))
         return
-    there = finished_tiles(out)
+    finished = finished_tiles(out)
     if dask is None:
         gram = kernel.to_store(X, Y, out)
     else:
@@ -77,7 +77,7 @@ def write_kernel(
 
         with connect(dask) as client:
             gram = kernel.to_store(X, Y, out, client=client)
-    _done(kernel, out, gram.shape, str(gram.dtype), tiles=len(gram.store.plan), earlier=there)
+    _done(kernel, out, gram.shape, str(gram.dtype), tiles=len(gram.store.plan), earlier=finished)
 
 
 def _done(

@@ -282,13 +282,13 @@ def _refuse_unknown(source: str) -> NoReturn:
         beside = [str(other) for other in path.parent.iterdir()]
     except OSError:  # not there, or closed to us
         beside = []
-    known = [*BUNDLED, *(f"{prefix}:DIR" for prefix in FOLDERS)]
-    near = difflib.get_close_matches(source, known + beside, n=1)
-    near = near or [k for k in known if k.startswith(source[:3])][:1]
+    notations = [*BUNDLED, *(f"{prefix}:DIR" for prefix in FOLDERS)]
+    near = difflib.get_close_matches(source, notations + beside, n=1)
+    near = near or [k for k in notations if k.startswith(source[:3])][:1]
     if near:
         hint = f"Did you mean {near[0]}?"
     else:
-        hint = f"Use {', '.join(known)}, FILE.npz, FILE.npy or a folder of pictures."
+        hint = f"Use {', '.join(notations)}, FILE.npz, FILE.npy or a folder of pictures."
     raise DataError(f"there is no data set and no file called {source!r}. {hint}")
 
 

@@ -225,16 +225,16 @@ def _through_gate(
 ) -> dict[Unit, Features]:
     """What the gates of one sample let pass, and the paths that start where they saturate."""
     gates = gate_values(one, node)[0]
-    found: dict[Unit, Features] = {}
+    passed: dict[Unit, Features] = {}
     for unit, features in before.items():
         gate = float(gates[unit])
-        found[unit] = {p: value * gate for p, value in features.items()} if gate else {}
+        passed[unit] = {p: value * gate for p, value in features.items()} if gate else {}
     for name, value in levels:
         reached = unpack(one.entries[name].data[0], node.channels).T
-        for unit, features in found.items():
+        for unit, features in passed.items():
             if reached[unit]:
                 features[(f"level of {name}", unit[0]),] = value
-    return found
+    return passed
 
 
 def _through_weights(
@@ -246,16 +246,16 @@ def _through_weights(
     bias: bool,
 ) -> Features:
     out, position = unit
-    found: Features = {}
+    extended: Features = {}
     if bias and operator.bias:
-        found[((f"bias of {node.name}", out),)] = 1.0
+        extended[((f"bias of {node.name}", out),)] = 1.0
     wide = graph.input_of(node).channels // operator.groups
     first = out * operator.groups // node.channels * wide
     for offset, source in enumerate(window_taps(graph, node)[:, position]):
         for c in range(wide) if source >= 0 else ():
             for p, value in before[first + c, int(source)].items():
-                found[(*p, (operator.weight, out, c, offset))] = value
-    return found
+                extended[(*p, (operator.weight, out, c, offset))] = value
+    return extended
 
 
 def _shown(node: PathNode, parts: tuple[Part, ...], unit: Unit) -> list[tuple[int, Unit]]:

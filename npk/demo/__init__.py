@@ -68,7 +68,7 @@ def run(
             np.savez(file, X=part.X, y=part.require_labels())
     networks = prepare_networks(samples, out, seed, progress)
     machines = Machines(samples, out, progress)
-    found = [machines.on(trained) for trained in networks]
+    outcomes = [machines.on(trained) for trained in networks]
     result = RunResult(
         version=__version__,
         data=data,
@@ -80,10 +80,10 @@ def run(
         machine=_machine(),
         networks=tuple(trained.summary for trained in networks),
         accuracies=(
-            *(a for accuracies, _ in found for a in accuracies),
+            *(a for accuracies, _ in outcomes for a in accuracies),
             *baselines(samples, progress),
         ),
-        kernels=tuple(kernel for _, kernel in found),
+        kernels=tuple(kernel for _, kernel in outcomes),
         checks=check_theory(samples, networks, seed, progress),
     )
     return _write(result, out, started, progress)

@@ -37,7 +37,7 @@ class Machines:
         name = trained.summary.name
         kernel = NeuralPathKernel(trained.net, scale=SCALE, progress=self.progress)
         K, cross, seconds = self.matrices(kernel, trained.stem)
-        found = [
+        accuracies = [
             Accuracy(
                 name,
                 "network",
@@ -46,10 +46,10 @@ class Machines:
                 {"epochs": trained.epochs, "samples": len(self.samples.train)},
             )
         ]
-        found += self.fit(name, K, cross, seconds, "")
+        accuracies += self.fit(name, K, cross, seconds, "")
         before = NeuralPathKernel(trained.untrained, scale=SCALE, progress=self.progress)
-        found += self.fit(name, *self.matrices(before, f"{trained.stem}-untrained"), UNTRAINED)
-        return found, self.summary(name, kernel, K, seconds)
+        accuracies += self.fit(name, *self.matrices(before, f"{trained.stem}-untrained"), UNTRAINED)
+        return accuracies, self.summary(name, kernel, K, seconds)
 
     def matrices(self, kernel: NeuralPathKernel, stem: str) -> tuple[np.ndarray, np.ndarray, float]:
         """Train x train and test x train, from the folder where they are there already."""
@@ -149,13 +149,13 @@ def baselines(samples: "Samples", progress: Progress) -> list[Accuracy]:
     ]
     train, test = samples.kernel_train, samples.test
     flat = [part.X.reshape(len(part.X), -1) for part in (train, test)]
-    found = []
+    accuracies = []
     with progress.task("baselines on pixels", len(models)) as advance:
         for name, model, grid in models:
             started = time.perf_counter()
             search = GridSearchCV(model, grid, cv=3).fit(flat[0], train.require_labels())
             right = float(search.score(flat[1], test.require_labels()))
-            found.append(
+            accuracies.append(
                 Accuracy(
                     "pixels",
                     name,
@@ -165,4 +165,4 @@ def baselines(samples: "Samples", progress: Progress) -> list[Accuracy]:
                 )
             )
             advance(1)
-    return found
+    return accuracies

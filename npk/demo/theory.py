@@ -28,16 +28,16 @@ def check_theory(
     """Duality of all networks, invariance with counter-examples, the residual ensemble."""
     X = samples.test.X
     with progress.task("checks of the theory", len(networks) + 3) as advance:
-        found = []
+        results = []
         for trained in networks:
-            found.append(
+            results.append(
                 check_duality(trained.net, X, draws=100, seed=seed, name=trained.summary.name)
             )
             advance(1)
-        found.append(_invariance(networks, X[:_SAMPLES], seed))
+        results.append(_invariance(networks, X[:_SAMPLES], seed))
         advance(1)
         for skip in ("ungated", "gated"):
-            found.append(
+            results.append(
                 check_ensemble(
                     _residual(samples, skip, seed),
                     X[:_SAMPLES],
@@ -45,7 +45,7 @@ def check_theory(
                 )
             )
             advance(1)
-    return tuple(found)
+    return tuple(results)
 
 
 def _invariance(networks: list["Trained"], X: np.ndarray, seed: int) -> CheckResult:

@@ -38,11 +38,11 @@ class TableForm:
     entries: tuple[EntryForm, ...]
 
     def __post_init__(self) -> None:
-        there = {entry.name: entry for entry in self.entries}
+        by_name = {entry.name: entry for entry in self.entries}
         for name, node in ((name, gate) for gate in self.graph.gates for name in gate.entries):
-            if name not in there:
+            if name not in by_name:
                 raise ShapeError(f"GateTable has no layer {name!r}, the graph needs it. {AGAIN}")
-            shape, width = there[name].shape, there[name].data.width
+            shape, width = by_name[name].shape, by_name[name].data.width
             if (shape[0], *width[:1]) != (node.channels, node.positions):
                 raise ShapeError(other_shape(name, shape, node.shape))
 

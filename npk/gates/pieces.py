@@ -68,8 +68,8 @@ class GatePieces(ChunkStore):
         if (where := Path(where)).exists():
             raise StoreError(f"{where} exists already. Choose another name or remove it.")
         if strange := ", ".join({each.dtype for each in form.arrays} - set(DTYPES)):
-            what, known = f"a gate table with values of type {strange}", ", ".join(DTYPES)
-            raise StoreError(f"{what} cannot be saved. Take one of {known}.")
+            what, allowed = f"a gate table with values of type {strange}", ", ".join(DTYPES)
+            raise StoreError(f"{what} cannot be saved. Take one of {allowed}.")
         cut = {"piece": piece or piece_of(form.bytes_a_sample), "parts": [n]}
         name = {"identities": [[identity or uuid.uuid4().hex]], "about": about or {}}
         manifest = {"format": FORMAT, "content": CONTENT, **form.manifest(), **cut, **name}

@@ -141,9 +141,9 @@ def record_entries(
         _run(program, batch.to(dtype), entries)
         return len(batch)
 
-    with thread_of_its_own() as there, progress.task("recording gates", len(X)) as advance:
+    with thread_of_its_own() as quietly, progress.task("recording gates", len(X)) as advance:
         for start in range(0, len(X), size):
-            advance(there(run, start))
+            advance(quietly(run, start))
     by_name = {entry.recording.gate: entry.layer() for entry in entries}
     return {name: by_name[name] for node in trace.graph.gates for name in node.entries}
 

@@ -70,8 +70,8 @@ class Engine:
         key = (table.graph, kinds, one_device, dtype)
         if key not in self._backends:
             kept = {
-                known: made
-                for known, made in self._backends.items()
+                known: backend
+                for known, backend in self._backends.items()
                 if known[:2] == key[:2] and known[3] != dtype
             }
             self._backends = {**kept, key: self._compiled(table, dtype, one_device)}

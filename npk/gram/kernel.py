@@ -362,7 +362,7 @@ def kernel(
         )
     if rows is None:
         raise DataError("there are no samples: call kernel(net, X) or kernel(table).")
-    made = NeuralPathKernel(
+    path_kernel = NeuralPathKernel(
         network,
         scale=scale,
         dtype=dtype,
@@ -374,8 +374,8 @@ def kernel(
         progress=progress,
     )
     if out is None:
-        return made(rows, cols)
-    return made.to_store(rows, cols, out, resume=resume, client=client)
+        return path_kernel(rows, cols)
+    return path_kernel.to_store(rows, cols, out, resume=resume, client=client)
 
 
 def _check_network(net: Any) -> None:

@@ -201,13 +201,13 @@ class Gram:
                 f"columns are different samples. "
                 "K(x, x) of some samples is NeuralPathKernel(net).diagonal(X)."
             )
-        found = np.empty(len(self), self.dtype)
+        values = np.empty(len(self), self.dtype)
         for tile in self.store.plan:
             start, stop = max(tile.rows.start, tile.cols.start), min(tile.rows.stop, tile.cols.stop)
             if start < stop:
                 on = np.arange(start, stop)
-                found[on] = self.store.read(tile)[on - tile.rows.start, on - tile.cols.start]
-        return found
+                values[on] = self.store.read(tile)[on - tile.rows.start, on - tile.cols.start]
+        return values
 
     def cosine(self) -> "Gram":
         r"""The matrix on the scale "cosine", a view: tiles are divided as they are read.

@@ -171,9 +171,9 @@ def _threads_for(V: np.ndarray) -> contextlib.AbstractContextManager:
 def _in_float64(values: np.ndarray, room: np.ndarray) -> np.ndarray:
     if values.dtype == np.float64:
         return values
-    found = room[: values.size].reshape(values.shape)
-    found[...] = values
-    return found
+    wide = room[: values.size].reshape(values.shape)
+    wide[...] = values
+    return wide
 
 
 def read_block(tiles: Tiles, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
@@ -188,7 +188,7 @@ def read_block(tiles: Tiles, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
     Returns:
         (r, c), in the dtype of the matrix.
     """
-    found = np.empty((len(rows), len(cols)), tiles.manifest["dtype"])
+    block = np.empty((len(rows), len(cols)), tiles.manifest["dtype"])
     down, across = _Wanted(rows), _Wanted(cols)
     for tile in tiles.plan:
         faces = [(tile.rows, tile.cols, False), (tile.cols, tile.rows, True)]
@@ -198,12 +198,12 @@ def read_block(tiles: Tiles, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
             for r, c, mirrored in faces
             if down.meets(r) and across.meets(c)
         ]
-        values = tiles.read(tile) if faces else found
+        values = tiles.read(tile) if faces else block
         for (to_rows, from_rows), (to_cols, from_cols), mirrored in faces:
-            found[_outer(to_rows, to_cols)] = (values.T if mirrored else values)[
+            block[_outer(to_rows, to_cols)] = (values.T if mirrored else values)[
                 _outer(from_rows, from_cols)
             ]
-    return found
+    return block
 
 
 def positions(index: Any, n: int, what: str) -> np.ndarray:

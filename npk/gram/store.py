@@ -149,11 +149,11 @@ class GramStore(ChunkStore):
 
     def _gates(self, name: str, axis: int) -> GateStore:
         look(self.path, name)  # the folder of a store may be a link, but not one within another
-        found = GateStore.open(self.path / name, write=not self._group.read_only)
-        if found.identities[0] != self.identities[axis][: len(found.identities[0])]:
+        gates = GateStore.open(self.path / name, write=not self._group.read_only)
+        if gates.identities[0] != self.identities[axis][: len(gates.identities[0])]:
             why = f"its {name} are the gates of another store. Remove it and run again"
             raise StoreError(f"{self.path} is damaged: {why}.")
-        return found
+        return gates
 
     @property
     def exponents(self) -> np.ndarray:

@@ -150,18 +150,18 @@ def suits(engine: Engine, store: GramStore, sources: Sources) -> None:
     """
     plan, sizes = store.plan, (len(sources[0]), len(sources[-1]))
     if plan.symmetric != (len(sources) == 1):
-        found = ["the columns are the rows in one of them, and others in the other"]
+        reasons = ["the columns are the rows in one of them, and others in the other"]
     else:
         counts = zip(("rows", "columns"), (plan.n, plan.m), sizes, strict=True)
-        found = [
+        reasons = [
             f"it has {there} {axis}, here are {here}"
             for axis, there, here in counts
             if here < there
         ]
-    found = found or differences(store.about, _about(engine, sources, (plan.n, plan.m)))
-    if found:
+    reasons = reasons or differences(store.about, _about(engine, sources, (plan.n, plan.m)))
+    if reasons:
         raise StoreError(
-            f"{store.path} holds another kernel: {'; '.join(found)}. Choose another name, or the "
+            f"{store.path} holds another kernel: {'; '.join(reasons)}. Choose another name, or the "
             f"same network, data and options."
         )
 

@@ -148,5 +148,5 @@ def combine(axes: list[np.ndarray], grid: Grid) -> np.ndarray:
 
 def look_up(old: np.ndarray, index: np.ndarray) -> np.ndarray:
     """``old[index]`` along the first axis, -1 where ``index`` is outside."""
-    found = old[np.maximum(index, 0)]
-    return np.where((index >= 0).reshape(index.shape + (1,) * (old.ndim - 1)), found, OUTSIDE)
+    entries = old[np.maximum(index, 0)]
+    return np.where((index >= 0).reshape(index.shape + (1,) * (old.ndim - 1)), entries, OUTSIDE)

@@ -58,9 +58,9 @@ def check_picture(came: Shape | None, shape: Shape) -> None:
         ShapeError: they have another one.
     """
     if came is not None and came != shape and len(shape) > 1:
-        found = advice((0, *came), lambda way: way == shape)
+        advised = advice((0, *came), lambda way: way == shape)
         raise ShapeError(
-            f"{misfit((0, *came), shape)}{f': {found[1]}' if found else ''}. Bring "
+            f"{misfit((0, *came), shape)}{f': {advised[1]}' if advised else ''}. Bring "
             f"the axes of X into that order."
         )
 

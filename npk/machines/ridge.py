@@ -325,15 +325,15 @@ def _fit_on_disk(
     if is_auto(alpha):
         raise OptionError(f"alpha='auto' needs the whole matrix and its eigenvectors {lacking}")
     alpha = checked_alpha(alpha)
-    found = conjugate_gradients.solve(K, y, alpha, backend=backend)
-    if found.outcome != "solved":
+    solution = conjugate_gradients.solve(K, y, alpha, backend=backend)
+    if solution.outcome != "solved":
         text = (
-            f"conjugate gradients {found.outcome} after {found.steps} steps:"
-            f" the residual is {found.residual:.2g} of y. Take a larger alpha, or go on:"
+            f"conjugate gradients {solution.outcome} after {solution.steps} steps:"
+            f" the residual is {solution.residual:.2g} of y. Take a larger alpha, or go on:"
             " conjugate_gradients.solve(K, y, alpha, start=solution.coefficients)."
         )
         warn(text, ConvergenceWarning)
-    return Ridge(alpha, found, None)
+    return Ridge(alpha, solution, None)
 
 
 def _leave_one_out(factored: Factor, targets: Floats, ridges: Floats) -> Floats:

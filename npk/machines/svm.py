@@ -123,10 +123,10 @@ def check(
         OptionError: C is neither ``"auto"`` nor a number > 0, or folds is below 2.
     """
     check_cost(C)
-    found = checked_labels(labels, n)
+    classes = checked_labels(labels, n)
     if is_auto(C):
-        _checked_folds(found, folds)
-    return found
+        _checked_folds(classes, folds)
+    return classes
 
 
 def check_cost(C: float | str) -> None:

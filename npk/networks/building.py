@@ -163,15 +163,15 @@ def _plain(value: Any) -> Any:
 
 def _architecture_options(arch: str, kind: str, options: dict[str, Any]) -> dict[str, Any]:
     """The options of this architecture, defaults filled in."""
-    known = {
+    accepted = {
         k: p.default
         for k, p in inspect.signature(ARCHITECTURES[arch]).parameters.items()
         if p.kind is p.KEYWORD_ONLY
     }
     for name in options:
-        if name not in known:
-            raise OptionError(f"{arch} has no option {name!r}. It has {', '.join(known)}.")
-    chosen = {k: _plain(v) for k, v in {**known, **options}.items()}
+        if name not in accepted:
+            raise OptionError(f"{arch} has no option {name!r}. It has {', '.join(accepted)}.")
+    chosen = {k: _plain(v) for k, v in {**accepted, **options}.items()}
     if "pool" in chosen and chosen["pool"] is None:
         chosen["pool"] = "max" if arch == "vgg16" and kind == "dnn" else "average"
     return chosen

@@ -111,14 +111,14 @@ class GatingNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """The pre-activations of the samples ``x``, gate point by gate point."""
-        found: list[Tensor] = []
+        gates: list[Tensor] = []
 
         def record(q: Tensor) -> Tensor:
-            found.append(q)
+            gates.append(q)
             return q if self.linear else torch.relu(q)
 
         self.stack(x, record)
-        return found
+        return gates
 
 
 class ShallowGatingNetwork(nn.Module):

@@ -103,15 +103,15 @@ def only_tensor(result: Any) -> torch.Tensor:
     Raises:
         UnsupportedGraphError: there are several, or none.
     """
-    found = tensors_in(result)
-    if not found:
+    tensors = tensors_in(result)
+    if not tensors:
         raise UnsupportedGraphError(
             f"the network returns a {type(result).__name__} with no tensor "
             f"in it. Have its forward return one."
         )
-    if len(found) > 1:
+    if len(tensors) > 1:
         raise UnsupportedGraphError(
-            f"the network returns {len(found)} values; npk reads one. Choose one: "
+            f"the network returns {len(tensors)} values; npk reads one. Choose one: "
             f"npk.choose_output(net, NAME) or --output NAME."
         )
-    return found[0]
+    return tensors[0]

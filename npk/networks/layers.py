@@ -133,9 +133,9 @@ class _Reach:
 
 def shallow_maps(layers: Layers, shape: Sequence[int]) -> list[Layers]:
     """For each gate point the layers of one linear map from input to pre-activation (DLGN-SF)."""
-    found: list[Layers] = []
-    _collect_maps(layers, tuple(shape), _Reach(), found)
-    return found
+    maps: list[Layers] = []
+    _collect_maps(layers, tuple(shape), _Reach(), maps)
+    return maps
 
 
 def _collect_maps(

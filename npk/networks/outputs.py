@@ -30,10 +30,12 @@ class Around(nn.Module):
         self._non_persistent_buffers_set = net._non_persistent_buffers_set
         self.__dict__["net"] = net  # no child: names would begin with "net."
         self.training = net.training
-        known = getattr(net, "architecture", {}).get(
+        input_shape = getattr(net, "architecture", {}).get(
             "input_shape", getattr(net, "input_shape", None)
         )
-        self.input_shape: tuple[int, ...] | None = None if known is None else tuple(known)
+        self.input_shape: tuple[int, ...] | None = (
+            None if input_shape is None else tuple(input_shape)
+        )
 
     def train(self, mode: bool = True) -> "Around":
         """Train or evaluation mode for the network too."""
@@ -53,15 +55,15 @@ class ChosenOutput(Around):
         """The chosen output for a batch."""
         module = _modules(self.net).get(self.output)
         if module is None:
-            found = _entry(self.net, self.net(x), self.output)
+            value = _entry(self.net, self.net(x), self.output)
         else:
-            found = _caught(self.net, x, module, self.output)
-        if not isinstance(found, torch.Tensor):
+            value = _caught(self.net, x, module, self.output)
+        if not isinstance(value, torch.Tensor):
             raise UnsupportedGraphError(
-                f"output {self.output!r} of {type(self.net).__name__} is a {type(found).__name__}, "
+                f"output {self.output!r} of {type(self.net).__name__} is a {type(value).__name__}, "
                 f"not a tensor. Choose a part of it."
             )
-        return found
+        return value
 
 
 class ChannelsFirst(Around):

@@ -61,8 +61,8 @@ def apart(function: Callable[..., R], *arguments: Any) -> R:
     Returns:
         Its result.
     """
-    with thread_of_its_own() as there:
-        return there(function, *arguments)
+    with thread_of_its_own() as quietly:
+        return quietly(function, *arguments)
 
 
 def _stream() -> Any:

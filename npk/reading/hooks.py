@@ -86,8 +86,8 @@ class Hooks:
     def as_in(self, other: "Hooks") -> None:
         """Call those that are called in another copy of the same network."""
         self.changing_only = other.changing_only
-        for hook, known in zip(self.all, other.all, strict=True):
-            hook.changes = known.changes
+        for hook, original in zip(self.all, other.all, strict=True):
+            hook.changes = original.changes
 
     def leave_out_lookers(
         self, net: nn.Module, anew: Callable[[], nn.Module], example: torch.Tensor

@@ -52,10 +52,10 @@ def shape_explained(net: object, shape: Shape) -> Iterator[None]:
     try:
         yield
     except ShapeError as error:
-        found = advice(shape, lambda sample: _takes(net, sample))
-        if found is None:
+        advised = advice(shape, lambda sample: _takes(net, sample))
+        if advised is None:
             raise
-        raise ShapeError(f"{misfit(shape, found[0])}: {found[1]}.") from error
+        raise ShapeError(f"{misfit(shape, advised[0])}: {advised[1]}.") from error
 
 
 def _takes(net: object, sample: Shape) -> bool:

@@ -136,7 +136,7 @@ def joined(layouts: "list[Layout]") -> tuple[tuple[PathNode, ...], list[np.ndarr
 
 def parts_of(layout: Layout) -> tuple[Part, ...]:
     """Cut a layout, channels on its first axis, into rectangles: parts of a rearrangement."""
-    found: dict[tuple[int, bytes], tuple[list[int], list[int], np.ndarray]] = {}
+    rectangles: dict[tuple[int, bytes], tuple[list[int], list[int], np.ndarray]] = {}
     rows = layout.numbers.reshape(layout.shape[0], -1) - 1
     source = np.searchsorted(layout.firsts, rows, side="right") - 1
     # nearly always one channel of one source
@@ -148,12 +148,12 @@ def parts_of(layout: Layout) -> tuple[Part, ...]:
             )
             for c in np.unique(channel[here]):
                 taps = np.where(here & (channel == c), place, -1)
-                part = found.setdefault((int(number), taps.tobytes()), ([], [], taps))
+                part = rectangles.setdefault((int(number), taps.tobytes()), ([], [], taps))
                 part[0].append(into)
                 part[1].append(int(c))
     return tuple(
         Part(number, tuple(into), tuple(channels), _taps(taps, layout, layout.sources[number]))
-        for (number, _), (into, channels, taps) in found.items()
+        for (number, _), (into, channels, taps) in rectangles.items()
     )
 
 

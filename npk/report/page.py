@@ -104,13 +104,13 @@ def _drawn(run: RunResult, name: str) -> Drawn | None:
 
 def _interactive(run: RunResult) -> dict[str, Any]:
     """Plotly and the data of its plots, where there are some."""
-    found = plots.interactive(run)
-    if not found:
+    figures = plots.interactive(run)
+    if not figures:
         return {"plots": None}
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
-    return {"plots": found, "plotly": Markup(get_plotlyjs())}
+    return {"plots": figures, "plotly": Markup(get_plotlyjs())}
 
 
 def _rendered(name: str, values: dict[str, Any]) -> "Markup":
@@ -124,15 +124,15 @@ def _environment() -> "Environment":
     """The templates; what they are given is escaped, and what they are not given is an error."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    found = Environment(
+    environment = Environment(
         loader=PackageLoader("npk.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    found.globals.update(kinds=KINDS, nothing=NOTHING)
-    found.filters.update(chosen=tables.chosen, duration=duration, scientific=scientific)
-    found.filters["count"] = "{:,}".format
-    return found
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    environment.globals.update(kinds=KINDS, nothing=NOTHING)
+    environment.filters.update(chosen=tables.chosen, duration=duration, scientific=scientific)
+    environment.filters["count"] = "{:,}".format
+    return environment

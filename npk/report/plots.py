@@ -128,15 +128,15 @@ def _boundaries(edges: list[int], size: int) -> list[dict[str, Any]]:
 
 
 def _spectrum(run: RunResult) -> dict[str, Any]:
-    found = {
+    curves = {
         kernel.network: kernel
         for kernel in run.kernels
         if any(value > 0 for value in kernel.spectrum)
     }
     traces = [
-        _spectrum_line(run, subject, found[subject.name])
+        _spectrum_line(run, subject, curves[subject.name])
         for subject in subjects(run)
-        if subject.name in found
+        if subject.name in curves
     ]
     axis = {
         "type": "log",

@@ -42,10 +42,10 @@ def _subject(run: RunResult, name: str) -> Subject:
 
 def groups(run: RunResult) -> dict[str, tuple[Subject, ...]]:
     """The networks by architecture: what is worth putting side by side."""
-    found: dict[str, list[Subject]] = {}
+    by_group: dict[str, list[Subject]] = {}
     for subject in subjects(run):
-        found.setdefault(subject.group, []).append(subject)
-    return {group: tuple(members) for group, members in found.items()}
+        by_group.setdefault(subject.group, []).append(subject)
+    return {group: tuple(members) for group, members in by_group.items()}
 
 
 def group_title(members: tuple[Subject, ...]) -> str:
@@ -56,8 +56,8 @@ def group_title(members: tuple[Subject, ...]) -> str:
 
 def models(run: RunResult) -> tuple[str, ...]:
     """The models that see a network: itself and kernel machines, trained and at initialisation."""
-    found = dict.fromkeys(a.model for a in run.accuracies if a.network != PIXELS)
-    return tuple(sorted(found, key=lambda model: (model != "network", UNTRAINED in model)))
+    measured = dict.fromkeys(a.model for a in run.accuracies if a.network != PIXELS)
+    return tuple(sorted(measured, key=lambda model: (model != "network", UNTRAINED in model)))
 
 
 def short_model(model: str) -> str:

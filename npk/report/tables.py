@@ -63,7 +63,9 @@ def accuracies(run: RunResult) -> Accuracies:
 
 def _rows(run: RunResult, group: tuple[Subject, ...]) -> tuple[NetworkRow, ...]:
     own = {subject: accuracy_of(run, subject.name, "network") for subject in group}
-    dnn = next((found for subject, found in own.items() if found and subject.kind == "dnn"), None)
+    dnn = next(
+        (accuracy for subject, accuracy in own.items() if accuracy and subject.kind == "dnn"), None
+    )
     return tuple(
         NetworkRow(
             name=subject.name,
@@ -88,7 +90,7 @@ def _measured(run: RunResult, found: Accuracy | None) -> Measured | None:
 
 def baseline_rows(run: RunResult) -> tuple[tuple[str, Measured | None], ...]:
     """The models that see pixels and no network."""
-    return tuple((found.model, _measured(run, found)) for found in baselines(run))
+    return tuple((accuracy.model, _measured(run, accuracy)) for accuracy in baselines(run))
 
 
 def chosen(found: Accuracy) -> str:

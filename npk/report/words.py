@@ -45,8 +45,8 @@ def _article(text: str) -> str:
 def summary(run: RunResult) -> str:
     """What the run found, in one paragraph of plain words."""
     parts = [_best(run), _ratios(run), _pixels(run), _doubt(run), _verdict(run)]
-    found = " ".join(part for part in parts if part)
-    return found or "This run holds no accuracies and no checks yet."
+    text = " ".join(part for part in parts if part)
+    return text or "This run holds no accuracies and no checks yet."
 
 
 def _setting(run: RunResult) -> str:

@@ -88,21 +88,21 @@ class Blocks:
 
     def all(self) -> list[Numbers]:
         """The blocks: numbers of parts."""
-        found = itertools.product(*(range(len(axis.sizes)) for axis in self.axes))
-        return [block for block in found if not self.symmetric or block[0] <= block[1]]
+        indices = itertools.product(*(range(len(axis.sizes)) for axis in self.axes))
+        return [block for block in indices if not self.symmetric or block[0] <= block[1]]
 
     def described(self, block: Numbers) -> dict[str, dict[str, Any]]:
         """What zarr says of each array of a block; of the checksums last."""
         cuts = [(axis.sizes[part], axis.side) for axis, part in zip(self.axes, block, strict=True)]
         sizes, chunks = [n for n, _ in cuts], [max(1, min(n, side)) for n, side in cuts]
-        found: dict[str, dict[str, Any]] = {}
+        arrays: dict[str, dict[str, Any]] = {}
         for name, form in self.arrays.items():
             rest = [max(1, n) for n in form.width]
             shape = {"shape": (*sizes, *form.width), "chunks": (*chunks, *rest)}
-            found[name.format(*block)] = {**shape, "dtype": np.dtype(form.dtype), "fill_value": 0}
+            arrays[name.format(*block)] = {**shape, "dtype": np.dtype(form.dtype), "fill_value": 0}
         grid = {"shape": tuple(-(-n // side) for n, side in cuts), "chunks": (1,) * len(cuts)}
         flags = {**grid, "dtype": np.dtype("int64"), "fill_value": NOT_WRITTEN}
-        return {**found, self.checksums.format(*block): flags}
+        return {**arrays, self.checksums.format(*block): flags}
 
     def run(self, first: Numbers, count: int = 1) -> Run:
         """Where chunks are, by the number of the first one along each axis."""
@@ -120,11 +120,11 @@ class Blocks:
         """
         arrays, side, (first, *others) = list(arrays), self.axes[0].side, run.place
         names = [axis.identities[part] for axis, part in zip(self.axes, run.block, strict=True)]
-        found = []
+        checksums = []
         for i in range(run.flags[0].stop - first):
             mark = zlib.crc32(" ".join(map(str, (*names, first + i, *others))).encode())
-            found.append(_checksum((data[i * side : (i + 1) * side] for data in arrays), mark))
-        return np.array(found).reshape(-1, *(1 for _ in others))
+            checksums.append(_checksum((data[i * side : (i + 1) * side] for data in arrays), mark))
+        return np.array(checksums).reshape(-1, *(1 for _ in others))
 
 
 def raw(array: np.ndarray) -> memoryview:

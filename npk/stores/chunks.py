@@ -77,12 +77,12 @@ class ChunkStore:
     def written(self) -> np.ndarray:
         """Whether each chunk is written, by its numbers; a StoreError if checksums are damaged."""
         firsts = [axis.firsts for axis in self.blocks.axes]
-        found = np.zeros([first[-1] for first in firsts], bool)
+        is_written = np.zeros([first[-1] for first in firsts], bool)
         for block in self.blocks.all():
             where = (slice(*f[part : part + 2]) for f, part in zip(firsts, block, strict=True))
             with self._reading(self._unreadable):
-                found[tuple(where)] = self._flags(block)[...] != NOT_WRITTEN
-        return found
+                is_written[tuple(where)] = self._flags(block)[...] != NOT_WRITTEN
+        return is_written
 
     def is_written(self, chunk: Numbers) -> bool:
         """Whether a chunk is written; a StoreError if its checksum is damaged."""
@@ -205,15 +205,15 @@ class ChunkStore:
 
             flags = expected["fill_value"] == NOT_WRITTEN  # what is not written has no file then
             try:
-                found: Any = self._group[name] if flags else open_array(self._group, name)
-                is_other = {key: getattr(found, key) for key in expected} != expected
+                array: Any = self._group[name] if flags else open_array(self._group, name)
+                is_other = {key: getattr(array, key) for key in expected} != expected
             except OSError:
                 raise
             except Exception as error:  # zarr raises many kinds; the cause is kept
                 raise StoreError(self._unopened(name, error)) from error
             if is_other:
-                raise StoreError(self._unlike(name, found, expected))
-            self._opened[name] = found
+                raise StoreError(self._unlike(name, array, expected))
+            self._opened[name] = array
         return self._opened[name]
 
 
@@ -234,10 +234,10 @@ def make_store(where: Path, manifest: dict[str, Any], blocks: Blocks) -> None:
 
 def _make_arrays(group: Any, blocks: Blocks, beside: Blocks | None = None) -> None:
     """Empty arrays, in the place of those that a killed run may have left."""
-    there = set(beside.all()) if beside else set()
+    present = set(beside.all()) if beside else set()
     plain: dict[str, Any] = {"compressors": None, "filters": None, "overwrite": True}
     for block in blocks.all():
-        for name, described in blocks.described(block).items() if block not in there else ():
+        for name, described in blocks.described(block).items() if block not in present else ():
             group.create_array(name, **described, **plain)
 
 

@@ -52,19 +52,19 @@ def look(root: Path, key: str) -> os.stat_result | None:
     Raises:
         StoreError: a link is on the way.
     """
-    found, place = None, str(root)
+    status, place = None, str(root)
     for part in key.split("/"):
         place = f"{place}/{part}"
         try:
-            found = os.lstat(place)
+            status = os.lstat(place)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        if stat.S_ISLNK(found.st_mode):
+        if stat.S_ISLNK(status.st_mode):
             raise StoreError(
                 f"{root} has a link at {key}, and npk neither writes nor follows any. "
                 f"Put what it leads to in its place."
             )
-    return found
+    return status
 
 
 def read_plain(root: Path, key: str, most: int, exactly: int | None = None) -> bytes | None:
@@ -83,14 +83,14 @@ def read_plain(root: Path, key: str, most: int, exactly: int | None = None) -> b
         StoreError: a link is on the way, or it is no plain file.
         ValueError: it has another size.
     """
-    found = look(root, key)
-    if found is None or stat.S_ISDIR(found.st_mode):
+    status = look(root, key)
+    if status is None or stat.S_ISDIR(status.st_mode):
         return None
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise StoreError(_foreign(root, key, "which is no plain file"))
-    if found.st_size > most or exactly not in (None, found.st_size):
+    if status.st_size > most or exactly not in (None, status.st_size):
         raise ValueError(
-            f"{key} has {found.st_size} bytes, not "
+            f"{key} has {status.st_size} bytes, not "
             f"{f'at most {most}' if exactly is None else exactly}"
         )
     with (root / key).open("rb") as file:
@@ -115,21 +115,25 @@ def read_description(root: Path, key: str) -> dict[str, Any] | None:
     if content is None:
         return None
     try:
-        found = json.loads(content)
+        description = json.loads(content)
     except RecursionError as error:
         raise ValueError(f"{key} is nested too deeply") from error
-    if not isinstance(found, dict):
+    if not isinstance(description, dict):
         raise ValueError(f"{key} holds no JSON object")
-    if found.get("zarr_format") != 3:
+    if description.get("zarr_format") != 3:
         raise StoreError(
             _foreign(
                 root,
                 key,
-                f"of zarr format {_short(found.get('zarr_format'))}, and npk reads format 3 alone",
+                f"of zarr format {_short(description.get('zarr_format'))}, and npk reads format 3 alone",
             )
         )
-    wrong = _wrong_group(found) if found.get("node_type") == "group" else _wrong_array(found)
-    if wrong is not None and key == "zarr.json" and not _is_npks(found):
+    wrong = (
+        _wrong_group(description)
+        if description.get("node_type") == "group"
+        else _wrong_array(description)
+    )
+    if wrong is not None and key == "zarr.json" and not _is_npks(description):
         raise StoreError(
             f"{root} holds something that npk did not write. Name a folder that npk "
             f"wrote, or one that is not there."
@@ -137,10 +141,12 @@ def read_description(root: Path, key: str) -> dict[str, Any] | None:
     if wrong is not None:
         raise StoreError(
             _foreign(
-                root, key, f"whose {wrong} is {_short(found.get(wrong))}, which npk does not write"
+                root,
+                key,
+                f"whose {wrong} is {_short(description.get(wrong))}, which npk does not write",
             )
         )
-    return found
+    return description
 
 
 def _is_npks(found: dict[str, Any]) -> bool:
@@ -160,10 +166,10 @@ def read_manifest(path: str | Path) -> Any:
     Raises:
         FileNotFoundError: there is no such folder, or no ``zarr.json`` in it.
     """
-    found = read_description(Path(path), "zarr.json")
-    if found is None:
+    description = read_description(Path(path), "zarr.json")
+    if description is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-    return found["attributes"].get("npk")
+    return description["attributes"].get("npk")
 
 
 def prove(path: Path, identities: Sequence[Sequence[str]]) -> None:

@@ -37,18 +37,18 @@ class PlainStore(WrapperStore[LocalStore]):
     def _content(self, key: str) -> bytes | None:
         *folders, name = key.split("/")
         if name == _DESCRIPTION:
-            found = read_description(self.root, key)
-            return None if found is None else _bytes(found)
+            description = read_description(self.root, key)
+            return None if description is None else _bytes(description)
         if "c" not in folders:  # files of other formats of zarr
             return None
         return self._chunk(key, key[: key.rindex("/c/")] if "/c/" in key else "")
 
     def _chunk(self, key: str, array: str) -> bytes | None:
         if array not in self._known:
-            found = read_description(self.root, f"{array}/{_DESCRIPTION}")
-            if found is None or found["node_type"] != "array":
+            description = read_description(self.root, f"{array}/{_DESCRIPTION}")
+            if description is None or description["node_type"] != "array":
                 raise ValueError(f"{array}/{_DESCRIPTION} describes no array")
-            self._known[array] = found
+            self._known[array] = description
         size = chunk_bytes(self._known[array])
         content = read_plain(self.root, key, size, size)
         if content is None and self._known[array]["fill_value"] != _FLAGS:
@@ -99,11 +99,11 @@ def open_array(group: zarr.Group, name: str) -> zarr.Array:
     Raises:
         ValueError: a group is there.
     """
-    found = group[name]
-    if not isinstance(found, zarr.Array):
+    array = group[name]
+    if not isinstance(array, zarr.Array):
         raise ValueError(f"{name} is a group")
     inner: Any = zarr.AsyncArray(
-        metadata=found.metadata, store_path=found.store_path, config={"write_empty_chunks": True}
+        metadata=array.metadata, store_path=array.store_path, config={"write_empty_chunks": True}
     )
     return zarr.Array(inner)
 

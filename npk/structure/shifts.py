@@ -417,12 +417,12 @@ def _window_reason(
     while isinstance(before.operator, BatchNorm | Gate | Scale | Shift):
         before = graph.input_of(before)
     strides = _strides_across(graph, before, window, shift)
-    found = [f"stride {max(strides)}"] if strides else []
+    reasons = [f"stride {max(strides)}"] if strides else []
     if any(map(any, window.padding)) or _shows_zeros(before):
-        found.append("zero padding")
-    elif isinstance(before.operator, Rearrange) and not found:
-        found.append("padding that does not wrap around")
-    return " and ".join(found) or "a window that does not wrap around"
+        reasons.append("zero padding")
+    elif isinstance(before.operator, Rearrange) and not reasons:
+        reasons.append("padding that does not wrap around")
+    return " and ".join(reasons) or "a window that does not wrap around"
 
 
 def _strides_across(graph: PathGraph, before: PathNode, window: Window, shift: Grid) -> list[int]:

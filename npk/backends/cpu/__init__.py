@@ -60,8 +60,8 @@ class CpuBackend(Backend):
         """Seconds of a pair on all threads, where the speeds of this machine are known already."""
         from npk.backends.cpu import speeds
 
-        known = speeds.known_speeds(self.runner)
-        return None if known is None else known.of_pair(self.runner)
+        speeds_here = speeds.known_speeds(self.runner)
+        return None if speeds_here is None else speeds_here.of_pair(self.runner)
 
     def predict(self, threads: int | None = None) -> float | None:
         """Seconds of a pair by the work that the compiled plan does, at the speeds of this machine."""

@@ -71,18 +71,18 @@ class Work:
     def counts(self) -> np.ndarray:
         """How often each of ``PROGRAM`` happens in a group."""
         kind, _, cells, *_ = self.operations.T
-        found = {"group": 1, "sums": self.sizes[1], "operations": len(kind)}
-        found |= {"loaded": cells[kind == LOAD].sum(), "cleared": cells[kind == CLEAR].sum()}
+        amounts = {"group": 1, "sums": self.sizes[1], "operations": len(kind)}
+        amounts |= {"loaded": cells[kind == LOAD].sum(), "cleared": cells[kind == CLEAR].sum()}
         filled = np.concatenate([[0], np.cumsum(self.tables >= 0, dtype=np.int64)])
         moved = _Moved(len(kind))
-        found |= (
+        amounts |= (
             self._gathered(filled, moved)
             | self._boxes(filled, moved)
             | self._terms(filled, moved)
             | self._sums(moved)
         )
-        found |= moved.by_size(self.sizes[1] * self.rows * LANES * 8)
-        return np.array([found[name] for name in PROGRAM], float)
+        amounts |= moved.by_size(self.sizes[1] * self.rows * LANES * 8)
+        return np.array([amounts[name] for name in PROGRAM], float)
 
     def _gathered(self, filled: np.ndarray, moved: "_Moved") -> dict[str, float]:
         """Window sums one by one."""
@@ -121,18 +121,20 @@ class Work:
         term = dict(zip(_TERMS, self.terms[first + np.arange(len(cells))].T, strict=True))
         added = filled[term["pair"] + cells * term["k"]] - filled[term["pair"]]
         collapses = kind == COLLAPSE
-        found = {
+        amounts = {
             "calls": (-(-cells // TOGETHER))[collapses].sum(),
             "cells": cells[collapses].sum(),
             "kept cells": cells[collapses & (term["fresh"] == 0)].sum(),
         }
         bits, chained, width = term["form"] == BITS, term["chain"] >= 0, term["width"]
         for name, chosen in (("chained ", chained), ("bits ", bits & ~chained)):
-            found |= {f"{name}{words}": added[chosen & (width == words)].sum() for words in (1, 2)}
-            found[f"{name}more"] = added[chosen & (width > 2)].sum()
-            found[f"{name}words"] = (added * width)[chosen & (width > 2)].sum()
+            amounts |= {
+                f"{name}{words}": added[chosen & (width == words)].sum() for words in (1, 2)
+            }
+            amounts[f"{name}more"] = added[chosen & (width > 2)].sum()
+            amounts[f"{name}words"] = (added * width)[chosen & (width > 2)].sum()
         real = term["form"] == REAL
-        found |= {
+        amounts |= {
             "numbers": added[real].sum(),
             "channels": (added * width)[real].sum(),
             "ones": added[~real & ~bits].sum(),
@@ -142,7 +144,7 @@ class Work:
         moved.add(
             np.arange(len(self.operations)), *2 * [np.bincount(owners, lines, len(self.operations))]
         )
-        return found
+        return amounts
 
     def _sums(self, moved: "_Moved") -> dict[str, float]:
         """Additions to sums of reductions, and what moves between sums and planes."""
@@ -207,16 +209,16 @@ def product_counts(factors: np.ndarray, itemsize: int) -> np.ndarray:
     """How often each of ``PRODUCT`` happens in a group, of factors ``(form, first, width)``."""
     form, _, width = factors.T
     bits = form == BITS
-    found = {
+    amounts = {
         "group": 1,
         "bits": bits.sum(),
         "words": width[bits].sum(),
         "numbers": (~bits).sum(),
         "channels": width[~bits].sum(),
     }
-    lines = found["words"] + found["channels"] * itemsize / 4
-    found |= _at_sizes(np.array([lines]), np.array([lines * 64 * _BLOCKS]))
-    return np.array([found[name] for name in PRODUCT], float)
+    lines = amounts["words"] + amounts["channels"] * itemsize / 4
+    amounts |= _at_sizes(np.array([lines]), np.array([lines * 64 * _BLOCKS]))
+    return np.array([amounts[name] for name in PRODUCT], float)
 
 
 def _at_sizes(moved: np.ndarray, sizes: np.ndarray) -> dict[str, float]:

@@ -156,10 +156,10 @@ def _add(e, totals, term, sources, factor, j, overlaps):
     entry = b.sext(e.item(sources.tables, b.add(term["pair"], j)), I64)
     with b.if_then(b.icmp_signed(">=", entry, number(0)), likely=True):
         at, spread = b.mul(b.add(term["source"], entry), number(e.wide)), e.splat(factor)
-        found = overlaps and overlaps()
+        overlap = overlaps and overlaps()
         for r, total in enumerate(totals):
             value = b.fmul(e.load(sources.slots, e.row(at, r), e.kind), spread)
-            e.add(total, value) if found is None else e.multiply_add(total, value, found[r])
+            e.add(total, value) if overlap is None else e.multiply_add(total, value, overlap[r])
 
 
 def _places(e, term, sources, j):

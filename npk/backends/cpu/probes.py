@@ -152,9 +152,9 @@ def _sketches() -> Iterator[_Sketch]:
     """Every kind of work, in planes of several sizes."""
 
     def of(cells: int, name: str, *args: int | bool) -> _Sketch:
-        made = _Sketch(cells)
-        getattr(made, name)(*args)
-        return made
+        sketch = _Sketch(cells)
+        getattr(sketch, name)(*args)
+        return sketch
 
     yield from (of(cells, "simple", kind) for kind in (LOAD, CLEAR) for cells in (4, 256, 8192))
     yield from (
@@ -246,15 +246,15 @@ def times(probes: Iterable[Probe]) -> tuple[np.ndarray, np.ndarray]:
     All are run in turn, several times: so what slows the machine down for a moment does not fall on
     one of them alone.
     """
-    made = list(probes)
+    kinds = list(probes)
     with threads_set_to(1):
-        often = [_often(probe.run) for probe in made]
+        often = [_often(probe.run) for probe in kinds]
         rounds = [
-            [_once(probe.run, repeat) for probe, repeat in zip(made, often, strict=True)]
+            [_once(probe.run, repeat) for probe, repeat in zip(kinds, often, strict=True)]
             for _ in range(_BEST_OF)
         ]
-    return np.array([probe.counts for probe in made]), np.min(rounds, axis=0) / [
-        probe.groups for probe in made
+    return np.array([probe.counts for probe in kinds]), np.min(rounds, axis=0) / [
+        probe.groups for probe in kinds
     ]
 
 

@@ -41,9 +41,16 @@ class ProgramRunner:
 
         scalars = self.program.scalars(exponents).astype(self.dtype)
         scales = self.program.scales(exponents).astype(self.dtype)
-        made = (self.program.operations, np.ascontiguousarray(scalars), self.terms, scales)
+        arrays = (self.program.operations, np.ascontiguousarray(scalars), self.terms, scales)
         run_tile(
-            (0,) * self.rows, made, self.program.tables, self.weights, masks, self.sizes, left, out
+            (0,) * self.rows,
+            arrays,
+            self.program.tables,
+            self.weights,
+            masks,
+            self.sizes,
+            left,
+            out,
         )
 
 

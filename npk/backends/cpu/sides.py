@@ -22,10 +22,10 @@ def side_by_side(values: np.ndarray, count: int) -> np.ndarray:
     """
     n, width = values.shape
     whole, rest = divmod(n, count)
-    found = zeros((-(-n // count), width * count), values.dtype)
-    found[:whole].reshape(whole, width, count)[:] = (
+    beside = zeros((-(-n // count), width * count), values.dtype)
+    beside[:whole].reshape(whole, width, count)[:] = (
         values[: whole * count].reshape(whole, count, width).swapaxes(1, 2)
     )
     if rest:
-        found[whole].reshape(width, count)[:, :rest] = values[whole * count :].T
-    return found
+        beside[whole].reshape(width, count)[:, :rest] = values[whole * count :].T
+    return beside

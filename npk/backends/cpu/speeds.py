@@ -62,12 +62,12 @@ def predict(runner: ProgramRunner | ProductRunner, threads: int | None = None) -
 
 def speeds_of(runner: ProgramRunner | ProductRunner) -> Speeds:
     """The speeds of a runner's kind: from the file of this machine, or measured now."""
-    found = known_speeds(runner)
-    if found is None:
+    speeds = known_speeds(runner)
+    if speeds is None:
         path, about, rows = _file_of(runner)
-        found = measure(rows, runner.dtype)
-        _write(path, about, found)
-    return found
+        speeds = measure(rows, runner.dtype)
+        _write(path, about, speeds)
+    return speeds
 
 
 def known_speeds(runner: ProgramRunner | ProductRunner) -> Speeds | None:
@@ -122,12 +122,12 @@ def fit(counts: np.ndarray, seconds: np.ndarray) -> np.ndarray:
     """
     from scipy.optimize import nnls
 
-    found, expected = np.zeros(counts.shape[1]), seconds
+    fitted, expected = np.zeros(counts.shape[1]), seconds
     for _ in range(_ROUNDS):  # of Gauss and Newton
         wanted = expected * (1 + np.clip(np.log(seconds / expected), -_STEP, _STEP))
-        found = nnls(counts / expected[:, None], wanted / expected)[0]
-        expected = np.clip(counts @ found, seconds / _FARTHEST, seconds * _FARTHEST)
-    return found
+        fitted = nnls(counts / expected[:, None], wanted / expected)[0]
+        expected = np.clip(counts @ fitted, seconds / _FARTHEST, seconds * _FARTHEST)
+    return fitted
 
 
 def describe_machine(rows: int | None, dtype: str) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def describe_machine(rows: int | None, dtype: str) -> dict[str, Any]:
     from llvmlite import binding
 
     features = ",".join(
-        sorted(name for name, there in binding.get_host_cpu_features().items() if there)
+        sorted(name for name, has_it in binding.get_host_cpu_features().items() if has_it)
     )
     return {
         "processor": f"{platform.machine()} {binding.get_host_cpu_name()} {_model()}".strip(),

@@ -66,10 +66,10 @@ class Vectors:
 
     def registers(self, kind):
         """One vector a row, zero."""
-        made = [cgutils.alloca_once(self.b, kind) for _ in range(self.rows)]
-        for register in made:
+        slots = [cgutils.alloca_once(self.b, kind) for _ in range(self.rows)]
+        for register in slots:
             self.b.store(self.zero(kind), register)
-        return made
+        return slots
 
     def splat(self, value):
         """One number in all lanes."""
@@ -91,9 +91,9 @@ class Vectors:
 
     def load(self, array, index, kind):
         """Sixteen entries of an array."""
-        found = self.b.load(self.b.bitcast(self.b.gep(array.data, [index]), ir.PointerType(kind)))
-        found.align = 8 if kind.element == ir.DoubleType() else 4
-        return found
+        vector = self.b.load(self.b.bitcast(self.b.gep(array.data, [index]), ir.PointerType(kind)))
+        vector.align = 8 if kind.element == ir.DoubleType() else 4
+        return vector
 
     def store(self, value, array, index):
         """Write sixteen entries of an array."""

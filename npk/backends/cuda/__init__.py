@@ -102,8 +102,8 @@ class CudaBackend(OnDevices):
         layout = Layout(
             tuple(self.recursion.masks[mask] for mask in chain.masks), table, self.dtype
         )
-        made = specialized(chain, layout, self.launcher.capability)
-        return StageRunner(chain, layout, self.launcher, made) if made else None
+        kernels = specialized(chain, layout, self.launcher.capability)
+        return StageRunner(chain, layout, self.launcher, kernels) if kernels else None
 
     @property
     def bytes_a_sample(self) -> int:

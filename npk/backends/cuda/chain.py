@@ -280,17 +280,17 @@ def _window(taps: np.ndarray, stage: Stage) -> Window | None:
     if taps.shape[1] != stage.positions:
         return None
     for circular in (True, False):
-        found = _window_with(taps, stage.shape, circular)
+        window = _window_with(taps, stage.shape, circular)
         fits = all(
             np.array_equal(w.taps(stage.shape, circular), w.taps(stage.shape, stage.circular))
             for w in stage.windows
         )
-        if found is not None and fits:
+        if window is not None and fits:
             same = np.array_equal(
-                found.taps(stage.shape, stage.circular), found.taps(stage.shape, circular)
+                window.taps(stage.shape, stage.circular), window.taps(stage.shape, circular)
             )
             stage.circular = stage.circular if same else circular
-            return found
+            return window
     return None
 
 

@@ -163,18 +163,18 @@ class CupyLauncher:
             computed = event()
             computed.record(self.stream)
             self.copies.wait_event(computed)
-            there = array.get(stream=self.copies, out=out, blocking=False)
+            on_host = array.get(stream=self.copies, out=out, blocking=False)
             copied = event()
             copied.record(self.copies)
         # device and host keep their memory until the copy is done, even if nobody waits for it
         self._flying = [copy for copy in self._flying if not copy[0].done] + [
-            (copied, array, there)
+            (copied, array, on_host)
         ]
 
         def wait() -> np.ndarray:
             with self.in_line("give"):
                 copied.synchronize()
-            return there
+            return on_host
 
         return wait
 

@@ -147,12 +147,12 @@ class Passage:
             return np.arange(before[0])
         # of each offset, seen from each row; -1: none
         rows = self.table.reshape(*after, -1).max(1) // before[1]
-        found = []
+        rows_seen = []
         for step in wanted:
             there = np.roll(rows, -int(step), axis=0)
             pairs = (rows[:, :, None], there[:, None]) if self.kind == "crossed" else (rows, there)
-            found.append(((pairs[1] - pairs[0]) % before[0])[(pairs[0] >= 0) & (pairs[1] >= 0)])
-        return np.unique(np.concatenate(found))
+            rows_seen.append(((pairs[1] - pairs[0]) % before[0])[(pairs[0] >= 0) & (pairs[1] >= 0)])
+        return np.unique(np.concatenate(rows_seen))
 
 
 @dataclass

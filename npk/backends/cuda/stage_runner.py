@@ -139,7 +139,7 @@ class StageRunner:
 
     def _looked_at(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Of each stage: the row differences that are looked at, and which of the next one's."""
-        wanted, after, found = np.arange(1), (1, 1), []
+        wanted, after, looked_at = np.arange(1), (1, 1), []
         for stage, passages in reversed(
             list(zip(self.chain.stages, self.chain.passages, strict=True))
         ):
@@ -148,9 +148,9 @@ class StageRunner:
                 np.union1d,
                 [passage.differences(stage.shape, after, wanted) for passage in passages],
             )
-            found.append((wanted, flags))
+            looked_at.append((wanted, flags))
             after = stage.shape
-        return found[::-1]
+        return looked_at[::-1]
 
     def _step(
         self, number: int, made: Specialization, differences: np.ndarray, wanted: np.ndarray

@@ -298,10 +298,10 @@ def _depth_to_space(a: Attributes, x: Tensor) -> Tensor:
 
 def _reduce(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def rule(a: Attributes, x: Tensor, axes: Any = None) -> Tensor:
-        found = given(a, "axes", axes)
-        if not found and a.get("noop_with_empty_axes", 0):
+        reduced = given(a, "axes", axes)
+        if not reduced and a.get("noop_with_empty_axes", 0):
             return x
-        return function(x, tuple(found or range(x.dim())), bool(a.get("keepdims", 1)))
+        return function(x, tuple(reduced or range(x.dim())), bool(a.get("keepdims", 1)))
 
     return rule
 

@@ -31,10 +31,10 @@ def spelled_out(nodes: Any, constants: dict[str, np.ndarray]) -> list[Any]:
     """The nodes, each Scaler as a difference and a product; its numbers become constants."""
     from onnx import helper
 
-    made: list[Any] = []
+    nodes_made: list[Any] = []
     for node in nodes:
         if full_name(node) != f"{ML}.Scaler":
-            made.append(node)
+            nodes_made.append(node)
             continue
         numbers = {
             a.name: np.asarray(helper.get_attribute_value(a), np.float32) for a in node.attribute
@@ -49,13 +49,13 @@ def spelled_out(nodes: Any, constants: dict[str, np.ndarray]) -> list[Any]:
             held = f"{node.output[0]}/{op}"
             constants[held] = number
             result = node.output[0] if i == len(steps) - 1 else f"{node.output[0]}/shifted"
-            made.append(
+            nodes_made.append(
                 helper.make_node(op, [value, held], [result], f"{node.name or node.output[0]}_{op}")
             )
             value = result
         if not steps:
-            made.append(helper.make_node("Identity", [value], [node.output[0]], node.name))
-    return made
+            nodes_made.append(helper.make_node("Identity", [value], [node.output[0]], node.name))
+    return nodes_made
 
 
 def module_names(nodes: list[Any], constants: dict[str, np.ndarray], taken: Any) -> dict[str, Any]:
@@ -133,10 +133,10 @@ def last_before(modules: dict[str, Any], unknown: set[str]) -> list[str]:
         Their names, the last first.
     """
     maker = {value: name for name, node in modules.items() for value in node.output if value}
-    lost, found = set(unknown), []
+    lost, readable = set(unknown), []
     for name, node in modules.items():
         before = [maker[value] for value in node.input if value in maker]
         if name in unknown or lost & set(before):
-            found += [one for one in before if one not in lost and one not in found]
+            readable += [one for one in before if one not in lost and one not in readable]
             lost.add(name)
-    return found[::-1]
+    return readable[::-1]

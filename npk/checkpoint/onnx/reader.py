@@ -214,10 +214,10 @@ class _Builder:
             results = [chosen(self.path, output, results, modules)]
         names = {id(node): name for name, node in modules.items()}
         made: dict[str, OnnxNode] = {}
-        known = {source}
+        values = {source}
         for node in needed(nodes, results):
             computed = [name for name in node.input if name and name not in self.constants]
-            lost = [name for name in computed if name not in known]
+            lost = [name for name in computed if name not in values]
             if lost:
                 raise CheckpointError(
                     f"{self.path} is damaged: no node makes {lost[0]!r}, which {node.op_type} "
@@ -226,7 +226,7 @@ class _Builder:
             if not computed:
                 self._fold(node)
             else:
-                known.update(node.output)
+                values.update(node.output)
                 made[names[id(node)]] = self._node(
                     node, all(name in self.sizes for name in computed)
                 )
@@ -318,7 +318,7 @@ class _Builder:
             )
         if sizes or node.op_type == "Shape":
             self.sizes.update(node.output)
-        made = OnnxNode(
+        onnx_node = OnnxNode(
             node.op_type,
             table.get(node.op_type),
             self._attributes(node),
@@ -326,11 +326,11 @@ class _Builder:
             list(node.output),
         )
         if not sizes:
-            made.attributes["linear"] = self._is_linear(made)
-        for i, name in enumerate(made.inputs):
+            onnx_node.attributes["linear"] = self._is_linear(onnx_node)
+        for i, name in enumerate(onnx_node.inputs):
             if name in self.constants:
-                self._constant(made, i, name, sizes)
-        return made
+                self._constant(onnx_node, i, name, sizes)
+        return onnx_node
 
     def _is_linear(self, node: OnnxNode) -> bool:
         """Whether a product is a linear layer: its factor, and what is added, are constants."""
@@ -452,16 +452,16 @@ def _check_sizes(net: OnnxNetwork, kind: torch.dtype) -> None:
     """Follow the network without values: what it makes of three samples must have an end."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    made = 0
+    cells_made = 0
 
     def count(node: nn.Module, _: Any, result: Any) -> None:
-        nonlocal made
-        made += sum(
+        nonlocal cells_made
+        cells_made += sum(
             value.numel()
             for value in (result if isinstance(result, tuple) else (result,))
             if isinstance(value, torch.Tensor)
         )
-        if made > MOST_CELLS:
+        if cells_made > MOST_CELLS:
             raise Excess(f"its values for three samples have more than {MOST_CELLS:,} cells")
 
     hooks = [node.register_forward_hook(count) for node in net.children()]

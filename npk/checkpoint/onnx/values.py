@@ -33,8 +33,8 @@ def tensor(value: Any, like: Tensor) -> Tensor:
     if isinstance(value, Tensor):
         return value
     # a copy: arrays of a file cannot be written
-    found = torch.as_tensor(np.array(value), device=like.device)
-    return found.to(like.dtype) if found.is_floating_point() else found
+    constant = torch.as_tensor(np.array(value), device=like.device)
+    return constant.to(like.dtype) if constant.is_floating_point() else constant
 
 
 def plain(value: Any, beside: Tensor) -> Any:
@@ -54,12 +54,14 @@ def elementwise(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     def rule(a: Attributes, *inputs: Any) -> Tensor:
         like = next(value for value in inputs if isinstance(value, Tensor))
-        found = inputs[0]
+        result = inputs[0]
         for value in inputs[1:]:
-            beside = next((v for v in (found, value) if isinstance(v, Tensor)), None)
-            pair = (tensor(v, like) if beside is None else plain(v, beside) for v in (found, value))
-            found = function(*pair)
-        return tensor(found, like)
+            beside = next((v for v in (result, value) if isinstance(v, Tensor)), None)
+            pair = (
+                tensor(v, like) if beside is None else plain(v, beside) for v in (result, value)
+            )
+            result = function(*pair)
+        return tensor(result, like)
 
     return rule
 

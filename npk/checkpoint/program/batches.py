@@ -51,8 +51,8 @@ def _only_input(program: "ExportedProgram") -> Any:
     inputs = [
         node for node in program.graph.nodes if node.op == "placeholder" and node.name in names
     ]
-    found = [node.meta.get("val") for node in inputs]
-    return found[0] if len(names) == 1 and len(found) == 1 and hasattr(found[0], "shape") else None
+    shown = [node.meta.get("val") for node in inputs]
+    return shown[0] if len(names) == 1 and len(shown) == 1 and hasattr(shown[0], "shape") else None
 
 
 def _freed(program: "ExportedProgram", path: Path, example: Any) -> "fx.GraphModule":
@@ -116,9 +116,9 @@ def _difference(program: "ExportedProgram", net: "fx.GraphModule", example: Any)
             return f"an output has shape {tuple(apart[0].shape)}, without the batch"
         expected = torch.cat(apart)
         limit = 1e-5 * float(expected.abs().max()) if expected.is_floating_point() else 0.0
-        for found, wanted in ((whole, expected), (first[i], expected[:1])):
-            if found.shape != wanted.shape or not torch.allclose(
-                found, wanted, 1e-4, limit, equal_nan=True
+        for given, wanted in ((whole, expected), (first[i], expected[:1])):
+            if given.shape != wanted.shape or not torch.allclose(
+                given, wanted, 1e-4, limit, equal_nan=True
             ):
                 return "samples change one another's outputs"
     return ""
@@ -135,20 +135,20 @@ def _check_size(net: "fx.GraphModule", shape: Any, dtype: Any) -> None:
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    made = shape.numel()
+    cells = shape.numel()
 
     class Counted(torch.fx.Interpreter):
         def run_node(self, n: Any) -> Any:
-            nonlocal made
+            nonlocal cells
             result = super().run_node(n)
-            made += sum(value.numel() for value in _outputs(result))
-            if made > MOST_CELLS:
+            cells += sum(value.numel() for value in _outputs(result))
+            if cells > MOST_CELLS:
                 raise ValueError(
                     f"its values for {shape[0]} samples have more than {MOST_CELLS:,} cells"
                 )
             return result
 
-    if made > MOST_CELLS:
+    if cells > MOST_CELLS:
         raise ValueError(f"{shape[0]} samples of it have more than {MOST_CELLS:,} cells")
     with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
         Counted(net).run(torch.empty(shape, dtype=dtype))

@@ -48,10 +48,10 @@ def dumped(content: Any) -> bytes:
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    table = dict(pairs)
+    if len(table) < len(pairs):
         raise Refused("it has two entries of one name")
-    return found
+    return table
 
 
 def checked_weights(table: Any, sizes: dict[str, int]) -> Any:
@@ -221,12 +221,12 @@ def _is_size(node: ast.AST) -> bool:
         for word in node.keywords
     )
     if node.func.id == "Symbol":
-        known = (
+        is_symbol = (
             isinstance(first, ast.Constant)
             and re.fullmatch(r"\w{1,40}", str(first.value), re.ASCII)
             and not rest
         )
-        return bool(known) and words
+        return bool(is_symbol) and words
     if node.func.id == "Pow" and not (
         len(rest) == 1 and rest[0] and re.fullmatch(r"Integer\((-1|2|3|4)\)", ast.unparse(rest[0]))
     ):

@@ -192,22 +192,22 @@ def _class(member: str, node: ast.ClassDef) -> Class:
         [],
     ) or node.keywords:
         raise StrangeCode(f"{member}:{node.lineno} is a class of what npk does not know")
-    found = Class()
+    described = Class()
     for part in node.body:
         if isinstance(part, ast.FunctionDef):
-            found.methods[part.name] = _function(member, part)
+            described.methods[part.name] = _function(member, part)
         elif (
             isinstance(part, ast.AnnAssign)
             and isinstance(part.target, ast.Name)
             and (part.value is None or _is_literal(part.value))
         ):
             if part.value is not None:
-                found.constants[part.target.id] = part.value
+                described.constants[part.target.id] = part.value
         elif _is_literal_assignment(part):
-            _note(found, part)
+            _note(described, part)
         elif not isinstance(part, ast.Pass):
             raise RunsWhileLoaded(member)
-    return found
+    return described
 
 
 def _note(found: Class, part: ast.stmt) -> None:

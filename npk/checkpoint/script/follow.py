@@ -270,7 +270,7 @@ class _Frame:
             if method:
                 return method, [target, *values]
             return self.refuse(f"the method {function.attr}", node)
-        found = self._value(function)
-        if isinstance(found, Function):
-            return found, values
+        callee = self._value(function)
+        if isinstance(callee, Function):
+            return callee, values
         return self.refuse("a call of what is no function", node)

@@ -158,9 +158,9 @@ class _Machine:
 
     def _since_mark(self) -> list[Any]:
         at = max(i for i, value in enumerate(self._stack) if value is _MARK)
-        found = self._stack[at + 1 :]
+        items = self._stack[at + 1 :]
         del self._stack[at:]
-        return found
+        return items
 
     def _fill(self, name: str) -> None:
         """Entries of the list or dictionary under them."""

@@ -79,15 +79,15 @@ class Sides:
         if self.ranges.surely_held(table, lowest):
             return Samples(table, powers)
         seen = table.host() if isinstance(table, DeviceGates) else table
-        found = self.ranges.look(seen)
-        wide, lost = np.flatnonzero(~found.held), np.zeros(len(table), bool)
+        ranges = self.ranges.look(seen)
+        wide, lost = np.flatnonzero(~ranges.held), np.zeros(len(table), bool)
         if len(wide):
             lost[wide] = (
                 ~Ranges(self.backend.recursion, self.exponents, "float64")
                 .look(seen.take(wide))
                 .held
             )
-        return Samples(table, powers, wide, found.live, found.size + 2 * powers, lost)
+        return Samples(table, powers, wide, ranges.live, ranges.size + 2 * powers, lost)
 
     @cached_property
     def _exact(self) -> Backend:
@@ -123,16 +123,16 @@ class Sides:
 
     def diagonal(self, gates: Gates) -> tuple[np.ndarray, np.ndarray]:
         """K(x, x) of each balanced sample divided by 2**unit, and its power, each ``(n,)``."""
-        found, powers = np.empty(len(gates)), np.empty(len(gates), np.int64)
+        values, powers = np.empty(len(gates)), np.empty(len(gates), np.int64)
         for band in cuts(len(gates), _BAND):
             samples = self.samples(gates.take(band))
             powers[band] = samples.powers
             for few in cuts(len(samples), _FEW):
                 side = self.backend.side(samples.table.take(few))
                 with np.errstate(over="ignore"):
-                    found[band][few] = np.diagonal(self.backend.tile(side, side, self.exponents))
-            found[band][samples.left_out] = 0
+                    values[band][few] = np.diagonal(self.backend.tile(side, side, self.exponents))
+            values[band][samples.left_out] = 0
             for some in cuts(len(samples.wide), _FEW):
                 wide = samples.wide[some]
-                found[band][wide] = np.diagonal(self._pairs(samples, wide, samples, wide)[2])
-        return found, powers
+                values[band][wide] = np.diagonal(self._pairs(samples, wide, samples, wide)[2])
+        return values, powers

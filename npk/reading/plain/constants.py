@@ -84,10 +84,10 @@ def _is_computed(node: fx.Node, users: list[fx.Node]) -> bool:
 
 def tensor_of(program: fx.GraphModule, name: str) -> Any:
     """The tensor that a program holds under a name."""
-    found: Any = program
+    owner: Any = program
     for part in name.split("."):
-        found = getattr(found, part)
-    return found
+        owner = getattr(owner, part)
+    return owner
 
 
 def _computed(program: fx.GraphModule, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
@@ -136,11 +136,11 @@ def _name(program: fx.GraphModule, node: fx.Node, user: fx.Node, taken: set[str]
 
 
 def _exists(program: fx.GraphModule, name: str) -> bool:
-    found: Any = program
+    owner: Any = program
     for part in name.split("."):
-        if not hasattr(found, part):
+        if not hasattr(owner, part):
             return False
-        found = getattr(found, part)
+        owner = getattr(owner, part)
     return True
 
 

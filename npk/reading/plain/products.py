@@ -21,10 +21,10 @@ def as_layers(program: fx.GraphModule) -> None:
     changing = depending(program.graph)
     for node in list(program.graph.nodes):
         spelled = _SPELLED.get(name_of(node)) if node in changing else None
-        found = spelled(node) if spelled else None
-        result = found and _layer(node, *found[:3], changing)
-        if found and result is not None:
-            _finish(node, result, found[3], changing)
+        product = spelled(node) if spelled else None
+        result = product and _layer(node, *product[:3], changing)
+        if product and result is not None:
+            _finish(node, result, product[3], changing)
             changing |= depending(program.graph)
 
 

@@ -38,12 +38,12 @@ ALIASES = {
 
 def depending(graph: fx.Graph) -> set[fx.Node]:
     """The nodes that depend on the samples, on how many there are, or on chance."""
-    found: set[fx.Node] = set()
+    dependent: set[fx.Node] = set()
     for node in graph.nodes:
         chance = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
-        if node.op == "placeholder" or chance or any(a in found for a in node.all_input_nodes):
-            found.add(node)
-    return found
+        if node.op == "placeholder" or chance or any(a in dependent for a in node.all_input_nodes):
+            dependent.add(node)
+    return dependent
 
 
 def made(before: fx.Node, operator: Any, *args: Any, **kwargs: Any) -> fx.Node:

@@ -220,10 +220,10 @@ def forms_of(node: fx.Node, known: dict[fx.Node, Forms]) -> Forms:
     if name in (*SAME, *CASTS, "expand", "positive") and _keeps_numbers(node):
         passed = known.get(node.args[0], {})  # type: ignore[arg-type]
         return passed if None in passed else {**own, **(passed if name != "expand" else {})}
-    found = operands(node)
-    if found is None:
+    rule_and_args = operands(node)
+    if rule_and_args is None:
         return own
-    rule, args = found
+    rule, args = rule_and_args
     if rule == "threshold":  # where(q > 0, q, value)
         rule, args = "where", [None, args[0], arguments(node, ("threshold", 0), ("value", 0))[1]]
     inputs = [_forms(a, known) for a in args]
@@ -258,7 +258,7 @@ def _keeps_numbers(node: fx.Node) -> bool:
 
 def _combined(rule: str, inputs: list[Forms], node: fx.Node) -> Forms:
     bases = {base for one in inputs for base in one if base is not None}
-    found: Forms = {}
+    combined: Forms = {}
     for base in sorted(bases, key=lambda b: b.name) or [None]:
         chosen = [one.get(base, one.get(None)) for one in inputs]
         same_shape = base is None or _shape(base) == _shape(node)
@@ -269,8 +269,8 @@ def _combined(rule: str, inputs: list[Forms], node: fx.Node) -> Forms:
         ):
             if form.number is not None and not form.weighted:
                 return {None: form}
-            found[base] = form
-    return found
+            combined[base] = form
+    return combined
 
 
 def _apply(rule: str, forms: list[Sided]) -> Sided | None:

@@ -24,27 +24,27 @@ def spell_out(program: fx.GraphModule, leaves: Leaves, read: set[str]) -> None:
         leaves: of the computed tensors.
         read: takes the names of the tensors whose numbers are taken for slopes and bounds.
     """
-    known: dict[fx.Node, Forms] = {}
+    forms: dict[fx.Node, Forms] = {}
     own = {n for n, _ in program.named_buffers(remove_duplicate=False)} - leaves.keys()
     own |= {n for n, _ in program.named_parameters(remove_duplicate=False)}
     samples = depending(program.graph)
     for node in list(program.graph.nodes):
         if node.op == "get_attr":
-            known[node] = _held(program, node, leaves, own)
-            read.update([str(node.target)] if known[node] else [])
+            forms[node] = _held(program, node, leaves, own)
+            read.update([str(node.target)] if forms[node] else [])
         elif node.op == "placeholder":
-            known[node] = forms_of(node, known)
+            forms[node] = forms_of(node, forms)
         elif node.op == "call_function":
-            plain = _rewritten(node, known, samples) if node in samples else None
-            for new in _new_nodes(plain, known):
-                known[new] = forms_of(new, known)
+            plain = _rewritten(node, forms, samples) if node in samples else None
+            for new in _new_nodes(plain, forms):
+                forms[new] = forms_of(new, forms)
                 samples.add(new)
             if plain is None:
-                known[node] = _filled_with(node) or forms_of(node, known)
+                forms[node] = _filled_with(node) or forms_of(node, forms)
             else:
                 replace(node, plain)
-                known[node] = known[plain]
-            _mark(node, known[node])
+                forms[node] = forms[plain]
+            _mark(node, forms[node])
 
 
 def _new_nodes(last: fx.Node | None, known: dict[fx.Node, Forms]) -> list[fx.Node]:
@@ -93,10 +93,10 @@ def _rewritten(node: fx.Node, known: dict[fx.Node, Forms], samples: set[fx.Node]
     """The plain operator that a node is a spelling of, if it is one."""
     if bounded := _bounds(node, known):
         return bounded
-    found = None if name_of(node).removesuffix("_") in _PLAIN else operands(node)
-    if found is None:
+    rule_and_args = None if name_of(node).removesuffix("_") in _PLAIN else operands(node)
+    if rule_and_args is None:
         return None
-    rule, args = found
+    rule, args = rule_and_args
     computed = [a for a in args if isinstance(a, fx.Node) and a in samples]
     if rule not in _CHOICES and (rule not in ("add", "sub", "mul") or len(computed) < 2):
         return None
