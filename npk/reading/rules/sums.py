@@ -44,8 +44,6 @@ def product(builder: Builder, node: fx.Node, inputs: list[Layout]) -> Layout:
     if len(inputs) != 1 or factor_of(node) is not None:
         return external_gate(builder, node, inputs)
     other = second if _is_computed(first) else first
-    if divides and other is first:
-        builder.refuse(node, "it divides by a value", "Divide values by numbers or parameters")
     layout = inputs[0].broadcast(shape_of(node))
     if isinstance(other, int | float):
         return _times(builder, node, layout, 1.0 / other if divides else float(other))
