@@ -9,6 +9,7 @@ import pickle
 import struct
 import zipfile
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from npk.checkpoint.program import batches
 from npk.cli.reading import check_folder, check_page, check_place
 from npk.data import limits
 from npk.errors import (
+    BackendError,
     CheckpointError,
     DataError,
     OptionError,
@@ -38,6 +40,7 @@ from npk.gates.form import TableForm, form_of
 from npk.gates.pieces import GatePieces
 from npk.gates.store import GateStore
 from npk.gates.table import GateTable
+from npk.gram import cluster
 from npk.gram.kernel import NeuralPathKernel
 from npk.gram.store import GramStore
 from npk.gram.store_layout import plan_of
@@ -211,6 +214,40 @@ def test_values_between_layers_that_are_not_finite(monkeypatch):
 
 def test_operators_that_are_none():
     refused(lambda: operator_from({"type": "No"}), UnsupportedGraphError, "the operator No")
+
+
+# the cluster: what comes back from it
+
+
+def test_clients_of_a_cluster():
+    client = SimpleNamespace(submit=None, status="closed", nthreads=dict)
+    nothing: list = []
+    refused(
+        lambda: cluster.compute_on(client, None, nothing, None), OptionError, "is a SimpleNamespace"
+    )
+    refused(
+        lambda: cluster._Dealer(client, ("", ""), nothing, None),
+        BackendError,
+        "the client is closed",
+    )
+
+
+def test_results_of_a_cluster():
+    def fails():
+        raise ValueError("x")
+
+    future = SimpleNamespace(result=fails, status="error")
+    refused(lambda: cluster._result(future), BackendError, "a worker failed with ValueError: x")
+    future.status = "lost"
+    refused(lambda: cluster._result(future), BackendError, "the cluster's scheduler is gone")
+
+
+def test_workers_of_another_version():
+    refused(
+        lambda: cluster.compute_tiles("none", "flag", "0.0.0", []),
+        BackendError,
+        f"has npk {npk.__version__}, the client 0.0.0",
+    )
 
 
 # stores: files of which nothing is believed

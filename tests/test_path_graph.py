@@ -261,6 +261,70 @@ REFUSED = {
         VECTOR,
         "starts from the constant 2",
     ),
+    # gates and pools that are not wholly understood
+    "gates of one sample for all": (
+        net(
+            lambda s, x: s.h(s.a(x) * torch.sigmoid(s.b(x))[0]),
+            a=Linear(4, 4),
+            b=Linear(4, 4),
+            h=Linear(4, 2),
+        ),
+        VECTOR,
+        "its gates do not depend on the sample",
+    ),
+    "a parameter beside values": (
+        net(
+            lambda s, x: s.h(torch.cat([s.a(x), s.w.expand(x.shape[0], 4)], 1)),
+            a=Linear(4, 4),
+            w=parameter(4),
+            h=Linear(8, 2),
+        ),
+        VECTOR,
+        "it puts a tensor of the network among values",
+    ),
+    "slopes that are computed": (
+        net(
+            lambda s, x: s.h(F.prelu(s.a(x), s.b(x).mean().reshape(1))),
+            a=Linear(4, 4),
+            b=Linear(4, 4),
+            h=Linear(4, 2),
+        ),
+        VECTOR,
+        "its slopes are computed",
+    ),
+    "GELU by its tanh formula": (
+        layers(Linear(4, 4), nn.GELU(approximate="tanh"), Linear(4, 2)),
+        VECTOR,
+        "a GELU by its tanh formula",
+    ),
+    "where the maximum is": (
+        net(
+            lambda s, x: s.h(s.a(x).max(1, keepdim=True)[1].float()), a=Linear(4, 4), h=Linear(1, 2)
+        ),
+        VECTOR,
+        "it takes the indices or statistics of an operator",
+    ),
+    "channels padded with minus infinity": (
+        net(
+            lambda s, x: s.h(
+                F.max_pool1d(F.pad(s.c(x), (0, 0, 1, 1), value=-math.inf), 2).flatten(1)
+            ),
+            c=nn.Conv1d(1, 2, 1),
+            h=Linear(8, 2),
+        ),
+        LINE,
+        "it pads other axes than its positions with minus infinity",
+    ),
+    "larger of two values": (
+        net(
+            lambda s, x: s.h(torch.max(s.a(x), s.b(x))),
+            a=Linear(4, 4),
+            b=Linear(4, 4),
+            h=Linear(4, 2),
+        ),
+        VECTOR,
+        "the larger of two branches, or of all samples",
+    ),
     # the whole
     "control flow": (
         net(lambda s, x: s.h(s.a(x)) if x.sum() > 5 else s.h(x), a=Linear(4, 4), h=Linear(4, 2)),

@@ -14,6 +14,20 @@ from types import CodeType, FunctionType
 HERE = Path(__file__).parent
 NPK = HERE.parents[1] / "npk"
 REFUSALS = HERE / "refusals.tsv"  # file, function, condition, test: made by listing.py
+# Refusals that no test meets: no network is known whose exported program has what they refuse.
+# They stay, since what is not wholly understood is refused.
+UNSEEN = {
+    ("reading/builder.py", "Builder.argument", "not isinstance(first, fx.Node)"),
+    ("reading/rules/layers.py", "constant_number", "not is_batched(node)"),
+    ("reading/rules/moves.py", "_plain", "not isinstance(value, int)"),
+    ("reading/rules/sums.py", "sum_of", "len(inputs) != 1"),
+    ("reading/tracing.py", "_last_node", "not isinstance(last, Layout)"),
+    (
+        "reading/tracing.py",
+        "_read",
+        "not all((isinstance(value, Layout) for value in inputs)) and name != 'getitem'",
+    ),
+}
 _NO_REFUSALS = {"Exit", "Returned"}
 _HELPERS = re.compile(r"_?refuse(_unknown|_operator)?")
 
@@ -40,7 +54,9 @@ class Fault:
             return ast.parse(source.replace(self.old, self.new))
         tree = ast.parse(source)
         found = [
-            node for function, node in refusals(tree) if (function, condition(node)) == self.key
+            node
+            for function, node in refusals(tree)
+            if (self.file, function, condition(node)) == self.key
         ]
         assert found, f"{self}: there is no such refusal, list it anew (tests/planted/listing.py)"
         for node in found:
@@ -50,7 +66,7 @@ class Fault:
 
     @property
     def key(self):
-        return self.place, self.old
+        return self.file, self.place, self.old
 
 
 def refusals(tree):
@@ -68,6 +84,13 @@ def refusals(tree):
             yield from walk(child, inside)
 
     return list(walk(tree, ""))
+
+
+def all_refusals():
+    """All refusals of npk, as (file, function, condition)."""
+    for path in sorted(NPK.rglob("*.py")):
+        for function, node in refusals(ast.parse(path.read_text())):
+            yield path.relative_to(NPK).as_posix(), function, condition(node)
 
 
 def condition(node):

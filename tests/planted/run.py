@@ -2,8 +2,8 @@
 tests/planted/run.py [WORD]``.
 
 WORD: only faults that have it in their description or test. All tests are collected once. Then a
-process is forked for each fault, and for each test without one, which must pass. Exit code 1: a
-fault survives, its test cannot be run, or a refusal is not listed.
+process is forked for each fault, and for the tests of each file without one, where they must pass.
+Exit code 1: a fault survives, its test cannot be run, or a refusal is not listed.
 """
 
 import os
@@ -12,6 +12,7 @@ import signal
 import sys
 import tempfile
 import time
+from itertools import groupby
 
 import planting
 import pytest
@@ -31,19 +32,29 @@ class Planter:
     """A plugin of pytest: instead of the tests as they are it runs those with faults."""
 
     def __init__(self, faults):
-        self.faults, self.bad = faults, []
+        self.faults, self.bad = faults, 0
+
+    def tell(self, what):
+        self.bad += 1
+        print(what, flush=True)
 
     def pytest_runtestloop(self, session):
         _warm_up()
         items = {item.nodeid: item for item in session.items}
-        todo = [(None, test) for test in sorted({fault.test for fault in self.faults})]
-        todo += [(fault, fault.test) for fault in self.faults]
-        self.bad += [f"there is no test {test}" for fault, test in todo if test not in items]
-        for fault, test, code in _outcomes([pair for pair in todo if pair[1] in items], items):
+        for test in {fault.test for fault in self.faults} - set(items):
+            self.tell(f"there is no test {test}")
+        seeing = [fault for fault in self.faults if fault.test in items]
+        by_file = groupby(
+            sorted({fault.test for fault in seeing}), lambda test: test.split("::")[0]
+        )
+        todo = [(None, [items[test] for test in tests]) for _, tests in by_file]
+        todo += [(fault, [items[fault.test]]) for fault in seeing]
+        for fault, tests, code in _outcomes(todo):
             if fault is None and code != 0:
-                self.bad.append(f"{test} ends with {code} where nothing is planted")
+                names = " ".join(item.nodeid for item in tests)
+                self.tell(f"ends with {code} where nothing is planted: one of {names}")
             elif fault is not None and code != 1:
-                self.bad.append(f"{OUTCOMES.get(code, f'ends with {code}')}: {fault} ({test})")
+                self.tell(f"{OUTCOMES.get(code, f'ends with {code}')}: {fault} ({fault.test})")
         return True
 
 
@@ -51,7 +62,11 @@ def main(word=""):
     faults = [planting.Fault(*row[:3], "False", row[3]) for row in planting.rows()]
     faults = [fault for fault in [*EDITS, *faults] if word in f"{fault} ({fault.test})"]
     planter = Planter([fault for fault in faults if fault.test != "-"])
-    planter.bad += [f"{fault} has no test" for fault in faults if fault.test == "-"]
+    for fault in faults:
+        if fault.test == "-" and fault.key not in planting.UNSEEN:
+            planter.tell(f"{fault} has no test")
+    for key in {*planting.all_refusals()} - {tuple(row[:3]) for row in planting.rows()}:
+        planter.tell(f"{' '.join(key)} is not listed (tests/planted/listing.py)")
     start, root = time.monotonic(), planting.NPK.parent
     sys.path.insert(0, str(root))
     with tempfile.TemporaryDirectory() as folder:
@@ -64,10 +79,9 @@ def main(word=""):
             ],
             plugins=[planter],
         )
-    print(*planter.bad, sep="\n", end="\n" * bool(planter.bad))
     spent = f"{time.monotonic() - start:.0f} s"
-    print(f"{len(faults)} faults planted, {len(planter.bad)} not seen, {spent}")
-    return code != 0 or bool(planter.bad)
+    print(f"{len(planter.faults)} faults planted, {planter.bad} complaints, {spent}")
+    return code != 0 or planter.bad > 0
 
 
 def _warm_up():
@@ -85,32 +99,34 @@ def _warm_up():
     torch.export.export(torch.nn.Linear(1, 1), (torch.ones(1, 1),))
 
 
-def _outcomes(todo, items):
-    """Triples (fault, test, code) as they end, as many at a time as there are processors."""
+def _outcomes(todo):
+    """Triples (fault, tests, code) as they end, as many at a time as there are processors."""
     todo, running = todo[::-1], {}
     while todo or running:
         while todo and len(running) < (os.cpu_count() or 1):
-            fault, test = todo.pop()
-            running[_begun(items[test], fault)] = fault, test
+            fault, tests = todo.pop()
+            running[_begun(tests, fault)] = fault, tests
         child, status = os.wait()
         yield *running.pop(child), os.waitstatus_to_exitcode(status)
 
 
-def _begun(item, fault):
-    """Process that runs a test with a fault: code 0 where it passes, 1 where it fails."""
+def _begun(tests, fault):
+    """Process that runs tests with a fault: code 0 where all pass, 1 where one fails."""
     child = os.fork()
     if child:
         return child
     code = 3
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1), os.dup2(nowhere, 2)
-        signal.alarm(MOST_SECONDS)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        signal.alarm(MOST_SECONDS * len(tests))
         resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
         if fault is not None:
             planting.plant(fault)
-        item.ihook.pytest_runtest_protocol(item=item, nextitem=None)
-        code = int(item.session.testsfailed > 0)
+        for item, after in zip(tests, [*tests[1:], None], strict=True):
+            item.ihook.pytest_runtest_protocol(item=item, nextitem=after)
+        code = int(tests[0].session.testsfailed > 0)
     finally:
         os._exit(code)
 
