@@ -26,7 +26,7 @@ from npk.checkpoint.script import follow
 from npk.checkpoint.script.code import Code, RunsWhileLoaded, StrangeCode
 from npk.checkpoint.script.follow import Follower
 from npk.checkpoint.script.pickle import Name, Pickled, ScriptObject, Strange, _build, _tensor
-from npk.checkpoint.script.program import _check_objects
+from npk.checkpoint.script.program import _DEEPEST, _check_objects
 from npk.errors import CheckpointError, UnsupportedGraphError
 
 # exported programs
@@ -235,9 +235,10 @@ def test_objects_of_scripts():
         refused(lambda top=top: _check_objects(top, code), Strange, "no network with a method")
     inner = ScriptObject("a.N", {"b": ScriptObject("a.B")})
     refused(lambda: _check_objects(inner, code), Strange, "it has no code of the class a.B")
-    endless = ScriptObject("a.N")
-    endless.values["n"] = endless
-    refused(lambda: _check_objects(endless, code), Strange, "within each other without end")
+    deep = ScriptObject("a.N")
+    for _ in range(_DEEPEST + 1):
+        deep = ScriptObject("a.N", {"n": deep})
+    refused(lambda: _check_objects(deep, code), Strange, "within each other without end")
 
 
 def test_numbers_of_scripts_in_another_order(tmp_path):
