@@ -15,8 +15,7 @@ from npk.gram.matrix import put
 from npk.gram.products import OutOfRange, positions
 from npk.gram.tiles import Demand, cuts
 from npk.graph.positions import AdaptiveWindow, Window
-from npk.recursion.balance import _divided, _powers, balance_of
-from npk.recursion.planning import plan
+from npk.recursion.balance import _divided, _powers
 from npk.stores.blocks import Axis, Blocks, Form
 
 
@@ -68,15 +67,6 @@ def test_powers_of_two_of_samples():
     assert powers[0] == powers[2] == 0
     divided = np.abs(_divided(values, powers)[[1, 3]]).max(1)
     assert ((divided >= 0.5) & (divided < 1)).all()
-
-
-def test_samples_under_a_bias_are_not_divided():
-    """The constant of a bias does not grow with the sample."""
-    for bias, passed in ((False, 1), (True, 0)):
-        net = npk.networks.build(
-            "fc", input_shape=(4,), classes=2, hidden=[5, 5], seed=0, bias=bias
-        )
-        assert balance_of(plan(npk.trace(net, (4,)))).input == passed
 
 
 # tiles

@@ -61,14 +61,10 @@ TEXTS = {
         ),
     },
     "recursion/balance.py": {
-        "set(met) if step.bias else set()": (
-            "set()",
-            f"{NUMBERS}samples_under_a_bias_are_not_divided",
-        ),
         "np.maximum(flat.max(1), -flat.min(1))": (
             "flat.max(1)",
             f"{NUMBERS}powers_of_two_of_samples",
-        ),
+        )
     },
     "gram/tiles.py": {
         "slice(start, min(end, start + side))": (
