@@ -84,6 +84,7 @@ def assert_as_on_cpu(table, dtype, launcher, **options):
     return device.runner
 
 
+LARGE = ("vgg16", "resnet110", "residual, no gate after the sum", "conv dlgn-sf", "conv dgn")
 # bias, dtype, all hard masks in bits
 CHOSEN = [("paths", "float64", False), ("ignore", "float32", False), ("ignore", "float32", True)]
 OTHERS = [("paths", "float32", False), ("ignore", "float64", False), ("paths", "float64", True)]
@@ -94,7 +95,7 @@ OTHERS = [("paths", "float32", False), ("ignore", "float64", False), ("paths", "
     "kinds", [CHOSEN, pytest.param(OTHERS, marks=pytest.mark.slow)], ids=["chosen", "others"]
 )
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "vgg16" else n for n in NETWORKS]
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in NETWORKS]
 )
 def test_every_tiny_network(name, kinds):
     """With and without biases on the paths, in both arithmetics; with the masks as they are kept,

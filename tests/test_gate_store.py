@@ -354,7 +354,7 @@ def test_every_file_of_a_store_that_is_damaged_or_lost_is_seen(table, tmp_path):
         for damaged in (
             None,
             whole[:-1],
-            *(_flipped(whole, at) for at in range(0, used, max(1, used // 12))),
+            *(_flipped(whole, at) for at in range(0, used, max(1, used // 5))),
         ):
             file.unlink() if damaged is None else file.write_bytes(damaged)
             assert is_seen(tmp_path / "s", table), (file, damaged)

@@ -16,7 +16,7 @@ SLOW = ("resnet-18", "mobilenet", "inception")
 CASES = [
     pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in MID_NETWORKS
 ]
-SLOW_TO_DRAW = (*SLOW, "shufflenet", "vgg-11", "u-net")
+SLOW_TO_DRAW = (*SLOW, "shufflenet", "vgg-11", "u-net", "densenet", "squeezenet")
 DRAWN = [
     pytest.param(name, marks=pytest.mark.slow) if name in SLOW_TO_DRAW else name
     for name in MID_NETWORKS
