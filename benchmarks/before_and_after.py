@@ -64,8 +64,8 @@ def store():
     def work():
         with tempfile.TemporaryDirectory() as folder:
             kernel = npk.NeuralPathKernel(None, progress=False)
-            kernel.to_store(table, Path(folder) / "k.zarr")
-            return np.asarray(kernel.to_store(table, Path(folder) / "k.zarr"))
+            kernel.to_store(table, None, Path(folder) / "k.zarr")
+            return np.asarray(kernel.to_store(table, None, Path(folder) / "k.zarr"))
 
     return work
 

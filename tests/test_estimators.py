@@ -382,13 +382,13 @@ def test_predict_sends_its_own_samples_alone_through_the_network(rng, monkeypatc
     net = nn.Sequential(nn.Linear(3, 64), nn.ReLU(), nn.Linear(64, 2)).eval()
     X, y = rng.normal(size=(30, 3)).astype(np.float32), np.arange(30) % 2
     machine = NPKRidgeClassifier(net, alpha=0.1).fit(X, y)
-    record, trace = recording.record_entries, tracing._export
+    record, trace = recording.record_entries, tracing.program_of
     monkeypatch.setattr(
         recording,
         "record_entries",
         lambda t, X, *a, **k: seen.append(len(X)) or record(t, X, *a, **k),
     )
-    monkeypatch.setattr(tracing, "_export", lambda *a: traced.append(1) or trace(*a))
+    monkeypatch.setattr(tracing, "program_of", lambda *a: traced.append(1) or trace(*a))
     machine.predict(X[:1])
     assert (seen, traced) == ([1], [])
     again = pickle.loads(pickle.dumps(machine))
