@@ -687,3 +687,42 @@ def test_dict_round_trip(name):
     again = from_dict(to_dict(graph))
     assert again == graph
     assert all(math.prod(node.shape) > 0 for node in again.nodes)
+
+
+def test_zeros_beside_the_samples_start_no_path():
+    """With ones in the place of the samples, too: what a pad shows stays 0."""
+
+    class Padded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(6, 2, bias=False).double()
+
+        def forward(self, x):
+            return torch.relu(self.layer(nn.functional.pad(x, (2, 1))))
+
+    net, X = Padded().eval(), np.abs(np.random.default_rng(0).standard_normal((3, 3))) + 1
+    table = npk.record_gates(net, X)
+    options = {"value_input": "ones", "scale": "count"}
+    on = np.stack([gates.reshape(len(X), -1) for gates in table][0:1])[0].astype(float)
+    expected = 3 * on @ on.T / on.shape[1]  # three paths to a unit; the mean over the units
+    for backend in ("reference", "cpu"):
+        kernel = npk.kernel(table, backend=backend, dtype="float64", **options)
+        np.testing.assert_allclose(kernel, expected, rtol=1e-12)
+    np.testing.assert_allclose(np.array(path_kernel(table, table, **options)), expected)
+
+
+@pytest.mark.filterwarnings("ignore::npk.errors.KernelWarning")
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_gates_of_both_signs_cancel_to_nothing(backend):
+    """Ones times the signs of an absolute value, averaged before the first weight."""
+
+    class Absolute(nn.Module):
+        def forward(self, x):
+            return x.abs()
+
+    pool = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 2, bias=False))
+    net = nn.Sequential(Absolute(), *pool).eval()
+    X = np.array([[1, 2, -1, -2], [1, 1, 1, -1]], np.float32).reshape(2, 1, 2, 2)
+    kernel = npk.kernel(net, X, value_input="ones", backend=backend)
+    assert kernel[0].tolist() == [0, 0]
+    assert kernel[1, 1] == pytest.approx(1 / 4)

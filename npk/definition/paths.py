@@ -162,9 +162,10 @@ def _enumerate(
     """Features of every unit (channel, position) of a node from those of its inputs."""
     units = [(c, s) for c in range(node.channels) for s in range(node.positions)]
     match node.operator:
-        case Input(ones=ones):
+        case Input(ones=ones) as start:
             if value_input == "ones" or (value_input == "auto" and ones):
-                return {unit: {(): 1.0} for unit in units}
+                starts = start.starts(node.channels, node.positions)
+                return {unit: {(): float(starts[unit])} for unit in units}
             x = input_values(table, node)[sample]
             return {(c, s): {(): float(x[c, s])} for c, s in units}
         case Gate(levels=levels):

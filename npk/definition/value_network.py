@@ -158,9 +158,10 @@ def _apply(
 ) -> torch.Tensor:
     """One operator on values ``(n, channels, positions)``."""
     match node.operator:
-        case Input(ones=ones):
+        case Input(ones=ones) as start:
             if value_input == "ones" or (value_input == "auto" and ones):
-                return torch.ones(len(table), node.channels, node.positions, dtype=torch.float64)
+                starts = torch.as_tensor(start.starts(node.channels, node.positions))
+                return starts.double().repeat(len(table), 1, 1)
             return torch.as_tensor(input_values(table, node)).double()
         case Convolution() as layer:
             return _convolve(table.graph, node, layer, inputs[0], weights)

@@ -25,6 +25,13 @@ class Input(Unweighted, Ungated):
     ones: bool = False
     units: tuple[int, ...] | None = None
 
+    def starts(self, channels: int, positions: int) -> np.ndarray:
+        """Where paths start, ``(channels, positions)`` bool: a zero starts none, be it beside the
+        samples or beside ones in their place.
+        """
+        shown = np.zeros(channels * positions) if self.units is None else np.array(self.units)
+        return (shown >= 0).reshape(channels, positions)
+
     def taps(self, before: tuple[Grid, ...], grid: Grid) -> tuple[np.ndarray, ...]:
         return ()
 

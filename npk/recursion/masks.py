@@ -8,7 +8,7 @@ products, so that positive and negative ones cancel in float64, once a sample.
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -120,7 +120,7 @@ def _added(family: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 def form_support(mask: Mask, table: GateTable) -> np.ndarray:
     """Where a mask is other than 0, ``(n, positions, channels)`` bool: products of its factors may
-    be too small for any number.
+    be too small for any number. Not where those of a sum cancel to nothing.
     """
     found = np.ones((len(table), mask.products, mask.width), bool)
     for factor, channels, at, offset in zip(
@@ -129,7 +129,9 @@ def form_support(mask: Mask, table: GateTable) -> np.ndarray:
         found &= _taken(_values(factor, table, at, offset), channels, axis=2) != 0
     if mask.weights is None:
         return found
-    return (_by_family(found, mask) & (mask.weights != 0)[..., None]).any(2)
+    reached = (_by_family(found, mask) & (mask.weights != 0)[..., None]).any(2)
+    family = _by_family(form_real(replace(mask, weights=None), table), mask)
+    return np.where((family != 0).any(2), _added(family, mask.weights) != 0, reached)
 
 
 def _by_family(products: np.ndarray, mask: Mask) -> np.ndarray:

@@ -167,14 +167,11 @@ class _Planner:
     def rule(self, node: PathNode, inputs: list[list[_Live]]) -> list[_Live]:
         """What each operator does to the terms (math.md, section 2)."""
         match node.operator:
-            case Input(ones=ones):
-                plain = self.value_input == "ones" or (self.value_input == "auto" and ones)
-                start = self.constant(node)
-                if not plain:
-                    refuse_other_ones(node, self.graph.input_shape)
-                return [
-                    start if plain else start.times(Factor("input", node.name), *self.here(node))
-                ]
+            case Input(ones=ones) as start:
+                if self.value_input == "ones" or (self.value_input == "auto" and ones):
+                    return self.ones(node, start.starts(node.channels, node.positions))
+                refuse_other_ones(node, self.graph.input_shape)
+                return [self.constant(node).times(Factor("input", node.name), *self.here(node))]
             case Convolution() as layer:
                 groups = np.arange(node.channels) * layer.groups // node.channels
                 return [_fresh(self.parametric(node, layer), np.arange(node.positions), groups)]
@@ -220,6 +217,21 @@ class _Planner:
         return _fresh(
             None, np.zeros(node.positions, np.int64), np.zeros(node.channels, np.int64), weight
         )
+
+    def ones(self, node: PathNode, starts: np.ndarray) -> list[_Live]:
+        """Paths that start at ones: a term for the channels that have them at the same positions."""
+        everywhere = self.constant(node)
+        patterns, number = np.unique(starts, axis=0, return_inverse=True)
+        return [
+            dataclasses.replace(
+                everywhere,
+                tables=(np.where(pattern, 0, OUTSIDE)[:, None],),
+                into=np.flatnonzero(number.reshape(-1) == k),
+                groups=everywhere.groups[number.reshape(-1) == k],
+            )
+            for k, pattern in enumerate(patterns)
+            if pattern.any()
+        ]
 
     def show(self, node: PathNode, part: Part, term: _Live) -> _Live:
         shown, taps = term.shown(part), part.places(node.positions)
@@ -343,9 +355,11 @@ def _only_moves_positions(graph: PathGraph, node: PathNode) -> Part | None:
 
 
 def _adds_numbers(live: _Live) -> bool:
-    """Whether a pool before the first weight adds up what is known of one sample."""
+    """Whether a pool before the first weight adds up numbers of one sample, of both signs maybe."""
     several = live.field is None and live.cells.shape[1] > 1
-    return several and any(factor.kind == "input" for factor in live.factors)
+    return several and any(
+        factor.kind == "input" or np.any(np.less(factor.slope, 0)) for factor in live.factors
+    )
 
 
 def _summed(live: _Live) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
