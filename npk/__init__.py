@@ -13,7 +13,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from npk import data as data
     from npk import errors as errors
+    from npk import measures as measures
     from npk import networks as networks
+    from npk import plot as plot
     from npk.checkpoint import load as load
     from npk.checkpoint import save as save
     from npk.checks.duality import check_duality as check_duality
@@ -49,7 +51,9 @@ _HOME = {
     "errors": "npk",
     "kernel": "npk.gram.kernel",
     "load": "npk.checkpoint",
+    "measures": "npk",
     "networks": "npk",
+    "plot": "npk",
     "record_gates": "npk.gates.recording",
     "save": "npk.checkpoint",
     "trace": "npk.reading.tracing",

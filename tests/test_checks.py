@@ -1,7 +1,5 @@
 """Each check passes where the theory holds, and fails where the network or the code breaks it."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -10,8 +8,7 @@ from torch.nn import functional as F
 
 import npk
 from npk.checks import duality, ensemble, invariance
-from npk.checks.measures import class_overlap, effective_rank, spectrum
-from npk.errors import DataError, OptionError, ShapeError
+from npk.errors import DataError, OptionError
 from npk.gates.table import GateLayer, GateTable
 from npk.results import CheckResult
 
@@ -302,29 +299,3 @@ def test_ensemble_sees_a_missing_sub_network(skips, monkeypatch):
 def test_ensemble_needs_skips():
     with pytest.raises(OptionError, match="plain has 0 skip connections"):
         npk.check_ensemble(INVARIANT["circular"], draw(2, 1, 4, 4), name="plain")
-
-
-# measures
-
-
-def test_spectrum_and_effective_rank():
-    np.testing.assert_allclose(spectrum(np.diag([1.0, 3.0, 0.0])), [0.75, 0.25, 0])
-    assert effective_rank(np.array([0.25] * 4)) == pytest.approx(4)
-    assert effective_rank(np.array([1.0, 0, 0])) == pytest.approx(1)
-    assert effective_rank(spectrum(np.zeros((2, 2)))) == 0
-    with pytest.raises(ShapeError, match=r"K has shape \(2, 3\); a spectrum needs a square kernel"):
-        spectrum(np.zeros((2, 3)))
-
-
-def test_class_overlap_goes_by_label():
-    net = network(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 1))
-    net[0].weight.data = torch.eye(2).double()
-    table = npk.record_gates(net, np.array([[1.0, 1.0], [1.0, 1.0], [1.0, -1.0]]))
-    same, different = class_overlap(table, np.array([0, 0, 1]))
-    assert same == [1.0]  # two of two gates
-    assert different == [0.5]
-    alone, _ = class_overlap(table, np.array([0, 1, 2]))
-    assert np.isnan(alone[0])
-    with pytest.raises(ShapeError, match="there are 2 labels for 3 samples"):
-        class_overlap(table, np.array([0, 1]))
-    assert dataclasses.is_dataclass(table)

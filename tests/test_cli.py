@@ -312,6 +312,48 @@ def test_kernel_of_gate_tables_is_that_of_the_network(npk_command, tmp_path):
     )
 
 
+def test_statistics_of_gates(npk_command, tmp_path):
+    told = ["--statistics", "--json", tmp_path / "gates.json"]
+    out = done(npk_command("gates", "conv.safetensors", "--data", "digits[:12]", *told))
+    table = npk.record_gates(npk.load("conv.safetensors"), npk.data.load("digits[:12]").X)
+    expected = npk.measures.gate_statistics(table)
+    report = npk.measures.GateReport.load(tmp_path / "gates.json")
+    assert report.statistics == expected
+    assert report.naswot == pytest.approx(npk.measures.naswot(table), rel=1e-12)
+    assert "gates on 12 samples" in out
+    for layer in expected.layers:
+        (row,) = [line.split() for line in out.splitlines() if line.startswith(layer.name)]
+        assert row[-1] == f"{layer.entropy:.3f}"
+        assert {"gate", "x".join(map(str, layer.shape)), str(layer.dead)} <= set(row)
+    assert f"NASWOT of the first 12 samples: {report.naswot:.2f}" in out
+    done(npk_command("gates", "conv.safetensors", "--data", "digits[:12]", "--out", tmp_path / "G"))
+    assert done(npk_command("gates", tmp_path / "G", "--statistics")) == out
+    soft = done(npk_command("gates", "dlgn.safetensors", "--data", "digits[:5]", "--statistics"))
+    assert "NASWOT of the first 5 samples: none, for NASWOT counts gates that are on or off" in soft
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["conv.safetensors", "--data", "digits"], "--out is missing: it names the folder"),
+        (["conv.safetensors", "--statistics"], "--data is missing: it names the samples to record"),
+        (["conv.safetensors", "--data", "digits", "--out", "G", "--json", "J"], "Add --statistics"),
+        (
+            ["rows.gates", "--data", "digits", "--statistics"],
+            "is a gate table and holds its samples",
+        ),
+    ],
+)
+def test_gates_that_nothing_is_done_with(npk_command, tmp_path, arguments, text):
+    if arguments[0] == "rows.gates":
+        done(
+            npk_command("gates", "conv.safetensors", "--data", "digits[:3]", "--out", arguments[0])
+        )
+    code, _, err = npk_command("gates", *arguments)
+    assert code == 2
+    assert text in err
+
+
 def test_a_second_kernel_run_uses_the_tiles(npk_command, tmp_path):
     command = ["kernel", "dlgn.safetensors", "--data", "digits[:20]", "--out", tmp_path / "K.zarr"]
     assert "earlier" not in done(npk_command(*command))

@@ -35,7 +35,8 @@ LEVELS = (
     ("definition", "structure", "checkpoint", "backends"),
     ("gram",),
     ("machines", "checks"),
-    ("demo",),
+    ("measures",),
+    ("demo", "plot"),
     ("cli",),
     ("__main__",),
 )

@@ -11,6 +11,7 @@ import pytest
 from test_report import build_run
 
 from npk.errors import DataError, StoreError
+from npk.measures import GateReport, GateStatistics, LayerStatistics
 from npk.networks import TrainingResult
 from npk.results import (
     DETAILS,
@@ -57,6 +58,10 @@ NETWORK = NetworkSummary(
     "a net", "shift-invariant", "dnn", "a line", 12, "a.safetensors", [1.5], [None], False
 )
 TRAINING = TrainingResult("relu", 2, 1, None, [1.5, 1.0], [None, None], 3.0, 0)
+LAYER = LayerStatistics(
+    "relu", "gate", "net.py:3", "soft", (2, 3), 0.5, 1, 0, None, None, (0.25, 0.75), 0
+)
+GATES = GateReport("a.gates", "", GateStatistics(3, None, (LAYER,)), None, 3, "soft gates")
 RUN = RunResult(
     version="0.1.0",
     data="digits – «ζ»",
@@ -71,7 +76,7 @@ RUN = RunResult(
     kernels=(KERNEL,),
     checks=tuple(CHECKS),
 )
-RESULTS = [*CHECKS, ACCURACY, KERNEL, NETWORK, TRAINING, RUN, build_run()]
+RESULTS = [*CHECKS, ACCURACY, KERNEL, NETWORK, TRAINING, GATES, RUN, build_run()]
 NAMES = [f"{type(result).__name__} {getattr(result, 'name', '')}".strip() for result in RESULTS]
 
 

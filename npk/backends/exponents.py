@@ -7,7 +7,7 @@ how large each step can get.
 
 import numpy as np
 
-from npk.gates.table import GateTable
+from npk.gates.table import GateTable, ones_in
 from npk.recursion.masks import Mask, form_bits, form_real
 from npk.recursion.steps import Field, Recursion, Term
 
@@ -34,18 +34,9 @@ def _sizes(mask: Mask, table: GateTable) -> np.ndarray:
     """Overlap of each position of a mask with itself, ``(n, positions, segments)``."""
     if mask.is_hard(table):
         return np.add.reduceat(
-            _ones(form_bits(mask, table)), np.cumsum([0, *mask.words])[:-1], axis=2
+            ones_in(form_bits(mask, table)), np.cumsum([0, *mask.words])[:-1], axis=2
         )
     return np.add.reduceat(form_real(mask, table) ** 2, np.cumsum([0, *mask.segments])[:-1], axis=2)
-
-
-def _ones(words: np.ndarray) -> np.ndarray:
-    """Number of ones in each word of 64 bits."""
-    return (
-        np.unpackbits(words.view(np.uint8), axis=-1)
-        .reshape(*words.shape, 64)
-        .sum(-1, dtype=np.int64)
-    )
 
 
 def _bounds(recursion: Recursion, sizes: list[np.ndarray]) -> tuple[np.ndarray, bool]:

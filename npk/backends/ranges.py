@@ -13,7 +13,7 @@ import numpy as np
 
 from npk.backends.product import as_product
 from npk.gates.device_table import DeviceGates
-from npk.gates.table import GateTable
+from npk.gates.table import GateTable, ones_in
 from npk.recursion.masks import Mask, form_bits, form_real, form_support
 from npk.recursion.steps import Collapse, Field, Recursion, Term
 
@@ -263,7 +263,7 @@ def _overlaps(
     """
     if mask.is_hard(table):
         counts = np.add.reduceat(
-            _ones(form_bits(mask, table)), np.cumsum([0, *mask.words])[:-1], axis=2
+            ones_in(form_bits(mask, table)), np.cumsum([0, *mask.words])[:-1], axis=2
         ).astype(float)
         return counts, np.zeros(()) * counts, counts > 0
     firsts = np.cumsum([0, *mask.segments])[:-1]
@@ -271,14 +271,3 @@ def _overlaps(
         sizes = np.add.reduceat(form_real(mask, table).astype(float) ** 2, firsts, axis=2)
     counts = np.add.reduceat(form_support(mask, table).astype(np.int64), firsts, axis=2)
     return sizes, eta * (counts + 2 * np.sqrt(counts * sizes)), counts > 0
-
-
-def _ones(words: np.ndarray) -> np.ndarray:
-    """Number of ones in each word of 64 bits."""
-    if hasattr(np, "bitwise_count"):
-        return np.bitwise_count(words).astype(np.int64)
-    return (
-        np.unpackbits(words.view(np.uint8), axis=-1)
-        .reshape(*words.shape, 64)
-        .sum(-1, dtype=np.int64)
-    )

@@ -160,35 +160,37 @@ def inspect(
 
 @app.command(epilog="Example: npk gates model.safetensors --data digits --out digits.gates")
 def gates(
-    ckpt: options.Checkpoint,
-    data: options.Data,
+    ckpt: options.CheckpointOrGates,
+    data: options.MaybeData = None,
     out: Annotated[
-        Path, typer.Option(metavar="GATES", help="The folder to write.", show_default=False)
-    ],
+        Path | None, typer.Option(metavar="GATES", help="The folder to write.", show_default=False)
+    ] = None,
+    statistics: Annotated[
+        bool,
+        typer.Option("--statistics", help="Tell what the gates do, layer by layer, and NASWOT."),
+    ] = False,
     gates: options.Gates = "auto",
     arch: options.Arch = None,
     arch_option: options.ArchOption = [],  # noqa: B006
     key: options.Key = None,
     output: options.Output = None,
     layout: options.Layout = "nchw",
+    json: options.Json = None,
 ) -> None:
     """Record the gates of DATA; `npk kernel` takes the folder in the place of checkpoint and data."""
-    from npk.cli import reading, tables
-    from npk.files import written_whole
-    from npk.gates.recording import example_table, record_into
-    from npk.gates.store import GateStore
-    from npk.progress import as_progress
-    from npk.reading.inputs import trace_for
-    from npk.samples import as_samples
+    from npk.cli import measuring, reading, tables
 
-    reading.check_folder(out, "gate table")
-    net = reading.How(arch, arch_option, output, layout, key).network(ckpt)
-    X = as_samples(reading.dataset(data).X)
-    trace = trace_for(net, X)
-    with written_whole(out) as temporary:
-        store = GateStore.create(temporary, example_table(trace, X, gates).form, len(X))
-        record_into(store, trace, X, gates, as_progress(True), keep=False)
-    tables.say(f"{out}: {len(X)} samples, {store.layers} gate layers, {tables.si(store.nbytes)}B")
+    measuring.check_gates(out, statistics, json)
+    how = reading.How(arch, arch_option, output, layout, key)
+    with measuring.gates_of(ckpt, how, data, gates, out) as store:
+        if out is not None:
+            size = f"{tables.si(store.nbytes)}B"
+            tables.say(f"{out}: {len(store)} samples, {store.layers} gate layers, {size}")
+        if statistics:
+            report = measuring.gate_report(store, ckpt, data)
+            tables.gate_statistics(report)
+            if json is not None:
+                report.save(json)
 
 
 @app.command(epilog="Example: npk kernel model.safetensors --data digits --out K.zarr")

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
@@ -25,6 +26,9 @@ from npk.report.subjects import (
 from npk.results import Accuracy, CheckResult, RunResult
 from npk.structure.effort import module_of
 from npk.structure.shifts import ShiftGroup
+
+if TYPE_CHECKING:
+    from npk.measures import GateReport
 
 _WIDTH = 120  # where the output is no terminal
 
@@ -169,6 +173,29 @@ def _gate_counts(found: GateTable, name: str, sampled: bool) -> tuple[str, ...]:
         return (str(size),)
     dead, always = (layer == 0).all(0), (layer == 1).all(0)
     return (str(size), str(int(dead.sum())), str(int(always.sum())), percent(float(layer.mean())))
+
+
+def gate_statistics(found: "GateReport") -> None:
+    """One row a gate layer, and how well all of them tell samples apart."""
+    head = ("layer", "operator", "shape", "on", "dead", "always on", "patterns", "entropy")
+    rows = [
+        (
+            layer.name,
+            layer.operator,
+            "x".join(map(str, layer.shape)),
+            percent(layer.activity),
+            str(layer.dead),
+            str(layer.always_on),
+            "-" if layer.patterns is None else str(layer.patterns),
+            "-" if layer.entropy is None else f"{layer.entropy:.3f}",
+        )
+        for layer in found.statistics.layers
+    ]
+    table(head, rows, f"gates on {found.statistics.samples} samples")
+    if found.statistics.patterns is not None:
+        say(f"{found.statistics.patterns} distinct patterns of all layers together")
+    score = f"none, for {found.no_naswot}" if found.naswot is None else f"{found.naswot:.2f}"
+    say(f"NASWOT of the first {found.naswot_samples} samples: {score}")
 
 
 def structure(found: GateTable, group: ShiftGroup) -> None:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npk.checks.measures import class_overlap, effective_rank, spectrum
 from npk.errors import StoreError
 from npk.files import locked
 from npk.gram.kernel import NeuralPathKernel
 from npk.machines import ridge, svm
+from npk.measures import class_overlap, effective_rank, spectrum
 from npk.progress import Progress
 from npk.results import Accuracy, KernelSummary
 from npk.typed import finite
@@ -111,7 +111,7 @@ class Machines:
         rows = balanced(self.y, _HEAT_A_CLASS)
         few = slice(0, _OVERLAP_SAMPLES)
         table = kernel.record(self.samples.kernel_train.X[few])
-        same, different = class_overlap(table, self.y[few])
+        overlap = class_overlap(table, self.y[few])
         values = spectrum(K)
         heat = np.round(K[np.ix_(rows, rows)].astype(float), 4).tolist()
         return KernelSummary(
@@ -125,8 +125,8 @@ class Machines:
             spectrum=values[values > 0].tolist(),
             effective_rank=effective_rank(values),
             layers=list(table.names),
-            overlap_same=[finite(share) for share in same],
-            overlap_different=[finite(share) for share in different],
+            overlap_same=[finite(share) for share in overlap.same],
+            overlap_different=[finite(share) for share in overlap.different],
             dead_inputs=int((np.diagonal(K) == 0).sum()),
         )
 

@@ -62,6 +62,14 @@ def unpack(words: np.ndarray, channels: int) -> np.ndarray:
     return np.unpackbits(raw, axis=-1, count=channels, bitorder="little").view(bool)
 
 
+def ones_in(words: np.ndarray) -> np.ndarray:
+    """Number of ones in each word of 64 bits, int64."""
+    if hasattr(np, "bitwise_count"):
+        return np.bitwise_count(words).astype(np.int64)
+    bits = np.unpackbits(np.ascontiguousarray(words).view(np.uint8), axis=-1)
+    return bits.reshape(*words.shape, 64).sum(-1, dtype=np.int64)
+
+
 @dataclass(frozen=True)
 class GateForm:
     """What an entry of a table is, wherever its data are: kind and ``(channels, *positions)``."""

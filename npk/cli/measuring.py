@@ -1,0 +1,107 @@
+"""Gates recorded for a command, and what they do."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from npk.cli.reading import How, check_folder, check_place, dataset, gate_table
+from npk.errors import NpkError, OptionError
+from npk.files import put_back, written_whole
+
+if TYPE_CHECKING:
+    from npk.gates.store import GateStore
+    from npk.measures import GateReport
+
+_NASWOT_SAMPLES = 128  # as in the paper; the determinant grows with them, and so does the time
+
+
+def check_gates(out: Path | None, statistics: bool, json: Path | None) -> None:
+    """Refuse what would do nothing, and places that cannot be written, before any work.
+
+    Args:
+        out: the folder of gates.
+        statistics: whether they are asked for.
+        json: the file for them.
+
+    Raises:
+        OptionError: neither folder nor statistics, or a file without statistics.
+        StoreError: a place that cannot be written.
+    """
+    if out is None and not statistics:
+        raise OptionError(
+            "--out is missing: it names the folder to write. Add for instance --out digits.gates, "
+            "or --statistics."
+        )
+    if json is not None and not statistics:
+        raise OptionError(f"--json {json} is for the statistics. Add --statistics.")
+    check_folder(out, "gate table")
+    check_place(json)
+
+
+@contextlib.contextmanager
+def gates_of(
+    path: Path, how: How, data: str | None, gates: str, out: Path | None
+) -> Iterator["GateStore"]:
+    """Gates on disk: recorded into a folder, into one that is gone afterwards, or there already.
+
+    Args:
+        path: a checkpoint, or a folder of gates.
+        how: the checkpoint is read.
+        data: DATA notation; nothing with a folder of gates.
+        gates: "auto", "hard" or "soft".
+        out: where they stay; ``None``: nowhere.
+
+    Yields:
+        The gates.
+
+    Raises:
+        OptionError: no data, or data and a folder of gates.
+    """
+    from npk.checkpoint.folders import holds_weights
+
+    put_back(path)
+    if path.is_dir() and not holds_weights(path):
+        if data is not None or out is not None or how.said or gates != "auto":
+            what = f"{path} is a gate table and holds its samples and gates already"
+            raise OptionError(f"{what}. Leave out --data, --out, --gates and --arch.")
+        yield gate_table(path)
+        return
+    if data is None:
+        raise OptionError(
+            "--data is missing: it names the samples to record. Add for instance --data digits."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        yield _recorded(path, how, data, gates, out or Path(folder) / "gates")
+
+
+def _recorded(path: Path, how: How, data: str, gates: str, out: Path) -> "GateStore":
+    from npk.gates.recording import example_table, record_into
+    from npk.gates.store import GateStore
+    from npk.progress import as_progress
+    from npk.reading.inputs import trace_for
+    from npk.samples import as_samples
+
+    net = how.network(path)
+    X = as_samples(dataset(data).X)
+    trace = trace_for(net, X)
+    with written_whole(out) as temporary:
+        store = GateStore.create(temporary, example_table(trace, X, gates).form, len(X))
+        record_into(store, trace, X, gates, as_progress(True), keep=False)
+    return GateStore.open(out)
+
+
+def gate_report(store: "GateStore", of: Path, data: str | None) -> "GateReport":
+    """Statistics of all gates, and NASWOT of the first samples."""
+    from npk.measures import GateReport, gate_statistics, naswot
+
+    few = min(len(store), _NASWOT_SAMPLES)
+    score, why = None, ""
+    try:
+        score = naswot(store.take(slice(few)))
+    except (
+        NpkError
+    ) as error:  # soft gates, or samples with the same gates: worth saying, no failure
+        why = str(error)
+    return GateReport(str(of), data or "", gate_statistics(store), score, few, why)

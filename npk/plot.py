@@ -1,0 +1,404 @@
+"""Figures of measures: a function each, which takes what the measure returns (or its inputs) and
+returns Matplotlib's Axes.
+
+``ax=None`` makes a figure of its own in the look of npk's pages, ``ax.figure.savefig("x.png")``
+writes it; an Axes of yours keeps your style. Colors are told apart with every common color
+blindness, and error bars are drawn wherever a measure has errors.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from npk import measures
+from npk.errors import ShapeError
+from npk.gates.store import GateStore
+from npk.gates.table import GateTable
+from npk.gram.matrix import Gram
+from npk.measures import ClassOverlap, Flips, GateStatistics, Interval, RiskCurve
+from npk.measures.given import labels_of
+from npk.report.style import BAR, HEAT, MUTED, PANEL, PAPER, RULE, blank, house_style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's, the dark ones first
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1b1e22")
+MARKERS = "osD^vPX"
+_RIDGES = tuple(float(ridge) for ridge in np.logspace(1, -6, 15))
+
+
+def alignment(K: ArrayLike | Gram, y: ArrayLike, *, ax: "Axes | None" = None) -> "Axes":
+    """The mean of the centred kernel for each pair of classes: a kernel that knows the labels has a
+    light diagonal.
+
+    Args:
+        K: kernel of the samples, (n, n).
+        y: class of each sample, (n,).
+        ax: where to draw.
+
+    Returns:
+        The Axes, with the alignment in the title.
+
+    Raises:
+        NpkError: what :func:`npk.measures.alignment` refuses.
+    """
+    value = measures.alignment(K, y)
+    gram = np.asarray(K, np.float64)
+    classes, numbers = labels_of(y, len(gram))
+    of_class = np.equal.outer(np.arange(len(classes)), numbers)
+    means = of_class / of_class.sum(1, keepdims=True)
+    means = means - 1 / len(gram)
+    found = means @ gram @ means.T / (np.trace(gram) / len(gram))
+    with _drawn(ax, (PANEL, PANEL)) as axes:
+        _heat(axes, found, list(map(str, classes)), "centred kernel / mean diagonal")
+        axes.set_title(f"alignment {value:.3f}")
+    return axes
+
+
+def cka(kernels: Mapping[str, ArrayLike | Gram], *, ax: "Axes | None" = None) -> "Axes":
+    """CKA of every pair of some kernels: networks, layers, checkpoints.
+
+    Args:
+        kernels: of the same samples, by the names to show.
+        ax: where to draw.
+
+    Returns:
+        The Axes.
+
+    Raises:
+        NpkError: what :func:`npk.measures.cka` refuses.
+    """
+    names, found = list(kernels), np.eye(len(kernels))
+    for i, j in zip(*np.tril_indices(len(names), -1), strict=True):
+        found[i, j] = found[j, i] = measures.cka(kernels[names[i]], kernels[names[j]])
+    with _drawn(ax, (PANEL, PANEL)) as axes:
+        _heat(axes, found, names, "CKA", low=0.0, high=1.0)
+    return axes
+
+
+def cka_interval(found: Mapping[str, Interval], *, ax: "Axes | None" = None) -> "Axes":
+    """CKAs with their intervals, one a row.
+
+    Args:
+        found: what :func:`npk.measures.cka_interval` returned, by the names to show.
+        ax: where to draw.
+
+    Returns:
+        The Axes.
+    """
+    with _drawn(ax, (PANEL, 0.9 + 0.3 * len(found))) as axes:
+        for row, interval in enumerate(found.values()):
+            ends = [[interval.value - interval.low], [interval.high - interval.value]]
+            axes.errorbar([interval.value], [row], xerr=ends, fmt="o", color=COLORS[0], capsize=2)
+        axes.set_yticks(range(len(found)), list(found))
+        axes.set(ylim=(len(found) - 0.5, -0.5), xlabel="CKA, with its interval")
+        axes.grid(axis="x", color=RULE)
+    return axes
+
+
+def class_overlap(
+    found: ClassOverlap | Mapping[str, ClassOverlap], *, ax: "Axes | None" = None
+) -> "Axes":
+    """Overlap of pairs of one class over that of pairs of different classes, from the input on.
+
+    Args:
+        found: what :func:`npk.measures.class_overlap` returned; or several, by the names to show.
+        ax: where to draw.
+
+    Returns:
+        The Axes. The line at 1 is that of gates that know nothing of the classes.
+    """
+    several = {"": found} if isinstance(found, ClassOverlap) else found
+    with _drawn(ax) as axes:
+        for i, (name, each) in enumerate(several.items()):
+            axes.plot(range(1, 1 + len(each)), each.ratio, label=name, **_line(i))
+        _layers(axes, next(iter(several.values())).names)
+        axes.axhline(1, color=MUTED, linewidth=0.7, linestyle=(0, (1.5, 2)), zorder=1)
+        axes.set_ylabel("overlap, same class / other class")
+        _legend(axes, several)
+    return axes
+
+
+def spectrum(
+    found: ArrayLike | Gram | Mapping[str, ArrayLike | Gram], *, ax: "Axes | None" = None
+) -> "Axes":
+    """Eigenvalues as shares of the trace, both axes logarithmic; a ring at the effective rank.
+
+    Args:
+        found: what :func:`npk.measures.spectrum` returned, (n,), or a kernel, (n, n); or several,
+            by the names to show.
+        ax: where to draw.
+
+    Returns:
+        The Axes.
+
+    Raises:
+        NpkError: what :func:`npk.measures.spectrum` refuses.
+    """
+    several = found if isinstance(found, Mapping) else {"": found}
+    with _drawn(ax) as axes:
+        for i, (name, each) in enumerate(several.items()):
+            shares = np.asarray(each) if np.ndim(each) == 1 else measures.spectrum(each)
+            shares = shares[shares > 0]
+            rank, numbers = measures.effective_rank(shares), np.arange(1, 1 + len(shares))
+            text = f"{name} effective rank {rank:.1f}".strip()
+            line = _line(i) | {"marker": "", "markersize": 5}
+            axes.loglog(numbers, shares, label=text, **line)
+            height = np.exp(np.interp(np.log(rank), np.log(numbers), np.log(shares)))
+            axes.plot(
+                rank, height, color=COLORS[i % len(COLORS)], marker="o", markerfacecolor=PAPER
+            )
+        axes.set(xlabel="number of the eigenvalue", ylabel="share of the trace")
+        axes.minorticks_off()
+        axes.legend(loc="lower left")
+    return axes
+
+
+def nu(
+    K: ArrayLike | Gram,
+    y: ArrayLike,
+    ridges: Sequence[float] = _RIDGES,
+    *,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Nu against lambda, both axes logarithmic: its value means nothing without its lambda.
+
+    Args:
+        K: kernel of the samples, (n, n).
+        y: as :func:`npk.measures.nu` takes it.
+        ridges: the lambdas.
+        ax: where to draw.
+
+    Returns:
+        The Axes.
+
+    Raises:
+        NpkError: what :func:`npk.measures.nu` refuses.
+    """
+    values = [measures.nu(K, y, ridge) for ridge in ridges]
+    with _drawn(ax) as axes:
+        axes.loglog(ridges, values, **_line(0))
+        axes.set(xlabel=r"λ, in units of the mean diagonal", ylabel="ν")
+        axes.minorticks_off()
+    return axes
+
+
+def predicted_risk(found: RiskCurve, *, ax: "Axes | None" = None) -> "Axes":
+    """Leave-one-out error and GCV against the ridge; a dotted line at the ridge that is chosen.
+
+    Args:
+        found: what :func:`npk.measures.predicted_risk` returned.
+        ax: where to draw.
+
+    Returns:
+        The Axes.
+    """
+    with _drawn(ax) as axes:
+        axes.loglog(found.ridges, found.leave_one_out, label="leave-one-out", **_line(0))
+        axes.loglog(found.ridges, found.gcv, label="GCV, KARE", **_line(1) | {"linestyle": "--"})
+        _ridge_axis(axes, found)
+        axes.set_ylabel("squared error, predicted")
+        axes.legend(loc="upper center")
+    return axes
+
+
+def leave_one_out(found: RiskCurve, *, ax: "Axes | None" = None) -> "Axes":
+    """Leave-one-out accuracy against the ridge, with its standard error.
+
+    Args:
+        found: what :func:`npk.measures.predicted_risk` returned for classes.
+        ax: where to draw.
+
+    Returns:
+        The Axes.
+
+    Raises:
+        ShapeError: the curve is of targets that are no classes.
+    """
+    accuracy, error = found.accuracy, found.accuracy_error
+    if accuracy is None or error is None:
+        raise ShapeError("the curve has no accuracy: its targets are numbers. Give class labels.")
+    with _drawn(ax) as axes:
+        axes.errorbar(found.ridges, accuracy, yerr=error, capsize=2, **_line(0))
+        axes.set_xscale("log")
+        _ridge_axis(axes, found)
+        axes.set_ylabel(f"leave-one-out accuracy, n = {found.samples}")
+    return axes
+
+
+def gate_statistics(found: GateStatistics, *, ax: "Axes | None" = None) -> "Axes":
+    """Shares of dead and of always-on units as bars, activity as dots, from the input on.
+
+    Args:
+        found: what :func:`npk.measures.gate_statistics` returned.
+        ax: where to draw.
+
+    Returns:
+        The Axes.
+    """
+    places, layers = range(1, 1 + len(found.layers)), found.layers
+    dead = np.array([layer.dead / layer.units for layer in layers])
+    always = np.array([layer.always_on / layer.units for layer in layers])
+    with _drawn(ax) as axes:
+        axes.bar(places, dead, color=BAR, width=0.6, label="dead units")
+        axes.bar(places, -always, bottom=1, color=COLORS[4], width=0.6, label="always-on units")
+        activity = [layer.activity for layer in layers]
+        axes.plot(places, activity, label="activity", **_line(0))
+        _layers(axes, [layer.name for layer in layers])
+        axes.set(ylim=(0, 1), ylabel=f"share of the units, {found.samples} samples")
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
+    return axes
+
+
+def flips(found: Flips | Mapping[str, Flips], *, ax: "Axes | None" = None) -> "Axes":
+    """Share of each layer's gates that differ, with its standard error over samples.
+
+    Args:
+        found: what :func:`npk.measures.flips` returned; or several, by the names to show.
+        ax: where to draw.
+
+    Returns:
+        The Axes.
+    """
+    several = {"": found} if isinstance(found, Flips) else found
+    with _drawn(ax) as axes:
+        for i, (name, each) in enumerate(several.items()):
+            places = range(1, 1 + len(each.names))
+            axes.errorbar(places, each.share, yerr=each.error, capsize=2, label=name, **_line(i))
+        _layers(axes, next(iter(several.values())).names)
+        axes.set_ylim(bottom=0)
+        axes.set_ylabel("share of the gates that flip")
+        _legend(axes, several)
+    return axes
+
+
+def naswot(table: GateTable | GateStore, *, ax: "Axes | None" = None) -> "Axes":
+    """The share of gates that two samples have alike: NASWOT is the determinant of this picture.
+
+    Args:
+        table: hard gates of some samples.
+        ax: where to draw.
+
+    Returns:
+        The Axes, with the score in the title.
+
+    Raises:
+        NpkError: what :func:`npk.measures.naswot` refuses.
+    """
+    score, alike = measures.naswot(table), measures.agreement(table)
+    with _drawn(ax, (PANEL, PANEL)) as axes:
+        _heat(axes, alike / alike[0, 0], [], "share of gates alike", high=1.0)
+        axes.set(title=f"NASWOT {score:.1f}, n = {len(table)}", xlabel="sample", ylabel="sample")
+    return axes
+
+
+def through_training(
+    epochs: Sequence[int],
+    values: ArrayLike | Mapping[str, ArrayLike],
+    *,
+    label: str = "",
+    ordered: bool = False,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Any measure against epochs: the mean over seeds, with its standard error.
+
+    Args:
+        epochs: of the snapshots, ascending; their axis is linear up to 1 and logarithmic beyond.
+        values: of the measure, (seeds, epochs); or several, by the names to show.
+        label: of the vertical axis.
+        ordered: the names have an order, as layers do: colors go from light to dark.
+        ax: where to draw.
+
+    Returns:
+        The Axes.
+
+    Raises:
+        ShapeError: not one value an epoch.
+    """
+    several = values if isinstance(values, Mapping) else {"": values}
+    with _drawn(ax) as axes:
+        for i, (name, each) in enumerate(several.items()):
+            table = np.atleast_2d(np.asarray(each, np.float64))
+            if table.ndim != 2 or table.shape[1] != len(epochs):
+                what = f"values have shape {table.shape} for {len(epochs)} epochs"
+                raise ShapeError(f"{what}. Give one value a seed and epoch, (seeds, epochs).")
+            seeds = len(table)
+            error = table.std(0, ddof=1) / np.sqrt(seeds) if seeds > 1 else None
+            line = _line(i, len(several) if ordered else 0)
+            axes.errorbar(epochs, table.mean(0), yerr=error, capsize=2, label=name, **line)
+        axes.set_xscale("symlog", linthresh=1, linscale=0.5)
+        axes.set_xticks(list(epochs), list(map(str, epochs)))
+        axes.minorticks_off()
+        axes.set(xlabel="epoch", ylabel=label)
+        _legend(axes, several)
+    return axes
+
+
+@contextlib.contextmanager
+def _drawn(ax: "Axes | None", size: tuple[float, float] = (PANEL, 2.6)) -> Iterator["Axes"]:
+    """The user's Axes as they are, or new ones in npk's look, which also holds for what Matplotlib
+    makes only when it draws.
+    """
+    if ax is not None:
+        yield ax
+        return
+    with house_style():
+        figure = blank(*size)
+        yield figure.add_subplot()
+        figure.draw_without_rendering()
+
+
+def _line(number: int, ordered: int = 0) -> dict:
+    """The look of one line of several, of which marker and color say which; ``ordered``: of so many
+    in an order.
+    """
+    color = COLORS[number % len(COLORS)]
+    if ordered:
+        from matplotlib import colormaps
+
+        color = colormaps[HEAT](0.9 - 0.9 * number / max(1, ordered - 1))
+    return {"color": color, "marker": MARKERS[number % len(MARKERS)]}
+
+
+def _legend(ax: "Axes", names: Mapping) -> None:
+    if any(names):
+        ax.legend(loc="upper left")
+
+
+def _layers(ax: "Axes", names: Sequence[str]) -> None:
+    """Layers along the axis: by name where there is room, else by number."""
+    places = range(1, 1 + len(names))
+    short = sum(map(len, names)) <= 34
+    step = 1 if short else max(1, -(-len(names) // 10))
+    ax.set_xticks(places[::step], names if short else list(map(str, places[::step])))
+    ax.set(xlim=(0.5, len(names) + 0.5), xlabel="gate layer, from the input")
+
+
+def _ridge_axis(ax: "Axes", found: RiskCurve) -> None:
+    ax.axvline(found.ridges[found.chosen], color=MUTED, linewidth=0.7, linestyle=(0, (1.5, 2)))
+    ax.set_xlabel("ridge, in units of the mean diagonal")
+    ax.minorticks_off()
+
+
+def _heat(
+    ax: "Axes",
+    values: np.ndarray,
+    names: Sequence[str],
+    label: str,
+    low: float | None = None,
+    high: float | None = None,
+) -> None:
+    image = ax.imshow(values, cmap=HEAT, vmin=low, vmax=high, interpolation="none")
+    if 0 < len(names) <= 20:
+        long = any(len(name) > 3 for name in names)
+        ax.set_xticks(range(len(names)), names, rotation=90 if long else 0)
+        ax.set_yticks(range(len(names)), names)
+    ax.tick_params(length=0)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    bar = ax.figure.colorbar(image, ax=ax, shrink=0.8, label=label)
+    bar.outline.set_visible(False)
