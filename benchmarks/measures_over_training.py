@@ -148,7 +148,7 @@ def draw(found: Found, options: argparse.Namespace) -> None:
     with house_style():
         figure, axes = panels(6, 3, (3.4, 2.5))
         both = {
-            "ridge on the kernel, leave-one-out": found["leave-one-out accuracy"],
+            "ridge on the kernel": found["leave-one-out accuracy"],
             "the network itself": found["network accuracy"],
         }
         plot.through_training(SNAPSHOTS, both, ax=axes[0])
@@ -157,7 +157,7 @@ def draw(found: Found, options: argparse.Namespace) -> None:
         plot.through_training(SNAPSHOTS, found["nu"], ax=axes[3])
         plot.through_training(SNAPSHOTS, by_layer(found["class overlap"]), ordered=True, ax=axes[4])
         plot.through_training(SNAPSHOTS, by_layer(found["flips"]), ordered=True, ax=axes[5])
-        axes[0].legend(loc="center right")
+        axes[0].legend(loc="lower right")
         axes[4].legend().remove()  # the colors are those of the panel beside it
         titles = (
             "accuracy on fresh samples",
