@@ -726,3 +726,16 @@ def test_gates_of_both_signs_cancel_to_nothing(backend):
     kernel = npk.kernel(net, X, value_input="ones", backend=backend)
     assert kernel[0].tolist() == [0, 0]
     assert kernel[1, 1] == pytest.approx(1 / 4)
+
+
+def test_a_layer_that_reads_one_of_several_positions():
+    """It is no product of whole masks."""
+
+    class First(nn.Module):
+        def forward(self, x):
+            return torch.relu(x)[:, :, 0]
+
+    X = np.random.default_rng(0).standard_normal((5, 2, 3))
+    kernel = npk.kernel(nn.Sequential(First(), nn.Linear(2, 1).double()).eval(), X, scale="count")
+    on = np.maximum(X[:, :, 0], 0)
+    np.testing.assert_allclose(kernel, on @ on.T, rtol=1e-5)

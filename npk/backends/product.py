@@ -68,7 +68,8 @@ def factor_of_field(recursion: Recursion, step: Field, number: int) -> float | N
         or not isinstance(first, Collapse)
     ):
         return None
-    if len(step.taps) == 1 and step.taps[0, 0] == 0:
+    read = recursion.steps[step.collapse]
+    if read.positions == 1 and len(step.taps) == 1 and step.taps[0, 0] == 0:
         return step.factor
     term, taps = first.terms[0], np.sort(step.taps[:, 0])
     if number != 1 or not np.array_equal(taps, np.arange(first.positions)):
