@@ -736,6 +736,7 @@ def test_a_layer_that_reads_one_of_several_positions():
             return torch.relu(x)[:, :, 0]
 
     X = np.random.default_rng(0).standard_normal((5, 2, 3))
+    X[:, 0, 0] = np.abs(X[:, 0, 0])  # every sample has an active path
     kernel = npk.kernel(nn.Sequential(First(), nn.Linear(2, 1).double()).eval(), X, scale="count")
     on = np.maximum(X[:, :, 0], 0)
     np.testing.assert_allclose(kernel, on @ on.T, rtol=1e-5)
