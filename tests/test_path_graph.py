@@ -3,6 +3,7 @@ alike.
 """
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from npk.definition.value_network import evaluate, own_weights
 from npk.errors import OptionError, ShapeError, UnsupportedGraphError
 from npk.graph.operators import Add, AveragePool, BatchNorm, Convolution, Gate, Input, MaxPool
 from npk.graph.path_graph import from_dict, to_dict
+from npk.recursion import masks
+from npk.recursion.masks import form_real, form_support
 from npk.recursion.planning import plan
 
 Linear = nn.Linear
@@ -726,6 +729,23 @@ def test_gates_of_both_signs_cancel_to_nothing(backend):
     kernel = npk.kernel(net, X, value_input="ones", backend=backend)
     assert kernel[0].tolist() == [0, 0]
     assert kernel[1, 1] == pytest.approx(1 / 4)
+
+
+def test_what_a_pool_adds_up_before_the_first_weight_is_held_in_pieces(rng, monkeypatch):
+    """The products of a few samples at a time, and the same bits."""
+    layers = nn.ReLU(), nn.AvgPool2d(32), nn.Flatten(), nn.Linear(1, 1)
+    X = rng.standard_normal((100, 1, 32, 32)).astype(np.float32)
+    table = npk.record_gates(nn.Sequential(*layers).eval(), X, progress=False)
+    (mask,) = (mask for mask in plan(table.graph).masks if mask.weights is not None)
+    expected, support = form_real(mask, table), form_support(mask, table)
+    monkeypatch.setattr(masks, "_PRODUCT_BYTES", 3 * 8 * mask.products)
+    assert [piece.stop for piece in masks.pieces(mask, 8)] == [3, 6, 8]
+    tracemalloc.start()
+    np.testing.assert_array_equal(form_real(mask, table), expected)
+    np.testing.assert_array_equal(form_support(mask, table), support)
+    largest = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert largest < 8 * mask.products * len(table) / 4
 
 
 def test_a_layer_that_reads_one_of_several_positions():

@@ -8,13 +8,16 @@ products, so that positive and negative ones cancel in float64, once a sample.
 """
 
 import functools
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from npk.files import digest
 from npk.gates.table import GateTable, input_values, pack, unpack
+
+_PRODUCT_BYTES = 1 << 25  # of a mask before they are added, unless one sample has more
 
 
 @dataclass(frozen=True)
@@ -95,17 +98,31 @@ def form_real(mask: Mask, table: GateTable, dtype: str | np.dtype = "float64") -
 
     A mask that is one whole layer may come without a copy: do not write into it.
     """
+    if mask.weights is None:
+        return _product(mask, table).astype(dtype, copy=False)
+    values = np.empty((len(table), mask.size, mask.width), dtype)
+    for piece in pieces(mask, len(table)):
+        values[piece] = _added(_by_family(_product(mask, table.take(piece)), mask), mask.weights)
+    return values
+
+
+def pieces(mask: Mask, n: int) -> Iterator[slice]:
+    """Samples whose products are held together before they are added: a pool of a whole picture
+    adds up many numbers, and the kernel holds only their sum.
+    """
+    size = max(1, _PRODUCT_BYTES // (8 * mask.products * mask.width))
+    return (slice(first, min(n, first + size)) for first in range(0, n, size))
+
+
+def _product(mask: Mask, table: GateTable) -> np.ndarray:
+    """Products of the factors, ``(n, products, channels)``."""
     product: np.ndarray | None = None
     for factor, channels, at, offset in zip(
         mask.factors, mask.channels, mask.positions, mask.offsets, strict=True
     ):
         values = _taken(_values(factor, table, at, offset), channels, axis=2)
         product = values if product is None else np.multiply(product, values, dtype=np.float64)
-    if product is None:
-        return np.ones((len(table), mask.size, mask.width), dtype)
-    if mask.weights is not None:
-        product = _added(_by_family(product, mask), mask.weights)
-    return product.astype(dtype, copy=False)
+    return np.ones((len(table), mask.products, mask.width)) if product is None else product
 
 
 def _added(family: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -122,16 +139,25 @@ def form_support(mask: Mask, table: GateTable) -> np.ndarray:
     """Where a mask is other than 0, ``(n, positions, channels)`` bool: products of its factors may
     be too small for any number. Not where those of a sum cancel to nothing.
     """
+    if mask.weights is None:
+        return _support(mask, table)
+    found = np.empty((len(table), mask.size, mask.width), bool)
+    for piece in pieces(mask, len(table)):
+        part = table.take(piece)
+        reached = (_by_family(_support(mask, part), mask) & (mask.weights != 0)[..., None]).any(2)
+        family = _by_family(_product(mask, part), mask)
+        found[piece] = np.where((family != 0).any(2), _added(family, mask.weights) != 0, reached)
+    return found
+
+
+def _support(mask: Mask, table: GateTable) -> np.ndarray:
+    """Where no factor is 0, ``(n, products, channels)``."""
     found = np.ones((len(table), mask.products, mask.width), bool)
     for factor, channels, at, offset in zip(
         mask.factors, mask.channels, mask.positions, mask.offsets, strict=True
     ):
         found &= _taken(_values(factor, table, at, offset), channels, axis=2) != 0
-    if mask.weights is None:
-        return found
-    reached = (_by_family(found, mask) & (mask.weights != 0)[..., None]).any(2)
-    family = _by_family(form_real(replace(mask, weights=None), table), mask)
-    return np.where((family != 0).any(2), _added(family, mask.weights) != 0, reached)
+    return found
 
 
 def _by_family(products: np.ndarray, mask: Mask) -> np.ndarray:

@@ -11,7 +11,7 @@ from npk.backends.layout import BITS, Layout
 from npk.gates.device_table import DeviceGates
 from npk.gates.table import pack_on_device
 from npk.graph.node import units_of
-from npk.recursion.masks import Factor, Mask
+from npk.recursion.masks import Factor, Mask, pieces
 
 if TYPE_CHECKING:
     import torch
@@ -60,20 +60,30 @@ class DeviceMasks:
         """Values ``(n, positions, channels)``, multiplied and added in float64."""
         import torch
 
+        if mask.weights is None:
+            return self._product(mask, reads, table)
+        weights = torch.tensor(mask.weights, device=self.device)
+        values = torch.zeros(
+            (len(table), mask.size, mask.width), dtype=torch.float64, device=self.device
+        )
+        for piece in pieces(mask, len(table)):
+            product = self._product(mask, reads, table.take(piece)).double()
+            family = product.reshape(len(product), *weights.shape, mask.width)
+            for member in range(weights.shape[1]):
+                values[piece] += family[:, :, member] * weights[:, member, None]
+        return values
+
+    def _product(self, mask: Mask, reads: "list[_Read]", table: DeviceGates) -> "torch.Tensor":
+        """Products of the factors, ``(n, products, channels)``."""
+        import torch
+
         product: torch.Tensor | None = None
         for read in reads:
             values = read.values(table)
             product = values if product is None else product.double() * values.double()
         if product is None:
-            return torch.ones((len(table), mask.size, mask.width), device=self.device)
-        if mask.weights is None:
-            return product
-        weights = torch.tensor(mask.weights, device=self.device)
-        family = product.double().reshape(len(table), *weights.shape, mask.width)
-        total = torch.zeros_like(family[:, :, 0])
-        for member in range(weights.shape[1]):
-            total += family[:, :, member] * weights[:, member, None]
-        return total
+            return torch.ones((len(table), mask.products, mask.width), device=self.device)
+        return product
 
 
 def _bits(mask: Mask, reads: "list[_Read]", table: DeviceGates) -> "torch.Tensor":
