@@ -46,7 +46,9 @@ TILES = "gram/tiles.py"
 # Other files that may step through an array by a variable step, each with its reason.
 STEP_LOOPS = {
     "gates/recording.py": "batches of samples that go through the network: no tile of a kernel is "
-    "involved"
+    "involved",
+    "recursion/masks.py": "samples whose products are added up before the first weight: no pair of "
+    "them is involved",
 }
 DUMPING_PLACES = {"utils.py", "helpers.py", "misc.py", "common.py"}
 PRINTERS = {"cli.py", "demo.py"}
