@@ -357,6 +357,7 @@ def test_ones_in(monkeypatch, rng):
 
 K = kernel_of(0)
 BROKEN = np.where(np.eye(N) > 0, np.nan, K)
+FAR = np.where(np.eye(N) > 0, 1e-300, 1e300)  # in units of its diagonal they are not finite
 KERNELS = [measures.alignment, lambda K, y: measures.nu(K, y, 0.1), measures.predicted_risk]
 
 
@@ -388,6 +389,7 @@ def test_kernels_and_labels_that_are_refused(measure, matrix, y, error, match):
         (BROKEN, K, DataError, "^K holds values that are not finite"),
         (K, BROKEN, DataError, "the kernel L: K holds values that are not finite"),
         (K, np.full((N, N), 0.3), DataError, "L has one value for all pairs of samples"),
+        (FAR, K, DataError, "^K holds values that are not finite"),
     ],
 )
 def test_pairs_of_kernels_that_are_refused(measure, first, second, error, match):

@@ -40,7 +40,8 @@ class Centred:
         self.name, self.rounding = name, rounding(K)
         self.K = checked_kernel(K, name)
         self.unit = mean_diagonal(np.asarray(self.K.diagonal()))
-        self.means = self.K @ np.full(len(self), 1 / (len(self) * self.unit))
+        with np.errstate(over="ignore", invalid="ignore"):  # refused in the next line
+            self.means = self.K @ np.full(len(self), 1 / (len(self) * self.unit))
         if not np.isfinite(self.means).all():
             raise DataError(NOT_FINITE)
 
