@@ -516,7 +516,8 @@ def test_dry_runs_tell_the_plan_of_the_run(npk_command, tmp_path, monkeypatch, n
             if event["event"] == "plan"
         )
         assert (told["tiles"], told["side"]) == (tiles, side)
-        assert f"memory at most {tables.si(told['bytes'])}B" in said
+        if told["todo"]:  # of a finished store nothing is compiled, so that nothing is known
+            assert f"memory at most {tables.si(told['bytes'])}B" in said
         (tmp_path / "K.npy").unlink(missing_ok=True)
         shutil.rmtree(tmp_path / "K.zarr", ignore_errors=True)
 
