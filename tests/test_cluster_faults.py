@@ -3,6 +3,7 @@ tile where it does not belong.
 """
 
 import contextlib
+import functools
 import os
 import shutil
 import signal
@@ -88,7 +89,7 @@ def workers_of_their_own(number):
         distributed.Client(cluster, set_as_default=False) as client,
     ):
         for nanny in cluster.workers.values():
-            nanny.auto_restart = False
+            nanny.close_gracefully()  # once its worker is dead, instead of starting another
         yield list(client.run(os.getpid).values()), client
 
 
@@ -175,10 +176,14 @@ def slow_tiles(place):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_run_that_is_interrupted_and_begun_afresh_with_another_network(tables, tmp_path):
+def test_a_run_that_is_interrupted_and_begun_afresh_with_another_network(tables, tmp_path, request):
     """The worker comes back with a tile of the first network when the store is the second's."""
     (tmp_path / "slow").touch()
     out = tmp_path / "K"
+    request.addfinalizer(
+        functools.partial(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT))
+    )
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest-xdist ignores it
 
     class Interrupted(Silent):
         def note(self, name, text, /, **facts):
@@ -212,11 +217,13 @@ def test_a_run_that_is_interrupted_and_begun_afresh_with_another_network(tables,
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_workers_that_are_killed_until_none_is_left(tables, tmp_path):
+def test_workers_that_are_killed_until_none_is_left(tmp_path, rng):
     """One every two seconds: tiles are finished as long as there is one, and then the run ends in
     the time that is set.
     """
-    store, wait = empty_store(tmp_path / "K", tables[0], side=1), 5
+    net = npk.networks.build("fc", input_shape=(6,), classes=3, hidden=[20, 20])
+    table = npk.record_gates(net, rng.standard_normal((110, 6)).astype(np.float32))
+    store, wait = empty_store(tmp_path / "K", table, side=1), 5  # tiles for more than six seconds
     with (
         dask.config.set({"npk.no-workers-timeout": f"{wait}s"}),
         workers_of_their_own(3) as (processes, client),
@@ -237,7 +244,7 @@ def test_workers_that_are_killed_until_none_is_left(tables, tmp_path):
             match=rf"no workers for {wait} seconds\. Finished tiles are kept: run "
             rf"again|died with the same tiles",
         ):
-            npk.kernel(tables[0], out=store.path, client=client, progress=notes)
+            npk.kernel(table, out=store.path, client=client, progress=notes)
         ended = time.monotonic()
         killer.join()
     left = len(GramStore.open(store.path).missing())
@@ -249,8 +256,8 @@ def test_workers_that_are_killed_until_none_is_left(tables, tmp_path):
     assert ended - dead[-1] < wait + 60  # the machine may be busy
     assert ("waiting", "there are no workers: waiting for some to join") in notes.said
     np.testing.assert_array_equal(
-        np.asarray(npk.kernel(tables[0], out=store.path, progress=False)),
-        npk.kernel(tables[0], progress=False),
+        np.asarray(npk.kernel(table, out=store.path, progress=False)),
+        npk.kernel(table, progress=False),
     )
 
 

@@ -37,18 +37,32 @@ ENGINES = [
     ),
 ]
 CHAINS = [
-    "one linear "
-    "layer", "fully connected", "leaky", "batch norm", "comparison and "
-                                                       "sigmoid", "dropout", "fc dgn, "
-                                                                             "soft", "fc dgn, hard",
-    "fc dlgn, "
-    "ones", "fc dlgn-sf", "constants "
-                          "added", "a learned constant "
-                                   "added", "prelu", "relu6", "hardtanh", "clamp", "abs",
-    "gated linear "
-    "units", "silu", "hardswish", "relu6 under a sigmoid "
-                                  "gate", "relu6, halved", "second of two heads", "gated output",
-]  # fmt: skip
+    "one linear layer",
+    "fully connected",
+    "leaky",
+    "batch norm",
+    "comparison and sigmoid",
+    "dropout",
+    "fc dgn, soft",
+    "fc dgn, hard",
+    "fc dlgn, ones",
+    "fc dlgn-sf",
+    "constants added",
+    "a learned constant added",
+    "prelu",
+    "relu6",
+    "hardtanh",
+    "clamp",
+    "abs",
+    "gated linear units",
+    "silu",
+    "hardswish",
+    "mish",
+    "relu6 under a sigmoid gate",
+    "relu6, halved",
+    "second of two heads",
+    "gated output",
+]
 
 
 @pytest.fixture(params=ENGINES)
