@@ -203,10 +203,10 @@ class _Walk:
             lost += before.lost[:, :, at] * inside
             live |= before.live[:, :, at] & inside
         value = value * step.factor
-        lost = lost * step.factor + live * self._unit(number, before.power)
         if step.bias:
             value = value + np.ldexp(step.bias, -before.power)[:, None, None]
             live = np.ones(shape, bool)
+        lost = lost * step.factor + live * self._unit(number, before.power)
         return _Values(value, lost, live, before.power)
 
     def _collapse(self, number: int, step: Collapse) -> _Values:

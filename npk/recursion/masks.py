@@ -94,16 +94,18 @@ class Mask:
 
 def form_real(mask: Mask, table: GateTable, dtype: str | np.dtype = "float64") -> np.ndarray:
     """Values of a mask, ``(n, positions, channels)``, segment after segment; multiplied and
-    added in float64, then rounded to ``dtype``.
+    added in float64, then rounded to ``dtype``. What that does not hold is infinite.
 
     A mask that is one whole layer may come without a copy: do not write into it.
     """
-    if mask.weights is None:
-        return _product(mask, table).astype(dtype, copy=False)
-    values = np.empty((len(table), mask.size, mask.width), dtype)
-    for piece in pieces(mask, len(table)):
-        values[piece] = _added(_by_family(_product(mask, table.take(piece)), mask), mask.weights)
-    return values
+    with np.errstate(over="ignore"):
+        if mask.weights is None:
+            return _product(mask, table).astype(dtype, copy=False)
+        values = np.empty((len(table), mask.size, mask.width), dtype)
+        for piece in pieces(mask, len(table)):
+            family = _by_family(_product(mask, table.take(piece)), mask)
+            values[piece] = _added(family, mask.weights)
+        return values
 
 
 def pieces(mask: Mask, n: int) -> Iterator[slice]:

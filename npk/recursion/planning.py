@@ -6,7 +6,9 @@ are read; masks and fields are made only where a layer collapses them.
 """
 
 import dataclasses
+from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -82,7 +84,7 @@ class _Live:
     and ``reads`` says for each factor which ones have its places and its offsets. Equal ones are
     one, as long as nothing moves. ``into``, ``groups`` and each of ``channels`` are ``(channels,)``:
     the channels of the node where the term lives, the group of the field for each, and where a
-    factor is read.
+    factor is read. ``alone``: whether nothing else reads the field.
     """
 
     field: int | None
@@ -93,6 +95,7 @@ class _Live:
     factors: tuple[Factor, ...] = ()
     channels: tuple[np.ndarray, ...] = ()
     reads: tuple[tuple[int, int], ...] = ()
+    alone: bool = False
 
     @property
     def cells(self) -> np.ndarray:
@@ -103,6 +106,12 @@ class _Live:
     def numbers(self) -> list[int]:
         """Tables of the places of all factors, then those of their offsets."""
         return [read[which] for which in (0, 1) for read in self.reads]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the term is its field as it is, with nothing beside it."""
+        plain = not self.factors and self.cells.shape[1] == 1
+        return plain and self.alone and bool((self.weights == 1).all())
 
     def times(self, factor: Factor, place: np.ndarray, offset: np.ndarray) -> "_Live":
         """The term with one more factor, read at the node's own channels."""
@@ -158,9 +167,17 @@ class _Planner:
     collapses: dict[tuple[str, int], int] = field(default_factory=dict)
     terms: dict[str, list[_Live]] = field(default_factory=dict)
 
+    @cached_property
+    def readers(self) -> Counter[str]:
+        """How often each node is read."""
+        return Counter(name for node in self.graph.nodes for name in node.inputs)
+
     def run(self) -> Recursion:
         for node in self.graph.nodes:
-            self.terms[node.name] = self.rule(node, [self.terms[name] for name in node.inputs])
+            made = self.rule(node, [self.terms[name] for name in node.inputs])
+            if self.readers[node.name] > 1:
+                made = [dataclasses.replace(term, alone=False) for term in made]
+            self.terms[node.name] = made
         self.finish(self.graph.output)
         return Recursion(tuple(self.steps), tuple(self.masks))
 
@@ -174,11 +191,12 @@ class _Planner:
                 return [self.constant(node).times(Factor("input", node.name), *self.here(node))]
             case Convolution() as layer:
                 groups = np.arange(node.channels) * layer.groups // node.channels
-                return [_fresh(self.parametric(node, layer), np.arange(node.positions), groups)]
+                made = _fresh(self.parametric(node, layer), np.arange(node.positions), groups)
+                return [dataclasses.replace(made, alone=True)]
             case BatchNorm():
-                return inputs[0] + ([self.constant(node)] if self.bias else [])
+                return self.shifted(node, inputs[0], 1.0) if self.bias else inputs[0]
             case Shift(factor=factor):
-                return inputs[0] + ([self.constant(node, factor)] if self.bias else [])
+                return self.shifted(node, inputs[0], factor) if self.bias else inputs[0]
             case Scale(factor=factor):
                 return [
                     dataclasses.replace(term, weights=term.weights * factor) for term in inputs[0]
@@ -217,6 +235,20 @@ class _Planner:
         return _fresh(
             None, np.zeros(node.positions, np.int64), np.zeros(node.channels, np.int64), weight
         )
+
+    def shifted(self, node: PathNode, terms: list[_Live], weight: float) -> list[_Live]:
+        """Paths that start at a node beside those that are there: the bias of a field that every
+        channel and position shows and nothing else reads, where there is one; else a term.
+        """
+        for term in terms:
+            everywhere = len(term.into) == node.channels and bool((term.cells >= 0).all())
+            if term.field is not None and everywhere and term.is_whole:
+                read = self.steps[term.field]
+                assert isinstance(read, Field)  # as that of every term
+                bias = read.bias + weight * weight
+                self.steps[term.field] = dataclasses.replace(read, bias=bias)
+                return terms
+        return [*terms, self.constant(node, weight)]
 
     def ones(self, node: PathNode, starts: np.ndarray) -> list[_Live]:
         """Paths that start at ones: a term for the channels that have them at the same positions."""

@@ -107,9 +107,10 @@ def _row(number: int, step: Collapse | Field) -> str:
     side = "x".join(map(str, step.grid)) or "1"
     groups = f" in {step.groups} groups" if step.groups > 1 else ""
     if isinstance(step, Field):
+        bias = f", bias {step.bias:g}" if step.bias else ""
         return (
             f"{number:4}  V {step.name}: {len(step.taps)} offsets on {side}{groups} from "
-            f"{step.collapse}, factor {step.factor:g}"
+            f"{step.collapse}, factor {step.factor:g}{bias}"
         )
     parts = ", ".join(
         f"V{t.field if t.field is not None else '=1'}*M{'=1' if t.mask is None else t.mask}"

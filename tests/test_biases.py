@@ -1,0 +1,121 @@
+"""Paths from biases cost next to nothing: constants become biases of the fields that they stand
+beside, and never change a number.
+"""
+
+import numpy as np
+import pytest
+import torch
+from conftest import assert_kernels_equal
+from torch import nn
+
+import npk
+from npk.definition.paths import path_kernel
+from npk.recursion.planning import plan
+from npk.recursion.steps import Collapse, Field
+
+pytestmark = pytest.mark.filterwarnings("ignore::npk.errors.KernelWarning")
+
+
+class Of(nn.Module):
+    """A function of the input and of some layers."""
+
+    def __init__(self, run, *layers):
+        super().__init__()
+        self.run, self.layers = run, nn.ModuleList(layers)
+
+    def forward(self, x):
+        return self.run(x, *self.layers)
+
+
+def norm():
+    """A batch norm whose numbers are none of those that it begins with."""
+    made = nn.BatchNorm2d(2)
+    made.running_mean.copy_(torch.tensor([0.25, -0.5]))
+    made.bias.data.copy_(torch.tensor([0.5, 1.0]))
+    return made
+
+
+def conv(**options):
+    return nn.Conv2d(2, 2, 2, **options)
+
+
+def behind(*layers):
+    """Layers behind which a gate and a convolution follow."""
+    return nn.Sequential(*layers, nn.ReLU(), nn.Conv2d(2, 1, 2))
+
+
+SHAPE = (2, 3, 3)
+# network, how many constants stay terms of their own, largest bias of a field on the scale "count"
+CASES = {
+    "batch norm": (lambda: behind(conv(bias=False), norm()), 0, 1),
+    "batch norm and a bias": (lambda: behind(conv(), norm()), 0, 2),
+    "several": (lambda: behind(conv(), norm(), Of(lambda x: x - 0.5)), 0, 2.25),
+    "depthwise": (lambda: behind(conv(groups=2), norm()), 0, 2),
+    "a sum of two layers": (
+        lambda: behind(Of(lambda x, a, b: a(x) + b(x), conv(), conv(bias=False)), norm()), 0, 2
+    ),
+    "positions moved": (lambda: behind(conv(), Of(lambda x: x.flip(2)), norm()), 0, 2),
+    "channels moved": (lambda: behind(conv(), Of(lambda x: x.flip(1)), norm()), 0, 2),
+    "read twice": (
+        lambda: behind(Of(lambda x, a, b: (q := a(x)) + torch.relu(b(q)), conv(), norm())), 1, 1
+    ),
+    "two norms of one layer": (
+        lambda: behind(
+            Of(lambda x, a, b, c: b(q := a(x)) + torch.relu(c(q)), conv(), norm(), norm())
+        ), 2, 1
+    ),
+    "behind a gate": (lambda: behind(conv(), nn.ReLU(), norm()), 1, 1),
+    "padded": (lambda: behind(conv(), nn.ZeroPad2d(1), norm()), 1, 1),
+    "padded in circles": (lambda: behind(conv(), nn.CircularPad2d(1), norm()), 0, 2),
+    "pooled": (lambda: behind(nn.Conv2d(2, 2, 1), nn.AvgPool2d(2, 1), norm()), 1, 1),
+    "scaled": (lambda: behind(conv(), Of(lambda x: 2 * x + 1)), 1, 1),
+    "joined": (
+        lambda: behind(
+            Of(lambda x, a, b: torch.cat([a(x), b(x)], 1), nn.Conv2d(2, 1, 2), nn.Conv2d(2, 1, 2)),
+            norm(),
+        ), 1, 1
+    ),
+    "before the first layer": (lambda: behind(norm(), conv()), 1, 1),
+    "at the end": (lambda: nn.Sequential(conv(), nn.Flatten(), nn.Linear(8, 2), nn.BatchNorm1d(2)), 0, 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_constants_are_biases_where_nothing_else_reads_the_field(name, rng):
+    make, terms, bias = CASES[name]
+    net = make().double().eval()
+    table = npk.record_gates(net, rng.standard_normal((4, *SHAPE)))
+    recursion = plan(table.graph, bias="paths", scale="count")
+    collapses = [step for step in recursion.steps if isinstance(step, Collapse)]
+    constants = [t for s in collapses for t in s.terms if t.field is None]
+    assert len(constants) == 1 + terms
+    assert max(s.bias for s in recursion.steps if isinstance(s, Field)) == bias
+    for scale in ("count", "fan_in"):
+        expected = np.array(path_kernel(table, table, scale=scale, bias="paths"))
+        sizes = np.diagonal(expected)
+        for backend in ("reference", "cpu"):
+            actual = npk.kernel(
+                table, scale=scale, bias="paths", backend=backend, dtype="float64", progress=False
+            )
+            assert_kernels_equal(actual, expected, "float64", (sizes, sizes))
+
+
+def test_the_plan_shows_its_biases():
+    recursion = plan(npk.trace(behind(conv(), norm()).eval(), SHAPE), bias="paths", scale="count")
+    assert "4 offsets on 2x2 from 0, factor 1, bias 2\n" in str(recursion)
+    ignored = plan(npk.trace(behind(conv(), norm()).eval(), SHAPE))
+    assert "bias" not in str(ignored)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_sample_that_only_its_biases_reach_beside_a_large_one(dtype, rng):
+    """On the scale of the large one the constants are below what the numbers hold."""
+    net = nn.Sequential(nn.Linear(3, 9), nn.BatchNorm1d(9), nn.ReLU(), nn.Linear(9, 2)).eval()
+    X = np.concatenate([1e60 * rng.standard_normal((3, 3)), np.zeros((1, 3))])
+    table = npk.record_gates(net.double(), X)
+    expected = np.array(path_kernel(table, table, scale="fan_in", bias="paths"))
+    actual = npk.kernel(
+        table, bias="paths", scale="cosine", dtype=dtype, backend="cpu", progress=False
+    )
+    sizes = np.sqrt(np.diagonal(expected))
+    assert_kernels_equal(actual, expected / np.outer(sizes, sizes), dtype)
