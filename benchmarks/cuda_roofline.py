@@ -310,6 +310,16 @@ ROWS = [
     Kernel("dense bmma float64", named("dense", "bmma", "float64"), dense_units, dense_work(8, 4)),
     Kernel("dense popc float32", named("dense", "popc", "float32"), dense_units, dense_work(4, 8)),
     Kernel("dense popc float64", named("dense", "popc", "float64"), dense_units, dense_work(8, 8)),
+    *(
+        Kernel(
+            f"dense {way} biases {dtype}",
+            named("dense", f"{way}, biases", dtype),
+            dense_units,
+            dense_work(size, warps),
+        )
+        for way, warps in (("bmma", 4), ("popc", 8))
+        for dtype, size in (("float32", 4), ("float64", 8))
+    ),
     Kernel(
         "program float32", named("program", "general", "float32"), program_units, program_work(4)
     ),

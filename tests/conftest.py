@@ -24,11 +24,14 @@ os.environ.setdefault(
 TOLERANCE = {"float32": 1e-5, "float64": 1e-11}
 
 
-# One network runs through every loop that is compiled: a product, and a program.
+# Three kernels run through every loop that is compiled: products with and without biases, and a
+# program.
 _COMPILE = """
 import sys, numpy as np, torch, npk
+options = {"dtype": sys.argv[1], "progress": False}
 for bias in ("ignore", "paths"):
-    npk.kernel(torch.nn.Linear(2, 1), np.ones((3, 2)), dtype=sys.argv[1], bias=bias, progress=False)
+    npk.kernel(torch.nn.Linear(2, 1), np.ones((3, 2)), bias=bias, **options)
+npk.kernel(torch.nn.Conv1d(1, 1, 1), np.ones((3, 1, 2)), **options)
 """
 
 

@@ -36,12 +36,12 @@ SMALL = (
 DENSE = (nn.Linear(3, 33), nn.ReLU(), nn.Linear(33, 70), nn.ReLU(), nn.Linear(70, 2))
 
 
-def backend_of(layers, shape, dtype="float32", kind=CpuBackend):
+def backend_of(layers, shape, dtype="float32", kind=CpuBackend, **options):
     net = nn.Sequential(*layers).eval()
     table = npk.record_gates(
         net, np.random.default_rng(0).standard_normal((20, *shape)).astype(np.float32)
     )
-    return kind(plan(table.graph), table, dtype), table
+    return kind(plan(table.graph, **options), table, dtype), table
 
 
 @pytest.fixture
@@ -160,6 +160,10 @@ def test_work_of_a_product_is_counted_exactly():
     assert {name: n for name, n in found.items() if n and "moved" not in name} == {
         "group": 1, "bits": 2, "words": 2 + 3, "numbers": 1, "channels": 3
     }  # fmt: skip
+    biased = dict(
+        zip(PRODUCT, counts_of(backend_of(DENSE, (3,), bias="paths")[0].runner), strict=True)
+    )
+    assert biased == {**found, "biases": 3}
     # numbers of 8 bytes
     assert product_counts(np.array([[REAL, 0, 3]]), 8)[PRODUCT.index("moved, 2^15 bytes")] == 6
 
@@ -203,11 +207,12 @@ def test_measure_times_probes_and_puts_the_threads_back(monkeypatch):
 
 def test_probes_run_what_kernels_run():
     """Arrays of other kinds would be compiled for anew, and could be faster or slower."""
-    for layers, shape, made, compiled in (
-        (SMALL, (1, 6, 7), probes.of_program(8, FLOAT), run_tile),
-        (DENSE, (3,), probes.of_product(FLOAT), run_product),
+    for layers, shape, bias, made, compiled in (
+        (SMALL, (1, 6, 7), "ignore", probes.of_program(8, FLOAT), run_tile),
+        (DENSE, (3,), "ignore", probes.of_product(FLOAT), run_product),
+        (DENSE, (3,), "paths", reversed([*probes.of_product(FLOAT)]), run_product),
     ):
-        backend, table = backend_of(layers, shape)
+        backend, table = backend_of(layers, shape, bias=bias)
         side = backend.side(table)
         backend.tile(side, side, find_exponents(backend.recursion, table))
         before = list(compiled.signatures)

@@ -103,7 +103,7 @@ def image_table():
     ],
 )
 def test_kernel_of_a_device(capability, words, way):
-    spec = dense_kernel(capability, words, "float32")
+    spec = dense_kernel(capability, words, "float32", False)
     assert spec is KERNELS["dense", way, "float32"]
     assert spec.serves(capability)
 

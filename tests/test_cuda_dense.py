@@ -21,10 +21,10 @@ WAYS = ("popc", "bmma")
 
 class Case:
     """Samples with masks of bits and of numbers, all integers; ``factors``: (form, channels) in
-    order.
+    order; ``biased``: with a bias behind each.
     """
 
-    def __init__(self, n, m, factors, dtype="float32", seed=0):
+    def __init__(self, n, m, factors, dtype="float32", seed=0, biased=False):
         rng = np.random.default_rng(seed)
         self.shape, self.dtype, self.masks, self.rows, ends = (
             (n, m),
@@ -46,6 +46,7 @@ class Case:
             ends[form] += width
         self.words, self.numbers = ends[BITS], ends[REAL]
         self.scales = np.ldexp(1.0, -np.arange(len(factors)) % 5).astype(dtype)
+        self.biases = np.arange(3, 3 + len(factors) * biased).astype(dtype)
 
     def side(self, which):
         """Words and numbers of one side."""
@@ -60,21 +61,28 @@ class Case:
         return np.concatenate(bits, 1), np.concatenate(reals, 1).astype(self.dtype)
 
     def expected(self):
-        """The product of scaled overlaps, by matrix products of integers."""
+        """The product of scaled overlaps with the biases, by matrix products of integers."""
         K = np.ones(self.shape)
-        for (_, (left, right)), scale in zip(self.masks, self.scales, strict=True):
+        for number, ((_, (left, right)), scale) in enumerate(
+            zip(self.masks, self.scales, strict=True)
+        ):
             K = K * ((left @ right.T) * float(scale))
+            K = K + float(self.biases[number]) if len(self.biases) else K
         return K
+
+    def spec(self, way):
+        """The kernel."""
+        return KERNELS["dense", f"{way}, biases" if len(self.biases) else way, self.dtype]
 
     def run(self, way, launcher, left=None):
         """The kernel's result; what it did not write is not a number."""
-        (n, m), spec = self.shape, KERNELS["dense", way, self.dtype]
+        (n, m), spec = self.shape, self.spec(way)
         out = launcher.to_device(np.full(self.shape, np.nan, self.dtype))
         (row_bits, row_reals), (col_bits, col_reals) = self.side(0), self.side(1)
         factors = np.array(self.rows, np.int32).reshape(-1, 3)
         arrays = [
             launcher.to_device(a)
-            for a in (row_bits, col_bits, row_reals, col_reals, factors, self.scales)
+            for a in (row_bits, col_bits, row_reals, col_reals, factors, self.scales, self.biases)
         ]
         sizes = [np.int32(size) for size in (n, m, self.words, self.numbers, len(self.rows))]
         launcher.launch(
@@ -99,16 +107,15 @@ FACTORS = {
     "nothing": [],
 }
 SHAPES = [(1, 1), (TILE - 1, TILE + 1), (TILE, TILE), (TILE + 1, 3), (5, 2 * TILE + 2)]
-CASES = [(shape, "input and two layers") for shape in SHAPES] + [
-    ((TILE + 2, 7), name) for name in FACTORS
-]
+CASES = [(shape, "input and two layers", False) for shape in SHAPES]
+CASES += [((TILE + 2, 7), name, biased) for name in FACTORS for biased in (False, True)]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(("shape", "factors"), CASES)
-def test_ptx_gives_the_definition(shape, factors, way, dtype):
-    case = Case(*shape, FACTORS[factors], dtype)
+@pytest.mark.parametrize(("shape", "factors", "biased"), CASES)
+def test_ptx_gives_the_definition(shape, factors, biased, way, dtype):
+    case = Case(*shape, FACTORS[factors], dtype, biased=biased)
     np.testing.assert_array_equal(case.run(way, EmulatedLauncher("ptx")), case.expected())
 
 
@@ -123,7 +130,7 @@ DEVICES = [
 
 @pytest.mark.parametrize(("way", "major", "arch"), DEVICES)
 def test_ptx_of_every_device(way, major, arch):
-    case = Case(TILE + 1, 5, FACTORS["input and two layers"])
+    case = Case(TILE + 1, 5, FACTORS["input and two layers"], biased=major == 13)
     np.testing.assert_array_equal(
         case.run(way, EmulatedLauncher("ptx", arch, major=major)), case.expected()
     )
@@ -133,9 +140,9 @@ def test_ptx_of_every_device(way, major, arch):
 @pytest.mark.parametrize("mode", ["fast", "check"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(("shape", "factors"), CASES)
-def test_fibers_give_the_definition(shape, factors, way, dtype, mode):
-    case = Case(*shape, FACTORS[factors], dtype)
+@pytest.mark.parametrize(("shape", "factors", "biased"), CASES)
+def test_fibers_give_the_definition(shape, factors, biased, way, dtype, mode):
+    case = Case(*shape, FACTORS[factors], dtype, biased=biased)
     np.testing.assert_array_equal(case.run(way, EmulatedLauncher(mode)), case.expected())
 
 
@@ -153,9 +160,10 @@ def test_more_than_two_to_the_31_words(way, tmp_path):
         np.ones(1, np.float32),
     )
     sizes = [np.int32(size) for size in (17, 17, words, 0, 1)]
-    arrays = (bits, bits, none, none, np.array([[BITS, words - 2, 2]], np.int32), one, out)
+    factors, biases = np.array([[BITS, words - 2, 2]], np.int32), np.zeros(0, np.float32)
+    arrays = (bits, bits, none, none, factors, one, biases, out)
     ptx_kernel(spec.source, spec.entry, spec.options)(
-        1, spec.threads, (*arrays, *sizes, np.int64(17)), (6,), tracked=False
+        1, spec.threads, (*arrays, *sizes, np.int64(17)), (7,), tracked=False
     )
     assert out[16, 16] == 5
     assert out.sum() == 5
@@ -164,12 +172,15 @@ def test_more_than_two_to_the_31_words(way, tmp_path):
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(("shape", "factors"), [*CASES, ((1000, 3000), "input and two layers")])
-def test_device_gives_the_definition(shape, factors, way, dtype):
+@pytest.mark.parametrize(
+    ("shape", "factors", "biased"),
+    [*CASES, *(((1000, 3000), "input and two layers", biased) for biased in (False, True))],
+)
+def test_device_gives_the_definition(shape, factors, biased, way, dtype):
     launcher = find_launcher()
-    if not KERNELS["dense", way, dtype].serves(launcher.capability):
+    case = Case(*shape, FACTORS[factors], dtype, biased=biased)
+    if not case.spec(way).serves(launcher.capability):
         pytest.skip("the device has no binary tensor cores")
-    case = Case(*shape, FACTORS[factors], dtype)
     np.testing.assert_array_equal(case.run(way, launcher), case.expected())
 
 
@@ -202,9 +213,9 @@ def test_ways_to_memory(way, stores, dtype):
     """No two threads of a warp ask for different words of one bank; whole sectors are read. A
     fragment's rows are written in two halves.
     """
-    case = Case(TILE, TILE, [(REAL, 16), (BITS, 512)], dtype)
+    case = Case(TILE, TILE, [(REAL, 16), (BITS, 512)], dtype, biased=True)
     case.run(way, EmulatedLauncher("check", profile=True))
-    spec = KERNELS["dense", way, dtype]
+    spec = case.spec(way)
     counts = fiber_kernel(spec.source, spec.entry, spec.options).counts()
     assert {(count["kind"], count["write"]) for count in counts} == {
         (kind, write) for kind in ("shared", "global") for write in (False, True)

@@ -63,6 +63,10 @@ EVERY_WAY = {
     "numbers left out": ("k0 < width; k0 += STAGE", "k0 + STAGE <= width; k0 += STAGE", WRONG),
     "the last number of a stage left out": ("k < depth", "k < depth - 1", WRONG),
     "scale left out": ("(NPK_REAL)sum[i][j] * scale", "(NPK_REAL)sum[i][j]", WRONG),
+    "scale of numbers left out": ("*= sum[i][j] * scale", "*= sum[i][j]", WRONG),
+    "bias of another factor": ("bias = biases[f]", "bias = biases[0]", WRONG),
+    "biases beyond the last": ("bias = biases[f]", "bias = biases[f + 1]", "BOUNDS|wrong"),
+    "bias left out": ("product[i][j] += bias", "product[i][j] += 0", WRONG),
 }  # fmt: skip
 POPC = {
     "rows of threads": (
@@ -175,7 +179,7 @@ def test_what_has_no_mutant_is_told(pattern):
 
 def case():
     """Ragged, with masks behind and before others."""
-    return Case(TILE + 6, TILE + 36, [(BITS, 300), (REAL, 11), (BITS, 40)])
+    return Case(TILE + 6, TILE + 36, [(BITS, 300), (REAL, 11), (BITS, 40)], biased=True)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -1,4 +1,6 @@
-"""Chains of dense layers run as one product of overlaps; everything else as a program."""
+"""Chains of dense layers run as one product of overlaps, biases added on the way; everything else
+as a program.
+"""
 
 import itertools
 
@@ -26,6 +28,11 @@ class Skip(nn.Module):
         return self.h(torch.relu(self.b(h) + h))
 
 
+class Shift(nn.Module):
+    def forward(self, x):
+        return x - 0.75
+
+
 def chain(*widths, gate=nn.ReLU):
     layers = [layer for a, b in itertools.pairwise(widths) for layer in (nn.Linear(a, b), gate())]
     return nn.Sequential(*layers, nn.Linear(widths[-1], 3))
@@ -49,22 +56,45 @@ PRODUCTS = {
         (12,),
     ),
     "scaled": lambda: (nn.Sequential(chain(5, 70), nn.BatchNorm1d(3), nn.Linear(3, 2)), (5,)),
+    "normed": lambda: (
+        nn.Sequential(
+            nn.Linear(5, 70), nn.BatchNorm1d(70), nn.ReLU(), nn.BatchNorm1d(70), chain(70, 40)
+        ),
+        (5,),
+    ),
+    "shifted input": lambda: (nn.Sequential(Shift(), nn.Flatten(), chain(12, 70)), (2, 2, 3)),
 }
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("bias", ["ignore", "paths"])
 @pytest.mark.parametrize("name", PRODUCTS)
-def test_products_are_the_recursion(name, dtype, rng):
+def test_products_are_the_recursion(name, bias, dtype, rng):
     net, shape = PRODUCTS[name]()
     table = npk.record_gates(net.eval(), rng.standard_normal((29, *shape)).astype(np.float32))
     rows, cols = table.take(slice(0, 11)), table.take(slice(11, None))
-    recursion = plan(table.graph)
-    assert as_product(recursion)
+    recursion = plan(table.graph, bias=bias)
+    product = as_product(recursion)
+    assert product
+    assert product.is_biased == (bias == "paths")
     backend, exponents = CpuBackend(recursion, table, dtype), find_exponents(recursion, table)
     expected = evaluate(recursion, rows, cols, exponents)
     assert_kernels_equal(
         backend.tile(backend.side(rows), backend.side(cols), exponents), expected, dtype
     )
+
+
+def test_biases_are_on_the_scale_of_their_steps():
+    """Powers of two are taken out exactly: a product with them is the product without, divided."""
+    recursion = plan(npk.trace(chain(5, 70, 70).eval(), (5,)), bias="paths", scale="count")
+    product = as_product(recursion)
+    assert product.biases == (1.0, 1.0, 1.0)
+    exponents = np.array([4, 5, 9, 9, 14, 15, 16])
+    found, plain = 1.0, 1.0
+    scales, constants = product.scales(exponents), product.constants(exponents)
+    for overlap, scale, constant in zip((3.0, 50.0, 11.0), scales, constants, strict=True):
+        found, plain = found * overlap * scale + constant, plain * overlap + 1
+    assert found * 2.0**16 == plain
 
 
 def test_triangle_of_a_product(rng):
@@ -86,7 +116,12 @@ def test_triangle_of_a_product(rng):
     ("net", "shape", "options"),
     [
         (Skip(), (5,), {}),
-        (chain(5, 8, 8), (5,), {"bias": "paths"}),
+        (nn.Sequential(chain(5, 8), nn.ReLU6(), nn.Linear(3, 2)), (5,), {"bias": "paths"}),
+        (
+            nn.Sequential(Shift(), nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 2)),
+            (1, 4, 4),
+            {"bias": "paths"},
+        ),
         (
             nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 2)),
             (1, 4, 4),

@@ -46,7 +46,7 @@ PROGRAM = (
     ),
     *("calls", "cells", "kept cells", "ones", *_FORMS, "numbers", "channels", "flushes", *_MOVED),
 )
-PRODUCT = ("group", "bits", "words", "numbers", "channels", *_MOVED)
+PRODUCT = ("group", "bits", "words", "numbers", "channels", "biases", *_MOVED)
 _TERMS = (*TERMS[:-1], "form", "start of mask", "stride", "width")
 _FLUSH = 16  # contributions of a reduction that are added up together
 _BLOCKS = 4  # blocks of columns of a product that the rows pass together
@@ -193,7 +193,8 @@ def counts_of(runner: ProgramRunner | ProductRunner) -> np.ndarray:
         runner: of a backend.
     """
     if isinstance(runner, ProductRunner):
-        return product_counts(runner.factors, runner.dtype.itemsize)
+        product = runner.product
+        return product_counts(runner.factors, runner.dtype.itemsize, product.is_biased)
     program = runner.program
     return Work(
         runner.rows,
@@ -205,8 +206,10 @@ def counts_of(runner: ProgramRunner | ProductRunner) -> np.ndarray:
     ).counts()
 
 
-def product_counts(factors: np.ndarray, itemsize: int) -> np.ndarray:
-    """How often each of ``PRODUCT`` happens in a group, of factors ``(form, first, width)``."""
+def product_counts(factors: np.ndarray, itemsize: int, biased: bool = False) -> np.ndarray:
+    """How often each of ``PRODUCT`` happens in a group, of factors ``(form, first, width)``;
+    ``biased``: with a bias behind each.
+    """
     form, _, width = factors.T
     bits = form == BITS
     amounts = {
@@ -215,6 +218,7 @@ def product_counts(factors: np.ndarray, itemsize: int) -> np.ndarray:
         "words": width[bits].sum(),
         "numbers": (~bits).sum(),
         "channels": width[~bits].sum(),
+        "biases": len(factors) * biased,
     }
     lines = amounts["words"] + amounts["channels"] * itemsize / 4
     amounts |= _at_sizes(np.array([lines]), np.array([lines * 64 * _BLOCKS]))

@@ -14,13 +14,13 @@ _CACHE = can_cache()
 
 
 @njit(cache=_CACHE, parallel=True, error_model="numpy", boundscheck=False)
-def run_product(rows, factors, scales, masks, left, out):
+def run_product(rows, factors, numbers, masks, left, out):
     """Fill ``out`` (groups * rows, blocks * 16 columns) with the product of all overlaps.
 
     ``rows``, ``masks`` and ``left``: as in ``run_tile``. ``factors``: for each mask 0 for bits or 1
-    for numbers, where it begins and how long it is; ``scales``: what its overlap is scaled by.
+    for numbers, where it begins and how long it is; ``numbers``: what its overlap is scaled by, and
+    what is added to the product behind it, or ``None`` where nothing is.
     """
-    bits, lane_bits, reals, lane_reals = masks
     high, stride = len(rows), out.shape[1]
     groups, blocks = out.shape[0] // high, stride // LANES
     strips = (blocks + _BLOCKS - 1) // _BLOCKS
@@ -31,17 +31,4 @@ def run_product(rows, factors, scales, masks, left, out):
             for q in range(strip * _BLOCKS, min(blocks, (strip + 1) * _BLOCKS)):
                 if left + (q + 1) * LANES > g * high:
                     at = g * high * stride + q * LANES
-                    product(
-                        rows,
-                        factors,
-                        scales,
-                        g,
-                        q,
-                        bits,
-                        lane_bits,
-                        reals,
-                        lane_reals,
-                        out,
-                        at,
-                        stride,
-                    )
+                    product(rows, factors, numbers, g, q, masks, out, at, stride)

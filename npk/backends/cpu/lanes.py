@@ -314,18 +314,21 @@ def slide(tc, rows, slots, base, tables, t, k, outputs, scale, bias, out):
 
 
 @intrinsic
-def product(tc, rows, factors, scales, g, q, bits, lane_bits, reals, lane_reals, out, at, stride):
+def product(tc, rows, factors, numbers, g, q, masks, out, at, stride):
     """out[at + r * stride :] = product over ``factors`` (rows form, first, width) of scale *
-    overlap, for group g and block q.
+    overlap, plus bias after each where there are biases, for group g and block q.
+
+    ``numbers``: scales, and biases or ``None``; ``masks``: as in ``run_product``.
     """
-    arrays = (bits, lane_bits, reals, lane_reals, out)
-    sig = types.void(rows, factors, scales, types.intp, types.intp, *arrays, types.intp, types.intp)
+    sig = types.void(
+        rows, factors, numbers, types.intp, types.intp, masks, out, types.intp, types.intp
+    )
 
     def codegen(ctx, b, sig, args):
-        e = Vectors(ctx, b, sig, args, sig.args[0], sig.args[9])
-        _, factors_, scales_, g_, q_, bits_, lane_bits_, reals_, lane_reals_, out_, at_, stride_ = (
-            e.args
-        )
+        e = Vectors(ctx, b, sig, args, sig.args[0], sig.args[6])
+        _, factors_, (scales_, biases_), g_, q_, masks_, out_, at_, stride_ = e.args
+        bits_, lane_bits_, reals_, lane_reals_ = masks_
+        biased = not isinstance(sig.args[2][1], types.NoneType)
         totals = [
             cgutils.alloca_once_value(b, e.splat(ir.Constant(e.kind.element, 1.0)))
             for _ in range(e.rows)
@@ -335,10 +338,12 @@ def product(tc, rows, factors, scales, g, q, bits, lane_bits, reals, lane_reals,
                 e.item(factors_, b.add(b.mul(loop.index, number(3)), number(i))) for i in range(3)
             )
             scale = e.splat(e.item(scales_, loop.index))
+            bias = e.splat(e.item(biases_, loop.index)) if biased else None
 
             def times(overlaps):
                 for total, overlap in zip(totals, overlaps, strict=True):
-                    b.store(b.fmul(b.load(total), b.fmul(overlap, scale)), total)
+                    value = b.fmul(b.load(total), b.fmul(overlap, scale))
+                    b.store(b.fadd(value, bias) if biased else value, total)
 
             def start(array, block, high):
                 return b.add(b.mul(block, b.udiv(e.length(array, 1), number(high))), first)

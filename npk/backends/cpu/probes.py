@@ -229,15 +229,16 @@ def _sketched(
 
 
 def of_product(dtype: np.dtype) -> Iterator[Probe]:
-    """Products of some masks."""
+    """Products of some masks, and of some with biases."""
     bits = ((1, 1), (1, 32), (4, 1), (4, 32), (16, 8), (8, 256))
     numbers = ((1, 3), (1, 784), (4, 512))
-    shapes = [*((BITS, *shape) for shape in bits), *((REAL, *shape) for shape in numbers)]
-    for form, count, width in shapes:
+    shapes = [*((BITS, *shape, False) for shape in bits)]
+    shapes += [*((REAL, *shape, False) for shape in numbers)]
+    shapes += [(BITS, 4, 1, True), (BITS, 16, 8, True)]
+    for form, count, width, biased in shapes:
         factors = np.array([(form, n * width, width) for n in range(count)], np.int64)
-        yield Probe(
-            product_counts(factors, dtype.itemsize), _multiplied(factors, dtype, 1), _TALL * _WIDE
-        )
+        counts = product_counts(factors, dtype.itemsize, biased)
+        yield Probe(counts, _multiplied(factors, dtype, 1, biased), _TALL * _WIDE)
 
 
 def times(probes: Iterable[Probe]) -> tuple[np.ndarray, np.ndarray]:
@@ -258,10 +259,13 @@ def times(probes: Iterable[Probe]) -> tuple[np.ndarray, np.ndarray]:
     ]
 
 
-def _multiplied(factors: np.ndarray, dtype: np.dtype, strips: int) -> Callable[[], None]:
+def _multiplied(
+    factors: np.ndarray, dtype: np.dtype, strips: int, biased: bool = False
+) -> Callable[[], None]:
     """What runs a product for some strips of columns, a task each."""
     form, _, width = factors.T
     blocks, scales = strips * _WIDE, np.ones(len(factors), dtype)
+    scaled = (scales, np.ones(len(factors), dtype) if biased else None)
     words, numbers = (max(1, int(width[form == kind].sum())) for kind in (BITS, REAL))
     masks = _masks(words, numbers, ((_TALL, ROWS), (blocks, LANES)), dtype)
     out = zeros((_TALL * ROWS, blocks * LANES), dtype)
@@ -269,7 +273,7 @@ def _multiplied(factors: np.ndarray, dtype: np.dtype, strips: int) -> Callable[[
     def run() -> None:
         from npk.backends.cpu.dense import run_product
 
-        run_product((0,) * ROWS, factors, scales, masks, len(out), out)
+        run_product((0,) * ROWS, factors, scaled, masks, len(out), out)
 
     return run
 

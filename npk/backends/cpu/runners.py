@@ -55,7 +55,7 @@ class ProgramRunner:
 
 
 class ProductRunner:
-    """A product of overlaps.
+    """A product of overlaps, with biases on the way.
 
     Args:
         product: the product.
@@ -78,11 +78,8 @@ class ProductRunner:
         """Fill ``out``; ``left`` as in ``run_tile``."""
         from npk.backends.cpu.dense import run_product
 
-        run_product(
-            (0,) * self.rows,
-            self.factors,
-            self.product.scales(exponents).astype(self.dtype),
-            masks,
-            left,
-            out,
-        )
+        product, biases = self.product, None
+        if product.is_biased:
+            biases = product.constants(exponents).astype(self.dtype)
+        numbers = (product.scales(exponents).astype(self.dtype), biases)
+        run_product((0,) * self.rows, self.factors, numbers, masks, left, out)

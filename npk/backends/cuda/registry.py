@@ -62,16 +62,22 @@ def _flat(file: str) -> str:
 
 
 def _dense(
-    way: str, dtype: str, threads: int, registers: int, shared: int, **devices: int
+    way: str,
+    dtype: str,
+    threads: int,
+    registers: int,
+    shared: int,
+    biased: bool = False,
+    **devices: int,
 ) -> KernelSpec:
-    """The kernel of dense layers."""
+    """The kernel of dense layers; ``biased``: with biases."""
     return KernelSpec(
         f"npk_dense_{way}",
         f"dense_{way}.cu",
         threads,
         registers,
         shared,
-        _defines(dtype, threads, registers),
+        (*_defines(dtype, threads, registers), ("NPK_BIASED", str(int(biased)))),
         **devices,
     )
 
@@ -206,6 +212,14 @@ KERNELS = {
     ("dense", "popc", "float64"): _dense("popc", "float64", 256, 128, 12800),
     ("dense", "bmma", "float32"): _dense("bmma", "float32", 128, 128, 8448, first=80, last=90),
     ("dense", "bmma", "float64"): _dense("bmma", "float64", 128, 216, 12544, first=80, last=90),
+    ("dense", "popc, biases", "float32"): _dense("popc", "float32", 256, 80, 8704, True),
+    ("dense", "popc, biases", "float64"): _dense("popc", "float64", 256, 128, 12800, True),
+    ("dense", "bmma, biases", "float32"): _dense(
+        "bmma", "float32", 128, 128, 8448, True, first=80, last=90
+    ),
+    ("dense", "bmma, biases", "float64"): _dense(
+        "bmma", "float64", 128, 216, 12544, True, first=80, last=90
+    ),
     ("program", "general", "float32"): _program("float32", 128, 128),
     ("program", "general", "float64"): _program("float64", 128, 128),
     ("sums", "any", "float32"): KernelSpec(
@@ -217,7 +231,7 @@ KERNELS = {
 }
 
 
-def dense_kernel(capability: int, words: int, dtype: str) -> KernelSpec:
+def dense_kernel(capability: int, words: int, dtype: str, biased: bool) -> KernelSpec:
     """The kernel of dense layers that is fastest on a device.
 
     The binary tensor cores of sm_80 to sm_90 count 256 bits of 16 x 8 pairs in one instruction.
@@ -229,9 +243,11 @@ def dense_kernel(capability: int, words: int, dtype: str) -> KernelSpec:
         capability: compute capability of the device, times ten.
         words: words of all masks of a sample.
         dtype: "float32" or "float64".
+        biased: whether there are biases.
 
     Returns:
         The kernel.
     """
-    matrix = KERNELS["dense", "bmma", dtype]
-    return matrix if words and matrix.serves(capability) else KERNELS["dense", "popc", dtype]
+    what = ", biases" if biased else ""
+    matrix = KERNELS["dense", f"bmma{what}", dtype]
+    return matrix if words and matrix.serves(capability) else KERNELS["dense", f"popc{what}", dtype]

@@ -13,7 +13,7 @@ TILE = 64  # samples on each side of a block
 
 
 class DenseRunner:
-    """A product of overlaps, all of them in one kernel.
+    """A product of overlaps with biases on the way, all of it in one kernel.
 
     Args:
         product: the product.
@@ -23,7 +23,9 @@ class DenseRunner:
 
     def __init__(self, product: Product, layout: Layout, launcher: Launcher) -> None:
         self.product, self.layout, self.launcher = product, layout, launcher
-        self.spec = dense_kernel(launcher.capability, layout.words, layout.dtype.name)
+        self.spec = dense_kernel(
+            launcher.capability, layout.words, layout.dtype.name, product.is_biased
+        )
         factors = [(form, place.start, place.stop - place.start) for form, place in layout.places]
         self.factors = launcher.to_device(np.array(factors, np.int32))
 
@@ -51,8 +53,13 @@ class DenseRunner:
         blocks = -(-n // TILE) * -(-m // TILE)
         if not blocks:
             return
-        scales = self.launcher.to_device(self.product.scales(exponents).astype(layout.dtype))
-        arrays = (rows[0], cols[0], rows[1], cols[1], self.factors, scales, out)
+        product = self.product
+        biases = product.constants(exponents) if product.is_biased else np.empty(0)
+        numbers = (
+            self.launcher.to_device(values.astype(layout.dtype))
+            for values in (product.scales(exponents), biases)
+        )
+        arrays = (rows[0], cols[0], rows[1], cols[1], self.factors, *numbers, out)
         sizes = (
             np.int32(n),
             np.int32(m),

@@ -1,4 +1,5 @@
-// A chain of dense layers: out[r, c] = product over the factors of scale * overlap of row sample r and column sample c.
+// A chain of dense layers: out[r, c] = product over the factors of scale * overlap of row sample r and column sample c; with NPK_BIASED
+// a bias is added to the product behind each factor.
 //
 // A factor is a mask: words of 32 bits, whose overlap is the number of ones that both have, or numbers, whose overlap is a dot product
 // (the input, soft gates). One block computes TILE x TILE pairs and keeps their products in registers through all factors, so that the
@@ -26,6 +27,7 @@ static __device__ __forceinline__ void npk_dense(
     const unsigned int* __restrict__ row_bits, const unsigned int* __restrict__ col_bits,    // (n, words), (m, words)
     const NPK_REAL* __restrict__ row_reals, const NPK_REAL* __restrict__ col_reals,          // (n, numbers), (m, numbers)
     const int* __restrict__ factors, const NPK_REAL* __restrict__ scales,                    // (count, 3): form, first, width; (count)
+    [[maybe_unused]] const NPK_REAL* __restrict__ biases,                                    // (count) with NPK_BIASED, else (0)
     NPK_REAL* __restrict__ out,                                                              // (n, m)
     int n, int m, int words, int numbers, int count,
     long long left)   // number of the first column minus that of the first row: blocks wholly left of the diagonal are skipped
@@ -105,6 +107,13 @@ static __device__ __forceinline__ void npk_dense(
 #pragma unroll
                 for (int j = 0; j < Way::COLS; ++j) product[i][j] *= sum[i][j] * scale;
         }
+#if NPK_BIASED
+        const NPK_REAL bias = biases[f];
+#pragma unroll
+        for (int i = 0; i < Way::ROWS; ++i)
+#pragma unroll
+            for (int j = 0; j < Way::COLS; ++j) product[i][j] += bias;
+#endif
     }
 #pragma unroll
     for (int i = 0; i < Way::ROWS; ++i)

@@ -43,8 +43,9 @@ struct Bmma {
 extern "C" __global__ void __launch_bounds__(128, NPK_BLOCKS)
 npk_dense_bmma(const unsigned int* __restrict__ row_bits, const unsigned int* __restrict__ col_bits,
                const NPK_REAL* __restrict__ row_reals, const NPK_REAL* __restrict__ col_reals,
-               const int* __restrict__ factors, const NPK_REAL* __restrict__ scales, NPK_REAL* __restrict__ out,
+               const int* __restrict__ factors, const NPK_REAL* __restrict__ scales, const NPK_REAL* __restrict__ biases,
+               NPK_REAL* __restrict__ out,
                int n, int m, int words, int numbers, int count, long long left)
 {
-    npk_dense<Bmma>(row_bits, col_bits, row_reals, col_reals, factors, scales, out, n, m, words, numbers, count, left);
+    npk_dense<Bmma>(row_bits, col_bits, row_reals, col_reals, factors, scales, biases, out, n, m, words, numbers, count, left);
 }
