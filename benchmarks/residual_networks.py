@@ -1,5 +1,5 @@
-"""Residual networks in the form of He et al. (arXiv 1512.03385), with random weights: ResNet-110
-for CIFAR and ResNet-18 for ImageNet.
+"""Residual networks in the form of He et al. (arXiv 1512.03385), with random weights: ResNet-20
+and ResNet-110 for CIFAR, ResNet-18 for ImageNet.
 """
 
 import itertools
@@ -42,6 +42,11 @@ class Block(nn.Module):
         else:
             short = x
         return functional.relu(self.body(x) + short)
+
+
+def resnet20() -> nn.Module:
+    """As :func:`resnet110` with three blocks a stage."""
+    return _network([*_convolution(3, 16, 3, 1), nn.ReLU()], [16, 32, 64], 3, False)
 
 
 def resnet110(projection: bool = False) -> nn.Module:

@@ -39,16 +39,16 @@ class Ready:
         return lambda: self.backend.tile(side, side, self.exponents, memory=memory)
 
 
-def ready(table: GateTable, dtype: str = "float32") -> Ready:
+def ready(table: GateTable, dtype: str = "float32", bias: str = "ignore") -> Ready:
     """Plan the recursion and compute a first tile, of one block of samples."""
-    (recursion, backend), planning = timed(lambda: _planned(table, dtype))
+    (recursion, backend), planning = timed(lambda: _planned(table, dtype, bias))
     exponents = find_exponents(recursion, table)
     first = timed(Ready(table, recursion, backend, exponents, 0.0, 0.0).square(_BLOCK))[1]
     return Ready(table, recursion, backend, exponents, planning, first)
 
 
-def _planned(table: GateTable, dtype: str) -> tuple[Recursion, CpuBackend]:
-    recursion = plan(table.graph)
+def _planned(table: GateTable, dtype: str, bias: str) -> tuple[Recursion, CpuBackend]:
+    recursion = plan(table.graph, bias=bias)
     return recursion, CpuBackend(recursion, table, dtype)
 
 

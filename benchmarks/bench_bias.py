@@ -1,0 +1,112 @@
+"""What paths from biases add to a tile: ``bias="paths"`` over ``bias="ignore"``, in turns.
+
+python benchmarks/bench_bias.py --json bias.json
+
+Fully connected layers (``nn.Linear`` has biases), convolutions with batch norm, and ResNet-20, each
+with random weights on random samples. The ratio is the figure, and what it may be at most is printed
+beside it.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import bench_dense
+import numpy as np
+import residual_networks
+import torch
+from tiles import ready, samples_for
+from timing import (
+    COUNTS,
+    Timing,
+    duration,
+    machine,
+    measured,
+    on_each,
+    pick,
+    threads_of,
+    write_samples,
+)
+from torch import nn
+
+from npk import record_gates
+
+FEW = 32  # samples of which the tiles are made
+DENSE, SIDE = argparse.Namespace(width=1024, depth=4), 16
+
+
+def convolutions() -> nn.Module:
+    """Four convolutions of 64 channels with batch norm, circular padding, a global pool."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for inputs in (3, 64, 64, 64):
+        conv = nn.Conv2d(inputs, 64, 3, padding=1, padding_mode="circular", bias=False)
+        layers += [conv, nn.BatchNorm2d(64), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)).eval()
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], float | None]] = {
+    # what makes it, shape of a sample, the ratio that it may have at most
+    "dense, 4 x 1024": (lambda: bench_dense.network(DENSE), (64,), 1.1),
+    "conv, 4 x 64, batch norm": (convolutions, (3, SIDE, SIDE), 1.15),
+    "resnet20": (residual_networks.resnet20, (3, 32, 32), None),
+}
+
+
+def main() -> None:
+    """Measure one after the other, print, write raw samples."""
+    options = parsed()
+    print(machine())
+    found: list[Timing] = []
+    for name in options.only:
+        timings = network(name, options)
+        report(name, timings)
+        found += [Timing(f"{name}: {t.name}", t.threads, t.seconds) for t in timings]
+    write_samples(options.json, "bias", found, unit="seconds a pair")
+
+
+def parsed() -> argparse.Namespace:
+    """Options of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = ", ".join(map(repr, NETWORKS))
+    parser.add_argument(
+        "--only", nargs="+", choices=NETWORKS, default=list(NETWORKS), metavar="NAME",
+        help=f"some of {names}",
+    )  # fmt: skip
+    parser.add_argument("--seconds", type=float, default=0.3, help="of a tile, about")
+    parser.add_argument("--repeat", type=int, default=7, help="samples of each time")
+    parser.add_argument("--json", type=Path, help="file for the raw samples")
+    return parser.parse_args()
+
+
+def network(name: str, options: argparse.Namespace) -> list[Timing]:
+    """Seconds a pair of both, on one thread and on all."""
+    make, shape, _ = NETWORKS[name]
+    torch.manual_seed(0)
+    X = np.random.default_rng(0).standard_normal((FEW, *shape), dtype=np.float32)
+    table = record_gates(make(), X)
+    made = {bias: ready(table, bias=bias) for bias in ("ignore", "paths")}
+    n = samples_for(made["ignore"], options.seconds)
+    routes = [route for bias, one in made.items() for route in on_each(bias, one.square(n))]
+    return [timing.per(n * n) for timing in measured(routes, options.repeat)]
+
+
+def report(name: str, timings: list[Timing]) -> None:
+    """Medians and their ratio; where the machine is busy, that of the fastest runs tells more."""
+    most = NETWORKS[name][2]
+    for count in COUNTS:
+        ignore, paths = (pick(timings, bias, count) for bias in ("ignore", "paths"))
+        if ignore and paths:
+            print(
+                f"{name}, {threads_of(count)}: ignore {duration(ignore.median)} {ignore.spread}, "
+                f"paths {duration(paths.median)} {paths.spread} a pair, "
+                f"{paths.median / ignore.median:.3f} times as long, of the fastest runs "
+                f"{min(paths.seconds) / min(ignore.seconds):.3f}"
+                + (f" (at most {most})" if most else "")
+            )
+
+
+if __name__ == "__main__":
+    main()
