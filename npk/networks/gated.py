@@ -176,16 +176,28 @@ class GatedNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (n, classes) of the samples ``x``."""
-        gates = [self.gate(q) for q in self.gating(x)]
-        ordered: Iterator[Tensor] = iter([gates[i] for i in self.order])
+        return self.under(x, self.gates(x))
+
+    def gates(self, x: Tensor) -> list[Tensor]:
+        """The gates of the samples ``x`` at each gate point of the value network."""
+        made = [self.gate(q) for q in self.gating(x)]
+        return [made[i] for i in self.order]
+
+    def under(self, x: Tensor, gates: Sequence[Tensor]) -> Tensor:
+        """Logits (n, classes) of the value network on ``x`` under these gates."""
+        left: Iterator[Tensor] = iter(gates)
         return self.value(
-            torch.ones_like(x) if self.ones else x, lambda h: torch.mul(h, next(ordered))
+            torch.ones_like(x) if self.ones else x, lambda h: torch.mul(h, next(left))
         )
+
+    def is_frozen(self) -> bool:
+        """Whether the gating network does not learn."""
+        return not any(p.requires_grad for p in self.gating.parameters())
 
     def train(self, mode: bool = True) -> "GatedNetwork":
         """Switch the mode; a frozen gating network stays in evaluation, for its batch norms."""
         super().train(mode)
-        self.gating.train(mode and any(p.requires_grad for p in self.gating.parameters()))
+        self.gating.train(mode and not self.is_frozen())
         return self
 
 
