@@ -24,7 +24,7 @@ class Result(Typed):
     def to_json(self) -> str:
         """The result as JSON text; ``from_json`` gives it back."""
         head = {"format": FORMAT, "result": type(self).__name__}
-        return strict_json({**head, **dataclasses.asdict(self)})
+        return strict_json({**head, **self.to_values()})
 
     @classmethod
     def from_json(cls, text: str) -> Self:

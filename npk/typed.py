@@ -11,12 +11,14 @@ import math
 import reprlib
 import sys
 from collections.abc import Mapping
-from types import NoneType, UnionType
+from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Literal, NoReturn, Self, Union, get_args, get_origin, get_type_hints
 
 from npk.errors import DataError
 
 _WORDS = {float: "a finite number", int: "a whole number", str: "text", bool: "true or false"}
+# Metadata of a field that does not travel: it may hold anything, and is in no JSON.
+STAYS = MappingProxyType({"stays": True})
 
 
 class Typed:
@@ -52,6 +54,10 @@ class Typed:
         if unknown:
             raise DataError(f"a {cls.__name__} has no field {', '.join(unknown)}")
         return cls(**{name: _read(values[name], kind) for name, kind in kinds.items()})
+
+    def to_values(self) -> dict[str, Any]:
+        """A dictionary of what JSON can hold; ``from_values`` takes it."""
+        return {name: _written(getattr(self, name)) for name in _kinds(type(self))}
 
     @classmethod
     def kinds_of(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -94,8 +100,16 @@ def _refuse_constant(token: str) -> NoReturn:
 
 @functools.cache
 def _kinds(cls: type) -> dict[str, Any]:
-    hints = get_type_hints(cls)
-    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+    hints, fields = get_type_hints(cls), dataclasses.fields(cls)
+    return {field.name: hints[field.name] for field in fields if field.metadata != STAYS}
+
+
+def _written(value: Any) -> Any:
+    if isinstance(value, Typed):
+        return value.to_values()
+    if isinstance(value, list | tuple):
+        return [_written(part) for part in value]
+    return {k: _written(part) for k, part in value.items()} if isinstance(value, dict) else value
 
 
 def _read(value: Any, kind: Any) -> Any:

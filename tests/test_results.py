@@ -57,7 +57,9 @@ KERNEL = KernelSummary(
 NETWORK = NetworkSummary(
     "a net", "shift-invariant", "dnn", "a line", 12, "a.safetensors", [1.5], [None], False
 )
-TRAINING = TrainingResult("relu", 2, 1, None, [1.5, 1.0], [None, None], 3.0, 0)
+TRAINING = TrainingResult(
+    "relu", "loss", 2, 1, None, [1.5, 1.0], [None, None], [None, 0.5], 3.0, 0, {1: object()}
+)
 LAYER = LayerStatistics(
     "relu", "gate", "net.py:3", "soft", (2, 3), 0.5, 1, 0, None, None, (0.25, 0.75), 0
 )

@@ -6,7 +6,9 @@ import torch
 
 from npk.errors import BackendError, CheckpointError, DataError, NpkError, OptionError
 from npk.networks import RECIPES, TrainingResult, build, recipe, train
-from npk.networks.run import _factor, _shifted, _split
+from npk.networks.options import AUGMENTATIONS, CHOICES, Options
+from npk.networks.run import Run, _split
+from npk.networks.steps import LOSSES, flipped, moved, rate_share
 
 QUICK = {"epochs": 4, "batch_size": 16, "learning_rate": 1e-2, "progress": False}
 
@@ -82,8 +84,8 @@ def test_every_kind_learns(kind, data):
     assert TrainingResult.from_json(result.to_json()) == result
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-@pytest.mark.parametrize("schedule", ["one-cycle", "cosine", "constant"])
+@pytest.mark.parametrize("optimizer", CHOICES["optimizer"])
+@pytest.mark.parametrize("schedule", CHOICES["schedule"])
 def test_optimizers_and_schedules(optimizer, schedule, data):
     result = train(
         network(),
@@ -97,9 +99,28 @@ def test_optimizers_and_schedules(optimizer, schedule, data):
     assert result.curve_train[-1] < result.curve_train[0]
 
 
-def test_network_has_the_weights_of_the_best_epoch(data, monkeypatch):
-    scores = iter([(0.5, 2.0), (0.7, 1.5), (0.6, 1.0), (0.9, 1.2)])  # the loss chooses
-    seen = []
+# accuracy and loss on validation, epoch by epoch
+SCORES = [(0.5, 2.0), (0.9, 1.5), (0.6, 1.0), (0.9, 1.2), (0.9, 1.3), (0.7, np.nan)]
+
+
+@pytest.mark.parametrize(
+    ("options", "selection", "epoch"),
+    [
+        ({"select": "loss"}, "loss", 3),
+        ({"select": "accuracy"}, "accuracy", 4),  # of equal ones that with the smallest loss
+        ({"select": "last"}, "last", 6),
+        ({}, "last", 6),
+        ({"schedule": "cosine"}, "last", 6),
+        ({"schedule": "constant"}, "accuracy", 4),
+        ({"schedule": "step"}, "accuracy", 4),
+        ({"patience": 4}, "loss", 3),
+        ({"schedule": "constant", "select": "last"}, "last", 6),
+    ],
+)
+def test_network_has_the_weights_of_the_epoch_that_is_selected(
+    options, selection, epoch, data, monkeypatch
+):
+    scores, seen = iter(SCORES), []
 
     def score(run):
         seen.append(state(run.net))
@@ -107,8 +128,18 @@ def test_network_has_the_weights_of_the_best_epoch(data, monkeypatch):
 
     monkeypatch.setattr("npk.networks.run.Run._validate", score)
     net = network()
-    assert train(net, *data, **QUICK).best_epoch == 3
-    assert_same_state(state(net), seen[2])
+    result = train(net, *data, **{**QUICK, "epochs": 6}, **options)
+    assert (result.select, result.best_epoch) == (selection, epoch)
+    assert result.validation_accuracy == SCORES[epoch - 1][0]
+    assert result.curve_validation_loss == [2.0, 1.5, 1.0, 1.2, 1.3, None]
+    assert_same_state(state(net), seen[epoch - 1])
+
+
+@pytest.mark.parametrize("select", ["accuracy", "loss"])
+def test_a_first_epoch_that_is_no_number_is_not_kept(select, data, monkeypatch):
+    scores = iter([(0.0, np.nan), (0.5, 2.0), (0.4, 3.0)])
+    monkeypatch.setattr("npk.networks.run.Run._validate", lambda run: next(scores))
+    assert train(network(), *data, **{**QUICK, "epochs": 3}, select=select).best_epoch == 2
 
 
 def test_validation_samples_are_never_trained_on(data, monkeypatch):
@@ -145,7 +176,7 @@ def test_seed_decides_everything_and_the_global_state_is_left_alone(data):
 
 def test_every_epoch_sees_all_samples_in_an_order_of_its_own(data, monkeypatch):
     seen = []
-    monkeypatch.setattr("npk.networks.run._shifted", lambda x, shift: seen.append(x) or x)
+    monkeypatch.setattr("npk.networks.run.augmented", lambda x, options: seen.append(x) or x)
     train(network(), *data, **{**QUICK, "epochs": 2}, augment="shift", validation=0)
     first, second = torch.cat(seen[:6]).numpy(), torch.cat(seen[6:]).numpy()
     assert not np.array_equal(first, second)
@@ -183,36 +214,180 @@ def test_learnt_gates_are_copied(data):
     assert torch.equal(net.gating.stack.layers[0].weight, plain.value.layers[0].weight)
 
 
-def test_shifted_moves_every_image_by_its_own_offset():
+def rolled(image, down, right):
+    return image.roll((down, right), (1, 2))
+
+
+def cropped(image, down, right):
+    """The image padded by one pixel of zeros, and cut out again."""
+    padded = torch.nn.functional.pad(image, (1, 1, 1, 1))
+    return padded[:, 1 - down :, 1 - right :][:, : image.shape[1], : image.shape[2]]
+
+
+@pytest.mark.parametrize(("circular", "alike"), [(True, rolled), (False, cropped)])
+def test_every_image_is_moved_by_its_own_offset(circular, alike):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         x = torch.randn(200, 2, 5, 4)
-        moved = _shifted(x, 1)
+        there = moved(x, 1, circular)
+    places = [(a, b) for a in (-1, 0, 1) for b in (-1, 0, 1)]
     found = [
-        [
-            (a, b)
-            for a in (-1, 0, 1)
-            for b in (-1, 0, 1)
-            if torch.equal(one.roll((a, b), (1, 2)), two)
-        ]
-        for one, two in zip(x, moved, strict=True)
+        [place for place in places if torch.equal(alike(one, *place), two)]
+        for one, two in zip(x, there, strict=True)
     ]
     assert all(len(offsets) == 1 for offsets in found)
-    assert len({offsets[0] for offsets in found}) == 9
+    assert {offsets[0] for offsets in found} == {*places}
+
+
+def test_images_are_flipped_left_for_right_each_by_itself():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        x = torch.randn(100, 2, 3, 4)
+        there = flipped(x)
+    same = [torch.equal(one, two) for one, two in zip(x, there, strict=True)]
+    assert 30 < sum(same) < 70
+    for number, kept in enumerate(same):
+        assert kept or torch.equal(there[number], x[number].flip(2))
+
+
+@pytest.mark.parametrize("augment", [*AUGMENTATIONS, "flip,crop", ["crop", "shift"]])
+def test_augmentations_change_the_images_and_nothing_after_training(augment, data):
+    X, y = data
+    nets = network(), network()
+    before = X.copy()
+    results = [
+        train(net, X, y, **QUICK, augment=augment if net is nets[0] else None) for net in nets
+    ]
+    assert results[0].curve_train != results[1].curve_train
+    np.testing.assert_array_equal(X, before)
+
+
+def scheduled(schedule, epochs, **options):
+    names = {"schedule": schedule, "epochs": 10, "warm_up": 0, "milestones": None, **options}
+    return [rate_share(Options(**{**OPTIONS, **names}), epoch) for epoch in epochs]
+
+
+OPTIONS = {
+    "validation": 0.1, "epochs": 10, "batch_size": 8, "optimizer": "sgd", "loss": "mse",
+    "learning_rate": 0.1, "weight_decay": 0, "momentum": 0, "schedule": "step", "warm_up": 0,
+    "milestones": None, "label_smoothing": 0, "augment": None, "shift": 1, "select": None,
+    "patience": None, "snapshots": (), "seed": 0,
+}  # fmt: skip
 
 
 def test_schedules():
-    assert [_factor("constant", e, 10) for e in (0, 9)] == [1, 1]
-    assert [_factor("cosine", e, 10) for e in (0, 5, 10)] == pytest.approx([1, 0.5, 0])
-    assert [_factor("one-cycle", e, 10) for e in (0, 3, 10)] == pytest.approx([0.04, 1, 0])
+    assert scheduled("constant", (0, 9)) == [1, 1]
+    assert scheduled("cosine", (0, 5, 10)) == pytest.approx([1, 0.5, 0])
+    assert scheduled("one-cycle", (0, 3, 10)) == pytest.approx([0.04, 1, 0])
+    assert scheduled("step", (0, 4.9, 5, 7.4, 7.5, 9.9)) == pytest.approx(
+        [1, 1, *[0.1] * 2, *[0.01] * 2]
+    )
+    assert scheduled("step", (0, 2, 9), milestones=[2, 3]) == pytest.approx([1, 0.1, 0.01])
+    assert scheduled("step", (0, 9), milestones=()) == [1, 1]
+
+
+def test_warm_up_rises_to_where_the_schedule_begins():
+    for schedule in ("cosine", "step", "constant"):
+        assert scheduled(schedule, (0, 1, 2), warm_up=2) == pytest.approx([0.04, 0.52, 1])
+    assert scheduled("cosine", (6, 10), warm_up=2) == pytest.approx([0.5, 0])
+
+
+def test_losses_are_what_they_say():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        logits, y = torch.randn(5, 3, dtype=torch.float64), torch.tensor([0, 2, 1, 1, 0])
+    for smoothing in (0.0, 0.3):
+        share = (1 - smoothing) * np.eye(3)[y] + smoothing / 3
+        log_soft = logits.numpy() - np.log(np.exp(logits.numpy()).sum(1, keepdims=True))
+        expected = {
+            "cross-entropy": -(share * log_soft).sum(1).mean(),
+            "mse": np.mean((logits.numpy() - (2 * share - 1)) ** 2),
+        }
+        for name, loss in LOSSES.items():
+            assert float(loss(logits, y, smoothing)) == pytest.approx(expected[name])
+
+
+@pytest.mark.parametrize("loss", CHOICES["loss"])
+def test_every_loss_teaches(loss, data):
+    result = train(network(), *data, **{**QUICK, "epochs": 12}, loss=loss)
+    assert result.validation_accuracy == 1
+    assert result.curve_validation_loss[-1] < result.curve_validation_loss[0]
+
+
+# ------------------------------------------------------------------------------------------------ on the way
+
+
+def test_snapshots_are_the_network_as_it_was(data):
+    at_each = {}
+    net = network()
+    before = state(net)
+    result = train(
+        net,
+        *data,
+        **QUICK,
+        snapshots=range(0, 5, 2),
+        callback=lambda epoch, now: at_each.update({epoch: (now.training, state(now))}),
+    )
+    assert [*result.snapshots] == [0, 2, 4]
+    assert [*at_each] == [1, 2, 3, 4]
+    assert not any(training for training, _ in at_each.values())
+    assert_same_state(state(result.snapshots[0]), before)
+    assert_same_state(state(result.snapshots[2]), at_each[2][1])
+    assert_same_state(state(result.snapshots[4]), state(net))
+    assert result.snapshots[2].architecture == net.architecture
+    assert not result.snapshots[2].training
+    assert "snapshots" not in result.to_json()
+
+
+def test_a_training_that_stops_early_has_no_later_snapshots(data, monkeypatch):
+    monkeypatch.setattr("npk.networks.run.Run._validate", lambda run: (0.5, len(run.losses)))
+    result = train(network(), *data, **{**QUICK, "epochs": 20}, patience=3, snapshots=[0, 2, 20])
+    assert [*result.snapshots] == [0, 2]
+
+
+@pytest.mark.parametrize("kind", ["dgn", "dlgn-sf"])
+def test_frozen_gates_are_recorded_once_and_change_nothing(kind, data, monkeypatch):
+    """Over two networks whose gates are the same: one records them, one makes them each step."""
+    passes = []
+    for most in (1 << 30, 1):
+        monkeypatch.setattr("npk.networks.run._MOST_GATES", most)
+        net, count = network(kind, gates="hard"), []
+        net.gating.register_forward_hook(lambda *_, count=count: count.append(1))
+        train(net, *data, **QUICK)
+        passes.append((len(count), state(net)))
+    assert passes[0][0] == 3  # one sample to see the outputs, one to count the gates; then all
+    assert passes[1][0] > 4 * 6
+    one, two = (found for _, found in passes)
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-4, atol=1e-5)
+
+
+def test_gates_of_moving_images_are_not_recorded(data, monkeypatch):
+    """Nor those that learn."""
+    recorded = []
+    real = Run._frozen_gates.func
+    monkeypatch.setattr(
+        Run, "_frozen_gates", property(lambda run: recorded.append(real(run)) or [])
+    )
+    train(network("dgn", gates="hard"), *data, **QUICK, augment="shift")
+    train(network("dgn"), *data, **QUICK)
+    assert recorded
+    assert not any(recorded)
 
 
 # ------------------------------------------------------------------------------------------------ checkpoints
 
 
-@pytest.mark.parametrize(("kind", "optimizer"), [("dnn", "sgd"), ("dlgn", "adam")])
-def test_killed_training_continues_to_the_same_weights(kind, optimizer, data, tmp_path):
-    options = {**QUICK, "epochs": 6, "optimizer": optimizer, "augment": "shift"}
+@pytest.mark.parametrize(
+    ("kind", "optimizer", "more"),
+    [
+        ("dnn", "sgd", {"augment": "shift"}),
+        ("dlgn", "adam", {"augment": "flip,crop", "select": "accuracy"}),
+        ("dgn", "rmsprop", {"select": "loss", "snapshots": [0, 2, 5]}),
+    ],
+)
+def test_killed_training_continues_to_the_same_weights(kind, optimizer, more, data, tmp_path):
+    options = {**QUICK, "epochs": 6, "optimizer": optimizer, **more}
     whole = network(kind)
     undisturbed = train(whole, *data, **options)
     path = tmp_path / "state.ckpt"
@@ -226,6 +401,10 @@ def test_killed_training_continues_to_the_same_weights(kind, optimizer, data, tm
     assert_same_state(state(resumed), state(whole))
     assert result.curve_train == undisturbed.curve_train
     assert result.curve_validation == undisturbed.curve_validation
+    assert result.best_epoch == undisturbed.best_epoch
+    assert [*result.snapshots] == [*undisturbed.snapshots] == [*more.get("snapshots", [])]
+    for epoch, was in result.snapshots.items():
+        assert_same_state(state(was), state(undisturbed.snapshots[epoch]))
     again = network(kind)
     assert train(again, *data, **options, checkpoint=path).resumed_from == 6
     assert_same_state(state(again), state(whole))
@@ -309,11 +488,18 @@ def test_unfit_data_are_refused(change, message, data):
         train(network(), *change(*data), **QUICK)
 
 
-def test_shift_needs_images(data):
+def test_augmentations_need_images(data):
     X, y = data
     net = build("fc", input_shape=(36,), classes=3, hidden=(4,))
-    with pytest.raises(DataError, match="needs images"):
-        train(net, X.reshape(90, 36), y, **QUICK, augment="shift")
+    for augment in AUGMENTATIONS:
+        with pytest.raises(DataError, match=f"augment='{augment}' needs images"):
+            train(net, X.reshape(90, 36), y, **QUICK, augment=augment)
+
+
+def test_crops_leave_something_of_the_images(data):
+    with pytest.raises(DataError, match="crops by up to 6 pixels leave nothing of images of 6 x 6"):
+        train(network(), *data, **QUICK, augment="flip,crop", shift=6)
+    train(network(), *data, **{**QUICK, "epochs": 1}, augment="crop", shift=5)
 
 
 @pytest.mark.parametrize(
@@ -321,7 +507,23 @@ def test_shift_needs_images(data):
     [
         ({"optimizer": "lion"}, "optimizer is 'lion'"),
         ({"schedule": "steps"}, "schedule is 'steps'"),
-        ({"augment": "flip"}, "augment is 'flip'"),
+        ({"select": "best"}, "select is 'best'"),
+        ({"loss": None}, "loss is None, it must be one of cross-entropy, mse"),
+        ({"augment": "turn"}, "augment is 'turn', it must name one or several of shift, flip"),
+        ({"augment": ["flip", "turn"]}, r"augment is \['flip', 'turn'\]"),
+        ({"warm_up": -1}, "warm_up is -1, it must be at least 0"),
+        ({"warm_up": 1}, "warm_up is 1, but a one-cycle schedule rises"),
+        ({"warm_up": 5, "schedule": "cosine"}, "warm_up is 5 epochs of 4"),
+        ({"milestones": [2]}, "milestones belong to schedule step, this is one-cycle"),
+        ({"milestones": [0], "schedule": "step"}, r"milestones is \[0\].* from 1 to 4"),
+        ({"milestones": 2, "schedule": "step"}, "milestones is 2, it must hold ascending"),
+        ({"snapshots": [0, 5]}, r"snapshots is \[0, 5\].* from 0 to 4"),
+        ({"snapshots": [2, 1]}, "it must hold ascending whole numbers"),
+        ({"snapshots": "02"}, "snapshots is '02'"),
+        ({"select": "loss", "validation": 0}, "select is loss, but no samples are kept"),
+        ({"patience": 2, "validation": 0}, "patience is given, but no samples are kept"),
+        ({"patience": 2, "select": "last"}, "patience stops where validation gets no better"),
+        ({"callback": 3}, "callback is 3, it must be a function of epoch and network"),
         ({"epochs": 0}, "epochs is 0, it must be a positive"),
         ({"batch_size": 2.5}, "batch_size is 2.5"),
         ({"patience": 0}, "patience is 0"),
@@ -371,7 +573,7 @@ def test_every_recipe_fits_its_data(rng):
             net = build(**make, input_shape=(1, size, size), classes=10, seed=0)
             X, y = rng.random((30, 1, size, size), dtype=np.float32), np.arange(30) % 10
             assert (
-                train(net, X, y, **{**fit, "epochs": 1}, validation=0, progress=False).epochs == 1
+                train(net, X, y, **{**fit, "epochs": 1}, validation=0.4, progress=False).epochs == 1
             )
 
 

@@ -154,6 +154,7 @@ TRAINING += (
     "checkpoint",
     "progress",
 )
+TRAINING += ("loss", "warm_up", "milestones", "select", "snapshots", "callback")
 
 
 @pytest.mark.parametrize(

@@ -1,79 +1,30 @@
-"""The run of a training: its options, its state between two epochs, and the file that keeps it."""
+"""The run of a training: its state between two epochs, and the file that keeps it."""
 
 import copy
 import dataclasses
+import functools
 import json
 import math
 import pickle
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from npk.errors import CheckpointError, DataError, NpkError, OptionError
+from npk.errors import CheckpointError, DataError, NpkError
 from npk.files import digest, written_whole
+from npk.networks.gated import GatedNetwork
+from npk.networks.options import Options
+from npk.networks.steps import LOSSES, augmented, optimizer_of, rate_share
 
-FORMAT = "npk training checkpoint 1"
-_STATE = ("best_state", "losses", "accuracies", "best_epoch", "best_loss")
+FORMAT = "npk training checkpoint 2"
+_STATE = ("losses", "accuracies", "held_losses", "best_epoch", "best_score", "kept", "snapshots")
+_BATCH = 512  # samples at once where nothing is learnt
+_MOST_GATES = 1 << 30  # bytes of frozen gates that are recorded; more are made anew in each step
 
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What changes the numbers of a training."""
-
-    validation: float
-    epochs: int
-    batch_size: int
-    optimizer: str
-    learning_rate: float
-    weight_decay: float
-    momentum: float
-    schedule: str
-    label_smoothing: float
-    augment: str | None
-    shift: int
-    patience: int | None
-    seed: int
-
-    def __post_init__(self) -> None:
-        choices = {
-            "optimizer": ("adam", "sgd"),
-            "schedule": ("one-cycle", "cosine", "constant"),
-            "augment": (None, "shift"),
-        }
-        for name, allowed in choices.items():
-            value = getattr(self, name)
-            if not isinstance(value, str | None) or value not in allowed:
-                raise OptionError(
-                    f"{name} is {value!r}, it must be one of {', '.join(map(str, allowed))}. "
-                    f"Choose one of these."
-                )
-        patience = () if self.patience is None else ("patience",)
-        for name in ("epochs", "batch_size", "shift", *patience):
-            value = getattr(self, name)
-            if not _is_number(value, Integral) or value < 1:
-                raise OptionError(
-                    f"{name} is {value!r}, it must be a positive whole number. Correct it."
-                )
-        if not _is_number(self.seed, Integral) or not 0 <= self.seed < 2**32:
-            raise OptionError(
-                f"seed is {self.seed!r}, it must be a whole number from 0 to 2**32 - 1. Correct it."
-            )
-        shares = ("validation", "label_smoothing", "momentum")
-        for name in (*shares, "weight_decay", "learning_rate"):
-            value, top = getattr(self, name), 1 if name in shares else math.inf
-            if not _is_number(value, Real) or not 0 <= value < top:
-                raise OptionError(
-                    f"{name} is {value!r}, it must be at least 0 and below {top}. Correct it."
-                )
-
-
-def _is_number(value: object, kind: type) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool)
+State = dict[str, Tensor]
 
 
 def _split(y: np.ndarray, validation: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -103,16 +54,17 @@ class Run:
         device: torch.device,
     ):
         self.net, self.options, self.device = net, options, device
-        X, y = (torch.from_numpy(array).to(device) for array in data)
+        self.X, self.y = (torch.from_numpy(array).to(device) for array in data)
         parts = _split(data[1], options.validation, options.seed)
-        kept, held = (torch.from_numpy(part).to(device) for part in parts)
-        self.X, self.y, self.X_held, self.y_held = X[kept], y[kept], X[held], y[held]
-        self.steps = -(-len(kept) // options.batch_size)
-        self.optimizer = _optimizer(net, options)
+        self.rows, self.held = (torch.from_numpy(part).to(device) for part in parts)
+        self.steps = -(-len(self.rows) // options.batch_size)
+        self.optimizer, self.loss = optimizer_of(net, options), LOSSES[options.loss]
         self.losses: list[float] = []
         self.accuracies: list[float] = []
-        self.best_epoch, self.best_loss = 0, math.inf
-        self.best_state: dict[str, Tensor] = {}
+        self.held_losses: list[float] = []
+        self.best_epoch, self.best_score = 0, (-math.inf, -math.inf)
+        self.kept: State = {}  # the weights of the best epoch, where that need not be the last
+        self.snapshots: dict[int, State] = {}
 
     def finished(self) -> bool:
         """All epochs done, or no improvement for ``patience`` epochs."""
@@ -124,6 +76,8 @@ class Run:
     def epoch(self) -> None:
         """One pass over the training samples, then validation."""
         number = len(self.losses)
+        if number == 0:
+            self._snapshot(0)
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             # a function of the epoch: nothing to store for a resume
             torch.manual_seed(self.options.seed * 1_000_003 + number)
@@ -137,41 +91,76 @@ class Run:
         self.losses.append(loss)
         accuracy, held_loss = self._validate()
         self.accuracies.append(accuracy)
-        if len(self.y_held) == 0 or held_loss < self.best_loss or not self.best_state:
-            self.best_epoch, self.best_loss = number + 1, held_loss
-            self.best_state = copy.deepcopy(self.net.state_dict())
+        self.held_losses.append(held_loss)
+        self._select(accuracy, held_loss)
+        self._snapshot(number + 1)
+
+    def chosen(self) -> State:
+        """The weights that the network is to have."""
+        return self.kept or self.net.state_dict()
+
+    def _select(self, accuracy: float, loss: float) -> None:
+        """Whether this epoch is the best so far."""
+        loss = math.inf if math.isnan(loss) else loss
+        selection = self.options.selection
+        score = (accuracy, -loss) if selection == "accuracy" else (-loss, 0.0)
+        if selection == "last" or self.best_epoch == 0 or score > self.best_score:
+            self.best_epoch, self.best_score = len(self.losses), score
+            self.kept = {} if selection == "last" else copy.deepcopy(self.net.state_dict())
+
+    def _snapshot(self, epoch: int) -> None:
+        if epoch in self.options.snapshots:
+            self.snapshots[epoch] = copy.deepcopy(self.net.state_dict())
 
     def _pass(self, number: int) -> float:
         """Mean loss of an epoch of training steps."""
         self.net.train()
-        options, smoothing = self.options, self.options.label_smoothing
+        options = self.options
         total, seen = torch.zeros((), device=self.device), 0
-        order = torch.randperm(len(self.X)).to(self.device)
+        order = self.rows[torch.randperm(len(self.rows)).to(self.device)]
         for step, batch in enumerate(order.split(options.batch_size)):
             if len(batch) == 1 < self.steps:
                 continue  # batch norm cannot do with a single sample; another epoch will have it
-            share = _factor(options.schedule, number + step / self.steps, options.epochs)
+            share = rate_share(options, number + step / self.steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = options.learning_rate * share
-            x = self.X[batch]
-            if options.augment == "shift":
-                x = _shifted(x, options.shift)
-            loss = functional.cross_entropy(self.net(x), self.y[batch], label_smoothing=smoothing)
+            loss = self.loss(self._logits(batch), self.y[batch], options.label_smoothing)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
             total, seen = total + loss.detach() * len(batch), seen + len(batch)
         return float(total) / seen
 
+    def _logits(self, rows: Tensor) -> Tensor:
+        """Of some samples, in training augmented; under frozen gates that were recorded once."""
+        x = self.X[rows]
+        if self.net.training:
+            x = augmented(x, self.options)
+        if isinstance(self.net, GatedNetwork) and self._frozen_gates:
+            return self.net.under(x, [gates[rows] for gates in self._frozen_gates])
+        return self.net(x)
+
+    @functools.cached_property
+    def _frozen_gates(self) -> list[Tensor]:
+        """The gates of all samples, layer by layer, where no step changes them and they are few."""
+        net = self.net
+        if not isinstance(net, GatedNetwork) or not net.is_frozen() or self.options.augmentations:
+            return []
+        with torch.no_grad():
+            size = sum(gates.numel() for gates in net.gates(self.X[:1])) * len(self.X)
+            parts = self.X.split(_BATCH) if size <= _MOST_GATES else ()
+            made = [[gates.bool() for gates in net.gates(part)] for part in parts]
+        return [torch.cat(layer) for layer in zip(*made, strict=True)]
+
     @torch.no_grad()
     def _validate(self) -> tuple[float, float]:
-        """Accuracy and loss on the validation samples; the loss, the less noisy one, chooses."""
+        """Accuracy and loss on the validation samples."""
         self.net.eval()
-        if len(self.y_held) == 0:
+        if len(self.held) == 0:
             return math.nan, math.nan
-        logits = torch.cat([self.net(x.clone()) for x in self.X_held.split(512)])
-        accuracy = (logits.argmax(1) == self.y_held).double().mean()
-        return float(accuracy), float(functional.cross_entropy(logits, self.y_held))
+        logits, y = torch.cat([self._logits(rows) for rows in self.held.split(_BATCH)]), self.y
+        accuracy = (logits.argmax(1) == y[self.held]).double().mean()
+        return float(accuracy), float(self.loss(logits, y[self.held], 0.0))
 
     def save(self, path: Path, identity: str) -> None:
         """Write the state whole or not at all."""
@@ -217,40 +206,13 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
     return state
 
 
-def _optimizer(net: nn.Module, options: Options) -> torch.optim.Optimizer:
-    learning = [p for p in net.parameters() if p.requires_grad]
-    rate, decay = options.learning_rate, options.weight_decay
-    if options.optimizer == "adam":
-        return torch.optim.AdamW(learning, lr=rate, weight_decay=decay)
-    return torch.optim.SGD(learning, lr=rate, momentum=options.momentum, weight_decay=decay)
-
-
-def _factor(schedule: str, epoch: float, epochs: int) -> float:
-    """Share of the largest learning rate after ``epoch`` of ``epochs``."""
-    if schedule == "constant":
-        return 1.0
-    rise = 0.3 * epochs if schedule == "one-cycle" else 0.0
-    if epoch < rise:
-        return 0.04 + 0.96 * epoch / rise
-    return 0.5 * (1 + math.cos(math.pi * (epoch - rise) / (epochs - rise)))
-
-
-def _shifted(x: Tensor, shift: int) -> Tensor:
-    """Each image shifted circularly by its own random offset of at most ``shift`` pixels."""
-    n, _, height, width = x.shape
-    down, right = torch.randint(-shift, shift + 1, (2, n, 1)).to(x.device)
-    rows = (torch.arange(height, device=x.device) + down) % height
-    columns = (torch.arange(width, device=x.device) + right) % width
-    samples = torch.arange(n, device=x.device)[:, None, None]
-    return x.transpose(0, 1)[:, samples, rows[:, :, None], columns[:, None, :]].transpose(0, 1)
-
-
 def identity_of(
     net: nn.Module, data: tuple[np.ndarray, np.ndarray], options: Options, regime: str
 ) -> str:
     """Digest of all that decides how a training goes on: network, frozen weights, data, options."""
     shapes = {name: list(p.shape) for name, p in net.named_parameters()}
     architecture = getattr(net, "architecture", None)
-    facts = json.dumps([dataclasses.asdict(options), regime, architecture, shapes])
+    given = [dataclasses.asdict(options), regime, architecture, shapes]
+    facts = json.dumps(given, default=lambda number: number.item())  # of NumPy
     frozen = [p.detach().cpu().numpy().tobytes() for p in net.parameters() if not p.requires_grad]
     return digest(facts.encode(), data[0].tobytes(), data[1].tobytes(), *frozen)
