@@ -89,47 +89,81 @@ def train(
     ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the training samples.")] = 60,
     batch_size: Annotated[int, typer.Option(help="Samples a step.")] = 64,
-    optimizer: Annotated[str, typer.Option(help="adam or sgd.")] = "adam",
+    optimizer: Annotated[str, typer.Option(help="adam, sgd or rmsprop.")] = "adam",
+    loss: Annotated[str, typer.Option(help="cross-entropy or mse.")] = "cross-entropy",
     learning_rate: Annotated[float, typer.Option(help="The largest of the schedule.")] = 3e-3,
     weight_decay: Annotated[float, typer.Option(help="Of every parameter that learns.")] = 0.0,
+    momentum: Annotated[float, typer.Option(help="Of sgd.")] = 0.9,
+    schedule: Annotated[
+        str, typer.Option(help="one-cycle, cosine, step or constant.")
+    ] = "one-cycle",
+    warm_up: Annotated[
+        float, typer.Option(metavar="EPOCHS", help="Linear rise before the schedule.")
+    ] = 0.0,
+    milestones: Annotated[
+        str | None,
+        typer.Option(
+            metavar="EPOCHS",
+            help="After which step divides the rate by 10, such as 30,45; half and three quarters "
+            "of all if left out.",
+        ),
+    ] = None,
+    label_smoothing: Annotated[
+        float, typer.Option(help="Share of the target that is spread over all classes.")
+    ] = 0.0,
     augment: Annotated[
-        str | None, typer.Option(help="shift: circular shifts of the images.")
+        str | None, typer.Option(help="shift, flip, crop, or several with commas.")
+    ] = None,
+    shift: Annotated[int, typer.Option(metavar="PIXELS", help="Of --augment shift and crop.")] = 1,
+    validation: Annotated[float, typer.Option(help="Share kept for validation.")] = 0.1,
+    select: Annotated[
+        str | None,
+        typer.Option(
+            help="Epoch that is taken: last, accuracy or loss; last if left out and the schedule "
+            "ends at rate 0."
+        ),
     ] = None,
     patience: Annotated[
         int | None, typer.Option(help="Stop after so many epochs without improvement.")
+    ] = None,
+    snapshots: Annotated[
+        str | None,
+        typer.Option(
+            metavar="EPOCHS", help="Save the network after these, such as 0,1,2,4, beside CKPT."
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     resume: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="State of the training after each epoch, to go on from."),
     ] = None,
+    test: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="Test samples; a quarter of DATA if left out."),
+    ] = None,
     seed: options.Seed = 0,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SEEDS", help="Several, such as 0,1,2: a network each, mean, standard error."
+        ),
+    ] = None,
+    json: options.Json = None,
 ) -> None:
-    """Train a network on three quarters of DATA; the epoch is chosen on validation, the accuracy
-    measured on the last quarter.
+    """Train a network on three quarters of DATA and measure it on the last quarter; or on all of
+    DATA with --test.
     """
-    from npk.cli import reading, tables, training
+    given = locals()
+    from npk.cli import tables, training
 
-    reading.check_place(out, resume)
-    training.check_checkpoint(out)
-    steps = {
-        "regime": regime,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "patience": patience,
-        "augment": augment,
-        "checkpoint": resume,
-    }
-    steps |= {
-        "optimizer": optimizer,
-        "learning_rate": learning_rate,
-        "weight_decay": weight_decay,
-        "device": device,
-        "seed": seed,
-    }
-    tables.say(
-        training.train_and_save(arch, kind, data, out, options=option, features=features, **steps)
-    )
+    steps = {name: given[name] for name in training.STEPS}
+    for name in ("milestones", "snapshots"):
+        if given[name] is not None:
+            steps[name] = training.whole_numbers(f"--{name}", given[name])
+    places = {"features": features, "resume": resume, "json": json}
+    numbers = training.chosen_seeds(seed, seeds)
+    job = training.Job(arch, kind, option, data, test, out, numbers, steps=steps, **places)
+    tables.training(job.run(tables.trial))
 
 
 @app.command(epilog="Example: npk inspect model.safetensors --data digits")

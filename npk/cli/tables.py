@@ -1,7 +1,7 @@
 """What the commands print on standard output. Each function is fed by results alone."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,9 +28,11 @@ from npk.structure.effort import module_of
 from npk.structure.shifts import ShiftGroup
 
 if TYPE_CHECKING:
+    from npk.cli.training import TrainReport, Trial
     from npk.measures import GateReport
 
 _WIDTH = 120  # where the output is no terminal
+_EPOCHS_SHOWN = 13  # of a training, and those that were taken
 
 
 class _Output(Console):
@@ -263,6 +265,57 @@ def verified(found: Verification) -> None:
 def _predicted(found: Cost) -> str:
     """What the cost model says of a pair, where there is one."""
     return "" if found.predicted is None else f"predicted {si(found.predicted)}s, "
+
+
+def trial(found: "Trial", network: str, samples: int) -> None:
+    """A network that was trained."""
+    went = found.training
+    say(
+        f"{found.checkpoint}: {network}; test accuracy {percent(found.accuracy)} ({samples} "
+        f"samples), epoch {went.best_epoch} of {went.epochs} ({_SELECTED[went.select]})"
+    )
+
+
+_SELECTED = {
+    "last": "the last one",
+    "accuracy": "the largest accuracy on validation",
+    "loss": "the smallest loss on validation",
+}
+
+
+def training(report: "TrainReport") -> None:
+    """The mean over seeds, where there are several, and how the training went."""
+    if report.standard_error is not None:
+        right, error = 100 * report.accuracy, 100 * report.standard_error
+        say(
+            f"test accuracy {right:.1f} ± {error:.1f} % (mean of {len(report.trials)} seeds, "
+            f"standard error)"
+        )
+    went = [trial.training for trial in report.trials]
+    last = max(one.epochs for one in went)
+    shown = {round(1 + i * (last - 1) / (_EPOCHS_SHOWN - 1)) for i in range(_EPOCHS_SHOWN)}
+    table(
+        ("epoch", "training loss", "validation loss", "validation accuracy"),
+        [
+            (
+                str(epoch),
+                _mean([one.curve_train for one in went], epoch, number),
+                _mean([one.curve_validation_loss for one in went], epoch, number),
+                _mean([one.curve_validation for one in went], epoch, percent),
+            )
+            for epoch in sorted(shown | {one.best_epoch for one in went})
+        ],
+        title="mean of the seeds" if len(went) > 1 else None,
+    )
+
+
+def _mean(
+    curves: Sequence[Sequence[float | None]], epoch: int, write: Callable[[float], str]
+) -> str:
+    """Mean of the curves that have this epoch and a number there."""
+    numbers = [curve[epoch - 1] for curve in curves if len(curve) >= epoch]
+    there = [value for value in numbers if value is not None]
+    return write(sum(there) / len(there)) if there else "-"
 
 
 def fitted(training: float, test: Accuracy, sizes: tuple[int, int]) -> None:
