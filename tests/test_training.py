@@ -531,6 +531,8 @@ def test_crops_leave_something_of_the_images(data):
         ({"learning_rate": -1.0}, "learning_rate is -1.0"),
         ({"device": "tpu"}, "device is 'tpu'"),
         ({"regime": "npf"}, "regime is 'npf'"),
+        ({"regime": np.array(["relu"] * 2)}, "regime is array.*, it must be the name of one"),
+        ({"checkpoint": 3}, "checkpoint is 3, it must be the path of a file"),
     ],
 )
 def test_wrong_options_are_refused(options, message, data):
