@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from test_report import build_run
 
+from npk.cli.training import TrainReport, Trial
 from npk.errors import DataError, StoreError
 from npk.measures import GateReport, GateStatistics, LayerStatistics
 from npk.networks import TrainingResult
@@ -60,6 +61,9 @@ NETWORK = NetworkSummary(
 TRAINING = TrainingResult(
     "relu", "loss", 2, 1, None, [1.5, 1.0], [None, None], [None, 0.5], 3.0, 0, {1: object()}
 )
+REPORT = TrainReport(
+    "a net", "digits", "", 5, (Trial(3, "a.safetensors", 0.5, TRAINING),), 0.5, None
+)
 LAYER = LayerStatistics(
     "relu", "gate", "net.py:3", "soft", (2, 3), 0.5, 1, 0, None, None, (0.25, 0.75), 0
 )
@@ -78,7 +82,7 @@ RUN = RunResult(
     kernels=(KERNEL,),
     checks=tuple(CHECKS),
 )
-RESULTS = [*CHECKS, ACCURACY, KERNEL, NETWORK, TRAINING, GATES, RUN, build_run()]
+RESULTS = [*CHECKS, ACCURACY, KERNEL, NETWORK, TRAINING, REPORT, GATES, RUN, build_run()]
 NAMES = [f"{type(result).__name__} {getattr(result, 'name', '')}".strip() for result in RESULTS]
 
 
