@@ -5,13 +5,15 @@ weights of mean 0 and variance 1 its outputs have the kernel as their second mom
 architecture (moment identity).
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from operator import attrgetter
 
 import numpy as np
 import torch
 from torch import fx
 
+from npk.definition import windows
 from npk.gates.table import GateTable, input_values, unpack
 from npk.graph.facts import refuse_operator
 from npk.graph.node import PathNode
@@ -32,6 +34,7 @@ from npk.graph.path_graph import PathGraph, fan_in, window_taps
 from npk.networks.given import as_network
 
 Weights = Mapping[str, torch.Tensor]
+Step = Callable[[list[torch.Tensor], Weights], torch.Tensor]
 
 
 def own_weights(net: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -78,7 +81,7 @@ def random_weights(
         spread = (1.0 / fan_in(graph, node)) ** 0.5 if scale == "fan_in" else 1.0
         match node.operator:
             case Convolution(weight=weight, bias=shift) as layer:
-                drawn[weight] = spread * _signs(rng, *_weight_shape(graph, node, layer))
+                drawn[weight] = spread * _signs(rng, *windows.weight_shape(graph, node, layer))
                 if shift:
                     drawn[shift] = (
                         spread * _signs(rng, node.channels)
@@ -105,13 +108,6 @@ def random_weights(
     return drawn
 
 
-def _weight_shape(graph: PathGraph, node: PathNode, layer: Convolution) -> tuple[int, ...]:
-    """Shape of a layer's weight as torch keeps it."""
-    first, second = node.channels, graph.input_of(node).channels
-    first, second = (second, first) if layer.window.transposed else (first, second)
-    return first, second // layer.groups, *layer.window.kernel
-
-
 def _random_norm(
     norm: BatchNorm, channels: int, rng: np.random.Generator, bias: bool
 ) -> dict[str, torch.Tensor]:
@@ -127,7 +123,9 @@ def _random_norm(
 
 
 def _signs(rng: np.random.Generator, *shape: int) -> torch.Tensor:
-    return torch.as_tensor(rng.choice([-1.0, 1.0], shape))
+    count = math.prod(shape)
+    bits = np.unpackbits(np.frombuffer(rng.bytes(-(-count // 8)), np.uint8), count=count)
+    return torch.as_tensor(1.0 - 2.0 * bits).reshape(shape)
 
 
 def evaluate(table: GateTable, weights: Weights, *, value_input: str = "auto") -> np.ndarray:
@@ -144,111 +142,168 @@ def evaluate(table: GateTable, weights: Weights, *, value_input: str = "auto") -
     Raises:
         UnsupportedGraphError: an operator that is not known here.
     """
-    values: dict[str, torch.Tensor] = {}
-    for node in table.graph.nodes:
-        values[node.name] = _apply(
-            table, node, [values[name] for name in node.inputs], weights, value_input
-        )
-    output = table.graph.output
-    return values[output.name].reshape(len(table), *output.shape).numpy()
+    return ValueNetwork(table, value_input=value_input)(weights)
 
 
-def _apply(
-    table: GateTable, node: PathNode, inputs: list[torch.Tensor], weights: Weights, value_input: str
-) -> torch.Tensor:
-    """One operator on values ``(n, channels, positions)``."""
+class ValueNetwork:
+    """The value network of a table: what does not depend on weights is made once, for any number of
+    weights.
+
+    Args:
+        table: frozen gates of n samples.
+        value_input: "x", "ones" or "auto" (as the graph has it).
+        dtype: of the arithmetic.
+
+    Raises:
+        UnsupportedGraphError: an operator that is not known here.
+    """
+
+    def __init__(
+        self, table: GateTable, *, value_input: str = "auto", dtype: torch.dtype = torch.float64
+    ) -> None:
+        nodes = table.graph.nodes
+        self._shape, self._dtype = (len(table), *table.graph.output.shape), dtype
+        self._steps = [
+            (node.name, node.inputs, _prepared(table, node, value_input, dtype)) for node in nodes
+        ]
+        last = {name: number for number, node in enumerate(nodes) for name in node.inputs}
+        self._done = [
+            [name for name in set(node.inputs) if last[name] == number]
+            for number, node in enumerate(nodes)
+        ]
+
+    def __call__(self, weights: Weights) -> np.ndarray:
+        """The output under these weights.
+
+        Args:
+            weights: every parameter of the graph by name.
+
+        Returns:
+            ``(n, *output shape)``.
+        """
+        own = {name: weight.to(self._dtype) for name, weight in weights.items()}
+        values: dict[str, torch.Tensor] = {}
+        name = ""
+        for (name, inputs, step), done in zip(self._steps, self._done, strict=True):
+            values[name] = step([values[before] for before in inputs], own)
+            for before in done:
+                del values[before]
+        return values[name].reshape(self._shape).numpy()
+
+
+def _prepared(table: GateTable, node: PathNode, value_input: str, dtype: torch.dtype) -> Step:
+    """One operator: what it makes of values ``(n, channels, positions)``."""
     match node.operator:
-        case Input(ones=ones) as start:
-            if value_input == "ones" or (value_input == "auto" and ones):
-                starts = torch.as_tensor(start.starts(node.channels, node.positions))
-                return starts.double().repeat(len(table), 1, 1)
-            return torch.as_tensor(input_values(table, node)).double()
+        case Input() as start:
+            values = _started(table, node, start, value_input).to(dtype)
+            return lambda inputs, weights: values
         case Convolution() as layer:
-            return _convolve(table.graph, node, layer, inputs[0], weights)
-        case BatchNorm(weight=weight, bias=bias, mean=mean, variance=variance, epsilon=epsilon):
-            factor = (weights[variance] + epsilon).rsqrt() * (weights[weight] if weight else 1.0)
-            shift = (weights[bias] if bias else 0.0) - weights[mean] * factor
-            return inputs[0] * factor[:, None] + shift[:, None]
-        case Scale(factor=factor, weight=weight, inverse=inverse):
-            multiple = (
-                weights[weight].reshape(-1, 1) if weight else torch.ones(1, 1, dtype=torch.float64)
-            )
-            return inputs[0] * factor * (1.0 / multiple if inverse else multiple)
+            return _convolved(windows.weighted(table.graph, node, layer), layer)
+        case BatchNorm() as norm:
+            return lambda inputs, weights: _normalized(norm, inputs[0], weights)
+        case Scale() as scale:
+            return lambda inputs, weights: inputs[0] * _multiple(scale, weights)
         case Shift(bias=bias, factor=factor):
-            one = torch.ones(1, dtype=torch.float64)
-            own = weights[bias] if bias else weights.get(f"constant of {node.name}", one)
-            return inputs[0] + factor * own.reshape(-1, 1)
+            name, one = bias or f"constant of {node.name}", torch.ones(1, dtype=dtype)
+            return lambda inputs, weights: (
+                inputs[0]
+                + factor * (weights[name] if bias else weights.get(name, one)).reshape(-1, 1)
+            )
         case Gate(levels=levels):
-            gated = inputs[0] * torch.as_tensor(gate_values(table, node))
-            return sum((_level(table, name, value, weights) for name, value in levels), gated)
+            return _gated(table, node, levels, dtype)
         case Add():
-            return inputs[0] + inputs[1]
+            return lambda inputs, weights: inputs[0] + inputs[1]
         case Rearrange(parts=parts):
-            return _rearranged(node, parts, inputs)
+            return _rearranged(node, parts)
         case AveragePool() as pool:
-            coefficients = torch.as_tensor(pool.coefficients(table.graph.input_of(node).grid))
-            return (_windows(inputs[0], window_taps(table.graph, node)) * coefficients).sum(2)
+            looked = windows.lookup(window_taps(table.graph, node))
+            shares = torch.as_tensor(pool.coefficients(table.graph.input_of(node).grid)).to(dtype)
+            return lambda inputs, weights: (looked(inputs[0]) * shares).sum(2)
         case MaxPool(gate=gate):
-            return _selected(table, node, gate, inputs[0])
+            return _selected(table, node, gate)
         case other:
             refuse_operator("value", other)
 
 
-def _convolve(
-    graph: PathGraph, node: PathNode, layer: Convolution, value: torch.Tensor, weights: Weights
-) -> torch.Tensor:
-    seen = _windows(value, window_taps(graph, node))
-    n, channels, offsets, positions = seen.shape
-    seen = seen.reshape(n, layer.groups, channels // layer.groups, offsets, positions)
-    wide = node.channels // layer.groups
-    if layer.window.transposed:
-        kernel = (
-            weights[layer.weight]
-            .reshape(layer.groups, channels // layer.groups, wide, offsets)
-            .transpose(1, 2)
-        )
-    else:
-        kernel = weights[layer.weight].reshape(
-            layer.groups, wide, channels // layer.groups, offsets
-        )
-    result = torch.einsum("ngckp,gock->ngop", seen, kernel).reshape(n, node.channels, positions)
-    return result + weights[layer.bias][:, None] if layer.bias else result
+def _started(table: GateTable, node: PathNode, start: Input, value_input: str) -> torch.Tensor:
+    if value_input == "ones" or (value_input == "auto" and start.ones):
+        starts = torch.as_tensor(start.starts(node.channels, node.positions))
+        return starts.repeat(len(table), 1, 1)
+    return torch.as_tensor(input_values(table, node))
 
 
-def _level(table: GateTable, name: str, value: float, weights: Weights) -> torch.Tensor:
-    """The constant of a gate where it saturates, by sample and unit; its parameter is 1."""
+def _convolved(weighted: windows.Weighted, layer: Convolution) -> Step:
+    weight, bias = layer.weight, layer.bias
+    if not bias:
+        return lambda inputs, weights: weighted(inputs[0], weights[weight])
+    return lambda inputs, weights: weighted(inputs[0], weights[weight]) + weights[bias][:, None]
+
+
+def _multiple(scale: Scale, weights: Weights) -> torch.Tensor | float:
+    if not scale.weight:
+        return scale.factor
+    own = weights[scale.weight].reshape(-1, 1)
+    return scale.factor * (1.0 / own if scale.inverse else own)
+
+
+def _normalized(norm: BatchNorm, value: torch.Tensor, weights: Weights) -> torch.Tensor:
+    factor = (weights[norm.variance] + norm.epsilon).rsqrt()
+    factor = factor * weights[norm.weight] if norm.weight else factor
+    shift = -weights[norm.mean] * factor
+    shift = shift + weights[norm.bias] if norm.bias else shift
+    return torch.addcmul(shift[:, None], value, factor[:, None])
+
+
+def _gated(
+    table: GateTable, node: PathNode, levels: tuple[tuple[str, float], ...], dtype: torch.dtype
+) -> Step:
+    """What the gates let pass; where they saturate, a constant whose parameter is 1."""
+    gates = torch.as_tensor(gate_values(table, node)).to(dtype).contiguous()
+    reached = {name: value * _reached(table, name, dtype) for name, value in levels}
+    one = torch.ones(node.channels, dtype=dtype)
+
+    def step(inputs: list[torch.Tensor], weights: Weights) -> torch.Tensor:
+        value = inputs[0] * gates
+        for name, constant in reached.items():
+            value = value + constant * weights.get(f"level of {name}", one)[:, None]
+        return value
+
+    return step
+
+
+def _reached(table: GateTable, name: str, dtype: torch.dtype) -> torch.Tensor:
+    """Where a gate saturates: 0 or 1, by sample and unit."""
     entry = table.entries[name]
-    own = weights.get(f"level of {name}", torch.ones(entry.channels, dtype=torch.float64))
-    return (
-        value
-        * torch.as_tensor(unpack(entry.data, entry.channels)).double().transpose(1, 2)
-        * own[:, None]
-    )
+    return torch.as_tensor(unpack(entry.data, entry.channels)).to(dtype).transpose(1, 2)
 
 
-def _rearranged(
-    node: PathNode, parts: tuple[Part, ...], inputs: list[torch.Tensor]
-) -> torch.Tensor:
+def _rearranged(node: PathNode, parts: tuple[Part, ...]) -> Step:
     """Each part in its place; what no part fills is 0."""
-    shape = len(inputs[0]), node.channels, node.positions
-    result = torch.zeros(shape, dtype=torch.float64)
-    for part in parts:
-        shown = inputs[part.input][:, list(part.channels)]
-        result[:, list(part.into)] += _windows(shown, part.places(node.positions))[:, :, 0]
-    return result
+    looked = [windows.lookup(part.places(node.positions)[0]) for part in parts]
+    whole = tuple(range(node.channels))
+
+    def shown(part: Part, look: windows.Lookup, inputs: list[torch.Tensor]) -> torch.Tensor:
+        before = inputs[part.input]
+        every = part.channels == tuple(range(before.shape[1]))
+        return look(before if every else before[:, list(part.channels)])
+
+    def step(inputs: list[torch.Tensor], weights: Weights) -> torch.Tensor:
+        if len(parts) == 1 and parts[0].into == whole:
+            return shown(parts[0], looked[0], inputs)
+        result = inputs[0].new_zeros(len(inputs[0]), node.channels, node.positions)
+        for part, look in zip(parts, looked, strict=True):
+            result[:, list(part.into)] += shown(part, look, inputs)
+        return result
+
+    return step
 
 
-def _selected(table: GateTable, node: PathNode, gate: str, value: torch.Tensor) -> torch.Tensor:
+def _selected(table: GateTable, node: PathNode, gate: str) -> Step:
     """The position that each window of a max pool lets pass."""
-    chosen = torch.as_tensor(table.entries[gate].data.astype(np.int64)).transpose(1, 2)
-    seen = _windows(value, window_taps(table.graph, node))
-    return seen.gather(2, chosen[:, :, None]).squeeze(2)
-
-
-def _windows(value: torch.Tensor, taps: np.ndarray) -> torch.Tensor:
-    """``(n, channels, offsets, positions)``: what each offset of each window sees, 0 outside."""
-    index = torch.as_tensor(taps)
-    return value[:, :, index.clamp(min=0)] * (index >= 0)
+    chosen = table.entries[gate].data.astype(np.int64).swapaxes(1, 2)
+    index = window_taps(table.graph, node)[chosen, np.arange(node.positions)]
+    gathered = windows.gather(index)
+    return lambda inputs, weights: gathered(inputs[0])
 
 
 def gate_values(table: GateTable, node: PathNode) -> np.ndarray:
