@@ -104,7 +104,11 @@ class CaseDetails(Details):
 class DualityDetails(CaseDetails):
     """How the output of a network compares with its path features and path values."""
 
-    moment_errors: float | None  # second moment of random value networks less K, in standard errors
+    # whether random value networks have K as their second moment; undecided: their tails are heavy
+    moment: Literal["agrees", "deviates", "undecided"]
+    moment_errors: float | None  # worst distance of the moment from K, in standard errors
+    moment_spread: float | None  # the largest standard error, relative to K(x, x)
+    tail: float | None  # the largest Pareto shape of the squares; None: too few are not 0
     draws: int  # random value networks
     paths: float | None  # of the network; None: more than float64 holds
 

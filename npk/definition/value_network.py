@@ -81,10 +81,11 @@ def random_weights(
         spread = (1.0 / fan_in(graph, node)) ** 0.5 if scale == "fan_in" else 1.0
         match node.operator:
             case Convolution(weight=weight, bias=shift) as layer:
-                drawn[weight] = spread * _signs(rng, *windows.weight_shape(graph, node, layer))
+                shape = windows.weight_shape(graph, node, layer)
+                drawn[weight] = _signs(rng, *shape, size=spread)
                 if shift:
                     drawn[shift] = (
-                        spread * _signs(rng, node.channels)
+                        _signs(rng, node.channels, size=spread)
                         if bias
                         else torch.zeros(node.channels, dtype=torch.float64)
                     )
@@ -122,10 +123,11 @@ def _random_norm(
     return drawn
 
 
-def _signs(rng: np.random.Generator, *shape: int) -> torch.Tensor:
+def _signs(rng: np.random.Generator, *shape: int, size: float = 1.0) -> torch.Tensor:
+    """Independent numbers, size or -size."""
     count = math.prod(shape)
     bits = np.unpackbits(np.frombuffer(rng.bytes(-(-count // 8)), np.uint8), count=count)
-    return torch.as_tensor(1.0 - 2.0 * bits).reshape(shape)
+    return torch.as_tensor(bits).double().mul_(-2.0 * size).add_(size).reshape(shape)
 
 
 def evaluate(table: GateTable, weights: Weights, *, value_input: str = "auto") -> np.ndarray:

@@ -30,9 +30,9 @@ def check_theory(
     with progress.task("checks of the theory", len(networks) + 3) as advance:
         results = []
         for trained in networks:
-            results.append(
-                check_duality(trained.net, X, draws=100, seed=seed, name=trained.summary.name)
-            )
+            summary = trained.summary
+            found = check_duality(trained.net, X, seed=seed, name=summary.name, progress=False)
+            results.append(found)
             advance(1)
         results.append(_invariance(networks, X[:_SAMPLES], seed))
         advance(1)
