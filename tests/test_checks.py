@@ -1,5 +1,8 @@
 """Each check passes where the theory holds, and fails where the network or the code breaks it."""
 
+import io
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -64,7 +67,15 @@ def test_duality_holds(skips):
     assert result.measured < 1e-12
     assert (result.name, result.network, result.tolerance) == ("duality", "skips", 1e-9)
     assert [case.label for case in result.details.cases] == ["own weights", "paths one by one"]
-    assert 0 < result.details.moment_errors <= 5
+    details = result.details
+    assert (details.moment, details.draws) == ("agrees", 100)
+    assert 0 < details.moment_errors < 3
+    assert 0 < details.moment_spread < 0.3
+    assert details.tail < 0.7
+    said = f"within {details.moment_errors:.2g} standard errors (one is {100 * details.moment_spread:.2g} %"
+    assert (
+        f"E[f f'] = K over 100 random value networks: agrees {said} of K(x, x))" in result.statement
+    )
     assert CheckResult.from_json(result.to_json()) == result
 
 
@@ -184,8 +195,58 @@ def test_duality_sees_a_wrong_kernel(skips, monkeypatch):
     )
     result = npk.check_duality(skips[True], draw(5, 3), draws=200)
     assert not result.passed
+    assert result.details.moment == "deviates"
     assert result.details.moment_errors > 5
     assert result.measured < 1e-12
+    assert "random value networks: deviates by" in result.statement
+    assert CheckResult.from_json(result.to_json()) == result
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_duality_does_not_judge_means_of_heavy_tails(factor, monkeypatch):
+    """60 layers of 3 units: with hundreds of draws nobody can tell."""
+    layers = [layer for _ in range(60) for layer in (nn.Linear(3, 3, bias=False), Opens())]
+    net = network(*layers, nn.Linear(3, 1, bias=False))
+    kernel = duality.NeuralPathKernel.__call__
+    result = npk.check_duality(net, draw(5, 3))
+    assert result.passed
+    assert (result.details.moment, result.details.draws) == ("undecided", 200)
+    assert result.details.tail is None or result.details.tail > 0.7
+    assert "E[f f'] = K: not decided by 200 random value networks" in result.statement
+    assert "so that the outputs alone decide" in result.statement
+    monkeypatch.setattr(
+        duality.NeuralPathKernel, "__call__", lambda self, X, Y=None: factor * kernel(self, X, Y)
+    )
+    assert npk.check_duality(net, draw(5, 3)).details.moment == "undecided"
+
+
+class Opens(nn.Module):
+    """A gate that is always on, for samples that are not 0."""
+
+    def forward(self, x):
+        return torch.where(x * x > -1, x, 0.0)
+
+
+@pytest.mark.parametrize("size", [1e-25, 1e20])
+def test_duality_of_samples_that_single_precision_does_not_hold(skips, size):
+    result = npk.check_duality(skips[True], size * draw(5, 3).astype(float), draws=100)
+    assert result.passed
+    assert result.details.moment == "agrees"
+
+
+def test_duality_tells_how_far_it_is(skips):
+    events = io.StringIO()
+    npk.check_duality(skips[True], draw(5, 3), draws=7, progress=npk.progress.Events(events))
+    told = [json.loads(line) for line in events.getvalue().splitlines()]
+    ended = {event["task"]: event["done"] for event in told if event["event"] == "end"}
+    assert ended["random value networks"] == 7
+    assert "recording gates" in ended
+
+
+@pytest.mark.parametrize("draws", [0, -1, 2.5, True, "many"])
+def test_duality_refuses_draws_that_are_no_number_of_networks(skips, draws):
+    with pytest.raises(OptionError, match=r"draws is .*, it must be a positive whole number"):
+        npk.check_duality(skips[True], draw(5, 3), draws=draws)
 
 
 def test_a_comparison_that_is_no_number_does_not_hide_behind_another(skips, monkeypatch):

@@ -630,6 +630,7 @@ def test_check_says_what_it_measured(npk_command, tmp_path, name, passed):
     assert (found.name, found.network, found.passed) == (name, "conv", passed)
     assert (code, err) == (0 if passed else 1, "")
     assert f"tolerance {found.tolerance:.3g}: {'PASS' if passed else 'FAIL'}" in out
+    assert " ".join(f"{name}: {found.statement}".split()) in " ".join(out.split())
 
 
 def test_check_of_the_ensemble(npk_command, tmp_path):
@@ -672,6 +673,9 @@ def test_demo_prints_what_the_run_found(npk_command, monkeypatch, tmp_path):
     assert code == (0 if all(check.passed for check in run.checks) else 1)
     for accuracy in run.accuracies:
         assert tables.percent(accuracy.accuracy) in out
+    for check in run.checks:
+        line = f"{check.name} {check.network}: {check.statement}"
+        assert (" ".join(line.split()) in " ".join(out.split())) == (not check.passed)
     assert "83.5 %" in out
     assert str(tmp_path / "report.html") in out
 

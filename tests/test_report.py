@@ -131,7 +131,7 @@ def _invariance(rng):
 def duality_of(network, passed, *cases):
     statement = "f(x) is the inner product of path features and path values."
     measured = max((case.deviation or 0.0 for case in cases), default=None)
-    details = DualityDetails(cases, 1.2, 200, 5e6)
+    details = DualityDetails(cases, "agrees", 1.2, 0.04, 0.3, 200, 5e6)
     return CheckResult("duality", network, statement, passed, measured, 1e-11, details)
 
 
@@ -356,7 +356,7 @@ def test_names_are_escaped(tmp_path):
         data=evil,
         layers=[evil] * len(run.kernels[0].layers),
     )
-    details = DualityDetails((Case(evil, 0.0),), 1.0, 1, 1.0)
+    details = DualityDetails((Case(evil, 0.0),), "agrees", 1.0, 0.1, 0.2, 1, 1.0)
     text = page_of(
         build_run(
             version=evil,
@@ -503,17 +503,17 @@ def test_only_kernels_and_baselines(tmp_path):
 NO_SHARES = Shares((), (), ())
 STRANGE = {
     "nothing": [
-        DualityDetails((), None, 1, None),
+        DualityDetails((), "undecided", None, None, None, 1, None),
         InvarianceDetails(()),
         EnsembleDetails((), NO_SHARES),
     ],
     "not finite": [
-        DualityDetails((Case("a", None), Case("", 0.0)), None, 1, None),
+        DualityDetails((Case("a", None), Case("", 0.0)), "deviates", None, None, None, 1, None),
         InvarianceDetails((InvarianceCase("a", (), None, "broken", 1, 0, 0),)),
         EnsembleDetails((Case("a", None),), Shares((1,), (0.5,), ())),
     ],
     "far too large": [
-        DualityDetails((Case("a", 1e7), Case("b", 1e300)), 1e9, 1, 1e300),
+        DualityDetails((Case("a", 1e7), Case("b", 1e300)), "deviates", 1e9, 1e9, 1e9, 1, 1e300),
         InvarianceDetails((InvarianceCase("a", (Shifted((1,), 1e7),), 1e7, "broken", 0, 0, 1),)),
         EnsembleDetails((), Shares((), (), (0.5,))),
     ],

@@ -36,7 +36,7 @@ from npk.typed import Typed, finite
 EXAMPLES = {
     CaseDetails: CaseDetails((Case("own weights", 1e-15),)),
     DualityDetails: DualityDetails(
-        (Case("own weights", 1e-15), Case("paths", None)), None, 200, None
+        (Case("own weights", 1e-15), Case("paths", None)), "undecided", 1.5, 0.2, None, 200, None
     ),
     InvarianceDetails: InvarianceDetails(
         (
@@ -240,7 +240,7 @@ FILES = {
     "no name": (json.dumps(without(VALUES, "name")), "the check None is not known"),
     "another field": (json.dumps({**VALUES, "mood": 1}), "a CheckResult has no field mood"),
     "details of another "
-    "check": (json.dumps({**VALUES, "name": "duality"}), "DualityDetails lacks draws"),
+    "check": (json.dumps({**VALUES, "name": "duality"}), "DualityDetails lacks draws, moment"),
     "details that are "
     "none": (json.dumps({**VALUES, "details": [1]}), "must be an object with fields"),
     "text for a number": (json.dumps({**VALUES, "tolerance": "small"}), "must be a finite number"),

@@ -91,8 +91,8 @@ def second_moment(draw: Draw, exact: np.ndarray, draws: int) -> Moment:
         found = claim.found(seen[-1])
         low, high = low & found.too_low, high & found.high
         verdict = "deviates" if found.proves(stakes) else None
-    else:
-        verdict = verdict or ("deviates" if low.any() else "undecided")
+    if low.any():  # confirmed by every set
+        verdict = "deviates"
     return claim.moment(verdict or found.verdict, np.concatenate(seen))
 
 
@@ -221,7 +221,8 @@ def _fitted(excess: np.ndarray) -> float:
     places = (1 - np.sqrt(len(grid) / (grid - 0.5))) / (3 * excess[int(n / 4 + 0.5) - 1])
     places += 1 / excess[-1]
     shapes = np.log1p(-places[:, None] * excess).mean(1)
-    likelihood = n * (np.log(-places / shapes) - shapes - 1)
+    scales = np.divide(-shapes, places, out=np.full(len(grid), excess.mean()), where=places != 0)
+    likelihood = -n * (np.log(scales) + shapes + 1)
     weights = np.exp(likelihood - np.logaddexp.reduce(likelihood))
     shape = np.log1p(-(weights @ places) * excess).mean()
     return float((n * shape + 5) / (n + 10))

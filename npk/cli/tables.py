@@ -119,13 +119,17 @@ def accuracies(run: RunResult) -> None:
 
 
 def checks(found: Iterable[CheckResult]) -> None:
-    """One row a check."""
+    """One row a check, and of those that failed what was compared."""
+    found = list(found)
     rows = [
         (f"{c.name} {c.network}", number(c.measured), number(c.tolerance), verdict(c))
         for c in found
     ]
     if rows:
         table(("check", "measured", "tolerance", "result"), rows)
+    for c in found:
+        if not c.passed:
+            say(f"{c.name} {c.network}: {c.statement}")
 
 
 def check(found: CheckResult) -> None:
