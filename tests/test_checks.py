@@ -205,7 +205,9 @@ def test_duality_sees_a_wrong_kernel(skips, monkeypatch):
 @pytest.mark.parametrize("factor", [0.5, 2.0])
 def test_duality_does_not_judge_means_of_heavy_tails(factor, monkeypatch):
     """60 layers of 3 units: with hundreds of draws nobody can tell."""
-    layers = [layer for _ in range(60) for layer in (nn.Linear(3, 3, bias=False), Opens())]
+    layers = [
+        layer for _ in range(60) for layer in (nn.Linear(3, 3, bias=False), nn.LeakyReLU(0.5))
+    ]
     net = network(*layers, nn.Linear(3, 1, bias=False))
     kernel = duality.NeuralPathKernel.__call__
     result = npk.check_duality(net, draw(5, 3))
@@ -220,16 +222,9 @@ def test_duality_does_not_judge_means_of_heavy_tails(factor, monkeypatch):
     assert npk.check_duality(net, draw(5, 3)).details.moment == "undecided"
 
 
-class Opens(nn.Module):
-    """A gate that is always on, for samples that are not 0."""
-
-    def forward(self, x):
-        return torch.where(x * x > -1, x, 0.0)
-
-
-@pytest.mark.parametrize("size", [1e-25, 1e20])
+@pytest.mark.parametrize("size", [1e-42, 1e20])
 def test_duality_of_samples_that_single_precision_does_not_hold(skips, size):
-    result = npk.check_duality(skips[True], size * draw(5, 3).astype(float), draws=100)
+    result = npk.check_duality(skips[True], size * draw(5, 3), draws=400)
     assert result.passed
     assert result.details.moment == "agrees"
 
