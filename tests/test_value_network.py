@@ -84,7 +84,7 @@ def test_a_value_network_is_the_sum_over_its_paths(name, rng):
             assert value == pytest.approx(output[sample, unit, position], abs=1e-12)
 
 
-def test_a_prepared_network_takes_any_weights_in_its_arithmetic(torch_rng):
+def test_a_prepared_network_takes_any_weights_in_its_arithmetic(rng):
     net = torch.nn.Sequential(
         torch.nn.Conv2d(1, 3, 3, padding=1),
         torch.nn.BatchNorm2d(3),
@@ -93,7 +93,7 @@ def test_a_prepared_network_takes_any_weights_in_its_arithmetic(torch_rng):
         torch.nn.Flatten(),
         torch.nn.Linear(12, 2),
     ).eval()
-    table = record_gates(net, torch_rng.standard_normal((3, 1, 4, 4)).astype(np.float32))
+    table = record_gates(net, rng.standard_normal((3, 1, 4, 4)).astype(np.float32))
     exactly, quick = ValueNetwork(table), ValueNetwork(table, dtype=torch.float32)
     seen = []
     for seed in range(3):
@@ -112,11 +112,11 @@ def test_random_weights_are_signs_of_one_size(rng):
     table = table_of(*WINDOWS["dilated"], 3, rng)
     drawn = [random_weights(table.graph, rng, bias=True) for _ in range(200)]
     values = torch.stack([weights["w"] for weights in drawn])
-    assert set(values.abs().flatten().tolist()) == {pytest.approx(12**-0.5, rel=1e-15)}
+    assert set(values.abs().flatten().tolist()) == {(1 / 12) ** 0.5}
     assert float(values.mean(0).abs().max()) < 0.35
     assert not drawn[0]["w"].equal(drawn[1]["w"])
     assert set(torch.stack([weights["b"] for weights in drawn]).abs().flatten().tolist()) == {
-        12**-0.5
+        (1 / 12) ** 0.5
     }
 
 
