@@ -3,9 +3,8 @@
 python benchmarks/duality_time.py OLD NEW --repeat 3
 
 OLD and NEW are checkouts (``git worktree add``). The network is the CIFAR form on 3 x 32 x 32, 200
-random value networks. Each call is the first one of a process of its own, as from the command line,
-with reading, recording and the compiled backend, and the second call of that process follows.
-Imports are left out. Processor time, since the wall's is shared with whoever else is at work.
+random value networks. Each call is the first one of a process of its own, as from the command line:
+with reading, recording and the compiled backend, but imports. Processor time, since the wall's is shared with whoever else is at work.
 """
 
 import argparse
@@ -21,28 +20,27 @@ import numpy as np, torch, npk
 torch.set_num_threads(1)
 net = npk.networks.build("resnet110", "dnn", input_shape=(3, 32, 32), classes=10, blocks=3, seed=0)
 X = np.random.default_rng(0).standard_normal((16, 3, 32, 32), dtype=np.float32)
-times = []
-for _ in range(2):
-    start = time.process_time()
-    found = npk.check_duality(net, X)
-    times.append(time.process_time() - start)
-print(json.dumps([found.passed, *times]))
+start = time.process_time()
+found = npk.check_duality(net, X)
+print(json.dumps([npk.__file__, found.passed, time.process_time() - start]))
 """
 
 
 def call(tree):
-    """Processor seconds of a first and a second call."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(tree).resolve()), "OMP_NUM_THREADS": "1"}
+    """Processor seconds of a call."""
+    place = Path(tree).resolve()
     found = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", CALL],
-        env=environment,
+        env={**os.environ, "PYTHONPATH": str(place), "OMP_NUM_THREADS": "1"},
+        cwd=place,
         capture_output=True,
         text=True,
         check=True,
     )
-    passed, *times = json.loads(found.stdout)
-    assert passed, f"the check of {tree} has not passed"
-    return times
+    file, passed, seconds = json.loads(found.stdout)
+    if not passed or not Path(file).is_relative_to(place):
+        raise SystemExit(f"{file}: {'passed' if passed else 'not passed'}, asked for {place}")
+    return seconds
 
 
 def main():
@@ -51,11 +49,10 @@ def main():
     parser.add_argument("new")
     parser.add_argument("--repeat", type=int, default=3)
     arguments = parser.parse_args()
-    print("first call: old, s   new, s   times faster     second call: old, s   new, s   times")
+    print("old, s   new, s   times faster")
     for _ in range(arguments.repeat):
-        times = zip(call(arguments.old), call(arguments.new), strict=True)
-        told = [f"{old:18.1f} {new:8.2f} {old / new:12.1f}" for old, new in times]
-        print("     ".join(told), flush=True)
+        old, new = call(arguments.old), call(arguments.new)
+        print(f"{old:6.1f} {new:8.2f} {old / new:14.1f}", flush=True)
 
 
 if __name__ == "__main__":
