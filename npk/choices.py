@@ -1,4 +1,8 @@
-"""The options of a kernel that are chosen from a list, each with one text for another value."""
+"""The options of a kernel that are chosen from a list, each with one text for another value, and
+those that are names.
+"""
+
+from collections.abc import Sequence
 
 from npk.errors import OptionError
 
@@ -29,3 +33,24 @@ def chosen(name: str, value: object) -> str:
     if isinstance(value, str) and value in names:
         return str(value)
     raise OptionError(f"{name}={value!r} is not known. Choose one of {', '.join(names)}.")
+
+
+def as_patterns(fixed: str | Sequence[str]) -> tuple[str, ...]:
+    """The names that ``fixed=`` gives: one, or several.
+
+    Args:
+        fixed: names of parameters and buffers, with ``*`` for any text.
+
+    Returns:
+        The names.
+
+    Raises:
+        OptionError: something else.
+    """
+    names = (fixed,) if isinstance(fixed, str) else fixed
+    if not isinstance(names, list | tuple) or not all(isinstance(n, str) and n for n in names):
+        raise OptionError(
+            f"fixed={fixed!r} is not understood. Give names of parameters and buffers, such as "
+            f"fixed=['blur.*']."
+        )
+    return tuple(names)

@@ -3,6 +3,7 @@
 import copy
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,7 @@ class _Subject:
     net: "torch.nn.Module"
     trace: "Trace"
     dtype: str
+    fixed: str | Sequence[str]
 
 
 def check_duality(
@@ -47,6 +49,7 @@ def check_duality(
     *,
     draws: int = 200,
     seed: int = 0,
+    fixed: str | Sequence[str] = (),
     name: str = "network",
     progress: bool | Progress = True,
 ) -> CheckResult:
@@ -72,6 +75,7 @@ def check_duality(
         draws: random value networks; three sets, four times as large each, follow if the first one
             gives reason to suspect a mistake.
         seed: of the draws.
+        fixed: names of tensors that are coefficients and no weights, as in :func:`npk.trace`.
         name: what the report calls the network.
         progress: show a bar, or a progress of yours.
 
@@ -89,7 +93,7 @@ def check_duality(
     if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
         raise OptionError(f"draws is {draws!r}, it must be a positive whole number. Use 200.")
     X, shown = as_samples(X)[:_SAMPLES], as_progress(progress)
-    given = _subject(net, X)
+    given = _subject(net, X, fixed)
     subject, X = (
         (_in_float64(given, X) or given, _rounded(given, X)) if given.dtype in _HALF else (given, X)
     )
@@ -146,13 +150,13 @@ def _said(moment: Moment) -> str:
     return f"E[f f'] = K: not decided by {many} ({why}), so that the outputs alone decide"
 
 
-def _subject(net: "torch.nn.Module", X: np.ndarray) -> _Subject:
+def _subject(net: "torch.nn.Module", X: np.ndarray, fixed: str | Sequence[str]) -> _Subject:
     import torch
     from torch.utils._pytree import tree_leaves
 
     from npk.reading.tracing import trace_network
 
-    trace = trace_network(net, X.shape[1:])
+    trace = trace_network(net, X.shape[1:], fixed)
     values = (
         value for node in trace.program.graph.nodes for value in tree_leaves(node.meta.get("val"))
     )
@@ -161,15 +165,14 @@ def _subject(net: "torch.nn.Module", X: np.ndarray) -> _Subject:
         for value in values
         if isinstance(value, torch.Tensor)
     }
-    return _Subject(
-        net, trace, max(found & _TOLERANCE.keys(), key=list(_TOLERANCE).index, default="float32")
-    )
+    coarsest = max(found & _TOLERANCE.keys(), key=list(_TOLERANCE).index, default="float32")
+    return _Subject(net, trace, coarsest, fixed)
 
 
 def _in_float64(given: _Subject, X: np.ndarray) -> _Subject | None:
     """The same network in float64; ``None`` where its code asks for half precision itself."""
     try:
-        subject = _subject(copy.deepcopy(given.net).double(), X)
+        subject = _subject(copy.deepcopy(given.net).double(), X, given.fixed)
     except (NpkError, RuntimeError):
         return None
     return None if subject.dtype in _HALF else subject

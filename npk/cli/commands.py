@@ -174,6 +174,7 @@ def inspect(
     key: options.Key = None,
     output: options.Output = None,
     layout: options.Layout = "nchw",
+    fixed: options.Fixed = [],  # noqa: B006
     data: options.MaybeData = None,
     input_shape: Annotated[
         str | None, typer.Option(metavar="C,H,W", help="Shape of a sample where it is not known.")
@@ -185,8 +186,8 @@ def inspect(
     from npk.cli import reading, tables
     from npk.cli.cost import look
 
-    net = reading.How(arch, arch_option, output, layout, key).network(ckpt)
-    table, group, cost = look(net, reading.example(net, data, input_shape, most=512))
+    net = reading.How(arch, arch_option, output, layout, key, fixed).network(ckpt)
+    table, group, cost = look(net, reading.example(net, data, input_shape, most=512), fixed)
     tables.graph(table, sampled=data is not None)
     tables.structure(table, group)
     tables.cost(cost)
@@ -209,13 +210,14 @@ def gates(
     key: options.Key = None,
     output: options.Output = None,
     layout: options.Layout = "nchw",
+    fixed: options.Fixed = [],  # noqa: B006
     json: options.Json = None,
 ) -> None:
     """Record the gates of DATA; `npk kernel` takes the folder in the place of checkpoint and data."""
     from npk.cli import measuring, reading, tables
 
     measuring.check_gates(out, statistics, json)
-    how = reading.How(arch, arch_option, output, layout, key)
+    how = reading.How(arch, arch_option, output, layout, key, fixed)
     with measuring.gates_of(ckpt, how, data, gates, out) as store:
         if out is not None:
             size = f"{tables.si(store.nbytes)}B"
@@ -259,6 +261,7 @@ def kernel(
     key: options.Key = None,
     output: options.Output = None,
     layout: options.Layout = "nchw",
+    fixed: options.Fixed = [],  # noqa: B006
     dask: Annotated[
         str | None,
         typer.Option(
@@ -289,9 +292,9 @@ def kernel(
         Promise(memory),
         writing.progress(json),
     )
-    how = reading.How(arch, arch_option, output, layout, key)
+    how = reading.How(arch, arch_option, output, layout, key, fixed)
     net, X, Y = reading.kernel_sides(ckpt, how, (data, subset), (against, against_subset), seed)
-    path_kernel = NeuralPathKernel.of(net, engine)
+    path_kernel = NeuralPathKernel.of(net, engine, fixed)
     if out is None or dry_run:
         writing.dry_run(path_kernel, X, Y, out)
     else:
@@ -340,6 +343,7 @@ def fit(
     key: options.Key = None,
     output: options.Output = None,
     layout: options.Layout = "nchw",
+    fixed: options.Fixed = [],  # noqa: B006
     json: options.Json = None,
 ) -> None:
     """Fit a kernel machine on the network's kernel; its parameter is chosen on the training
@@ -357,9 +361,8 @@ def fit(
         KernelOptions(scale, dtype, backend=backend), Promise(memory), as_progress(True)
     )
     sides = reading.training_and_test(data, test, seed)
-    made = NeuralPathKernel.of(
-        reading.How(arch, arch_option, output, layout, key).network(ckpt), engine
-    )
+    net = reading.How(arch, arch_option, output, layout, key, fixed).network(ckpt)
+    made = NeuralPathKernel.of(net, engine, fixed)
     on_training, result = fitting.fit(machine, made, *sides, network=ckpt.stem)
     tables.fitted(on_training, result, (len(sides[0]), len(sides[1])))
     if json is not None:
@@ -380,6 +383,7 @@ def check(
     key: options.Key = None,
     output: options.Output = None,
     layout: options.Layout = "nchw",
+    fixed: options.Fixed = [],  # noqa: B006
     json: options.Json = None,
 ) -> None:
     """Check a statement of the theory on a network; the exit code is 1 if it does not hold."""
@@ -387,7 +391,7 @@ def check(
 
     reading.check_place(json)
     test = checking.named(statement)
-    net = reading.How(arch, arch_option, output, layout, key).network(ckpt)
+    net = reading.How(arch, arch_option, output, layout, key, fixed).network(ckpt)
     result = test(net, reading.dataset(data).X[:samples], name=ckpt.stem)
     tables.check(result)
     if json is not None:

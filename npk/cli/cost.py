@@ -1,6 +1,7 @@
 """What a kernel costs on this machine: measured on a few pairs, and predicted without any."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -61,13 +62,15 @@ class Cost:
         return self.seconds_a_pair * (n * (n + 1) / 2 if m is None else n * m)
 
 
-def look(net: "nn.Module", X: np.ndarray) -> tuple[GateTable, ShiftGroup, Cost]:
+def look(
+    net: "nn.Module", X: np.ndarray, fixed: Sequence[str] = ()
+) -> tuple[GateTable, ShiftGroup, Cost]:
     """What `npk inspect` prints: gates, shifts that leave the kernel alone, the cost of a pair."""
     from npk.gates.recording import record_trace
     from npk.reading.inputs import trace_for
 
     X = as_samples(X)
-    trace = trace_for(net, X)
+    trace = trace_for(net, X, fixed)
     table = record_trace(trace, X, gates="auto", progress=as_progress(True))
     group = confirmed(shift_group(trace.graph, outside_gates(trace)), trace, X[:_SHIFTED])
     return table, group, measure(NeuralPathKernel(None, progress=False), table)

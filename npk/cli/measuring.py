@@ -65,7 +65,7 @@ def gates_of(
     if path.is_dir() and not holds_weights(path):
         if data is not None or out is not None or how.said or gates != "auto":
             what = f"{path} is a gate table and holds its samples and gates already"
-            raise OptionError(f"{what}. Leave out --data, --out, --gates and --arch.")
+            raise OptionError(f"{what}. Leave out --data, --out, --gates, --arch and --fixed.")
         yield gate_table(path)
         return
     if data is None:
@@ -85,7 +85,7 @@ def _recorded(path: Path, how: How, data: str, gates: str, out: Path) -> "GateSt
 
     net = how.network(path)
     X = as_samples(dataset(data).X)
-    trace = trace_for(net, X)
+    trace = trace_for(net, X, how.fixed)
     with written_whole(out) as temporary:
         store = GateStore.create(temporary, example_table(trace, X, gates).form, len(X))
         record_into(store, trace, X, gates, as_progress(True), keep=False)

@@ -65,6 +65,15 @@ Output = Annotated[
         help="Number or key of an output of the network, or a module whose output is taken.",
     ),
 ]
+Fixed = Annotated[
+    list[str],
+    typer.Option(
+        "--fixed",
+        metavar="NAME",
+        help="Parameters or buffers that are fixed coefficients and no weights, such as 'blur.*'; "
+        "may be repeated.",
+    ),
+]
 Layout = Annotated[
     str, typer.Option(help="nchw, or nhwc where the network takes samples as (H, W, C).")
 ]

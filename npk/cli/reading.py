@@ -57,6 +57,7 @@ class How:
         output: number or key of an output, or name of a module.
         layout: "nchw" or "nhwc".
         key: which dictionary of tensors is meant.
+        fixed: which tensors are coefficients and no weights; for what traces the network.
     """
 
     arch: str | None = None
@@ -64,13 +65,13 @@ class How:
     output: str | None = None
     layout: str = "nchw"
     key: str | None = None
+    fixed: Sequence[str] = ()
 
     @property
     def said(self) -> bool:
         """Whether any of the options was given."""
-        return bool(
-            self.arch or self.arch_option or self.output or self.key or self.layout != "nchw"
-        )
+        texts = (self.arch, self.arch_option, self.output, self.key, self.fixed)
+        return any(texts) or self.layout != "nchw"
 
     def network(self, path: Path) -> "nn.Module":
         """The network of a checkpoint."""
@@ -148,7 +149,7 @@ def kernel_sides(
         if rows != (None, None) or cols[1] is not None or how.said:
             message = (
                 f"{path} is a gate table and holds its samples already. Leave out --data, "
-                f"--subset and --arch;"
+                f"--subset, --arch and --fixed;"
             )
             raise OptionError(f"{message} --against may name another gate table.")
         return None, table, None if cols[0] is None else gate_table(cols[0])

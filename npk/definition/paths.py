@@ -206,8 +206,9 @@ def _enumerate(
                 u: _through_weights(table.graph, node, operator, u, inputs[0], bias) for u in units
             }
         case AveragePool() as pool:
-            weights = pool.coefficients(table.graph.input_of(node).grid)
-            through = {(c, s): weights[:, s] for c, s in units}
+            filters = pool.by_channel(table.graph.input_of(node).grid, node.channels)
+            of = {c: weights for channels, weights in filters for c in channels.tolist()}
+            through = {(c, s): of[c][:, s] for c, s in units}
             return _through_windows(table.graph, node, through, inputs[0])
         case MaxPool(gate=gate):
             chosen = table.entries[gate].data[sample]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,12 @@ _LARGEST = 1024
 
 
 def record_gates(
-    net: "torch.nn.Module", X: ArrayLike, *, gates: str = "auto", progress: bool | Progress = False
+    net: "torch.nn.Module",
+    X: ArrayLike,
+    *,
+    gates: str = "auto",
+    fixed: str | Sequence[str] = (),
+    progress: bool | Progress = False,
 ) -> GateTable:
     """Run a network over samples and keep its gates.
 
@@ -40,6 +46,7 @@ def record_gates(
         net: a network in eval mode.
         X: samples, ``(n, *input_shape)``, in any of the forms that :mod:`npk.samples` lists.
         gates: "hard" (q > 0), "soft" (the real gate values), "auto": as the network evaluates.
+        fixed: names of tensors that are coefficients and no weights, as in :func:`npk.trace`.
         progress: ``True`` for a bar on a terminal, or a :class:`npk.progress.Progress`.
 
     Returns:
@@ -49,11 +56,12 @@ def record_gates(
         DataError: X is empty, not finite or in a form that is refused, or the network gives values
             that are not finite.
         ShapeError: the network does not take samples of X's shape.
-        OptionError: soft gates of a network that has only hard ones.
+        OptionError: soft gates of a network that has only hard ones, or names in ``fixed`` of no
+            filters.
         UnsupportedGraphError: the network's paths are not wholly understood.
     """
     X = as_samples(X)
-    return record_trace(trace_for(net, X), X, gates=gates, progress=as_progress(progress))
+    return record_trace(trace_for(net, X, fixed), X, gates=gates, progress=as_progress(progress))
 
 
 def record_trace(

@@ -6,11 +6,13 @@ the inner product of neural path features (arXiv 2006.10529, 2110.03403), comput
 of ``npk.recursion.steps``, never by enumeration.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 
+from npk.choices import as_patterns
 from npk.errors import DataError, OptionError, ShapeError
 from npk.gates.device_table import DeviceGates
 from npk.gates.recording import record_trace
@@ -59,6 +61,7 @@ class NeuralPathKernel:
         value_input: "x", "ones" or "auto" (as the network has it).
         bias: "ignore", or "paths": biases start paths of their own.
         backend: "reference", "cpu", "cuda" or "auto" (the CPU).
+        fixed: names of tensors that are coefficients and no weights, as in :func:`npk.trace`.
         memory: bytes (or text such as "8GB") for samples, gates, working memory and result
             together.
         progress: ``True`` for a bar on a terminal, or a :class:`npk.progress.Progress`.
@@ -83,27 +86,38 @@ class NeuralPathKernel:
         value_input: str = "auto",
         bias: str = "ignore",
         backend: str = "auto",
+        fixed: str | Sequence[str] = (),
         memory: int | str | None = None,
         progress: bool | Progress = True,
     ) -> None:
         options = KernelOptions(scale, dtype, gates, value_input, bias, backend)
-        self._begin(net, Engine(options, Promise(memory), as_progress(progress)))
+        self._begin(net, Engine(options, Promise(memory), as_progress(progress)), fixed)
 
     @classmethod
-    def of(cls, net: "torch.nn.Module | None", engine: Engine) -> "NeuralPathKernel":
+    def of(
+        cls, net: "torch.nn.Module | None", engine: Engine, fixed: str | Sequence[str] = ()
+    ) -> "NeuralPathKernel":
         """The kernel of a network on an engine, whose options were checked when it was made."""
         kernel = cls.__new__(cls)
-        kernel._begin(net, engine)
+        kernel._begin(net, engine, fixed)
         return kernel
 
-    def _begin(self, net: "torch.nn.Module | None", engine: Engine) -> None:
+    def _begin(
+        self, net: "torch.nn.Module | None", engine: Engine, fixed: str | Sequence[str]
+    ) -> None:
         if net is not None:
             _check_network(net)
+        patterns = as_patterns(fixed)
+        if net is None and patterns:
+            raise OptionError(
+                f"fixed={fixed!r}, but there is no network: a gate table's graph says already what "
+                f"is fixed. Record the gates with npk.record_gates(net, X, fixed=...)."
+            )
         vars(self).update(
             net=net,
             engine=engine,
             options=engine.options,
-            _current=None if net is None else CurrentTrace(net),
+            _current=None if net is None else CurrentTrace(net, patterns),
         )
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -310,6 +324,7 @@ def kernel(
     value_input: str = "auto",
     bias: str = "ignore",
     backend: str = "auto",
+    fixed: str | Sequence[str] = (),
     memory: int | str | None = None,
     out: str | Path | None = None,
     resume: bool = True,
@@ -330,6 +345,8 @@ def kernel(
         value_input: "x", "ones" or "auto" (as the network has it).
         bias: "ignore", or "paths": biases start paths of their own.
         backend: "reference", "cpu", "cuda" or "auto" (the CPU).
+        fixed: names of parameters and buffers that are coefficients and no weights, such as
+            ``["blur.*"]``, as in :func:`npk.trace`.
         memory: bytes (or text such as "8GB") for samples, gates, working memory and result
             together.
         out: path of a zarr store; the result is then a :class:`npk.Gram` on disk.
@@ -370,6 +387,7 @@ def kernel(
         value_input=value_input,
         bias=bias,
         backend=backend,
+        fixed=fixed,
         memory=memory,
         progress=progress,
     )

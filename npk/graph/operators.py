@@ -198,35 +198,68 @@ class Gate(Unitwise, Unweighted):
 
 @dataclass(frozen=True)
 class AveragePool(Unweighted, Ungated):
-    """Mean over a window.
+    """Mean over a window, or a sum with fixed coefficients.
 
     ``counted``: width of the padding, before and after each axis, whose zeros count in the mean;
     ``None``: positions alone count. ``divisor``: divides the sum in place of the count.
+    ``weights``: coefficients in place of the mean's, a row a channel or one for all, a number an
+    offset of the window.
     """
 
     window: Window | AdaptiveWindow
     counted: tuple[tuple[int, int], ...] | None = None
     divisor: int | None = None
+    weights: tuple[tuple[float, ...], ...] | None = None
 
     def taps(self, before: tuple[Grid, ...], grid: Grid) -> tuple[np.ndarray, ...]:
         return (self.window.taps(before[0]),)
 
     def coefficients(self, before: Grid) -> np.ndarray:
-        """Coefficient of each tap, 0 outside; ``before``: the grid of the input."""
-        window, inside = self.window, self.window.taps(before) >= 0
-        count = inside.sum(0)
+        """Coefficient of each tap, 0 outside: ``(channels, offsets, positions)``, with a single
+        channel where all have the same.
+
+        Args:
+            before: the grid of the input.
+        """
+        inside = self.window.taps(before) >= 0
+        if self.weights is not None:
+            return np.where(inside, np.array(self.weights)[:, :, None], 0.0)
+        count = self._counts(before, inside)
+        return np.where(inside, 1.0 / (self.divisor or np.maximum(count, 1)), 0.0)[None]
+
+    def by_channel(self, before: Grid, channels: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The channels with the same coefficients, and these, ``(offsets, positions)``.
+
+        Args:
+            before: the grid of the input.
+            channels: how many there are.
+        """
+        rows, number = np.unique(self.coefficients(before), axis=0, return_inverse=True)
+        number = np.broadcast_to(number.reshape(-1), channels)
+        return [(np.flatnonzero(number == k), row) for k, row in enumerate(rows)]
+
+    def _counts(self, before: Grid, inside: np.ndarray) -> np.ndarray:
+        """Places that each window counts."""
+        window, count = self.window, inside.sum(0)
         if self.counted is not None and isinstance(window, Window):
             sides = zip(window.padding, self.counted, strict=True)
             left = tuple((pad[0] - own[0], pad[1] - own[1]) for pad, own in sides)
             padded = tuple(n + sum(own) for n, own in zip(before, self.counted, strict=True))
             count = (dataclasses.replace(window, padding=left).taps(padded) >= 0).sum(0)
-        return np.where(inside, 1.0 / (self.divisor or np.maximum(count, 1)), 0.0)
+        return count
 
     def path_counts(self, inputs: list[list[int]], channels: int) -> list[int]:
         return [count * self.window.size for count in inputs[0]]
 
     def words(self, positions: int) -> tuple[str, str]:
+        if self.weights is not None:
+            return "fixed filter", _geometry(self.window)
         return _pool("average pool", self.window, positions)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Type and fields; without coefficients as before there were any."""
+        fields = super().to_dict()
+        return {k: v for k, v in fields.items() if k != "weights" or v is not None}
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> Self:

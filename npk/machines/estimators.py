@@ -4,6 +4,7 @@
 ``predict`` sends nothing but its own samples through the network.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -13,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from npk.checkpoint.weights import fingerprint
+from npk.choices import as_patterns
 from npk.errors import DataError, DataTypeError, NpkError, OptionError
 from npk.gates.table import GateTable
 from npk.gram.kernel import NeuralPathKernel
@@ -22,7 +24,7 @@ from npk.machines.problem import check_alpha, checked_labels
 from npk.progress import Progress
 from npk.samples import as_array
 
-_OPTIONS = ("scale", "dtype", "gates", "value_input", "bias", "backend", "memory", "progress")
+_OPTIONS = "scale dtype gates value_input bias backend fixed memory progress".split()
 
 
 def kernel(
@@ -37,6 +39,7 @@ class _KernelMachine(BaseEstimator):
 
     net: Network
     input_shape: Shape | None
+    fixed: str | Sequence[str]
     net_: nn.Module
     gates_: GateTable
 
@@ -47,7 +50,8 @@ class _KernelMachine(BaseEstimator):
     def _learn_inputs(self, X: ArrayLike, y: ArrayLike, **checks: bool) -> tuple[NDArray, NDArray]:
         """Check X and y, keep a copy of the network, its kernel and gates; give K and y."""
         options = {name: getattr(self, name) for name in _OPTIONS}
-        NeuralPathKernel(None, **options)  # refuses options that are wrong
+        as_patterns(self.fixed)
+        NeuralPathKernel(None, **{**options, "fixed": ()})  # refuses options that are wrong
         raw, shape = flattened(X)
         rows, targets = self._validated(
             raw, as_array(y, "y") if hasattr(y, "detach") else y, **checks
@@ -108,6 +112,7 @@ class _RidgeMachine(_KernelMachine):
         value_input: str = "auto",
         bias: str = "ignore",
         backend: str = "auto",
+        fixed: str | Sequence[str] = (),
         memory: int | str | None = None,
         progress: bool | Progress = False,
     ) -> None:
@@ -120,6 +125,7 @@ class _RidgeMachine(_KernelMachine):
         self.value_input = value_input
         self.bias = bias
         self.backend = backend
+        self.fixed = fixed
         self.memory = memory
         self.progress = progress
 
@@ -157,6 +163,7 @@ class NPKRidge(MultiOutputMixin, RegressorMixin, _RidgeMachine):
         bias: ``"ignore"`` or ``"paths"``.
         backend: ``"auto"``, ``"reference"``, ``"cpu"`` or ``"cuda"``: then kernel and solver run on
             the GPU.
+        fixed: names of tensors that are coefficients and no weights, such as ``["blur.*"]``.
         memory: bytes or ``"8GB"``: what the kernel may use; the solver needs about four float64
             matrices (n, n) more.
         progress: show the kernel's progress, or a Progress to tell it to.
@@ -229,6 +236,7 @@ class NPKRidgeClassifier(ClassifierMixin, _RidgeMachine):
         value_input: what the value network sees.
         bias: paths from biases or not.
         backend: what computes the kernel, and solves.
+        fixed: names of tensors that are no weights.
         memory: budget of the kernel.
         progress: progress of the kernel.
 
@@ -313,6 +321,7 @@ class NPKSVC(ClassifierMixin, _KernelMachine):
         value_input: what the value network sees.
         bias: paths from biases or not.
         backend: what computes the kernel.
+        fixed: names of tensors that are no weights.
         memory: budget of the kernel.
         progress: progress of the kernel.
 
@@ -344,6 +353,7 @@ class NPKSVC(ClassifierMixin, _KernelMachine):
         value_input: str = "auto",
         bias: str = "ignore",
         backend: str = "auto",
+        fixed: str | Sequence[str] = (),
         memory: int | str | None = None,
         progress: bool | Progress = False,
     ) -> None:
@@ -356,6 +366,7 @@ class NPKSVC(ClassifierMixin, _KernelMachine):
         self.value_input = value_input
         self.bias = bias
         self.backend = backend
+        self.fixed = fixed
         self.memory = memory
         self.progress = progress
 

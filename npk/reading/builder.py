@@ -16,6 +16,7 @@ from npk.graph.node import PathNode
 from npk.graph.operators import Input, Rearrange, Scale, Shift
 from npk.graph.positions import AdaptiveWindow, Window
 from npk.reading.exported import constant_behind, module_of, shape_of, source_of
+from npk.reading.fixed import Fixed
 from npk.reading.memory import is_one
 from npk.reading.units import Layout, parts_of
 
@@ -48,6 +49,7 @@ class Builder:
 
     program: fx.GraphModule
     input_shape: tuple[int, ...]
+    fixed: Fixed
     nodes: dict[str, PathNode] = field(default_factory=dict)
     recordings: list[Recording] = field(default_factory=list)
     settled: dict[tuple, PathNode] = field(default_factory=dict)
@@ -175,6 +177,14 @@ class Builder:
         tensor = self.held(target)
         self.values[target] = tensor.detach().clone()
         return tensor
+
+    def coefficients(self, argument: object) -> torch.Tensor | None:
+        """The values of a tensor that is declared fixed, in float64; ``None`` for a weight."""
+        held = constant_behind(argument)
+        if held is None or not self.fixed.holds(name := str(held.target)):
+            return None
+        self.fixed.use(name)
+        return self.tensor(name).detach().double().cpu()
 
     def held(self, target: str) -> torch.Tensor:
         """The parameter or buffer behind a get_attr node, whatever its values are."""

@@ -13,10 +13,11 @@ class CurrentTrace:
 
     Args:
         net: a network in eval mode.
+        fixed: as in :func:`npk.trace`.
     """
 
-    def __init__(self, net: "torch.nn.Module") -> None:
-        self.net = net
+    def __init__(self, net: "torch.nn.Module", fixed: tuple[str, ...] = ()) -> None:
+        self.net, self.fixed = net, fixed
         # and the state of the network that it rests on
         self._kept: tuple[Trace, list] | None = None
 
@@ -37,7 +38,7 @@ class CurrentTrace:
                 lambda: trace.holds() and state == state_of(self.net)
             ):
                 return trace
-        trace = trace_network(self.net, input_shape)
+        trace = trace_network(self.net, input_shape, self.fixed)
         # behind the trace: a network may keep what its forward made
         self._kept = trace, apart(state_of, self.net)
         return trace

@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from npk.errors import ShapeError
@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from npk.reading.tracing import Trace
 
 
-def trace_for(net: "torch.nn.Module", X: "np.ndarray") -> "Trace":
+def trace_for(net: "torch.nn.Module", X: "np.ndarray", fixed: str | Sequence[str] = ()) -> "Trace":
     """The trace of a network for samples.
 
     Args:
         net: a network in eval mode.
         X: samples, ``(n, *input_shape)``.
+        fixed: as in :func:`npk.trace`.
 
     Returns:
         The trace.
@@ -33,7 +34,7 @@ def trace_for(net: "torch.nn.Module", X: "np.ndarray") -> "Trace":
     from npk.reading.tracing import trace_network
 
     with shape_explained(net, X.shape):
-        return trace_network(net, X.shape[1:])
+        return trace_network(net, X.shape[1:], fixed)
 
 
 @contextlib.contextmanager

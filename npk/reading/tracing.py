@@ -6,6 +6,7 @@ The exported graph is functional (in-place and re-used ReLUs are plain calls) an
 them, ``relu(q)`` is a gate on q, ``mul(h, g)`` with g out of a gate operator is an external gate.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 
@@ -13,6 +14,7 @@ import torch
 from torch import fx
 from torch.utils._pytree import tree_leaves
 
+from npk.choices import as_patterns
 from npk.graph.independence import refuse_shared_leaves
 from npk.graph.node import PathNode
 from npk.graph.path_graph import PathGraph
@@ -21,6 +23,7 @@ from npk.reading.apart import apart
 from npk.reading.builder import Builder, Recording
 from npk.reading.exported import NUMBER, is_batched, is_led, name_of
 from npk.reading.exporting import program_of
+from npk.reading.fixed import Fixed
 from npk.reading.memory import refuse_shared_memory
 from npk.reading.plain.operators import in_plain_operators
 from npk.reading.rules import Value, carriers_of, rule_of
@@ -53,12 +56,17 @@ class Trace:
         )
 
 
-def trace(net: torch.nn.Module, input_shape: tuple[int, ...]) -> PathGraph:
+def trace(
+    net: torch.nn.Module, input_shape: tuple[int, ...], *, fixed: str | Sequence[str] = ()
+) -> PathGraph:
     """Read the path graph of a network.
 
     Args:
         net: a network in eval mode.
         input_shape: shape of one sample, without the batch axis.
+        fixed: names of parameters and buffers that are coefficients of the paths and no weights,
+            such as ``["blur.*"]``: filters of depthwise convolutions, and tensors that values are
+            multiplied by.
 
     Returns:
         The graph; ``print`` shows it as a table.
@@ -67,25 +75,34 @@ def trace(net: torch.nn.Module, input_shape: tuple[int, ...]) -> PathGraph:
         UnsupportedGraphError: a node that npk does not wholly understand, by name, source line, and
             what would make it acceptable.
         ShapeError: the network does not accept samples of that shape.
+        OptionError: a name in ``fixed`` that the network does not have, or of a tensor that is no
+            filter.
     """
-    return trace_network(net, input_shape).graph
+    return trace_network(net, input_shape, fixed).graph
 
 
-def trace_network(net: torch.nn.Module, input_shape: tuple[int, ...]) -> Trace:
+def trace_network(
+    net: torch.nn.Module, input_shape: tuple[int, ...], fixed: str | Sequence[str] = ()
+) -> Trace:
     """As :func:`trace`, with the program and the recordings that a gate table needs."""
-    return apart(_read_trace, program_of(net, input_shape), as_shape(input_shape))
+    patterns = as_patterns(fixed)
+    return apart(_read_trace, program_of(net, input_shape), as_shape(input_shape), patterns)
 
 
-def _read_trace(program: fx.GraphModule, input_shape: tuple[int, ...]) -> Trace:
+def _read_trace(
+    program: fx.GraphModule, input_shape: tuple[int, ...], patterns: tuple[str, ...]
+) -> Trace:
     """The trace of an exported program, made plain first; values that this reads are watched."""
     read = set[str]()
     leaves = in_plain_operators(program, read)
-    builder = Builder(program, input_shape)
+    fixed = Fixed(patterns, program, leaves)
+    builder = Builder(program, input_shape, fixed)
     for name in read - leaves.keys():
         builder.tensor(name)
     order = builder.leading_to(_last_node(builder))
     refuse_shared_memory(order, builder.held)
     refuse_shared_leaves(order, leaves)
+    fixed.refuse_others(order)
     names = {name for node in order for name in node.entries}
     recordings = tuple(r for r in builder.recordings if r.gate in names)
     graph = PathGraph(tuple(order), input_shape)

@@ -138,6 +138,16 @@ class _Live:
         tables = tuple(look_up(table, index).reshape(new, -1) for table in self.tables)
         return dataclasses.replace(self, tables=tables, weights=grown.reshape(new, -1))
 
+    def among(self, channels: np.ndarray) -> "_Live":
+        """The term on some channels of the node alone."""
+        kept = np.isin(self.into, channels)
+        return dataclasses.replace(
+            self,
+            into=self.into[kept],
+            groups=self.groups[kept],
+            channels=tuple(channel[kept] for channel in self.channels),
+        )
+
     def shown(self, part: Part) -> "_Live":
         """The term on the channels that a part of a rearrangement shows."""
         where = np.full(max(self.into.max(initial=-1), *part.channels) + 1, -1)
@@ -215,9 +225,7 @@ class _Planner:
             case MaxPool(gate=gate):
                 return [self.select(node, gate, term) for term in inputs[0]]
             case AveragePool() as pool:
-                taps = window_taps(self.graph, node)
-                weights = pool.coefficients(self.graph.input_of(node).grid)
-                return [term.moved(taps, weights) for term in inputs[0]]
+                return [made for term in inputs[0] for made in self.average(node, pool, term)]
             case Rearrange(parts=parts):
                 made = [
                     self.show(node, part, term) for part in parts for term in inputs[part.input]
@@ -268,6 +276,13 @@ class _Planner:
     def show(self, node: PathNode, part: Part, term: _Live) -> _Live:
         shown, taps = term.shown(part), part.places(node.positions)
         return shown if part.taps is None else shown.moved(taps, np.ones(taps.shape))
+
+    def average(self, node: PathNode, pool: AveragePool, term: _Live) -> list[_Live]:
+        """A mean, or fixed filters: a term for the channels of each filter."""
+        taps = window_taps(self.graph, node)
+        filters = pool.by_channel(self.graph.input_of(node).grid, node.channels)
+        made = (term.among(channels).moved(taps, weights) for channels, weights in filters)
+        return [one for one in made if len(one.into)]
 
     def select(self, node: PathNode, gate: str, term: _Live) -> _Live:
         """A max pool: the family grows by the window, each member masked by "this offset was
@@ -389,9 +404,10 @@ def _only_moves_positions(graph: PathGraph, node: PathNode) -> Part | None:
 def _adds_numbers(live: _Live) -> bool:
     """Whether a pool before the first weight adds up numbers of one sample, of both signs maybe."""
     several = live.field is None and live.cells.shape[1] > 1
-    return several and any(
+    signed = any(
         factor.kind == "input" or np.any(np.less(factor.slope, 0)) for factor in live.factors
     )
+    return several and (signed or bool((live.weights < 0).any()))
 
 
 def _summed(live: _Live) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

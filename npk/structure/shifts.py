@@ -1,19 +1,11 @@
 """Which circular shifts of the input leave the kernel as it is, and which node breaks the others:
-read off a path graph alone.
-
-The question is put to a copy of the network in exact arithmetic: whole numbers modulo 2**64, odd
-random weights, and in the place of a ReLU a function that scrambles bits. Two places of the copy
-hold one number only if they compute the same function of the input, up to a chance of about 2**-50,
-so moving the input and comparing numbers decides equivariance for every operator, whatever it is
-called.
+read off a path graph alone, by :class:`~npk.structure.probe.Probe`.
 """
 
 import dataclasses
 import math
-import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,16 +24,18 @@ from npk.graph.operators import (
     Scale,
     Shift,
 )
-from npk.graph.path_graph import PathGraph, window_taps
+from npk.graph.path_graph import PathGraph
 from npk.graph.positions import AdaptiveWindow, Grid, Window
 from npk.progress import as_progress
+from npk.structure import motions
 from npk.structure.effort import module_of
+from npk.structure.probe import Probe
 
 if TYPE_CHECKING:
     from npk.gates.table import GateTable
     from npk.reading.tracing import Trace
 
-_OUTPUT = " output"  # no node has this name
+STILL = "gates from outside that do not move with the input"
 _FLIPS = 1e-3  # share of gates that may flip because a pre-activation is within rounding of 0
 
 
@@ -127,7 +121,7 @@ def shift_group(graph: PathGraph, outside: Collection[str] = ()) -> ShiftGroup:
         return ShiftGroup(
             grid, None, (f"samples of shape {graph.input_shape} have no positions",), named
         )
-    probe = _Probe(graph, frozenset(outside))
+    probe = Probe(graph, outside)
     found = [_step(probe, axis) for axis in range(len(grid))]
     steps = tuple(step for step, _ in found)
     reasons = tuple(dict.fromkeys(reason for _, why in found for reason in why))
@@ -166,17 +160,45 @@ def gates_move(table: "GateTable", moved: "GateTable", shift: Grid, names: Colle
     Returns:
         False too where a gate layer cannot be shifted by whole positions.
     """
-    grid = table.inputs.shape[2:]
+    motion = motions.Shift(table.inputs.shape[2:], shift)
+    places = {name: motion.taps(table.entries[name].shape[1:]) for name in names}
+    return not left_behind(table, moved, places, names)
+
+
+def left_behind(
+    table: "GateTable",
+    moved: "GateTable",
+    places: Mapping[str, np.ndarray | None],
+    names: Collection[str],
+) -> str:
+    """The first gate layer that does not move with the samples; empty if all do.
+
+    Args:
+        table: gates of some samples.
+        moved: gates of the same samples, moved.
+        places: which position of each layer each one shows after the motion.
+        names: the layers to look at.
+    """
     for name in names:
-        before, after = table[name], moved[name]
-        local = _local(shift, grid, before.shape[2:])
-        if local is None:
-            return False
-        before = np.roll(before, local, tuple(range(2, before.ndim)))
-        differ = before != after if before.dtype == bool else np.abs(before - after) > 1e-3
-        if differ.mean() > _FLIPS:
-            return False
-    return True
+        taps = places[name]
+        if taps is None or flipped(table[name], moved[name], taps).mean() > _FLIPS:
+            return name
+    return ""
+
+
+def flipped(before: np.ndarray, after: np.ndarray, taps: np.ndarray) -> np.ndarray:
+    """Which gates of moved samples are not the moved gates.
+
+    Args:
+        before: gates of the samples, ``(n, channels, *grid)``.
+        after: gates of the moved samples.
+        taps: which position of the grid each one shows after the motion.
+
+    Returns:
+        Of the same shape, bool; soft gates may differ by 0.001.
+    """
+    along = motions.along(before, taps)
+    return along != after if before.dtype == bool else np.abs(along - after) > 1e-3
 
 
 def confirmed(group: ShiftGroup, trace: "Trace", X: np.ndarray) -> ShiftGroup:
@@ -195,190 +217,47 @@ def confirmed(group: ShiftGroup, trace: "Trace", X: np.ndarray) -> ShiftGroup:
     if not group.outside or group.steps is None:
         return group
     record = lambda samples: record_trace(trace, samples, gates="auto", progress=as_progress(False))  # noqa: E731
-    table, axes = record(X), tuple(range(2, X.ndim))
+    table, probe = record(X), Probe(trace.graph, group.outside)
     for shift in group.generators:
-        moved = record(np.roll(X, shift, axes))
-        still = [name for name in group.outside if not gates_move(table, moved, shift, [name])]
+        motion = motions.Shift(group.grid, shift)
+        still = left_behind(table, record(motion.moved(X)), probe.places(motion), group.outside)
         if still:
-            return ShiftGroup(
-                group.grid,
-                None,
-                (f"gates from outside that do not move with the input at {still[0]}",),
-                group.outside,
-            )
+            return ShiftGroup(group.grid, None, (f"{STILL} at {still}",), group.outside)
     return dataclasses.replace(group, looked_at=len(X))
 
 
-def _step(probe: "_Probe", axis: int) -> tuple[int, tuple[str, ...]]:
+def _step(probe: Probe, axis: int) -> tuple[int, tuple[str, ...]]:
     """The smallest step along an axis that changes nothing; and why smaller ones do."""
     side = step = probe.graph.input_shape[1 + axis]
     primes = [p for p in range(2, side + 1) if side % p == 0 and all(p % q for q in range(2, p))]
     reasons: list[str] = []
     for p in primes:
         while step % p == 0:
-            broken = probe.broken_by(axis, step // p)
+            broken = _broken_by(probe, axis, step // p)
             if broken:
                 reasons.append(broken)
                 break
             step //= p
     chain = [step // d for d in range(2, step + 1) if step % d == 0] if step < side else []
-    return step, tuple(
-        dict.fromkeys([*(probe.broken_by(axis, smaller) for smaller in reversed(chain)), *reasons])
-    )
+    smaller = (_broken_by(probe, axis, smaller) for smaller in reversed(chain))
+    return step, tuple(dict.fromkeys([*smaller, *reasons]))
 
 
-class _Probe:
-    """The copy of a network in whole numbers modulo 2**64."""
-
-    def __init__(self, graph: PathGraph, outside: frozenset[str]) -> None:
-        self.graph, self.outside = graph, outside
-        self.windows: dict[str, np.ndarray] = {}
-        self.last = {name: node.name for node in graph.nodes for name in node.inputs}
-
-    @cached_property
-    def base(self) -> dict[str, int]:
-        """Digest of every node where nothing was shifted."""
-        return dict(self.digests(tuple(0 for _ in self.graph.input_shape[1:])))
-
-    def taps(self, node: PathNode) -> np.ndarray:
-        """Of a node with a window, found once."""
-        if node.name not in self.windows:
-            self.windows[node.name] = window_taps(self.graph, node)
-        return self.windows[node.name]
-
-    def broken_by(self, axis: int, step: int) -> str:
-        """Why a shift along an axis changes the output; empty if it does not."""
-        shift = tuple(step if i == axis else 0 for i in range(len(self.graph.input_shape) - 1))
-        moved = dict(self.digests(shift))
-        if moved[_OUTPUT] == self.base[_OUTPUT]:
-            return ""
-        node = next(
-            (node for node in self.graph.nodes if moved[node.name] != self.base[node.name]), None
-        )
-        if node is None:
-            return "the output keeps its positions"
-        return _reason(self.graph, node, shift)
-
-    def digests(self, shift: Grid) -> Iterator[tuple[str, int]]:
-        """For each node a number that tells its set of values at positions; at last one for the
-        output's values in their places.
-        """
-        held: dict[str, np.ndarray] = {}
-        for node in self.graph.nodes:
-            value = self.value(node, [held[name] for name in node.inputs], shift)
-            held[node.name] = value
-            weights = _draw(f"digest {node.channels}", (node.channels, 1))
-            yield node.name, int(_scramble(np.unique((value * weights).sum(0))).sum())
-            for name in set(node.inputs):
-                if self.last[name] == node.name:
-                    del held[name]
-        value = held[self.graph.output.name]
-        yield _OUTPUT, int(_scramble(value * _draw("output", value.shape)).sum())
-
-    def value(self, node: PathNode, inputs: list[np.ndarray], shift: Grid) -> np.ndarray:
-        """``(channels, positions)``: each operator on whole numbers."""
-        match node.operator:
-            case Input():
-                return self.input(node.operator, node, shift)
-            case Convolution(groups=groups):
-                return self.convolution(node, inputs[0], groups)
-            case Gate(gate=gate):
-                return _scramble(inputs[0]) * (
-                    self.field(node, shift) if gate in self.outside else np.uint64(1)
-                )
-            case AveragePool() as operator:
-                weights = operator.coefficients(self.graph.input_of(node).grid)
-                distinct, number = np.unique(weights, return_inverse=True)
-                odd = np.where(
-                    distinct == 0,
-                    np.uint64(0),
-                    _draw("averages", distinct.shape) if len(distinct) > 2 else np.uint64(1),
-                )
-                return _gather(inputs[0], self.taps(node), odd[number.reshape(weights.shape)])
-            case MaxPool():
-                # outside is no zero here
-                seen = np.pad(_scramble(inputs[0]), ((0, 0), (0, 1)), constant_values=1)
-                return _scramble(_gather(seen, self.taps(node) % seen.shape[1]))
-            case Rearrange() as operator:
-                return _rearranged(node, operator, inputs)
-            case Add():
-                return np.stack(inputs).sum(0)
-            case BatchNorm() | Scale() | Shift():
-                return inputs[0]  # the same at every position
-            case other:
-                refuse_operator("copy in whole numbers", other)
-
-    def input(self, operator: Input, node: PathNode, shift: Grid) -> np.ndarray:
-        """The sample, shifted; or ones."""
-        sample = _draw("input", self.graph.input_shape)
-        sample = np.roll(sample, shift, tuple(range(1, sample.ndim))).reshape(-1)
-        # unit -1 is a zero
-        sample = np.append(np.ones_like(sample) if operator.ones else sample, np.uint64(0))
-        return sample[list(operator.units or range(len(sample) - 1))].reshape(node.channels, -1)
-
-    def convolution(self, node: PathNode, value: np.ndarray, groups: int) -> np.ndarray:
-        """Weights: a number a channel times one an offset, generic enough to tell values apart."""
-        taps, weighted = self.taps(node), value * _draw(f"{node.name} in", (len(value), 1))
-        summed = weighted.reshape(groups, -1, value.shape[1]).sum(1)
-        seen = _gather(summed, taps, _draw(f"{node.name} offsets", (len(taps), 1)))
-        return np.repeat(seen, node.channels // groups, axis=0) * _draw(
-            f"{node.name} out", (node.channels, 1)
-        )
-
-    def field(self, node: PathNode, shift: Grid) -> np.ndarray:
-        """Gates from outside: they move with the input by whole positions, or are unrelated."""
-        local = _local(shift, self.graph.input_shape[1:], node.grid)
-        gates = _draw(f"{node.name} gates" + (f" {shift}" if local is None else ""), node.shape)
-        return np.roll(gates, local or (), tuple(range(1, len(local or ()) + 1))).reshape(
-            node.channels, -1
-        )
+def _broken_by(probe: Probe, axis: int, step: int) -> str:
+    """Why a shift along an axis changes the output; empty if it does not."""
+    grid = probe.graph.input_shape[1:]
+    shift = tuple(step if i == axis else 0 for i in range(len(grid)))
+    return why_broken(probe, motions.Shift(grid, shift))
 
 
-def _local(shift: Grid, grid: Grid, sides: Grid) -> Grid | None:
-    """The shift on another grid; ``None`` if it is not by whole positions."""
-    if math.prod(sides) == 1:
-        return (0,) * len(sides)
-    if len(sides) != len(grid) or any(
-        r * side % n for r, side, n in zip(shift, sides, grid, strict=True)
-    ):
-        return None
-    return tuple(r * side // n for r, side, n in zip(shift, sides, grid, strict=True))
-
-
-def _draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Odd random numbers, always the same for a name."""
-    rng = np.random.default_rng(zlib.crc32(name.encode()))
-    return rng.integers(0, 2**64, shape, np.uint64, endpoint=False) | np.uint64(1)
-
-
-def _scramble(value: np.ndarray) -> np.ndarray:
-    """A function of 64 bits that no sum of others equals by chance (the finalizer of splitmix64)."""
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))
-
-
-def _gather(value: np.ndarray, taps: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Sum over offsets of what each position sees, 0 outside, over the shorter of the two."""
-    seen = np.pad(value, ((0, 0), (0, 1)))
-    weights = np.ones((1, 1), np.uint64) if weights is None else weights
-    weights = np.broadcast_to(weights, taps.shape)
-    result = np.zeros((len(value), taps.shape[1]), np.uint64)
-    if taps.shape[0] <= taps.shape[1]:
-        for tap, weight in zip(taps, weights, strict=True):
-            result += seen[:, tap] * weight
-    else:
-        for position in range(taps.shape[1]):
-            result[:, position] = (seen[:, taps[:, position]] * weights[:, position]).sum(1)
-    return result
-
-
-def _rearranged(node: PathNode, operator: Rearrange, inputs: list[np.ndarray]) -> np.ndarray:
-    result = np.zeros((node.channels, node.positions), np.uint64)
-    for part in operator.parts:
-        shown = inputs[part.input][list(part.channels)]
-        result[list(part.into)] += _gather(shown, part.places(node.positions))
-    return result
+def why_broken(probe: Probe, motion: motions.Motion) -> str:
+    """Why a motion changes the output, in a few words; empty if it does not."""
+    node = probe.broken_at(motion)
+    if isinstance(node, PathNode):
+        if isinstance(motion, motions.Shift):
+            return _reason(probe.graph, node, motion.by)
+        return f"{node.describe()} at {module_of(node)}"
+    return "the output keeps its positions" if node else ""
 
 
 def _reason(graph: PathGraph, node: PathNode, shift: Grid) -> str:

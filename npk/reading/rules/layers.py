@@ -3,10 +3,11 @@
 import dataclasses
 
 import numpy as np
+import torch
 from torch import fx
 
 from npk.graph.node import PathNode
-from npk.graph.operators import BatchNorm, Convolution, Input
+from npk.graph.operators import AveragePool, BatchNorm, Convolution, Input, Shift
 from npk.graph.positions import Window
 from npk.reading.builder import Builder
 from npk.reading.exported import NUMBER, arguments, is_batched, name_of, shape_of, spread
@@ -95,6 +96,8 @@ def convolution(builder: Builder, node: fx.Node, inputs: list[Layout]) -> Layout
     before, kernel = images(builder, node, inputs[0]), _kernel(weight)
     stride, dilation = spread(stride, len(kernel)), spread(dilation, len(kernel))
     window = Window(kernel, stride, paddings(padding, kernel, dilation), dilation)
+    if (values := builder.coefficients(weight)) is not None:
+        return _filtered(builder, node, before, (window, values, bias))
     names = _parameters(builder, node, weight, bias)
     return builder.add_as_traced(node, Convolution(*names, window, int(groups)), before)
 
@@ -107,8 +110,31 @@ def transposed(builder: Builder, node: fx.Node, inputs: list[Layout]) -> Layout:
     stride, dilation, extra = (spread(a, len(kernel)) for a in (stride, dilation, extra))
     sides = paddings(padding, kernel, (1,) * len(kernel))
     window = Window(kernel, stride, sides, dilation, True, extra)
+    if (values := builder.coefficients(weight)) is not None:
+        return _filtered(builder, node, before, (window, values, bias))
     names = _parameters(builder, node, weight, bias)
     return builder.add_as_traced(node, Convolution(*names, window, int(groups)), before)
+
+
+def _filtered(
+    builder: Builder,
+    node: fx.Node,
+    before: PathNode,
+    layer: tuple[Window, torch.Tensor, fx.Node | None],
+) -> Layout:
+    """A depthwise convolution whose filters are declared fixed: coefficients, and no weight."""
+    window, values, bias = layer
+    channels = shape_of(node)[0]
+    if tuple(values.shape[:2]) != (before.channels, 1) or channels != before.channels:
+        name = builder.parameter(node, node.args[1])
+        what = f"fixed= names {name}, whose filters mix channels ({before.channels} to {channels})"
+        builder.refuse(node, what, "Declare depthwise filters only, or leave it a weight")
+    rows = [tuple(row) for row in values.reshape(channels, -1).tolist()]
+    weights = tuple(rows[:1] if len(set(rows)) == 1 else rows)
+    layout = builder.add_as_traced(node, AveragePool(window, weights=weights), before)
+    if bias is None:
+        return layout
+    return builder.unitwise(node, layout, Shift(builder.parameter(node, bias)), ".bias")
 
 
 def _kernel(weight: fx.Node) -> tuple[int, ...]:

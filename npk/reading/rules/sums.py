@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import fx
 
-from npk.graph.operators import Add, Scale, Shift
+from npk.graph.operators import Add, AveragePool, Scale, Shift
+from npk.graph.positions import Window
 from npk.reading.builder import Builder
 from npk.reading.exported import constant_behind, is_tensor, name_of, shape_of
 from npk.reading.rules.gates import external_gate, factor_of
@@ -47,7 +49,24 @@ def product(builder: Builder, node: fx.Node, inputs: list[Layout]) -> Layout:
     layout = inputs[0].broadcast(shape_of(node))
     if isinstance(other, int | float):
         return _times(builder, node, layout, 1.0 / other if divides else float(other))
+    values = builder.coefficients(other)
+    if values is not None:
+        return _scaled(builder, node, layout, other, 1.0 / values if divides else values)
     return _with_tensor(builder, node, layout, other, lambda held: Scale(1.0, held, divides))
+
+
+def _scaled(
+    builder: Builder, node: fx.Node, layout: Layout, tensor: Any, values: torch.Tensor
+) -> Layout:
+    """A product with a tensor that is declared fixed: coefficients, and no weight."""
+    numbers = tuple(values.reshape(-1).tolist())
+    if len(numbers) == 1:
+        return _times(builder, node, layout, numbers[0])
+    layout = _on_channels(builder, node, layout, tensor)
+    (whole,) = builder.settle_any(node, layout)
+    window = Window.whole((1,) * len(whole.node.grid))
+    weights = tuple((number,) for number in numbers)
+    return builder.unitwise(node, whole, AveragePool(window, weights=weights))
 
 
 def negative(builder: Builder, node: fx.Node, inputs: list[Layout]) -> Layout:
@@ -69,11 +88,16 @@ def _with_tensor(
     builder: Builder, node: fx.Node, layout: Layout, tensor: Any, operator: Callable[[str], Any]
 ) -> Layout:
     """Add an operator that has one number for all, or one a channel, in a tensor of the network."""
+    name = builder.parameter(node, tensor)
+    return builder.unitwise(node, _on_channels(builder, node, layout, tensor), operator(name))
+
+
+def _on_channels(builder: Builder, node: fx.Node, layout: Layout, tensor: Any) -> Layout:
+    """The value on a path node whose channels are those of a tensor with a number for each."""
     name, wide = builder.parameter(node, tensor), tuple(tensor.meta["val"].shape)
     wide = (1,) * (len(layout.shape) + 1 - len(wide)) + wide
     axes = [axis - 1 for axis, side in enumerate(wide) if side > 1]
     if axes and (len(axes) > 1 or axes[0] < 0):
         what = f"tensor {name} has a value of its own at every position"
         builder.refuse(node, what, "Give it one value, or one a channel")
-    layout = with_channels(builder, node, layout, axes[0]) if axes else layout
-    return builder.unitwise(node, layout, operator(name))
+    return with_channels(builder, node, layout, axes[0]) if axes else layout
