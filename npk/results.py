@@ -7,13 +7,13 @@ value is checked when it is made, and a file says in which format it is written.
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from npk.errors import DataError, StoreError
 from npk.files import written_whole
 from npk.typed import Typed, parse_object, strict_json
 
-FORMAT = 1  # of all files; a field that is added, left out or means another thing makes it another
+FORMAT = 2  # of all files; a field that is added, left out or means another thing makes it another
 _AGAIN = "Make it again with the command that wrote it"
 
 
@@ -114,29 +114,69 @@ class DualityDetails(CaseDetails):
 
 
 @dataclasses.dataclass(frozen=True)
-class Shifted(Typed):
-    """What one circular shift does to the kernel."""
+class Moved(Typed):
+    """What one element of a group does, at each level of a network."""
 
-    by: tuple[int, ...]  # one number an axis
-    deviation: float | None  # the worst over all pairs, relative to the roots of the diagonals
+    name: str  # "(0, 2)", "turn by 90°"
+    by: tuple[int, ...]  # of a shift, one number an axis; empty for others
+    distance: float  # that a shift moves, in positions
+    predicted: bool | None  # whether structure says that the kernel stays; None: it does not tell
+    input: float | None  # length of the difference to the samples' own, relative: mean
+    # Share of gates that are not the moved gates, a layer each: mean. None: the layer does not move
+    # by whole positions.
+    gates: tuple[float | None, ...]
+    kernel: float | None  # worst over all pairs, relative to the roots of the diagonals
+    output: float | None  # as of the input
+    labels: float | None  # share of samples whose largest output is the same; None: one output
+
+
+@dataclasses.dataclass(frozen=True)
+class Point(Typed):
+    """What is seen at one distance."""
+
+    distance: int
+    elements: int  # as far as that, to the next whole number
+    mean: float  # over samples
+    low: float  # ends of its 95 % interval over samples
+    high: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve(Typed):
+    """One level against the distance that shifts move."""
+
+    level: str  # "input", "gates NAME", "kernel", "output", "same label"
+    points: tuple[Point, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class InvarianceCase(Typed):
-    """What circular shifts do to the kernel of one network."""
+    """What the elements of a group do to the kernel of one network."""
 
     label: str
-    shifts: tuple[Shifted, ...]
-    worst: float | None  # over all shifts
-    expected: Literal["invariant", "broken"]
-    flips: int  # gates that are not the shifted gates
-    rounding: int  # shifted samples that are left out: pre-activations within rounding of 0
-    gates: int  # that were compared
+    group: str  # "circular shifts"
+    size: int  # elements of the group; as many or fewer were looked at
+    predicted: str  # what structure says, in a few words; empty: nothing
+    reasons: tuple[str, ...]  # what breaks the others
+    layers: tuple[str, ...]  # of gates
+    moved: tuple[Moved, ...]
+    curves: tuple[Curve, ...]
+    inside: int  # elements that must leave the kernel alone
+    holds: int  # of these, those that do
+    worst_inside: float | None  # without what is left out; None: not finite
+    outside: int  # elements that need not
+    also: int  # of these, those that leave it alone too
+    outside_median: float | None
+    outside_worst: float | None
+    flips: int  # gates that are not the moved gates, of the elements inside
+    rounding: int  # moved samples that are left out: pre-activations within rounding of 0
+    gates: int  # that were compared, of the elements inside
+    summary: str  # all that in a line
 
 
 @dataclasses.dataclass(frozen=True)
 class InvarianceDetails(Details):
-    """What circular shifts do to the kernels of some networks."""
+    """What the elements of a group do to the kernels of some networks."""
 
     cases: tuple[InvarianceCase, ...]
 

@@ -66,6 +66,29 @@ class ShiftGroup:
             if s < self.grid[axis]
         )
 
+    @property
+    def words(self) -> str:
+        """The group in a few words."""
+        steps = set(self.steps or ())
+        if self.steps is None:
+            return "no shift but the identity"
+        if steps == {1}:
+            return "all shifts"
+        if steps == {2}:
+            return "even shifts"
+        return f"shifts by {self._axes}"
+
+    @property
+    def _axes(self) -> str:
+        """Which multiples, along which axis."""
+        axes = [
+            f"multiples of {s}" if s < n else "none"
+            for s, n in zip(self.steps or self.grid, self.grid, strict=True)
+        ]
+        if len(set(axes)) == 1:
+            return axes[0]
+        return ", ".join(f"{axis} along axis {i}" for i, axis in enumerate(axes, 1))
+
     def __str__(self) -> str:
         if self.steps is None:
             return f"no circular shift: {'; '.join(self.reasons)}"
@@ -74,15 +97,7 @@ class ShiftGroup:
                 f"all circular shifts: every layer moves with its input, and the read-out does "
                 f"not see where things are{self._condition}"
             )
-        axes = [
-            f"multiples of {s}" if s < n else "none"
-            for s, n in zip(self.steps, self.grid, strict=True)
-        ]
-        if len(set(axes)) == 1:
-            said = axes[0]
-        else:
-            said = ", ".join(f"{axis} along axis {i}" for i, axis in enumerate(axes, 1))
-        return f"circular shifts by {said}: {'; '.join(self.reasons)}{self._condition}"
+        return f"circular shifts by {self._axes}: {'; '.join(self.reasons)}{self._condition}"
 
     @property
     def _condition(self) -> str:

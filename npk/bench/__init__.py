@@ -1,0 +1,1 @@
+"""Suites that measure many networks, with one table and one page."""
