@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from npk.checks.duality import check_duality as check_duality
     from npk.checks.ensemble import check_ensemble as check_ensemble
     from npk.checks.invariance import check_invariance as check_invariance
+    from npk.checks.orbits import orbit_average as orbit_average
     from npk.gates.recording import record_gates as record_gates
     from npk.gates.table import GateTable as GateTable
     from npk.gram.kernel import NeuralPathKernel as NeuralPathKernel
@@ -53,6 +54,7 @@ _HOME = {
     "load": "npk.checkpoint",
     "measures": "npk",
     "networks": "npk",
+    "orbit_average": "npk.checks.orbits",
     "plot": "npk",
     "record_gates": "npk.gates.recording",
     "save": "npk.checkpoint",

@@ -347,3 +347,33 @@ class RunResult(Result):
     accuracies: tuple[Accuracy, ...]
     kernels: tuple[KernelSummary, ...]
     checks: tuple[CheckResult, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class TimedCheck(Result):
+    """A check of a suite, as it waits for the others."""
+
+    check: CheckResult
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class InvarianceSuite(Result):
+    """What `npk bench invariance` found: a check a network, each with one case."""
+
+    version: str  # npk's version
+    data: str  # DATA notation, or what stands for it
+    samples: int
+    seed: int
+    seconds: float  # of all checks, in this run and earlier ones
+    checks: tuple[CheckResult, ...]
+
+    def cases(self) -> list[tuple[CheckResult, InvarianceCase]]:
+        """The checks with their cases."""
+        details = ((check, check.details) for check in self.checks)
+        return [
+            (check, case)
+            for check, known in details
+            if isinstance(known, InvarianceDetails)
+            for case in known.cases
+        ]

@@ -36,7 +36,7 @@ LEVELS = (
     ("gram",),
     ("machines", "checks"),
     ("measures",),
-    ("demo", "plot"),
+    ("bench", "demo", "plot"),
     ("cli",),
     ("__main__",),
 )

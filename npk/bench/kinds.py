@@ -87,15 +87,18 @@ def _conv(i: int, o: int, kernel: int = 3, **options: int | str) -> nn.Conv2d:
 
 
 def _plain(
-    *between: nn.Module, first: dict | None = None, second: dict | None = None, kernel: int = 3
+    *between: Callable[[], nn.Module],
+    first: dict | None = None,
+    second: dict | None = None,
+    kernel: int = 3,
 ) -> Callable[[Shape], nn.Module]:
-    """Convolution, ReLU, ``between``, convolution, ReLU, global pool, linear layer."""
+    """Convolution, ReLU, what is made by ``between``, convolution, ReLU, global pool, linear layer."""
 
     def make(shape: Shape) -> nn.Module:
         layers = [
             _conv(shape[0], _WIDTH, kernel, **(first or {})),
             nn.ReLU(),
-            *between,
+            *(module() for module in between),
             _conv(_WIDTH, _WIDTH, kernel, **(second or {})),
             nn.ReLU(),
             nn.AdaptiveAvgPool2d(1),
@@ -133,7 +136,7 @@ class _MaxBlur(nn.Sequential):
         return super().forward(F.pad(x, (0, 1, 0, 1), mode="circular"))
 
 
-_ONE, _TWO = {"stride": 1}, {"stride": 2}
+_TWO = {"stride": 2}
 _ZEROS = {"padding_mode": "zeros"}
 _WIDE = [_WIDTH, _WIDTH]
 
@@ -142,11 +145,11 @@ KINDS: tuple[Kind, ...] = (
     Kind("zero padding", _plain(first=_ZEROS, second=_ZEROS)),
     Kind("stride 2", _plain(second=_TWO)),
     Kind("strides 2 and 2", _plain(first=_TWO, second=_TWO)),
-    Kind("max pool 2", _plain(nn.MaxPool2d(2))),
-    Kind("average pool 2", _plain(nn.AvgPool2d(2))),
-    Kind("blur pool, declared fixed", lambda s: _plain(_MaxBlur())(s), fixed=("*.filter",)),
-    Kind("blur pool, read as weights", lambda s: _plain(_MaxBlur())(s)),
-    Kind("polyphase sampling", _plain(Polyphase())),
+    Kind("max pool 2", _plain(lambda: nn.MaxPool2d(2))),
+    Kind("average pool 2", _plain(lambda: nn.AvgPool2d(2))),
+    Kind("blur pool, declared fixed", _plain(_MaxBlur), fixed=("*.filter",)),
+    Kind("blur pool, read as weights", _plain(_MaxBlur)),
+    Kind("polyphase sampling", _plain(Polyphase)),
     Kind("flatten", _flatten),
     Kind("residual, no gate after sums", _built("residual", widths=_WIDE, skip="ungated")),
     Kind("residual, gate after sums", _built("residual", widths=_WIDE, skip="gated")),
@@ -157,7 +160,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("four turned copies", lambda shape: TurnedCopies(shape[0]), "turns"),
     Kind(
         "1x1 filters and fixed blurs",
-        lambda shape: _plain(Blur(_WIDTH, 1), kernel=1)(shape),
+        _plain(lambda: Blur(_WIDTH, 1), kernel=1),
         "dihedral",
         ("*.filter",),
     ),

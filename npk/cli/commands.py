@@ -378,6 +378,9 @@ def check(
     ckpt: options.Checkpoint,
     data: options.Data,
     samples: Annotated[int, typer.Option(min=1, help="How many samples of DATA are used.")] = 8,
+    shifts: options.Shifts = None,
+    group: options.Group = None,
+    gates: options.MaybeGates = None,
     arch: options.Arch = None,
     arch_option: options.ArchOption = [],  # noqa: B006
     key: options.Key = None,
@@ -390,13 +393,49 @@ def check(
     from npk.cli import checking, reading, tables
 
     reading.check_place(json)
-    test = checking.named(statement)
+    asked = {"shifts": shifts, "group": group, "gates": gates, "fixed": fixed}
+    test = checking.asked(statement, asked)
     net = reading.How(arch, arch_option, output, layout, key, fixed).network(ckpt)
     result = test(net, reading.dataset(data).X[:samples], name=ckpt.stem)
     tables.check(result)
     if json is not None:
         result.save(json)
     raise typer.Exit(0 if result.passed else 1)
+
+
+@app.command(epilog="Example: npk bench invariance --out invariance")
+def bench(
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help="invariance.", show_default=False)],
+    ckpts: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[CKPT]...", help="Networks of yours, beside those built in."),
+    ] = None,
+    data: options.MaybeData = None,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder of the run; what is there already is kept.")
+    ] = Path("bench"),
+    samples: Annotated[int, typer.Option(min=1, help="How many samples of DATA are used.")] = 4,
+    shifts: options.Shifts = None,
+    kinds: Annotated[
+        bool,
+        typer.Option("--kinds/--no-kinds", help="Networks of many kinds, with random weights."),
+    ] = True,
+    seed: options.Seed = 0,
+    arch: options.Arch = None,
+    arch_option: options.ArchOption = [],  # noqa: B006
+    key: options.Key = None,
+    output: options.Output = None,
+    layout: options.Layout = "nchw",
+    fixed: options.Fixed = [],  # noqa: B006
+) -> None:
+    """Run a suite on networks of many kinds and on checkpoints (1: a prediction does not hold)."""
+    from npk.cli import benching, reading, tables
+
+    benching.check(suite, out, ckpts or [], kinds)
+    how = reading.How(arch, arch_option, output, layout, key, fixed)
+    found = benching.run(ckpts or [], how, (data, samples), (shifts, seed, kinds), out)
+    tables.suite(found, out)
+    raise typer.Exit(0 if all(one.passed for one in found.checks) else 1)
 
 
 @app.command(epilog="Example: npk report demo --out report.html")

@@ -86,6 +86,17 @@ Seed = Annotated[
 Scale = Annotated[str, typer.Option(help="fan_in, count or cosine.")]
 Dtype = Annotated[str, typer.Option(help="float32 or float64.")]
 Gates = Annotated[str, typer.Option(help="hard, soft or auto (as the network evaluates).")]
+MaybeGates = Annotated[str | None, typer.Option(help="hard, soft or auto (as it evaluates).")]
+Shifts = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SHIFTS", help='auto, all, how many to draw, or a list such as "0,1;2,2".'
+    ),
+]
+Group = Annotated[
+    str | None,
+    typer.Option(help="circular, filled, reflections, turns or dihedral (turns and reflections)."),
+]
 ValueInput = Annotated[str, typer.Option(help="x, ones or auto (as the network has it).")]
 Bias = Annotated[str, typer.Option(help="ignore, or paths: biases start paths of their own.")]
 Backend = Annotated[str, typer.Option(help="auto, cpu, cuda or reference.")]

@@ -23,7 +23,8 @@ from npk.report.subjects import (
     groups,
     models,
 )
-from npk.results import Accuracy, CheckResult, RunResult
+from npk.report.suite_page import INVARIANCE_HEAD, invariance_row
+from npk.results import Accuracy, CheckResult, InvarianceSuite, RunResult
 from npk.structure.effort import module_of
 from npk.structure.shifts import ShiftGroup
 
@@ -136,6 +137,15 @@ def check(found: CheckResult) -> None:
     """One check, in full."""
     say(f"{found.name}: {found.statement}")
     say(f"measured {number(found.measured)}, tolerance {number(found.tolerance)}: {verdict(found)}")
+
+
+def suite(found: InvarianceSuite, out: Path) -> None:
+    """One row a network: what structure promises, and what was measured."""
+    rows = [invariance_row(case, one.passed) for one, case in found.cases()]
+    table(INVARIANCE_HEAD, rows, f"invariance on {found.data}, {found.samples} samples")
+    agreed = sum(case.also == 0 and one.passed for one, case in found.cases())
+    say(f"measured as predicted: {agreed} of {len(rows)}; {duration(found.seconds)}")
+    say(f"Results, maps and the page are in {out}: open {out / 'report.html'}.")
 
 
 def graph(found: GateTable, sampled: bool) -> None:

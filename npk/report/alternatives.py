@@ -50,7 +50,7 @@ def _training(run: RunResult) -> str:
 
 _CHECKS = {
     "duality": "Deviation of the output from features times values",
-    "invariance": "Deviation of the kernel under circular shifts",
+    "invariance": "Deviation of the kernel where the input is moved",
     "ensemble": (
         "Share of the kernel by depth of sub-network and by block, and deviation of each form "
         "of the sum"

@@ -5,9 +5,9 @@ import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from npk.report.invariance_figures import draw_maps, has_map
 from npk.report.style import (
     BAR,
-    HEAT,
     INK,
     MUTED,
     PANEL,
@@ -34,16 +34,13 @@ from npk.results import (
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.colors import LogNorm
-    from matplotlib.figure import Figure, FigureBase
+    from matplotlib.figure import Figure
 
 _MOST = 300  # power of ten at which an axis ends: an output of zero can deviate by more
 
 # along the axis of deviations, of checks without a figure of their own
 _LABELS = {"duality": "relative deviation of f(x) from ⟨φ, v⟩"}
 
-Shift = tuple[int, int, float]  # dy, dx, relative deviation
-ShiftMap = tuple[str, list[Shift]]  # label of the case, its shifts
 Bars = tuple[str, str, list[tuple[str, float]]]  # label, "depth" or "block", names and heights
 
 
@@ -134,30 +131,24 @@ def _deviation_dot(ax: "Axes", y: int, row: Row) -> None:
 
 
 def invariance(run: RunResult, columns: int) -> "Figure | None":
-    """Deviation of K(rot(x, r), x') from K(x, x'): the worst of each case, a map over all r."""
+    """Deviation of K(g x, x') from K(x, x'): the worst of each case, and maps over all shifts."""
     found = checks_of(run, InvarianceDetails)
     checks = [check for check, _ in found]
     pairs = [(check, case) for check, details in found for case in details.cases]
     cases = [(_label(check, case, len(checks) > 1), case) for check, case in pairs]
-    rows = [row for label, case in cases if (row := _invariance_row(label, case))]
-    maps = [(label, points) for label, case in cases if _is_an_area(points := _shifts(case))]
+    rows = [row for label, case in cases for row in _invariance_rows(label, case)]
+    maps = [(label, case) for label, case in cases if has_map(case)]
     return _invariance_figure(rows, maps, _tolerance(checks), columns) if rows else None
 
 
-def _invariance_row(label: str, case: InvarianceCase) -> Row | None:
-    if case.worst is None:
-        return None
-    return Row(label, case.worst, case.expected == "invariant", _flips(case))
-
-
-def _shifts(case: InvarianceCase) -> list[Shift]:
-    """Those of pictures; shifts along one axis, or along three, have no map."""
-    flat = [shifted for shifted in case.shifts if len(shifted.by) == 2]
-    return [(s.by[0], s.by[1], s.deviation) for s in flat if s.deviation is not None]
-
-
-def _is_an_area(points: list[Shift]) -> bool:
-    return len({p[0] for p in points}) > 1 and len({p[1] for p in points}) > 1
+def _invariance_rows(label: str, case: InvarianceCase) -> list[Row]:
+    """What structure promises, filled; what it does not, hollow."""
+    rows = []
+    if case.inside > 1 and case.worst_inside is not None:
+        rows.append(Row(label, case.worst_inside, holds=True, note=_flips(case)))
+    if case.outside_worst is not None:
+        rows.append(Row(f"{label}, beyond", case.outside_worst, holds=False))
+    return rows
 
 
 def _flips(case: InvarianceCase) -> str:
@@ -167,7 +158,7 @@ def _flips(case: InvarianceCase) -> str:
 
 
 def _invariance_figure(
-    rows: list[Row], maps: list[ShiftMap], tolerance: float, columns: int
+    rows: list[Row], maps: list[tuple[str, InvarianceCase]], tolerance: float, columns: int
 ) -> "Figure":
     across = 4 if columns > 1 else 2
     down = math.ceil(len(maps) / across)
@@ -176,46 +167,10 @@ def _invariance_figure(
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     ax = parts[0].add_subplot()
     deviation_dots(ax, rows, tolerance, 34 if columns > 1 else 18)
-    _key(ax, "largest relative deviation over all shifts", rows, columns)
+    _key(ax, "largest relative deviation over all elements", rows, columns)
     if maps:
-        _shift_maps(parts[1], maps, down, across)
+        draw_maps(parts[1], maps, across)
     return figure
-
-
-def _shift_maps(part: "FigureBase", maps: list[ShiftMap], down: int, across: int) -> None:
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import LogNorm
-
-    norm = LogNorm(ZERO, 1, clip=True)
-    drawn = [part.add_subplot(down, across, i + 1) for i in range(len(maps))]
-    for ax, (label, points) in zip(drawn, maps, strict=True):
-        _shift_map(ax, label, points, norm)
-    ticks = [1e-16, 1e-12, 1e-8, 1e-4, 1]
-    colors = ScalarMappable(norm, HEAT)
-    place = {"location": "bottom", "shrink": 0.5, "aspect": 40, "pad": 0.03}
-    bar = part.colorbar(colors, ax=drawn, ticks=ticks, **place)
-    bar.ax.xaxis.set_major_formatter(power)
-    bar.ax.minorticks_off()
-    bar.outline.set_visible(False)
-    bar.set_label("relative deviation at each shift")
-
-
-def _shift_map(ax: "Axes", label: str, points: list[Shift], norm: "LogNorm") -> None:
-    import numpy as np
-
-    rows, cols = sorted({p[0] for p in points}), sorted({p[1] for p in points})
-    table = np.full((len(rows), len(cols)), np.nan)
-    for dy, dx, deviation in points:
-        table[rows.index(dy), cols.index(dx)] = max(deviation, ZERO)
-    half = 0.5
-    extent = (cols[0] - half, cols[-1] + half, rows[-1] + half, rows[0] - half)
-    ax.imshow(table, norm=norm, cmap=HEAT, extent=extent, interpolation="none", aspect="equal")
-    ax.set_title(wrapped(label, 22), fontsize=7, fontweight="normal", pad=3)
-    ax.set(xlabel="dx", ylabel="dy")
-    ax.tick_params(length=0, labelsize=6)
-    ax.locator_params(integer=True, nbins=5)
-    for spine in ax.spines.values():
-        spine.set_visible(False)
 
 
 def ensemble(run: RunResult, columns: int) -> "Figure | None":

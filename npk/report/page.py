@@ -62,10 +62,10 @@ def write_page(run: RunResult, path: str | os.PathLike, progress: bool | Progres
     sections, said = [], _said(run)
     with house_style(), as_progress(progress).task("page", len(_SECTIONS)) as advance:
         for anchor, heading in _SECTIONS.items():
-            content = _rendered(f"{anchor}.html", said)
+            content = rendered(f"{anchor}.html", said)
             sections += [Section(anchor, heading, content)] if content else []
             advance(1)
-    text = _rendered("page.html", {**said, **_interactive(run), "sections": sections})
+    text = rendered("page.html", {**said, **_interactive(run), "sections": sections})
     with written_whole(path) as temporary:
         temporary.write_text(f"{text}\n", encoding="utf-8")
 
@@ -113,7 +113,8 @@ def _interactive(run: RunResult) -> dict[str, Any]:
     return {"plots": figures, "plotly": Markup(get_plotlyjs())}
 
 
-def _rendered(name: str, values: dict[str, Any]) -> "Markup":
+def rendered(name: str, values: dict[str, Any]) -> "Markup":
+    """A template with its values."""
     from markupsafe import Markup
 
     return Markup(_environment().get_template(name).render(values).strip())

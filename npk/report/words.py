@@ -209,14 +209,16 @@ def _shifted(run: RunResult) -> str:
     worst: dict[str, list[float]] = {"invariant": [], "broken": []}
     for _, details in checks_of(run, InvarianceDetails):
         for case in details.cases:
-            if case.worst is not None:
-                worst[case.expected].append(case.worst)
+            if case.inside > 1 and case.worst_inside is not None:
+                worst["invariant"].append(case.worst_inside)
+            if case.inside == 1 and case.outside_worst is not None:
+                worst["broken"].append(case.outside_worst)
     text = ""
     if worst["invariant"]:
         most = scientific(max(worst["invariant"]))
         text = (
-            f"Shifting a picture changes the kernel of a shift-invariant network by a relative "
-            f"{most} at most"
+            f"Shifting a picture as structure allows changes the kernel of a shift-invariant "
+            f"network by a relative {most} at most"
         )
         text += " (rounding)" if max(worst["invariant"]) < 1e-4 else ""
     if text and worst["broken"]:

@@ -269,10 +269,18 @@ def why_broken(probe: Probe, motion: motions.Motion) -> str:
     """Why a motion changes the output, in a few words; empty if it does not."""
     node = probe.broken_at(motion)
     if isinstance(node, PathNode):
+        if isinstance(node.operator, Input) and not _comes_back(motion):
+            return "what leaves the picture is lost"
         if isinstance(motion, motions.Shift):
             return _reason(probe.graph, node, motion.by)
         return f"{node.describe()} at {module_of(node)}"
     return "the output keeps its positions" if node else ""
+
+
+def _comes_back(motion: motions.Motion) -> bool:
+    """Whether a motion loses nothing of a sample."""
+    taps = motion.taps(motion.grid)
+    return taps is not None and bool((taps >= 0).all())
 
 
 def _reason(graph: PathGraph, node: PathNode, shift: Grid) -> str:
@@ -324,7 +332,7 @@ def _strides_across(graph: PathGraph, before: PathNode, window: Window, shift: G
     while isinstance(before.operator, Rearrange):  # a padding
         before = graph.input_of(before)
     grid = graph.input_shape[1:]
-    if len(before.grid) == len(grid):
+    if len(before.grid) == len(grid) == len(window.stride):
         sides = zip(window.stride, shift, grid, before.grid, strict=True)
     else:
         sides = ()

@@ -1,0 +1,88 @@
+"""Suites of the command line: what they run on, and where they write."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from npk.cli.checking import as_shifts
+from npk.cli.reading import How, check_folder, dataset
+from npk.errors import OptionError
+
+if TYPE_CHECKING:
+    from npk.results import InvarianceSuite
+
+SUITES = ("invariance",)
+_SIDE = 16  # of the noise that stands for pictures
+
+
+def check(suite: str, out: Path, ckpts: Sequence[Path], kinds: bool) -> None:
+    """Refuse a suite that there is not, or that has nothing to run on, before any work.
+
+    Args:
+        suite: its name.
+        out: folder of the run.
+        ckpts: the checkpoints.
+        kinds: whether the built-in networks are wanted.
+
+    Raises:
+        OptionError: so it is.
+        StoreError: a place that cannot be written.
+    """
+    if suite not in SUITES:
+        raise OptionError(f"the suite {suite!r} is not known. Choose {', '.join(SUITES)}.")
+    if not ckpts and not kinds:
+        raise OptionError(
+            "--no-kinds leaves nothing to measure. Name a checkpoint, or leave it out."
+        )
+    check_folder(out)
+
+
+def run(
+    ckpts: Sequence[Path],
+    how: How,
+    data: tuple[str | None, int],
+    asked: tuple[str | None, int, bool],
+    out: Path,
+) -> "InvarianceSuite":
+    """The suite of invariance.
+
+    Args:
+        ckpts: checkpoints of the user's.
+        how: they are read.
+        data: DATA, and how many samples of it; noise without.
+        asked: shifts, seed, and whether the built-in networks are wanted.
+        out: folder of the run.
+
+    Returns:
+        What was found.
+
+    Raises:
+        OptionError: checkpoints without data.
+    """
+    from npk.bench import invariance
+    from npk.cli.writing import progress
+
+    notation, samples = data
+    shifts, seed, kinds = asked
+    if notation is None and ckpts:
+        raise OptionError(
+            "--data is missing: checkpoints need samples. Add for instance --data digits."
+        )
+    if notation is None:
+        noise = np.random.default_rng(seed).standard_normal((samples, 1, _SIDE, _SIDE))
+        X, notation = noise, f"noise of 1 x {_SIDE} x {_SIDE}"
+    else:
+        X = dataset(notation).X[:samples]
+    given = [invariance.Given(ckpt.stem, how.network(ckpt), tuple(how.fixed)) for ckpt in ckpts]
+    return invariance.run(
+        out,
+        X,
+        given,
+        data=notation,
+        kinds=kinds,
+        shifts=as_shifts(shifts or "auto"),
+        seed=seed,
+        progress=progress(json=False),
+    )
