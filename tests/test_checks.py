@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import npk
-from npk.checks import duality, ensemble, invariance
-from npk.errors import DataError, OptionError
+from npk.checks import duality, ensemble
+from npk.errors import OptionError
 from npk.gates.table import GateLayer, GateTable
 from npk.results import CheckResult
 
@@ -252,72 +252,6 @@ def test_a_comparison_that_is_no_number_does_not_hide_behind_another(skips, monk
     assert CheckResult.from_json(result.to_json()) == result
 
 
-# invariance
-
-INVARIANT = {
-    "circular": network(conv(1, 2), nn.ReLU(), conv(2, 3), nn.ReLU(), *GAP, nn.Linear(3, 2))
-}
-BROKEN = {
-    "zero padding": network(
-        conv(1, 2, padding_mode="zeros"), nn.ReLU(), conv(2, 3), nn.ReLU(), *GAP, nn.Linear(3, 2)
-    ),
-    "flatten": network(conv(1, 2), nn.ReLU(), nn.Flatten(), nn.Linear(32, 2)),
-    "stride": network(
-        conv(1, 2, stride=2), nn.ReLU(), conv(2, 3), nn.ReLU(), *GAP, nn.Linear(3, 2)
-    ),
-}
-
-
-def test_invariance_holds():
-    result = npk.check_invariance(
-        INVARIANT["circular"], draw(3, 1, 4, 4), name="conv", label="circular"
-    )
-    (case,) = result.details.cases
-    assert result.passed
-    assert result.measured < 1e-12
-    assert (case.label, case.flips, case.expected) == ("circular", 0, "invariant")
-    assert len(case.shifts) == 16
-    assert CheckResult.from_json(result.to_json()) == result
-
-
-@pytest.mark.parametrize("name", BROKEN)
-def test_invariance_is_broken(name):
-    result = npk.check_invariance(BROKEN[name], draw(3, 1, 4, 4))
-    assert not result.passed
-    assert result.measured > 1e-2
-    (case,) = result.details.cases
-    assert case.expected == "broken"
-    no_shift = next(shifted for shifted in case.shifts if not any(shifted.by))
-    assert no_shift.deviation == 0
-
-
-def test_a_stride_leaves_shifts_by_its_multiples():
-    images = draw(3, 1, 4, 4)
-    assert npk.check_invariance(BROKEN["stride"], images, [(0, 2), (2, 0), (2, 2)]).passed
-    assert not npk.check_invariance(BROKEN["stride"], images, [(0, 2), (1, 0)]).passed
-
-
-def test_invariance_is_not_shown_by_shifts_that_are_all_left_out(monkeypatch):
-    """A sample where gates flip within rounding shows nothing; nor do many."""
-    monkeypatch.setattr(invariance, "_flips", lambda table, moved, shift: np.ones(len(table), int))
-    result = npk.check_invariance(INVARIANT["circular"], draw(3, 1, 4, 4))
-    assert (result.passed, result.details.cases[0].rounding) == (False, 3 * 16)
-
-
-@pytest.mark.parametrize(
-    ("shape", "shifts", "error", "why"),
-    [
-        ((3, 5), "all", DataError, "has no positions to shift"),
-        ((3, 1, 4, 4), "some", OptionError, "shifts='some' is not known"),
-        ((3, 1, 4, 4), [(1,)], OptionError, r"does not fit positions \(4, 4\)"),
-        ((3, 1, 4, 4), [], OptionError, r"shifts=\[\] does not fit"),
-    ],
-)
-def test_invariance_refuses(shape, shifts, error, why):
-    with pytest.raises(error, match=why):
-        npk.check_invariance(INVARIANT["circular"], draw(*shape), shifts)
-
-
 # ensemble
 
 
@@ -353,5 +287,6 @@ def test_ensemble_sees_a_missing_sub_network(skips, monkeypatch):
 
 
 def test_ensemble_needs_skips():
+    plain = network(conv(1, 2), nn.ReLU(), conv(2, 3), nn.ReLU(), *GAP, nn.Linear(3, 2))
     with pytest.raises(OptionError, match="plain has 0 skip connections"):
-        npk.check_ensemble(INVARIANT["circular"], draw(2, 1, 4, 4), name="plain")
+        npk.check_ensemble(plain, draw(2, 1, 4, 4), name="plain")

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 import pytest
-from test_report import build_run
+from test_report import build_run, invariance_case, moved
 
 from npk.cli.training import TrainReport, Trial
 from npk.errors import DataError, StoreError
@@ -21,18 +21,21 @@ from npk.results import (
     Case,
     CaseDetails,
     CheckResult,
+    Curve,
     DualityDetails,
     EnsembleDetails,
-    InvarianceCase,
     InvarianceDetails,
+    InvarianceSuite,
     KernelSummary,
     NetworkSummary,
+    Point,
     RunResult,
     Shares,
-    Shifted,
+    TimedCheck,
 )
 from npk.typed import Typed, finite
 
+CURVE = Curve("kernel", (Point(1, 4, 0.5, 0.25, 0.75),))
 EXAMPLES = {
     CaseDetails: CaseDetails((Case("own weights", 1e-15),)),
     DualityDetails: DualityDetails(
@@ -40,8 +43,8 @@ EXAMPLES = {
     ),
     InvarianceDetails: InvarianceDetails(
         (
-            InvarianceCase("all", (Shifted((0, 1), 0.0),), 0.0, "invariant", 1, 0, 64),
-            InvarianceCase("one axis", (Shifted((3,), None),), None, "broken", 0, 0, 0),
+            invariance_case("all", [moved((0, 1), 0.0)], curves=(CURVE,)),
+            invariance_case("turns", [moved((), None, None, gates=(None,), labels=None)]),
         )
     ),
     EnsembleDetails: EnsembleDetails((Case("sum", 0.5),), Shares((1, 2), (0.25, 0.75), (0.5,))),
@@ -82,7 +85,11 @@ RUN = RunResult(
     kernels=(KERNEL,),
     checks=tuple(CHECKS),
 )
-RESULTS = [*CHECKS, ACCURACY, KERNEL, NETWORK, TRAINING, REPORT, GATES, RUN, build_run()]
+SUITE = InvarianceSuite("0.1.0", "digits", 4, 0, 1.5, tuple(CHECKS))
+WAITING = TimedCheck(CHECKS[0], 0.5)
+RESULTS = [
+    *(*CHECKS, ACCURACY, KERNEL, NETWORK, TRAINING, REPORT, GATES, SUITE, WAITING, RUN, build_run())
+]
 NAMES = [f"{type(result).__name__} {getattr(result, 'name', '')}".strip() for result in RESULTS]
 
 
@@ -189,8 +196,8 @@ WRONG = {
     "entry": (lambda: dataclasses.replace(KERNEL, heat_labels=[0, "1"]), "entry 1 of heat_labels "
                                                                          ".* is '1'"),
     "tuple": (lambda: Shares([1], (0.5,), ()), r"depth of a Shares is \[1\], and must be a tuple"),
-    "choice": (lambda: InvarianceCase("a", (), None, "sure", 0, 0, 0), "'sure', and must be "
-                                                                       "'invariant' or 'broken'"),
+    "choice": (lambda: dataclasses.replace(LAYER, kind="sure"), "'sure', and must be 'hard' or "
+                                                                "'soft'"),
     "dictionary": (lambda: dataclasses.replace(ACCURACY, parameters=[1]), "must be a dictionary "
                                                                           "with names"),
     "names": (lambda: dataclasses.replace(ACCURACY, parameters={1: 2}), "must be a dictionary with "

@@ -69,10 +69,14 @@ class Prediction:
         own = {node.gate: motion.taps(node.grid) for node in self.graph.gates}
         axes = len(motion.grid)
         others = [n for n in self.graph.gates if n.positions > 1 and len(n.grid) != axes]
-        if not others and not self.outside:
+        told = isinstance(motion, Shift) and all(own[name] is not None for name in self.outside)
+        if not others and (told or not self.outside):
             return own
         found = self.probe.places(motion)
-        return {name: found[name] if taps is None else taps for name, taps in own.items()}
+        return {
+            name: found[name] if taps is None or name in self.outside else taps
+            for name, taps in own.items()
+        }
 
     def holds(
         self,
