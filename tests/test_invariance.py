@@ -135,11 +135,11 @@ def test_drawn_elements_are_of_both_kinds():
 
 NETWORKS = {
     "circular": (plain, "all shifts", 16),
-    "zero padding": (lambda: plain(first=ZEROS, second=ZEROS), "no shift but the identity", 1),
+    "zero padding": (lambda: plain(first=ZEROS, second=ZEROS), "the identity alone", 1),
     "stride": (lambda: plain(second={"stride": 2}), "even shifts", 4),
     "two strides": (
         lambda: plain(first={"stride": 2}, second={"stride": 2}),
-        "no shift but the identity",
+        "the identity alone",
         1,
     ),
     "one axis": (
@@ -151,7 +151,7 @@ NETWORKS = {
     "average pool": (lambda: plain(nn.AvgPool2d(2)), "even shifts", 4),
     "flatten": (
         lambda: network(conv(1, 2), nn.ReLU(), nn.Flatten(), nn.Linear(32, 2)),
-        "no shift but the identity",
+        "the identity alone",
         1,
     ),
 }
@@ -474,7 +474,7 @@ def test_the_command_takes_shifts_group_and_gates(checkpoint, capsys):
     assert [one.by for one in case_of(CheckResult.load(json)).moved] == [(0, 2), (1, 0)]
     assert "Predicted: even shifts; holds on 1 of 1" in capsys.readouterr().out
     assert run(["check", *words, "--group", "dihedral", "--gates", "hard", "--samples", "2"]) == 0
-    assert "none but the identity" in capsys.readouterr().out
+    assert "the identity alone" in capsys.readouterr().out
     assert run(["check", "duality", *words[1:], "--shifts", "all"]) == 2
     assert "`npk check duality` does not take --shifts" in capsys.readouterr().err
     assert run(["check", *words, "--shifts", "0,a"]) == 2

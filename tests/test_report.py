@@ -119,7 +119,7 @@ def invariance_case(label, elements, **more):
     values = {
         "group": "circular shifts",
         "size": len(elements),
-        "predicted": "all shifts" if not beyond else "no shift but the identity",
+        "predicted": "all shifts" if not beyond else "the identity alone",
         "reasons": (),
         "layers": ("relu",),
         "curves": (),

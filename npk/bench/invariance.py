@@ -36,6 +36,7 @@ class Given:
     net: nn.Module
     fixed: tuple[str, ...] = ()
     group: str = "circular"
+    shifts: Sequence[tuple[int, ...]] | None = None  # those that are looked at; None: as asked
 
 
 def run(
@@ -101,14 +102,15 @@ def _make(folder: Path) -> None:
 
 def _built(X: np.ndarray, seed: int) -> Iterator[Given]:
     for kind in KINDS:
-        yield Given(kind.name, network(kind, X.shape[1:], seed), kind.fixed, kind.group)
+        net = network(kind, X.shape[1:], seed)
+        yield Given(kind.name, net, kind.fixed, kind.group, kind.shifts)
 
 
 def _checked(
     one: Given, X: np.ndarray, asked: tuple[Shifts, int], folder: Path
 ) -> tuple[CheckResult, float]:
     """The check of a network and the seconds that it took, of this run or of an earlier one."""
-    shifts, seed = asked
+    shifts, seed = (asked[0] if one.shifts is None else one.shifts), asked[1]
     known = repr((__version__, one.name, one.fixed, one.group, shifts, seed, samples_digest(X)))
     key = digest(known.encode(), fingerprint(one.net).encode())[:16]
     slug = re.sub(r"[^A-Za-z0-9]+", "-", one.name).strip("-").lower()

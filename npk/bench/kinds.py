@@ -5,7 +5,9 @@ a matter of structure.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import nn
 from torch.nn import functional as F
 
@@ -13,6 +15,7 @@ from npk import networks
 
 Shape = tuple[int, ...]
 _WIDTH, _CLASSES = 8, 4
+_SIDE, _SMOOTH, _ROUGH = 16, 1.5, 0.3  # of the noise that stands for pictures
 
 
 class Blur(nn.Module):
@@ -74,6 +77,7 @@ class Kind:
     make: Callable[[Shape], nn.Module]
     group: str = "circular"
     fixed: tuple[str, ...] = ()
+    shifts: tuple[tuple[int, int], ...] | None = None  # those that are looked at; None: as asked
 
 
 def _conv(i: int, o: int, kernel: int = 3, **options: int | str) -> nn.Conv2d:
@@ -155,7 +159,12 @@ KINDS: tuple[Kind, ...] = (
     Kind("residual, gate after sums", _built("residual", widths=_WIDE, skip="gated")),
     Kind("DGN", _built("conv", kind="dgn", channels=_WIDE)),
     Kind("DLGN", _built("conv", kind="dlgn", channels=_WIDE)),
-    Kind("zero padding, filled shifts", _plain(first=_ZEROS, second=_ZEROS), "filled"),
+    Kind(
+        "zero padding, filled shifts",
+        _plain(first=_ZEROS, second=_ZEROS),
+        "filled",
+        shifts=tuple((dy, dx) for dy in range(-3, 4) for dx in range(-3, 4)),
+    ),
     Kind("circular, turned and reflected", _plain(), "dihedral"),
     Kind("four turned copies", lambda shape: TurnedCopies(shape[0]), "turns"),
     Kind(
@@ -181,3 +190,20 @@ def network(kind: Kind, shape: Shape, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return kind.make(shape).double().eval()
+
+
+def pictures(n: int, seed: int) -> np.ndarray:
+    """Noise that looks a little like pictures: what is near is alike, and there are no borders.
+
+    Args:
+        n: how many.
+        seed: of the noise.
+
+    Returns:
+        ``(n, 1, 16, 16)``, of mean square 1.
+    """
+    rng = np.random.default_rng(seed)
+    rough, noise = rng.standard_normal((2, n, 1, _SIDE, _SIDE))
+    smooth = gaussian_filter(rough, (0, 0, _SMOOTH, _SMOOTH), mode="wrap")
+    made = smooth / smooth.std() + _ROUGH * noise
+    return made / np.sqrt((made**2).mean())

@@ -184,14 +184,14 @@ def _predicted(chosen: Family, levels: Levels, prediction: Prediction) -> str:
     if chosen.title == "circular shifts" and all(as_said):
         return prediction.shifts.words
     if all(known):
-        return "all of them"
+        return "all shifts" if isinstance(elements[0], Shift) else "all of them"
     named = [
         element.name
         for element, kept in zip(elements, levels.predicted, strict=True)
         if kept and not element.is_identity
     ]
     if not named:
-        return "none but the identity"
+        return "the identity alone"
     return ", ".join(named) if len(named) <= _NAMED else f"{len(named)} beside the identity"
 
 

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from npk.cli.checking import as_shifts
 from npk.cli.reading import How, check_folder, dataset
 from npk.errors import OptionError
@@ -14,7 +12,6 @@ if TYPE_CHECKING:
     from npk.results import InvarianceSuite
 
 SUITES = ("invariance",)
-_SIDE = 16  # of the noise that stands for pictures
 
 
 def check(suite: str, out: Path, ckpts: Sequence[Path], kinds: bool) -> None:
@@ -62,6 +59,7 @@ def run(
         OptionError: checkpoints without data.
     """
     from npk.bench import invariance
+    from npk.bench.kinds import pictures
     from npk.cli.writing import progress
 
     notation, samples = data
@@ -71,8 +69,8 @@ def run(
             "--data is missing: checkpoints need samples. Add for instance --data digits."
         )
     if notation is None:
-        noise = np.random.default_rng(seed).standard_normal((samples, 1, _SIDE, _SIDE))
-        X, notation = noise, f"noise of 1 x {_SIDE} x {_SIDE}"
+        X = pictures(samples, seed)
+        notation = f"smooth noise of {' x '.join(map(str, X.shape[1:]))}"
     else:
         X = dataset(notation).X[:samples]
     given = [invariance.Given(ckpt.stem, how.network(ckpt), tuple(how.fixed)) for ckpt in ckpts]

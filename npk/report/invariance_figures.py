@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, FigureBase
 
 Labelled = tuple[str, InvarianceCase]
-_SIDE = 1.7  # inches of a map
+_SIDE = 1.75  # inches of a map
 # of the lines: color, style, width
 _LINES = {
     "input": ("#6b6f76", (0, (1.2, 1.4)), 1.1),
@@ -68,7 +68,7 @@ def draw_maps(
         _map(ax, case, norm)
         title = wrapped(label, 24)
         if told:
-            title += f"\npredicted: {wrapped(case.predicted, 22)}\nmeasured: {measured(case)}"
+            title = f"{label}\n{wrapped(case.predicted, 26)}\n{measured(case)} measured"
         ax.set_title(title, fontsize=6.5, fontweight="normal", pad=3)
         ax.set_xlabel("dx" if number >= len(cases) - across else "", fontsize=7)
         ax.set_ylabel("dy" if number % across == 0 else "", fontsize=7)

@@ -19,10 +19,10 @@ INVARIANCE_HEAD = (
     "predicted",
     "holds",
     "worst",
-    "beyond: median",
+    "beyond",
     "worst",
     "hold too",
-    "gates not moved",
+    "gates left",
     "output",
     "same label",
 )
@@ -41,7 +41,7 @@ def invariance_row(case: InvarianceCase, passed: bool) -> list[str]:
     labels = [one.labels for one in looked_at if one.labels is not None]
     return [
         case.label,
-        case.group,
+        case.group.replace(" shifts", ""),
         case.predicted or "nothing",
         f"{case.holds} of {case.inside}" + ("" if passed else " (FAIL)"),
         _number(case.worst_inside),

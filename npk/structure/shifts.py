@@ -45,7 +45,7 @@ class ShiftGroup:
     and why.
 
     ``grid``: sides of a sample. ``steps``: the group is the multiples of ``steps[i]`` along axis i,
-    the identity alone where the step is the side; ``None``: no shift but the identity. ``reasons``:
+    the identity alone where the step is the side; ``None``: the identity alone. ``reasons``:
     what breaks the other shifts. ``outside``: gates that come from outside the path graph and are
     assumed to move with the input; ``looked_at``: on how many samples they were seen to do so.
     """
@@ -71,7 +71,7 @@ class ShiftGroup:
         """The group in a few words."""
         steps = set(self.steps or ())
         if self.steps is None:
-            return "no shift but the identity"
+            return "the identity alone"
         if steps == {1}:
             return "all shifts"
         if steps == {2}:
