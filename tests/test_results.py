@@ -240,7 +240,7 @@ FILES = {
     "nested": ("[" * 100_000, "this is not a CheckResult in JSON"),
     "no format": (json.dumps(without(VALUES, "format")), "has no format number"),
     "another "
-    "format": (json.dumps({**VALUES, "format": 2}), "has format 2, and this npk reads format 1"),
+    "format": (json.dumps({**VALUES, "format": 3}), "has format 3, and this npk reads format 2"),
     "strange format": (json.dumps({**VALUES, "format": [1]}), r"has format \[1\]"),
     "another result": (ACCURACY.to_json(), "this is a 'Accuracy', not a CheckResult"),
     "no details": (json.dumps(without(VALUES, "details")), "a CheckResult lacks details"),
