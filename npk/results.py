@@ -7,7 +7,7 @@ value is checked when it is made, and a file says in which format it is written.
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from npk.errors import DataError, StoreError
 from npk.files import written_whole

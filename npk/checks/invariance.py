@@ -5,7 +5,7 @@ pools, padding and read-outs leave fewer.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -133,7 +133,7 @@ def _case(
         "rounding": int(left_out.sum()),
         "gates": gates_each * int(inside.sum()) * len(measurement.X),
     }
-    sizes = {
+    sizes: dict[str, Any] = {
         "worst_inside": finite(float(worst[inside].max(initial=0.0))),
         "outside_median": finite(float(np.median(beyond))) if len(beyond) else None,
         "outside_worst": finite(float(beyond.max())) if len(beyond) else None,

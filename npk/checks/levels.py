@@ -47,10 +47,10 @@ class Levels:
         """Those of all elements, from those of some."""
         arrays = ("input", "gates", "kernel", "logits", "labels", "flips")
         return cls(
-            [one for part in parts for one in part.predicted],
-            [one for part in parts for one in part.why],
-            *(np.concatenate([getattr(part, name) for part in parts]) for name in arrays),
-            parts[0].outputs,
+            predicted=[one for part in parts for one in part.predicted],
+            why=[one for part in parts for one in part.why],
+            outputs=parts[0].outputs,
+            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays},
         )
 
 
