@@ -135,9 +135,9 @@ class _MaxBlur(nn.Sequential):
     def __init__(self) -> None:
         super().__init__(nn.MaxPool2d(2, 1), Blur(_WIDTH, 2))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
         """The pooled picture."""
-        return super().forward(F.pad(x, (0, 1, 0, 1), mode="circular"))
+        return super().forward(F.pad(input, (0, 1, 0, 1), mode="circular"))
 
 
 _TWO = {"stride": 2}

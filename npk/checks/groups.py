@@ -5,7 +5,7 @@ the user's, all of them or some that are drawn.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -115,7 +115,7 @@ def _only_auto(shifts: Shifts, title: str) -> None:
 
 def _element(name: str, value: Any, grid: Grid) -> Element:
     if callable(value):
-        return Mapped(name, value)
+        return Mapped(name, cast(Callable[[np.ndarray], np.ndarray], value))
     places, count = np.asarray(value), int(np.prod(grid))
     if places.dtype.kind not in "iu" or not np.array_equal(
         np.sort(places.reshape(-1)), np.arange(count)

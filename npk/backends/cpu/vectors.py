@@ -53,7 +53,7 @@ class Vectors:
 
     def _opened(self, ctx, kind, value):
         """An argument with its arrays opened, those in a tuple too."""
-        if isinstance(kind, types.BaseTuple):
+        if isinstance(kind, types.Tuple | types.UniTuple):
             return [
                 self._opened(ctx, *entry)
                 for entry in zip(kind, cgutils.unpack_tuple(self.b, value), strict=True)
