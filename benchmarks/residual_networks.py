@@ -50,10 +50,16 @@ def resnet20() -> nn.Module:
 
 
 def resnet110(projection: bool = False) -> nn.Module:
-    """For 32 x 32: a 3 x 3 convolution, three stages of 18 blocks with 16, 32 and 64 channels,
-    shortcuts without parameters.
+    """For 32 x 32, with 18 blocks a stage: :func:`for_cifar`."""
+    return for_cifar(110, projection)
+
+
+def for_cifar(depth: int, projection: bool = False) -> nn.Module:
+    """For 32 x 32: a 3 x 3 convolution, three stages of (depth - 2) / 6 blocks with 16, 32 and 64
+    channels, shortcuts without parameters.
     """
-    return _network([*_convolution(3, 16, 3, 1), nn.ReLU()], [16, 32, 64], 18, projection)
+    stem = [*_convolution(3, 16, 3, 1), nn.ReLU()]
+    return _network(stem, [16, 32, 64], (depth - 2) // 6, projection)
 
 
 def resnet18() -> nn.Module:

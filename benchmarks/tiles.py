@@ -11,6 +11,7 @@ from timing import timed
 from npk import GateTable
 from npk.backends.cpu import CpuBackend
 from npk.backends.exponents import find_exponents
+from npk.recursion.instruments import Instrument, Paths
 from npk.recursion.planning import plan
 from npk.recursion.steps import Recursion
 
@@ -35,20 +36,32 @@ class Ready:
     def square(self, n: int) -> Callable[[], np.ndarray]:
         """A tile of all pairs of n samples, which are those of the table again and again."""
         side = self.backend.side(self.table.take(np.arange(n) % len(self.table)))
-        memory = self.backend.memory_of(n)  # as a kernel of many tiles has it
+        # as a kernel of many tiles has it
+        memory = self.backend.memory_of(n) if self.recursion.parts == 1 else None
         return lambda: self.backend.tile(side, side, self.exponents, memory=memory)
 
 
-def ready(table: GateTable, dtype: str = "float32", bias: str = "ignore") -> Ready:
-    """Plan the recursion and compute a first tile, of one block of samples."""
-    (recursion, backend), planning = timed(lambda: _planned(table, dtype, bias))
+def ready(
+    table: GateTable,
+    dtype: str = "float32",
+    bias: str = "ignore",
+    instrument: Instrument | None = None,
+) -> Ready:
+    """Plan the recursion of an instrument (``None``: the kernel) and compute a first tile, of one
+    block of samples.
+    """
+    asked = instrument or Paths()
+    (recursion, backend), planning = timed(lambda: _planned(table, dtype, bias, asked))
     exponents = find_exponents(recursion, table)
     first = timed(Ready(table, recursion, backend, exponents, 0.0, 0.0).square(_BLOCK))[1]
     return Ready(table, recursion, backend, exponents, planning, first)
 
 
-def _planned(table: GateTable, dtype: str, bias: str) -> tuple[Recursion, CpuBackend]:
-    recursion = plan(table.graph, bias=bias)
+def _planned(
+    table: GateTable, dtype: str, bias: str, instrument: Instrument
+) -> tuple[Recursion, CpuBackend]:
+    graph = instrument.left(table.graph)
+    recursion = instrument.applied(graph, plan(graph, bias=bias))
     return recursion, CpuBackend(recursion, table, dtype)
 
 

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from npk.checks.duality import check_duality as check_duality
     from npk.checks.ensemble import check_ensemble as check_ensemble
     from npk.checks.invariance import check_invariance as check_invariance
+    from npk.checks.lesions import lesions as lesions
     from npk.checks.orbits import orbit_average as orbit_average
+    from npk.checks.spectrum import depth_spectrum as depth_spectrum
+    from npk.checks.tangent import check_tangent as check_tangent
     from npk.gates.recording import record_gates as record_gates
     from npk.gates.table import GateTable as GateTable
     from npk.gram.kernel import NeuralPathKernel as NeuralPathKernel
@@ -33,10 +36,15 @@ if TYPE_CHECKING:
     from npk.machines.estimators import NPKRidgeClassifier as NPKRidgeClassifier
     from npk.networks.outputs import choose_output as choose_output
     from npk.reading.tracing import trace as trace
+    from npk.recursion.instruments import Depth as Depth
+    from npk.recursion.instruments import Tangent as Tangent
+    from npk.recursion.instruments import Weighted as Weighted
+    from npk.recursion.instruments import Without as Without
 
 # Where each public name lives; a name's module is loaded when the name is first used (PEP 562), so
 # that `import npk` stays light.
 _HOME = {
+    "Depth": "npk.recursion.instruments",
     "GateTable": "npk.gates.table",
     "Gram": "npk.gram.matrix",
     "NPKRidge": "npk.machines.estimators",
@@ -44,13 +52,19 @@ _HOME = {
     "NPKSVC": "npk.machines.estimators",
     "NeuralPathKernel": "npk.gram.kernel",
     "PathGraph": "npk.graph.path_graph",
+    "Tangent": "npk.recursion.instruments",
+    "Weighted": "npk.recursion.instruments",
+    "Without": "npk.recursion.instruments",
     "check_duality": "npk.checks.duality",
     "check_ensemble": "npk.checks.ensemble",
     "check_invariance": "npk.checks.invariance",
+    "check_tangent": "npk.checks.tangent",
     "choose_output": "npk.networks.outputs",
     "data": "npk",
+    "depth_spectrum": "npk.checks.spectrum",
     "errors": "npk",
     "kernel": "npk.gram.kernel",
+    "lesions": "npk.checks.lesions",
     "load": "npk.checkpoint",
     "measures": "npk",
     "networks": "npk",

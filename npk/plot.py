@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from npk import measures
+from npk.checks.spectrum import DepthSpectrum
 from npk.errors import ShapeError
 from npk.gates.store import GateStore
 from npk.gates.table import GateTable
@@ -21,6 +22,7 @@ from npk.gram.matrix import Gram
 from npk.measures import ClassOverlap, Flips, GateStatistics, Interval, RiskCurve
 from npk.measures.given import labels_of
 from npk.report.style import BAR, HEAT, MUTED, PANEL, PAPER, RULE, blank, house_style
+from npk.results import LesionTable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's, the dark ones first
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1b1e22")
 MARKERS = "osD^vPX"
+_MANY = 30  # points of a line that has no markers
 _RIDGES = tuple(float(ridge) for ridge in np.logspace(1, -6, 15))
 
 
@@ -293,6 +296,72 @@ def naswot(table: GateTable | GateStore, *, ax: "Axes | None" = None) -> "Axes":
     with _drawn(ax, (PANEL, PANEL)) as axes:
         _heat(axes, alike / alike[0, 0], [], "share of gates alike", high=1.0)
         axes.set(title=f"NASWOT {score:.1f}, n = {len(table)}", xlabel="sample", ylabel="sample")
+    return axes
+
+
+def depth_spectrum(
+    found: DepthSpectrum | Mapping[str, DepthSpectrum], *, ax: "Axes | None" = None
+) -> "Axes":
+    """Share of K(x, x) by the number of layers of paths: the mean over samples, with a band of one
+    standard deviation; a ring at the mean number of layers.
+
+    Args:
+        found: what :func:`npk.depth_spectrum` returned; or several, by the names to show.
+        ax: where to draw.
+
+    Returns:
+        The Axes.
+    """
+    several = {"": found} if isinstance(found, DepthSpectrum) else found
+    with _drawn(ax) as axes:
+        for i, (name, each) in enumerate(several.items()):
+            shares = 100 * each.shares[each.live]
+            mean, spread = (
+                (shares.mean(0), shares.std(0)) if len(shares) else (0 * each.depths,) * 2
+            )
+            text = f"{name} mean {_mean_length(each):.1f} layers".strip()
+            line = _line(i) | {"marker": "" if len(mean) > _MANY else MARKERS[i % len(MARKERS)]}
+            axes.plot(each.depths, mean, label=text, **line)
+            axes.fill_between(
+                each.depths, mean - spread, mean + spread, color=line["color"], alpha=0.2, lw=0
+            )
+            length = _mean_length(each)
+            height = np.interp(length, each.depths, mean)
+            axes.plot(length, height, color=line["color"], marker="o", markerfacecolor=PAPER)
+        axes.set(xlabel="layers of the path", ylabel="% of K(x, x)")
+        axes.set_ylim(bottom=0)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend(loc="best")
+    return axes
+
+
+def _mean_length(found: DepthSpectrum) -> float:
+    return float(found.path_length[found.live].mean()) if found.live.any() else float("nan")
+
+
+def lesions(found: LesionTable, *, ax: "Axes | None" = None) -> "Axes":
+    """What each block's lesion loses: predicted by the kernel as bars, with frozen and with live
+    gates as dots.
+
+    Args:
+        found: what :func:`npk.lesions` returned.
+        ax: where to draw.
+
+    Returns:
+        The Axes.
+    """
+    places = [lesion.block for lesion in found.lesions]
+    column = lambda name: [  # noqa: E731
+        np.nan if getattr(lesion, name) is None else getattr(lesion, name)
+        for lesion in found.lesions
+    ]
+    with _drawn(ax) as axes:
+        axes.bar(places, column("predicted"), color=BAR, width=0.6, label="predicted")
+        axes.plot(places, column("frozen"), label="frozen gates", **_line(0) | {"linestyle": ""})
+        axes.plot(places, column("live"), label="live gates", **_line(1) | {"linestyle": ""})
+        axes.set(xlabel="block", ylabel="share of the output's square", ylim=(0, None))
+        axes.set_xticks(places[:: max(1, len(places) // 12)])
+        axes.legend(loc="best")
     return axes
 
 

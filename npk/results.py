@@ -5,6 +5,7 @@ value is checked when it is made, and a file says in which format it is written.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -200,6 +201,11 @@ class Shares(Typed):
             counts = f"{len(self.depth)} depths and {len(self.share)} shares"
             raise DataError(f"Shares have {counts}: give one share a depth")
 
+    @property
+    def path_length(self) -> float:
+        """Mean number of layers of a path: tangent kernel over kernel, a mean over K(x, x)."""
+        return math.fsum(d * share for d, share in zip(self.depth, self.share, strict=True))
+
 
 @dataclasses.dataclass(frozen=True)
 class EnsembleDetails(CaseDetails):
@@ -208,11 +214,33 @@ class EnsembleDetails(CaseDetails):
     shares: Shares
 
 
+@dataclasses.dataclass(frozen=True)
+class TangentEntry(Typed):
+    """An entry of a tangent kernel beside its mean over random value networks."""
+
+    row: int  # number of the sample
+    col: int
+    expected: float
+    mean: float
+    error: float  # standard error of the mean
+
+
+@dataclasses.dataclass(frozen=True)
+class TangentDetails(Details):
+    """How the tangent kernel compares with that of random value networks."""
+
+    parametrization: Literal["ntk", "standard"]
+    draws: int  # random value networks
+    path_length: float | None  # mean of tangent kernel over kernel on the diagonal; None: no path
+    entries: tuple[TangentEntry, ...]  # diagonal and above
+
+
 # The checks by name: check_NAME in npk/checks/NAME.py has details of this class.
 DETAILS: dict[str, type[Details]] = {
     "duality": DualityDetails,
     "invariance": InvarianceDetails,
     "ensemble": EnsembleDetails,
+    "tangent": TangentDetails,
 }
 
 
@@ -252,6 +280,75 @@ def _details_of(name: Any) -> type[Details]:
     if kind is None:
         raise DataError(f"the check {name!r} is not known. Choose {', '.join(DETAILS)}")
     return kind
+
+
+@dataclasses.dataclass(frozen=True)
+class DepthShares(Result):
+    """Shares of K(x, x) by the number of layers of paths, as a file has them."""
+
+    network: str
+    scale: str  # "fan_in" | "count" | "cosine"
+    bias: str  # "ignore" | "paths"
+    depths: tuple[int, ...]  # ascending
+    shares: tuple[tuple[float, ...], ...]  # of each sample, one share a depth
+    kernel: tuple[float, ...]  # K(x, x) of each sample
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            DataError: a value is not of its field's type, or not every depth has a share.
+        """
+        super().__post_init__()
+        sides = len(self.shares), *{len(row) for row in self.shares}
+        if self.shares and sides != (len(self.kernel), len(self.depths)):
+            counts = f"{len(self.kernel)} samples, {len(self.depths)} depths, and shares {sides}"
+            raise DataError(f"DepthShares have {counts}: give a share for each sample and depth")
+
+
+@dataclasses.dataclass(frozen=True)
+class Lesion(Typed):
+    """What is lost with one block of a network, in shares of the mean square of the output."""
+
+    block: int  # number of the addition, from 1
+    source: str  # line of the user's code where it is added
+    predicted: float | None  # share of the kernel that passes the block; None: no active path
+    frozen: float | None  # with the network's own weights, the gates held
+    live: float | None  # the gates computed anew; None: the network has no such place
+    accuracy: float | None  # of the network without the block; None: no labels
+
+    def words(self, whole: float | None) -> tuple[str, ...]:
+        """Its numbers as text; ``whole``: accuracy of the whole network."""
+        shares = (self.predicted, self.frozen, self.live)
+        lost = None if whole is None or self.accuracy is None else 100 * (whole - self.accuracy)
+        words = ["-" if share is None else f"{share:.3g}" for share in shares]
+        return (*words, "-" if lost is None else f"{lost:.1f} %")
+
+
+@dataclasses.dataclass(frozen=True)
+class LesionTable(Result):
+    """Lesions of all blocks of a network."""
+
+    network: str
+    samples: int
+    bias: str  # "ignore" | "paths"
+    accuracy: float | None  # of the whole network; None: no labels
+    lesions: tuple[Lesion, ...]
+
+    def __str__(self) -> str:
+        rows = [
+            (str(lesion.block), *lesion.words(self.accuracy), lesion.source)
+            for lesion in self.lesions
+        ]
+        head = ("block", "predicted", "frozen gates", "live gates", "accuracy lost", "added at")
+        table = [head, *rows]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = [
+            "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+            for row in table
+        ]
+        whole = "" if self.accuracy is None else f", accuracy {100 * self.accuracy:.1f} %"
+        return "\n".join([f"{self.network}: {self.samples} samples{whole}", *lines])
 
 
 @dataclasses.dataclass(frozen=True)

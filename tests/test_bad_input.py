@@ -272,9 +272,22 @@ CASES = {
         ["check", "truth", "net.safetensors", "--data", "X.npy"],
         "the check 'truth' is not known. Choose duality",
     ),
-    "check of another version": (
-        ["check", "tangent", "net.safetensors", "--data", "X.npy"],
-        "'tangent' is not in this version of npk",
+    "unknown instrument": (
+        ["kernel", "net.safetensors", "--data", "X.npy", "--out", "K.npy", "--of", "depths"],
+        "of='depths' is not known. Choose one of paths, tangent",
+    ),
+    "depth that no path has": (
+        ["kernel", "net.safetensors", "--data", "X.npy", "--out", "K.npy", "--of", "depth=90"],
+        "depth=90, but no path of this network passes 90 layers. Choose one of",
+    ),
+    "spectrum as a text file": (
+        ["spectrum", "net.safetensors", "--data", "X.npy", "--figure", "s.txt"],
+        "--figure s.txt is no picture. Give a file that ends in .png, .svg, .pdf",
+    ),
+    "spectrum without data": (["spectrum", "net.safetensors"], "--data is missing"),
+    "lesions without skips": (
+        ["lesions", "net.safetensors", "--data", "X.npy"],
+        "net has 0 skip connections",
     ),
     "ensemble without skips": (
         ["check", "ensemble", "net.safetensors", "--data", "X.npy"],

@@ -28,6 +28,7 @@ from npk.backends.cuda.runners import DenseRunner
 from npk.backends.exponents import find_exponents
 from npk.backends.product import as_product
 from npk.backends.program.program import CLEAR, COLUMNS
+from npk.recursion.instruments import Depths
 from npk.recursion.planning import plan
 
 pytestmark = [
@@ -266,7 +267,27 @@ def assert_bits(launcher):
 
 
 CELLS, CELL = "for (npk_int c = 0; c < op.cells", "pair.slots[(op.out + c) * THREADS] ="
+
+
+def assert_several(launcher):
+    """The kernels of all depths, which one pass of a program gives."""
+    table = recorded("residual, gate after the sum")
+    recursion = Depths().applied(table.graph, plan(table.graph))
+    exponents, cols = find_exponents(recursion, table), table.take(slice(2, None))
+    tiles = []
+    for backend in (
+        CpuBackend(recursion, table, "float64"),
+        CudaBackend(recursion, table, "float64", launcher),
+    ):
+        tiles.append(backend.tile(backend.side(table), backend.side(cols), exponents))
+    assert tiles[0].shape == (3, len(table), len(cols))
+    np.testing.assert_allclose(tiles[1], tiles[0], rtol=1e-11, atol=0)
+
+
 MUTANTS = {
+    "kernels": ("part < parts", "part < parts - 1", assert_several),
+    "place of a kernel": ("part * n + row", "part * m + row", assert_several),
+    "slot of a kernel": ("(result + part)", "(result)", assert_several),
     "rows": ("row >= n || ", "", assert_all),
     "columns": (" || col >= m", "", assert_all),
     "left of the diagonal, too few": (
@@ -383,7 +404,7 @@ def test_every_barrier_and_bound_has_a_mutant():
     )
     assert parts(source, BARRIER) == []
     assert uncovered(source, BOUND, texts) == []
-    assert len(parts(source, BOUND)) == 28
+    assert len(parts(source, BOUND)) == 29
 
 
 @needs_compiler

@@ -35,10 +35,10 @@ from npk.graph.operators import (
     Scale,
     Shift,
 )
+from npk.graph.parts import module_of
 from npk.graph.path_graph import PathGraph, fan_in, from_dict, to_dict, window_taps
 from npk.graph.positions import AdaptiveWindow, Window
 from npk.recursion.planning import plan
-from npk.structure.effort import module_of
 from npk.structure.shifts import _reason, outside_gates, shift_group
 
 ROOT = Path(npk.__file__).parent
@@ -273,8 +273,12 @@ def test_taps_of_what_goes_unit_by_unit_are_the_positions_themselves():
 # Where isinstance may ask for one kind of operator, and why "no" is right for any other one.
 QUESTIONS = {
     ("checks/ensemble.py", "check_ensemble"): "a graph with sums that are not known is never made",
-    ("checks/ensemble.py", "_part"): "it counts layers",
-    ("checks/ensemble.py", "layers"): "it counts layers",
+    ("checks/ensemble.py", "_second_opinion"): "only where a gate follows a sum is there a case",
+    ("graph/parts.py", "layers_of"): "no other operator is a layer",
+    ("graph/parts.py", "blocks_of"): "no other operator is a block",
+    ("graph/parts.py", "without_gates"): "what is no gate is refused",
+    ("graph/parts.py", "longer_branch"): "it counts layers",
+    ("graph/parts.py", "last_layers_of"): "no other operator is a layer",
     ("reading/builder.py", "_fixed_chain"): "a chain ends at any other operator",
     ("recursion/planning.py", "_only_moves_positions"): "any other operator has a step of its own",
     ("structure/probe.py", "went"): "what else reads the gate table moves with the input",

@@ -12,10 +12,11 @@ from torch.nn import functional as F
 
 import npk
 from npk.gates.recording import record_trace
+from npk.graph.parts import module_of
 from npk.progress import Silent
 from npk.reading.tracing import trace_network
 from npk.recursion.planning import plan
-from npk.structure.effort import effort, module_of
+from npk.structure.effort import effort
 from npk.structure.shifts import ShiftGroup, confirmed, gates_move, outside_gates, shift_group
 
 GAP = (nn.AdaptiveAvgPool2d(1), nn.Flatten())

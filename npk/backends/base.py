@@ -67,7 +67,7 @@ class Backend(ABC):
         memory: np.ndarray | None = None,
     ) -> np.ndarray:
         """The kernel of all pairs divided by ``2**exponents[-1]``, ``(rows, cols)``, in the host's
-        memory.
+        memory; of a recursion with several parts one after the other, ``(parts, rows, cols)``.
 
         Args:
             rows: what :meth:`side` gave of the row samples.
@@ -76,7 +76,8 @@ class Backend(ABC):
             diagonal: in a symmetric kernel, number of the first column minus that of the first row:
                 entries left of the diagonal may then stay as they are in the memory.
             memory: flat array of the backend's dtype and finite numbers to put the result in, from
-                :meth:`memory_of`; the next tile with it overwrites it. ``None``: a new one.
+                :meth:`memory_of`; the next tile with it overwrites it. ``None``: a new one, as
+                several parts need it.
 
         Raises:
             DeviceMemoryError: a device has no room for the tile.

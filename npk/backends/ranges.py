@@ -175,7 +175,8 @@ class _Walk:
                 self.over |= made.power - self.exponents[number] >= self.info.maxexp - 2
                 self.values.append(made)
             last = self.values[-1]
-            value, lost, live = (a[:, 0, 0] for a in (last.value, last.lost, last.live))
+            value, lost = (a[:, :, 0].sum(1) for a in (last.value, last.lost))  # of all parts
+            live = last.live[:, :, 0].any(1)
             held = (lost <= self.tolerated * value) & ~self.over
             return Found(
                 live,

@@ -11,8 +11,11 @@ from npk.recursion.steps import Collapse, Field, Recursion, Term
 def evaluate(
     recursion: Recursion, rows: GateTable, cols: GateTable, exponents: np.ndarray
 ) -> np.ndarray:
-    """One tile of the kernel divided by 2**exponents[-1], ``(len(rows), len(cols))`` float64."""
-    return _walk(recursion, rows, cols, exponents)[0, :, :, 0, 0]
+    """One tile of the kernel divided by 2**exponents[-1], ``(len(rows), len(cols))`` float64; of a
+    recursion with several parts ``(parts, len(rows), len(cols))``.
+    """
+    values = _walk(recursion, rows, cols, exponents)[:, :, :, 0, 0]
+    return values[0] if recursion.parts == 1 else values
 
 
 def _walk(

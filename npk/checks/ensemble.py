@@ -1,6 +1,5 @@
 """Ensemble: skip connections make the kernel the sum of the kernels of all sub-networks."""
 
-import dataclasses
 import itertools
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,9 @@ from npk.definition.value_network import gate_values
 from npk.errors import OptionError
 from npk.gates.recording import record_gates
 from npk.gates.table import GateTable
+from npk.gram.engine import Engine
 from npk.gram.kernel import NeuralPathKernel
+from npk.gram.options import KernelOptions, Promise
 from npk.graph.facts import refuse_operator
 from npk.graph.node import PathNode
 from npk.graph.operators import (
@@ -25,7 +26,11 @@ from npk.graph.operators import (
     Scale,
     Shift,
 )
-from npk.graph.path_graph import PathGraph, fan_in
+from npk.graph.parts import blocks_of, last_layers_of, sub_network
+from npk.graph.path_graph import fan_in
+from npk.progress import Silent
+from npk.recursion.instruments import Depths, Instrument, Passing, Without, depths
+from npk.recursion.planning import plan
 from npk.results import Case, CheckResult, EnsembleDetails, Shares
 from npk.samples import as_samples
 from npk.typed import finite
@@ -34,84 +39,99 @@ if TYPE_CHECKING:
     import torch
 
 _TOLERANCE = 1e-10
+_TINY = np.finfo(float).tiny
 _MOST_BLOCKS = 8
 
 
 def check_ensemble(
     net: "torch.nn.Module", X: np.ndarray, *, gates: str = "auto", name: str = "network"
 ) -> CheckResult:
-    r"""Verify that the kernel is the sum over sub-networks, :math:`K = \sum_J K_J`, one for each choice of a branch at every sum.
+    r"""Verify that the kernel is the sum over sub-networks: of each depth, and one by one.
 
-    Each sub-network is a path graph of its own, with the gates of the whole network, and its kernel
-    is computed by itself.
+    .. math:: K = \sum_L K_L = \sum_J K_J, \qquad \sum_L L\, K_L = \text{tangent kernel}
+
+    The kernels of all depths come in one pass of one recursion, whatever the number of blocks. Of
+    up to 8 additions each of the :math:`2^b` sub-networks, one for each choice of a branch at every
+    sum, is also a path graph of its own, with the gates of the whole network, and its kernel is
+    computed by itself.
 
     Args:
-        net: a network in eval mode, with b additions, b from 1 to 8.
+        net: a network in eval mode, with at least one addition.
         X: samples ``(n, *input_shape)``; a few suffice.
         gates: "hard", "soft" or "auto".
         name: what the report calls the network.
 
     Returns:
-        ``measured``: worst difference of K and the sum over the 2^b sub-networks, relative to the
-        largest entry. ``details``, a :class:`npk.results.EnsembleDetails`: the mean share of K by
-        number of parametric layers and by block, and one case a comparison; for networks without
-        positions also the product form, right only without a gate after the sums.
+        ``measured``: the worst difference of K and its sums, relative to the largest entry.
+        ``details``, a :class:`npk.results.EnsembleDetails`: the mean share of K by number of layers
+        and by block, the mean number of layers of a path, and one case a comparison; for networks
+        without positions also the product form, right only without a gate after the sums.
 
     Raises:
-        OptionError: no addition, or more than 8.
+        OptionError: no addition.
     """
     table = record_gates(net, as_samples(X), gates=gates)
-    sums = [node for node in table.graph.nodes if isinstance(node.operator, Add)]
-    if not 1 <= len(sums) <= _MOST_BLOCKS:
+    sums = blocks_of(table.graph)
+    if not sums:
         raise OptionError(
-            f"{name} has {len(sums)} skip connections; the 2^b sub-networks are summed for b from "
-            f"1 to {_MOST_BLOCKS}. Check another one."
+            f"{name} has 0 skip connections: nothing is added in it, and it has one sub-network. "
+            "Check another one."
         )
     whole = _kernel(table)
-    parts = [
-        (choice, *_part(table, sums, choice))
-        for choice in itertools.product((0, 1), repeat=len(sums))
-    ]
-    total = np.sum([part for _, _, part in parts], 0)
-    deviation = _relative(total, whole)
+    known, parts = _by_depth(table)
+    exact = {
+        "sum over depths": _relative(parts.sum(0), whole),
+        "tangent kernel": _relative(np.tensordot(known, parts, 1), _kernel(table, of="tangent")),
+    }
+    if len(sums) <= _MOST_BLOCKS:
+        exact |= _second_opinion(table, sums, whole, dict(zip(known, parts, strict=True)))
+    others = {}
+    if all(node.positions == 1 or isinstance(node.operator, Input) for node in table.graph.nodes):
+        others["product form"] = _relative(product_form(table), whole)
+    cases = tuple(Case(label, finite(value)) for label, value in {**exact, **others}.items())
+    details = EnsembleDetails(cases, _shares(table, known, parts, whole))
+    worst = float(np.max(list(exact.values())))  # NaN if one of them is
+    statement = (
+        f"K is the sum of the kernels of its sub-networks of {known[0]} to {known[-1]} layers, "
+        f"relative to its largest entry"
+    )
+    passed = worst <= _TOLERANCE
+    return CheckResult("ensemble", name, statement, passed, finite(worst), _TOLERANCE, details)
+
+
+def _by_depth(table: GateTable) -> tuple[list[int], np.ndarray]:
+    """Numbers of layers, and the kernel of each, ``(depths, n, n)``."""
+    engine = _engine(Depths())
+    return list(depths(engine.paths(table.graph))), NeuralPathKernel.of(None, engine).parts(table)
+
+
+def _engine(instrument: Instrument) -> Engine:
+    return Engine(KernelOptions(dtype="float64"), Promise(), Silent(), instrument)
+
+
+def _second_opinion(
+    table: GateTable, sums: tuple[PathNode, ...], whole: np.ndarray, by_depth: dict[int, np.ndarray]
+) -> dict[str, float]:
+    """The kernels of all sub-networks, each computed by itself: their sum, and their sums by depth
+    where each has one depth.
+    """
+    choices = list(itertools.product((0, 1), repeat=len(sums)))
+    parts = [_part(table, sums, choice) for choice in choices]
+    total = np.sum([part for _, part in parts], 0)
+    found = {f"sum of {len(parts)} sub-networks": _relative(total, whole)}
+    if all(depth is not None for depth, _ in parts):
+        off = [
+            np.abs(sum((p for d, p in parts if d == depth), 0 * whole) - kernel).max()
+            for depth, kernel in by_depth.items()
+        ]
+        found["depths by sub-networks"] = float(max(off) / max(np.abs(whole).max(), _TINY))
     gated = any(
         isinstance(node.operator, Gate) and isinstance(table.graph.input_of(node).operator, Add)
         for node in table.graph.nodes
     )
-    deviations = {f"sum of {len(parts)} sub-networks": deviation}
-    if all(node.positions == 1 or isinstance(node.operator, Input) for node in table.graph.nodes):
-        deviations["product form"] = _relative(product_form(table), whole)
     if gated:
-        deviations["cumulative masks"] = _relative(_kernel(table, backend="reference"), total)
-    cases = tuple(Case(label, finite(value)) for label, value in deviations.items())
-    details = EnsembleDetails(cases, _shares(table.graph, sums, parts, whole))
-    statement = (
-        f"K is the sum of the kernels of the 2^{len(sums)} sub-networks, relative to its "
-        f"largest entry"
-    )
-    passed = deviation <= _TOLERANCE
-    return CheckResult("ensemble", name, statement, passed, finite(deviation), _TOLERANCE, details)
-
-
-def sub_network(graph: PathGraph, sums: list[PathNode], choice: tuple[int, ...]) -> PathGraph:
-    """The path graph in which each addition lets only one of its branches through."""
-    chosen = {node.name: node.inputs[branch] for node, branch in zip(sums, choice, strict=True)}
-
-    def resolve(name: str) -> str:
-        while name in chosen:
-            name = chosen[name]
-        return name
-
-    last, keep = resolve(graph.output.name), {}
-    nodes = [
-        dataclasses.replace(n, inputs=tuple(map(resolve, n.inputs)))
-        for n in graph.nodes
-        if n.name not in chosen
-    ]
-    for node in reversed(nodes):
-        if node.name == last or any(node.name in user.inputs for user in keep.values()):
-            keep[node.name] = node
-    return PathGraph(tuple(node for node in nodes if node.name in keep), graph.input_shape)
+        found["cumulative masks"] = _relative(_kernel(table, backend="reference"), total)
+    return found
 
 
 def product_form(table: GateTable) -> np.ndarray:
@@ -148,49 +168,50 @@ def product_form(table: GateTable) -> np.ndarray:
 
 
 def _part(
-    table: GateTable, sums: list[PathNode], choice: tuple[int, ...]
-) -> tuple[int, np.ndarray]:
-    """Number of parametric layers and kernel of one sub-network."""
-    graph = sub_network(table.graph, sums, choice)
-    depth = sum(isinstance(node.operator, Convolution) for node in graph.nodes)
-    return depth, _kernel(GateTable(graph, table.inputs, table.entries))
+    table: GateTable, sums: tuple[PathNode, ...], choice: tuple[int, ...]
+) -> tuple[int | None, np.ndarray]:
+    """Number of layers of all paths of one sub-network, if it is one number, and its kernel."""
+    chosen = {node.name: branch for node, branch in zip(sums, choice, strict=True)}
+    graph = sub_network(table.graph, chosen)
+    known = depths(plan(graph))
+    only = known[0] if len(known) == 1 else None
+    return only, _kernel(GateTable(graph, table.inputs, table.entries))
 
 
-def _kernel(table: GateTable, backend: str = "auto") -> np.ndarray:
-    return NeuralPathKernel(None, dtype="float64", backend=backend, progress=False)(table)
+def _kernel(table: GateTable, backend: str = "auto", of: str | Instrument = "paths") -> np.ndarray:
+    options = {"dtype": "float64", "backend": backend, "of": of, "progress": False}
+    return NeuralPathKernel(None, **options)(table)
 
 
-def _shares(graph: PathGraph, sums: list[PathNode], parts: list, whole: np.ndarray) -> Shares:
-    """Mean share of the diagonal by number of layers, and of the longer branch of each sum."""
-    diagonal = np.diagonal(whole)
-    share = lambda part: (  # noqa: E731
-        float(np.mean(np.diagonal(part)[diagonal > 0] / diagonal[diagonal > 0]))
-        if (diagonal > 0).any()
-        else 0.0
-    )
-    depths = sorted({depth for _, depth, _ in parts})
-    body = [_longer(graph, node) for node in sums]
-    blocks = [
-        sum(share(part) for choice, _, part in parts if choice[k] == body[k])
-        for k in range(len(sums))
+def _shares(table: GateTable, known: list[int], parts: np.ndarray, whole: np.ndarray) -> Shares:
+    """Mean share of the diagonal by number of layers, and of what each block adds."""
+    by_depth = [_mean_share(part, whole) or 0.0 for part in parts]
+    blocks = [_mean_share(part, whole) or 0.0 for part in through_blocks(table, whole)]
+    return Shares(tuple(known), tuple(by_depth), tuple(blocks))
+
+
+def through_blocks(table: GateTable, whole: np.ndarray) -> list[np.ndarray]:
+    """The kernel of the paths through what each block adds, ``(n, n)`` each.
+
+    All of them in one pass, where paths through a block can be told by the layers that they pass;
+    else by what is left without the block.
+    """
+    numbers = range(1, 1 + len(blocks_of(table.graph)))
+    sets = [last_layers_of(table.graph, number) for number in numbers]
+    told = tuple(layers for layers in sets if layers is not None)
+    passing = iter(NeuralPathKernel.of(None, _engine(Passing(told))).parts(table)[1:])
+    return [
+        next(passing) if layers is not None else whole - _kernel(table, of=Without(block=number))
+        for number, layers in zip(numbers, sets, strict=True)
     ]
-    by_depth = [sum(share(part) for _, d, part in parts if d == depth) for depth in depths]
-    return Shares(tuple(depths), tuple(by_depth), tuple(blocks))
 
 
-def _longer(graph: PathGraph, node: PathNode) -> int:
-    """Which branch of a sum has more parametric layers."""
-
-    def layers(name: str) -> int:
-        here = graph[name]
-        return isinstance(here.operator, Convolution) + max(
-            (layers(n) for n in here.inputs), default=0
-        )
-
-    return int(np.argmax([layers(name) for name in node.inputs]))
+def _mean_share(part: np.ndarray, whole: np.ndarray) -> float | None:
+    """Mean over the samples with an active path; ``None`` without any."""
+    diagonal = np.diagonal(whole)
+    live = diagonal > 0
+    return float(np.mean(np.diagonal(part)[live] / diagonal[live])) if live.any() else None
 
 
 def _relative(actual: np.ndarray, expected: np.ndarray) -> float:
-    return float(
-        np.abs(actual - expected).max() / max(np.abs(expected).max(), np.finfo(float).tiny)
-    )
+    return float(np.abs(actual - expected).max() / max(np.abs(expected).max(), _TINY))

@@ -17,8 +17,7 @@ def named(name: str) -> Callable[..., CheckResult]:
         OptionError: no such check.
     """
     if name not in DETAILS:
-        what = "in this version of npk" if name == "tangent" else "known"
-        raise OptionError(f"the check {name!r} is not {what}. Choose {', '.join(DETAILS)}.")
+        raise OptionError(f"the check {name!r} is not known. Choose {', '.join(DETAILS)}.")
     return getattr(importlib.import_module(f"npk.checks.{name}"), f"check_{name}")
 
 

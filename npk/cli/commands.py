@@ -254,6 +254,7 @@ def kernel(
     gates: options.Gates = "auto",
     value_input: options.ValueInput = "auto",
     bias: options.Bias = "ignore",
+    of: options.Of = "paths",
     backend: options.Backend = "auto",
     memory: options.Memory = None,
     arch: options.Arch = None,
@@ -288,7 +289,7 @@ def kernel(
             "instance --out K.zarr, or --dry-run."
         )
     engine = Engine(
-        KernelOptions(scale, dtype, gates, value_input, bias, backend),
+        KernelOptions(scale, dtype, gates, value_input, bias, backend, of),
         Promise(memory),
         writing.progress(json),
     )
@@ -335,6 +336,7 @@ def fit(
     solver: Annotated[str, typer.Option(help="ridge or svm.")] = "ridge",
     scale: options.Scale = "cosine",
     dtype: options.Dtype = "float32",
+    of: options.Of = "paths",
     backend: options.Backend = "auto",
     memory: options.Memory = None,
     seed: options.Seed = 0,
@@ -357,9 +359,8 @@ def fit(
 
     reading.check_place(json)
     machine = fitting.solver_named(solver)
-    engine = Engine(
-        KernelOptions(scale, dtype, backend=backend), Promise(memory), as_progress(True)
-    )
+    kernel_options = KernelOptions(scale, dtype, backend=backend, of=of)
+    engine = Engine(kernel_options, Promise(memory), as_progress(True))
     sides = reading.training_and_test(data, test, seed)
     net = reading.How(arch, arch_option, output, layout, key, fixed).network(ckpt)
     made = NeuralPathKernel.of(net, engine, fixed)
@@ -436,6 +437,71 @@ def bench(
     found = benching.run(ckpts or [], how, (data, samples), (shifts, seed, kinds), out)
     tables.suite(found, out)
     raise typer.Exit(0 if all(one.passed for one in found.checks) else 1)
+
+
+@app.command(epilog="Example: npk spectrum model.safetensors --data digits --figure spectrum.png")
+def spectrum(
+    ckpt: options.CheckpointOrGates,
+    data: options.MaybeData = None,
+    samples: Annotated[int, typer.Option(min=1, help="How many samples of DATA are used.")] = 50,
+    scale: options.Scale = "fan_in",
+    gates: options.Gates = "auto",
+    bias: options.Bias = "ignore",
+    backend: options.Backend = "auto",
+    arch: options.Arch = None,
+    arch_option: options.ArchOption = [],  # noqa: B006
+    key: options.Key = None,
+    output: options.Output = None,
+    layout: options.Layout = "nchw",
+    fixed: options.Fixed = [],  # noqa: B006
+    figure: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw it: a .png, .svg or .pdf file.")
+    ] = None,
+    json: options.Json = None,
+) -> None:
+    """Tell how much of K(x, x) comes from sub-networks of each number of layers."""
+    from npk.cli import instruments, reading, tables
+
+    reading.check_place(json)
+    instruments.check_figure(figure)
+    how = reading.How(arch, arch_option, output, layout, key, fixed)
+    net, X = instruments.few(ckpt, how, data, samples)
+    of = {"scale": scale, "gates": gates, "bias": bias, "backend": backend}
+    found = instruments.spectrum(net, X, ckpt.stem, figure, of)
+    tables.spectrum(found)
+    if json is not None:
+        found.save(json)
+
+
+@app.command(epilog="Example: npk lesions model.safetensors --data digits --samples 200")
+def lesions(
+    ckpt: options.Checkpoint,
+    data: options.Data,
+    samples: Annotated[int, typer.Option(min=1, help="How many samples of DATA are used.")] = 200,
+    bias: options.Bias = "paths",
+    gates: options.Gates = "auto",
+    arch: options.Arch = None,
+    arch_option: options.ArchOption = [],  # noqa: B006
+    key: options.Key = None,
+    output: options.Output = None,
+    layout: options.Layout = "nchw",
+    fixed: options.Fixed = [],  # noqa: B006
+    json: options.Json = None,
+) -> None:
+    """Leave out each block of a network: what the kernel predicts, what is lost, what it costs."""
+    from npk.checks.lesions import lesions as lesion_table
+    from npk.cli import reading, tables
+
+    reading.check_place(json)
+    net = reading.How(arch, arch_option, output, layout, key, fixed).network(ckpt)
+    given = reading.dataset(data)
+    y = None if given.y is None else given.y[:samples]
+    found = lesion_table(
+        net, given.X[:samples], y, bias=bias, gates=gates, progress=True, name=ckpt.stem
+    )
+    tables.lesions(found)
+    if json is not None:
+        found.save(json)
 
 
 @app.command(epilog="Example: npk report demo --out report.html")

@@ -99,6 +99,13 @@ Group = Annotated[
 ]
 ValueInput = Annotated[str, typer.Option(help="x, ones or auto (as the network has it).")]
 Bias = Annotated[str, typer.Option(help="ignore, or paths: biases start paths of their own.")]
+Of = Annotated[
+    str,
+    typer.Option(
+        metavar="WHAT",
+        help="What is asked of the paths: paths, tangent, depth=8, without=block:3 and others.",
+    ),
+]
 Backend = Annotated[str, typer.Option(help="auto, cpu, cuda or reference.")]
 Memory = Annotated[
     str | None, typer.Option(metavar="SIZE", help="Budget of the whole process, such as 8GB.")

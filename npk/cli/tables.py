@@ -13,6 +13,7 @@ from npk.cli.cost import Cost
 from npk.gates.table import GateTable
 from npk.gram.tiles import Demand, TilePlan
 from npk.gram.verification import Verification
+from npk.graph.parts import module_of
 from npk.progress import duration
 from npk.report.subjects import (
     PAPER_RATIO,
@@ -24,11 +25,11 @@ from npk.report.subjects import (
     models,
 )
 from npk.report.suite_page import INVARIANCE_HEAD, invariance_row
-from npk.results import Accuracy, CheckResult, InvarianceSuite, RunResult
-from npk.structure.effort import module_of
+from npk.results import Accuracy, CheckResult, InvarianceSuite, LesionTable, RunResult
 from npk.structure.shifts import ShiftGroup
 
 if TYPE_CHECKING:
+    from npk.checks.spectrum import DepthSpectrum
     from npk.cli.training import TrainReport, Trial
     from npk.measures import GateReport
 
@@ -212,6 +213,34 @@ def gate_statistics(found: "GateReport") -> None:
         say(f"{found.statistics.patterns} distinct patterns of all layers together")
     score = f"none, for {found.no_naswot}" if found.naswot is None else f"{found.naswot:.2f}"
     say(f"NASWOT of the first {found.naswot_samples} samples: {score}")
+
+
+def spectrum(found: "DepthSpectrum") -> None:
+    """One row a depth, and the mean number of layers."""
+    spread = found.shares[found.live].std(0) if found.live.any() else 0 * found.mean
+    rows = [
+        (str(depth), f"{share:.3e}", f"{error:.1e}")
+        for depth, share, error in zip(found.depths, found.mean, spread, strict=True)
+    ]
+    dead = int((~found.live).sum())
+    title = f"shares of K(x, x) on {len(found.kernel)} samples"
+    title += f", {dead} without any active path left out" if dead else ""
+    table(("layers", "mean share", "s.d. over samples"), rows, title)
+    if found.live.any():
+        say(
+            f"mean number of layers of a path: {number(float(found.path_length[found.live].mean()))}"
+        )
+
+
+def lesions(found: LesionTable) -> None:
+    """One row a block."""
+    head = ("block", "predicted", "frozen gates", "live gates", "accuracy lost", "added at")
+    rows = [
+        (str(lesion.block), *lesion.words(found.accuracy), lesion.source)
+        for lesion in found.lesions
+    ]
+    whole = "" if found.accuracy is None else f", accuracy {percent(found.accuracy)}"
+    table(head, rows, f"lesions on {found.samples} samples{whole}")
 
 
 def structure(found: GateTable, group: ShiftGroup) -> None:

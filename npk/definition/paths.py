@@ -13,6 +13,7 @@ and :math:`f(x) = \langle \phi_x, v \rangle`, :math:`K(x, x') = \langle \phi_x, 
 """
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -103,13 +104,67 @@ def path_kernel(
     The mean over the output units of their kernels, which are equal unless the output is gated or
     has positions.
     """
+    parts = kernel_by_layers(rows, cols, scale=scale, bias=bias, value_input=value_input)
+    return [
+        [math.fsum(part[i, j] for part in parts.values()) for j in range(len(cols))]
+        for i in range(len(rows))
+    ]
+
+
+def kernel_by_layers(
+    rows: GateTable,
+    cols: GateTable,
+    *,
+    scale: str = "fan_in",
+    bias: str = "ignore",
+    value_input: str = "auto",
+) -> dict[tuple[str, ...], np.ndarray]:
+    """The neural path kernel by enumeration, one share for each sequence of layers that paths pass.
+
+    Args:
+        rows: gates and samples.
+        cols: of the columns.
+        scale: "count" or "fan_in".
+        bias: "ignore", or "paths": every bias starts paths that have passed its layer.
+        value_input: "x", "ones" or "auto".
+
+    Returns:
+        Kernels ``(len(rows), len(cols))`` that add up to the whole, by names of linear and
+        convolutional nodes, from the input on; layers of one weight go by the first one's name.
+    """
     variance = parameter_variances(rows.graph) if scale == "fan_in" else {}
+    name_of = _layer_names(rows.graph)
     left = [_features(rows, i, bias, value_input) for i in range(len(rows))]
     right = [_features(cols, i, bias, value_input) for i in range(len(cols))]
-    return [
-        [math.fsum(_inner(x[unit], y[unit], variance) for unit in x) / len(x) for y in right]
-        for x in left
-    ]
+    found: dict[tuple[str, ...], np.ndarray] = {}
+    for i, x in enumerate(left):
+        for j, y in enumerate(right):
+            products: dict[tuple[str, ...], list[float]] = {}
+            for unit in x:
+                for path, value in _products(x[unit], y[unit], variance):
+                    layers = tuple(name_of[step[0]] for step in path if step[0] in name_of)
+                    products.setdefault(layers, []).append(value)
+            for layers, values in products.items():
+                share = found.setdefault(layers, np.zeros((len(rows), len(cols))))
+                share[i, j] = math.fsum(values) / len(x)
+    return found
+
+
+def _layer_names(graph: PathGraph) -> dict[str, str]:
+    """Node of each parameter that belongs to a linear or convolutional layer."""
+    names: dict[str, str] = {}
+    for node in graph.nodes:
+        match node.operator:
+            case Convolution(weight=weight):
+                names.setdefault(weight, node.name)
+                names[f"bias of {node.name}"] = names[weight]
+            case BatchNorm() | Scale() | Shift() | Gate():
+                pass  # a parameter a unit, if any
+            case Input() | AveragePool() | MaxPool() | Rearrange() | Add():
+                pass  # no parameters
+            case other:
+                refuse_operator("layers of a path", other)
+    return names
 
 
 def parameter_variances(graph: PathGraph) -> dict[str, float]:
@@ -149,11 +204,12 @@ def neural_path_value(graph: PathGraph, monomial: Monomial, weights: Weights) ->
     return factor
 
 
-def _inner(x: Features, y: Features, variance: dict[str, float]) -> float:
-    shared = x.keys() & y.keys()
-    return math.fsum(
-        x[p] * y[p] * math.prod(variance.get(step[0], 1.0) for step in p) for p in shared
-    )
+def _products(
+    x: Features, y: Features, variance: dict[str, float]
+) -> Iterator[tuple[Monomial, float]]:
+    """What each monomial gives to the kernel of two features."""
+    for p in x.keys() & y.keys():
+        yield p, x[p] * y[p] * math.prod(variance.get(step[0], 1.0) for step in p)
 
 
 def _enumerate(

@@ -144,6 +144,11 @@ def evaluate(table: GateTable, weights: Weights, *, value_input: str = "auto") -
     Raises:
         UnsupportedGraphError: an operator that is not known here.
     """
+    return ValueNetwork(table, value_input=value_input)(weights).numpy()
+
+
+def outputs(table: GateTable, weights: Weights, *, value_input: str = "auto") -> torch.Tensor:
+    """As :func:`evaluate`, as a tensor that autograd follows back to the weights."""
     return ValueNetwork(table, value_input=value_input)(weights)
 
 
@@ -174,14 +179,14 @@ class ValueNetwork:
             for number, node in enumerate(nodes)
         ]
 
-    def __call__(self, weights: Weights) -> np.ndarray:
+    def __call__(self, weights: Weights) -> torch.Tensor:
         """The output under these weights.
 
         Args:
             weights: every parameter of the graph by name.
 
         Returns:
-            ``(n, *output shape)``.
+            ``(n, *output shape)``; autograd follows it back to the weights.
         """
         own = {name: weight.to(self._dtype) for name, weight in weights.items()}
         values: dict[str, torch.Tensor] = {}
@@ -190,7 +195,7 @@ class ValueNetwork:
             values[name] = step([values[before] for before in inputs], own)
             for before in done:
                 del values[before]
-        return values[name].reshape(self._shape).numpy()
+        return values[name].reshape(self._shape)
 
 
 def _prepared(table: GateTable, node: PathNode, value_input: str, dtype: torch.dtype) -> Step:

@@ -8,9 +8,12 @@ from npk.gates.device_table import DeviceGates
 from npk.gates.table import GateTable
 from npk.gram.options import KernelOptions, Promise
 from npk.gram.sources import spread
+from npk.graph.path_graph import PathGraph
 from npk.progress import Progress
 from npk.recursion.balance import balance_of
+from npk.recursion.instruments import Instrument
 from npk.recursion.planning import plan
+from npk.recursion.steps import Recursion
 
 
 class Engine:
@@ -20,15 +23,24 @@ class Engine:
         options: of the kernel.
         promise: bytes that a call may take.
         progress: where it is told.
+        instrument: another one than that of the options, such as one that gives several kernels.
     """
 
-    def __init__(self, options: KernelOptions, promise: Promise, progress: Progress) -> None:
+    def __init__(
+        self,
+        options: KernelOptions,
+        promise: Promise,
+        progress: Progress,
+        instrument: Instrument | None = None,
+    ) -> None:
         self.options, self.promise, self.progress = options, promise, progress
+        self.instrument = options.instrument if instrument is None else instrument
         self._backends: dict[tuple, Backend] = {}  # of one path graph
 
     def holding(self, beside: int) -> "Engine":
         """The same engine, with all that is compiled, in a process that holds so many bytes beside."""
-        engine = Engine(self.options, self.promise.holding(beside), self.progress)
+        promise = self.promise.holding(beside)
+        engine = Engine(self.options, promise, self.progress, self.instrument)
         engine._backends = dict(self._backends)
         return engine
 
@@ -78,13 +90,23 @@ class Engine:
         return self._backends[key]
 
     def _compiled(self, table: GateTable, dtype: str, one_device: bool) -> Backend:
-        options = self.options
-        recursion = plan(
-            table.graph, scale=options.scale, bias=options.bias, value_input=options.value_input
-        )
+        graph = self.instrument.left(table.graph)
+        recursion = self.instrument.applied(graph, self.paths(graph))
         return make_backend(
-            options.backend, recursion, table, dtype, self.progress, one_device=one_device
+            self.options.backend, recursion, table, dtype, self.progress, one_device=one_device
         )
+
+    def paths(self, graph: PathGraph) -> Recursion:
+        """The plan of the neural path kernel itself, under these options.
+
+        Args:
+            graph: of a network.
+
+        Returns:
+            What the instrument is applied to.
+        """
+        of = self.options
+        return plan(graph, scale=of.scale, bias=of.bias, value_input=of.value_input)
 
 
 def _on_host(table: GateTable | DeviceGates) -> GateTable:

@@ -32,6 +32,7 @@ from npk.gram.writing import plan_in_memory, tell, write_store
 from npk.progress import Progress, as_progress
 from npk.reading.current import CurrentTrace
 from npk.reading.inputs import shape_explained
+from npk.recursion.instruments import Instrument
 from npk.samples import as_samples
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class NeuralPathKernel:
         bias: "ignore", or "paths": biases start paths of their own.
         backend: "reference", "cpu", "cuda" or "auto" (the CPU).
         fixed: names of tensors that are coefficients and no weights, as in :func:`npk.trace`.
+        of: what is asked of the paths: "paths" for the kernel itself, "tangent",
+            :class:`npk.Depth` (or "depth=8") and others: :mod:`npk.recursion.instruments`.
         memory: bytes (or text such as "8GB") for samples, gates, working memory and result
             together.
         progress: ``True`` for a bar on a terminal, or a :class:`npk.progress.Progress`.
@@ -87,10 +90,11 @@ class NeuralPathKernel:
         bias: str = "ignore",
         backend: str = "auto",
         fixed: str | Sequence[str] = (),
+        of: str | Instrument = "paths",
         memory: int | str | None = None,
         progress: bool | Progress = True,
     ) -> None:
-        options = KernelOptions(scale, dtype, gates, value_input, bias, backend)
+        options = KernelOptions(scale, dtype, gates, value_input, bias, backend, of)
         self._begin(net, Engine(options, Promise(memory), as_progress(progress)), fixed)
 
     @classmethod
@@ -217,11 +221,31 @@ class NeuralPathKernel:
         return Gram(GramStore.open(out), self.engine.promise.bytes)
 
     def diagonal(self, X: Samples) -> np.ndarray:
-        """K(x, x) of each sample, ``(n,)`` float64, on the kernel's scale ("cosine": "fan_in")."""
+        """K(x, x) of each sample, ``(n,)`` float64, on the kernel's scale ("cosine": "fan_in"); of
+        an engine whose instrument gives several kernels ``(parts, n)``.
+        """
         table = self._tables(X, None)[0]
         sides = Sides(self.engine, *self.engine.prepare(table))
         values, powers = sides.diagonal(table)
         return np.ldexp(values, sides.unit + 2 * powers)
+
+    def parts(self, X: Samples) -> np.ndarray:
+        """All kernels of an engine whose instrument gives several, of a few samples.
+
+        Args:
+            X: samples that one tile holds, or their gate table.
+
+        Returns:
+            ``(parts, n, n)`` float64, on the kernel's scale ("cosine": "fan_in").
+        """
+        table = self._tables(X, None)[0]
+        backend, exponents = self.engine.prepare(table)
+        sides = Sides(self.engine, backend, exponents)
+        samples = sides.samples(table)
+        side = backend.side(samples.table)
+        values = backend.tile(side, side, exponents).astype(np.float64)
+        powers = sides.unit + samples.powers[:, None] + samples.powers
+        return np.ldexp(values.reshape(-1, len(table), len(table)), powers)
 
     def sources(self, X: Samples, Y: Samples | None) -> tuple[Source, ...]:
         """Where the gates of the rows, and of other columns, come from."""
@@ -325,6 +349,7 @@ def kernel(
     bias: str = "ignore",
     backend: str = "auto",
     fixed: str | Sequence[str] = (),
+    of: str | Instrument = "paths",
     memory: int | str | None = None,
     out: str | Path | None = None,
     resume: bool = True,
@@ -347,6 +372,8 @@ def kernel(
         backend: "reference", "cpu", "cuda" or "auto" (the CPU).
         fixed: names of parameters and buffers that are coefficients and no weights, such as
             ``["blur.*"]``, as in :func:`npk.trace`.
+        of: what is asked of the paths: "paths" for the kernel itself, "tangent",
+            :class:`npk.Depth` (or "depth=8") and others: :mod:`npk.recursion.instruments`.
         memory: bytes (or text such as "8GB") for samples, gates, working memory and result
             together.
         out: path of a zarr store; the result is then a :class:`npk.Gram` on disk.
@@ -388,6 +415,7 @@ def kernel(
         bias=bias,
         backend=backend,
         fixed=fixed,
+        of=of,
         memory=memory,
         progress=progress,
     )

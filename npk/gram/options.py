@@ -3,7 +3,7 @@
 import os
 import re
 import reprlib
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from npk.backends import check_backend
-from npk.choices import chosen
+from npk.choices import CHOICES, chosen
 from npk.errors import OptionError, StoreError
+from npk.recursion.instruments import Instrument, instrument_of
 
 _UNITS = {
     "": 1,
@@ -43,6 +44,8 @@ class KernelOptions:
         value_input: "x", "ones" or "auto" (as the network has it).
         bias: "ignore", or "paths": biases start paths of their own.
         backend: "reference", "cpu", "cuda" or "auto" (the CPU).
+        of: what is asked of the paths: "paths", "tangent", "depth=8" or another instrument (see
+            ``npk.recursion.instruments``), or such an object; it is kept as its text.
 
     Raises:
         OptionError: another value.
@@ -55,13 +58,20 @@ class KernelOptions:
     value_input: str = "auto"
     bias: str = "ignore"
     backend: str = "auto"
+    of: str | Instrument = "paths"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dtype", dtype_named(self.dtype))
-        for field in fields(self):
-            chosen(field.name, getattr(self, field.name))
+        for name in CHOICES:
+            chosen(name, getattr(self, name))
+        object.__setattr__(self, "of", instrument_of(self.of).text)
         check_backend(self.backend)  # says what is missing now, not behind a recording
         object.__setattr__(self, "backend", "cpu" if self.backend == "auto" else self.backend)
+
+    @property
+    def instrument(self) -> Instrument:
+        """What is asked of the paths."""
+        return instrument_of(self.of)
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,9 @@ def _gram(store: GramStore, progress: Progress, *, drop: bool = False) -> Verifi
     ]
     rest = f", {len(todo) - len(unread)} of them missing" if len(todo) > len(unread) else ""
     plan = store.plan
-    content = f"{plan.n} x {plan.m} {store.manifest['dtype']}, {len(plan)} tiles{rest}"
+    of = store.about.get("of", "paths")
+    what = store.manifest["dtype"] + (f" of {of}" if of != "paths" else "")
+    content = f"{plan.n} x {plan.m} {what}, {len(plan)} tiles{rest}"
     return Verification(store.path, content, tuple(damaged), drop and bool(damaged))
 
 

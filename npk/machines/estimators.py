@@ -22,9 +22,10 @@ from npk.machines import ridge, svm
 from npk.machines.inputs import Network, Shape, built, check_picture, flattened, resolved_shape
 from npk.machines.problem import check_alpha, checked_labels
 from npk.progress import Progress
+from npk.recursion.instruments import Instrument
 from npk.samples import as_array
 
-_OPTIONS = "scale dtype gates value_input bias backend fixed memory progress".split()
+_OPTIONS = "scale dtype gates value_input bias backend fixed of memory progress".split()
 
 
 def kernel(
@@ -113,6 +114,7 @@ class _RidgeMachine(_KernelMachine):
         bias: str = "ignore",
         backend: str = "auto",
         fixed: str | Sequence[str] = (),
+        of: str | Instrument = "paths",
         memory: int | str | None = None,
         progress: bool | Progress = False,
     ) -> None:
@@ -126,6 +128,7 @@ class _RidgeMachine(_KernelMachine):
         self.bias = bias
         self.backend = backend
         self.fixed = fixed
+        self.of: str | Instrument = of
         self.memory = memory
         self.progress = progress
 
@@ -164,6 +167,8 @@ class NPKRidge(MultiOutputMixin, RegressorMixin, _RidgeMachine):
         backend: ``"auto"``, ``"reference"``, ``"cpu"`` or ``"cuda"``: then kernel and solver run on
             the GPU.
         fixed: names of tensors that are coefficients and no weights, such as ``["blur.*"]``.
+        of: ``"paths"``, ``"tangent"``, ``npk.Depth(8)`` or another instrument: what is asked of
+            the paths.
         memory: bytes or ``"8GB"``: what the kernel may use; the solver needs about four float64
             matrices (n, n) more.
         progress: show the kernel's progress, or a Progress to tell it to.
@@ -237,6 +242,7 @@ class NPKRidgeClassifier(ClassifierMixin, _RidgeMachine):
         bias: paths from biases or not.
         backend: what computes the kernel, and solves.
         fixed: names of tensors that are no weights.
+        of: what is asked of the paths.
         memory: budget of the kernel.
         progress: progress of the kernel.
 
@@ -322,6 +328,7 @@ class NPKSVC(ClassifierMixin, _KernelMachine):
         bias: paths from biases or not.
         backend: what computes the kernel.
         fixed: names of tensors that are no weights.
+        of: what is asked of the paths.
         memory: budget of the kernel.
         progress: progress of the kernel.
 
@@ -354,6 +361,7 @@ class NPKSVC(ClassifierMixin, _KernelMachine):
         bias: str = "ignore",
         backend: str = "auto",
         fixed: str | Sequence[str] = (),
+        of: str | Instrument = "paths",
         memory: int | str | None = None,
         progress: bool | Progress = False,
     ) -> None:
@@ -367,6 +375,7 @@ class NPKSVC(ClassifierMixin, _KernelMachine):
         self.bias = bias
         self.backend = backend
         self.fixed = fixed
+        self.of: str | Instrument = of
         self.memory = memory
         self.progress = progress
 

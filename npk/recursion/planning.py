@@ -384,7 +384,8 @@ class _Planner:
         collapse = self.collapse(node, 1)
         units = node.channels * node.positions
         taps = np.arange(node.positions)[:, None]
-        self.steps.append(Field("mean over output units", collapse, taps, 1.0 / units, 0.0, (), 1))
+        mean = ("mean over output units", collapse, taps, 1.0 / units, 0.0, (), 1)
+        self.steps.append(Field(*mean, layer=False))
         last = _fresh(len(self.steps) - 1, np.zeros(1, np.int64), np.zeros(1, np.int64))
         self.steps.append(Collapse("kernel", (self.term(last, last.into),), (), 1))
 

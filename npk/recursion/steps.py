@@ -68,6 +68,9 @@ class Collapse:
 class Field:
     """V_h(s, t) = factor * sum over offsets k of W_h(taps[k, s], taps[k, t]) + bias, for each group
     h.
+
+    ``layer``: whether it is a layer with weights, of variance ``factor``; the mean over output
+    units is none.
     """
 
     name: str
@@ -78,6 +81,7 @@ class Field:
     grid: Grid
     positions: int
     groups: int = 1
+    layer: bool = True
 
     @property
     def sources(self) -> tuple[int, ...]:
@@ -87,12 +91,17 @@ class Field:
 
 @dataclass(frozen=True)
 class Recursion:
-    """Steps in order; the last one is a collapse on one position, the kernel itself. ``print``
-    shows them.
+    """Steps in order; the last one is a collapse on one position, the kernel itself, or a kernel
+    for each of its groups. ``print`` shows them.
     """
 
     steps: tuple[Collapse | Field, ...]
     masks: tuple[Mask, ...]
+
+    @property
+    def parts(self) -> int:
+        """Number of kernels that it gives."""
+        return self.steps[-1].groups
 
     def __str__(self) -> str:
         return "\n".join(

@@ -55,6 +55,7 @@ _CHECKS = {
         "Share of the kernel by depth of sub-network and by block, and deviation of each form "
         "of the sum"
     ),
+    "tangent": "Mean slopes of random value networks beside the tangent kernel, in standard errors",
 }
 
 

@@ -30,6 +30,7 @@ from npk.results import (
     InvarianceDetails,
     RunResult,
     Shares,
+    TangentDetails,
 )
 
 if TYPE_CHECKING:
@@ -234,7 +235,43 @@ def _share_bars(ax: "Axes", label: str, what: str, values: list[tuple[str, float
     ax.set(xlabel=across, ylabel="% of the kernel")
 
 
+def tangent(run: RunResult, columns: int) -> "Figure | None":
+    """Mean over random value networks beside the tangent kernel, entry by entry, with its error."""
+    found = [(check, details) for check, details in checks_of(run, TangentDetails)]
+    drawn = [(check.network, list(_ratios(details))) for check, details in found]
+    drawn = [(network, ratios) for network, ratios in drawn if ratios]
+    if not drawn:
+        return None
+    across = min(columns, len(drawn))
+    down = math.ceil(len(drawn) / across)
+    figure, axes = panels(down, across, (across * PANEL, 2.0 * down))
+    for ax, (network, ratios) in zip(axes, drawn, strict=False):
+        _ratio_dots(ax, network, ratios)
+    for ax in axes[len(drawn) :]:
+        ax.set_axis_off()
+    return figure
+
+
+def _ratios(details: TangentDetails) -> Iterator[tuple[str, float, float]]:
+    """Name of an entry, mean over expectation, and its error."""
+    for entry in details.entries:
+        if entry.expected:
+            name = f"{entry.row + 1}, {entry.col + 1}"
+            yield name, entry.mean / entry.expected, entry.error / abs(entry.expected)
+
+
+def _ratio_dots(ax: "Axes", network: str, ratios: list[tuple[str, float, float]]) -> None:
+    places, (names, values, errors) = range(len(ratios)), zip(*ratios, strict=True)
+    ax.axhline(1, color=MUTED, linewidth=0.7)
+    ax.errorbar(places, values, yerr=errors, fmt="o", color=INK, markersize=4, capsize=2)
+    ax.set_xticks(list(places), names)
+    ax.grid(axis="y")
+    ax.set_title(network, fontsize=8)
+    ax.set(xlabel="pair of samples", ylabel="mean / tangent kernel")
+
+
 OWN: dict[str, Callable[[RunResult, int], "Figure | None"]] = {
     "invariance": invariance,
     "ensemble": ensemble,
+    "tangent": tangent,
 }

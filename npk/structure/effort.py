@@ -1,24 +1,10 @@
-"""Facts read off a path graph and its plan: a node's module, and what a pair of samples costs."""
+"""Facts read off the plan of a path graph: what a pair of samples costs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from npk.graph.facts import refuse_operator
-from npk.graph.node import PathNode
-from npk.graph.operators import (
-    Add,
-    AveragePool,
-    BatchNorm,
-    Convolution,
-    Gate,
-    Input,
-    MaxPool,
-    Rearrange,
-    Scale,
-    Shift,
-)
 from npk.recursion.needed import Inflow, needed_steps
 from npk.recursion.steps import Field, Recursion
 
@@ -78,22 +64,3 @@ def _reads(inflow: Inflow, pairs: np.ndarray) -> int:
     """Contributions to some pairs of a step, an overlap of masks where V = 1."""
     links = (inflow.links(some) for some in inflow.chunks(pairs))
     return sum(int(((some.u if inflow.source is None else some.pair) >= 0).sum()) for some in links)
-
-
-def module_of(node: PathNode) -> str:
-    """Path of the module behind a node, by its parameters or gates; else the node's name.
-
-    Raises:
-        UnsupportedGraphError: an operator that is not known here.
-    """
-    match node.operator:
-        case Convolution(weight=name) | BatchNorm(weight=str(name)) | BatchNorm(mean=name):
-            return name.rsplit(".", 1)[0]
-        case Scale(weight=str(name)) | Shift(bias=str(name)):
-            return name.rsplit(".", 1)[0]
-        case Gate(gate=name) | MaxPool(gate=name):
-            return name
-        case Input() | Scale() | Shift() | AveragePool() | Rearrange() | Add():
-            return node.name
-        case other:
-            refuse_operator("module", other)

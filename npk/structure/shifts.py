@@ -24,11 +24,11 @@ from npk.graph.operators import (
     Scale,
     Shift,
 )
+from npk.graph.parts import module_of
 from npk.graph.path_graph import PathGraph
 from npk.graph.positions import AdaptiveWindow, Grid, Window
 from npk.progress import as_progress
 from npk.structure import motions
-from npk.structure.effort import module_of
 from npk.structure.probe import Probe
 
 if TYPE_CHECKING:

@@ -49,7 +49,7 @@ class CpuBackend(Backend):
     @property
     def bytes_a_pair(self) -> int:
         """Bytes of a pair's entry: in the tile, on the kernel's scale, and in between."""
-        return 3 * self.dtype.itemsize
+        return 3 * self.recursion.parts * self.dtype.itemsize
 
     @property
     def bytes_a_thread(self) -> int:
@@ -92,13 +92,17 @@ class CpuBackend(Backend):
         """The kernel of all pairs divided by 2**exponents[-1], ``(rows, cols)``."""
         bits, reals = (side_by_side(values, self.runner.rows) for values in (rows.bits, rows.reals))
         lane_bits, lane_reals = (side_by_side(values, LANES) for values in (cols.bits, cols.reals))
+        parts = self.recursion.parts
         shape = (len(bits) * self.runner.rows, len(lane_bits) * LANES)
-        out = zeros(shape, self.dtype) if memory is None else on_lines(memory, shape)
+        flat = (parts * shape[0], shape[1])
+        out = zeros(flat, self.dtype) if memory is None else on_lines(memory, flat)
         # what leaves the range makes the tile infinite, and is reported there
         with torch_threads_kept(), np.errstate(over="ignore"):
-            left = diagonal if diagonal is not None else len(out)
+            left = diagonal if diagonal is not None else shape[0]
             self.runner.run((bits, lane_bits, reals, lane_reals), exponents, left, out)
-        return out[: len(rows), : len(cols)]
+        if parts == 1:
+            return out[: len(rows), : len(cols)]
+        return out.reshape(parts, *shape)[:, : len(rows), : len(cols)]
 
     def memory_of(self, side: int) -> np.ndarray:
         """Memory for tiles of up to ``side`` x ``side`` pairs: memory that was used before takes a

@@ -144,7 +144,7 @@ class _Sketch:
         tables = np.frombuffer(
             np.concatenate([*self.tables, [0]]).astype(np.int32).tobytes(), np.int32
         )
-        sizes = np.array([1 + 2 * self.cells, self.sums, 1, self.chain])
+        sizes = np.array([1 + 2 * self.cells, self.sums, 1, self.chain, 1])
         return Work(rows, itemsize, operations, terms, tables, sizes)
 
 

@@ -25,18 +25,18 @@ class ProgramRunner:
         self.dtype = layout.dtype
         self.rows = program.rows(layout.dtype.itemsize)
         self.terms, self.weights = laid.terms, laid.weights
-        self.sizes = np.array([laid.cells, laid.sums, program.result, laid.words])
+        self.sizes = np.array([laid.cells, laid.sums, program.result, laid.words, program.parts])
 
     @property
     def bytes_a_thread(self) -> int:
         """Working memory of one thread."""
-        cells, sums, _, words = self.sizes.tolist()
+        cells, sums, _, words, _ = self.sizes.tolist()
         return (cells * self.dtype.itemsize + sums * 8) * LANES * self.rows + words * 4 * (
             LANES + self.rows
         )
 
     def run(self, masks: Masks, exponents: np.ndarray, left: int, out: np.ndarray) -> None:
-        """Fill ``out``; ``left`` as in ``run_tile``."""
+        """Fill ``out``, part after part; ``left`` as in ``run_tile``."""
         from npk.backends.cpu.tile import run_tile
 
         scalars = self.program.scalars(exponents).astype(self.dtype)

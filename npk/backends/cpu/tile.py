@@ -93,17 +93,18 @@ def _run_group(rows, program, sources, sums):
 
 @njit(cache=_CACHE, parallel=True, error_model="numpy", boundscheck=False)
 def run_tile(rows, program, tables, weights, masks, sizes, left, out):
-    """Fill ``out`` (groups * rows, blocks * 16 columns).
+    """Fill ``out`` (parts * groups * rows, blocks * 16 columns).
 
     ``rows``: a tuple with an entry for each row of a group. ``program``: operations, scalars,
     terms, scales. ``masks``: bits and numbers of groups of rows and of blocks of columns. ``sizes``
-    = (slots, sums, result slot, words of chains). ``left``: number of the first column minus that
+    = (slots, sums, first result slot, words of chains, parts). ``left``: number of the first column minus that
     of the first row; what lies wholly left of the diagonal is skipped (give the number of rows to
     compute all).
     """
     bits, lane_bits, reals, lane_reals = masks
     high, wide = len(rows), len(rows) * LANES
-    groups, blocks = out.shape[0] // high, out.shape[1] // LANES
+    parts = sizes[4]
+    groups, blocks = out.shape[0] // (high * parts), out.shape[1] // LANES
     deep = _GROUPS if groups * blocks >= _FEW else 1
     strips = (groups + deep - 1) // deep
     for task in prange(strips * blocks):
@@ -132,9 +133,11 @@ def run_tile(rows, program, tables, weights, masks, sizes, left, out):
                 slots,
             )
             _run_group(rows, program, sources, sums)
-            for r in range(high):
-                for lane in range(LANES):
-                    out[g * high + r, q * LANES + lane] = slots[sizes[2] * wide + r * LANES + lane]
+            for part in range(parts):
+                cell, first = (sizes[2] + part) * wide, (part * groups + g) * high
+                for r in range(high):
+                    for lane in range(LANES):
+                        out[first + r, q * LANES + lane] = slots[cell + r * LANES + lane]
 
 
 class _Compiling(event.Listener):

@@ -1,5 +1,6 @@
 """The CUDA backend: kernels of npk's own, compiled by CuPy for the device that is there."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +43,7 @@ class OnDevices(Backend):
     @property
     def bytes_a_pair(self) -> int:
         """Bytes of a pair's entry in the host's memory: in tiles under way, and in between."""
-        return (3 + self.ahead) * self.dtype.itemsize
+        return (3 + self.ahead) * self.recursion.parts * self.dtype.itemsize
 
     def tile(
         self,
@@ -148,11 +149,11 @@ class CudaBackend(OnDevices):
 
         Nothing waits here: kernels and the copy behind them are only put in line.
         """
-        shape = (len(rows), len(cols))
-        left = len(rows) if diagonal is None else diagonal
+        parts, left = self.recursion.parts, len(rows) if diagonal is None else diagonal
+        shape = (*([parts] if parts > 1 else []), len(rows), len(cols))
         out = self.launcher.empty(shape, self.dtype, cleared=diagonal is not None)
         self.runner.run((rows.bits, rows.reals), (cols.bits, cols.reals), exponents, left, out)
-        place = None if memory is None else memory[: shape[0] * shape[1]].reshape(shape)
+        place = None if memory is None else memory[: math.prod(shape)].reshape(shape)
         return self.launcher.copy(out, place)
 
     def memory_of(self, side: int) -> np.ndarray:

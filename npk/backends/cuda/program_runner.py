@@ -49,7 +49,7 @@ class ProgramRunner:
 
     def run(self, rows: Masks, cols: Masks, exponents: np.ndarray, left: int, out: Any) -> None:
         """Fill ``out``; arguments as those of :meth:`DenseRunner.run`, masks arranged."""
-        (n, m), launcher, dtype = out.shape, self.launcher, self.layout.dtype
+        (*_, n, m), launcher, dtype = out.shape, self.launcher, self.layout.dtype
         grid = min(self.blocks, -(-n // ROWS) * -(-m // LANES))
         if not grid:
             return
@@ -73,6 +73,7 @@ class ProgramRunner:
             *work,
             out,
             *sizes,
+            np.int32(self.program.parts),
             np.int32(n),
             np.int32(m),
             np.int64(left),

@@ -196,7 +196,7 @@ class _Compiler:
             for unit in range(first, last):
                 result = self.unit(unit, first, own, late, slots)
             self.cuts.clear()
-        return self.draft.finished(slots.top, sums, result)
+        return self.draft.finished(slots.top, sums, result, self.recursion.parts)
 
     def batches(self) -> Iterator[tuple[int, int]]:
         """Runs of units whose contributions are worked out together."""

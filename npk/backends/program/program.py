@@ -42,7 +42,8 @@ class Program:
     masks: tuple[Mask, ...]  # those that are read
     cells: int  # slots needed
     sums: int  # cells of reductions
-    result: int  # slot of the kernel
+    result: int  # slot of the kernel, or of the first one of several
+    parts: int = 1  # kernels
 
     def rows(self, itemsize: int) -> int:
         """Rows of samples to compute together: as many as share what is read of a column, while
@@ -120,7 +121,7 @@ class Draft:
         """Where some weights begin."""
         return _place(self._weights, self._sizes, 1, np.ascontiguousarray(values, np.float64))
 
-    def finished(self, cells: int, sums: int, result: int) -> Program:
+    def finished(self, cells: int, sums: int, result: int, parts: int) -> Program:
         """The program."""
         return Program(
             np.array(self.operations, np.int64).reshape(-1, len(COLUMNS)),
@@ -135,6 +136,7 @@ class Draft:
             cells,
             sums,
             result,
+            parts,
         )
 
 

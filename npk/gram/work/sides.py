@@ -122,17 +122,22 @@ class Sides:
         )
 
     def diagonal(self, gates: Gates) -> tuple[np.ndarray, np.ndarray]:
-        """K(x, x) of each balanced sample divided by 2**unit, and its power, each ``(n,)``."""
-        values, powers = np.empty(len(gates)), np.empty(len(gates), np.int64)
+        """K(x, x) of each balanced sample divided by 2**unit, and its power, each ``(n,)``; of a
+        recursion with several parts the values are ``(parts, n)``.
+        """
+        parts, powers = self.backend.recursion.parts, np.empty(len(gates), np.int64)
+        values = np.empty((parts, len(gates)))
         for band in cuts(len(gates), _BAND):
             samples = self.samples(gates.take(band))
             powers[band] = samples.powers
             for few in cuts(len(samples), _FEW):
                 side = self.backend.side(samples.table.take(few))
                 with np.errstate(over="ignore"):
-                    values[band][few] = np.diagonal(self.backend.tile(side, side, self.exponents))
-            values[band][samples.left_out] = 0
+                    tile = self.backend.tile(side, side, self.exponents)
+                values[:, band][:, few] = np.diagonal(tile, axis1=-2, axis2=-1)
+            values[:, band][:, samples.left_out] = 0
             for some in cuts(len(samples.wide), _FEW):
                 wide = samples.wide[some]
-                values[band][wide] = np.diagonal(self._pairs(samples, wide, samples, wide)[2])
-        return values, powers
+                tile = self._pairs(samples, wide, samples, wide)[2]
+                values[:, band][:, wide] = np.diagonal(tile, axis1=-2, axis2=-1)
+        return values[0] if parts == 1 else values, powers

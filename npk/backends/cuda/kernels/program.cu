@@ -204,14 +204,14 @@ static __device__ __forceinline__ void npk_run(const Tables& t, const Pair& pair
 
 // Masks of the rows are (words, n) and (numbers, n), those of the columns (words, m) and (numbers, m): equal places of all samples are
 // neighbors. `slots`, `sums` and `chains` hold `cells`, `reductions` and `links` entries of each thread of the blocks in flight; `out` is
-// (n, m). `left`: number of the first column minus that of the first row; what is wholly left of the diagonal is skipped.
+// (parts, n, m). `left`: number of the first column minus that of the first row; what is wholly left of the diagonal is skipped.
 extern "C" __global__ void __launch_bounds__(THREADS, NPK_BLOCKS)
 npk_program(const npk_int* __restrict__ operations, const NPK_REAL* __restrict__ scalars, const npk_int* __restrict__ terms,
             const NPK_REAL* __restrict__ scales, const int* __restrict__ tables, const NPK_REAL* __restrict__ weights,
             const unsigned int* __restrict__ row_bits, const unsigned int* __restrict__ col_bits,
             const NPK_REAL* __restrict__ row_reals, const NPK_REAL* __restrict__ col_reals,
             NPK_REAL* __restrict__ slots, double* __restrict__ sums, unsigned int* __restrict__ chains, NPK_REAL* __restrict__ out,
-            npk_int count, npk_int cells, npk_int reductions, npk_int result, npk_int links, int n, int m, npk_int left)
+            npk_int count, npk_int cells, npk_int reductions, npk_int result, npk_int links, int parts, int n, int m, npk_int left)
 {
     const Tables t = {operations, scalars, terms, scales, tables, weights};
     const npk_int across = ((npk_int)m + LANES - 1) / LANES, groups = ((npk_int)n + ROWS - 1) / ROWS;
@@ -225,6 +225,6 @@ npk_program(const npk_int* __restrict__ operations, const NPK_REAL* __restrict__
                            slots + block * cells * THREADS + thread, sums + block * reductions * THREADS + thread,
                            chains + block * links * THREADS + thread};
         npk_run(t, pair, count, reductions);
-        out[row * m + col] = pair.slots[result * THREADS];
+        for (npk_int part = 0; part < parts; ++part) out[(part * n + row) * m + col] = pair.slots[(result + part) * THREADS];
     }
 }
