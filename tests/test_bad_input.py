@@ -284,6 +284,10 @@ CASES = {
         ["spectrum", "net.safetensors", "--data", "X.npy", "--figure", "s.txt"],
         "--figure s.txt is no picture. Give a file that ends in .png, .svg, .pdf",
     ),
+    "spectrum of gates with data": (
+        ["spectrum", "some.gates", "--data", "X.npy"],
+        "some.gates is a gate table and holds its samples already",
+    ),
     "spectrum without data": (["spectrum", "net.safetensors"], "--data is missing"),
     "lesions without skips": (
         ["lesions", "net.safetensors", "--data", "X.npy"],

@@ -144,12 +144,12 @@ def evaluate(table: GateTable, weights: Weights, *, value_input: str = "auto") -
     Raises:
         UnsupportedGraphError: an operator that is not known here.
     """
-    return ValueNetwork(table, value_input=value_input)(weights).numpy()
+    return ValueNetwork(table, value_input=value_input)(weights)
 
 
 def outputs(table: GateTable, weights: Weights, *, value_input: str = "auto") -> torch.Tensor:
     """As :func:`evaluate`, as a tensor that autograd follows back to the weights."""
-    return ValueNetwork(table, value_input=value_input)(weights)
+    return ValueNetwork(table, value_input=value_input).tensor(weights)
 
 
 class ValueNetwork:
@@ -179,15 +179,19 @@ class ValueNetwork:
             for number, node in enumerate(nodes)
         ]
 
-    def __call__(self, weights: Weights) -> torch.Tensor:
+    def __call__(self, weights: Weights) -> np.ndarray:
         """The output under these weights.
 
         Args:
             weights: every parameter of the graph by name.
 
         Returns:
-            ``(n, *output shape)``; autograd follows it back to the weights.
+            ``(n, *output shape)``.
         """
+        return self.tensor(weights).numpy()
+
+    def tensor(self, weights: Weights) -> torch.Tensor:
+        """The output as a tensor that autograd follows back to the weights."""
         own = {name: weight.to(self._dtype) for name, weight in weights.items()}
         values: dict[str, torch.Tensor] = {}
         name = ""
