@@ -7,7 +7,7 @@ import functools
 import numpy as np
 import pytest
 import torch
-from conftest import assert_kernels_equal, kernel_deviation
+from conftest import kernel_deviation
 from emu.fibers import compiler_is_missing
 from emu.launcher import EmulatedLauncher
 from frozen_gates import coefficients, fan_in, freeze, frozen_output
@@ -427,7 +427,7 @@ WRONG = {
     "depth=": "of='depth=' has no number of layers. Write for instance depth=8",
     "depth=-1": "of='depth=-1' has no number",
     "without=3": "of='without=3' does not say what to leave out. Write without=layer:NAME",
-    "without=block:three": "block='three' is no number of a part",
+    "without=block:three": "of='without=block:three' has no number of a block",
     "weighted=2": r"of='weighted=2' has no factors of layers. Write for instance weighted=\{",
     'weighted={"a": -1}': "factors of layers are numbers from 0 on",
     "weighted={}": "one at least is given",

@@ -29,6 +29,8 @@ from npk.results import (
     NetworkSummary,
     RunResult,
     Shares,
+    TangentDetails,
+    TangentEntry,
 )
 
 ROOT = Path(npk.__file__).parent
@@ -542,6 +544,7 @@ STRANGE = {
         DualityDetails((), "undecided", None, None, None, 1, None),
         InvarianceDetails(()),
         EnsembleDetails((), NO_SHARES),
+        TangentDetails("ntk", 400, None, ()),
     ],
     "not finite": [
         DualityDetails((Case("a", None), Case("", 0.0)), "deviates", None, None, None, 1, None),
@@ -554,6 +557,12 @@ STRANGE = {
         DualityDetails((Case("a", 1e7), Case("b", 1e300)), "deviates", 1e9, 1e9, 1e9, 1, 1e300),
         InvarianceDetails((invariance_case("a", [moved((1,), 1e7, False)], flips=1),)),
         EnsembleDetails((), Shares((), (), (0.5,))),
+        TangentDetails(
+            "ntk",
+            400,
+            3.0,
+            (TangentEntry(0, 0, 1e-300, 1e7, 1.0), TangentEntry(0, 1, 0.0, 1.0, 0.0)),
+        ),
     ],
     "many, of one axis and of three": [
         InvarianceDetails(
@@ -563,6 +572,7 @@ STRANGE = {
             )
         ),
         EnsembleDetails((), Shares(tuple(range(60)), (1 / 60,) * 60, (0.0,) * 30)),
+        TangentDetails("standard", 400, 3.0, (TangentEntry(0, 1, -2.0, -2.1, 0.1),)),
     ],
 }
 

@@ -31,6 +31,8 @@ from npk.results import (
     Point,
     RunResult,
     Shares,
+    TangentDetails,
+    TangentEntry,
     TimedCheck,
 )
 from npk.typed import Typed, finite
@@ -48,6 +50,7 @@ EXAMPLES = {
         )
     ),
     EnsembleDetails: EnsembleDetails((Case("sum", 0.5),), Shares((1, 2), (0.25, 0.75), (0.5,))),
+    TangentDetails: TangentDetails("ntk", 400, 2.5, (TangentEntry(0, 1, 2.0, 1.9, 0.1),)),
 }
 CHECKS = [
     CheckResult(name, "a net", "Equal.", True, 1e-15, 1e-9, EXAMPLES[kind])

@@ -176,7 +176,7 @@ class _Walk:
                 self.values.append(made)
             last = self.values[-1]
             value, lost = (a[:, :, 0].sum(1) for a in (last.value, last.lost))  # of all parts
-            live = last.live[:, :, 0].any(1)
+            live = np.asarray(last.live[:, :, 0].any(1))
             held = (lost <= self.tolerated * value) & ~self.over
             return Found(
                 live,

@@ -1,6 +1,5 @@
 """Tangent: the slope of the kernel is the expected tangent kernel of the value network."""
 
-
 import numpy as np
 import torch
 

@@ -358,7 +358,15 @@ def _without(text: str) -> Without:
             f"of='without={text}' does not say what to leave out. Write without=layer:NAME, "
             "without=gates:NAME or without=block:3."
         )
-    return Without(**{kind: int(name) if kind == "block" and name.isdecimal() else name})
+    if kind == "layer":
+        return Without(layer=name)
+    if kind == "gates":
+        return Without(gates=name)
+    if not (name.isascii() and name.isdigit()):
+        raise OptionError(
+            f"of='without={text}' has no number of a block. Write for instance without=block:3."
+        )
+    return Without(block=int(name))
 
 
 def _weighted(text: str) -> Weighted:
