@@ -279,6 +279,27 @@ def test_the_emulated_device_gives_what_the_reference_gives(name):
         close(tile, evaluate(other, table, cols, exponents))
 
 
+@pytest.mark.skipif(compiler_is_missing(), reason="the emulator by C++ needs g++")
+def test_stages_on_the_chip_take_what_they_are_right_for(monkeypatch):
+    """With masks in bits, as wide layers have them: convolutions, and a stream with gates."""
+    monkeypatch.setattr("npk.backends.layout._NARROW", 0)
+    net = npk.networks.build(
+        "residual", input_shape=(1, 4, 4), classes=2, widths=[3, 3], skip="gated", seed=0
+    )
+    rng, runners = np.random.default_rng(0), set()
+    skips = npk.record_gates(net.double().eval(), rng.standard_normal((5, 1, 4, 4)))
+    for table in (skips, recorded("conv circular, global pool", 5)[1]):
+        recursion = plan(table.graph)
+        for instrument in (Paths(), Tangent(), Tangent("standard"), Depth(depths(recursion)[-1])):
+            other = instrument.applied(table.graph, recursion)
+            exponents, side = find_exponents(other, table), table.take(slice(0, 3))
+            backend = CudaBackend(other, table, "float32", EmulatedLauncher("fast"))
+            runners.add(type(backend.runner).__name__)
+            tile = backend.tile(backend.side(table), backend.side(side), exponents)
+            close(tile, evaluate(other, table, side, exponents), 1e-5)
+    assert "StageRunner" in runners
+
+
 def test_a_plain_network_stays_a_product_with_one_copy_of_each_layer(rng):
     """What all paths pass equally often is no second recursion."""
     dense = nn.Sequential(

@@ -22,11 +22,14 @@ from npk.results import (
     CaseDetails,
     CheckResult,
     Curve,
+    DepthShares,
     DualityDetails,
     EnsembleDetails,
     InvarianceDetails,
     InvarianceSuite,
     KernelSummary,
+    Lesion,
+    LesionTable,
     NetworkSummary,
     Point,
     RunResult,
@@ -88,10 +91,13 @@ RUN = RunResult(
     kernels=(KERNEL,),
     checks=tuple(CHECKS),
 )
+SPECTRUM = DepthShares("a net", "fan_in", "paths", (2, 4), ((0.25, 0.75), (0.0, 0.0)), (2.0, 0.0))
+LESION = Lesion(1, "net.py:3", 0.25, None, 0.5, 0.75)
+LESIONS = LesionTable("a net", 4, "paths", 1.0, (LESION,))
 SUITE = InvarianceSuite("0.1.0", "digits", 4, 0, 1.5, tuple(CHECKS))
 WAITING = TimedCheck(CHECKS[0], 0.5)
 RESULTS = [
-    *(*CHECKS, ACCURACY, KERNEL, NETWORK, TRAINING, REPORT, GATES, SUITE, WAITING, RUN, build_run())
+    *(*CHECKS, ACCURACY, KERNEL, NETWORK, TRAINING, REPORT, GATES, SPECTRUM, LESIONS, SUITE, WAITING, RUN, build_run())
 ]
 NAMES = [f"{type(result).__name__} {getattr(result, 'name', '')}".strip() for result in RESULTS]
 
