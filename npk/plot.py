@@ -8,7 +8,7 @@ blindness, and error bars are drawn wherever a measure has errors.
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -149,7 +149,7 @@ def spectrum(
             shares = shares[shares > 0]
             rank, numbers = measures.effective_rank(shares), np.arange(1, 1 + len(shares))
             text = f"{name} effective rank {rank:.1f}".strip()
-            line = _line(i) | {"marker": "", "markersize": 5}
+            line: dict[str, Any] = _line(i) | {"marker": "", "markersize": 5}
             axes.loglog(numbers, shares, label=text, **line)
             height = np.exp(np.interp(np.log(rank), np.log(numbers), np.log(shares)))
             axes.plot(
@@ -320,7 +320,9 @@ def depth_spectrum(
                 (shares.mean(0), shares.std(0)) if len(shares) else (0 * each.depths,) * 2
             )
             text = f"{name} mean {_mean_length(each):.1f} layers".strip()
-            line = _line(i) | {"marker": "" if len(mean) > _MANY else MARKERS[i % len(MARKERS)]}
+            line: dict[str, Any] = _line(i) | {
+                "marker": "" if len(mean) > _MANY else MARKERS[i % len(MARKERS)]
+            }
             axes.plot(each.depths, mean, label=text, **line)
             axes.fill_between(
                 each.depths, mean - spread, mean + spread, color=line["color"], alpha=0.2, lw=0
@@ -330,7 +332,7 @@ def depth_spectrum(
             axes.plot(length, height, color=line["color"], marker="o", markerfacecolor=PAPER)
         axes.set(xlabel="layers of the path", ylabel="% of K(x, x)")
         axes.set_ylim(bottom=0)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="x", integer=True)
         axes.legend(loc="best")
     return axes
 
@@ -357,8 +359,9 @@ def lesions(found: LesionTable, *, ax: "Axes | None" = None) -> "Axes":
     ]
     with _drawn(ax) as axes:
         axes.bar(places, column("predicted"), color=BAR, width=0.6, label="predicted")
-        axes.plot(places, column("frozen"), label="frozen gates", **_line(0) | {"linestyle": ""})
-        axes.plot(places, column("live"), label="live gates", **_line(1) | {"linestyle": ""})
+        for i, kind in enumerate(("frozen", "live")):
+            dots: dict[str, Any] = _line(i) | {"linestyle": ""}
+            axes.plot(places, column(kind), label=f"{kind} gates", **dots)
         axes.set(xlabel="block", ylabel="share of the output's square", ylim=(0, None))
         axes.set_xticks(places[:: max(1, len(places) // 12)])
         axes.legend(loc="best")

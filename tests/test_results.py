@@ -97,7 +97,21 @@ LESIONS = LesionTable("a net", 4, "paths", 1.0, (LESION,))
 SUITE = InvarianceSuite("0.1.0", "digits", 4, 0, 1.5, tuple(CHECKS))
 WAITING = TimedCheck(CHECKS[0], 0.5)
 RESULTS = [
-    *(*CHECKS, ACCURACY, KERNEL, NETWORK, TRAINING, REPORT, GATES, SPECTRUM, LESIONS, SUITE, WAITING, RUN, build_run())
+    *(
+        *CHECKS,
+        ACCURACY,
+        KERNEL,
+        NETWORK,
+        TRAINING,
+        REPORT,
+        GATES,
+        SPECTRUM,
+        LESIONS,
+        SUITE,
+        WAITING,
+        RUN,
+        build_run(),
+    )
 ]
 NAMES = [f"{type(result).__name__} {getattr(result, 'name', '')}".strip() for result in RESULTS]
 

@@ -22,7 +22,6 @@ from npk.results import DepthShares
 if TYPE_CHECKING:
     import torch
 
-    from npk.gates.table import GateTable
 
 Floats = NDArray[np.float64]
 
@@ -119,7 +118,7 @@ class DepthSpectrum:
 
 
 def depth_spectrum(
-    net: "torch.nn.Module | GateTable | None",
+    net: "torch.nn.Module | None",
     X: Any,
     *,
     scale: str = "fan_in",

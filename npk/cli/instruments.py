@@ -81,6 +81,6 @@ def spectrum(
         from npk import plot
 
         with written_whole(figure) as temporary:
-            axes = plot.depth_spectrum({name: found})
-            axes.figure.savefig(temporary, format=figure.suffix[1:].lower())
+            drawn: Any = plot.depth_spectrum({name: found}).figure
+            drawn.savefig(temporary, format=figure.suffix[1:].lower())
     return found
