@@ -61,7 +61,7 @@ def _planned(
     table: GateTable, dtype: str, bias: str, instrument: Instrument
 ) -> tuple[Recursion, CpuBackend]:
     graph = instrument.left(table.graph)
-    recursion = instrument.applied(graph, plan(graph, bias=bias))
+    recursion = instrument.applied(graph, plan(graph, bias=bias, merged=not instrument.weighs))
     return recursion, CpuBackend(recursion, table, dtype)
 
 

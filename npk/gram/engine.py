@@ -105,8 +105,8 @@ class Engine:
         Returns:
             What the instrument is applied to.
         """
-        of = self.options
-        return plan(graph, scale=of.scale, bias=of.bias, value_input=of.value_input)
+        of, merged = self.options, not self.instrument.weighs
+        return plan(graph, scale=of.scale, bias=of.bias, value_input=of.value_input, merged=merged)
 
 
 def _on_host(table: GateTable | DeviceGates) -> GateTable:

@@ -47,6 +47,11 @@ class Instrument(ABC):
     """What is asked of the paths; frozen, and the same again of its ``text``."""
 
     @property
+    def weighs(self) -> bool:
+        """Whether paths are told apart by the layers that they pass."""
+        return True
+
+    @property
     @abstractmethod
     def text(self) -> str:
         """Its name, as options, stores and the command line have it."""
@@ -84,6 +89,11 @@ class Instrument(ABC):
 @dataclass(frozen=True)
 class Paths(Instrument):
     """The neural path kernel itself."""
+
+    @property
+    def weighs(self) -> bool:
+        """No: all paths are asked for alike."""
+        return False
 
     @property
     def text(self) -> str:
@@ -245,6 +255,11 @@ class Without(Instrument):
                 f"{name}={reprlib.repr(value)} is no {what} of a part of the network. "
                 "npk inspect lists them."
             )
+
+    @property
+    def weighs(self) -> bool:
+        """Only where a layer is left out: without a block or its gates it is another network."""
+        return self.layer is not None
 
     @property
     def text(self) -> str:

@@ -36,7 +36,12 @@ from npk.recursion.steps import Collapse, Field, Recursion, Term
 
 
 def plan(
-    graph: PathGraph, *, scale: str = "fan_in", bias: str = "ignore", value_input: str = "auto"
+    graph: PathGraph,
+    *,
+    scale: str = "fan_in",
+    bias: str = "ignore",
+    value_input: str = "auto",
+    merged: bool = True,
 ) -> Recursion:
     """Plan the recursion of a path graph.
 
@@ -45,6 +50,8 @@ def plan(
         scale: "fan_in" or "cosine" (every parametric layer divides by its fan-in), or "count".
         bias: "ignore", or "paths": biases and shifts start paths of their own.
         value_input: "x", "ones" or "auto" (as the graph has it).
+        merged: paths that start behind a layer may be added to its field; not where paths are told
+            apart by the layers that they pass.
 
     Returns:
         The steps and the masks they need. Where the output is gated or has positions, its units
@@ -60,7 +67,7 @@ def plan(
         chosen(name, value)
     if bias == "paths":
         _refuse_shared_biases(graph)
-    return _Planner(graph, scale != "count", bias == "paths", value_input).run()
+    return _Planner(graph, scale != "count", bias == "paths", value_input, merged).run()
 
 
 def _refuse_shared_biases(graph: PathGraph) -> None:
@@ -172,6 +179,7 @@ class _Planner:
     divide: bool
     bias: bool
     value_input: str
+    merged: bool
     steps: list[Collapse | Field] = field(default_factory=list)
     masks: dict[Mask, int] = field(default_factory=dict)
     collapses: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -248,7 +256,7 @@ class _Planner:
         """Paths that start at a node beside those that are there: the bias of a field that every
         channel and position shows and nothing else reads, where there is one; else a term.
         """
-        for term in terms:
+        for term in terms if self.merged else ():
             everywhere = len(term.into) == node.channels and bool((term.cells >= 0).all())
             if term.field is not None and everywhere and term.is_whole:
                 read = self.steps[term.field]
