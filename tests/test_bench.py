@@ -55,10 +55,18 @@ def test_measured_is_predicted_on_every_kind(suite):
         assert case.worst_inside < 1e-12
 
 
-def test_a_declared_blur_moves_the_kernel_less(suite):
-    cases = {case.label: case for _, case in suite[1].cases()}
-    declared, weights = cases["blur pool, declared fixed"], cases["blur pool, read as weights"]
-    assert declared.outside_median < weights.outside_median < cases["max pool 2"].outside_median
+def test_a_declared_blur_moves_the_kernel_less():
+    pictures, shifts = (
+        np.random.default_rng(0).standard_normal((2, 1, 8, 8)),
+        [(0, 1), (1, 0), (1, 1)],
+    )
+    names = ("blur pool, declared fixed", "blur pool, read as weights", "max pool 2")
+    worst = []
+    for kind in sorted((k for k in KINDS if k.name in names), key=lambda k: names.index(k.name)):
+        net = network(kind, (1, 8, 8), 0)
+        found = npk.check_invariance(net, pictures, shifts, fixed=kind.fixed)
+        worst.append(found.details.cases[0].outside_median)
+    assert worst[0] < worst[1] < worst[2]
 
 
 def test_what_is_written(suite):
