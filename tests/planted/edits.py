@@ -107,13 +107,17 @@ TEXTS = {
         "if self.clears:": ("if False:", f"{NUMBERS}a_checksum_is_written_last"),
     },
     "checks/invariance.py": {
-        "(flips > 0) & (flips <= max(1, _ROUNDING * gates_each))": (
-            "flips >= 0",
-            "test_checks.py::test_a_stride_leaves_shifts_by_its_multiples",
+        "(levels.flips > 0) & (levels.flips <= max(1, _ROUNDING * gates_each))": (
+            "levels.flips >= 0",
+            "test_invariance.py::test_a_list_of_shifts",
         ),
-        " and not rounding.all()": (
+        " & ~left_out.all(1)": (
             "",
-            "test_checks.py::test_invariance_is_not_shown_by_shifts_that_are_all_left_out",
+            "test_invariance.py::test_samples_within_rounding_show_nothing",
+        ),
+        "passed = case.holds == case.inside > 0": (
+            "passed = case.inside > 0",
+            "test_invariance.py::test_a_wrong_prediction_fails",
         ),
     },
 }
