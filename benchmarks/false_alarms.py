@@ -8,8 +8,9 @@ standard deviation of its logarithm, with 1 and 10 output units; and products of
 of w units (independent chi-squared factors). *Networks*: fully connected ones of random weights and
 samples, from wide and shallow to narrow and deep, each run with a network of its own. The kernel is
 exact; a planted one is a number times it, or lacks the paths through one unit of the first layer.
-What is counted: verdicts of right kernels, alarms at planted ones. ``5 errors``: alarms of the
-plain rule "the mean of some product lies more than 5 standard errors away" in the same runs.
+What is counted: verdicts of right kernels; of planted ones alarms, and after the stroke those that
+are said to agree. ``5 errors``: alarms of the plain rule "the mean of some product lies more than 5
+standard errors away" in the same runs.
 """
 
 import argparse
@@ -96,7 +97,7 @@ def plain(products, exact):
 
 
 def count(made, runs, draws, seed):
-    """Verdicts of right kernels, and alarms at planted ones (of a tenth of the runs)."""
+    """Verdicts of right kernels, and of planted ones in a tenth of the runs."""
     rng, found, alarms = np.random.default_rng(seed), Counter(), Counter()
     for number in range(runs):
         draw, exact, planted = made(rng)
@@ -108,7 +109,9 @@ def count(made, runs, draws, seed):
             alarms["planted"] += 1
             wrong = {f"x {factor}": factor * exact for factor in FACTORS} | planted
             for name, other in wrong.items():
-                alarms[name] += second_moment(draw, other, draws).verdict == "deviates"
+                verdict = second_moment(draw, other, draws).verdict
+                alarms[name] += verdict == "deviates"
+                alarms[f"{name} agrees"] += verdict == "agrees"
     return found, alarms
 
 
@@ -125,8 +128,12 @@ NETWORKS = {
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=10_000, help="of each simulated family")
-    parser.add_argument("--networks", type=int, default=1_000, help="of each family of networks")
+    parser.add_argument(
+        "--runs", type=int, default=10_000, help="of each simulated family; 0: none"
+    )
+    parser.add_argument(
+        "--networks", type=int, default=1_000, help="of each family of networks; 0: none"
+    )
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -136,12 +143,12 @@ def main():
         "family                    runs   false  agrees  undecided  5 errors |", *columns, sep="  "
     )
     families = [(SIMULATED, arguments.runs), (NETWORKS, arguments.networks)]
-    for name, made, runs in ((n, m, r) for group, r in families for n, m in group.items()):
+    for name, made, runs in ((n, m, r) for group, r in families if r for n, m in group.items()):
         found, alarms = count(made, runs, arguments.draws, len(rows))
         rows[name] = {"runs": runs, **found, "alarms": dict(alarms)}
-        seen = [
-            f"{alarms[c] / max(alarms['planted'], 1):7.3f}" if c in alarms else "" for c in columns
-        ]
+        whole = max(alarms["planted"], 1)
+        pairs = [(alarms[c] / whole, alarms[f"{c} agrees"] / whole) for c in columns if c in alarms]
+        seen = [f"{alarm:.3f} / {agrees:.3f}" for alarm, agrees in pairs]
         shares = [found[v] / runs for v in ("agrees", "undecided")] + [alarms["5 errors"] / runs]
         told = "  ".join(f"{share:8.4f}" for share in shares)
         print(f"{name:24}{runs:6}{found['deviates']:8}  {told}  |", *seen, flush=True)
