@@ -73,6 +73,9 @@ def test_commands_are_those_of_the_design():
         "verify-store",
         "fit",
         "check",
+        "bench",
+        "spectrum",
+        "lesions",
         "report",
     ]
 

@@ -199,6 +199,8 @@ def test_every_option_reaches_the_kernel(calls, machine, rng):
         "value_input": "x",
         "bias": "paths",
         "backend": "cpu",
+        "fixed": (),
+        "of": "tangent",
         "memory": "1GB",
     }
     X, y = rng.normal(size=(12, 3)), np.arange(12) % 2

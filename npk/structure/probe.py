@@ -198,7 +198,8 @@ class Probe:
         """Equal coefficients are equal numbers, those of fixed filters too."""
         before = self.graph.input_of(node).grid
         distinct = np.unique(pool.coefficients(before))
-        drawn = _draw("averages", distinct.shape) if len(distinct) > 2 else np.uint64(1)
+        several = np.count_nonzero(distinct) > 1
+        drawn = _draw("averages", distinct.shape) if several else np.uint64(1)
         odd = np.where(distinct == 0, np.uint64(0), drawn)
         result = np.zeros((node.channels, node.positions), np.uint64)
         for channels, weights in pool.by_channel(before, node.channels):
