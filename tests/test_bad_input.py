@@ -414,7 +414,7 @@ def test_place_taken_by_something_else(npk_command, tmp_path):
     (tmp_path / "K.zarr").write_text("mine")
     refused(
         npk_command("kernel", "net.safetensors", "--data", "X.npy", "--out", tmp_path / "K.zarr"),
-        "K.zarr",
+        "K.zarr: it is a file, and a store is a folder",
     )
     assert (tmp_path / "K.zarr").read_text() == "mine"
 

@@ -46,10 +46,10 @@ from npk.gram.store import GramStore
 from npk.gram.store_layout import plan_of
 from npk.gram.work.passes import settle
 from npk.graph.operators import operator_from
-from npk.machines.problem import checked_labels
+from npk.machines.problem import checked_labels, mean_diagonal
 from npk.networks.training import train
 from npk.results import Accuracy, CheckResult, EnsembleDetails, KernelSummary, Shares
-from npk.samples import as_samples
+from npk.samples import as_array, as_samples
 from npk.stores import files as store_files
 from npk.stores.blocks import Form
 from npk.stores.plain import PlainStore, open_array, open_group
@@ -210,6 +210,13 @@ def test_values_between_layers_that_are_not_finite(monkeypatch):
     refused(
         lambda: npk.kernel(NET, X, progress=False), ScaleError, "leave the range of float32 between"
     )
+
+
+def test_samples_without_a_network(table):
+    kernel = NeuralPathKernel(None, progress=False)
+    X = np.eye(4, dtype=np.float32)
+    refused(lambda: kernel(X), DataError, "X is a ndarray, but there is no network to record its")
+    refused(lambda: npk.kernel(table, X, progress=False), DataError, "but there is no network")
 
 
 def test_operators_that_are_none():
@@ -377,7 +384,13 @@ def test_samples_that_are_objects():
         def __array__(self, dtype=None, copy=None):
             return np.array([[object()]])
 
+    class Single:
+        def __array__(self, dtype=None, copy=None):
+            return np.array(object())
+
     refused(lambda: as_samples(Strange()), DataError, "X has dtype object (Python objects")
+    refused(lambda: as_samples(Single()), DataError, "X is of type Single, not samples")
+    refused(lambda: as_array(Strange(), "y"), DataError, "y has dtype object (Python objects")
 
 
 def test_batches_that_do_not_fit_each_other():
@@ -394,6 +407,20 @@ def test_batches_that_do_not_fit_each_other():
 
 def test_labels_that_are_not_finite():
     refused(lambda: checked_labels(np.array([0.0, np.nan]), 2), DataError, "1 labels are NaN")
+
+
+def test_labels_that_are_objects():
+    """Those that have an order among them too."""
+    numbers = np.array([0, 1], dtype=object)
+    refused(lambda: checked_labels(numbers, 2), DataError, "Unknown label type: objects")
+    names = np.array(["a", "b"], dtype=object)
+    assert checked_labels(names, 2) is names
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_diagonal_that_is_not_finite(value):
+    diagonal = np.array([1.0, value])
+    refused(lambda: mean_diagonal(diagonal), DataError, "K holds values that are not finite")
 
 
 @pytest.mark.parametrize("seed", [True, 1.5, -1, 1 << 32])

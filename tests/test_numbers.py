@@ -52,6 +52,7 @@ def test_adaptive_windows_lie_where_torch_has_them(rng):
 def test_bits_come_back_and_the_rest_is_zero(rng, channels):
     gates = rng.random((3, 2, channels)) < 0.5
     words = pack(gates)
+    assert words.shape == (3, 2, {1: 1, 7: 1, 64: 1, 70: 2}[channels])
     np.testing.assert_array_equal(unpack(words, channels), gates)
     on = sum((words >> np.uint64(i)) & np.uint64(1) for i in range(64)).sum(-1)
     np.testing.assert_array_equal(on, gates.sum(-1))

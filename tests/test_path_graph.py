@@ -180,7 +180,12 @@ REFUSED = {
     "one batch norm in train mode": (
         in_train_mode(nn.Sequential(Linear(4, 4), nn.BatchNorm1d(4), Linear(4, 2)), "1"),
         VECTOR,
-        "batch norm in train mode",
+        "has batch norm in train mode, whose statistics depend on the batch",
+    ),
+    "batch norm in train mode that counts its batches": (  # by a number that it takes of a tensor
+        in_train_mode(nn.Sequential(Linear(4, 4), nn.BatchNorm1d(4, momentum=None)), "1"),
+        VECTOR,
+        "has batch norm in train mode, whose statistics depend on the batch",
     ),
     "batch norm without statistics": (
         layers(Linear(4, 4), nn.BatchNorm1d(4, track_running_stats=False), Linear(4, 2)),

@@ -414,10 +414,18 @@ def test_no_link_is_followed_out_of_a_store(folder, refused_everywhere, name):
     os.rename(place, away)
     os.symlink(away, place)
     before = {path: path.read_bytes() for path in [away, *away.rglob("*")] if path.is_file()}
-    refused_everywhere(folder / "K.zarr", "link")
+    refused_everywhere(folder / "K.zarr", "has a link")  # the folder's own name has the word
     assert {
         path: path.read_bytes() for path in [away, *away.rglob("*")] if path.is_file()
     } == before
+
+
+def test_a_link_beside_the_files_of_a_store_is_refused_where_it_is_written(folder, X, net):
+    (folder / "away").mkdir()
+    os.symlink(folder / "away", folder / "K.zarr" / "other")
+    assert npk.Gram.load(folder / "K.zarr").shape == (16, 16)
+    with pytest.raises(StoreError, match="has a link, other, and npk neither writes nor follows"):
+        npk.kernel(net, X, out=folder / "K.zarr", progress=False)
 
 
 def test_a_link_to_a_store_is_the_users_own(folder, X, net):

@@ -530,14 +530,21 @@ def test_crops_leave_something_of_the_images(data):
         ({"validation": 1.0}, "validation is 1.0, it must be at least 0 and below 1"),
         ({"learning_rate": -1.0}, "learning_rate is -1.0"),
         ({"device": "tpu"}, "device is 'tpu'"),
-        ({"regime": "npf"}, "regime is 'npf'"),
+        ({"regime": "npf"}, "regime is 'npf', it must be one of"),
         ({"regime": np.array(["relu"] * 2)}, "regime is array.*, it must be the name of one"),
         ({"checkpoint": 3}, "checkpoint is 3, it must be the path of a file"),
+        ({"checkpoint": "a\0b"}, r"checkpoint is 'a\\x00b', it must be the path of a file"),
+        ({"seed": 2**32}, "seed is 4294967296, it must be a whole number from 0"),
     ],
 )
 def test_wrong_options_are_refused(options, message, data):
     with pytest.raises(OptionError, match=message):
         train(network(), *data, **{**QUICK, **options})
+
+
+def test_a_checkpoint_that_the_system_cannot_look_for_is_refused(data, tmp_path):
+    with pytest.raises(CheckpointError, match="cannot look for the checkpoint .*too long. Choose"):
+        train(network(), *data, **QUICK, checkpoint=tmp_path / ("9" * 400))
 
 
 def test_missing_cuda_is_refused(data, monkeypatch):

@@ -168,7 +168,7 @@ def test_any_kind_of_option_of_the_training(kind, tmp_path, monkeypatch):
         net = nn.Sequential(nn.Linear(3, 2))
         only_refusals(
             lambda option=option, net=net: npk.networks.train(
-                net, X, Y, **{"epochs": 1, "progress": False, option: kind}
+                net, X, Y, **{"epochs": 1, "progress": False, "validation": 0.4, option: kind}
             )
         )
 
@@ -260,7 +260,11 @@ def test_an_array_of_somebody_elses_is_no_store(tmp_path, table):
 
 
 def test_progress_may_be_anything_that_has_tasks():
-    assert as_progress(progress := type("Steps", (), {"task": lambda *_: None})()) is progress
+    Steps = type("Steps", (), {"task": lambda *_: None})
+    assert as_progress(progress := Steps()) is progress
+    for other, kind in ((Steps, "type"), (3, "int"), (None, "NoneType")):
+        with pytest.raises(OptionError, match=f"progress is of type {kind}. Give True, False or"):
+            as_progress(other)
 
 
 # --- the command line -------------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import functools
 import json
 import math
 import pickle
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -176,8 +177,15 @@ class Run:
 
     def resume(self, path: Path, identity: str) -> int:
         """Take up the state in ``path``, if there is one; gives the epochs that it had done."""
-        if not path.exists():
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError):
             return 0
+        except OSError as error:  # such as a name that is too long
+            raise CheckpointError(
+                f"cannot look for the checkpoint {reprlib.repr(str(path))}: {error.strerror}. "
+                f"Choose another path."
+            ) from error
         state = _read(path, self.device)
         if state["identity"] != identity:
             raise CheckpointError(

@@ -177,7 +177,9 @@ def _checked_regime(net: nn.Module, regime: str | None) -> str:
 
 
 def _check_kinds(checkpoint: object, callback: object) -> None:
-    if checkpoint is not None and not isinstance(checkpoint, (str, os.PathLike)):
+    if checkpoint is not None and (
+        not isinstance(checkpoint, (str, os.PathLike)) or "\0" in str(checkpoint)
+    ):
         raise OptionError(
             f"checkpoint is {checkpoint!r}, it must be the path of a file. Correct it."
         )
