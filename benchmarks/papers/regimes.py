@@ -108,7 +108,7 @@ RECIPES = {
         FC, {"epochs": 15, "learning_rate": 1e-3}, 10_000, 1_000, 2_000, (0, 1, 2, 4, 8, 15)
     ),
     "cifar": Recipe(
-        CONV, {"epochs": 10, "learning_rate": 3e-3}, 8_000, 1_000, 1_000, (0, 1, 2, 4, 7, 10)
+        CONV, {"epochs": 10, "learning_rate": 3e-3}, 5_000, 1_000, 1_000, (0, 1, 2, 4, 7, 10)
     ),
 }
 
