@@ -4,7 +4,8 @@ python benchmarks/duality_time.py OLD NEW --repeat 3
 
 OLD and NEW are checkouts (``git worktree add``). The network is the CIFAR form on 3 x 32 x 32, 200
 random value networks. Each call is the first one of a process of its own, as from the command line:
-with reading, recording and the compiled backend, but imports. Processor time, since the wall's is shared with whoever else is at work.
+with reading, recording and the compiled backend, without imports. It is processor time on one
+thread, since the wall's is shared with whoever else is at work.
 """
 
 import argparse
