@@ -323,7 +323,7 @@ def test_equal_tables_weights_and_masks_are_kept_once():
         for mask in (parted, mask_of(0), mask_of(1, segments=(4, 5)), mask_of(0), mask_of(2))
     ] == [0, 2, 0, 2, 3]
     assert draft.table(second.copy()) == 6
-    made = draft.finished(1, 0, 0)
+    made = draft.finished(1, 0, 0, 1)
     np.testing.assert_array_equal(made.tables, [*range(6), *range(2, 6), *range(4)])
     np.testing.assert_array_equal(made.weights, [0.5, 2, 0.5])
     assert [mask.factors for mask in made.masks] == [
@@ -359,7 +359,7 @@ def test_rows_while_planes_fit_the_cache(cells, itemsize, rows):
     for count in cells:
         draft.add((COLLAPSE, 0, count, 0, 0, 0, -1), (0, -1))
     draft.add((BOX, 0, 10**6, 0, 0, 0, -1), (0, 0))
-    assert draft.finished(1, 0, 0).rows(itemsize) == rows
+    assert draft.finished(1, 0, 0, 1).rows(itemsize) == rows
 
 
 def test_streams_are_bands_with_chains():

@@ -607,4 +607,4 @@ def test_programs_without_end(monkeypatch, most, text):
 
 
 def test_a_name_that_npk_does_not_have():
-    refused(lambda: npk.no_such_name, AttributeError, "Public names are: GateTable")
+    refused(lambda: npk.no_such_name, AttributeError, "Public names are: Depth, GateTable")

@@ -751,7 +751,7 @@ def test_progress_counts_every_figure_and_section(tmp_path):
 
     write_figures(one_network(), tmp_path, progress=Count())
     write_page(one_network(), tmp_path / "report.html", progress=Count())
-    assert steps == {"figures": [8, 8], "page": [8, 8]}
+    assert steps == {"figures": [9, 9], "page": [8, 8]}
 
 
 def test_report_needs_no_torch_and_loads_matplotlib_late():

@@ -165,6 +165,8 @@ TRAINING += ("loss", "warm_up", "milestones", "select", "snapshots", "callback")
 def test_any_kind_of_option_of_the_training(kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for option in TRAINING:
+        if option == "callback" and callable(kind):
+            continue  # what one raises is the caller's own
         net = nn.Sequential(nn.Linear(3, 2))
         only_refusals(
             lambda option=option, net=net: npk.networks.train(
