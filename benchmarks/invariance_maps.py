@@ -26,13 +26,18 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--out", type=Path, default=Path("bench"), help="folder of the run")
     parser.add_argument("--picture", type=Path, default=Path("invariance_maps.png"))
+    parser.add_argument("--levels", type=Path, help="picture of all levels against distance")
     options = parser.parse_args()
     suite = invariance.run(options.out, samples(options), data=options.data or "smooth noise")
     for _, case in suite.cases():
         print(f"{case.label}: {case.summary}")
     with house_style():
-        shown = [case for _, case in suite.cases() if invariance_figures.has_map(case)]
+        cases = [case for _, case in suite.cases()]
+        shown = [case for case in cases if invariance_figures.has_map(case)]
         invariance_figures.maps(shown).savefig(options.picture, dpi=150)
+        if options.levels:
+            curved = [case for case in cases if case.curves]
+            invariance_figures.levels(curved).savefig(options.levels, dpi=150)
 
 
 def samples(options: argparse.Namespace) -> np.ndarray:

@@ -145,7 +145,10 @@ def _levels(ax: "Axes", case: InvarianceCase) -> None:
         name = "other label" if name == "same label" else name
         if curve.points:
             _line(ax, curve, name)
-    ax.set_ylim(-0.03, 1.6)
+    ax.set_yscale("symlog", linthresh=0.01, linscale=0.5)
+    ax.set_ylim(-0.0015, 3)
+    ax.set_yticks([0, 0.01, 0.1, 1], ["0", "0.01", "0.1", "1"])
+    ax.minorticks_off()
     ax.grid(axis="y")
     ax.tick_params(labelsize=6)
     ax.locator_params(axis="x", integer=True, nbins=6)
