@@ -11,8 +11,10 @@ gates on: planning, compilation of the plan, and the diagonal in float64.
 """
 
 import argparse
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import residual_networks
@@ -112,10 +114,12 @@ def spectrum(depth: int, options: argparse.Namespace) -> DepthSpectrum:
     """Time and print the depth spectrum of a residual network."""
     table = gates(lambda: residual_networks.for_cifar(depth), 32, options.samples)
     name = f"ResNet-{depth}"
+    begin = time.process_time()
     found, seconds = timed(lambda: depth_spectrum(None, table, name=name))
+    busy = time.process_time() - begin
     low, high = np.searchsorted(np.cumsum(found.mean), [0.05, 0.95])
     print(
-        f"\n{name}, {options.samples} samples: {duration(seconds)}; mean {found.path_length.mean():.1f} "
+        f"\n{name}, {options.samples} samples: {duration(seconds)}, {duration(busy)} of all cores; mean {found.path_length.mean():.1f} "
         f"layers of {found.depths[-1]}, nine tenths between {found.depths[low]} and "
         f"{found.depths[high]}; {100 * found.between(10, 34).mean():.1f} % between 10 and 34 layers; "
         f"sums of shares off by {np.abs(found.shares.sum(1) - 1).max():.1e}"
@@ -126,7 +130,8 @@ def spectrum(depth: int, options: argparse.Namespace) -> DepthSpectrum:
 def draw(spectra: dict, place: Path) -> None:
     """All spectra in one picture."""
     axes = npk.plot.depth_spectrum(spectra)
-    axes.figure.savefig(place, dpi=200)
+    picture: Any = axes.figure
+    picture.savefig(place, dpi=200)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ machines learn from, the others what they are tried on.
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from timing import machine, timed
 
@@ -46,7 +47,8 @@ def main() -> None:
     found = npk.lesions(net, fresh.X, fresh.require_labels(), name="lesions, fresh samples")
     print(f"\n{found}")
     if options.picture:
-        npk.plot.lesions(found).figure.savefig(options.picture, dpi=200)
+        picture: Any = npk.plot.lesions(found).figure
+        picture.savefig(options.picture, dpi=200)
     machines(net, fresh, options.fit)
 
 
