@@ -593,6 +593,9 @@ def test_an_architecture_that_is_none(tmp_path):
     refused(lambda: check_described(path, ["fc"]), CheckpointError, "describes its architecture as")
     other = {"arch": "fc", "input_shape": [4], "classes": 2, "hidden": [6, 6]}
     refused(lambda: check_described(path, other), CheckpointError, "of another shape")
+    image = {"arch": "residual", "input_shape": [1, 4, 4], "classes": 2, "widths": [2]}
+    deep = {**image, "block_layers": 9}
+    refused(lambda: check_described(path, deep), CheckpointError, "it repeats parts 9 times, and")
 
 
 @pytest.mark.parametrize(("most", "text"), [(4, "samples of it"), (30, "values for 3 samples")])
