@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: demo test test-all gpu lint docs clean
 
-demo: .venv/.installed-demo  ## train, kernels, machines, checks and report on real digits
+demo: .venv/.installed-demo  ## six networks on real digits, trained and studied: demo/report.html
 	$(BIN)/npk demo --data $(DATA) --out $(OUT)
 
 test: .venv/.installed-dev  ## all tests but the slow ones; one that takes minutes shows where it stands, and fails

@@ -146,10 +146,11 @@ def steps(net: Any, size: int) -> Iterator[dict[str, Any]]:
     """
     import numpy as np
 
-    from npk.cli.cost import guess, measure
+    from npk.cli.cost import guess
     from npk.gram.kernel import NeuralPathKernel
     from npk.recursion.planning import plan
     from npk.structure.effort import effort
+    from npk.studies.pace import measure
 
     start = time.perf_counter()
     kernel = NeuralPathKernel(net, progress=False)

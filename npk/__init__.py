@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from npk.recursion.instruments import Tangent as Tangent
     from npk.recursion.instruments import Weighted as Weighted
     from npk.recursion.instruments import Without as Without
+    from npk.studies import study as study
 
 # Where each public name lives; a name's module is loaded when the name is first used (PEP 562), so
 # that `import npk` stays light.
@@ -72,6 +73,7 @@ _HOME = {
     "plot": "npk",
     "record_gates": "npk.gates.recording",
     "save": "npk.checkpoint",
+    "study": "npk.studies",
     "trace": "npk.reading.tracing",
 }
 

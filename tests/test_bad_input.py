@@ -56,6 +56,11 @@ def folder(tmp_path_factory):
     X[2, 0, 0, 0] = np.nan
     np.save(found / "nan.npy", X)
     np.savez(found / "labelled.npz", X=X[:1], y=np.array([0]))
+    pictures = np.random.default_rng(1).random((12, 1, 8, 8), dtype=np.float32)
+    for name, y in STUDIED.items():
+        np.savez(found / f"{name}.npz", X=pictures[: len(y)], y=np.array(y))
+    np.save(found / "y.npy", np.zeros((3, 2), int))
+    (found / "nothing").mkdir()
     np.save(found / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     (found / "results").mkdir()
     (found / "damaged").mkdir()
@@ -92,6 +97,14 @@ def refused(result, *texts):
         assert text in err
 
 
+# labels of files for studies; the network tells ten classes apart
+STUDIED = {
+    "one-class": [1] * 8,
+    "lonely": [0, 0, 0, 0, 0, 1],
+    "three-classes": [0, 1, 2] * 4,
+    "two-classes": [0, 1] * 6,
+}
+STUDY = ["study", "net.safetensors", "--out", "out", "--data"]
 KERNEL = ["kernel", "net.safetensors", "--data", "X.npy", "--out", "K.npy"]
 CASES = {
     "no checkpoint": (
@@ -307,7 +320,7 @@ CASES = {
         "there is no folder",
     ),
     "no results": (["report", "results"], "cannot read results/results.json"),
-    "results cut off": (["report", "damaged"], "this is not a RunResult in JSON", "cut off"),
+    "results cut off": (["report", "damaged"], "this is not a StudyResult in JSON", "cut off"),
     "unknown architecture": (
         ["train", "mlp", "--data", "digits", "--out", "m.safetensors"],
         "arch is 'mlp'",
@@ -343,6 +356,55 @@ CASES = {
     ),
     "demo on vectors": (["demo", "--data", "labelled.npz", "--out", "run"], "labelled.npz"),
     "demo in no folder": (["demo", "--out", "X.npy/run"], "cannot make the folder X.npy/run"),
+    "study of one class": ([*STUDY, "one-class.npz"], "needs two classes, y has 1 class"),
+    "study of a class with one sample": (
+        [*STUDY, "lonely.npz"],
+        "lonely.npz has 1 sample of class '1'",
+    ),
+    "study of other classes": (
+        [*STUDY, "three-classes.npz"],
+        "net has 10 outputs, and the labels have 3 classes",
+    ),
+    "study of fewer samples than classes": (
+        [*STUDY, "two-classes.npz", "-n", "2,1"],
+        "n is 1. Give a whole number from 2",
+    ),
+    "study of more samples than there are": (
+        [*STUDY, "two-classes.npz", "-n", "30"],
+        "n is 30, and there are 6 fresh samples",
+    ),
+    "study of no checkpoint": (
+        ["study", "nothing", "--data", "two-classes.npz", "--out", "out"],
+        "nothing is a folder without weights",
+    ),
+    "study with sizes that are none": (
+        [*STUDY, "two-classes.npz", "--n", "4,many"],
+        "-n 4,many is not understood",
+    ),
+    "study with a budget that is none": (
+        [*STUDY, "two-classes.npz", "--budget", "soon"],
+        "budget is 'soon'",
+    ),
+    "study with labels that are none": (
+        [*STUDY, "X.npy", "--labels", "y.npy"],
+        "y.npy holds no labels",
+    ),
+    "study with labels that are no file": (
+        [*STUDY, "X.npy", "--labels", "Y.npy"],
+        "cannot read labels from Y.npy",
+    ),
+    "study with too many names": (
+        [*STUDY, "two-classes.npz", "--name", "a", "--name", "b"],
+        "--name is given 2 times for 1 checkpoints",
+    ),
+    "study of an unknown baseline": (
+        [*STUDY, "two-classes.npz", "--baselines", "SVM"],
+        "baselines has 'SVM'",
+    ),
+    "study into a file": (
+        ["study", "net.safetensors", "--data", "two-classes.npz", "--out", "X.npy"],
+        "cannot write X.npy: it is a file",
+    ),
     "no argument": (["kernel"], "Missing argument 'CKPT'. See `npk kernel --help`."),
     "unknown flag": (
         ["fit", "net.safetensors", "--fast"],

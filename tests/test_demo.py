@@ -1,4 +1,4 @@
-"""The demo, in small: everything it promises, what it re-uses, and that its kernels come out of the
+"""The demo, in small: everything it promises, what it re-uses, and that its numbers come out of the
 shell again.
 """
 
@@ -7,13 +7,11 @@ import json
 import numpy as np
 import pytest
 
-import npk
 from npk import cli, demo
 from npk.demo import networks as demo_networks
-from npk.demo.kernels import balanced
 from npk.errors import DataError, NpkError, StoreError
 from npk.networks import recipes
-from npk.results import RunResult
+from npk.results import StudyResult
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::npk.errors.KernelWarning",
@@ -45,52 +43,46 @@ def small(tmp_path_factory):
         stamps = {path: path.stat().st_mtime_ns for path in (out / "kernels").rglob("c/*/*")}
         (out / "conv-gap-dlgn.safetensors").write_bytes(b"cut")
         # what the first run has shown is not computed and drawn again
-        patch.setattr(demo, "check_theory", lambda *_: first.checks)
-        patch.setattr(demo, "write_figures", lambda *_: None)
-        patch.setattr(demo, "write_page", lambda *_: None)
+        patch.setattr(demo, "ensembles", lambda *_: ())
+        patch.setattr("npk.studies.running.check_all", lambda *_: ([], []))
+        patch.setattr(demo, "write", lambda result, out, _: result.save(out / "results.json"))
         second = demo.run(out, data=DATA, progress=False)
         yield out, first, second, stamps
 
 
-def test_every_network_has_every_model(small):
+def test_every_network_is_studied(small):
     _, run, _, _ = small
     names = [f"{family} {kind}" for family in demo_networks.FAMILIES for kind in KINDS]
     assert [network.name for network in run.networks] == names
-    models = [
-        "network",
-        *(f"NPK-{m}{s}" for s in ("", " at random initialisation") for m in ("SVM", "ridge")),
-    ]
-    assert [(a.network, a.model) for a in run.accuracies[:-2]] == [
-        (name, model) for name in names for model in models
-    ]
-    assert {a.model for a in run.accuracies[-2:]} == {"logistic regression", "RBF-SVM"}
-    assert all(0 <= a.accuracy <= 1 for a in run.accuracies)
-    assert run.samples_train + run.samples_test == 260
+    assert (run.samples_train, run.samples_fresh, run.samples_test) == (130, 63, 65)
+    assert (run.seen, run.sizes, run.splits) == ("fresh", (10,), 3) or run.sizes == (10, 21)
+    models = {"network", "trained", "untrained", "penultimate", "random gates"}
+    for name in names:
+        assert {a.model for a in run.accuracies if a.network == name} == models
+    assert {a.model for a in run.accuracies if not a.network} == {"RBF", "logistic"}
+    assert all(len(n.curve_train) == 1 for n in run.networks)
+    assert [n.family for n in run.networks[:2]] == ["shift-invariant"] * 2
 
 
 def test_files_are_written(small):
     out, _, second, _ = small
-    assert RunResult.load(out / "results.json") == second
+    assert StudyResult.load(out / "results.json") == second
     page = (out / "report.html").read_text()
     assert "conv-gap dlgn" in page
-    assert len(list((out / "figures").glob("*.png"))) >= 7
+    assert len(list((out / "figures").glob("*.png"))) >= 9
     assert json.loads((out / "results.json").read_text())["data"] == DATA
 
 
-def test_checks_hold_and_their_counter_examples_break(small):
+def test_checks_hold(small):
     _, run, _, _ = small
-    assert [check.name for check in run.checks] == ["duality"] * 4 + ["invariance"] + [
-        "ensemble"
-    ] * 2
+    names = [check.name for check in run.checks]
+    assert names.count("duality") == 4
+    assert names[-2:] == ["ensemble"] * 2
     assert all(check.passed for check in run.checks), [
         check for check in run.checks if not check.passed
     ]
-    cases = {case.label: case for case in run.checks[4].details.cases}
-    assert all(cases[f"conv-gap {kind}"].holds == 64 for kind in KINDS)
-    assert max(cases[f"conv-gap {kind}"].worst_inside for kind in KINDS) < 1e-5
-    assert min(cases[name].outside_worst for name in ("zero padding", "flatten read-out")) > 1e-3
     products = [
-        {case.label: case.deviation for case in check.details.cases} for check in run.checks[5:]
+        {case.label: case.deviation for case in check.details.cases} for check in run.checks[-2:]
     ]
     assert products[0]["product form"] < 1e-10
     assert products[1]["product form"] > 1e-3
@@ -109,32 +101,24 @@ def test_second_run_reuses_all_that_is_whole(small):
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
 
 
-@pytest.mark.parametrize("stem", ["conv-gap-dnn", "conv-flat-dlgn"])
-def test_the_shell_gives_the_very_matrix(small, stem, monkeypatch, capsys):
-    out, _, _, _ = small
+def test_the_shell_gives_the_very_accuracies(small, monkeypatch, tmp_path):
+    out, run, _, _ = small
+    one = next(a for a in run.accuracies if (a.network, a.model) == ("conv-flat dlgn", "untrained"))
     monkeypatch.chdir(out)
-    command = [
-        "kernel",
-        f"{stem}.safetensors",
-        "--data",
-        "train.npz",
-        "--scale",
-        "cosine",
-        "--out",
-        f"{stem}.zarr",
-    ]
-    assert cli.run(command) == 0, capsys.readouterr().err
-    there = np.asarray(npk.Gram.load(out / "kernels" / f"{stem}.train.zarr"))
-    np.testing.assert_array_equal(np.asarray(npk.Gram.load(out / f"{stem}.zarr")), there)
-    with np.load(out / "train.npz") as train:
-        np.testing.assert_array_equal(
-            npk.kernel(npk.load(out / f"{stem}.safetensors"), train["X"], scale="cosine"), there
-        )
+    words = ["fit", "untrained/conv-flat-dlgn-1.safetensors", "--data", "fresh1.npz[:10]"]
+    words += ["--test", "test.npz", "--bias", "paths", "--json", str(tmp_path / "one.json")]
+    assert cli.run(words) == 0
+    assert json.loads((tmp_path / "one.json").read_text())["accuracy"] == one.by_split[1]
 
 
-def test_balanced_takes_equally_many_of_each_class():
-    rows = balanced(np.array([1, 0, 1, 1, 0, 2, 2, 2]), 5)
-    assert rows.tolist() == [1, 4, 0, 2, 5, 6]
+def test_the_networks_have_not_seen_the_fresh_samples(small):
+    out, _, _, _ = small
+    train = demo.choose_samples(DATA, 0).train.X
+    for name in ("fresh0", "fresh1", "fresh2", "test"):
+        with np.load(out / f"{name}.npz") as part:
+            both = np.concatenate([train, part["X"]]).reshape(-1, 64)
+            distinct = len(np.unique(train.reshape(-1, 64), axis=0))
+            assert len(np.unique(both, axis=0)) >= distinct + len(part["X"]) - 1
 
 
 def test_data_without_pictures_is_refused(tmp_path):

@@ -338,22 +338,24 @@ def test_typed_values_from_json():
 
 
 SHARES = Shares((1, 2), (0.5, 0.5), (1.0,))
-KERNEL = KernelSummary(
-    "a net", "cosine", "train.npz", 2, 0.5, [[1.0, 0.5], [0.5, 1.0]], [0, 1],
-    [1.0], 1.0, ["relu"], [0.5], [0.5], 0,
-)  # fmt: skip
+KERNEL = KernelSummary("a net", "trained", "cosine", 2, [[1.0, 0.5], [0.5, 1.0]], [0, 1], [1.0], 0)
+
+
+def accuracy(share, parameters):
+    return Accuracy("n", "m", 1, share, None, (share,), 1.0, parameters, "")
+
+
 RESULTS = {
     "a depth without a share": (lambda: replace(SHARES, depth=(1,)), "1 depths and 2 shares"),
     "details of another check": (
         lambda: CheckResult("duality", "n", "s", True, 0.0, 1.0, EnsembleDetails((), SHARES)),
         "details of duality are EnsembleDetails",
     ),
-    "more than all": (lambda: Accuracy("n", "m", 1.5, 1.0, {}), "a share from 0 to 1"),
+    "more than all": (lambda: accuracy(1.5, {}), "a share from 0 to 1"),
     "heat that is not square": (lambda: replace(KERNEL, heat=[[1.0, 0.5]]), "it must be square"),
     "heat without labels": (lambda: replace(KERNEL, heat_labels=[0]), "a label a row"),
-    "overlaps of one kind": (lambda: replace(KERNEL, overlap_same=[]), "give both of each layer"),
-    "names that are numbers": (lambda: Accuracy("n", "m", 1.0, 1.0, {1: 2}), "with names"),
-    "parameters in a list": (lambda: Accuracy("n", "m", 1.0, 1.0, []), "with names"),
+    "names that are numbers": (lambda: accuracy(1.0, {1: 2}), "with names"),
+    "parameters in a list": (lambda: accuracy(1.0, []), "with names"),
 }
 
 
@@ -371,7 +373,7 @@ def test_results_fit_together(make, text):
     ],
 )
 def test_heads_of_results(head, text):
-    values = json.loads(Accuracy("n", "m", 1.0, 1.0, {}).to_json())
+    values = json.loads(accuracy(1.0, {}).to_json())
     values = {key: value for key, value in values.items() if key not in ("format", "result")}
     refused(lambda: Accuracy.from_json(json.dumps({**head, **values})), StoreError, text)
 

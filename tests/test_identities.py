@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import npk
-from npk.demo.kernels import Machines
 from npk.errors import StoreError
 from npk.files import locked
 from npk.gates.store import GateStore
@@ -18,6 +17,7 @@ from npk.gram.store import GramStore
 from npk.gram.tiles import TilePlan
 from npk.gram.verification import verify_store
 from npk.progress import Silent
+from npk.studies.stores import stored
 
 SIDE, PIECE = 4, 8
 ANOTHER = (
@@ -248,16 +248,15 @@ def test_growth_cut_short_between_manifest_and_gates_names_them_alike(tables, st
     assert Path(stores[0] / "rows" / "2").is_dir()
 
 
-def test_the_demo_replaces_its_own_stores_but_none_that_another_process_writes(tables, stores):
-    machines = Machines.__new__(Machines)
-    machines.folder, there = stores[0].parent, files(stores[0])
+def test_a_study_replaces_its_own_stores_but_none_that_another_process_writes(tables, stores):
+    there = files(stores[0])
     kernel, other = NeuralPathKernel(None, progress=False), tables[1].take(slice(24))
     with (
         locked(stores[0] / ".lock", of="it"),
         pytest.raises(StoreError, match="is being written by process"),
     ):
-        machines.stored(kernel, other, None, "A")
+        stored(kernel, other, None, stores[0])
     assert files(stores[0]) == there
     np.testing.assert_array_equal(
-        np.asarray(machines.stored(kernel, other, None, "A")), npk.kernel(other, progress=False)
+        np.asarray(stored(kernel, other, None, stores[0])), npk.kernel(other, progress=False)
     )

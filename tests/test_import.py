@@ -9,7 +9,7 @@ import pytest
 
 import npk
 
-HEAVY = ("torch", "numba", "matplotlib", "zarr", "plotly", "sklearn", "scipy", "cupy", "typer")
+HEAVY = ("torch", "numba", "matplotlib", "zarr", "sklearn", "scipy", "cupy", "typer")
 
 
 def in_fresh_interpreter(code):

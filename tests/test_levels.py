@@ -36,7 +36,8 @@ LEVELS = (
     ("gram",),
     ("machines", "checks"),
     ("measures",),
-    ("bench", "demo", "plot"),
+    ("bench", "studies", "plot"),
+    ("demo",),
     ("cli",),
     ("__main__",),
 )

@@ -21,8 +21,10 @@ from npk.results import (
     Case,
     CaseDetails,
     CheckResult,
+    Comparison,
     Curve,
     DepthShares,
+    Difference,
     DualityDetails,
     EnsembleDetails,
     InvarianceDetails,
@@ -30,10 +32,14 @@ from npk.results import (
     KernelSummary,
     Lesion,
     LesionTable,
+    Measure,
+    Mistake,
+    Neighbors,
     NetworkSummary,
+    Picture,
     Point,
-    RunResult,
     Shares,
+    StudyResult,
     TangentDetails,
     TangentEntry,
     TimedCheck,
@@ -59,13 +65,19 @@ CHECKS = [
     CheckResult(name, "a net", "Equal.", True, 1e-15, 1e-9, EXAMPLES[kind])
     for name, kind in DETAILS.items()
 ]
-ACCURACY = Accuracy("a net", "NPK-SVM", 0.5, 1.5, {"C": 1.0, "n": 3, "gamma": "scale", "x": None})
+CHOSEN = {"C": 1.0, "n": 3, "gamma": "scale", "x": None}
+ACCURACY = Accuracy("a net", "NPK-SVM", 9, 0.5, None, (0.5, 0.5), 1.5, CHOSEN, "npk fit")
 KERNEL = KernelSummary(
-    "a net", "cosine", "train.npz", 2, 0.5, [[1.0, 0.5], [0.5, 1.0]], [0, 1],
-    [0.75, 0.25], 1.75, ["relu", "relu_1"], [0.5, None], [None, 0.25], 0,
-)  # fmt: skip
+    "a net", "trained", "cosine", 2, [[1.0, 0.5], [0.5, 1.0]], [0, 1], [0.75, 0.25], 0
+)
 NETWORK = NetworkSummary(
-    "a net", "shift-invariant", "dnn", "a line", 12, "a.safetensors", [1.5], [None], False
+    "a net", "shift-invariant", "dnn", "a line", 12, "a.safetensors", "paths", "made anew",
+    [1.5], [None], False,
+)  # fmt: skip
+DIFFERENCE = Difference("", "trained", "untrained", 30, 0.1, None, "")
+MEASURE = Measure("a net", "untrained", "activity", "relu", None, None, 30, "none", "")
+COMPARISON = Comparison(
+    "a", "b", "trained", 0.5, 0.4, 0.6, 1.0, 0.9, 1.1, 0.95, None, None, 30, "npk study"
 )
 TRAINING = TrainingResult(
     "relu", "loss", 2, 1, None, [1.5, 1.0], [None, None], [None, 0.5], 3.0, 0, {1: object()}
@@ -77,19 +89,34 @@ LAYER = LayerStatistics(
     "relu", "gate", "net.py:3", "soft", (2, 3), 0.5, 1, 0, None, None, (0.25, 0.75), 0
 )
 GATES = GateReport("a.gates", "", GateStatistics(3, None, (LAYER,)), None, 3, "soft gates")
-RUN = RunResult(
+RUN = StudyResult(
     version="0.1.0",
+    command="npk study",
     data="digits – «ζ»",
+    test="test.npz",
     classes=["0", "1"],
-    samples_train=10,
+    seen="not known",
+    samples_train=0,
+    samples_fresh=10,
     samples_test=5,
+    sizes=(2, 3),
+    splits=3,
+    disjoint=True,
+    scale="cosine",
     seed=0,
     seconds=1.0,
     machine="a machine",
     networks=(NETWORK,),
     accuracies=(ACCURACY,),
+    differences=(DIFFERENCE,),
+    measures=(MEASURE,),
+    comparisons=(COMPARISON,),
     kernels=(KERNEL,),
+    pictures=(Picture(1, (1, 2), "AAA=", 0),),
+    neighbors=(Neighbors("a net", "trained", 1, (1,), (0.5,)),),
+    mistakes=(Mistake("a net", 1, 0, -1),),
     checks=tuple(CHECKS),
+    notes=("a note",),
 )
 SPECTRUM = DepthShares("a net", "fan_in", "paths", (2, 4), ((0.25, 0.75), (0.0, 0.0)), (2.0, 0.0))
 LESION = Lesion(1, "net.py:3", 0.25, None, 0.5, 0.75)
@@ -214,8 +241,8 @@ WRONG = {
                                                                     "be a finite number"),
     "large": (lambda: dataclasses.replace(ACCURACY, seconds=10**400), "seconds .* must be a finite "
                                                                       "number"),
-    "list": (lambda: dataclasses.replace(KERNEL, layers="relu"), "layers .* is 'relu', and must be "
-                                                                 "a list"),
+    "list": (lambda: dataclasses.replace(KERNEL, spectrum="s"), "spectrum .* is 's', and must be a "
+                                                                "list"),
     "entry": (lambda: dataclasses.replace(KERNEL, heat_labels=[0, "1"]), "entry 1 of heat_labels "
                                                                          ".* is '1'"),
     "tuple": (lambda: Shares([1], (0.5,), ()), r"depth of a Shares is \[1\], and must be a tuple"),
@@ -234,8 +261,6 @@ WRONG = {
                                                     "depth"),
     "square": (lambda: dataclasses.replace(KERNEL, heat_labels=[0]), "heat has 2 rows, .* must be "
                                                                      "square"),
-    "overlaps": (lambda: dataclasses.replace(KERNEL, overlap_same=[]), "overlaps of 0 layers in "
-                                                                       "one class"),
     "check": (lambda: dataclasses.replace(CHECKS[0], name="truth"), "the check 'truth' is not "
                                                                     "known"),
     "details": (lambda: dataclasses.replace(CHECKS[0], name="ensemble"), "details of ensemble are "

@@ -35,17 +35,32 @@ def weights_in(folder: Path) -> Path:
     Raises:
         CheckpointError: there is none, or more than one that could be meant.
     """
-    files = _files(folder)
+    files = checkpoints_in(folder)
     if len(files) == 1:
         return files[0]
-    if not files:
-        raise CheckpointError(
-            f"{folder} is a folder without weights. Name a checkpoint file, or a folder with "
-            f"{NAMES[0]}, {NAMES[2]} or their index in it."
-        )
     names = ", ".join(file.name for file in files[:5])
     raise CheckpointError(
         f"{folder} is a folder with {len(files)} checkpoints ({names}). Name the file."
+    )
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The files of weights in a folder: the usual one where it is there, else all.
+
+    Args:
+        folder: to look into.
+
+    Returns:
+        The files, by name.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if files := _files(folder):
+        return files
+    raise CheckpointError(
+        f"{folder} is a folder without weights. Name a checkpoint file, or a folder with "
+        f"{NAMES[0]}, {NAMES[2]} or their index in it."
     )
 
 

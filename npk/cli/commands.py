@@ -53,7 +53,7 @@ def demo(
     from npk.demo import run
 
     results = run(out, data=data, seed=seed, progress=True)
-    tables.demo(results, out)
+    tables.study(results, out)
     raise typer.Exit(0 if all(check.passed for check in results.checks) else 1)
 
 
@@ -337,6 +337,9 @@ def fit(
     scale: options.Scale = "cosine",
     dtype: options.Dtype = "float32",
     of: options.Of = "paths",
+    gates: options.Gates = "auto",
+    value_input: options.ValueInput = "auto",
+    bias: options.Bias = "ignore",
     backend: options.Backend = "auto",
     memory: options.Memory = None,
     seed: options.Seed = 0,
@@ -359,8 +362,11 @@ def fit(
 
     reading.check_place(json)
     machine = fitting.solver_named(solver)
-    kernel_options = KernelOptions(scale, dtype, backend=backend, of=of)
-    engine = Engine(kernel_options, Promise(memory), as_progress(True))
+    engine = Engine(
+        KernelOptions(scale, dtype, gates, value_input, bias, backend, of),
+        Promise(memory),
+        as_progress(True),
+    )
     sides = reading.training_and_test(data, test, seed)
     net = reading.How(arch, arch_option, output, layout, key, fixed).network(ckpt)
     made = NeuralPathKernel.of(net, engine, fixed)
@@ -504,11 +510,107 @@ def lesions(
         found.save(json)
 
 
+@app.command(epilog="Example: npk study model.safetensors --data fresh.npz --fresh --out study")
+def study(
+    ckpt: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="CKPT...", help="Checkpoints, or folders of them.", show_default=False
+        ),
+    ],
+    data: options.Data,
+    test: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Test samples; half of --data if left out.")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder of the study; a stopped one goes on.")
+    ] = Path("study"),
+    labels: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Labels of --data, a .npy file.")
+    ] = None,
+    seen: Annotated[
+        bool | None,
+        typer.Option(
+            "--seen/--fresh", help="Whether the networks were trained on these samples; not known."
+        ),
+    ] = None,
+    n: Annotated[
+        str | None,
+        typer.Option(
+            "--n", "-n", metavar="N,N,...", help="Fresh samples that machines are fitted to."
+        ),
+    ] = None,
+    splits: Annotated[int, typer.Option(min=1, help="Draws of fresh samples.")] = 3,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Such as 10min: chooses n and the test samples."),
+    ] = None,
+    name: Annotated[
+        list[str], typer.Option(help="What to call a checkpoint; repeated, in their order.")
+    ] = [],  # noqa: B006
+    baselines: Annotated[
+        str, typer.Option(help="Of untrained, random gates, penultimate, RBF, logistic; or none.")
+    ] = "penultimate,untrained,random gates,RBF,logistic",
+    checks: Annotated[
+        str, typer.Option(help=f"Of {', '.join(DETAILS)}; or none.")
+    ] = "duality,invariance,ensemble",
+    scale: options.Scale = "cosine",
+    gates: options.Gates = "auto",
+    value_input: options.ValueInput = "auto",
+    bias: Annotated[
+        str, typer.Option(help="auto (paths where there are biases), ignore or paths.")
+    ] = "auto",
+    backend: options.Backend = "auto",
+    arch: options.Arch = None,
+    arch_option: options.ArchOption = [],  # noqa: B006
+    key: options.Key = None,
+    output: options.Output = None,
+    layout: options.Layout = "nchw",
+    seed: options.Seed = 0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what it will take, write nothing.")
+    ] = False,
+) -> None:
+    """What gates have learnt: machines on few fresh samples, measures, checks (1: one failed), page."""
+    from npk.cli import reading, studying, tables
+    from npk.progress import as_progress
+    from npk.studies import Asked, conduct, within_budget
+
+    reading.check_folder(out)
+    asked = studying.question(
+        ckpt,
+        data,
+        test,
+        labels,
+        reading.How(arch, arch_option, output, layout, key),
+        out=out,
+        names=name,
+        seen=seen,
+        n=studying.sizes(n),
+        splits=splits,
+        budget=budget,
+        baselines=studying.words(baselines),
+        checks=studying.words(checks),
+        asked=Asked(scale, gates, value_input, bias, backend),
+        seed=seed,
+    )
+    if dry_run:
+        tables.say(f"{within_budget(asked, out)[1]}. Nothing was computed or written.")
+        return
+    result = conduct(asked, out, as_progress(True))
+    tables.study(result, out)
+    raise typer.Exit(0 if all(check.passed for check in result.checks) else 1)
+
+
 @app.command(epilog="Example: npk report demo --out report.html")
 def report(
     run_dir: Annotated[
         Path,
-        typer.Argument(metavar="RUN_DIR", help="Folder that `npk demo` wrote.", show_default=False),
+        typer.Argument(
+            metavar="RUN_DIR",
+            help="Folder that `npk study` or `npk demo` wrote.",
+            show_default=False,
+        ),
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The page to write.")] = Path(
         "report.html"

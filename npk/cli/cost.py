@@ -1,10 +1,7 @@
-"""What a kernel costs on this machine: measured on a few pairs, and predicted without any."""
+"""What `npk inspect` says a network's kernel costs, and what one costs that no plan was made of."""
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,50 +13,14 @@ from npk.graph.path_graph import PathGraph
 from npk.graph.positions import Window
 from npk.progress import as_progress
 from npk.samples import as_samples
-from npk.structure.effort import Effort, effort
+from npk.structure.effort import Effort
 from npk.structure.shifts import ShiftGroup, confirmed, outside_gates, shift_group
+from npk.studies.pace import FEW, Cost, measure
 
 if TYPE_CHECKING:
     from torch import nn
 
 _SHIFTED = 4  # samples whose gates from outside are looked at
-FEW = 64  # samples of a measurement
-_MOST = 1024  # rows of a measurement, which may be the same samples again
-_LONG_ENOUGH = 0.2  # seconds
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What was measured, and the kernel it was measured with."""
-
-    kernel: NeuralPathKernel
-    backend: Any
-    table: GateTable  # of the few samples
-    seconds_a_pair: float
-
-    @cached_property
-    def effort(self) -> Effort:
-        """What one pair of samples visits and reads, counted in the plan."""
-        return effort(self.backend.recursion, self.backend.hard)
-
-    @cached_property
-    def predicted(self) -> float | None:
-        """Seconds of a pair by the cost model; ``None`` where the backend has none."""
-        return self.backend.predict()
-
-    @property
-    def masks_a_sample(self) -> int:
-        """Bytes of the masks of one sample, on one side of a tile."""
-        return self.backend.bytes_a_sample
-
-    @property
-    def bytes_a_sample(self) -> int:
-        """Gates and values of one sample."""
-        return self.table.nbytes // len(self.table)
-
-    def seconds(self, n: int, m: int | None = None) -> float:
-        """Of the kernel of n samples with m others, or with themselves."""
-        return self.seconds_a_pair * (n * (n + 1) / 2 if m is None else n * m)
 
 
 def look(
@@ -74,20 +35,6 @@ def look(
     table = record_trace(trace, X, gates="auto", progress=as_progress(True))
     group = confirmed(shift_group(trace.graph, outside_gates(trace)), trace, X[:_SHIFTED])
     return table, group, measure(NeuralPathKernel(None, progress=False), table)
-
-
-def measure(kernel: NeuralPathKernel, table: GateTable) -> Cost:
-    """Time tiles of few samples, larger ones until the time can be trusted.
-
-    Args:
-        kernel: the options.
-        table: gates of at least one sample.
-
-    Returns:
-        The cost, in seconds a pair.
-    """
-    backend, exponents = kernel.engine.prepare(table)
-    return Cost(kernel, backend, table, _seconds_a_pair(backend, table, exponents))
 
 
 def guess(found: Effort) -> float:
@@ -120,20 +67,3 @@ def _yardstick() -> GateTable:
     return GateTable(
         PathGraph(tuple(nodes), (1, *shape[1:])), rng.random((FEW, 1, *shape[1:])), entries
     )
-
-
-def _seconds_a_pair(backend: Any, table: GateTable, exponents: np.ndarray) -> float:
-    """Of a tile of few samples over and over again, larger tiles until the time can be trusted."""
-    size = 16
-    # compiles
-    backend.tile(
-        backend.side(table.take(slice(0, 1))), backend.side(table.take(slice(0, 1))), exponents
-    )
-    while True:
-        side = backend.side(table.take(np.arange(size) % len(table)))
-        start = time.perf_counter()
-        backend.tile(side, side, exponents)
-        seconds = time.perf_counter() - start
-        if seconds > _LONG_ENOUGH or size == _MOST:
-            return seconds / size**2
-        size *= 2

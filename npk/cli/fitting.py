@@ -1,5 +1,6 @@
 """Kernel machines on a network's kernel, each matrix computed once."""
 
+import math
 import time
 from collections.abc import Callable
 
@@ -59,7 +60,18 @@ def fit(
     model, predict, chosen = solver(K, labels[0], kernel.options.backend)
     right = float(np.mean(predict(cross) == labels[1]))
     on_training = float(np.mean(predict(K) == labels[0]))
-    return on_training, Accuracy(network, model, right, time.perf_counter() - start, chosen)
+    found = Accuracy(
+        network=network,
+        model=model,
+        samples=len(training),
+        accuracy=right,
+        error=math.sqrt(right * (1 - right) / len(test)),
+        by_split=(right,),
+        seconds=time.perf_counter() - start,
+        parameters=chosen,
+        command="",
+    )
+    return on_training, found
 
 
 def _check_labels(solver: Callable[..., Machine], labels: np.ndarray) -> None:
@@ -76,8 +88,7 @@ def _ridge(K: np.ndarray, labels: np.ndarray, backend: str) -> Machine:
     machine = ridge.fit(K, targets, criterion="accuracy", backend=backend)
 
     def predict(rows: np.ndarray) -> np.ndarray:
-        scores = rows @ machine.solution.coefficients
-        return classes[(scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)]
+        return ridge.classified(rows @ machine.solution.coefficients, classes)
 
     return "NPK-ridge", predict, {"alpha": float(machine.alpha)}
 

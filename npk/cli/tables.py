@@ -9,24 +9,17 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from npk.cli.cost import Cost
 from npk.gates.table import GateTable
 from npk.gram.tiles import Demand, TilePlan
 from npk.gram.verification import Verification
 from npk.graph.parts import module_of
 from npk.progress import duration
-from npk.report.subjects import (
-    PAPER_RATIO,
-    accuracy_of,
-    baselines,
-    dlgn_ratio,
-    group_title,
-    groups,
-    models,
-)
 from npk.report.suite_page import INVARIANCE_HEAD, invariance_row
-from npk.results import Accuracy, CheckResult, InvarianceSuite, LesionTable, RunResult
+from npk.report.tables import accuracies
+from npk.report.words import beside, finding
+from npk.results import Accuracy, CheckResult, InvarianceSuite, LesionTable, StudyResult
 from npk.structure.shifts import ShiftGroup
+from npk.studies.pace import Cost
 
 if TYPE_CHECKING:
     from npk.checks.spectrum import DepthSpectrum
@@ -67,56 +60,26 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], title: str | None 
     console().print(grid, end="\n\n")
 
 
-def demo(run: RunResult, out: Path) -> None:
-    """The whole run: accuracies, baselines, checks, what was used again, where the files are."""
-    accuracies(run)
-    table(
-        ("without a network", "accuracy"), [(a.model, percent(a.accuracy)) for a in baselines(run)]
-    )
-    for members in groups(run).values():
-        ratio = dlgn_ratio(run, members)
-        if ratio is not None:
-            say(
-                f"{members[0].group}: the DLGN keeps {percent(ratio)} of the DNN's accuracy (the "
-                f"paper: at least {PAPER_RATIO} %)"
-            )
-    checks(run.checks)
-    again = [network.name for network in run.networks if network.reused]
-    say(
-        f"Used again from an earlier run: {', '.join(again)}."
-        if again
-        else "Nothing was used again: all networks were trained now."
-    )
-    say(
-        f"{duration(run.seconds)} on {run.machine}. Results, figures and checkpoints are in {out}: "
-        f"open {out / 'report.html'}."
-    )
-
-
-def accuracies(run: RunResult) -> None:
-    """Networks down, models across."""
-    head = [
-        "test accuracy",
-        *(
-            "network"
-            if model == "network"
-            else model.replace(" at random initialisation", ", untrained")
-            for model in models(run)
-        ),
-    ]
+def study(run: StudyResult, out: Path) -> None:
+    """A whole study: accuracies, what the gates have learnt, checks, where the files are."""
+    head = ("test accuracy, %", *(f"n = {n}" for n in run.sizes))
+    found = accuracies(run)
     rows: list[list[str]] = []
-    for members in groups(run).values():
-        rows.append([group_title(members)])
-        for member in members:
-            shares = [accuracy_of(run, member.name, model) for model in models(run)]
-            rows.append(
-                [
-                    f"  {member.kind or member.name}",
-                    *(percent(a.accuracy) if a else "-" for a in shares),
-                ]
-            )
-    table(
-        head, rows, f"{run.data}: {run.samples_train} training and {run.samples_test} test samples"
+    for name, block in found.blocks.items():
+        rows.append([name])
+        for row in block:
+            cells = (f"{c.value} ± {c.error}".removesuffix(" ± ") if c else "-" for c in row.cells)
+            rows.append([f"  {row.name}", *cells])
+    if rows:
+        table(head, rows, f"{run.data}: {run.samples_test} test samples, {run.splits} draws")
+    checks(run.checks)
+    for note in run.notes:
+        say(f"note: {note}")
+    said = f"{finding(run)} {beside(run)}"
+    say(said.replace("\N{NO-BREAK SPACE}", " "))
+    say(
+        f"{duration(run.seconds)} on {run.machine}. Results, figures and kernels are in {out}: "
+        f"open {out / 'report.html'}."
     )
 
 

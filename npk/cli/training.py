@@ -12,10 +12,10 @@ from torch import nn
 from npk.checkpoint import save
 from npk.cli.reading import SHARE, check_folder, check_place, network, settings
 from npk.data import Dataset, load, split
-from npk.demo.networks import accuracy
 from npk.errors import DataError, OptionError
 from npk.networks import TrainingResult, build, describe, train
 from npk.results import Result
+from npk.studies.subjects import decided, outputs
 from npk.typed import Typed
 
 # The options of the command that are those of npk.networks.train, but for lists of numbers and seed.
@@ -150,7 +150,7 @@ class Job:
             progress=True,
             **self.steps,
         )
-        right = accuracy(net, held.X, held.require_labels())
+        right = float((decided(outputs(net, held.X)) == held.require_labels()).mean())
         about = {"data": self.data, "seed": seed, "regime": result.regime}
         about["test"] = SHARE if self.test is None else self.test
         save(net, out, accuracy=right, epoch=result.best_epoch, **about)

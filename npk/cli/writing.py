@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-from npk.cli.cost import FEW, Cost, measure
 from npk.cli.reading import Samples, check_place
 from npk.errors import BackendError, OptionError
 from npk.files import written_whole
@@ -19,6 +18,7 @@ from npk.gram.tiles import Demand, TilePlan
 from npk.gram.writing import plan_in_memory, plan_on_disk, suits
 from npk.progress import Bar, Events, Lines, Progress, Silent
 from npk.samples import as_samples
+from npk.studies.pace import FEW, Cost, measure
 
 
 def progress(json: bool) -> Progress:
@@ -201,8 +201,8 @@ def write_report(run_dir: Path, out: Path, figures: Path | None) -> tuple[Path, 
     """The page of a run, and its figures if a folder is given."""
     from npk.report.figures import write_figures
     from npk.report.page import write_page
-    from npk.results import RunResult
+    from npk.results import StudyResult
 
-    run = RunResult.load(run_dir / "results.json")
+    run = StudyResult.load(run_dir / "results.json")
     write_page(run, out, progress=True)
     return (out, *(write_figures(run, figures, progress=True) if figures is not None else ()))

@@ -9,40 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from npk import checkpoint
 from npk.errors import CheckpointError, NpkError
 from npk.progress import Progress
-from npk.results import NetworkSummary
+from npk.studies.subjects import Subject, decided, outputs
 
 if TYPE_CHECKING:
-    import torch
-
     from npk.demo import Samples
 
 FAMILIES = {"conv-gap": "shift-invariant", "conv-flat": "position-keeping"}
 KINDS = ("dnn", "dgn", "dlgn")
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A trained network, the same network before training, and what the report says of it."""
-
-    net: "torch.nn.Module"
-    untrained: "torch.nn.Module"
-    summary: NetworkSummary
-    accuracy: float
-    seconds: float
-    epochs: int
-
-    @property
-    def stem(self) -> str:
-        """File name without suffix."""
-        return self.summary.checkpoint.removesuffix(".safetensors")
-
-
-def prepare_networks(samples: "Samples", out: Path, seed: int, progress: Progress) -> list[Trained]:
+def prepare_networks(samples: "Samples", out: Path, seed: int, progress: Progress) -> list[Subject]:
     """Train what an earlier run did not leave, one process a core: threads gain them nothing."""
     wanted = [Plan(samples, out, family, kind, seed) for family in FAMILIES for kind in KINDS]
     missing = [plan for plan in wanted if plan.earlier() is None]
@@ -55,17 +34,6 @@ def prepare_networks(samples: "Samples", out: Path, seed: int, progress: Progres
             ):  # the long ones first
                 advance(1)
     return [plan.trained(reused=plan not in missing) for plan in wanted]
-
-
-def accuracy(net: "torch.nn.Module", X: np.ndarray, y: np.ndarray) -> float:
-    """Share of samples whose largest logit is that of their class."""
-    import torch
-
-    with torch.no_grad():
-        logits = torch.cat(
-            [net(torch.as_tensor(part)) for part in np.array_split(X, -(-len(X) // 512))]
-        )
-    return float((logits.argmax(1).numpy() == y).mean())
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +87,7 @@ class Plan:
         result = networks.train(
             net, train.X, train.require_labels(), seed=self.seed, progress=False, **about["fit"]
         )
-        right = accuracy(net, test.X, test.require_labels())
+        right = float((decided(outputs(net, test.X)) == test.require_labels()).mean())
         checkpoint.save(
             net,
             self.path,
@@ -130,27 +98,19 @@ class Plan:
             curve_validation=result.curve_validation,
         )
 
-    def trained(self, *, reused: bool) -> Trained:
-        """The network as later commands will load it, with what the report says of it."""
-        from npk import networks
-
+    def trained(self, *, reused: bool) -> Subject:
+        """The network as later commands will load it, with what the page says of it."""
         details, net = checkpoint.read_details(self.path), checkpoint.load(self.path)
-        count = sum(p.numel() for p in net.parameters())
-        name, family = f"{self.family} {self.kind}", FAMILIES[self.family]
-        summary = NetworkSummary(
-            name=name,
-            family=family,
+        curves = {name: details[name] for name in ("curve_train", "curve_validation")}
+        return Subject(
+            net,
+            f"{self.family} {self.kind}",
+            self.path,
+            family=FAMILIES[self.family],
             kind=self.kind,
-            description=networks.describe(net),
-            parameters=count,
-            checkpoint=self.path.name,
-            curve_train=details["curve_train"],
-            curve_validation=details["curve_validation"],
+            curves=curves,
             reused=reused,
         )
-        untrained = networks.build(**self.about["make"])
-        accuracy, seconds = details["accuracy"], details["seconds"]
-        return Trained(net, untrained, summary, accuracy, seconds, len(summary.curve_train))
 
 
 def _train_apart(plan: Plan) -> None:

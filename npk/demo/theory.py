@@ -1,100 +1,37 @@
-"""The demo's checks of the theory: where it holds, and networks built so that it must not."""
+"""Residual networks of the demo: their kernel is the sum of the kernels of all sub-networks."""
 
-import dataclasses
-import math
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from npk.checks.duality import check_duality
 from npk.checks.ensemble import check_ensemble
-from npk.checks.invariance import check_invariance
 from npk.progress import Progress
-from npk.results import CheckResult, InvarianceDetails
+from npk.results import CheckResult
 
 if TYPE_CHECKING:
     import torch
 
     from npk.demo import Samples
-    from npk.demo.networks import Trained
 
 _SAMPLES = 4
-_BROKEN = 1e-3  # a deviation that no rounding makes
 
 
-def check_theory(
-    samples: "Samples", networks: list["Trained"], seed: int, progress: Progress
-) -> tuple[CheckResult, ...]:
-    """Duality of all networks, invariance with counter-examples, the residual ensemble."""
-    X = samples.test.X
-    with progress.task("checks of the theory", len(networks) + 3) as advance:
-        results = []
-        for trained in networks:
-            summary = trained.summary
-            found = check_duality(trained.net, X, seed=seed, name=summary.name, progress=False)
-            results.append(found)
-            advance(1)
-        results.append(_invariance(networks, X[:_SAMPLES], seed))
-        advance(1)
+def ensembles(samples: "Samples", seed: int, progress: Progress) -> tuple[CheckResult, ...]:
+    """The sum over sub-networks, without a gate after the sums and with one.
+
+    Args:
+        samples: of the demo.
+        seed: of weights and training.
+        progress: counts networks.
+
+    Returns:
+        A check a network; the product form holds without such gates only.
+    """
+    results, X = [], samples.test.X[:_SAMPLES]
+    with progress.task("residual networks", 2) as advance:
         for skip in ("ungated", "gated"):
-            results.append(
-                check_ensemble(
-                    _residual(samples, skip, seed),
-                    X[:_SAMPLES],
-                    name=f"residual network, {skip} skips",
-                )
-            )
+            net = _residual(samples, skip, seed)
+            results.append(check_ensemble(net, X, name=f"residual network, {skip} skips"))
             advance(1)
     return tuple(results)
-
-
-def _invariance(networks: list["Trained"], X: np.ndarray, seed: int) -> CheckResult:
-    """What structure promises holds, on the shift-invariant networks; of zero padding and of a
-    flatten it promises nothing, and by how much they break it is shown.
-    """
-    from npk import networks as rooms
-
-    first = next(t for t in networks if t.summary.family == "shift-invariant")
-    make = cast("dict[str, Any]", first.net.architecture)  # made by npk.networks.build
-    holds = [
-        check_invariance(t.net, X, name=t.summary.name, label=t.summary.name)
-        for t in networks
-        if t.summary.family == "shift-invariant"
-    ]
-    breaks = {
-        "zero padding": {**make, "padding": "zero"},
-        "flatten read-out": {**make, "readout": "flatten"},
-    }
-    others = [
-        check_invariance(rooms.build(**{**made, "seed": seed}), X, label=label)
-        for label, made in breaks.items()
-    ]
-    broken = all(_beyond(check) > _BROKEN for check in others)
-    passed = all(check.passed for check in (*holds, *others)) and broken
-    worst = max(holds, key=_size)
-    promised = worst.statement.split(". ")[0]
-    return dataclasses.replace(
-        worst,
-        network="conv-gap networks",
-        passed=passed,
-        statement=f"{promised}, as structure promises; and padding or flatten break it",
-        details=_merged((*holds, *others)),
-    )
-
-
-def _beyond(check: CheckResult) -> float:
-    """The worst deviation that structure does not rule out."""
-    cases = check.details.cases if isinstance(check.details, InvarianceDetails) else ()
-    return max((case.outside_worst or 0.0 for case in cases), default=0.0)
-
-
-def _size(check: CheckResult) -> float:
-    return math.inf if check.measured is None else check.measured
-
-
-def _merged(checks: tuple[CheckResult, ...]) -> InvarianceDetails:
-    details = [check.details for check in checks if isinstance(check.details, InvarianceDetails)]
-    return InvarianceDetails(tuple(case for one in details for case in one.cases))
 
 
 def _residual(samples: "Samples", skip: str, seed: int) -> "torch.nn.Module":
@@ -113,11 +50,6 @@ def _residual(samples: "Samples", skip: str, seed: int) -> "torch.nn.Module":
         seed=seed,
     )
     networks.train(
-        net,
-        samples.kernel_train.X,
-        samples.kernel_train.require_labels(),
-        epochs=5,
-        seed=seed,
-        progress=False,
+        net, samples.train.X, samples.train.require_labels(), epochs=5, seed=seed, progress=False
     )
     return net

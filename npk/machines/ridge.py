@@ -285,6 +285,19 @@ def signed_targets(labels: ArrayLike) -> tuple[Floats, NDArray]:
     return np.where(index[:, None] == np.arange(len(classes)), 1.0, -1.0), classes
 
 
+def classified(scores: Floats, classes: NDArray) -> NDArray:
+    """The class that a machine on :func:`signed_targets` gives each sample.
+
+    Args:
+        scores: what it predicts, (m, classes), or (m,) for two classes.
+        classes: the classes, as :func:`signed_targets` returned them.
+
+    Returns:
+        Classes, (m,).
+    """
+    return classes[(scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)]
+
+
 def _check_goal(y: ArrayLike, n: int | None, criterion: str, *, judged: bool = True) -> Floats:
     """The targets; ``judged``: leave-one-out will look at them by the criterion."""
     targets = checked_targets(y, n)

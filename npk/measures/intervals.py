@@ -82,7 +82,7 @@ def cka_interval(
     batches = gen_batches(draws, max(1, _NUMBERS // n))
     found = np.concatenate([weighted_cka(first, second, weights[:, part]) for part in batches])
     tail = (1 - level) / 2
-    low, middle, high = np.quantile(found, [tail, 0.5, 1 - tail])
+    low, middle, high = np.nanquantile(found, [tail, 0.5, 1 - tail])
     low, high = np.clip([value + low - middle, value + high - middle], 0, 1)
     return Interval(value, float(low), float(high), float(level))
 
@@ -96,7 +96,7 @@ def weighted_cka(K: Floats, L: Floats, weights: Floats) -> Floats:
         weights: of each sample in each draw, (n, draws), with sums of 1.
 
     Returns:
-        CKA of each draw, (draws,).
+        CKA of each draw, (draws,); NaN where all that was drawn is alike.
     """
     means = K @ weights, L @ weights
 
@@ -105,7 +105,11 @@ def weighted_cka(K: Floats, L: Floats, weights: Floats) -> Floats:
         rows = np.einsum("nd,nd->d", weights, pairs - 2 * means[a] * means[b])
         return rows + np.prod([np.einsum("nd,nd->d", weights, means[i]) for i in (a, b)], axis=0)
 
-    return product(0, 1) / np.sqrt(product(0, 0) * product(1, 1))
+    sizes = product(0, 0) * product(1, 1)
+    # a draw of samples that are all alike has no kernel, once it is centred
+    return np.divide(
+        product(0, 1), np.sqrt(sizes), out=np.full_like(sizes, np.nan), where=sizes > 0
+    )
 
 
 def _whole(K: ArrayLike | Gram, name: str) -> Floats:

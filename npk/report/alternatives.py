@@ -1,50 +1,86 @@
 """What each figure of a page shows, in words, for those who do not see it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from npk.report.style import hundredths, percent, scientific
-from npk.report.subjects import accuracy_of, baselines, groups, models, short_model, subjects
+from npk.report.style import NOTHING, percent, points, scientific
+from npk.report.subjects import (
+    accuracies_of,
+    differences_of,
+    groups,
+    kernel_of,
+    measures_of,
+    subjects,
+)
 from npk.report.words import listed
-from npk.results import KernelSummary, RunResult
+from npk.results import Measure, StudyResult
 
 
-def _accuracy(run: RunResult) -> str:
+def _curves(run: StudyResult) -> str:
+    said = []
+    for subject in subjects(run):
+        for model in ("trained", "untrained"):
+            found = accuracies_of(run, subject.name, model)
+            each = ", ".join(f"{percent(a.accuracy)} with {a.samples}" for a in found)
+            said += [f"{subject.name}, {model} gates {each}"] if found else []
+        found = differences_of(run, subject.name, "untrained")
+        each = ", ".join(points(d.difference, d.error) for d in found)
+        said += [f"difference {each} points"] if found else []
+    return f"Test accuracy against the number of fresh samples: {'; '.join(said)}."
+
+
+def _kernels(run: StudyResult) -> str:
+    names = listed([s.name for s in subjects(run) if kernel_of(run, s.name, "trained")])
+    return (
+        f"Heat maps of the kernels of {names}, samples sorted by class, before training and after."
+    )
+
+
+def _ends(found: Sequence[Measure]) -> str:
+    values = [NOTHING if m.value is None else f"{m.value:.2f}" for m in found if m.layer]
+    return f"{values[0]} in the first layer, {values[-1]} in the last" if values else ""
+
+
+def _by_layer(run: StudyResult, name: str, what: str) -> str:
     said = [
-        f"{a.network} {short_model(a.model)} {percent(a.accuracy)}"
-        for subject in subjects(run)
-        for model in models(run)
-        if (a := accuracy_of(run, subject.name, model))
+        f"{s.name} {when} training {_ends(found)}"
+        for s in subjects(run)
+        for gates, when in (("untrained", "before"), ("trained", "after"))
+        if (found := measures_of(run, s.name, gates, name))
     ]
-    said += [f"{a.model} on pixels {percent(a.accuracy)}" for a in baselines(run)]
-    return f"Test accuracy: {'; '.join(said)}."
+    return f"{what}: {'; '.join(said)}."
 
 
-def _kernels(run: RunResult) -> str:
-    names = listed([kernel.network for kernel in run.kernels if kernel.heat])
-    return f"Heat maps of the cosine kernels of {names}, samples sorted by class."
+def _layers(run: StudyResult) -> str:
+    what = "Overlap of pairs of one class over that of pairs of different classes"
+    return _by_layer(run, "class overlap", what)
 
 
-def ranks(run: RunResult) -> str:
-    """The effective rank of each kernel that has a spectrum."""
-    shown = [kernel for kernel in run.kernels if kernel.spectrum]
-    return ", ".join(f"{k.network} has effective rank {k.effective_rank:.1f}" for k in shown)
+def _gates(run: StudyResult) -> str:
+    return _by_layer(run, "activity", "Mean share of the gates that are on, by layer")
 
 
-def _spectra(run: RunResult) -> str:
-    return f"Eigenvalues of the kernels on logarithmic axes: {ranks(run)}."
+def _spectra(run: StudyResult) -> str:
+    said = [
+        f"{s.name} has effective rank {m.value:.1f} {when} training"
+        for s in subjects(run)
+        for gates, when in (("untrained", "before"), ("trained", "after"))
+        for m in measures_of(run, s.name, gates, "effective rank")
+        if m.value is not None
+    ]
+    return f"Eigenvalues of the kernels on logarithmic axes: {'; '.join(said)}."
 
 
-def _overlaps(run: RunResult) -> str:
-    def pair(kernel: KernelSummary, layer: int) -> str:
-        same, different = kernel.overlap_same[layer], kernel.overlap_different[layer]
-        return f"{hundredths(same)} in one class and {hundredths(different)} across classes"
+def _likeness(run: StudyResult) -> str:
+    said = [
+        f"{c.first} before and after training {c.cka:.2f}"
+        if c.gates == "untrained"
+        else f"{c.first} and {c.second} {c.cka:.2f}"
+        for c in run.comparisons
+    ]
+    return f"CKA of pairs of kernels: {'; '.join(said)}."
 
-    shown = [kernel for kernel in run.kernels if kernel.overlap_same]
-    gaps = "; ".join(f"{k.network} {pair(k, 0)}, then {pair(k, -1)}" for k in shown)
-    return f"Mean share of gates that are on for both of a pair, first and last layer: {gaps}."
 
-
-def _training(run: RunResult) -> str:
+def _training(run: StudyResult) -> str:
     return f"Training loss and validation accuracy by epoch for {listed(list(groups(run)))}."
 
 
@@ -59,22 +95,24 @@ _CHECKS = {
 }
 
 
-def _check(run: RunResult, name: str) -> str:
+def _check(run: StudyResult, name: str) -> str:
     what = _CHECKS.get(name, f"Deviation of each case of the check {name}")
     checks = [check for check in run.checks if check.name == name]
     measured = [f"{check.network} {scientific(check.measured)}" for check in checks]
     return f"{what}: {', '.join(measured)}."
 
 
-_OTHERS: dict[str, Callable[[RunResult], str]] = {
-    "accuracy": _accuracy,
+_OTHERS: dict[str, Callable[[StudyResult], str]] = {
+    "curves": _curves,
     "kernels": _kernels,
+    "layers": _layers,
+    "gates": _gates,
     "spectra": _spectra,
-    "overlaps": _overlaps,
+    "likeness": _likeness,
     "training": _training,
 }
 
 
-def alternative(run: RunResult, name: str) -> str:
+def alternative(run: StudyResult, name: str) -> str:
     """What the figure of this name shows; one that is no other's is that of a check."""
     return _OTHERS[name](run) if name in _OTHERS else _check(run, name)

@@ -28,8 +28,8 @@ from npk.results import (
     EnsembleDetails,
     InvarianceCase,
     InvarianceDetails,
-    RunResult,
     Shares,
+    StudyResult,
     TangentDetails,
 )
 
@@ -63,13 +63,13 @@ def _tolerance(checks: list[CheckResult]) -> float:
     return max((check.tolerance for check in checks), default=0.0)
 
 
-def drawn(name: str, run: RunResult, columns: int) -> "Figure | None":
+def drawn(name: str, run: StudyResult, columns: int) -> "Figure | None":
     """The figure of one check: its own, or the deviation of each of its cases."""
     own = OWN.get(name)
     return own(run, columns) if own else _cases(name, run, columns)
 
 
-def _cases(name: str, run: RunResult, columns: int) -> "Figure | None":
+def _cases(name: str, run: StudyResult, columns: int) -> "Figure | None":
     checks = [check for check in run.checks if check.name == name]
     rows = [
         Row(_label(check, case, len(checks) > 1), case.deviation, holds=True)
@@ -131,7 +131,7 @@ def _deviation_dot(ax: "Axes", y: int, row: Row) -> None:
     ax.annotate(note, (x, y), offset, textcoords="offset points", fontsize=7, **look)
 
 
-def invariance(run: RunResult, columns: int) -> "Figure | None":
+def invariance(run: StudyResult, columns: int) -> "Figure | None":
     """Deviation of K(g x, x') from K(x, x'): the worst of each case, and maps over all shifts."""
     found = checks_of(run, InvarianceDetails)
     checks = [check for check, _ in found]
@@ -174,7 +174,7 @@ def _invariance_figure(
     return figure
 
 
-def ensemble(run: RunResult, columns: int) -> "Figure | None":
+def ensemble(run: StudyResult, columns: int) -> "Figure | None":
     """Share of the kernel by depth of sub-network and by block, and how good each form of it is."""
     found = checks_of(run, EnsembleDetails)
     checks = [check for check, _ in found]
@@ -235,7 +235,7 @@ def _share_bars(ax: "Axes", label: str, what: str, values: list[tuple[str, float
     ax.set(xlabel=across, ylabel="% of the kernel")
 
 
-def tangent(run: RunResult, columns: int) -> "Figure | None":
+def tangent(run: StudyResult, columns: int) -> "Figure | None":
     """Mean over random value networks beside the tangent kernel, entry by entry, with its error."""
     found = [(check, details) for check, details in checks_of(run, TangentDetails)]
     drawn = [(check.network, list(_ratios(details))) for check, details in found]
@@ -270,7 +270,7 @@ def _ratio_dots(ax: "Axes", network: str, ratios: list[tuple[str, float, float]]
     ax.set(xlabel="pair of samples", ylabel="mean / tangent kernel")
 
 
-OWN: dict[str, Callable[[RunResult, int], "Figure | None"]] = {
+OWN: dict[str, Callable[[StudyResult, int], "Figure | None"]] = {
     "invariance": invariance,
     "ensemble": ensemble,
     "tangent": tangent,

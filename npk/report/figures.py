@@ -1,65 +1,71 @@
-"""Figures of a run: accuracy, kernels, spectra, overlaps, training curves and checks.
+"""Figures of a study: learning curves, kernels, layers, likeness of networks, training and checks.
 
-A figure function takes the run and the number of panels in a row, and returns ``None`` when the run
-has nothing to draw.
+A figure function takes the study and the number of panels in a row, and returns ``None`` when there
+is nothing to draw.
 """
 
-import dataclasses
 import functools
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from npk.errors import StoreError
 from npk.files import written_whole
 from npk.progress import Progress, as_progress
 from npk.report import check_figures
+from npk.report.layer_figures import gates, layers
 from npk.report.style import (
+    BAR,
     COLOR,
-    DASHES,
     HEAT,
     INK,
-    MARKER,
-    MUTED,
     PANEL,
-    PAPER,
     RULE,
+    blank,
     house_style,
+    legend_above,
     panels,
     power,
+    wrapped,
 )
 from npk.report.subjects import (
-    PAPER_RATIO,
-    UNTRAINED,
     Subject,
-    accuracy_of,
-    baselines,
-    dlgn_ratio,
+    accuracies_of,
+    class_name,
     group_title,
     groups,
+    kernel_of,
     models,
-    short_model,
+    owner,
     subjects,
 )
-from npk.results import DETAILS, Accuracy, KernelSummary, NetworkSummary, RunResult
+from npk.results import DETAILS, MODELS, Accuracy, KernelSummary, NetworkSummary, StudyResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _DPI = 200
-_MODEL_MARKER = ("o", "s", "D", "^", "v", "P")
+# of a model's line: color, marker, dashes; color is said once more by the marker
+MODEL_LOOK: dict[str, tuple[str, str, Any]] = {
+    "penultimate": (COLOR["dlgn"], "^", (0, (1.2, 1.4))),
+    "trained": (COLOR["dnn"], "o", "-"),
+    "untrained": (COLOR["dgn"], "s", "-"),
+    "random gates": (COLOR["dlgn-sf"], "D", (0, (4, 1.6))),
+    "RBF": (COLOR[""], "v", (0, (4, 1.6))),
+    "logistic": (BAR, "P", (0, (1.2, 1.4))),
+}
 
 
 def write_figures(
-    run: RunResult, folder: str | os.PathLike, progress: bool | Progress = False
+    run: StudyResult, folder: str | os.PathLike, progress: bool | Progress = False
 ) -> tuple[Path, ...]:
-    """Draw every figure that the run has material for, as PNG files.
+    """Draw every figure that the study has material for, as PNG files.
 
     Args:
-        run: what a run found.
+        run: what a study found.
         folder: where the files go; made if it does not exist.
         progress: ``True`` for a bar, or a :class:`npk.progress.Progress`.
 
@@ -92,166 +98,142 @@ def write_figures(
     return tuple(written)
 
 
-def accuracy(run: RunResult, columns: int) -> "Figure | None":
-    """Test accuracy as dots: a panel an architecture, a row a model, baselines as lines."""
-    if not run.accuracies:
-        return None
-    parts = [
-        part for part in groups(run).values() if any(_rows_of(run, member) for member in part)
-    ] or [()]
-    height = 1.3 + 0.155 * max(_accuracy_lines(run, part)[-1].y for part in parts)
-    figure, axes = panels(len(parts), columns, (PANEL, height))
-    for ax, part in zip(axes, parts, strict=True):
-        _accuracy_panel(ax, run, part)
-    return figure
-
-
-@dataclasses.dataclass(frozen=True)
-class Line:
-    """A line of the accuracy figure: a heading, or a model with its dot."""
-
-    y: float
-    label: str
-    found: Accuracy | None = None  # None: a heading
-    color: str = MUTED
-
-
-def _rows_of(run: RunResult, member: Subject) -> list[Accuracy]:
-    return [found for model in models(run) if (found := accuracy_of(run, member.name, model))]
-
-
-def _accuracy_lines(run: RunResult, part: tuple[Subject, ...]) -> list[Line]:
-    blocks = [(m.kind.upper() or m.name, COLOR.get(m.kind, MUTED), _rows_of(run, m)) for m in part]
-    blocks.append(("pixels alone", MUTED, list(baselines(run))))
-    lines, y = [], 0.0
-    for heading, color, rows in blocks:
-        if rows:
-            lines.append(Line(y, heading))
-            lines += [
-                Line(y + 1 + i, short_model(found.model), found, color)
-                for i, found in enumerate(rows)
-            ]
-            y += len(rows) + 1.5
-    return lines
-
-
-def _accuracy_panel(ax: "Axes", run: RunResult, part: tuple[Subject, ...]) -> None:
-    low = math.floor(100 * min(a.accuracy for a in run.accuracies) - 0.5)
-    ax.set_xlim(low, 100 + 0.2 * (100 - low))
-    lines = _accuracy_lines(run, part)
-    for line in lines:
-        if line.found:
-            _accuracy_dot(ax, line, line.found, models(run))
-    for baseline in baselines(run):
-        ax.axvline(
-            100 * baseline.accuracy, color=MUTED, linewidth=0.7, linestyle=(0, (1.5, 2)), zorder=1
-        )
-    _accuracy_axes(ax, lines)
-    ratios = [dlgn_ratio(run, members) for members in groups(run).values()]
-    ax.set_title(group_title(part) if part else "no network", pad=20 if any(ratios) else 7)
-    ratio = dlgn_ratio(run, part)
-    if ratio is not None:
-        kept = f"DLGN / DNN {100 * ratio:.1f} % (paper: ≥ {PAPER_RATIO} %)"
-        ax.annotate(
-            kept,
-            (0, 1),
-            (0, 8),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            color=MUTED,
-            fontsize=7.5,
-        )
-
-
-def _accuracy_dot(ax: "Axes", line: Line, found: Accuracy, order: tuple[str, ...]) -> None:
-    model, value = found.model, 100 * found.accuracy
-    trained = model.replace(UNTRAINED, "").strip()
-    marker = _MODEL_MARKER[order.index(trained) % len(_MODEL_MARKER)] if trained in order else "o"
-    fill = PAPER if UNTRAINED in model else line.color
-    ax.plot(
-        [value],
-        [line.y],
-        marker,
-        color=line.color,
-        markerfacecolor=fill,
-        markersize=5 if marker == "o" else 4.4,
-        zorder=3,
-    )
-    place = {
-        "xytext": (6, 0),
-        "textcoords": "offset points",
-        "va": "center_baseline",
-        "annotation_clip": False,
-    }
-    # hides the lines behind the number
-    back = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.6}
-    ax.annotate(f"{value:.1f}", (value, line.y), fontsize=7, bbox=back, zorder=2, **place)
-
-
-def _accuracy_axes(ax: "Axes", lines: list[Line]) -> None:
-    ax.set_ylim(lines[-1].y + 0.8, -0.8)
-    ax.set_yticks([line.y for line in lines], [line.label for line in lines])
-    ax.tick_params(axis="y", length=0)
-    for label, line in zip(ax.get_yticklabels(), lines, strict=True):
-        label.set(color=MUTED if line.found else INK, fontweight="normal" if line.found else "bold")
-    ax.set_xticks([x for x in ax.get_xticks() if ax.get_xlim()[0] <= x <= 100])
-    ax.grid(axis="x")
-    ax.set_axisbelow(True)
-    ax.spines["left"].set_visible(False)
-    ax.set_xlabel("test accuracy, %")
-
-
-def kernels(run: RunResult, columns: int) -> "Figure | None":
-    """Cosine kernels sorted by class, one panel a network, class boundaries drawn."""
-    shown = [k for k in run.kernels if k.heat]
+def curves(run: StudyResult, columns: int) -> "Figure | None":
+    """Accuracy against the number of fresh samples, a panel a network; bars are standard errors."""
+    shown = [subject for subject in subjects(run) if accuracies_of(run, subject.name, "trained")]
     if not shown:
         return None
-    by_row = 3 if columns > 1 else 2
-    figure, axes = panels(
-        len(shown),
-        by_row,
-        (2 * PANEL / by_row if columns > 1 else PANEL / by_row, 2.35 if columns > 1 else 1.95),
-    )
-    for ax, kernel in zip(axes, shown, strict=True):
-        _heat_panel(ax, run, kernel)
+    across = min(3, len(shown)) if columns > 1 else 1
+    width = 2 * PANEL / across if columns > 1 else PANEL
+    figure, axes = panels(len(shown), across, (max(width, 2.2), 2.5))
+    limits = _limits(run)
+    for ax, subject in zip(axes, shown, strict=True):
+        learning_curves(ax, run, subject.name)
+        ax.set_ylim(*limits)
+        ax.set_title(wrapped(subject.name, 30))
+        if (place := ax.get_subplotspec()) is not None and place.is_first_col():
+            ax.set_ylabel("test accuracy, %")
+    legend_above(figure, axes, 2 if columns > 1 else 1)
     return figure
 
 
-def _heat_panel(ax: "Axes", run: RunResult, kernel: KernelSummary) -> None:
+def learning_curves(ax: "Axes", run: StudyResult, network: str) -> None:
+    """Draw the learning curves of one network.
+
+    Args:
+        ax: where to.
+        run: what a study found.
+        network: name of the network.
+    """
+    for model in models(run, network):
+        found = accuracies_of(run, owner(model, network), model)
+        if model == "network":
+            _level(ax, found[0])
+        else:
+            _curve(ax, model, found)
+    ax.set_xscale("log")
+    ax.set_xticks(list(run.sizes), [f"{n:,}" for n in run.sizes])
+    ax.minorticks_off()
+    ax.set_xlabel("fresh samples")
+    ax.grid(axis="y")
+    ax.set_axisbelow(True)
+
+
+def _curve(ax: "Axes", model: str, found: Sequence[Accuracy]) -> None:
+    color, marker, dashes = MODEL_LOOK[model]
+    ax.errorbar(
+        [a.samples for a in found],
+        [100 * a.accuracy for a in found],
+        yerr=[100 * (a.error or 0.0) for a in found],
+        color=color,
+        marker=marker,
+        linestyle=dashes,
+        markersize=3.6,
+        linewidth=1.2 if model in ("trained", "untrained") else 0.9,
+        elinewidth=0.8,
+        capsize=1.8,
+        zorder=3 if model in ("trained", "untrained") else 2,
+        label=MODELS[model],
+    )
+
+
+def _level(ax: "Axes", found: Accuracy) -> None:
+    """The network itself, which has learnt from other samples, with its standard error."""
+    value, error = 100 * found.accuracy, 100 * (found.error or 0.0)
+    ax.axhspan(value - error, value + error, color=RULE, linewidth=0, zorder=0)
+    ax.axhline(value, color=INK, linewidth=0.8, zorder=1, label=MODELS["network"])
+
+
+def _limits(run: StudyResult) -> tuple[float, float]:
+    values = [a.accuracy for a in run.accuracies]
+    low, high = 100 * min(values), 100 * max(values)
+    return max(0.0, 5 * math.floor(low / 5 - 0.3)), min(101.0, high + 0.06 * (high - low) + 1)
+
+
+def kernels(run: StudyResult, columns: int) -> "Figure | None":
+    """Kernels sorted by class, before training and after, under one scale of colors a network."""
+    names = [s.name for s in subjects(run) if _heats(run, s.name)]
+    if not names:
+        return None
+    cells = [(name, kernel) for name in names for kernel in _heats(run, name)]
+    pairs = all(len(_heats(run, name)) == 2 for name in names)
+    across = min(len(cells), 4 if columns > 1 else 2) if pairs else min(3, len(cells), columns + 1)
+    width = 2 * PANEL / max(across, 2 * columns - 1)
+    figure, axes = panels(len(cells), across, (width, width * 1.02 + 0.25))
+    for ax, (name, kernel) in zip(axes, cells, strict=True):
+        heat_panel(ax, run, kernel, heat_range([k.heat for k in _heats(run, name)]))
+    return figure
+
+
+def _heats(run: StudyResult, name: str) -> list[KernelSummary]:
+    """Pictures of a network's kernel, that before training first."""
+    found = (kernel_of(run, name, gates) for gates in ("untrained", "trained"))
+    return [kernel for kernel in found if kernel is not None and kernel.heat]
+
+
+def heat_panel(
+    ax: "Axes", run: StudyResult, kernel: KernelSummary, ends: tuple[float, float]
+) -> None:
+    """Draw a kernel sorted by class.
+
+    Args:
+        ax: where to.
+        run: what a study found.
+        kernel: of which network.
+        ends: of the colors.
+    """
     import numpy as np
 
     heat = np.asarray(kernel.heat, dtype=float)
-    low, high = heat_range(kernel.heat)
-    image = ax.imshow(heat, cmap=HEAT, vmin=low, vmax=high, interpolation="none")
+    image = ax.imshow(heat, cmap=HEAT, vmin=ends[0], vmax=ends[1], interpolation="none")
     labels = np.asarray(kernel.heat_labels, dtype=int)
     edges = [i for i in range(1, len(labels)) if labels[i] != labels[i - 1]]
     for edge in edges:
         ax.axhline(edge - 0.5, color="#ffffff", linewidth=0.5, alpha=0.8)
         ax.axvline(edge - 0.5, color="#ffffff", linewidth=0.5, alpha=0.8)
-    starts, ends = [0, *edges], [*edges, len(labels)]
-    centers = [(a + b - 1) / 2 for a, b in zip(starts, ends, strict=True)] if len(labels) else []
-    names = [class_name(run, labels[a]) for a in starts] if len(labels) else []
+    starts, stops = [0, *edges], [*edges, len(labels)]
+    centers = [(a + b - 1) / 2 for a, b in zip(starts, stops, strict=True)]
+    names = [class_name(run, labels[a]) if labels[a] >= 0 else "" for a in starts]
     _class_ticks(ax, centers, names)
-    ax.set_title(kernel.network, pad=4)
-    bar = ax.figure.colorbar(image, ax=ax, shrink=0.82, aspect=22, pad=0.03)
+    when = "before" if kernel.gates == "untrained" else "after"
+    title = f"{wrapped(kernel.network, 22)}\n{when} training"
+    ax.set_title(title, pad=3, fontsize=7, fontweight="normal")
+    bar = ax.figure.colorbar(image, ax=ax, shrink=0.8, aspect=22, pad=0.03)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=6, length=1.5, pad=1.5)
     bar.ax.locator_params(nbins=4)
 
 
-def heat_range(heat: list[list[float]]) -> tuple[float, float]:
-    """Ends of a kernel's colors: without the lowest 1 % and highest 0.5 % off the diagonal."""
+def heat_range(heats: Iterable[list[list[float]]]) -> tuple[float, float]:
+    """Ends of the colors: without the lowest 1 % and highest 0.5 % off the diagonals."""
     import numpy as np
 
-    table = np.asarray(heat, dtype=float)
-    off = table[~np.eye(*table.shape, dtype=bool)] if table.shape[0] > 1 else table
-    low, high = np.percentile(off, [1, 99.5])
+    parts = []
+    for heat in heats:
+        table = np.asarray(heat, dtype=float)
+        parts.append(table[~np.eye(*table.shape, dtype=bool)] if table.shape[0] > 1 else table)
+    low, high = np.percentile(np.concatenate([part.ravel() for part in parts]), [1, 99.5])
     return float(low), float(max(high, low + 1e-9))
-
-
-def class_name(run: RunResult, index: int) -> str:
-    """The name of a class, or its number where the run has no name for it."""
-    return run.classes[index] if 0 <= index < len(run.classes) else str(index)
 
 
 def _class_ticks(ax: "Axes", centers: list[float], names: list[str]) -> None:
@@ -259,118 +241,87 @@ def _class_ticks(ax: "Axes", centers: list[float], names: list[str]) -> None:
         centers, names = [], []
     ax.set_xticks(centers, names, rotation=90 if any(len(name) > 2 for name in names) else 0)
     ax.set_yticks(centers, names)
-    ax.tick_params(length=0, labelsize=6, pad=1.5)
+    ax.tick_params(length=0, labelsize=5.5, pad=1.5)
     for spine in ax.spines.values():
         spine.set_visible(False)
 
 
-def line_of(run: RunResult, subject: Subject) -> dict:
-    """The look of a network's line: hue and marker by kind, dashes by architecture."""
-    order = list(groups(run))
-    return {
-        "color": COLOR.get(subject.kind, COLOR[""]),
-        "linestyle": DASHES[order.index(subject.group) % len(DASHES)],
-        "label": subject.name,
-    }
+def likeness(run: StudyResult, columns: int) -> "Figure | None":
+    """CKA of pairs of kernels with bootstrap intervals, and the share of gates that differ."""
+    if not run.comparisons:
+        return None
+    rows = run.comparisons
+    flips = any(c.flips is not None for c in rows)
+    parts = 2 if flips else 1
+    shape = (1, parts) if columns > 1 else (parts, 1)
+    height = shape[0] * (0.7 + 0.2 * len(rows))
+    figure = blank(2 * PANEL if columns > 1 else PANEL, height)
+    axes = figure.subplots(*shape, squeeze=False, sharey=True).ravel()
+    for y, c in enumerate(rows):
+        ends = [[max(0.0, c.cka - c.cka_low)], [max(0.0, c.cka_high - c.cka)]]
+        color = COLOR["dgn"] if c.gates == "untrained" else COLOR["dnn"]
+        _dot(axes[0], c.cka, y, ends, color)
+        if flips and c.flips is not None:
+            error = 100 * (c.flips_error or 0.0)
+            _dot(axes[1], 100 * c.flips, y, [[error], [error]], color)
+    labels = [_pair(c.first, c.second, c.gates) for c in rows]
+    axes[0].set(ylim=(len(rows) - 0.5, -0.5), xlim=(0, 1.02), xlabel="CKA of the kernels")
+    if flips:
+        axes[1].set(xlim=(0, None), xlabel="gates that differ, %")
+    for ax in axes:
+        ax.set_yticks(range(len(rows)), labels)
+        ax.grid(axis="x")
+        ax.tick_params(axis="y", length=0)
+        ax.set_axisbelow(True)
+        ax.locator_params(axis="x", nbins=5)
+    return figure
 
 
-def spectra(run: RunResult, columns: int) -> "Figure | None":
-    """Eigenvalues of the trace-normalised kernels, log-log, all networks."""
-    shown = {k.network: k for k in run.kernels if any(value > 0 for value in k.spectrum)}
+def _dot(ax: "Axes", x: float, y: int, ends: list[list[float]], color: str) -> None:
+    ax.errorbar([x], [y], xerr=ends, fmt="o", color=color, markersize=3.6, capsize=2, elinewidth=1)
+
+
+def _pair(first: str, second: str, gates: str) -> str:
+    if gates == "untrained":
+        return wrapped(f"{first}: before and after", 30)
+    return wrapped(f"{first} and {second}", 30)
+
+
+def spectra(run: StudyResult, columns: int) -> "Figure | None":
+    """Eigenvalues of the trace-normalised kernels, log-log: after training, and dashed before."""
+    shown = [s for s in subjects(run) if any(_spectrum(run, s.name, g) for g in _GATES)]
     if not shown:
         return None
-    figure, (ax,) = panels(1, 1, (2 * PANEL if columns > 1 else PANEL, 3.6))
-    for subject in subjects(run):
-        if subject.name in shown:
-            points = [(i + 1, v) for i, v in enumerate(shown[subject.name].spectrum) if v > 0]
-            ax.loglog(*zip(*points, strict=True), **line_of(run, subject))
-    ax.set(xlabel="index of the eigenvalue", ylabel="share of the trace")
-    ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    ax.yaxis.set_major_formatter(power)
-    ax.minorticks_off()
-    ax.grid()
-    figure.legend(
-        *ax.get_legend_handles_labels(), loc="outside upper left", ncols=min(3, columns + 1)
-    )
+    across = min(3, len(shown)) if columns > 1 else min(2, len(shown))
+    width = (2 if columns > 1 else 1) * PANEL / max(across, 2 if columns > 1 else 1)
+    figure, axes = panels(len(shown), across, (width, 1.9))
+    for ax, subject in zip(axes, shown, strict=True):
+        for which in _GATES:
+            values = _spectrum(run, subject.name, which)
+            color, _, _ = MODEL_LOOK[which]
+            look = {"color": color, "linewidth": 1.2, "label": f"{_WHEN[which]} training"}
+            ax.loglog(range(1, 1 + len(values)), values, **look)
+        ax.set_title(wrapped(subject.name, 22))
+        ax.set_xlabel("number of the eigenvalue")
+        ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        ax.yaxis.set_major_formatter(power)
+        ax.minorticks_off()
+        ax.grid()
+    axes[0].set_ylabel("share of the trace")
+    legend_above(figure, axes, 2)
     return figure
 
 
-def overlaps(run: RunResult, columns: int) -> "Figure | None":
-    """Share of gates on for both of a pair, by layer: one class (filled) or two (hollow)."""
-    shown = {k.network: k for k in run.kernels if k.overlap_same and k.overlap_different}
-    parts = [part for part in groups(run).values() if any(member.name in shown for member in part)]
-    if not parts:
-        return None
-    figure, axes = panels(len(parts), columns, (PANEL, 2.7))
-    for ax, part in zip(axes, parts, strict=True):
-        for member in part:
-            if member.name in shown:
-                _overlap_lines(ax, shown[member.name], member.kind)
-        _layer_ticks(ax, [shown[m.name] for m in part if m.name in shown])
-        ax.set(
-            title=group_title(part),
-            xlabel="gate layer, from the input",
-            ylabel="share of gates on for both",
-        )
-    _overlap_legend(
-        figure, [member.kind for part in parts for member in part if member.name in shown]
-    )
-    return figure
+_GATES = ("untrained", "trained")
+_WHEN = {"untrained": "before", "trained": "after"}
 
 
-def _overlap_lines(ax: "Axes", kernel: KernelSummary, kind: str) -> None:
-    color, marker = COLOR.get(kind, COLOR[""]), MARKER.get(kind, "v")
-    depth = range(1, 1 + len(kernel.overlap_same))
-    same, different = _with_gaps(kernel.overlap_same), _with_gaps(kernel.overlap_different)
-    ax.fill_between(depth, different, same, color=color, alpha=0.10, linewidth=0)
-    ax.plot(depth, same, color=color, marker=marker)
-    ax.plot(depth, different, color=color, marker=marker, markerfacecolor=PAPER, linewidth=0.9)
+def _spectrum(run: StudyResult, name: str, gates: str) -> list[float]:
+    kernel = kernel_of(run, name, gates)
+    return [] if kernel is None else [value for value in kernel.spectrum if value > 0]
 
 
-def _with_gaps(values: list[float | None]) -> list[float]:
-    """NaN, which a line leaves out, where there is nothing."""
-    return [math.nan if value is None else value for value in values]
-
-
-def _layer_ticks(ax: "Axes", shown: list[KernelSummary]) -> None:
-    depth = max(len(kernel.overlap_same) for kernel in shown)
-    names = shown[0].layers if all(kernel.layers == shown[0].layers for kernel in shown) else []
-    short = len(names) == depth and depth <= 8 and sum(len(name) for name in names) <= 34
-    step = max(1, math.ceil(depth / 10))
-    places = list(range(1, depth + 1, step))
-    ax.set_xticks(places, [names[i - 1] for i in places] if short else [str(i) for i in places])
-    ax.set_xlim(0.7, depth + 0.3)
-    ax.set_ylim(bottom=0)
-    ax.grid(axis="y")
-
-
-def _overlap_legend(figure: "Figure", kinds: list[str]) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [
-        Line2D(
-            [], [], color=COLOR.get(k, MUTED), marker=MARKER.get(k, "v"), label=k.upper() or "other"
-        )
-        for k in dict.fromkeys(kinds)
-    ]
-    handles.append(Line2D([], [], color=MUTED, marker="o", label="same class"))
-    handles.append(
-        Line2D(
-            [],
-            [],
-            color=MUTED,
-            marker="o",
-            markerfacecolor=PAPER,
-            linewidth=0.9,
-            label="different classes",
-        )
-    )
-    figure.legend(
-        handles=handles, loc="outside upper left", ncols=5 if figure.get_figwidth() > 5 else 3
-    )
-
-
-def training(run: RunResult, columns: int) -> "Figure | None":
+def training(run: StudyResult, columns: int) -> "Figure | None":
     """Training loss and validation accuracy by epoch, one column an architecture."""
     by_name = {n.name: n for n in run.networks if n.curve_train or n.curve_validation}
     parts = [
@@ -380,31 +331,25 @@ def training(run: RunResult, columns: int) -> "Figure | None":
         return None
     figure, axes = panels(2 * len(parts), columns, (PANEL, 2.1))
     for i, part in enumerate(parts):
-        curves = [(member, by_name[member.name]) for member in part if member.name in by_name]
-        _training_panel(axes[2 * i], curves, "curve_train")
+        found = [(member, by_name[member.name]) for member in part if member.name in by_name]
+        _training_panel(axes[2 * i], found, "curve_train")
         axes[2 * i].set(title=f"{group_title(part)}: loss", yscale="log")
         axes[2 * i].yaxis.set_major_formatter(power)
         axes[2 * i].minorticks_off()
-        _training_panel(axes[2 * i + 1], curves, "curve_validation")
+        _training_panel(axes[2 * i + 1], found, "curve_validation")
         axes[2 * i + 1].set(title=f"{part[0].group}: validation accuracy, %")
-    seen = {
-        label: handle
-        for ax in axes
-        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(seen.values(), seen.keys(), loc="outside upper left", ncols=4)
+    legend_above(figure, axes, 4)
     return figure
 
 
-def _training_panel(ax: "Axes", curves: list[tuple[Subject, NetworkSummary]], which: str) -> None:
-    for member, summary in curves:
-        values = _with_gaps(getattr(summary, which))
+def _training_panel(ax: "Axes", found: list[tuple[Subject, NetworkSummary]], which: str) -> None:
+    for member, summary in found:
+        values = [math.nan if v is None else v for v in getattr(summary, which)]
         scale = 100 if which == "curve_validation" else 1
-        color = COLOR.get(member.kind, COLOR[""])
         ax.plot(
             range(1, len(values) + 1),
             [scale * v for v in values],
-            color=color,
+            color=COLOR.get(member.kind, COLOR[""]),
             linewidth=1.1,
             label=member.kind.upper() or member.name,
         )
@@ -412,14 +357,19 @@ def _training_panel(ax: "Axes", curves: list[tuple[Subject, NetworkSummary]], wh
     ax.grid(axis="y", color=RULE)
 
 
-def figures() -> dict[str, Callable[[RunResult, int], "Figure | None"]]:
+def figures() -> dict[str, Callable[[StudyResult, int], "Figure | None"]]:
     """Every figure that there may be, by its name, in the order of a report."""
     checks = {name: functools.partial(check_figures.drawn, name) for name in DETAILS}
     return {
-        "accuracy": accuracy,
+        "curves": curves,
         "kernels": kernels,
+        "layers": layers,
+        "gates": gates,
         "spectra": spectra,
-        "overlaps": overlaps,
+        "likeness": likeness,
         "training": training,
         **checks,
     }
+
+
+__all__ = ["MODEL_LOOK", "figures", "heat_panel", "heat_range", "learning_curves", "write_figures"]

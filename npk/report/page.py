@@ -1,4 +1,4 @@
-"""One self-contained HTML page of a run. Whatever the run does not have is left out."""
+"""One self-contained HTML page of a study. Whatever the study does not have is left out."""
 
 import functools
 import os
@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 from npk.files import written_whole
 from npk.progress import Progress, as_progress
 from npk.report import plots, tables, words
-from npk.report.alternatives import alternative, ranks
+from npk.report.alternatives import alternative
 from npk.report.figures import figures
-from npk.report.style import NOTHING, duration, house_style, scientific
+from npk.report.pictures import Album
+from npk.report.style import NOTHING, duration, house_style, percent, scientific
 from npk.report.subjects import KINDS, subjects
-from npk.results import DETAILS, RunResult
+from npk.results import DETAILS, StudyResult
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -20,14 +21,16 @@ if TYPE_CHECKING:
 
 # In the order of the page: a section's anchor, which is the name of its template, and its heading.
 _SECTIONS = {
-    "accuracy": "Accuracy",
-    "families": "What each family is good for",
-    "kernels": "Kernels",
+    "curves": "Learning curves",
+    "kernels": "Kernels before and after",
+    "layers": "Layer by layer",
+    "samples": "What is alike, what is mistaken",
+    "measures": "Measures",
+    "likeness": "How alike the networks are",
     "checks": "Checks of the theory",
     "training": "Training",
-    "glossary": "Glossary",
     "made": "How this was made",
-    "again": "Do it again",
+    "glossary": "Glossary",
 }
 
 
@@ -48,11 +51,13 @@ class Drawn:
     narrow: "Markup"
 
 
-def write_page(run: RunResult, path: str | os.PathLike, progress: bool | Progress = False) -> None:
-    """Write the page of a run: one HTML file that loads nothing from anywhere.
+def write_page(
+    run: StudyResult, path: str | os.PathLike, progress: bool | Progress = False
+) -> None:
+    """Write the page of a study: one HTML file that loads nothing from anywhere.
 
     Args:
-        run: what a run found; networks, accuracies, kernels or checks may be empty.
+        run: what a study found; networks, accuracies, kernels or checks may be empty.
         path: the HTML file; an older one is replaced.
         progress: ``True`` for a bar, or a :class:`npk.progress.Progress`.
 
@@ -65,32 +70,34 @@ def write_page(run: RunResult, path: str | os.PathLike, progress: bool | Progres
             content = rendered(f"{anchor}.html", said)
             sections += [Section(anchor, heading, content)] if content else []
             advance(1)
-    text = rendered("page.html", {**said, **_interactive(run), "sections": sections})
+    text = rendered("page.html", {**said, "sections": sections})
     with written_whole(path) as temporary:
         temporary.write_text(f"{text}\n", encoding="utf-8")
 
 
-def _said(run: RunResult) -> dict[str, Any]:
-    """What the templates say of a run; they hold the words that are the same in every page."""
+def _said(run: StudyResult) -> dict[str, Any]:
+    """What the templates say of a study; they hold the words that are the same in every page."""
+    album = Album(run)
     return {
         "run": run,
-        "title": f"The neural path kernel on {run.data}",
-        "lead": words.summary(run),
-        "families": words.families(run),
+        "title": words.title(run),
+        "lead": words.finding(run),
+        "beside": words.beside(run),
         "facts": words.facts(run),
         "commands": words.commands(run),
         "accuracies": tables.accuracies(run),
-        "baselines": tables.baseline_rows(run),
-        "heats": [kernel.network for kernel in run.kernels if kernel.heat],
-        "ranks": ranks(run),
+        "measures": tables.measures(run),
+        "neighbors": album.neighbors(),
+        "mistakes": album.mistakes(),
+        "plots": plots.interactive(run),
         "kind_of": {subject.name: subject.kind for subject in subjects(run)},
         "checks": list(DETAILS),
         "draw": functools.partial(_drawn, run),
     }
 
 
-def _drawn(run: RunResult, name: str) -> Drawn | None:
-    """A figure in both widths; ``None`` where the run has nothing to draw."""
+def _drawn(run: StudyResult, name: str) -> Drawn | None:
+    """A figure in both widths; ``None`` where the study has nothing to draw."""
     draw = figures()[name]
     wide, narrow = draw(run, 2), draw(run, 1)
     if wide is None or narrow is None:
@@ -100,17 +107,6 @@ def _drawn(run: RunResult, name: str) -> Drawn | None:
         wide=plots.inline_svg(wide, words, f"{name}-w"),
         narrow=plots.inline_svg(narrow, words, f"{name}-n"),
     )
-
-
-def _interactive(run: RunResult) -> dict[str, Any]:
-    """Plotly and the data of its plots, where there are some."""
-    figures = plots.interactive(run)
-    if not figures:
-        return {"plots": None}
-    from markupsafe import Markup
-    from plotly.offline import get_plotlyjs
-
-    return {"plots": figures, "plotly": Markup(get_plotlyjs())}
 
 
 def rendered(name: str, values: dict[str, Any]) -> "Markup":
@@ -134,6 +130,6 @@ def _environment() -> "Environment":
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     environment.globals.update(kinds=KINDS, nothing=NOTHING)
-    environment.filters.update(chosen=tables.chosen, duration=duration, scientific=scientific)
+    environment.filters.update(duration=duration, scientific=scientific, percent=percent)
     environment.filters["count"] = "{:,}".format
     return environment

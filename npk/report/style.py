@@ -14,8 +14,6 @@ INK, MUTED, RULE, PAPER = "#1b1e22", "#5c636b", "#d5d9de", "#fdfdfc"
 # Okabe and Ito's palette: told apart with every common color blindness. The marker says the kind
 # once more.
 COLOR = {"dnn": "#0072b2", "dgn": "#d55e00", "dlgn": "#009e73", "dlgn-sf": "#cc79a7", "": "#6b6f76"}
-MARKER = {"dnn": "o", "dgn": "s", "dlgn": "^", "dlgn-sf": "D", "": "v"}
-DASHES = ("-", (0, (4, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.5, 1.2, 1.5)))
 BAR = "#8b939c"
 HEAT = "cividis"
 PANEL = 3.4  # inches; a phone shows one panel a row, a desktop two
@@ -90,6 +88,25 @@ def panels(count: int, columns: int, size: tuple[float, float]) -> tuple["Figure
     return figure, [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
 
 
+def legend_above(figure: "Figure", axes: list["Axes"], columns: int) -> None:
+    """One legend for all panels, above them, for which the figure grows.
+
+    Args:
+        figure: of the panels.
+        axes: the panels, whose lines have labels.
+        columns: of the legend.
+    """
+    entries: dict[Any, Any] = {}
+    for ax in axes:
+        entries |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    if entries:
+        figure.set_figheight(
+            figure.get_figheight() + 0.1 + 0.16 * math.ceil(len(entries) / columns)
+        )
+        place = {"loc": "outside upper left", "ncols": columns}
+        figure.legend(entries.values(), entries.keys(), **place)
+
+
 def power(value: float, _position: float = 0) -> str:
     """A tick of a logarithmic axis: ``10⁻³``."""
     exponent = round(math.log10(value)) if value > 0 else 0
@@ -116,6 +133,13 @@ def hundredths(value: float | None) -> str:
 def percent(share: float, digits: int = 1) -> str:
     """A share of 0..1 as ``97.8 %`` with a space that does not break."""
     return f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
+
+
+def points(difference: float, error: float | None) -> str:
+    """A difference of shares in points: ``+9.5 ± 0.8``."""
+    text = f"{100 * difference:+.1f}".replace("-", "\N{MINUS SIGN}")
+    space = "\N{NO-BREAK SPACE}"
+    return text if error is None else f"{text}{space}±{space}{100 * error:.1f}"
 
 
 def duration(seconds: float) -> str:

@@ -3,103 +3,157 @@
 Templates make rows of it.
 """
 
-import json
 from dataclasses import dataclass
 
-from npk.report.style import NOTHING, percent
+from npk.report.style import points
 from npk.report.subjects import (
-    PAPER_RATIO,
-    Subject,
-    accuracy_of,
-    baselines,
-    group_title,
-    groups,
+    accuracies_of,
+    differences_of,
+    kernel_of,
+    measures_of,
     models,
+    owner,
     subjects,
 )
-from npk.report.words import standard_error
-from npk.results import Accuracy, RunResult
+from npk.results import MODELS, Accuracy, Difference, Measure, StudyResult
+
+# measures of a kernel or of all gates: their heading, and how many digits they have
+_MEASURES = {
+    "alignment": ("alignment with the classes", 3),
+    "effective rank": ("effective rank", 1),
+    "NASWOT": ("NASWOT", 0),
+}
 
 
 @dataclass(frozen=True)
-class Measured:
-    """An accuracy and its standard error, in per cent."""
+class Cell:
+    """A number and its standard error, as text."""
 
-    accuracy: str
-    error: str
+    value: str
+    error: str  # empty: none
 
 
 @dataclass(frozen=True)
-class NetworkRow:
-    """A network, its accuracy by each model, and its own as a share of that of its DNN."""
+class Row:
+    """A model or a difference at every size."""
 
     name: str
-    kind: str
-    cells: tuple[Measured | None, ...]
-    of_the_dnn: str
+    look: str  # of its dot
+    cells: tuple[Cell | None, ...]
 
 
 @dataclass(frozen=True)
 class Accuracies:
-    """Networks down, models across."""
+    """Models down, numbers of fresh samples across; a block a network."""
 
     caption: str
     head: tuple[str, ...]
-    rows: dict[str, tuple[NetworkRow, ...]]  # by the title of their group
+    blocks: dict[str, tuple[Row, ...]]
 
 
-def accuracies(run: RunResult) -> Accuracies:
-    """The table of accuracies; without rows where the run has none."""
+def accuracies(run: StudyResult) -> Accuracies:
+    """The table of accuracies; without blocks where the study has none."""
     caption = (
-        f"Test accuracy in per cent, ± one standard error of {run.samples_test:,} test samples."
-        " Last column: the network's accuracy as a share of the accuracy of its DNN;"
-        f" the paper reports at least {PAPER_RATIO} % for the DLGN."
+        f"Test accuracy in per cent, ± one standard error over {run.splits} draws of fresh samples "
+        f"and {run.samples_test:,} test samples. Differences are paired, in points."
     )
-    names = ["the network itself" if model == "network" else model for model in models(run)]
-    members = groups(run).values() if subjects(run) and models(run) else ()
-    rows = {group_title(group): _rows(run, group) for group in members}
-    return Accuracies(caption, ("network", *names, "of the DNN"), rows)
+    head = ("", *(f"n = {n:,}" for n in run.sizes))
+    names = [subject.name for subject in subjects(run)]
+    blocks = {name: _rows(run, name) for name in names}
+    if len(names) > 1:
+        blocks = {"all networks, mean": _differences(run, ""), **blocks}
+    return Accuracies(caption, head, {name: rows for name, rows in blocks.items() if rows})
 
 
-def _rows(run: RunResult, group: tuple[Subject, ...]) -> tuple[NetworkRow, ...]:
-    own = {subject: accuracy_of(run, subject.name, "network") for subject in group}
-    dnn = next(
-        (accuracy for subject, accuracy in own.items() if accuracy and subject.kind == "dnn"), None
-    )
-    return tuple(
-        NetworkRow(
-            name=subject.name,
-            kind=subject.kind,
-            cells=tuple(_measured(run, accuracy_of(run, subject.name, m)) for m in models(run)),
-            of_the_dnn=_share(own[subject], dnn),
-        )
-        for subject in group
-    )
+def _rows(run: StudyResult, name: str) -> tuple[Row, ...]:
+    rows = []
+    for model in models(run, name):
+        found = {a.samples: a for a in accuracies_of(run, owner(model, name), model)}
+        own = found.get(0)
+        cells = tuple(_accuracy(own or found.get(n)) for n in run.sizes)
+        rows.append(Row(MODELS[model], model.replace(" ", "-"), cells))
+    return (*rows, *_differences(run, name)) if rows else ()
 
 
-def _share(own: Accuracy | None, dnn: Accuracy | None) -> str:
-    return percent(own.accuracy / dnn.accuracy) if own and dnn and dnn.accuracy else NOTHING
-
-
-def _measured(run: RunResult, found: Accuracy | None) -> Measured | None:
+def _accuracy(found: Accuracy | None) -> Cell | None:
     if found is None:
         return None
-    error = 100 * standard_error(found.accuracy, run.samples_test)
-    return Measured(f"{100 * found.accuracy:.1f}", f"{error:.1f}")
+    error = "" if found.error is None else f"{100 * found.error:.1f}"
+    return Cell(f"{100 * found.accuracy:.1f}", error)
 
 
-def baseline_rows(run: RunResult) -> tuple[tuple[str, Measured | None], ...]:
-    """The models that see pixels and no network."""
-    return tuple((accuracy.model, _measured(run, accuracy)) for accuracy in baselines(run))
+def _differences(run: StudyResult, name: str) -> tuple[Row, ...]:
+    """Trained gates less other models: those that have no block of their own say more of them."""
+    against = (
+        ("untrained",)
+        if name
+        else ("untrained", "penultimate", "random gates", "RBF", "logistic", "network")
+    )
+    rows = []
+    for other in against:
+        found = {d.samples: d for d in differences_of(run, name, other)}
+        if found:
+            cells = tuple(_points(found.get(n)) for n in run.sizes)
+            rows.append(Row(f"trained gates less {_SHORT[other]}", "", cells))
+    return tuple(rows)
 
 
-def chosen(found: Accuracy) -> str:
-    """What was chosen for a model: ``C = 10, samples = 1437``."""
-    values = found.parameters.items()
-    return ", ".join(f"{name} = {_short(value)}" for name, value in values) or NOTHING
+_SHORT = {
+    "untrained": "untrained",
+    "penultimate": "penultimate features",
+    "random gates": "random gates",
+    "RBF": "RBF",
+    "logistic": "logistic regression",
+    "network": "the network itself",
+}
 
 
-def _short(value: str | float | bool | None) -> str:
-    if isinstance(value, str):
-        return value
-    return f"{value:.4g}" if isinstance(value, float) else json.dumps(value)
+def _points(found: Difference | None) -> Cell | None:
+    if found is None:
+        return None
+    value, _, error = points(found.difference, found.error).partition("\N{NO-BREAK SPACE}±")
+    return Cell(value, error.strip())
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The measures of a network before and after training."""
+
+    name: str
+    cells: tuple[Cell | None, ...]
+    dead: int  # samples without an active path, after training
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Networks down, measures across, each before and after training."""
+
+    head: tuple[str, ...]
+    rows: tuple[Kernel, ...]
+    notes: tuple[str, ...]  # why a number is missing
+
+
+def measures(run: StudyResult) -> Measures:
+    """The table of measures of whole kernels and gate tables."""
+    there = [name for name in _MEASURES if any(m.name == name for m in run.measures)]
+    head = ["network"]
+    for name in there:
+        head += [f"{_MEASURES[name][0]}, before", "after"]
+    rows = []
+    for subject in subjects(run):
+        cells = []
+        for name in there:
+            for gates in ("untrained", "trained"):
+                found = measures_of(run, subject.name, gates, name)
+                cells.append(_measure(found[0], _MEASURES[name][1]) if found else None)
+        kernel = kernel_of(run, subject.name, "trained")
+        rows.append(Kernel(subject.name, tuple(cells), kernel.dead_inputs if kernel else 0))
+    notes = tuple(dict.fromkeys(f"{m.name}: {m.note}" for m in run.measures if m.note))
+    return Measures(tuple(head), tuple(rows) if there else (), notes)
+
+
+def _measure(found: Measure, digits: int) -> Cell | None:
+    if found.value is None:
+        return None
+    error = "" if found.error is None else f"{found.error:.{digits}f}"
+    return Cell(f"{found.value:.{digits}f}", error)

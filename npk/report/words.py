@@ -1,118 +1,111 @@
-"""The sentences of a page, made from the numbers of a run: no finding is written in advance."""
+"""The sentences of a page, made from the numbers of a study: no finding is written in advance."""
 
-import math
-import shlex
+from collections.abc import Sequence
 
-from npk.report.style import duration, percent, scientific
-from npk.report.subjects import (
-    PAPER_RATIO,
-    UNTRAINED,
-    accuracy_of,
-    baselines,
-    checks_of,
-    dlgn_ratio,
-    groups,
-    subjects,
-)
-from npk.results import Accuracy, InvarianceDetails, RunResult
+from npk.report.style import duration, percent, points
+from npk.report.subjects import accuracies_of, differences_of, measures_of, subjects
+from npk.results import MODELS, Difference, StudyResult
+
+_SEEN = {
+    "fresh": "No weight of the networks has seen these samples.",
+    "seen": "The networks were trained on these samples, so that all numbers are flattering: "
+    "machines look better than they would on fresh ones.",
+    "not known": "Whether the networks have seen these samples is not known; where they have, all "
+    "numbers are flattering.",
+}
 
 
-def standard_error(share: float, samples: int) -> float:
-    """Binomial standard error of a share of ``samples`` test samples: sqrt(p (1 - p) / n)."""
-    return math.sqrt(max(share * (1 - share), 0.0) / samples) if samples > 0 else 0.0
-
-
-def listed(items: list[str]) -> str:
+def listed(items: Sequence[str]) -> str:
     """``a, b and c``."""
-    return (
-        items[0]
-        if len(items) == 1
-        else (f"{', '.join(items[:-1])} and {items[-1]}")
-        if items
-        else ""
-    )
-
-
-def _article(text: str) -> str:
-    if text:
-        return (
-            f"{'an' if text[0].lower() in 'aeiou' or text.startswith(('NPK', 'RBF', 'SVM')) else 'a'} "
-            f"{text}"
-        )
-    return text
-
-
-def summary(run: RunResult) -> str:
-    """What the run found, in one paragraph of plain words."""
-    parts = [_best(run), _ratios(run), _pixels(run), _doubt(run), _verdict(run)]
-    text = " ".join(part for part in parts if part)
-    return text or "This run holds no accuracies and no checks yet."
-
-
-def _setting(run: RunResult) -> str:
-    return (
-        f"On {run.data} ({len(run.classes)} classes, {run.samples_train:,} training and "
-        f"{run.samples_test:,} test samples)"
-    )
-
-
-def _best(run: RunResult) -> str:
-    networks = [a for a in run.accuracies if a.model == "network"]
-    if not networks:
+    if not items:
         return ""
-    best = max(networks, key=lambda a: a.accuracy)
-    text = f"{_setting(run)}, the best of {len(networks)} networks, {best.network},"
-    text = text if len(networks) > 1 else f"{_setting(run)}, the network {best.network}"
-    text += f" classifies {percent(best.accuracy)} of the test samples correctly."
-    machines = [a for a in run.accuracies if a.network == best.network and a.model != "network"]
-    trained = max(
-        (a for a in machines if UNTRAINED not in a.model), key=lambda a: a.accuracy, default=None
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def finding(run: StudyResult) -> str:
+    """What the gates have learnt, in one sentence; every size and every network counts."""
+    return _learnt(run) or _unlabeled(run) or "This study holds no accuracies."
+
+
+def beside(run: StudyResult) -> str:
+    """What has to be known with the finding: honest rivals, whether samples were seen, the checks."""
+    parts = [_rivals(run), _SEEN[run.seen], verdict(run)]
+    return " ".join(part for part in parts if part)
+
+
+def title(run: StudyResult) -> str:
+    """The heading of the page."""
+    return f"What the gates have learnt: {run.data.rstrip('/').rsplit('/', 1)[-1]}"
+
+
+def _over_all(run: StudyResult, against: str) -> tuple[Difference, ...]:
+    """Trained gates less another model: the mean over networks, or of the only one."""
+    names = [subject.name for subject in subjects(run)]
+    name = names[0] if len(names) == 1 else ""
+    return differences_of(run, name, against)
+
+
+def _learnt(run: StudyResult) -> str:
+    found = _over_all(run, "untrained")
+    if not found:
+        return _reached(run)
+    several = len(subjects(run)) > 1
+    text = (
+        f"After {listed([f'{d.samples:,}' for d in found])} fresh samples, ridge regression with the "
+        f"kernel of the trained gates classifies {_by_how_much(found)} more of the test samples "
+        f"correctly than with that of the same {'networks' if several else 'network'} before training"
     )
-    if trained is None:
-        return text
-    text += f" {_sentence(_article(trained.model))} that is given nothing but"
-    text += f" the network's neural path kernel reaches {percent(trained.accuracy)}"
-    untrained = accuracy_of(run, best.network, f"{trained.model} {UNTRAINED}")
-    if untrained:
-        return (
-            f"{text}, and {percent(untrained.accuracy)} with the kernel of the same network before "
-            f"training."
-        )
-    return f"{text}."
+    return f"{text}{_span(run) if several else ''}."
 
 
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
+def _by_how_much(found: Sequence[Difference]) -> str:
+    each = [points(d.difference, d.error) for d in found]
+    return f"{listed(each)} points"
 
 
-def _ratios(run: RunResult) -> str:
-    ratios = [(group, dlgn_ratio(run, members)) for group, members in groups(run).items()]
-    kept = [f"{percent(ratio)} ({group})" for group, ratio in ratios if ratio is not None]
-    if not kept:
+def _span(run: StudyResult) -> str:
+    """Over how many networks the mean is, and between what they lie."""
+    names = [subject.name for subject in subjects(run)]
+    all_of = [d for name in names for d in differences_of(run, name, "untrained")]
+    low, high = min(d.difference for d in all_of), max(d.difference for d in all_of)
+    ends = f"single ones from {100 * low:+.1f} to {100 * high:+.1f}"
+    return f" (mean over {len(names)} networks; {ends})"
+
+
+def _reached(run: StudyResult) -> str:
+    """What trained gates reach, where there is nothing to compare with."""
+    found = [(s.name, accuracies_of(run, s.name, "trained")) for s in subjects(run)]
+    said = [f"{percent(a[-1].accuracy)} ({name})" for name, a in found if a]
+    if not said:
         return ""
-    return (
-        f"A DLGN, whose gates are half-spaces of the input, keeps {listed(kept)} of the accuracy "
-        f"of its DNN; the paper reports at least {PAPER_RATIO} %, on CIFAR-10 and CIFAR-100."
-    )
+    n = max(run.sizes)
+    return f"Ridge regression on the kernel of the trained gates reaches {listed(said)} with {n:,} fresh samples."
 
 
-def _pixels(run: RunResult) -> str:
-    shown = [f"{a.model} {percent(a.accuracy)}" for a in baselines(run)]
-    return f"Without any network, on the pixels alone: {listed(shown)}." if shown else ""
+def _rivals(run: StudyResult) -> str:
+    """How far the trained gates are ahead of what needs no kernel of paths, or behind."""
+    said = []
+    for against in ("penultimate", "RBF"):
+        found = _over_all(run, against)
+        if found:
+            said.append(f"{_by_how_much(found)} beside {MODELS[against]}")
+    return f"Trained gates stand at {', and at '.join(said)}." if said else ""
 
 
-def _doubt(run: RunResult) -> str:
-    networks = [a.accuracy for a in run.accuracies]
-    if not networks or run.samples_test <= 0:
+def _unlabeled(run: StudyResult) -> str:
+    if run.classes:
         return ""
-    worst = max(standard_error(share, run.samples_test) for share in networks)
-    return (
-        f"With {run.samples_test:,} test samples an accuracy is uncertain by up to "
-        f"{100 * worst:.1f} points (one standard error), so smaller differences say little."
-    )
+    ranks = []
+    for subject in subjects(run):
+        for m in measures_of(run, subject.name, "trained", "effective rank"):
+            if m.value is not None:
+                ranks.append(f"{m.value:.1f} ({subject.name})")
+    text = "Without labels nothing is said of accuracy."
+    return f"{text} The effective rank of the kernel is {listed(ranks)}." if ranks else text
 
 
-def _verdict(run: RunResult) -> str:
+def verdict(run: StudyResult) -> str:
+    """Whether the checks passed."""
     failed = [f"{check.name} of {check.network}" for check in run.checks if not check.passed]
     if not run.checks:
         return ""
@@ -126,149 +119,50 @@ def _verdict(run: RunResult) -> str:
     )
 
 
-def families(run: RunResult) -> tuple[str, ...]:
-    """What each family of networks is good for in this run: a paragraph each, then all."""
-    by_family: dict[str, list[str]] = {}
-    for subject in subjects(run):
-        if subject.family:
-            by_family.setdefault(subject.family, []).append(subject.name)
-    paragraphs = [
-        text for family, names in by_family.items() if (text := _family(run, family, names))
-    ]
-    return tuple(text for text in [*paragraphs, _comparison(run, by_family), _shifted(run)] if text)
-
-
-_NATURE = {
-    "shift-invariant": "compares two pictures at every circular shift and adds up: it cannot use "
-    "where in the picture a pattern lies",
-    "position-keeping": (
-        "compares two pictures place by place: it can use where in the picture a pattern lies, and "
-        "has to learn each place anew"
-    ),
-}
-
-
-def _family(run: RunResult, family: str, names: list[str]) -> str:
-    own = [a for a in run.accuracies if a.network in names and a.model == "network"]
-    machines = [
-        a
-        for a in run.accuracies
-        if a.network in names and a.model != "network" and UNTRAINED not in a.model
-    ]
-    if family in _NATURE:
-        text = f"The kernel of a {family} network ({listed(names)}) {_NATURE[family]}."
-    else:
-        text = f"{family}: {listed(names)}."
-    if own:
-        text += (
-            (f" These networks reach {_span(own)}")
-            if len(own) > 1
-            else f" The network reaches {_span(own)}"
-        )
-        text += f", kernel machines on their kernels {_span(machines)}." if machines else "."
-    return text
-
-
-def _span(found: list[Accuracy]) -> str:
-    low, high = min(a.accuracy for a in found), max(a.accuracy for a in found)
-    return percent(low) if percent(low) == percent(high) else f"{100 * low:.1f} to {percent(high)}"
-
-
-def _comparison(run: RunResult, by_family: dict[str, list[str]]) -> str:
-    means = {}
-    for family in ("shift-invariant", "position-keeping"):
-        own = [
-            a.accuracy
-            for a in run.accuracies
-            if a.network in by_family.get(family, []) and a.model == "network"
-        ]
-        if own:
-            means[family] = sum(own) / len(own)
-    if len(means) < 2:
-        return ""
-    gain = means["position-keeping"] - means["shift-invariant"]
-    doubt = math.hypot(*(standard_error(mean, run.samples_test) for mean in means.values()))
-    if abs(gain) <= 2 * doubt:
-        verdict = (
-            "less than two standard errors: this run does not tell which is better on this data."
-        )
-    elif gain > 0:
-        verdict = (
-            "more than two standard errors: on this data it matters where a pattern lies, "
-            "and a network should keep it."
-        )
-    else:
-        verdict = (
-            "more than two standard errors: on this data it helps to forget where a pattern lies."
-        )
-    ahead = "position-keeping" if gain > 0 else "shift-invariant"
-    return f"On average the {ahead} networks are ahead by {100 * abs(gain):.1f} points, {verdict}"
-
-
-def _shifted(run: RunResult) -> str:
-    worst: dict[str, list[float]] = {"invariant": [], "broken": []}
-    for _, details in checks_of(run, InvarianceDetails):
-        for case in details.cases:
-            if case.inside > 1 and case.worst_inside is not None:
-                worst["invariant"].append(case.worst_inside)
-            if case.inside == 1 and case.outside_worst is not None:
-                worst["broken"].append(case.outside_worst)
-    text = ""
-    if worst["invariant"]:
-        most = scientific(max(worst["invariant"]))
-        text = (
-            f"Shifting a picture as structure allows changes the kernel of a shift-invariant "
-            f"network by a relative {most} at most"
-        )
-        text += " (rounding)" if max(worst["invariant"]) < 1e-4 else ""
-    if text and worst["broken"]:
-        text += (
-            f"; where padding or read-out break the invariance, by "
-            f"{scientific(min(worst['broken']))} or more"
-        )
-    return f"{text}." if text else ""
-
-
-def commands(run: RunResult) -> tuple[str, ...]:
-    """The command lines that compute each kernel again from its checkpoint, in the run's folder."""
-    kernels = {kernel.network: kernel for kernel in run.kernels}
-    lines = []
-    for network in run.networks:
-        if network.checkpoint:
-            out = f"{network.checkpoint.rsplit('/', 1)[-1].removesuffix('.safetensors')}.zarr"
-            kernel = kernels.get(network.name)
-            words = [
-                "npk",
-                "kernel",
-                network.checkpoint,
-                "--data",
-                kernel.data if kernel else run.data,
-                "--out",
-                out,
-            ]
-            scale = kernel.scale if kernel else "fan_in"
-            lines.append(shlex.join(words + (["--scale", scale] if scale != "fan_in" else [])))
-    return tuple(lines)
-
-
-def facts(run: RunResult) -> tuple[tuple[str, str], ...]:
-    """How the run was made, as pairs of a name and a value."""
+def facts(run: StudyResult) -> tuple[tuple[str, str], ...]:
+    """How the study was made, as pairs of a name and a value."""
     reused = [network.name for network in run.networks if network.reused]
-    return (
-        (
-            "Data",
-            f"{run.data}, {len(run.classes)} classes "
-            f"({', '.join(run.classes[:12])}{', …' if len(run.classes) > 12 else ''})",
-        ),
-        ("Samples", f"{run.samples_train:,} for training, {run.samples_test:,} for testing"),
+    sizes = listed([f"{n:,}" for n in run.sizes])
+    overlap = "no sample in two of them" if run.disjoint else "which share samples"
+    drawn = (
+        f"{sizes} fresh samples in {run.splits} draws, {overlap}; {run.samples_test:,} for testing"
+    )
+    learnt = f"{run.samples_train:,} for training; " if run.samples_train else ""
+    biases = {network.bias for network in run.networks}
+    found = [
+        ("Data", _data(run)),
+        ("Samples", f"{learnt}{drawn}"),
+        ("Seen in training", {"fresh": "no", "seen": "yes"}.get(run.seen, "not known")),
+        ("Kernel", f"{run.scale}; biases: {', '.join(_BIAS[b] for b in sorted(biases))}"),
+        ("Before training", _anew(run)),
         ("Seed", str(run.seed)),
         ("Time", duration(run.seconds)),
         ("Machine", run.machine),
         ("npk", run.version),
-        (
-            "Networks re-used",
-            f"{listed(reused)}, from an earlier run in the same folder"
-            if reused
-            else "none: all trained in this run",
-        ),
-    )
+    ]
+    if reused:
+        found.append(("Networks re-used", f"{listed(reused)}, from an earlier run in this folder"))
+    return tuple((name, value) for name, value in found if value)
+
+
+_BIAS = {"paths": 'paths of their own (bias="ignore" leaves them out)', "ignore": "none"}
+
+
+def _data(run: StudyResult) -> str:
+    if not run.classes:
+        return f"{run.data}, without labels"
+    more = ", …" if len(run.classes) > 12 else ""
+    return f"{run.data}, {len(run.classes)} classes ({', '.join(run.classes[:12])}{more})"
+
+
+def _anew(run: StudyResult) -> str:
+    return listed(list(dict.fromkeys(network.untrained for network in run.networks)))
+
+
+def commands(run: StudyResult) -> tuple[str, ...]:
+    """The command lines that give numbers of the study again, in its folder."""
+    lines = []
+    for model in ("trained", "untrained"):
+        lines += [a.command for a in run.accuracies if a.model == model][-1:]
+    lines += [m.command for m in run.measures][:1] + [c.command for c in run.checks][:1]
+    return tuple(dict.fromkeys(line for line in [*lines, run.command] if line))

@@ -1,30 +1,56 @@
 "use strict";
 (() => {
-  const plots = JSON.parse(document.getElementById("plots").textContent);
-  const touch = matchMedia("(pointer: coarse)").matches;
-  const config = { responsive: true, displayModeBar: false };
+  const { colors, kernels } = JSON.parse(document.getElementById("plots").textContent);
+  const canvas = document.getElementById("heat"), choice = document.getElementById("heat-choice"), told = document.getElementById("heat-entry");
+  const part = canvas.closest(".interactive"), context = canvas.getContext("2d");
+  if (!context) return;
+  let kernel, values, side, at = null;
 
-  // Colors are names of CSS variables, so that the plots follow light, dark and print.
-  const resolve = (value) => {
-    if (typeof value === "string" && value.startsWith("var(")) return getComputedStyle(document.documentElement).getPropertyValue(value.slice(4, -1)).trim();
-    if (Array.isArray(value)) return typeof value[0] === "number" || Array.isArray(value[0]) ? value : value.map(resolve);
-    if (value && typeof value === "object") return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, resolve(inner)]));
-    return value;
+  const color = (value) => {  // of a byte, between the ends of the network's scale
+    const [low, high] = kernel.ends, steps = colors.length - 1;
+    const place = Math.min(1, Math.max(0, (value - low) / (high - low))) * steps, step = Math.min(steps - 1, Math.floor(place));
+    return colors[step].map((c, i) => c + (place - step) * (colors[step + 1][i] - c));
   };
-
-  const draw = (id) => {
-    const variants = plots[id];
-    const chosen = document.querySelector(`select[data-plot="${id}"]`);
-    const { data, layout } = variants[chosen ? chosen.selectedIndex : 0];
-    const made = resolve(layout);
-    if (touch) { made.dragmode = false; made.xaxis.fixedrange = made.yaxis.fixedrange = true; }  // a finger scrolls the page
-    Plotly.react(id, resolve(data), made, config);
+  const draw = () => {
+    const image = context.createImageData(side, side);
+    for (let i = 0; i < values.length; i++) image.data.set([...color(values[i]), 255], 4 * i);
+    context.putImageData(image, 0, 0);
+    if (at) {
+      context.fillStyle = "#ffffff99";
+      context.fillRect(at[1], 0, 1, side);
+      context.fillRect(0, at[0], side, 1);
+      context.fillStyle = "#d55e00";
+      context.fillRect(at[1], at[0], 1, 1);
+    }
   };
-
-  const drawAll = () => Object.keys(plots).forEach(draw);
-  document.querySelectorAll("select[data-plot]").forEach((select) => select.addEventListener("change", () => draw(select.dataset.plot)));
-  ["(prefers-color-scheme: dark)", "print"].forEach((query) => matchMedia(query).addEventListener("change", drawAll));
-  document.querySelectorAll(".interactive").forEach((part) => { part.hidden = false; });
-  document.querySelectorAll(".fallback").forEach((part) => { part.classList.add("replaced"); });
-  drawAll();
+  const named = (row) => `${kernel.labels[row] ? `class ${kernel.labels[row]}, ` : ""}no. ${1 + row - kernel.labels.indexOf(kernel.labels[row])}`;
+  const tell = () => {
+    const value = kernel.low + values[at[0] * side + at[1]] * (kernel.high - kernel.low) / 255;
+    told.textContent = `${named(at[0])} and ${named(at[1])}: ${value.toFixed(2)}`;
+  };
+  const move = (row, column) => {
+    at = [row, column].map((i) => Math.min(side - 1, Math.max(0, i)));
+    draw();
+    tell();
+  };
+  const choose = () => {
+    kernel = kernels[choice.selectedIndex];
+    values = Uint8Array.from(atob(kernel.values), (c) => c.charCodeAt(0));
+    side = canvas.width = canvas.height = kernel.labels.length;
+    if (at) move(...at); else draw();
+  };
+  const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+  choice.addEventListener("change", choose);
+  canvas.addEventListener("pointermove", (event) => {
+    const box = canvas.getBoundingClientRect();
+    move(Math.floor((event.clientY - box.top) / box.height * side), Math.floor((event.clientX - box.left) / box.width * side));
+  });
+  canvas.addEventListener("keydown", (event) => {
+    const step = steps[event.key];
+    if (!step) return;
+    event.preventDefault();
+    move(...(at ? [at[0] + step[0], at[1] + step[1]] : [0, 0]));
+  });
+  part.hidden = false;
+  choose();
 })();

@@ -1,0 +1,98 @@
+"""The checks of the theory that a study runs on its networks."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from npk.checks.duality import check_duality
+from npk.checks.ensemble import check_ensemble
+from npk.checks.invariance import check_invariance
+from npk.errors import NpkError
+from npk.graph.operators import Add
+from npk.reading.inputs import trace_for
+from npk.results import CheckResult
+from npk.structure.shifts import ShiftGroup, confirmed, outside_gates, shift_group
+from npk.studies.subjects import Subject
+
+_SAMPLES, _DRAWS, _SHIFTS = 4, 100, 64
+
+
+class NotForIt(NpkError):
+    """A statement that says nothing of this network."""
+
+
+def check_all(
+    names: Sequence[str], subject: Subject, X: np.ndarray, seed: int, command: Callable[[str], str]
+) -> tuple[list[CheckResult], list[tuple[str, str]]]:
+    """Check a network.
+
+    Args:
+        names: of the checks.
+        subject: the network.
+        X: samples.
+        seed: of what a check draws.
+        command: that makes a check again, by its name.
+
+    Returns:
+        What was measured; and of each check that was left out, its name and why.
+    """
+    results: list[CheckResult] = []
+    left_out: list[tuple[str, str]] = []
+    for name in names:
+        try:
+            found = CHECKS[name](subject, X, seed)
+        except NpkError as error:
+            left_out.append((name, str(error)))
+        else:
+            results.append(dataclasses.replace(found, command=command(name)))
+    return results, left_out
+
+
+def _duality(subject: Subject, X: np.ndarray, seed: int) -> CheckResult:
+    return check_duality(subject.net, X, draws=_DRAWS, seed=seed, name=subject.name)
+
+
+def _ensemble(subject: Subject, X: np.ndarray, seed: int) -> CheckResult:
+    nodes = trace_for(subject.net, X).graph.nodes
+    if not any(isinstance(node.operator, Add) for node in nodes):
+        raise NotForIt("no skip connections")
+    return check_ensemble(subject.net, X[:_SAMPLES], name=subject.name)
+
+
+def _invariance(subject: Subject, X: np.ndarray, seed: int) -> CheckResult:
+    if X.ndim < 3:
+        raise NotForIt("samples have no positions to shift")
+    trace = trace_for(subject.net, X)
+    found = shift_group(trace.graph, outside_gates(trace))
+    group = confirmed(found, trace, X[:_SAMPLES])
+    shifts = members(group, _SHIFTS)
+    if len(shifts) < 2:
+        raise NotForIt("no circular shift leaves the kernel alone")
+    return check_invariance(subject.net, X[:_SAMPLES], shifts, name=subject.name)
+
+
+def members(group: ShiftGroup, most: int) -> list[tuple[int, ...]]:
+    """Shifts of a group, spread evenly over it.
+
+    Args:
+        group: the group.
+        most: how many, at most.
+
+    Returns:
+        Shifts, one number an axis.
+    """
+    steps = group.steps or group.grid
+    counts = [side // step for side, step in zip(group.grid, steps, strict=True)]
+    total = math.prod(counts)
+    chosen = np.unique(np.linspace(0, total - 1, min(total, most)).astype(int))
+    places = np.array(np.unravel_index(chosen, counts)).T
+    return [tuple(int(i * s) for i, s in zip(place, steps, strict=True)) for place in places]
+
+
+CHECKS: dict[str, Callable[[Subject, np.ndarray, int], CheckResult]] = {
+    "duality": _duality,
+    "invariance": _invariance,
+    "ensemble": _ensemble,
+}

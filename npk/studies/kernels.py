@@ -1,0 +1,179 @@
+"""The kernels of one network of a study: trained, before training, and under random gates."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from npk.gates.table import GateTable
+from npk.gram.kernel import NeuralPathKernel
+from npk.gram.options import KernelOptions
+from npk.progress import Progress, Silent
+from npk.studies.draws import Draws
+from npk.studies.halfspaces import random_gates
+from npk.studies.stores import stored
+from npk.studies.subjects import Subject, before_training
+
+if TYPE_CHECKING:
+    from npk.graph.path_graph import PathGraph
+
+_ANEW = 1000  # seeds of weights made anew begin there: not where a training's may have begun
+TRAINED, UNTRAINED, RANDOM = "trained", "untrained", "random gates"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Options of a study's kernels, of which "auto" is settled for each network.
+
+    ``bias``: "auto" takes paths of biases where the network has some.
+    """
+
+    scale: str = "cosine"
+    gates: str = "auto"
+    value_input: str = "auto"
+    bias: str = "auto"
+    backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse what is no option of a kernel, before any work.
+
+        Raises:
+            OptionError: another value.
+            BackendError: a backend that is not available.
+        """
+        self.settled("ignore" if self.bias == "auto" else self.bias)
+
+    def settled(self, bias: str) -> KernelOptions:
+        """The options of a kernel with these paths of biases."""
+        return KernelOptions(
+            self.scale, "float32", self.gates, self.value_input, bias, self.backend
+        )
+
+    def bias_of(self, graph: "PathGraph") -> str:
+        """What is taken of a network's biases."""
+        if self.bias != "auto":
+            return self.bias
+        begins = (node.operator.bias_name(node.name) for node in graph.nodes)
+        return "paths" if any(name is not None for name in begins) else "ignore"
+
+
+@dataclass(frozen=True, eq=False)
+class Kernels:
+    """What is computed of one network, each matrix once.
+
+    Args:
+        subject: the network.
+        draws: the samples.
+        asked: the options.
+        folder: where the matrices are kept.
+        seed: of what is drawn anew.
+    """
+
+    subject: Subject
+    draws: Draws
+    asked: Asked
+    folder: Path
+    seed: int
+    progress: Progress = field(default_factory=Silent)
+
+    @cached_property
+    def bias(self) -> str:
+        """What is taken of the network's biases: "paths" or "ignore"."""
+        bare = NeuralPathKernel(self.subject.net, progress=False)
+        return self.asked.bias_of(bare.trace(self.draws.fresh.X.shape[1:]).graph)
+
+    def of(self, net: "object", scale: str | None = None) -> NeuralPathKernel:
+        """The kernel of a network under the study's options."""
+        options = self.asked.settled(self.bias)
+        return NeuralPathKernel(
+            net,  # type: ignore[arg-type]
+            scale=scale or options.scale,
+            gates=options.gates,
+            value_input=options.value_input,
+            bias=options.bias,
+            backend=options.backend,
+            progress=self.progress,
+        )
+
+    @cached_property
+    def trained(self) -> NeuralPathKernel:
+        """Of the network as it is."""
+        return self.of(self.subject.net)
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """Numbers of the fresh samples that any draw has, ascending."""
+        return np.unique(np.concatenate(self.draws.order))
+
+    @cached_property
+    def tables(self) -> tuple[GateTable, GateTable]:
+        """Gates of these fresh samples, and of the test samples."""
+        fresh = self.trained.record(self.draws.fresh.X[self.rows])
+        return fresh, self.trained.record(self.draws.test.X)
+
+    @cached_property
+    def matrices(self) -> tuple[np.ndarray, np.ndarray]:
+        """Kernel of these fresh samples, and of the test samples with them."""
+        fresh, test = self.tables
+        name = f"{self.subject.stem}.{TRAINED}"
+        return self.kept(self.trained, fresh, test, name)
+
+    def kept(
+        self, kernel: NeuralPathKernel, fresh: GateTable, test: GateTable, name: str
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Two matrices of the folder."""
+        square = stored(kernel, fresh, None, self.folder / f"{name}.fresh.zarr")
+        return square, stored(kernel, test, fresh, self.folder / f"{name}.test.zarr")
+
+    def seed_of(self, split: int) -> int:
+        """Of the initial weights of a draw."""
+        return self.seed + _ANEW + split
+
+    def at(self, split: int) -> np.ndarray:
+        """Places of a draw's samples among :attr:`rows`."""
+        return np.searchsorted(self.rows, self.draws.order[split])
+
+    @cached_property
+    def anew(self) -> tuple[Callable | None, str]:
+        """How the network is made anew, or why it is not."""
+        return before_training(self.subject)
+
+    def state(self, gates: str, split: int) -> "State":
+        """Gates and matrices of one draw.
+
+        Args:
+            gates: "trained", "untrained" (made anew for each draw) or "random gates".
+            split: number of the draw.
+
+        Returns:
+            The state.
+        """
+        at = self.at(split)
+        if gates == TRAINED:
+            square, cross = self.matrices
+            return State(self.tables[0].take(at), square[np.ix_(at, at)], cross[:, at])
+        name = f"{self.subject.stem}.{gates.replace(' ', '-')}-{split}"
+        if gates == RANDOM:
+            kernel = self.of(None)
+            mean = self.tables[0].inputs.mean(0)
+            drawn = [random_gates(table, mean, self.seed + split) for table in self.tables]
+            fresh, test = drawn[0].take(at), drawn[1]
+        else:
+            make = self.anew[0]
+            assert make is not None
+            kernel = self.of(make(self.seed_of(split)))
+            fresh = kernel.record(self.draws.fresh.X[self.draws.order[split]])
+            test = kernel.record(self.draws.test.X)
+        return State(fresh, *self.kept(kernel, fresh, test, name))
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """Gates and kernel of one draw's samples, and the kernel of the test samples with them."""
+
+    table: GateTable
+    K: np.ndarray  # (n, n)
+    cross: np.ndarray  # (m, n)
