@@ -73,10 +73,11 @@ def test_commands_are_those_of_the_design():
         "verify-store",
         "fit",
         "check",
+        "report",
         "bench",
         "spectrum",
         "lesions",
-        "report",
+        "study",
     ]
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import typer
 
+from npk.cli import laboratory  # noqa: F401 (adds its commands)
 from npk.cli.commands import app
 from npk.errors import NpkError
 from npk.progress import lead_nowhere

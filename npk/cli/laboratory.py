@@ -1,0 +1,202 @@
+"""The commands that ask what a network has learnt and what its paths do: suites, instruments, studies."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from npk.cli import options
+from npk.cli.commands import app
+from npk.results import DETAILS
+
+
+@app.command(epilog="Example: npk bench invariance --out invariance")
+def bench(
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help="invariance.", show_default=False)],
+    ckpts: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[CKPT]...", help="Networks of yours, beside those built in."),
+    ] = None,
+    data: options.MaybeData = None,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder of the run; what is there already is kept.")
+    ] = Path("bench"),
+    samples: Annotated[int, typer.Option(min=1, help="How many samples of DATA are used.")] = 4,
+    shifts: options.Shifts = None,
+    kinds: Annotated[
+        bool,
+        typer.Option("--kinds/--no-kinds", help="Networks of many kinds, with random weights."),
+    ] = True,
+    seed: options.Seed = 0,
+    arch: options.Arch = None,
+    arch_option: options.ArchOption = [],  # noqa: B006
+    key: options.Key = None,
+    output: options.Output = None,
+    layout: options.Layout = "nchw",
+    fixed: options.Fixed = [],  # noqa: B006
+) -> None:
+    """Run a suite on networks of many kinds and on checkpoints (1: a prediction does not hold)."""
+    from npk.cli import benching, reading, tables
+
+    benching.check(suite, out, ckpts or [], kinds)
+    how = reading.How(arch, arch_option, output, layout, key, fixed)
+    found = benching.run(ckpts or [], how, (data, samples), (shifts, seed, kinds), out)
+    tables.suite(found, out)
+    raise typer.Exit(0 if all(one.passed for one in found.checks) else 1)
+
+
+@app.command(epilog="Example: npk spectrum model.safetensors --data digits --figure spectrum.png")
+def spectrum(
+    ckpt: options.CheckpointOrGates,
+    data: options.MaybeData = None,
+    samples: Annotated[int, typer.Option(min=1, help="How many samples of DATA are used.")] = 50,
+    scale: options.Scale = "fan_in",
+    gates: options.Gates = "auto",
+    bias: options.Bias = "ignore",
+    backend: options.Backend = "auto",
+    arch: options.Arch = None,
+    arch_option: options.ArchOption = [],  # noqa: B006
+    key: options.Key = None,
+    output: options.Output = None,
+    layout: options.Layout = "nchw",
+    fixed: options.Fixed = [],  # noqa: B006
+    figure: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw it: a .png, .svg or .pdf file.")
+    ] = None,
+    json: options.Json = None,
+) -> None:
+    """Tell how much of K(x, x) comes from sub-networks of each number of layers."""
+    from npk.cli import instruments, reading, tables
+
+    reading.check_place(json)
+    instruments.check_figure(figure)
+    how = reading.How(arch, arch_option, output, layout, key, fixed)
+    net, X = instruments.few(ckpt, how, data, samples)
+    of = {"scale": scale, "gates": gates, "bias": bias, "backend": backend}
+    found = instruments.spectrum(net, X, ckpt.stem, figure, of)
+    tables.spectrum(found)
+    if json is not None:
+        found.save(json)
+
+
+@app.command(epilog="Example: npk lesions model.safetensors --data digits --samples 200")
+def lesions(
+    ckpt: options.Checkpoint,
+    data: options.Data,
+    samples: Annotated[int, typer.Option(min=1, help="How many samples of DATA are used.")] = 200,
+    bias: options.Bias = "paths",
+    gates: options.Gates = "auto",
+    arch: options.Arch = None,
+    arch_option: options.ArchOption = [],  # noqa: B006
+    key: options.Key = None,
+    output: options.Output = None,
+    layout: options.Layout = "nchw",
+    fixed: options.Fixed = [],  # noqa: B006
+    json: options.Json = None,
+) -> None:
+    """Leave out each block of a network: what the kernel predicts, what is lost, what it costs."""
+    from npk.checks.lesions import lesions as lesion_table
+    from npk.cli import reading, tables
+
+    reading.check_place(json)
+    net = reading.How(arch, arch_option, output, layout, key, fixed).network(ckpt)
+    given = reading.dataset(data)
+    y = None if given.y is None else given.y[:samples]
+    found = lesion_table(
+        net, given.X[:samples], y, bias=bias, gates=gates, progress=True, name=ckpt.stem
+    )
+    tables.lesions(found)
+    if json is not None:
+        found.save(json)
+
+
+@app.command(epilog="Example: npk study model.safetensors --data fresh.npz --fresh --out study")
+def study(
+    ckpt: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="CKPT...", help="Checkpoints, or folders of them.", show_default=False
+        ),
+    ],
+    data: options.Data,
+    test: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Test samples; half of --data if left out.")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder of the study; a stopped one goes on.")
+    ] = Path("study"),
+    labels: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Labels of --data, a .npy file.")
+    ] = None,
+    seen: Annotated[
+        bool | None,
+        typer.Option(
+            "--seen/--fresh", help="Whether the networks were trained on these samples; not known."
+        ),
+    ] = None,
+    n: Annotated[
+        str | None,
+        typer.Option(
+            "--n", "-n", metavar="N,N,...", help="Fresh samples that machines are fitted to."
+        ),
+    ] = None,
+    splits: Annotated[int, typer.Option(min=1, help="Draws of fresh samples.")] = 3,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Such as 10min: chooses n and the test samples."),
+    ] = None,
+    name: Annotated[
+        list[str], typer.Option(help="What to call a checkpoint; repeated, in their order.")
+    ] = [],  # noqa: B006
+    baselines: Annotated[
+        str, typer.Option(help="Of untrained, random gates, penultimate, RBF, logistic; or none.")
+    ] = "penultimate,untrained,random gates,RBF,logistic",
+    checks: Annotated[
+        str, typer.Option(help=f"Of {', '.join(DETAILS)}; or none.")
+    ] = "duality,invariance,ensemble",
+    scale: options.Scale = "cosine",
+    gates: options.Gates = "auto",
+    value_input: options.ValueInput = "auto",
+    bias: Annotated[
+        str, typer.Option(help="auto (paths where there are biases), ignore or paths.")
+    ] = "auto",
+    backend: options.Backend = "auto",
+    arch: options.Arch = None,
+    arch_option: options.ArchOption = [],  # noqa: B006
+    key: options.Key = None,
+    output: options.Output = None,
+    layout: options.Layout = "nchw",
+    seed: options.Seed = 0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what it will take, write nothing.")
+    ] = False,
+) -> None:
+    """What gates have learnt: machines on few fresh samples, measures, checks (1: one failed), page."""
+    from npk.cli import reading, studying, tables
+    from npk.progress import as_progress
+    from npk.studies import Asked, conduct, within_budget
+
+    reading.check_folder(out)
+    asked = studying.question(
+        ckpt,
+        data,
+        test,
+        labels,
+        reading.How(arch, arch_option, output, layout, key),
+        out=out,
+        names=name,
+        seen=seen,
+        n=studying.sizes(n),
+        splits=splits,
+        budget=budget,
+        baselines=studying.words(baselines),
+        checks=studying.words(checks),
+        asked=Asked(scale, gates, value_input, bias, backend),
+        seed=seed,
+    )
+    if dry_run:
+        tables.say(f"{within_budget(asked, out)[1]}. Nothing was computed or written.")
+        return
+    result = conduct(asked, out, as_progress(True))
+    tables.study(result, out)
+    raise typer.Exit(0 if all(check.passed for check in result.checks) else 1)
