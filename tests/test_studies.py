@@ -604,6 +604,20 @@ def test_checks_that_do_not_apply_are_named():
     assert left_out == [("ensemble", "no skip connections")]
 
 
+def test_samples_without_positions_are_not_shifted():
+    net = npk.networks.build("fc", input_shape=(4,), classes=2, hidden=[5], seed=0)
+    X = np.ones((6, 4), np.float32)
+    results, left_out = check_all(("invariance",), Subject(net, "a net"), X, 0, str)
+    assert (results, left_out) == ([], [("invariance", "samples have no positions to shift")])
+
+
+def test_outputs_that_are_no_numbers():
+    net = nn.Linear(4, 2)
+    nn.init.constant_(net.weight, np.inf)
+    with pytest.raises(DataError, match="the network gives NaN or infinite values"):
+        outputs(net, np.ones((6, 4), np.float32))
+
+
 def test_large_pictures_are_shown_small():
     X = np.random.default_rng(0).random((4, 3, 100, 60), np.float32)
     found = drawn(labeled(X, None, None, "X"), None, 2)
