@@ -229,6 +229,23 @@ def test_duality_of_samples_that_single_precision_does_not_hold(skips, size):
     assert result.details.moment == "agrees"
 
 
+def test_duality_draws_in_one_thread_and_gives_the_others_back(skips, monkeypatch):
+    seen, draw_weights = set(), duality.random_weights
+
+    def watched(*given):
+        seen.add(torch.get_num_threads())
+        return draw_weights(*given)
+
+    monkeypatch.setattr(duality, "random_weights", watched)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        npk.check_duality(skips[True], draw(5, 3), draws=3)
+        assert (seen, torch.get_num_threads()) == ({1}, 3)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_duality_tells_how_far_it_is(skips):
     events = io.StringIO()
     npk.check_duality(skips[True], draw(5, 3), draws=7, progress=npk.progress.Events(events))

@@ -1,9 +1,10 @@
 """Duality: the network is the inner product of its path features and its path values."""
 
+import contextlib
 import copy
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -99,7 +100,8 @@ def check_duality(
     )
     table = record_trace(subject.trace, X, gates="auto", progress=shown)
     output, weights = _output(subject, X), own_weights(subject.trace.program)
-    again = evaluate(table, weights).reshape(output.shape)
+    with _one_thread():
+        again = evaluate(table, weights).reshape(output.shape)
     deviations = {"own weights": _relative(again, output)}
     paths = table.graph.path_count()
     if paths <= _ENUMERABLE:
@@ -217,11 +219,12 @@ def _enumerated(table: GateTable, weights: dict) -> np.ndarray:
 def _moment(table: GateTable, draws: int, seed: int, progress: Progress) -> Moment:
     """The second moment of random value networks, beside the kernel."""
     exact = NeuralPathKernel(None, dtype="float64", progress=progress)(table)
-    rng, network = np.random.default_rng(seed), _quick(table, exact, seed)
+    with _one_thread():
+        rng, network = np.random.default_rng(seed), _quick(table, exact, seed)
 
     def draw(count: int) -> np.ndarray:
         products = np.empty((count, *exact.shape))
-        with progress.task("random value networks", count) as advance:
+        with _one_thread(), progress.task("random value networks", count) as advance:
             for number in range(count):
                 drawn = network(random_weights(table.graph, rng)).astype(np.float64)
                 f = drawn.reshape(len(table), -1)
@@ -230,6 +233,19 @@ def _moment(table: GateTable, draws: int, seed: int, progress: Progress) -> Mome
         return products
 
     return second_moment(draw, exact, draws)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread of torch: its threads wait for one another in each of many small operations."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _quick(table: GateTable, exact: np.ndarray, seed: int) -> ValueNetwork:
