@@ -131,6 +131,23 @@ def test_drawn_elements_are_of_both_kinds():
     assert len(set(few.elements)) == 9
 
 
+def test_large_pictures_are_drawn_from_in_a_moment(monkeypatch):
+    """Nothing is worked out for each of 50,000 shifts, or asked of each of 200,000."""
+
+    def asked(self, grid):
+        raise AssertionError("the places of a shift were asked for")
+
+    monkeypatch.setattr(Shift, "taps", asked)
+    every = family(
+        "circular", (224, 224), "auto", lambda motion: not any(r % 32 for r in motion.by), 0
+    )
+    assert (len(every.elements), every.size) == (256, 224 * 224)
+    assert sum(not any(r % 32 for r in motion.by) for motion in every.elements) == 49
+    filled = family("filled", (224, 224), "auto", lambda motion: asked(motion, ()), 0)
+    assert (len(filled.elements), filled.size) == (256, 447 * 447)
+    assert [motion.is_identity for motion in filled.elements] == [True] + [False] * 255
+
+
 # what is promised is what is measured
 
 NETWORKS = {

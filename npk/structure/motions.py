@@ -89,6 +89,12 @@ class Shift(Motion):
             )
         return math.hypot(*self.by)
 
+    @property
+    def is_identity(self) -> bool:
+        """By the numbers alone, for large pictures have many shifts."""
+        left = zip(self.by, self.grid, strict=True)
+        return not any(r % n if self.circular else r for r, n in left)
+
     def taps(self, grid: Grid) -> np.ndarray | None:
         """Along each axis; on a coarser grid by whole positions only."""
         by = self.on(grid)
