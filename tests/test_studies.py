@@ -402,7 +402,7 @@ def test_a_study_has_every_model_at_every_size(found):
     assert all("tolerance" in entry for entry in values["checks"])
     every = [*values["accuracies"], *values["checks"], *values["measures"]]
     assert all(entry["command"] for entry in every)
-    assert {check["name"] for check in values["checks"]} == {"duality"}
+    assert {check["name"] for check in values["checks"]} == {"duality", "invariance"}
     assert (out / "report.html").exists()
     assert (out / "figures" / "curves.png").exists()
 
@@ -578,7 +578,7 @@ def test_without_labels_what_needs_none_is_studied(tmp_path):
     assert result.seen == "not known"
     assert any("network before training left out" in note for note in result.notes)
     assert any("check of ensemble left out" in note for note in result.notes)
-    assert [check.name for check in result.checks] == ["duality"]
+    assert [check.name for check in result.checks] == ["duality", "invariance"]
     assert result.neighbors
     page = (tmp_path / "report.html").read_text()
     assert "Without labels nothing is said of accuracy" in page

@@ -7,7 +7,6 @@ import typer
 
 from npk.cli import options
 from npk.cli.commands import app
-from npk.results import DETAILS
 
 
 @app.command(epilog="Example: npk bench invariance --out invariance")
@@ -152,7 +151,7 @@ def study(
         str, typer.Option(help="Of untrained, random gates, penultimate, RBF, logistic; or none.")
     ] = "penultimate,untrained,random gates,RBF,logistic",
     checks: Annotated[
-        str, typer.Option(help=f"Of {', '.join(DETAILS)}; or none.")
+        str, typer.Option(help="Of duality, invariance, ensemble; or none.")
     ] = "duality,invariance,ensemble",
     scale: options.Scale = "cosine",
     gates: options.Gates = "auto",

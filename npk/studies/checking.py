@@ -13,7 +13,6 @@ from npk.errors import NpkError
 from npk.graph.operators import Add
 from npk.reading.inputs import trace_for
 from npk.results import CheckResult
-from npk.structure.shifts import ShiftGroup, confirmed, outside_gates, shift_group
 from npk.studies.subjects import Subject
 
 _SAMPLES, _DRAWS, _SHIFTS = 4, 100, 64
@@ -64,31 +63,8 @@ def _ensemble(subject: Subject, X: np.ndarray, seed: int) -> CheckResult:
 def _invariance(subject: Subject, X: np.ndarray, seed: int) -> CheckResult:
     if X.ndim < 3:
         raise NotForIt("samples have no positions to shift")
-    trace = trace_for(subject.net, X)
-    found = shift_group(trace.graph, outside_gates(trace))
-    group = confirmed(found, trace, X[:_SAMPLES])
-    shifts = members(group, _SHIFTS)
-    if len(shifts) < 2:
-        raise NotForIt("no circular shift leaves the kernel alone")
-    return check_invariance(subject.net, X[:_SAMPLES], shifts, name=subject.name)
-
-
-def members(group: ShiftGroup, most: int) -> list[tuple[int, ...]]:
-    """Shifts of a group, spread evenly over it.
-
-    Args:
-        group: the group.
-        most: how many, at most.
-
-    Returns:
-        Shifts, one number an axis.
-    """
-    steps = group.steps or group.grid
-    counts = [side // step for side, step in zip(group.grid, steps, strict=True)]
-    total = math.prod(counts)
-    chosen = np.unique(np.linspace(0, total - 1, min(total, most)).astype(int))
-    places = np.array(np.unravel_index(chosen, counts)).T
-    return [tuple(int(i * s) for i, s in zip(place, steps, strict=True)) for place in places]
+    shifts = "all" if math.prod(X.shape[2:]) <= _SHIFTS else _SHIFTS
+    return check_invariance(subject.net, X[:_SAMPLES], shifts, seed=seed, name=subject.name)
 
 
 CHECKS: dict[str, Callable[[Subject, np.ndarray, int], CheckResult]] = {
