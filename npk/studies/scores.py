@@ -64,8 +64,8 @@ def standard_error(values: np.ndarray) -> float | None:
     of_rows = m * rows.var(ddof=1)
     rest = values - rows[:, None] - columns + values.mean()
     of_rest = np.sum(rest**2) / ((splits - 1) * (m - 1))
-    # the difference of mean squares may fall below either part by chance, never below both
-    total = max(of_rows + of_columns - of_rest, of_columns, of_rows / splits)
+    # by chance the rest may be larger than a part; the error is never said to be below either
+    total = max(of_rows + of_columns - of_rest, of_columns, of_rows)
     return float(np.sqrt(total / (splits * m)))
 
 
