@@ -537,6 +537,28 @@ def test_page_is_small(full_text):
     assert full_text.count("</script>") == 2
 
 
+def test_pictures_in_figures_lose_nothing_but_size(rng):
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    from npk.report.plots import inline_svg
+
+    few, many = rng.random((90, 90)), rng.random((90, 90, 3))
+    for values, look in ((few, {"cmap": "cividis"}), (many, {})):
+        figure = Figure()
+        figure.add_subplot().imshow(values, interpolation="none", **look)
+        stream = io.BytesIO()
+        figure.savefig(stream, format="svg")
+        pattern = r"data:image/png;base64,([^\"]*)"
+        before = re.search(pattern, stream.getvalue().decode())[1]
+        after = re.search(pattern, str(inline_svg(figure, "a picture of numbers", "k")))[1]
+        shown = [
+            Image.open(io.BytesIO(base64.b64decode(x))).convert("RGB") for x in (before, after)
+        ]
+        np.testing.assert_array_equal(*map(np.asarray, shown))
+        assert (len(after) < 0.6 * len(before)) == (values is few)
+
+
 def test_kernels_to_look_into_are_those_of_the_study(run):
     from npk.report.plots import interactive
 

@@ -254,7 +254,9 @@ def likeness(run: StudyResult, columns: int) -> "Figure | None":
     flips = any(c.flips is not None for c in rows)
     parts = 2 if flips else 1
     shape = (1, parts) if columns > 1 else (parts, 1)
-    height = shape[0] * (0.7 + 0.2 * len(rows))
+    labels = [_pair(c.first, c.second, c.gates, 44 if columns > 1 else 26) for c in rows]
+    lines = sum(1 + label.count("\n") for label in labels)
+    height = shape[0] * (0.7 + 0.18 * lines)
     figure = blank(2 * PANEL if columns > 1 else PANEL, height)
     axes = figure.subplots(*shape, squeeze=False, sharey=True).ravel()
     for y, c in enumerate(rows):
@@ -264,10 +266,10 @@ def likeness(run: StudyResult, columns: int) -> "Figure | None":
         if flips and c.flips is not None:
             error = 100 * (c.flips_error or 0.0)
             _dot(axes[1], 100 * c.flips, y, [[error], [error]], color)
-    labels = [_pair(c.first, c.second, c.gates) for c in rows]
     axes[0].set(ylim=(len(rows) - 0.5, -0.5), xlim=(0, 1.02), xlabel="CKA of the kernels")
     if flips:
-        axes[1].set(xlim=(0, None), xlabel="gates that differ, %")
+        most = max(100 * (c.flips or 0.0) for c in rows)
+        axes[1].set(xlim=(0, 1.15 * most or 1), xlabel="gates that differ, %")
     for ax in axes:
         ax.set_yticks(range(len(rows)), labels)
         ax.grid(axis="x")
@@ -281,10 +283,9 @@ def _dot(ax: "Axes", x: float, y: int, ends: list[list[float]], color: str) -> N
     ax.errorbar([x], [y], xerr=ends, fmt="o", color=color, markersize=3.6, capsize=2, elinewidth=1)
 
 
-def _pair(first: str, second: str, gates: str) -> str:
-    if gates == "untrained":
-        return wrapped(f"{first}: before and after", 30)
-    return wrapped(f"{first} and {second}", 30)
+def _pair(first: str, second: str, gates: str, width: int) -> str:
+    pair = f"{first}: before and after" if gates == "untrained" else f"{first} and {second}"
+    return wrapped(pair, width)
 
 
 def spectra(run: StudyResult, columns: int) -> "Figure | None":

@@ -51,12 +51,29 @@ def inline_svg(figure: "Figure", alternative: str, key: str) -> "Markup":
     body = re.sub(r'(\bid="|url\(#|href="#)', rf"\1{key}-", body)
     body = re.sub("#[0-9a-f]{6}", lambda match: _VARIABLES.get(match.group(), match.group()), body)
     body = re.sub(r"'DejaVu Sans'(, [^;\"]*)?", "var(--sans)", body)
+    body = re.sub(r"data:image/png;base64,([^\"]*)", _with_a_palette, body)
     width, height = figure.get_size_inches()
     view_box = f"0 0 {72 * width:g} {72 * height:g}"
     widest = 1.2 * 96 * width  # CSS pixels: a small figure does not grow to the width of the page
     style = f"max-width:{widest:.0f}px"
     frame = Markup('<svg viewBox="{}" style="{}" role="img" aria-label="{}">{}</svg>')
     return frame.format(view_box, style, alternative, Markup(body))
+
+
+def _with_a_palette(found: re.Match[str]) -> str:
+    """A PNG picture of at most 256 colors with a palette, which takes a third; others as they are."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(base64.b64decode(found[1]))) as image:
+        solid, colors = image.convert("RGB"), image.getcolors(256)
+        if colors is None or any(
+            color[3:] != (255,) for _, color in colors if image.mode == "RGBA"
+        ):
+            return found.group()
+    stream = io.BytesIO()
+    few = solid.convert("P", palette=Image.Palette.ADAPTIVE, colors=256)
+    few.save(stream, format="PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
 def interactive(run: StudyResult) -> dict[str, Any] | None:

@@ -148,8 +148,12 @@ def measures(run: StudyResult) -> Measures:
                 cells.append(_measure(found[0], _MEASURES[name][1]) if found else None)
         kernel = kernel_of(run, subject.name, "trained")
         rows.append(Kernel(subject.name, tuple(cells), kernel.dead_inputs if kernel else 0))
-    notes = tuple(dict.fromkeys(f"{m.name}: {m.note}" for m in run.measures if m.note))
-    return Measures(tuple(head), tuple(rows) if there else (), notes)
+    notes = {m.name: m.note for m in reversed(run.measures) if m.note}  # one is as good as many
+    return Measures(
+        tuple(head),
+        tuple(rows) if there else (),
+        tuple(f"{name}: {why}" for name, why in notes.items()),
+    )
 
 
 def _measure(found: Measure, digits: int) -> Cell | None:
