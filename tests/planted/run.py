@@ -14,6 +14,9 @@ import tempfile
 import time
 from itertools import groupby
 
+# Threads that the first process begins are lost where it is forked, and the child waits for them.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import planting
 import pytest
 from edits import EDITS
@@ -95,7 +98,7 @@ def _warm_up():
     for module in pkgutil.walk_packages(npk.__path__, "npk."):
         if not module.name.endswith("__main__"):
             __import__(module.name)
-    torch.set_num_threads(1)  # threads are lost where a process is forked
+    torch.set_num_threads(1)
     torch.export.export(torch.nn.Linear(1, 1), (torch.ones(1, 1),))
 
 
