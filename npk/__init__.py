@@ -8,6 +8,8 @@ checks and reports read that matrix.
 import importlib
 from typing import TYPE_CHECKING
 
+from npk import forks as forks
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:

@@ -24,6 +24,7 @@ GROUND = (
     "typed",
     "choices",
     "tie",
+    "forks",
 )
 LEVELS = (
     GROUND,

@@ -8,6 +8,7 @@ import logging
 import multiprocessing
 import os
 import random
+import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 import npk
+from npk import forks
 from npk.backends import jit as threads
 from npk.errors import BackendError, UnsupportedGraphError
 from npk.networks.copies import copied
@@ -371,16 +373,48 @@ def test_a_forked_process_has_the_kernel_or_says_what_to_do():
     found = queue.get(timeout=120)
     child.join(60)
     assert child.exitcode == 0
-    if threads._layer() in threads._FORK_SAFE:
+    if forks.running_layer() in threads._FORK_SAFE:
         assert found == expected
     else:
         assert found.startswith("this process was forked from one that has computed kernels")
         assert '"spawn" or "forkserver"' in found
 
 
+# here Numba has not run in parallel before the fork, and torch has
+_AFTER_TORCH = """
+import multiprocessing, os, torch, npk
+torch.manual_seed(0)
+net = torch.nn.Sequential(torch.nn.Linear(8, 64), torch.nn.ReLU(), torch.nn.Linear(64, 2))
+torch.set_num_threads(2)
+net(torch.randn(200_000, 8)).sum().backward()
+
+def found(queue):
+    queue.put(float(npk.kernel(net, torch.ones(40, 8), progress=False).sum()))
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=found, args=(queue,))
+    child.start()
+    try:
+        print(queue.get(timeout=60))
+    finally:
+        child.kill()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_process_that_was_forked_beside_threads_of_torch_does_not_wait_for_them():
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "NUMBA_NUM"))}
+    command = [sys.executable, "-W", "ignore", "-c", _AFTER_TORCH]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) > 0
+
+
 def test_parallel_code_is_refused_without_its_threads(monkeypatch):
-    monkeypatch.setattr(threads, "_lost", ["omp"])
+    monkeypatch.setattr(forks, "_lost", ["omp"])
     with pytest.raises(BackendError, match="forked.*spawn"):
         kernel(network())
-    monkeypatch.setattr(threads, "_lost", ["workqueue"])
+    monkeypatch.setattr(forks, "_lost", ["workqueue"])
     kernel(network())

@@ -10,33 +10,22 @@ import sys
 import threading
 from collections.abc import Iterator
 
+from npk import forks
 from npk.errors import BackendError
 
 # layers of Numba that start anew in a forked process; OpenMP ends it, or waits for ever
 _FORK_SAFE = ("tbb", "workqueue")
 # where two threads start parallel code at once, some of Numba's layers end the process
 _launching = threading.RLock()
-_lost: list[str] = []  # the layer whose threads ran in the process that this one was forked from
 
 
 def _after_fork() -> None:
     global _launching  # noqa: PLW0603 - the thread that held it is not there
     _launching = threading.RLock()
-    if (layer := _layer()) is not None:
-        _lost[:] = [layer]
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-
-def _layer() -> str | None:
-    """The layer of Numba whose threads run in this process, if they do."""
-    numba = sys.modules.get("numba")
-    try:
-        return None if numba is None else numba.threading_layer()
-    except (AttributeError, ValueError):  # nothing parallel has run yet
-        return None
 
 
 def check_threads() -> None:
@@ -45,7 +34,8 @@ def check_threads() -> None:
     Raises:
         BackendError: this process was forked from one in which parallel code of Numba has run.
     """
-    if _lost and _lost[0] not in _FORK_SAFE:
+    layer = forks.lost_layer()
+    if layer is not None and layer not in _FORK_SAFE:
         raise BackendError(
             "this process was forked from one that has computed kernels, or run other parallel "
             "code of Numba, whose threads are not here. "
@@ -66,9 +56,17 @@ def torch_threads_kept() -> Iterator[None]:
     with _launching:
         torch = sys.modules.get("torch")
         before = torch.get_num_threads() if torch else 0
+        if forks.most_threads(2) == 1:
+            _one_thread()
         yield
         if torch and torch.get_num_threads() != before:
             torch.set_num_threads(before)
+
+
+def _one_thread() -> None:
+    import numba
+
+    numba.set_num_threads(1)
 
 
 def can_cache() -> bool:

@@ -23,6 +23,7 @@ from npk.backends.program.program import (
     ROWS,
     TOGETHER,
 )
+from npk.forks import most_threads
 
 _GROUPS = 2  # of rows: a task of a program
 _TALL, _WIDE = 32, 4  # groups of rows and blocks of columns of a product: a task
@@ -310,7 +311,7 @@ def _faster(run: Callable[[], None], threads: int) -> float:
 def threads_set_to(count: int) -> Iterator[None]:
     """Let Numba use some of its threads."""
     before = numba.get_num_threads()
-    numba.set_num_threads(count)
+    numba.set_num_threads(most_threads(count))
     try:
         yield
     finally:
