@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 import regime_figures
 import regime_tables
+import torch
 from machines_on_fresh import learning_curve, linear_kernel, rbf_kernels
 from torch import nn
 
 import npk
 from npk import networks
-from npk.demo.networks import accuracy
 
 SEEDS = (0, 1, 2)
 FRESH = 1000  # samples that no weight has seen: the machines learn from 30 to all of them
@@ -120,6 +120,13 @@ class Samples:
     training: npk.data.Dataset  # with those of validation
     fresh: npk.data.Dataset
     test: npk.data.Dataset
+
+
+def accuracy(net: nn.Module, X: np.ndarray, y: np.ndarray) -> float:
+    """Share of samples whose largest logit is that of their class."""
+    with torch.no_grad():
+        parts = [net(torch.as_tensor(part)) for part in np.array_split(X, -(-len(X) // 512))]
+    return float((torch.cat(parts).argmax(1).numpy() == y).mean())
 
 
 def main() -> None:
