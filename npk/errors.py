@@ -60,6 +60,10 @@ class MissingPackageError(NpkError, ImportError):
     """An optional package that is needed and not installed."""
 
 
+class DataWarning(UserWarning):
+    """Samples that can be used and may still not be what the network was given."""
+
+
 class KernelWarning(UserWarning):
     """A kernel that is right and still not what one may think: dead inputs, lost entries."""
 

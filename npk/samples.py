@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from npk.errors import DataError, NpkError
+from npk.errors import DataError, DataWarning, NpkError, warn
 
 _HOLLOW = (type(None), str, bytes, bytearray, os.PathLike, Number, Set, range)
 _PALETTES = ("P", "PA")
@@ -29,18 +29,13 @@ def as_samples(X: Any, name: str = "X") -> np.ndarray:
         name: what messages call it.
 
     Returns:
-        float32, or float64 where numbers of 8 bytes and more came; the array itself if it is such a
-        one.
+        float32, or float64 where floats of 8 bytes and more came; the array itself if it is such a
+        one. Bytes (uint8) are pixels and divided by 255; other numbers stay as they are.
 
     Raises:
         DataError: empty, of no number type, not finite, or in a form that is refused.
     """
-    array = as_array(X, name)
-    if array.dtype.kind not in "fiub":
-        raise DataError(_no_numbers(array, name))
-    wide = array.dtype.kind == "f" and array.dtype.itemsize >= 8
-    with np.errstate(over="ignore"):  # becomes infinite, which is reported below
-        array = array.astype(np.float64 if wide else np.float32, copy=False)
+    array = as_floats(as_array(X, name), name)
     if array.ndim < 2 or array.size == 0:
         single = f" Is it one sample? Give {name}[None]." if array.ndim == 1 and array.size else ""
         raise DataError(
@@ -54,6 +49,43 @@ def as_samples(X: Any, name: str = "X") -> np.ndarray:
             f"or infinite. Clean the data first."
         )
     return array
+
+
+def as_floats(array: np.ndarray, name: str = "X", scale_pixels: float | None = None) -> np.ndarray:
+    """Numbers as a network takes them, from files and arrays alike.
+
+    Args:
+        array: of any type of numbers.
+        name: what messages call it.
+        scale_pixels: what the values are divided by; ``None``: bytes (uint8), which are pixels, by
+            255, and nothing else.
+
+    Returns:
+        float32, or float64 where floats of 8 bytes and more came.
+
+    Raises:
+        DataError: no numbers.
+    """
+    kind = array.dtype.kind
+    if kind not in "fiub":
+        raise DataError(_no_numbers(array, name))
+    if scale_pixels is None and array.dtype == np.uint8:
+        scale_pixels = 255
+    if scale_pixels is None and kind in "iu" and _may_be_pixels(array):
+        warn(
+            f"{name} holds whole numbers from {array.min()} to {array.max()} ({array.dtype}), taken "
+            f"as they are. If they are pixels, have them divided: scale_pixels=255, on the command "
+            f"line --scale-pixels 255; 1 says that they are right.",
+            DataWarning,
+        )
+    wide = kind == "f" and array.dtype.itemsize >= 8
+    with np.errstate(over="ignore"):  # becomes infinite, which is reported by who asked
+        array = array.astype(np.float64 if wide else np.float32, copy=False)
+    return array if scale_pixels in (None, 1) else array / array.dtype.type(scale_pixels)
+
+
+def _may_be_pixels(array: np.ndarray) -> bool:
+    return array.size > 0 and array.min() >= 0 and 127 < array.max() < 256
 
 
 def as_array(X: Any, name: str = "X") -> np.ndarray:

@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 from npk.checkpoint import architecture, fitting, folders, program, weights
 from npk.checkpoint.files import check_file, written_suffix
+from npk.checkpoint.given import preparation_of
 from npk.checkpoint.kinds import INDEX, ONNX, PROGRAM, SAFETENSORS, SCRIPT, kind_of
 from npk.checkpoint.weights import fingerprint
+from npk.data import Preparation
 from npk.errors import CheckpointError, OptionError
 from npk.files import written_whole
 
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-__all__ = ["fingerprint", "load", "read_details", "save"]
+__all__ = ["fingerprint", "load", "preparation_of", "read_details", "save"]
 
 
 def save(
@@ -38,6 +40,7 @@ def save(
     path: str | os.PathLike,
     *,
     example: "Tensor | np.ndarray | None" = None,
+    preparation: Preparation | None = None,
     **details: Any,
 ) -> None:
     """Save a network; the suffix of ``path`` chooses the format.
@@ -47,6 +50,8 @@ def save(
             ``.safetensors`` file alone.
         path: ends in ``.safetensors``, ``.pt2``, ``.pt`` or ``.pth``.
         example: one or more inputs (n, *input_shape), needed for ``.pt2`` only.
+        preparation: what was done to the samples that the network was trained on (``.safetensors``
+            only); :func:`preparation_of` gives it back, and the command line follows it.
         **details: JSON values to keep with the weights (``.safetensors`` only);
             :func:`read_details` gives them back.
 
@@ -69,13 +74,19 @@ def save(
             f"{path}: example is for .pt2 files, and needed there. Use save(net, "
             f"'x.pt2', example=X[:1])."
         )
-    if details and suffix != ".safetensors":
+    named = [*details, *(["preparation"] if preparation is not None else [])]
+    if named and suffix != ".safetensors":
         raise OptionError(
-            f"{path}: a {suffix} file has no room for {', '.join(details)}. Save "
+            f"{path}: a {suffix} file has no room for {', '.join(named)}. Save "
             f"details in a .safetensors file."
         )
+    if not isinstance(preparation, Preparation | None):
+        raise OptionError(
+            f"preparation is of type {type(preparation).__name__}. Give what npk.data.preparation "
+            f"made, such as that of a data set."
+        )
     if suffix == ".safetensors":
-        content = weights.to_safetensors(net, details)
+        content = weights.to_safetensors(net, details, preparation)
     else:
         content = (
             weights.to_pt(net) if example is None else program.to_pt2(net, torch.as_tensor(example))

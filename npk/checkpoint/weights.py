@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from npk.checkpoint.beside import stand_ins
 from npk.checkpoint.files import check_archive, first_line, quiet_torch
+from npk.data import Preparation
 from npk.errors import CheckpointError, NpkError
 from npk.files import digest
 
@@ -58,7 +59,9 @@ def to_pt(net: "nn.Module") -> bytes:
     return buffer.getvalue()
 
 
-def to_safetensors(net: "nn.Module", details: dict[str, Any]) -> bytes:
+def to_safetensors(
+    net: "nn.Module", details: dict[str, Any], preparation: Preparation | None = None
+) -> bytes:
     """Weights and description as safetensors writes them."""
     from safetensors.torch import save as to_bytes
 
@@ -71,6 +74,8 @@ def to_safetensors(net: "nn.Module", details: dict[str, Any]) -> bytes:
         "architecture": architecture,
         "details": details,
     }
+    if preparation is not None:
+        described["preparation"] = preparation.to_values()
     try:
         text = json.dumps(described, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:

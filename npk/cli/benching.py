@@ -1,11 +1,12 @@
 """Suites of the command line: what they run on, and where they write."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from npk.cli.checking import as_shifts
-from npk.cli.reading import How, check_folder, dataset
+from npk.cli.reading import How, Loading, about_samples, check_folder
+from npk.data import Dataset
 from npk.errors import OptionError
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ def run(
     data: tuple[str | None, int],
     asked: tuple[str | None, int, bool],
     out: Path,
+    loading: Loading,
+    tell: Callable[[list[str]], None],
 ) -> "InvarianceSuite":
     """The suite of invariance.
 
@@ -51,6 +54,8 @@ def run(
         data: DATA, and how many samples of it; noise without.
         asked: shifts, seed, and whether the built-in networks are wanted.
         out: folder of the run.
+        loading: how DATA becomes samples.
+        tell: is told of the samples, and how each checkpoint itself does on them.
 
     Returns:
         What was found.
@@ -63,6 +68,7 @@ def run(
     from npk.cli.writing import progress
 
     notation, samples = data
+    sets: list[Dataset] = []
     shifts, seed, kinds = asked
     if notation is None and ckpts:
         raise OptionError(
@@ -72,8 +78,11 @@ def run(
         X = pictures(samples, seed)
         notation = f"smooth noise of {' x '.join(map(str, X.shape[1:]))}"
     else:
-        X = dataset(notation).X[:samples]
+        sets = [loading.load(notation)]
+        X = sets[0].X[:samples]
     given = [invariance.Given(ckpt.stem, how.network(ckpt), tuple(how.fixed)) for ckpt in ckpts]
+    for one in given:
+        tell([f"{one.name}: {line}" for line in about_samples(loading, one.net, *sets)])
     return invariance.run(
         out,
         X,

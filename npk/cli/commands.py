@@ -61,7 +61,9 @@ def demo(
     epilog="Example: npk train conv --kind dlgn --data digits --option channels=64,64 "
     "--out dlgn.safetensors"
 )
+@options.prepares
 def train(
+    given: options.Given,
     arch: Annotated[
         str,
         typer.Argument(
@@ -153,22 +155,27 @@ def train(
     """Train a network on three quarters of DATA and measure it on the last quarter; or on all of
     DATA with --test.
     """
-    given = locals()
+    options_given = locals()
     from npk.cli import tables, training
 
-    steps = {name: given[name] for name in training.STEPS}
+    steps = {name: options_given[name] for name in training.STEPS}
     for name in ("milestones", "snapshots"):
-        if given[name] is not None:
-            steps[name] = training.whole_numbers(f"--{name}", given[name])
+        if options_given[name] is not None:
+            steps[name] = training.whole_numbers(f"--{name}", options_given[name])
     places = {"features": features, "resume": resume, "json": json}
     numbers = training.chosen_seeds(seed, seeds)
-    job = training.Job(arch, kind, option, data, test, out, numbers, steps=steps, **places)
+    loading = given.loading()
+    job = training.Job(
+        arch, kind, option, data, test, out, numbers, loading=loading, steps=steps, **places
+    )
     tables.training(job.run(tables.trial))
 
 
 @app.command(epilog="Example: npk inspect model.safetensors --data digits")
+@options.prepares
 def inspect(
     ckpt: options.Checkpoint,
+    given: options.Given,
     arch: options.Arch = None,
     arch_option: options.ArchOption = [],  # noqa: B006
     key: options.Key = None,
@@ -187,15 +194,21 @@ def inspect(
     from npk.cli.cost import look
 
     net = reading.How(arch, arch_option, output, layout, key, fixed).network(ckpt)
-    table, group, cost = look(net, reading.example(net, data, input_shape, most=512), fixed)
+    loading = given.loading(ckpt)
+    samples = None if data is None else loading.load(data)
+    table, group, cost = look(net, reading.example(net, samples, input_shape, most=512), fixed)
+    if samples is not None:
+        tables.samples(reading.about_samples(loading, net, samples))
     tables.graph(table, sampled=data is not None)
     tables.structure(table, group)
     tables.cost(cost)
 
 
 @app.command(epilog="Example: npk gates model.safetensors --data digits --out digits.gates")
+@options.prepares
 def gates(
     ckpt: options.CheckpointOrGates,
+    given: options.Given,
     data: options.MaybeData = None,
     out: Annotated[
         Path | None, typer.Option(metavar="GATES", help="The folder to write.", show_default=False)
@@ -218,7 +231,7 @@ def gates(
 
     measuring.check_gates(out, statistics, json)
     how = reading.How(arch, arch_option, output, layout, key, fixed)
-    with measuring.gates_of(ckpt, how, data, gates, out) as store:
+    with measuring.gates_of(ckpt, how, data, gates, out, given, tables.samples) as store:
         if out is not None:
             size = f"{tables.si(store.nbytes)}B"
             tables.say(f"{out}: {len(store)} samples, {store.layers} gate layers, {size}")
@@ -230,8 +243,10 @@ def gates(
 
 
 @app.command(epilog="Example: npk kernel model.safetensors --data digits --out K.zarr")
+@options.prepares
 def kernel(
     ckpt: options.CheckpointOrGates,
+    given: options.Given,
     data: options.MaybeData = None,
     out: Annotated[
         Path | None,
@@ -294,8 +309,10 @@ def kernel(
         writing.progress(json),
     )
     how = reading.How(arch, arch_option, output, layout, key, fixed)
-    net, X, Y = reading.kernel_sides(ckpt, how, (data, subset), (against, against_subset), seed)
+    rows, cols = (data, subset), (against, against_subset)
+    net, X, Y = reading.kernel_sides(ckpt, how, rows, cols, seed, given)
     path_kernel = NeuralPathKernel.of(net, engine, fixed)
+    writing.tell_samples(ckpt, given, path_kernel, X)
     if out is None or dry_run:
         writing.dry_run(path_kernel, X, Y, out)
     else:
@@ -326,8 +343,10 @@ def verify_store(
 
 
 @app.command(epilog="Example: npk fit model.safetensors --data digits --solver svm")
+@options.prepares
 def fit(
     ckpt: options.Checkpoint,
+    given: options.Given,
     data: options.Data,
     test: Annotated[
         str | None,
@@ -367,17 +386,21 @@ def fit(
         Promise(memory),
         as_progress(True),
     )
-    sides = reading.training_and_test(data, test, seed)
+    loading = given.loading(ckpt)
+    sides = reading.training_and_test(data, test, seed, loading)
     net = reading.How(arch, arch_option, output, layout, key, fixed).network(ckpt)
     made = NeuralPathKernel.of(net, engine, fixed)
     on_training, result = fitting.fit(machine, made, *sides, network=ckpt.stem)
     tables.fitted(on_training, result, (len(sides[0]), len(sides[1])))
+    tables.samples(reading.about_samples(loading, net, sides[1], most=None))
     if json is not None:
         result.save(json)
 
 
 @app.command(epilog="Example: npk check invariance model.safetensors --data digits")
+@options.prepares
 def check(
+    given: options.Given,
     statement: Annotated[
         str,
         typer.Argument(metavar="CHECK", help=f"One of {', '.join(DETAILS)}.", show_default=False),
@@ -403,7 +426,10 @@ def check(
     asked = {"shifts": shifts, "group": group, "gates": gates, "fixed": fixed}
     test = checking.asked(statement, asked)
     net = reading.How(arch, arch_option, output, layout, key, fixed).network(ckpt)
-    result = test(net, reading.dataset(data).X[:samples], name=ckpt.stem)
+    loading = given.loading(ckpt)
+    whole = loading.load(data)
+    tables.samples(reading.about_samples(loading, net, whole))
+    result = test(net, whole.X[:samples], name=ckpt.stem)
     tables.check(result)
     if json is not None:
         result.save(json)

@@ -1,9 +1,10 @@
 """Depth spectra for a command: which samples, and the figure."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from npk.cli.reading import How, check_place, dataset, gate_table
+from npk.cli.reading import Asked, How, about_samples, check_place, gate_table
 from npk.errors import OptionError
 from npk.files import put_back, written_whole
 
@@ -29,7 +30,14 @@ def check_figure(place: Path | None) -> None:
     check_place(place)
 
 
-def few(path: Path, how: How, data: str | None, samples: int) -> tuple[Any, Any]:
+def few(
+    path: Path,
+    how: How,
+    data: str | None,
+    samples: int,
+    given: Asked,
+    tell: Callable[[list[str]], None],
+) -> tuple[Any, Any]:
     """A network and its first samples; or no network, and the first of a gate table.
 
     Args:
@@ -37,6 +45,8 @@ def few(path: Path, how: How, data: str | None, samples: int) -> tuple[Any, Any]
         how: the checkpoint is read.
         data: DATA notation; nothing with a folder of gates.
         samples: at most.
+        given: what the network was given, where options say so.
+        tell: is told of the samples.
 
     Returns:
         Network and samples, or ``None`` and gates.
@@ -48,15 +58,18 @@ def few(path: Path, how: How, data: str | None, samples: int) -> tuple[Any, Any]
 
     put_back(path)
     if path.is_dir() and not holds_weights(path):
-        if data is not None or how.said:
+        if data is not None or how.said or given != Asked():
             what = f"{path} is a gate table and holds its samples already"
-            raise OptionError(f"{what}. Leave out --data and --arch.")
+            raise OptionError(f"{what}. Leave out --data, --arch and --mean.")
         return None, gate_table(path).take(slice(0, samples))
     if data is None:
         raise OptionError(
             "--data is missing: it names the samples to look at. Add for instance --data digits."
         )
-    return how.network(path), dataset(data).X[:samples]
+    loading, net = given.loading(path), how.network(path)
+    whole = loading.load(data)
+    tell(about_samples(loading, net, whole))
+    return net, whole.X[:samples]
 
 
 def spectrum(

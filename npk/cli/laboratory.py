@@ -10,7 +10,9 @@ from npk.cli.commands import app
 
 
 @app.command(epilog="Example: npk bench invariance --out invariance")
+@options.prepares
 def bench(
+    given: options.Given,
     suite: Annotated[str, typer.Argument(metavar="SUITE", help="invariance.", show_default=False)],
     ckpts: Annotated[
         list[Path] | None,
@@ -39,13 +41,17 @@ def bench(
 
     benching.check(suite, out, ckpts or [], kinds)
     how = reading.How(arch, arch_option, output, layout, key, fixed)
-    found = benching.run(ckpts or [], how, (data, samples), (shifts, seed, kinds), out)
+    loading = given.loading(*(ckpts or []))
+    asked = (shifts, seed, kinds)
+    found = benching.run(ckpts or [], how, (data, samples), asked, out, loading, tables.samples)
     tables.suite(found, out)
     raise typer.Exit(0 if all(one.passed for one in found.checks) else 1)
 
 
 @app.command(epilog="Example: npk spectrum model.safetensors --data digits --figure spectrum.png")
+@options.prepares
 def spectrum(
+    given: options.Given,
     ckpt: options.CheckpointOrGates,
     data: options.MaybeData = None,
     samples: Annotated[int, typer.Option(min=1, help="How many samples of DATA are used.")] = 50,
@@ -70,7 +76,7 @@ def spectrum(
     reading.check_place(json)
     instruments.check_figure(figure)
     how = reading.How(arch, arch_option, output, layout, key, fixed)
-    net, X = instruments.few(ckpt, how, data, samples)
+    net, X = instruments.few(ckpt, how, data, samples, given, tables.samples)
     of = {"scale": scale, "gates": gates, "bias": bias, "backend": backend}
     found = instruments.spectrum(net, X, ckpt.stem, figure, of)
     tables.spectrum(found)
@@ -79,7 +85,9 @@ def spectrum(
 
 
 @app.command(epilog="Example: npk lesions model.safetensors --data digits --samples 200")
+@options.prepares
 def lesions(
+    given: options.Given,
     ckpt: options.Checkpoint,
     data: options.Data,
     samples: Annotated[int, typer.Option(min=1, help="How many samples of DATA are used.")] = 200,
@@ -99,10 +107,12 @@ def lesions(
 
     reading.check_place(json)
     net = reading.How(arch, arch_option, output, layout, key, fixed).network(ckpt)
-    given = reading.dataset(data)
-    y = None if given.y is None else given.y[:samples]
+    loading = given.loading(ckpt)
+    whole = loading.load(data)
+    tables.samples(reading.about_samples(loading, net, whole))
+    y = None if whole.y is None else whole.y[:samples]
     found = lesion_table(
-        net, given.X[:samples], y, bias=bias, gates=gates, progress=True, name=ckpt.stem
+        net, whole.X[:samples], y, bias=bias, gates=gates, progress=True, name=ckpt.stem
     )
     tables.lesions(found)
     if json is not None:
@@ -110,7 +120,9 @@ def lesions(
 
 
 @app.command(epilog="Example: npk study model.safetensors --data fresh.npz --fresh --out study")
+@options.prepares
 def study(
+    given: options.Given,
     ckpt: Annotated[
         list[Path],
         typer.Argument(
@@ -182,6 +194,8 @@ def study(
         test,
         labels,
         reading.How(arch, arch_option, output, layout, key),
+        given,
+        tables.samples,
         out=out,
         names=name,
         seen=seen,

@@ -2,15 +2,18 @@
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from npk.cli.reading import How, check_folder, check_place, dataset, gate_table
+from npk.cli.reading import Asked, How, about_samples, check_folder, check_place, gate_table
+from npk.data import Dataset
 from npk.errors import NpkError, OptionError
 from npk.files import put_back, written_whole
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from npk.gates.store import GateStore
     from npk.measures import GateReport
 
@@ -42,7 +45,13 @@ def check_gates(out: Path | None, statistics: bool, json: Path | None) -> None:
 
 @contextlib.contextmanager
 def gates_of(
-    path: Path, how: How, data: str | None, gates: str, out: Path | None
+    path: Path,
+    how: How,
+    data: str | None,
+    gates: str,
+    out: Path | None,
+    given: Asked,
+    tell: Callable[[list[str]], None],
 ) -> Iterator["GateStore"]:
     """Gates on disk: recorded into a folder, into one that is gone afterwards, or there already.
 
@@ -52,6 +61,8 @@ def gates_of(
         data: DATA notation; nothing with a folder of gates.
         gates: "auto", "hard" or "soft".
         out: where they stay; ``None``: nowhere.
+        given: what the network was given, where options say so.
+        tell: is told of the samples.
 
     Yields:
         The gates.
@@ -63,31 +74,38 @@ def gates_of(
 
     put_back(path)
     if path.is_dir() and not holds_weights(path):
-        if data is not None or out is not None or how.said or gates != "auto":
+        said = how.said or given != Asked()
+        if data is not None or out is not None or said or gates != "auto":
             what = f"{path} is a gate table and holds its samples and gates already"
-            raise OptionError(f"{what}. Leave out --data, --out, --gates, --arch and --fixed.")
+            leave = "Leave out --data, --out, --gates, --arch, --fixed and --mean"
+            raise OptionError(f"{what}. {leave}.")
         yield gate_table(path)
         return
     if data is None:
         raise OptionError(
             "--data is missing: it names the samples to record. Add for instance --data digits."
         )
+    loading, net = given.loading(path), how.network(path)
+    samples = loading.load(data)
+    tell(about_samples(loading, net, samples))
     with tempfile.TemporaryDirectory() as folder:
-        yield _recorded(path, how, data, gates, out or Path(folder) / "gates")
+        yield _recorded(net, how.fixed, samples, gates, out or Path(folder) / "gates")
 
 
-def _recorded(path: Path, how: How, data: str, gates: str, out: Path) -> "GateStore":
+def _recorded(
+    net: "nn.Module", fixed: Sequence[str], given: Dataset, gates: str, out: Path
+) -> "GateStore":
     from npk.gates.recording import example_table, record_into
     from npk.gates.store import GateStore
     from npk.progress import as_progress
     from npk.reading.inputs import trace_for
     from npk.samples import as_samples
 
-    net = how.network(path)
-    X = as_samples(dataset(data).X)
-    trace = trace_for(net, X, how.fixed)
+    X = as_samples(given.X)
+    trace = trace_for(net, X, fixed)
     with written_whole(out) as temporary:
-        store = GateStore.create(temporary, example_table(trace, X, gates).form, len(X))
+        form, about = example_table(trace, X, gates).form, given.about()
+        store = GateStore.create(temporary, form, len(X), about=about)
         record_into(store, trace, X, gates, as_progress(True), keep=False)
     return GateStore.open(out)
 

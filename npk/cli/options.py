@@ -1,7 +1,10 @@
 """Arguments and options that commands share."""
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -110,3 +113,61 @@ Backend = Annotated[str, typer.Option(help="auto, cpu, cuda or reference.")]
 Memory = Annotated[
     str | None, typer.Option(metavar="SIZE", help="Budget of the whole process, such as 8GB.")
 ]
+
+Given = Annotated[Any, "what the network was given, an Asked; its options come from `prepares`"]
+# What a network was given; the commands of a network get them in one, by :func:`prepares`.
+_PREPARATION = {
+    "mean": Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBERS",
+            help="Mean that the network's samples had subtracted: a number, one a channel with "
+            "commas, imagenet, cifar10 or mnist; none: samples as they are.",
+        ),
+    ],
+    "std": Annotated[
+        str | None,
+        typer.Option(metavar="NUMBERS", help="What was divided by; that of a named --mean."),
+    ],
+    "resize": Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIDE|H,W", help="Shorter side of pictures (the middle is kept), or both."
+        ),
+    ],
+    "crop": Annotated[
+        str | None, typer.Option(metavar="SIDE|H,W", help="The middle that is kept of pictures.")
+    ],
+    "scale_pixels": Annotated[
+        str | None, typer.Option(metavar="NUMBER", help="What pixels are divided by; bytes by 255.")
+    ],
+}
+
+
+def prepares(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that say what a network was given.
+
+    Args:
+        command: takes them as ``given``, an :class:`npk.cli.reading.Asked`.
+
+    Returns:
+        The command as typer sees it.
+    """
+
+    @functools.wraps(command)
+    def prepared(**options: Any) -> Any:
+        from npk.cli.reading import Asked
+
+        texts = {name: options.pop(name) for name in _PREPARATION}
+        return command(**options, given=Asked(**texts))
+
+    own = [p for p in inspect.signature(command).parameters.values() if p.name != "given"]
+    kind = inspect.Parameter.KEYWORD_ONLY
+    added = [
+        inspect.Parameter(name, kind, default=None, annotation=annotation)
+        for name, annotation in _PREPARATION.items()
+    ]
+    both = [*(p.replace(kind=kind) for p in own), *added]
+    vars(prepared)["__signature__"] = inspect.Signature(both)
+    prepared.__annotations__ = {p.name: p.annotation for p in both}
+    return prepared

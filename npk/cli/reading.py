@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Union
 import numpy as np
 
 from npk.checkpoint.folders import holds_weights
-from npk.data import Dataset, load, split
-from npk.errors import OptionError, StoreError
+from npk.checkpoint.given import Given, given_to
+from npk.data import Dataset, Preparation, load, preparation, split
+from npk.data.preparation import NAMED
+from npk.errors import DataError, OptionError, StoreError
 from npk.files import put_back
 from npk.gram.options import check_folder_around, is_folder
 from npk.stores.manifests import content_of
@@ -22,11 +24,150 @@ if TYPE_CHECKING:
     from npk.gates.store import GateStore
     from npk.gates.table import GateTable
 
+_BEYOND = 0.25  # of the range of pixels: as much as resizing may overshoot
+_OWN_SAMPLES = 1_000  # that the network itself is tried on beside other work
 SHARE = 0.25  # of the samples that go to the test set, here and in the demo
-Samples = Union[np.ndarray, "GateTable", "GateStore"]
+Samples = Union[np.ndarray, Dataset, "GateTable", "GateStore"]
 
 
-def dataset(notation: str, subset: str | None = None, seed: int = 0) -> Dataset:
+@dataclass(frozen=True)
+class Asked:
+    """What the command line says of the samples that a network was given: texts, as they came."""
+
+    mean: str | None = None
+    std: str | None = None
+    resize: str | None = None
+    crop: str | None = None
+    scale_pixels: str | None = None
+
+    def loading(self, *ckpts: Path) -> "Loading":
+        """How DATA is loaded for checkpoints: as the options say, else as the files do.
+
+        Raises:
+            OptionError: options that are no numbers, or checkpoints that were given different
+                samples.
+        """
+        texts = {name: text for name, text in vars(self).items() if text is not None}
+        if texts == {"mean": "none"}:
+            return Loading()
+        if texts:
+            parsed: Any = {name: _numbers(name, text) for name, text in texts.items()}
+            return Loading(preparation(**parsed))
+        found = [given_to(path) for path in ckpts]
+        first = found[0] if found else None
+        for path, other in zip(ckpts, found, strict=True):
+            if (other and other.preparation) != (first and first.preparation):
+                raise OptionError(
+                    f"{ckpts[0]} and {path} were given different samples ({_words(first)}; "
+                    f"{_words(other)}). Name them in commands of their own, or say --mean and --std."
+                )
+        return Loading() if first is None else Loading(first.preparation, first)
+
+
+def _words(found: Given | None) -> str:
+    return "as they are" if found is None else str(found.preparation)
+
+
+def _numbers(name: str, text: str) -> Any:
+    """A name that stands for numbers, a number, or several with commas."""
+    if text in NAMED and name in ("mean", "std"):
+        return text
+    sides = name in ("resize", "crop")
+    try:
+        numbers = [int(part) if sides else float(part) for part in text.split(",")]
+    except ValueError:
+        named = f", or one of {', '.join(NAMED)}" if name in ("mean", "std") else ""
+        raise OptionError(
+            f"--{name.replace('_', '-')} {text} is not understood. Write numbers with commas{named}."
+        ) from None
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How DATA becomes samples.
+
+    Args:
+        preparation: what is done to them; ``None``: nothing but the usual.
+        found: the file that says so, where no option did.
+    """
+
+    preparation: Preparation | None = None
+    found: Given | None = None
+
+    def load(self, notation: str) -> Dataset:
+        """The data set, prepared.
+
+        What a configuration from elsewhere says is for pixels: values that are outside of 0 to 1
+        without it are prepared already.
+
+        Raises:
+            DataError: as :func:`npk.data.load`; a file that asks for it is named.
+        """
+        try:
+            given = load(notation, preparation=self.preparation)
+        except DataError as error:
+            if self.found is None:
+                raise
+            load(notation)  # where these samples cannot be used at all, that is what is wrong
+            raise DataError(
+                f"{error} {self.found.source} says that samples are prepared so: "
+                f"{self.preparation}; --mean none takes them as they are."
+            ) from error
+        if self.found is None or self.found.own or _were_pixels(given):
+            return given
+        return load(notation)
+
+    def told(self, *sets: Dataset) -> str:
+        """What was done to data sets, where a file said so; else nothing."""
+        if self.found is None:
+            return ""
+        if any(given.preparation is None for given in sets):
+            return (
+                f"samples as they are: they have values outside of 0 to 1, so that what "
+                f"{self.found.source} says ({self.preparation}) is taken for done"
+            )
+        return f"samples: {self.preparation}, as {self.found.source} says"
+
+
+def about_samples(
+    loading: Loading, net: "nn.Module | None", *sets: Dataset, most: int | None = _OWN_SAMPLES
+) -> list[str]:
+    """What is to be said of data sets: what was done to them, and how the network itself does.
+
+    Args:
+        loading: how they were loaded.
+        net: the network; ``None``: there is none.
+        sets: the first one with labels tells the accuracy.
+        most: samples that it is tried on, evenly from all of the set; ``None``: all.
+
+    Returns:
+        Lines.
+    """
+    from npk.studies.subjects import own_accuracy
+
+    lines = [loading.told(*sets)]
+    labelled = [given for given in sets if given.y is not None]
+    if net is not None and labelled:
+        lines.append(str(own_accuracy(net, labelled[0], most) or ""))
+    return [line for line in lines if line]
+
+
+def _were_pixels(given: Dataset) -> bool:
+    """Whether samples were between 0 and 1 before mean and std; a little more where resizing went
+    beyond.
+    """
+    what = given.preparation
+    if what is None or what.scale_pixels is not None:
+        return True
+    shape = (-1, *(1,) * (given.X.ndim - 2))
+    before = given.X * np.reshape(what.std or (1,), shape) + np.reshape(what.mean or (0,), shape)
+    return bool(before.min() > -_BEYOND and before.max() < 1 + _BEYOND)
+
+
+def dataset(
+    notation: str, subset: str | None = None, seed: int = 0, loading: Loading | None = None
+) -> Dataset:
     """The data set, or one side of its stratified split.
 
     Raises:
@@ -37,13 +178,17 @@ def dataset(notation: str, subset: str | None = None, seed: int = 0) -> Dataset:
             f"subset {subset!r} is not known. Choose train or test, or leave it out "
             f"for all samples."
         )
-    whole = load(notation)
+    whole = (loading or Loading()).load(notation)
     return whole if subset is None else split(whole, test=SHARE, seed=seed)[subset == "test"]
 
 
-def training_and_test(data: str, test: str | None, seed: int) -> tuple[Dataset, Dataset]:
+def training_and_test(
+    data: str, test: str | None, seed: int, loading: Loading | None = None
+) -> tuple[Dataset, Dataset]:
     """Two data sets, or the two sides of one."""
-    return split(load(data), test=SHARE, seed=seed) if test is None else (load(data), load(test))
+    how = loading or Loading()
+    whole = how.load(data)
+    return split(whole, test=SHARE, seed=seed) if test is None else (whole, how.load(test))
 
 
 @dataclass(frozen=True)
@@ -127,6 +272,7 @@ def kernel_sides(
     rows: tuple[str | None, str | None],
     cols: tuple[str | None, str | None],
     seed: int,
+    given: Asked | None = None,
 ) -> "tuple[nn.Module | None, Samples, Samples | None]":
     """Network, row samples and column samples; gate tables need no network.
 
@@ -136,6 +282,7 @@ def kernel_sides(
         rows: DATA and subset of the rows; nothing with a gate table.
         cols: DATA and subset of the columns, or a gate table.
         seed: of the splits.
+        given: what the network was given, where options say so.
 
     Returns:
         What :func:`npk.kernel` takes.
@@ -146,10 +293,11 @@ def kernel_sides(
     put_back(path)
     if path.is_dir() and not holds_weights(path):
         table = gate_table(path)
-        if rows != (None, None) or cols[1] is not None or how.said:
+        asked = given not in (None, Asked())
+        if rows != (None, None) or cols[1] is not None or how.said or asked:
             message = (
                 f"{path} is a gate table and holds its samples already. Leave out --data, "
-                f"--subset, --arch and --fixed;"
+                f"--subset, --arch, --fixed and --mean;"
             )
             raise OptionError(f"{message} --against may name another gate table.")
         return None, table, None if cols[0] is None else gate_table(cols[0])
@@ -161,19 +309,23 @@ def kernel_sides(
         raise OptionError(
             f"--against-subset {cols[1]} needs --against, which is missing. Add --against DATA."
         )
-    X = dataset(rows[0], rows[1], seed).X
-    return how.network(path), X, None if cols[0] is None else dataset(cols[0], cols[1], seed).X
+    loading = (given or Asked()).loading(path)
+    X = dataset(rows[0], rows[1], seed, loading)
+    Y = None if cols[0] is None else dataset(cols[0], cols[1], seed, loading)
+    return how.network(path), X, Y
 
 
-def example(net: "nn.Module", data: str | None, input_shape: str | None, most: int) -> np.ndarray:
-    """Some samples for a network: of the data, else random ones of the shape that is given or
+def example(
+    net: "nn.Module", given: Dataset | None, input_shape: str | None, most: int
+) -> np.ndarray:
+    """Some samples for a network: those given, else random ones of the shape that is given or
     known.
 
     Raises:
         OptionError: the shape is not known, or not written as whole numbers.
     """
-    if data is not None:
-        return load(data).X[:most]
+    if given is not None:
+        return given.X[:most]
     known = getattr(net, "architecture", {}).get("input_shape") or getattr(net, "input_shape", None)
     if input_shape is not None:
         known = [int(side) if side.strip().isdigit() else 0 for side in input_shape.split(",")]

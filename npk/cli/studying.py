@@ -5,6 +5,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import numpy as np
 
 from npk.checkpoint import architecture
 from npk.checkpoint.folders import checkpoints_in
-from npk.cli.reading import How, literals
-from npk.data import Dataset, load
+from npk.cli.reading import Asked, How, about_samples, literals
+from npk.data import Dataset
 from npk.errors import DataError, OptionError
 from npk.files import put_back
 from npk.studies import Question, ask
@@ -30,7 +31,14 @@ def checkpoints(given: Sequence[Path]) -> list[Path]:
 
 
 def question(
-    given: Sequence[Path], data: str, test: str | None, labels: Path | None, how: How, **asked: Any
+    given: Sequence[Path],
+    data: str,
+    test: str | None,
+    labels: Path | None,
+    how: How,
+    prepared: Asked,
+    tell: Callable[[list[str]], None],
+    **asked: Any,
 ) -> Question:
     """What a command line asks.
 
@@ -40,6 +48,8 @@ def question(
         test: DATA of the test samples; ``None``: half of the others.
         labels: file with labels of ``data``.
         how: the checkpoints are read.
+        prepared: what the networks were given, where options say so.
+        tell: is told of the samples, and how each network itself does on them.
         **asked: other arguments of :func:`npk.studies.ask`.
 
     Returns:
@@ -48,15 +58,19 @@ def question(
     Raises:
         OptionError: not one name a checkpoint.
     """
-    samples = _with_labels(load(data), labels)
-    held = None if test is None else load(test)
     found = checkpoints(given)
+    loading = prepared.loading(*found)
+    samples = _with_labels(loading.load(data), labels)
+    held = None if test is None else loading.load(test)
     names = asked.pop("names", None) or _names(found)
     if len(names) != len(found):
         raise OptionError(
             f"--name is given {len(names)} times for {len(found)} checkpoints. Give one each."
         )
     networks = [_subject(path, name, how) for path, name in zip(found, names, strict=True)]
+    for one in networks:
+        lines = about_samples(loading, one.net, samples if held is None else held)
+        tell([f"{one.name}: {line}" for line in lines])
     return ask(
         networks,
         samples,
@@ -82,7 +96,7 @@ def _with_labels(samples: Dataset, labels: Path | None) -> Dataset:
             f"{labels} holds no labels, which are whole numbers in one dimension. Name another file."
         )
     classes = samples.classes or tuple(map(str, range(int(y.max(initial=0)) + 1)))
-    return Dataset(samples.X, y.astype(np.int64), classes, samples.name)
+    return replace(samples, y=y.astype(np.int64), classes=classes)
 
 
 def _names(found: Sequence[Path]) -> list[str]:

@@ -334,6 +334,12 @@ def fitted(training: float, test: Accuracy, sizes: tuple[int, int]) -> None:
     say(f"({sizes[1]} test and {sizes[0]} training samples, {duration(test.seconds)})")
 
 
+def samples(lines: Iterable[str]) -> None:
+    """What was done to the samples, and how the network itself does on them."""
+    for line in lines:
+        say(line)
+
+
 def verdict(found: CheckResult) -> str:
     """The outcome in a word."""
     return "PASS" if found.passed else "FAIL"

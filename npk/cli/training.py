@@ -10,8 +10,8 @@ from typing import Any
 from torch import nn
 
 from npk.checkpoint import save
-from npk.cli.reading import SHARE, check_folder, check_place, network, settings
-from npk.data import Dataset, load, split
+from npk.cli.reading import SHARE, Loading, check_folder, check_place, network, settings
+from npk.data import Dataset, split
 from npk.errors import DataError, OptionError
 from npk.networks import TrainingResult, build, describe, train
 from npk.results import Result
@@ -62,6 +62,7 @@ class Job:
         features: checkpoint of the network whose gates are copied.
         resume: state of the training, named like the checkpoint.
         json: file for the report.
+        loading: how DATA becomes samples; the checkpoint keeps it.
         steps: of :func:`npk.networks.train`.
     """
 
@@ -75,6 +76,7 @@ class Job:
     features: Path | None
     resume: Path | None
     json: Path | None
+    loading: Loading
     steps: dict[str, Any]
 
     def __post_init__(self) -> None:
@@ -118,6 +120,7 @@ class Job:
         Raises:
             DataError: test samples that do not fit the training samples.
         """
+        load = self.loading.load
         whole, apart = load(self.data), None if self.test is None else load(self.test)
         trials: list[Trial] = []
         what, count = "", 0
@@ -153,12 +156,13 @@ class Job:
         right = float((decided(outputs(net, held.X)) == held.require_labels()).mean())
         about = {"data": self.data, "seed": seed, "regime": result.regime}
         about["test"] = SHARE if self.test is None else self.test
-        save(net, out, accuracy=right, epoch=result.best_epoch, **about)
+        given = self.loading.preparation
+        save(net, out, preparation=given, accuracy=right, epoch=result.best_epoch, **about)
         if result.snapshots:
             self.snapshots(seed).mkdir(exist_ok=True)
         for epoch, past in result.snapshots.items():
             name = f"epoch-{epoch:0{len(str(self.steps['epochs']))}d}.safetensors"
-            save(past, self.snapshots(seed) / name, epoch=epoch, **about)
+            save(past, self.snapshots(seed) / name, preparation=given, epoch=epoch, **about)
         return Trial(seed, str(out), right, result)
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from npk.cli.reading import Samples, check_place
+from npk.cli.reading import Asked, Samples, about_samples, check_place
+from npk.data import Dataset
 from npk.errors import BackendError, OptionError
 from npk.files import written_whole
 from npk.gates.recording import record_trace
@@ -47,6 +48,20 @@ def check_kernel(out: Path | None, dask: str | None) -> None:
         raise OptionError(
             f"--dask needs a store that all workers write to, {out} is one file. Give --out K.zarr."
         )
+
+
+def tell_samples(ckpt: Path, given: Asked, kernel: NeuralPathKernel, X: Samples) -> None:
+    """Say what was done to the samples, and how the network itself does: as lines, or events."""
+    from npk.cli import tables
+
+    if not isinstance(X, Dataset):
+        return
+    lines, progress = about_samples(given.loading(ckpt), kernel.net, X), kernel.engine.progress
+    if isinstance(progress, Events):
+        for line in lines:
+            progress.note("samples", line, text=line)
+    else:
+        tables.samples(lines)
 
 
 def write_kernel(
@@ -134,12 +149,14 @@ def peak_of_process() -> int:
 
 
 def _in_memory(samples: Samples | None) -> int:
-    return 0 if samples is None or isinstance(samples, GateStore) else samples.nbytes
+    if samples is None or isinstance(samples, GateStore):
+        return 0
+    return samples.X.nbytes if isinstance(samples, Dataset) else samples.nbytes
 
 
 def _few(kernel: NeuralPathKernel, X: Samples) -> GateTable:
     """Gates of the first samples, outside the promise: what it takes is known only after them."""
-    if not isinstance(X, np.ndarray):
+    if isinstance(X, (GateTable, GateStore)):
         return X.take(slice(0, FEW))
     X = as_samples(X[:FEW])
     return record_trace(kernel.trace(X.shape[1:]), X, gates=kernel.options.gates, progress=Silent())

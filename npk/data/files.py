@@ -20,6 +20,7 @@ from npk.data.limits import (
     check_pictures,
     checked_member,
 )
+from npk.data.preparation import Preparation
 from npk.errors import DataError, MissingPackageError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
@@ -103,12 +104,13 @@ def _refuse_array_file(path: Path, error: Exception) -> NoReturn:
     ) from error
 
 
-def read_pictures(folder: Path) -> Loaded:
+def read_pictures(folder: Path, asked: Preparation | None = None) -> Loaded:
     """Pictures of one size; grey when all of them are grey, else red, green and blue (transparency
     is left out).
 
     Args:
         folder: with a sub-folder for each class.
+        asked: says which size the pictures get, if any.
 
     Returns:
         Pixels, labels and the names of the classes.
@@ -136,13 +138,14 @@ def read_pictures(folder: Path) -> Loaded:
     order = _deal(labels)
     names = np.array([file for found in files for file in found], dtype=object)[order]
     check_pictures(names.tolist())
-    pictures = [_picture(file) for file in names]
+    fit = (asked or Preparation()).fitted
+    pictures = [fit(_picture(file)) for file in names]
     size, channels = pictures[0].shape[1:], max(len(picture) for picture in pictures)
     for file, picture in zip(names, pictures, strict=True):
         if picture.shape[1:] != size:
             raise DataError(
                 f"{file} is {picture.shape[1:]} pixels but {names[0]} is {size}. Bring "
-                f"all pictures to one size."
+                f"all pictures to one size, with resize= or --resize."
             )
     return (
         np.stack([np.broadcast_to(picture, (channels, *size)) for picture in pictures]),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Union
 import numpy as np
 
 from npk.choices import as_patterns
+from npk.data import Dataset
 from npk.errors import DataError, OptionError, ShapeError
 from npk.gates.device_table import DeviceGates
 from npk.gates.recording import record_trace
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
     from npk.reading.tracing import Trace
 
-Samples = Union[np.ndarray, GateTable, GateStore, "torch.Tensor"]
+Samples = Union[np.ndarray, Dataset, GateTable, GateStore, "torch.Tensor"]
 _SHARE = 0.5  # of a GPU's free memory that gates may take: masks and results of tiles need room too
 _NO_SAMPLES = "a gate table of 0 samples has no kernel. Take at least one."
 
@@ -263,8 +264,9 @@ class NeuralPathKernel:
             if len(X) == 0:
                 raise DataError(_NO_SAMPLES)
             return Recorded(X)
+        given = X.about() if isinstance(X, Dataset) else None
         X = self._as_samples(X)
-        return Unrecorded(self.trace(X.shape[1:]), X, self.options.gates)
+        return Unrecorded(self.trace(X.shape[1:]), X, self.options.gates, given)
 
     def record(self, X: Samples) -> GateTable:
         """The gate table of samples under the kernel's network and options, in memory."""

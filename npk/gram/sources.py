@@ -5,7 +5,7 @@ A source is of one run: what it was asked once, it keeps.
 """
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -25,6 +25,7 @@ class Source(Protocol):
 
     network: str  # digest of what the gates are recorded with
     graph: PathGraph
+    given: dict[str, Any]  # what is known of the samples: JSON values
 
     def __len__(self) -> int: ...
 
@@ -61,6 +62,7 @@ class Recorded:
 
     def __init__(self, table: GateTable | GateStore) -> None:
         self.table, self.graph = table, table.graph
+        self.given = table.about if isinstance(table, GateStore) else {}
         self._digests: dict[int, str] = {}
 
     def __len__(self) -> int:
@@ -110,10 +112,12 @@ class Recorded:
 class Unrecorded:
     """Samples in memory, and the network that their gates are recorded with."""
 
-    def __init__(self, trace: "Trace", X: np.ndarray, gates: str) -> None:
+    def __init__(
+        self, trace: "Trace", X: np.ndarray, gates: str, given: dict[str, Any] | None = None
+    ) -> None:
         from npk.gates.recording import weights_digest
 
-        self.trace, self.X, self.gates = trace, X, gates
+        self.trace, self.X, self.gates, self.given = trace, X, gates, given or {}
         self._digests: dict[int, str] = {}
         self.network, self.graph = weights_digest(trace), trace.graph
 

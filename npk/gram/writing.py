@@ -21,6 +21,7 @@ _WORDS = {
     "columns": "other samples in the columns",
 }
 Sources = tuple[Source, ...]
+GIVEN = "given"  # where a store says what is known of the samples of its rows
 
 
 def write_store(
@@ -158,7 +159,9 @@ def suits(engine: Engine, store: GramStore, sources: Sources) -> None:
             for axis, there, here in counts
             if here < there
         ]
-    reasons = reasons or differences(store.about, _about(engine, sources, (plan.n, plan.m)))
+    here = _about(engine, sources, (plan.n, plan.m))
+    here.pop(GIVEN)  # the samples themselves are compared
+    reasons = reasons or differences(store.about, here)
     if reasons:
         raise StoreError(
             f"{store.path} holds another kernel: {'; '.join(reasons)}. Choose another name, or the "
@@ -176,7 +179,7 @@ def _about(engine: Engine, sources: Sources, sizes: tuple[int, int]) -> dict[str
         "rows": sides[0],
         "columns": sides[1] if len(sides) == 2 else "the rows",
     }
-    return {**asdict(engine.options), **digests, "npk": __version__}
+    return {**asdict(engine.options), **digests, "npk": __version__, GIVEN: sources[0].given}
 
 
 def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:

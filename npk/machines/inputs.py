@@ -7,13 +7,14 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 from torch import nn
 
 from npk.errors import OptionError, ShapeError
 from npk.layouts import Shape, advice, known_shape, misfit
 from npk.networks.given import as_network
-from npk.samples import as_array
+from npk.samples import as_array, as_floats
 
 Network = nn.Module | Callable[[Shape], nn.Module]
 
@@ -23,6 +24,8 @@ def flattened(X: ArrayLike) -> tuple[Any, Shape | None]:
     table keeps the names of its columns.
     """
     samples: Any = X if hasattr(X, "columns") else as_array(X)
+    if getattr(samples, "dtype", None) == np.uint8:  # pixels, as everywhere
+        samples = as_floats(samples)
     if getattr(samples, "ndim", 2) <= 2:
         return samples, None
     return samples.reshape(len(samples), math.prod(samples.shape[1:])), samples.shape[1:]

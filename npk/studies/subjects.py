@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from npk.data import Dataset
 from npk.errors import DataError, OptionError
 from npk.gates.recording import place_of
 from npk.networks.given import as_network, only_tensor
 from npk.results import NetworkSummary
+from npk.typed import Typed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,6 +23,61 @@ if TYPE_CHECKING:
 
 Untrained = Callable[[int], "nn.Module"]  # a network like it, from a seed
 _BATCH = 256
+_SMALL_BATCH = 32  # of a look beside other work, so that it takes no memory to speak of
+_NEAR_CHANCE = 0.25  # of the way from chance to 1
+
+
+@dataclass(frozen=True)
+class OwnAccuracy(Typed):
+    """How many samples a network itself puts into the right class."""
+
+    accuracy: float  # 0..1
+    samples: int
+    classes: int
+    chance: float  # the accuracy of who knows the classes and not the samples
+
+    @property
+    def near_chance(self) -> bool:
+        """Whether the network knows little more than who guesses."""
+        return self.accuracy - self.chance < _NEAR_CHANCE * (1 - self.chance)
+
+    def __str__(self) -> str:
+        right = f"{100 * self.accuracy:.1f} % of {self.samples:,} samples right"
+        text = f"the network itself: {right} ({self.classes} classes)"
+        if not self.near_chance:
+            return text
+        return (
+            f"{text}. That is not far from chance: are these the samples that it was trained on? Give npk "
+            f"what you gave the network: --mean, --std, --resize, --scale-pixels."
+        )
+
+
+def own_accuracy(net: "nn.Module", given: Dataset, most: int | None = None) -> OwnAccuracy | None:
+    """The accuracy of a network itself on labelled samples.
+
+    Args:
+        net: the network.
+        given: samples and labels.
+        most: so many of them at most, evenly from all.
+
+    Returns:
+        The accuracy; ``None`` where there are no labels or no outputs of their classes, or where
+        the network does not take these samples, of which others tell.
+    """
+    if given.y is None or len(given.classes) < 2:
+        return None
+    rows = np.linspace(0, len(given) - 1, min(len(given), most or len(given))).astype(int)
+    y, classes = given.y[rows], len(given.classes)
+    try:
+        found = outputs(net, given.X[rows], _SMALL_BATCH)
+    except Exception:  # of the network's own code: any kind; who reads the network says why
+        return None
+    if found.shape[1] != classes and not (found.shape[1] == 1 and classes == 2):
+        return None
+    counts = np.bincount(y, minlength=classes)
+    chance = counts.max() / len(y) if np.count_nonzero(counts) > 1 else 0.0
+    right = float((decided(found) == y).mean())
+    return OwnAccuracy(right, len(y), classes, max(1 / classes, float(chance)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +209,7 @@ def _reset(net: "nn.Module") -> "nn.Module":
     return fresh
 
 
-def outputs(net: "nn.Module", X: np.ndarray) -> np.ndarray:
+def outputs(net: "nn.Module", X: np.ndarray, together: int = _BATCH) -> np.ndarray:
     """What a network gives for samples, ``(n, outputs)``.
 
     Raises:
@@ -163,8 +220,8 @@ def outputs(net: "nn.Module", X: np.ndarray) -> np.ndarray:
     first = next(iter([*net.parameters(), *net.buffers()]), torch.zeros(()))
     parts = []
     with torch.no_grad():
-        for i in range(-(-len(X) // _BATCH)):
-            batch = torch.tensor(X[i * _BATCH : (i + 1) * _BATCH], device=first.device)
+        for i in range(-(-len(X) // together)):
+            batch = torch.tensor(X[i * together : (i + 1) * together], device=first.device)
             parts.append(only_tensor(net(batch.to(first.dtype))).double().cpu())
     found = torch.cat(parts).reshape(len(X), -1).numpy()
     if not np.isfinite(found).all():
