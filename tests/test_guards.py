@@ -338,7 +338,9 @@ def test_typed_values_from_json():
 
 
 SHARES = Shares((1, 2), (0.5, 0.5), (1.0,))
-KERNEL = KernelSummary("a net", "trained", "cosine", 2, [[1.0, 0.5], [0.5, 1.0]], [0, 1], [1.0], 0)
+KERNEL = KernelSummary(
+    "a net", "trained", "cosine", 2, [[1.0, 0.5], [0.5, 1.0]], [0, 1], [], [1.0], [], 0
+)
 
 
 def accuracy(share, parameters):
@@ -354,6 +356,11 @@ RESULTS = {
     "more than all": (lambda: accuracy(1.5, {}), "a share from 0 to 1"),
     "heat that is not square": (lambda: replace(KERNEL, heat=[[1.0, 0.5]]), "it must be square"),
     "heat without labels": (lambda: replace(KERNEL, heat_labels=[0]), "a label a row"),
+    "a heat map with one picture": (lambda: replace(KERNEL, heat_pictures=[0]), "a label a row"),
+    "an eigenvalue without an error": (
+        lambda: replace(KERNEL, spectrum=[0.5, 0.5], spectrum_error=[0.1]),
+        "2 values and 1 errors",
+    ),
     "names that are numbers": (lambda: accuracy(1.0, {1: 2}), "with names"),
     "parameters in a list": (lambda: accuracy(1.0, []), "with names"),
 }

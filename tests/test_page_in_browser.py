@@ -25,6 +25,8 @@ AFTER = """<script>
 addEventListener("load", () => {
   const part = (name) => document.getElementById(name);
   const told = part("heat-entry"), canvas = part("heat"), choice = part("heat-choice");
+  const rows = [...document.querySelectorAll("canvas.row")];
+  const pixel = (one) => one.getContext("2d").getImageData(1, 0, 1, 1).data[0];
   const say = (name, value) => { document.body.dataset[name] = value; };
   say("first", told.textContent);
   const press = (key) => canvas.dispatchEvent(new KeyboardEvent("keydown", { key, cancelable: true }));
@@ -36,6 +38,7 @@ addEventListener("load", () => {
   const box = canvas.getBoundingClientRect();
   canvas.dispatchEvent(new PointerEvent("pointermove", { clientX: box.right - 1, clientY: box.top + 1 }));
   say("pointed", told.textContent);
+  setTimeout(() => say("shown", rows.map(pixel).join(" ")), 500);
   document.querySelectorAll("details").forEach((one) => { one.open = true; });
   const free = [...document.querySelectorAll("body *")].filter((one) => !one.closest(".scroll, pre, svg, .strip"));
   const wide = free.filter((one) => one.getBoundingClientRect().right > innerWidth + 1);
@@ -77,6 +80,7 @@ def test_nothing_goes_wrong_and_nothing_is_too_wide(page, size):
     assert re.fullmatch(r"class 0, no\. 2 and class 0, no\. 2: 1\.00", said["moved"])
     assert re.fullmatch(r"class 0, no\. 2 and class 0, no\. 2: 1\.00", said["chosen"])
     assert re.fullmatch(r"class 0, no\. 1 and class 9, no\. 12: -?\d\.\d\d", said["pointed"])
+    assert said["shown"] == "101 220"  # the second pixels of pictures 100 and 219
 
 
 def test_the_page_is_dark_where_the_reader_is(page):

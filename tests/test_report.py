@@ -5,6 +5,7 @@ missing parts are survived.
 import base64
 import dataclasses
 import io
+import math
 import re
 import tomllib
 from fnmatch import fnmatch
@@ -123,6 +124,9 @@ def _measures():
             yield measure(name, gates, "alignment", 0.3 + more)
             yield measure(name, gates, "effective rank", 1.7 + 10 * more)
             yield measure(name, gates, "NASWOT", None, note="soft gates have none")
+            for depth in range(2, 8):  # a network with skips
+                share = math.exp(-((depth - 3 - 3 * more) ** 2) / 4) / 3
+                yield measure(name, gates, "depth share", share, str(depth))
             for layer in range(3):
                 place = f"relu{layer + 1}"
                 yield measure(name, gates, "class overlap", 1.05 + more * layer, place)
@@ -170,7 +174,9 @@ def _kernels(rng):
                 samples=300,
                 heat=(features @ features.T).round(3).tolist(),
                 heat_labels=labels.tolist(),
+                heat_pictures=list(range(100, 220)),
                 spectrum=(spectrum / spectrum.sum()).tolist(),
+                spectrum_error=(0.1 * spectrum / spectrum.sum()).tolist(),
                 dead_inputs=2 if name == NAMES[0] else 0,
             )
 
@@ -295,7 +301,10 @@ def build_run(seed=0, **changes):
         measures=tuple(_measures()),
         comparisons=tuple(_comparisons()),
         kernels=tuple(_kernels(rng)),
-        pictures=(picture(1), picture(2, 4), picture(3), picture(4, 7, (8, 8, 3))),
+        pictures=(
+            *(picture(1), picture(2, 4), picture(3), picture(4, 7, (8, 8, 3))),
+            *(picture(100 + row, row // 12) for row in range(120)),
+        ),
         neighbors=tuple(_neighbors()),
         mistakes=(Mistake(NAMES[0], 4, 1, 7),),
         checks=tuple(_checks(rng)),
@@ -431,7 +440,8 @@ def test_first_sentence_counts_every_size_and_every_network(full):
 
 
 @pytest.mark.parametrize(
-    ("seen", "said"), [("seen", "were trained on these samples"), ("not known", "is not known")]
+    ("seen", "said"),
+    [("seen", "The network was trained on these samples"), ("not known", "if it has, all numbers")],
 )
 def test_whether_samples_were_seen_is_said(seen, said, tmp_path):
     assert said in page_of(one_network(seen=seen), tmp_path)
@@ -523,7 +533,7 @@ def test_page_loads_nothing_from_elsewhere(full, full_text):
 
 def test_page_is_accessible(full):
     pictures = [p for p in full.pictures if "viewbox" in p]
-    assert len(pictures) == 20
+    assert len(pictures) == 22
     assert all(p.get("role") == "img" and len(p["aria-label"]) > 20 for p in pictures)
     assert set(full.targets) <= set(full.ids)
     assert len(full.ids) == len(set(full.ids))
@@ -571,6 +581,35 @@ def test_kernels_to_look_into_are_those_of_the_study(run):
     heat = np.array(run.kernels[2].heat)
     shown = found[2]["low"] + values.reshape(heat.shape) * (found[2]["high"] - found[2]["low"])
     np.testing.assert_allclose(shown, heat, atol=np.ptp(heat) / 500)
+
+
+def test_the_samples_of_a_kernel_are_one_picture_below_the_other(run):
+    from PIL import Image
+
+    from npk.report.plots import interactive
+
+    found = interactive(run)
+    assert (found["pictures"]["width"], found["pictures"]["height"]) == (8, 8)
+    data = base64.b64decode(found["pictures"]["source"].partition(",")[2])
+    with Image.open(io.BytesIO(data)) as image:
+        sheet = np.asarray(image).reshape(120, 64)
+    known = {one.number: base64.b64decode(one.pixels) for one in run.pictures}
+    for kernel, made in zip(run.kernels, found["kernels"], strict=True):
+        for row in (0, 7, 119):
+            expected = known[kernel.heat_pictures[row]]
+            assert sheet[made["pictures"][row]].tobytes() == expected
+
+
+@pytest.mark.parametrize("change", [{"pictures": ()}, {"kernels": "one of them"}])
+def test_kernels_of_samples_that_are_no_pictures_show_none(run, change):
+    from npk.report.plots import interactive
+
+    if "kernels" in change:
+        bare = dataclasses.replace(run.kernels[0], heat_pictures=[])
+        change = {"kernels": (bare, *run.kernels[1:])}
+    found = interactive(dataclasses.replace(run, **change))
+    assert found["pictures"] is None
+    assert all(not kernel["pictures"] for kernel in found["kernels"])
 
 
 def test_names_are_escaped(tmp_path):
@@ -668,6 +707,7 @@ def test_every_figure_is_a_png_of_sensible_size(figures):
         "kernels",
         "layers",
         "gates",
+        "depths",
         "spectra",
         "likeness",
         "training",
@@ -783,7 +823,7 @@ def test_a_failed_case_is_not_drawn_as_one_that_need_not_hold():
 
 
 def test_degenerate_kernels_are_drawn(tmp_path):
-    kernel = build_run().kernels[0]
+    kernel = dataclasses.replace(build_run().kernels[0], heat_pictures=[], spectrum_error=[])
     kernels = (
         dataclasses.replace(
             kernel, network="one sample", heat=[[1.0]], heat_labels=[0], spectrum=[1.0]
@@ -812,7 +852,9 @@ def test_long_class_names_and_many_classes(tmp_path):
     few = bare_run(classes=names, kernels=build_run().kernels[:1])
     write_figures(few, tmp_path)
     labels = list(range(60))
-    many = dataclasses.replace(few.kernels[0], heat=np.eye(60).tolist(), heat_labels=labels)
+    many = dataclasses.replace(
+        few.kernels[0], heat=np.eye(60).tolist(), heat_labels=labels, heat_pictures=[]
+    )
     assert len(write_figures(dataclasses.replace(few, kernels=(many,)), tmp_path)) == 2
 
 
@@ -881,7 +923,7 @@ def test_progress_counts_every_figure_and_section(tmp_path):
 
     write_figures(one_network(), tmp_path, progress=Count())
     write_page(one_network(), tmp_path / "report.html", progress=Count())
-    assert steps == {"figures": [11, 11], "page": [10, 10]}
+    assert steps == {"figures": [12, 12], "page": [10, 10]}
 
 
 def test_report_needs_no_torch_and_loads_matplotlib_late():

@@ -68,7 +68,7 @@ CHECKS = [
 CHOSEN = {"C": 1.0, "n": 3, "gamma": "scale", "x": None}
 ACCURACY = Accuracy("a net", "NPK-SVM", 9, 0.5, None, (0.5, 0.5), 1.5, CHOSEN, "npk fit")
 KERNEL = KernelSummary(
-    "a net", "trained", "cosine", 2, [[1.0, 0.5], [0.5, 1.0]], [0, 1], [0.75, 0.25], 0
+    "a net", "trained", "cosine", 2, [[1.0, 0.5], [0.5, 1.0]], [0, 1], [], [0.75, 0.25], [], 0
 )
 NETWORK = NetworkSummary(
     "a net", "shift-invariant", "dnn", "a line", 12, "a.safetensors", "paths", "made anew",

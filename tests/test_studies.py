@@ -2,6 +2,7 @@
 study is that which its parts give by hand.
 """
 
+import base64
 import dataclasses
 import json
 import shlex
@@ -25,7 +26,8 @@ from npk.studies.checking import check_all
 from npk.studies.cost import parse_budget
 from npk.studies.draws import drawn, labeled
 from npk.studies.halfspaces import random_gates
-from npk.studies.kernels import Asked
+from npk.studies.kernels import Asked, State
+from npk.studies.measuring import measured
 from npk.studies.pictures import Album
 from npk.studies.scores import ridge_of, standard_error
 from npk.studies.subjects import Subject, before_training, decided, outputs, penultimate
@@ -181,6 +183,11 @@ REFUSED = {
 
 def net4():
     return npk.networks.build("fc", input_shape=(4,), classes=3, hidden=[3], seed=0)
+
+
+def residual():
+    options = {"flavor": "fc", "widths": [5, 5], "seed": 0}
+    return npk.networks.build("residual", input_shape=(4,), classes=2, **options)
 
 
 @pytest.mark.parametrize(("make", "error", "text"), REFUSED.values(), ids=REFUSED)
@@ -490,6 +497,43 @@ def test_measures_are_those_of_each_draw(found, trained):
         assert one[-1].error == pytest.approx(abs(values[0] - values[1]) / 2, rel=1e-4)
 
 
+def test_a_picture_of_a_kernel_names_its_samples_and_its_spectrum_is_that_of_all_draws(
+    found, trained
+):
+    result, out = found
+    one = next(k for k in result.kernels if (k.network, k.gates) == ("dnn", "trained"))
+    known = {picture.number: picture for picture in result.pictures}
+    assert [known[number].label for number in one.heat_pictures] == one.heat_labels
+    net, spectra = npk.load(trained / "dnn.safetensors"), []
+    for k in range(2):
+        with np.load(out / f"fresh{k}.npz") as fresh:
+            X, y = fresh["X"], fresh["y"]
+        K = npk.kernel(net, X, scale="cosine", bias="paths", progress=False)
+        spectra.append(npk.measures.spectrum(K))
+        if k == 0:
+            first = X[np.flatnonzero(y == 0)[0], 0]
+    np.testing.assert_allclose(one.spectrum, np.mean(spectra, 0), rtol=1e-4)
+    np.testing.assert_allclose(
+        one.spectrum_error, abs(spectra[0] - spectra[1]) / 2, rtol=1e-3, atol=1e-8
+    )
+    pixels = np.frombuffer(base64.b64decode(known[one.heat_pictures[0]].pixels), np.uint8)
+    assert np.corrcoef(pixels, first.ravel())[0, 1] > 0.999
+
+
+def test_depths_are_those_of_paths_from_the_input():
+    net = residual()
+    X = np.random.default_rng(0).standard_normal((20, 4), np.float32)
+    table = npk.record_gates(net, X)
+    state = State(table, npk.kernel(net, X, progress=False), np.zeros((0, 20)))
+    made = [m for m in measured("a net", "trained", [state], [None]) if m.name == "depth share"]
+    expected = npk.depth_spectrum(net, X[:16])
+    assert [int(m.layer) for m in made] == expected.depths.tolist()
+    np.testing.assert_allclose([m.value for m in made], expected.mean, rtol=1e-12)
+    plain = npk.record_gates(net4(), X)
+    others = measured("plain", "trained", [State(plain, state.K, state.cross)], [None])
+    assert not [m for m in others if m.name == "depth share"]
+
+
 def test_networks_are_compared_on_the_same_samples(found, trained):
     result, out = found
     pairs = [(c.first, c.second, c.gates) for c in result.comparisons]
@@ -626,6 +670,129 @@ def test_large_pictures_are_shown_small():
     (picture,) = album.pictures.values()
     assert picture.shape == (34, 20, 3)
     assert picture.label == -1
+
+
+MODELS_FILE = """
+import torch
+from torch import nn
+class Blurred(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.last = nn.Conv2d(1, 4, 3), nn.Linear(4, 3)
+        self.blur = nn.Conv2d(4, 4, 2, groups=4, bias=False)
+        nn.init.constant_(self.blur.weight, 0.25)
+    def forward(self, x):
+        return self.last(torch.relu(self.blur(torch.relu(self.conv(x)))).mean((2, 3)))
+"""
+
+
+@pytest.fixture
+def blurred(tmp_path):
+    """A checkpoint whose blur is fixed, and what made it."""
+    (tmp_path / "models.py").write_text(MODELS_FILE)
+    made = {}
+    exec(MODELS_FILE, made)
+    torch.manual_seed(0)
+    net = made["Blurred"]().eval()
+    torch.save(net.state_dict(), tmp_path / "blurred.pt")
+    return net
+
+
+def test_fixed_coefficients_are_those_of_every_kernel_and_command(blurred, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    whole = samples(60)
+    np.savez("fresh.npz", X=whole.X, y=whole.y)
+    words = ["study", "blurred.pt", "--arch", "models.py:Blurred", "--data", "fresh.npz"]
+    words += ["-n", "9", "--splits", "2", "--checks", "duality,invariance", "--out", "study"]
+    assert cli.run([*words, "--fixed", "blur.weight"]) == 0
+    result = StudyResult.load("study/results.json")
+    X, y, X_test, y_test = (
+        np.load(f"study/{name}.npz")[key] for name in ("fresh0", "test") for key in "Xy"
+    )
+    shares = []
+    for fixed in ("blur.weight", ()):
+        of = {"scale": "cosine", "bias": "paths", "fixed": fixed, "progress": False}
+        K, cross = npk.kernel(blurred, X, **of), npk.kernel(blurred, X_test, X, **of)
+        said, _, _ = ridge_of(K, y, cross)
+        shares.append((K, (said == y_test).mean()))
+    assert np.abs(shares[0][0] - shares[1][0]).max() > 1e-3
+    assert accuracy_of(result, "blurred", "trained", 9).by_split[0] == shares[0][1]
+    commands = [check.command for check in result.checks]
+    commands += [accuracy_of(result, "blurred", "trained", 9).command, result.measures[0].command]
+    assert all("--fixed blur.weight" in command for command in commands)
+    assert result.networks[0].untrained.endswith("fixed coefficients as they are")
+
+
+def test_the_network_before_training_has_the_same_fixed_coefficients(blurred):
+    with torch.no_grad():
+        blurred.blur.weight.fill_(0.125)
+    make, _ = before_training(Subject(blurred, "a net", fixed=("blur.*",)))
+    anew = make(3)
+    assert torch.equal(anew.blur.weight, blurred.blur.weight)
+    assert not torch.equal(anew.conv.weight, blurred.conv.weight)
+    bare, _ = before_training(Subject(blurred, "a net"))
+    assert not torch.equal(bare(3).blur.weight, blurred.blur.weight)
+    torch.nn.init.constant_(anew.blur.weight, 0.5)  # a copy: the network itself stays
+    assert torch.equal(blurred.blur.weight, torch.full((4, 1, 2, 2), 0.125))
+
+
+def test_the_ensemble_is_not_checked_with_fixed_coefficients():
+    X = np.ones((6, 4), np.float32)
+    results, left_out = check_all(
+        ("ensemble",), Subject(residual(), "a net", fixed=("any.*",)), X, 0, str
+    )
+    assert (results, left_out) == ([], [("ensemble", "it takes no fixed coefficients")])
+
+
+BAD = {
+    "one class": (one_each([1] * 8), ("-n", "2"), "needs two classes, y has 1 class"),
+    "a class with one sample": (one_each([0, 0, 0, 1, 1, 2]), (), "has 1 sample of class '2'"),
+    "fewer fresh samples than classes": (
+        one_each(list(range(3)) * 8),
+        ("-n", "2"),
+        "2 fresh samples cannot hold 3 classes",
+    ),
+    "another number of classes": (
+        one_each(list(range(4)) * 8),
+        (),
+        "has 3 outputs, and the labels have 4 classes",
+    ),
+    "no labels in the test": (
+        one_each(list(range(3)) * 8),
+        ("--test", "bare.npy"),
+        "bare.npy has no labels, and the other samples have",
+    ),
+    "labels that are missing": (
+        (one_each([0, 1] * 8)[0],),
+        ("--labels", "none.npy"),
+        "cannot read labels from none.npy",
+    ),
+    "a fixed tensor that is not there": (
+        one_each(list(range(3)) * 8),
+        ("--fixed", "blur.*"),
+        "blur.*",
+    ),
+}
+
+
+@pytest.mark.parametrize(("arrays", "words", "text"), BAD.values(), ids=BAD)
+def test_bad_input_is_one_line_and_exit_code_2(arrays, words, text, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    npk.save(net4(), "net.safetensors")
+    np.savez("data.npz", **dict(zip("Xy", arrays, strict=False)))
+    np.save("bare.npy", arrays[0])
+    assert cli.run(["study", "net.safetensors", "--data", "data.npz", *words]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert text in told
+    assert not (tmp_path / "study" / "results.json").exists()
+
+
+def test_a_folder_without_checkpoints_is_one_line(tmp_path, capsys):
+    assert cli.run(["study", str(tmp_path), "--data", "digits"]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert str(tmp_path) in told
 
 
 def test_dry_run_writes_nothing(trained, found, tmp_path, capsys):

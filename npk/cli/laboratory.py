@@ -177,6 +177,7 @@ def study(
     key: options.Key = None,
     output: options.Output = None,
     layout: options.Layout = "nchw",
+    fixed: options.Fixed = [],  # noqa: B006
     seed: options.Seed = 0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell what it will take, write nothing.")
@@ -193,7 +194,7 @@ def study(
         data,
         test,
         labels,
-        reading.How(arch, arch_option, output, layout, key),
+        reading.How(arch, arch_option, output, layout, key, fixed),
         given,
         tables.samples,
         out=out,

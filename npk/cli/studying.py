@@ -77,6 +77,7 @@ def question(
         test=held,
         command=_command(asked.pop("out")),
         loading=_loading(how),
+        fixed=tuple(how.fixed),
         **asked,
     )
 

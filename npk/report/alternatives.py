@@ -59,6 +59,16 @@ def _gates(run: StudyResult) -> str:
     return _by_layer(run, "activity", "Mean share of the gates that are on, by layer")
 
 
+def _depths(run: StudyResult) -> str:
+    said = []
+    for s in subjects(run):
+        for gates, when in (("untrained", "before"), ("trained", "after")):
+            found = measures_of(run, s.name, gates, "depth share")
+            mean = sum(int(m.layer) * (m.value or 0.0) for m in found if m.layer)
+            said += [f"{s.name} {mean:.1f} {when} training"] if mean else []
+    return f"Share of the kernel by number of layers of its paths; mean number: {'; '.join(said)}."
+
+
 def _spectra(run: StudyResult) -> str:
     said = [
         f"{s.name} has effective rank {m.value:.1f} {when} training"
@@ -107,6 +117,7 @@ _OTHERS: dict[str, Callable[[StudyResult], str]] = {
     "kernels": _kernels,
     "layers": _layers,
     "gates": _gates,
+    "depths": _depths,
     "spectra": _spectra,
     "likeness": _likeness,
     "training": _training,

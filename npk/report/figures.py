@@ -15,7 +15,7 @@ from npk.errors import StoreError
 from npk.files import written_whole
 from npk.progress import Progress, as_progress
 from npk.report import check_figures
-from npk.report.layer_figures import gates, layers
+from npk.report.layer_figures import depths, gates, layers
 from npk.report.style import (
     BAR,
     COLOR,
@@ -178,7 +178,7 @@ def kernels(run: StudyResult, columns: int) -> "Figure | None":
     cells = [(name, kernel) for name in names for kernel in _heats(run, name)]
     pairs = all(len(_heats(run, name)) == 2 for name in names)
     across = min(len(cells), 4 if columns > 1 else 2) if pairs else min(3, len(cells), columns + 1)
-    width = 2 * PANEL / max(across, 2 * columns - 1)
+    width = columns * PANEL / max(across, 2 * columns - 1)
     figure, axes = panels(len(cells), across, (width, width * 1.02 + 0.25))
     for ax, (name, kernel) in zip(axes, cells, strict=True):
         heat_panel(ax, run, kernel, heat_range([k.heat for k in _heats(run, name)]))
@@ -302,6 +302,7 @@ def spectra(run: StudyResult, columns: int) -> "Figure | None":
             color, _, _ = MODEL_LOOK[which]
             look = {"color": color, "linewidth": 1.2, "label": f"{_WHEN[which]} training"}
             ax.loglog(range(1, 1 + len(values)), values, **look)
+            _band(ax, kernel_of(run, subject.name, which), color)
         ax.set_title(wrapped(subject.name, 22))
         ax.set_xlabel("number of the eigenvalue")
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -311,6 +312,15 @@ def spectra(run: StudyResult, columns: int) -> "Figure | None":
     axes[0].set_ylabel("share of the trace")
     legend_above(figure, axes, 2)
     return figure
+
+
+def _band(ax: "Axes", kernel: KernelSummary | None, color: str) -> None:
+    """One standard error to both sides; where it reaches to zero, the axis ends it."""
+    if kernel is None or not kernel.spectrum_error:
+        return
+    both = [p for p in zip(kernel.spectrum, kernel.spectrum_error, strict=True) if p[0] > 0]
+    low, high = [max(v - e, 0.1 * v) for v, e in both], [v + e for v, e in both]
+    ax.fill_between(range(1, 1 + len(both)), low, high, color=color, alpha=0.2, linewidth=0)
 
 
 _GATES = ("untrained", "trained")
@@ -366,6 +376,7 @@ def figures() -> dict[str, Callable[[StudyResult, int], "Figure | None"]]:
         "kernels": kernels,
         "layers": layers,
         "gates": gates,
+        "depths": depths,
         "spectra": spectra,
         "likeness": likeness,
         "training": training,

@@ -72,13 +72,16 @@ def draw_maps(
         ax.set_title(title, fontsize=6.5, fontweight="normal", pad=3)
         ax.set_xlabel("dx" if number >= len(cases) - across else "", fontsize=7)
         ax.set_ylabel("dy" if number % across == 0 else "", fontsize=7)
-    place = {"location": "bottom", "shrink": 0.5, "aspect": 40, "pad": 0.03}
-    colors, ticks = ScalarMappable(norm, HEAT), [1e-16, 1e-12, 1e-8, 1e-4, 1]
+    few = min(across, len(cases)) < 3  # a bar as wide as one or two maps
+    place = {"location": "bottom", "shrink": 0.9 if few else 0.5, "aspect": 40, "pad": 0.03}
+    colors = ScalarMappable(norm, HEAT)
+    ticks = [1e-16, 1e-8, 1] if few else [1e-16, 1e-12, 1e-8, 1e-4, 1]
     bar = part.colorbar(colors, ax=drawn, ticks=ticks, **place)
     bar.ax.xaxis.set_major_formatter(power)
     bar.ax.minorticks_off()
     bar.outline.set_visible(False)
-    bar.set_label("relative deviation of the kernel at each shift; dots: promised by structure")
+    told_below = "relative deviation of the kernel at each shift; dots: promised by structure"
+    bar.set_label(wrapped(told_below, 30 * min(across, len(cases))), fontsize=7)
 
 
 def measured(case: InvarianceCase) -> str:

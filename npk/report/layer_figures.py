@@ -53,6 +53,27 @@ def gates(run: StudyResult, columns: int) -> "Figure | None":
     return figure
 
 
+def depths(run: StudyResult, columns: int) -> "Figure | None":
+    """Share of the kernel that comes from paths of each number of layers."""
+    shown = _with(run, "depth share")
+    if not shown:
+        return None
+    figure, axes = _panels(len(shown), columns)
+    for ax, subject in zip(axes, shown, strict=True):
+        for gates, color, marker in _STATES:
+            found = _by_layer(run, subject, gates, "depth share")
+            _line(ax, found, color, marker, _WHEN[gates], [int(m.layer) for m in found])
+        ax.set_title(wrapped(subject.name, 22))
+        ax.set(xlabel="layers of the paths", ylim=(0, None))
+        ax.locator_params(axis="x", integer=True)
+        ax.grid(axis="y")
+        ax.set_axisbelow(True)
+        if (place := ax.get_subplotspec()) is not None and place.is_first_col():
+            ax.set_ylabel("share of the kernel")
+    legend_above(figure, axes, 2)
+    return figure
+
+
 def _with(run: StudyResult, name: str) -> list[Subject]:
     return [
         subject
@@ -71,12 +92,19 @@ def _panels(count: int, columns: int) -> tuple["Figure", list["Axes"]]:
     return panels(count, across, (width, 2.0))
 
 
-def _line(ax: "Axes", found: Sequence[Measure], color: str, marker: str, label: str) -> None:
+def _line(
+    ax: "Axes",
+    found: Sequence[Measure],
+    color: str,
+    marker: str,
+    label: str,
+    places: Sequence[int] = (),
+) -> None:
     if not found:
         return
     values = [math.nan if m.value is None else m.value for m in found]
     ax.errorbar(
-        range(1, 1 + len(found)),
+        places or range(1, 1 + len(found)),
         values,
         yerr=[m.error or 0.0 for m in found],
         color=color,

@@ -6,7 +6,7 @@ import zlib
 from dataclasses import dataclass
 
 from npk.report.subjects import class_name
-from npk.results import Mistake, Neighbors, Picture, StudyResult
+from npk.results import Mistake, Neighbors, StudyResult
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ def png(shape: tuple[int, ...], pixels: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
-def _source(picture: Picture) -> str:
-    data = png(picture.shape, base64.b64decode(picture.pixels))
-    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
+def png_source(shape: tuple[int, ...], pixels: bytes) -> str:
+    """A picture as a data URI; arguments as of :func:`png`."""
+    return f"data:image/png;base64,{base64.b64encode(png(shape, pixels)).decode()}"
 
 
 def _class(run: StudyResult, label: int) -> str:
@@ -61,7 +61,13 @@ class Album:
     def __init__(self, run: StudyResult) -> None:
         self.run = run
         self.known = {picture.number: picture for picture in run.pictures}
-        self.sources = {number: _source(picture) for number, picture in self.known.items()}
+        shown = {one.sample for one in (*run.neighbors, *run.mistakes)}
+        shown |= {number for one in run.neighbors for number in one.near}
+        self.sources = {
+            number: png_source(one.shape, base64.b64decode(one.pixels))
+            for number, one in self.known.items()
+            if number in shown
+        }
 
     def neighbors(self) -> dict[str, tuple[Asked, ...]]:
         """By network, the samples that are asked for."""

@@ -3,10 +3,12 @@
 import base64
 import io
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from npk.report import style
 from npk.report.figures import heat_range
+from npk.report.pictures import png_source
 from npk.report.subjects import class_name
 from npk.results import KernelSummary, StudyResult
 
@@ -84,7 +86,29 @@ def interactive(run: StudyResult) -> dict[str, Any] | None:
     shown = [kernel for kernel in run.kernels if kernel.heat]
     if not shown:
         return None
-    return {"colors": _colors(), "kernels": [_kernel(run, kernel) for kernel in shown]}
+    sheet, place = _sheet(run, shown)
+    kernels = [_kernel(run, kernel) for kernel in shown]
+    for made, kernel in zip(kernels, shown, strict=True):
+        made["pictures"] = [place[number] for number in kernel.heat_pictures if place]
+    return {"colors": _colors(), "kernels": kernels, "pictures": sheet}
+
+
+def _sheet(
+    run: StudyResult, shown: Sequence[KernelSummary]
+) -> tuple[dict[str, Any] | None, dict[int, int]]:
+    """All pictures of the rows of kernels as one, one below the other; and the place of each by its
+    number.
+    """
+    numbers = dict.fromkeys(number for kernel in shown for number in kernel.heat_pictures)
+    known = {picture.number: picture for picture in run.pictures}
+    found = [known[number] for number in numbers if number in known]
+    if not found or not all(kernel.heat_pictures for kernel in shown):
+        return None, {}
+    height, width = found[0].shape[:2]
+    pixels = b"".join(base64.b64decode(picture.pixels) for picture in found)
+    source = png_source((height * len(found), *found[0].shape[1:]), pixels)
+    place = {number: i for i, number in enumerate(numbers)}
+    return {"source": source, "width": width, "height": height}, place
 
 
 def _kernel(run: StudyResult, kernel: KernelSummary) -> dict[str, Any]:

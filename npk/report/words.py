@@ -6,12 +6,24 @@ from npk.report.style import duration, percent, points
 from npk.report.subjects import accuracies_of, differences_of, measures_of, subjects
 from npk.results import MODELS, Difference, StudyResult
 
+# whether samples were seen: of one network, and of several
 _SEEN = {
-    "fresh": "No weight of the networks has seen these samples.",
-    "seen": "The networks were trained on these samples, so that all numbers are flattering: "
-    "machines look better than they would on fresh ones.",
-    "not known": "Whether the networks have seen these samples is not known; where they have, all "
-    "numbers are flattering.",
+    "fresh": (
+        "No weight of the network has seen these samples.",
+        "No weight of the networks has seen these samples.",
+    ),
+    "seen": (
+        "The network was trained on these samples, so that all numbers are flattering: machines "
+        "look better than they would on fresh ones.",
+        "The networks were trained on these samples, so that all numbers are flattering: machines "
+        "look better than they would on fresh ones.",
+    ),
+    "not known": (
+        "Whether the network has seen these samples is not known; if it has, all numbers are "
+        "flattering.",
+        "Whether the networks have seen these samples is not known; where they have, all numbers "
+        "are flattering.",
+    ),
 }
 
 
@@ -29,7 +41,7 @@ def finding(run: StudyResult) -> str:
 
 def beside(run: StudyResult) -> str:
     """What has to be known with the finding: honest rivals, whether samples were seen, the checks."""
-    parts = [_rivals(run), _SEEN[run.seen], verdict(run)]
+    parts = [_rivals(run), _SEEN[run.seen][len(subjects(run)) != 1], verdict(run)]
     return " ".join(part for part in parts if part)
 
 

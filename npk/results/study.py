@@ -110,7 +110,10 @@ class KernelSummary(Result):
     # Of a class-balanced subset, sorted by class; at most 200 x 200.
     heat: list[list[float]]
     heat_labels: list[int]  # class of each row of ``heat``; -1: not known
-    spectrum: list[float]  # eigenvalues of the trace-normalised kernel, largest first
+    heat_pictures: list[int]  # number of each row's Picture; empty: samples are no pictures
+    # Eigenvalues of the trace-normalised kernel, largest first: the mean over the draws.
+    spectrum: list[float]
+    spectrum_error: list[float]  # standard error of each over the draws; empty: one draw
     dead_inputs: int  # samples with K(x, x) = 0
 
     def __post_init__(self) -> None:
@@ -121,9 +124,15 @@ class KernelSummary(Result):
         """
         super().__post_init__()
         sides = {len(self.heat_labels), *map(len, self.heat)}
+        sides |= {len(self.heat_pictures)} if self.heat_pictures else set()
         if self.heat and sides != {len(self.heat)}:
-            counts = f"{len(self.heat)} rows, and rows and labels of length {sorted(sides)}"
+            counts = (
+                f"{len(self.heat)} rows, and rows, labels or pictures of length {sorted(sides)}"
+            )
             raise DataError(f"heat has {counts}: it must be square, with a label a row")
+        if len(self.spectrum_error) not in (0, len(self.spectrum)):
+            counts = f"{len(self.spectrum)} values and {len(self.spectrum_error)} errors"
+            raise DataError(f"spectrum has {counts}: each value has an error, or none has")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from npk.choices import as_patterns
 from npk.data import Dataset
 from npk.errors import OptionError
 from npk.progress import Progress, as_progress
@@ -47,6 +48,7 @@ def study(
     baselines: Sequence[str] = BASELINES,
     checks: Sequence[str] = tuple(CHECKS),
     untrained: "Callable[[int], nn.Module] | None" = None,
+    fixed: str | Sequence[str] = (),
     scale: str = "cosine",
     gates: str = "auto",
     value_input: str = "auto",
@@ -82,6 +84,8 @@ def study(
         checks: of "duality", "invariance", "ensemble".
         untrained: makes the network before training from a seed; ``None``: its description, or
             ``reset_parameters`` of its modules.
+        fixed: names of tensors that are coefficients and no weights, as in :func:`npk.trace`; the
+            networks before training have the same ones.
         scale: of the kernels, as in :func:`npk.kernel`; "cosine" suits machines.
         gates: as in :func:`npk.kernel`.
         value_input: as in :func:`npk.kernel`.
@@ -119,6 +123,7 @@ def study(
         baselines=baselines,
         checks=checks,
         untrained=untrained,
+        fixed=fixed,
         asked=Asked(scale, gates, value_input, bias, backend),
         seed=seed,
     )
@@ -140,6 +145,7 @@ def ask(
     baselines: Sequence[str] = BASELINES,
     checks: Sequence[str] = tuple(CHECKS),
     untrained: Callable[[int], Any] | None = None,
+    fixed: str | Sequence[str] = (),
     asked: Asked | None = None,
     seed: int = 0,
     **more: Any,
@@ -160,6 +166,7 @@ def ask(
         baselines: as there.
         checks: as there.
         untrained: as there.
+        fixed: as there.
         asked: options of the kernels.
         seed: as there.
         **more: other fields of the question.
@@ -176,6 +183,8 @@ def ask(
     given = as_subjects(net, names)
     if untrained is not None:
         given = tuple(dataclasses.replace(one, untrained=untrained) for one in given)
+    if names_fixed := as_patterns(fixed):
+        given = tuple(dataclasses.replace(one, fixed=names_fixed) for one in given)
     whole_number("seed", seed, least=0)
     samples = labeled(X, y, classes, "the samples")
     held = None if test is None else _held(test, samples)

@@ -50,13 +50,17 @@ def check_all(
 
 
 def _duality(subject: Subject, X: np.ndarray, seed: int) -> CheckResult:
-    return check_duality(subject.net, X, draws=_DRAWS, seed=seed, name=subject.name)
+    return check_duality(
+        subject.net, X, draws=_DRAWS, seed=seed, name=subject.name, fixed=subject.fixed
+    )
 
 
 def _ensemble(subject: Subject, X: np.ndarray, seed: int) -> CheckResult:
     nodes = trace_for(subject.net, X).graph.nodes
     if not any(isinstance(node.operator, Add) for node in nodes):
         raise NotForIt("no skip connections")
+    if subject.fixed:
+        raise NotForIt("it takes no fixed coefficients")
     return check_ensemble(subject.net, X[:_SAMPLES], name=subject.name)
 
 
@@ -64,7 +68,9 @@ def _invariance(subject: Subject, X: np.ndarray, seed: int) -> CheckResult:
     if X.ndim < 3:
         raise NotForIt("samples have no positions to shift")
     shifts = "all" if math.prod(X.shape[2:]) <= _SHIFTS else _SHIFTS
-    return check_invariance(subject.net, X[:_SAMPLES], shifts, seed=seed, name=subject.name)
+    return check_invariance(
+        subject.net, X[:_SAMPLES], shifts, seed=seed, name=subject.name, fixed=subject.fixed
+    )
 
 
 CHECKS: dict[str, Callable[[Subject, np.ndarray, int], CheckResult]] = {

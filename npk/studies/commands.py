@@ -27,6 +27,10 @@ class Commands:
     whole: str
     loading: tuple[str, ...] = ()
 
+    def loading_of(self, subject: Subject) -> tuple[str, ...]:
+        """Words with which another command reads a checkpoint as the study does."""
+        return (*self.loading, *_fixed(subject))
+
     def place(self, subject: Subject) -> str:
         """The checkpoint of a network, as seen from the folder; empty: there is none."""
         if subject.checkpoint is None:
@@ -36,9 +40,9 @@ class Commands:
     def fit(self, kernels: Kernels, gates: str, n: int) -> str:
         """Ridge on the kernel of each draw, one after the other."""
         if gates == "trained":
-            place, loading = self.place(kernels.subject), self.loading
+            place, loading = self.place(kernels.subject), self.loading_of(kernels.subject)
         else:
-            place, loading = untrained_place(kernels.subject, "$k"), ()
+            place, loading = untrained_place(kernels.subject, "$k"), _fixed(kernels.subject)
             if not (self.out / untrained_place(kernels.subject, "0")).exists():
                 return self.whole
         if not place:
@@ -62,17 +66,16 @@ class Commands:
         place = self.place(subject)
         if not place:
             return self.whole
-        words = ["npk", "gates", place, "--data", "fresh0.npz", "--statistics", *self.loading]
-        return shlex.join(words)
+        words = ["npk", "gates", place, "--data", "fresh0.npz", "--statistics"]
+        return shlex.join([*words, *self.loading_of(subject)])
 
     def check(self, name: str, subject: Subject) -> str:
         """A check of the theory."""
         place = self.place(subject)
-        return (
-            shlex.join(["npk", "check", name, place, "--data", "test.npz", *self.loading])
-            if place
-            else self.whole
-        )
+        if not place:
+            return self.whole
+        words = ["npk", "check", name, place, "--data", "test.npz"]
+        return shlex.join([*words, *self.loading_of(subject)])
 
     def kernel(self, kernels: Kernels) -> str:
         """The kernel of the first draw."""
@@ -89,8 +92,12 @@ class Commands:
             "--out",
             f"{kernels.subject.stem}.npy",
         ]
-        words += [*self.loading, "--scale", asked.scale, "--bias", kernels.bias]
+        words += [*self.loading_of(kernels.subject), "--scale", asked.scale, "--bias", kernels.bias]
         return shlex.join([*words, "--gates", asked.gates, "--value-input", asked.value_input])
+
+
+def _fixed(subject: Subject) -> tuple[str, ...]:
+    return tuple(word for name in subject.fixed for word in ("--fixed", name))
 
 
 def untrained_place(subject: Subject, number: str) -> str:

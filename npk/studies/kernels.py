@@ -82,7 +82,7 @@ class Kernels:
     @cached_property
     def bias(self) -> str:
         """What is taken of the network's biases: "paths" or "ignore"."""
-        bare = NeuralPathKernel(self.subject.net, progress=False)
+        bare = NeuralPathKernel(self.subject.net, fixed=self.subject.fixed, progress=False)
         return self.asked.bias_of(bare.trace(self.draws.fresh.X.shape[1:]).graph)
 
     def of(self, net: "object", scale: str | None = None) -> NeuralPathKernel:
@@ -95,6 +95,7 @@ class Kernels:
             value_input=options.value_input,
             bias=options.bias,
             backend=options.backend,
+            fixed=() if net is None else self.subject.fixed,
             progress=self.progress,
         )
 

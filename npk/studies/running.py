@@ -286,7 +286,8 @@ def _own(question: Question, subject: Subject, found: Findings) -> np.ndarray:
     found.scores.append(Score(subject.name, "network", 0, (own == y_test)[None], own, {}, seconds))
     if "penultimate" not in question.baselines:
         return own
-    rows, trace = np.unique(np.concatenate(draws.order)), trace_for(subject.net, draws.fresh.X)
+    rows = np.unique(np.concatenate(draws.order))
+    trace = trace_for(subject.net, draws.fresh.X, subject.fixed)
     fresh, test = (penultimate(trace, X) for X in (draws.fresh.X[rows], draws.test.X))
     if fresh is None or test is None:
         found.notes.append(f"{subject.name} has one layer of weights, and no penultimate features")
@@ -338,7 +339,11 @@ def _look(
         dataclasses.replace(one, command=said)
         for one in measuring.measured(name, gates, states, labels)
     ]
-    found.kernels.append(measuring.summary(name, gates, kernels.asked.scale, states[0], labels[0]))
+    found.kernels.append(
+        measuring.summary(
+            name, gates, kernels.asked.scale, states, labels[0], album, draws.order[0]
+        )
+    )
     side = Side(name, gates, states[0])
     if gates == TRAINED:
         found.trained.append(side)

@@ -1,9 +1,11 @@
 """The networks of a study: what they are called, what they give, and how they were before training."""
 
 import copy
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +91,7 @@ class Subject:
     checkpoint: Path | None = None  # None: in memory only
     arch: Callable[[], "nn.Module"] | None = None  # what makes the network around the weights
     untrained: Untrained | None = None  # None: found by :func:`before_training`
+    fixed: tuple[str, ...] = ()  # tensors that are coefficients and no weights
     family: str = ""
     kind: str = ""
     curves: Mapping[str, list] = field(default_factory=dict)
@@ -170,6 +173,25 @@ def before_training(subject: Subject) -> tuple[Untrained | None, str]:
     Returns:
         What makes it from a seed, and the words for it; or ``None``, and why there is none.
     """
+    make, how = _made_anew(subject)
+    if make is None or not subject.fixed:
+        return make, how
+    return lambda seed: _holding(make(seed), subject), f"{how}; fixed coefficients as they are"
+
+
+def _holding(net: "nn.Module", subject: Subject) -> "nn.Module":
+    """The network with the fixed coefficients of another, which no training has made."""
+    import torch
+
+    own = dict(itertools.chain(subject.net.named_parameters(), subject.net.named_buffers()))
+    with torch.no_grad():
+        for name, tensor in itertools.chain(net.named_parameters(), net.named_buffers()):
+            if name in own and any(fnmatchcase(name, pattern) for pattern in subject.fixed):
+                tensor.copy_(own[name])
+    return net
+
+
+def _made_anew(subject: Subject) -> tuple[Untrained | None, str]:
     if subject.untrained is not None:
         return subject.untrained, "made anew by the function that was given"
     made = getattr(subject.net, "architecture", None)
