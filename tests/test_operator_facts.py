@@ -282,6 +282,7 @@ QUESTIONS = {
     ("reading/builder.py", "_fixed_chain"): "a chain ends at any other operator",
     ("recursion/planning.py", "_only_moves_positions"): "any other operator has a step of its own",
     ("studies/checking.py", "_ensemble"): "a graph with sums that are not known is never made",
+    ("studies/measuring.py", "_depths"): "a graph with sums that are not known is never made",
     ("structure/probe.py", "went"): "what else reads the gate table moves with the input",
     ("structure/shifts.py", "why_broken"): "any other operator has a reason of its own",
     ("structure/shifts.py", "_window_reason"): "only the words of a reason depend on it",
