@@ -69,7 +69,9 @@ def _with_a_palette(found: re.Match[str]) -> str:
     with Image.open(io.BytesIO(base64.b64decode(found[1]))) as image:
         solid, colors = image.convert("RGB"), image.getcolors(256)
         if colors is None or any(
-            color[3:] != (255,) for _, color in colors if image.mode == "RGBA"
+            color[3:] != (255,)
+            for _, color in colors
+            if isinstance(color, tuple) and image.mode == "RGBA"
         ):
             return found.group()
     stream = io.BytesIO()
