@@ -27,7 +27,7 @@ def dense():
     import npk
 
     table = npk.record_gates(*_network("fc", "dnn", (256,), 2048, hidden=[1024] * 4))
-    return lambda: npk.kernel(table, progress=False)
+    return lambda: npk.kernel(table, bias="ignore", progress=False)
 
 
 def conv():
@@ -35,7 +35,7 @@ def conv():
     import npk
 
     table = npk.record_gates(*_network("conv", "dnn", (3, 16, 16), 48, channels=[64] * 4))
-    return lambda: npk.kernel(table, progress=False)
+    return lambda: npk.kernel(table, bias="ignore", progress=False)
 
 
 def networks():
@@ -44,7 +44,7 @@ def networks():
 
     net = _network("resnet110", "dnn", (3, 16, 16), 8)
     table = npk.record_gates(*net)
-    return lambda: npk.kernel(table, progress=False)
+    return lambda: npk.kernel(table, bias="ignore", progress=False)
 
 
 def planning():
@@ -52,7 +52,7 @@ def planning():
     import npk
 
     table = npk.record_gates(*_network("resnet110", "dnn", (3, 8, 8), 2))
-    return lambda: npk.NeuralPathKernel(None, progress=False)(table)
+    return lambda: npk.NeuralPathKernel(None, bias="ignore", progress=False)(table)
 
 
 def store():
@@ -63,7 +63,7 @@ def store():
 
     def work():
         with tempfile.TemporaryDirectory() as folder:
-            kernel = npk.NeuralPathKernel(None, progress=False)
+            kernel = npk.NeuralPathKernel(None, bias="ignore", progress=False)
             kernel.to_store(table, None, Path(folder) / "k.zarr")
             return np.asarray(kernel.to_store(table, None, Path(folder) / "k.zarr"))
 
@@ -75,7 +75,7 @@ def recording():
     import npk
 
     net, X = _network("conv", "dnn", (3, 32, 32), 256, channels=[64] * 4)
-    kernel = npk.NeuralPathKernel(net, progress=False)
+    kernel = npk.NeuralPathKernel(net, bias="ignore", progress=False)
     return lambda: kernel.record(X).entries
 
 

@@ -78,7 +78,7 @@ def made(path: Path, n: int) -> npk.Gram:
         nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 1)
     ).eval()
     X = np.random.default_rng(0).standard_normal((n, 20)).astype(np.float32)
-    npk.kernel(net, X, scale="cosine", out=path)
+    npk.kernel(net, X, scale="cosine", bias="ignore", out=path)
     return npk.Gram.load(path)
 
 

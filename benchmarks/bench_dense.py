@@ -43,9 +43,12 @@ def main() -> None:
     table = record_gates(net, X)
     timings = measured(routes(table), options.repeat)
     timings += measured(
-        [Route("npk.kernel(table)", lambda: kernel(table, progress=False))], options.repeat
+        [Route("npk.kernel(table)", lambda: kernel(table, bias="ignore", progress=False))],
+        options.repeat,
     )
-    timings += measured([Route("npk.kernel(net, X)", lambda: kernel(net, X, progress=False))], 1)
+    timings += measured(
+        [Route("npk.kernel(net, X)", lambda: kernel(net, X, bias="ignore", progress=False))], 1
+    )
     print(machine())
     report(timings, options)
     write_samples(
@@ -85,7 +88,7 @@ def samples(options: argparse.Namespace) -> np.ndarray:
 
 def routes(table: GateTable) -> list[Route]:
     """Ours and the peers, on one thread and on all."""
-    recursion = plan(table.graph)
+    recursion = plan(table.graph, bias="ignore")
     backend, exponents = CpuBackend(recursion, table, "float32"), find_exponents(recursion, table)
     side = backend.side(table)
     layers = [np.asarray(layer, np.float32) for layer in table]

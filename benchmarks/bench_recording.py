@@ -82,7 +82,7 @@ def timings_of(name: str, options: argparse.Namespace) -> list[Timing]:
         trace, X, gates="auto", progress=Silent(), memory=options.memory
     )
     table, size = recording(), batch_size(trace, X, options.memory)
-    backend = CpuBackend(plan(table.graph), table, "float32")
+    backend = CpuBackend(plan(table.graph, bias="ignore"), table, "float32")
     runs = {
         "forward": lambda: forward(net, X, size),
         "recording": recording,

@@ -63,7 +63,7 @@ class Tile:
     """All pairs of a table's samples by the CUDA backend, as often as is asked for."""
 
     def __init__(self, table: GateTable, place: Place) -> None:
-        recursion = plan(table.graph)
+        recursion = plan(table.graph, bias="ignore")
         self.backend, self.exponents = (
             CudaBackend(recursion, table, "float32", place.launcher),
             find_exponents(recursion, table),

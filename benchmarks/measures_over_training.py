@@ -123,7 +123,7 @@ def measured(
     X, y = fresh.X, fresh.require_labels()
     table = npk.record_gates(net, X)
     hard = npk.record_gates(net, X, gates="hard")
-    K = npk.kernel(table, scale="cosine", dtype="float64", progress=False)
+    K = npk.kernel(table, scale="cosine", bias="ignore", dtype="float64", progress=False)
     with torch.no_grad():
         right = net(torch.from_numpy(X)).argmax(1).numpy() == y
     return {

@@ -62,7 +62,7 @@ def one_seed(make: tuple[dict, str], options: argparse.Namespace, seed: int) -> 
     by = rng.integers(0, X.shape[2:], (len(test), 2))
     moved = np.stack([np.roll(x, shift, (1, 2)) for x, shift in zip(test, by, strict=True)])
     rows = np.concatenate([test, moved])
-    plain = {"dtype": "float64", "progress": False}
+    plain = {"bias": "ignore", "dtype": "float64", "progress": False}
     kernels = [
         (npk.kernel(net, train, **plain), npk.kernel(net, rows, train, **plain)),
         (

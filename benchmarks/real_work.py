@@ -101,7 +101,7 @@ def network(samples: Dataset, held_out: np.ndarray, options: argparse.Namespace)
 def kernel_of(net: torch.nn.Module, X: np.ndarray, options: argparse.Namespace) -> dict[str, Any]:
     """The kernel, its predicted and its measured seconds, and those of the gates."""
     table, recording = timed(lambda: npk.record_gates(net, X, gates=options.gates))
-    kernel = NeuralPathKernel(None, scale="cosine", progress=False)
+    kernel = NeuralPathKernel(None, scale="cosine", bias="ignore", progress=False)
     cost, looking = timed(lambda: measure(kernel, table.take(slice(0, FEW))))
     predicted = cost.seconds(len(X))
     print(

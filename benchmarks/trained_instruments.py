@@ -71,7 +71,9 @@ def parsed() -> argparse.Namespace:
 
 def tell(net: networks.PlainNetwork, fresh: npk.data.Dataset, name: str) -> None:
     """Print the depth spectrum."""
-    found, seconds = timed(lambda: npk.depth_spectrum(net, fresh.X[:SAMPLES], name=name))
+    found, seconds = timed(
+        lambda: npk.depth_spectrum(net, fresh.X[:SAMPLES], bias="ignore", name=name)
+    )
     print(f"\n{found}\n({duration(seconds)})")
 
 
@@ -80,9 +82,9 @@ def machines(net: networks.PlainNetwork, fresh: npk.data.Dataset, fit: int) -> N
     y = fresh.require_labels()
     table = npk.record_gates(net, fresh.X)
     targets, classes = ridge.signed_targets(y[:fit])
+    options = {"scale": "cosine", "bias": "ignore", "dtype": "float64", "progress": False}
     whole = {
-        of: npk.kernel(table, of=of, scale="cosine", dtype="float64", progress=False)
-        for of in ("paths", "tangent", "tangent=standard")
+        of: npk.kernel(table, of=of, **options) for of in ("paths", "tangent", "tangent=standard")
     }
     print(f"\nridge on {fit} fresh samples, tried on {len(y) - fit}")
     for of, K in whole.items():

@@ -153,7 +153,7 @@ def steps(net: Any, size: int) -> Iterator[dict[str, Any]]:
     from npk.studies.pace import measure
 
     start = time.perf_counter()
-    kernel = NeuralPathKernel(net, progress=False)
+    kernel = NeuralPathKernel(net, bias="ignore", progress=False)
     table = kernel.record(
         np.random.default_rng(0).standard_normal((SAMPLES, 3, size, size), dtype=np.float32)
     )
@@ -166,7 +166,7 @@ def steps(net: Any, size: int) -> Iterator[dict[str, Any]]:
         "layers": table.layers,
         "paths": f"10^{paths:.1f}",
     }
-    recursion = plan(table.graph)
+    recursion = plan(table.graph, bias="ignore")
     yield {"masks": len(recursion.masks)}
     counts = effort(recursion, [mask.is_hard(table) for mask in recursion.masks])
     yield {

@@ -11,9 +11,33 @@ CHOICES = {
     "dtype": ("float32", "float64"),
     "gates": ("auto", "hard", "soft"),
     "value_input": ("auto", "x", "ones"),
-    "bias": ("ignore", "paths"),
+    "bias": ("auto", "ignore", "paths"),
     "backend": ("auto", "cpu", "cuda", "reference"),
 }
+
+
+_BIASES = {"paths": "biases start paths", "ignore": "no paths from biases"}
+
+
+def bias_words(taken: str) -> str:
+    """What a kernel takes of a network's biases, in a few words.
+
+    Args:
+        taken: "paths" or "ignore".
+    """
+    return _BIASES[taken]
+
+
+def bias_choice(taken: str, option: str = 'bias="{}"') -> str:
+    """What a kernel takes of a network's biases, and how to get the other.
+
+    Args:
+        taken: "paths" or "ignore".
+        option: how the option is written.
+    """
+    if taken == "paths":
+        return f"{bias_words(taken)} ({option.format('ignore')} leaves these out)"
+    return f"{bias_words(taken)} ({option.format('paths')} takes those that a network has)"
 
 
 def chosen(name: str, value: object) -> str:

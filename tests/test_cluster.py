@@ -173,7 +173,8 @@ def test_interrupted_locally_and_finished_on_the_cluster(client, table, tmp_path
 
 
 def test_dead_inputs_are_counted_as_without_a_cluster(client, tmp_path):
-    net = nn.Sequential(nn.Linear(2, 4, bias=False), nn.ReLU(), nn.Linear(4, 1)).eval()
+    layers = nn.Linear(2, 4, bias=False), nn.ReLU(), nn.Linear(4, 1, bias=False)
+    net = nn.Sequential(*layers).eval()
     with torch.no_grad():
         net[0].weight.copy_(torch.tensor([[1.0, 0.0]] * 4))
     X = np.stack([np.linspace(-1, 1, 40), np.ones(40)], 1).astype(np.float32)

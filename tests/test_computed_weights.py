@@ -379,7 +379,7 @@ def test_paths_start_from_ones_of_any_shape(name):
         match=r"samples of shape \(3,\) in the place of the ones .* of "
         r"shape \(5,\)",
     ):
-        npk.kernel(net, X, value_input="x", progress=False)
+        npk.kernel(net, X, value_input="x", progress=False, bias="ignore")
 
 
 def test_images_of_ones_without_a_batch_axis():

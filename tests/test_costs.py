@@ -41,7 +41,7 @@ def backend_of(layers, shape, dtype="float32", kind=CpuBackend, **options):
     table = npk.record_gates(
         net, np.random.default_rng(0).standard_normal((20, *shape)).astype(np.float32)
     )
-    return kind(plan(table.graph, **options), table, dtype), table
+    return kind(plan(table.graph, **{"bias": "ignore", **options}), table, dtype), table
 
 
 @pytest.fixture

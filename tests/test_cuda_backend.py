@@ -131,7 +131,9 @@ def recorded(name):
 @pytest.mark.slow
 def test_list_of_chains_is_complete():
     flat = [name for name, (_, shape) in NETWORKS.items() if len(shape) == 1]
-    assert [name for name in flat if as_product(plan(recorded(name).graph))] == CHAINS
+    assert [
+        name for name in flat if as_product(plan(recorded(name).graph, bias="ignore"))
+    ] == CHAINS
 
 
 @pytest.mark.parametrize("name", CHAINS)
@@ -140,13 +142,15 @@ def test_kernel_of_the_cpu(name, device):
     dtype = {"ptx": "float32", "check": "float64"}[device.engine]
     rows, cols = recorded(name).take(slice(0, 5)), recorded(name).take(slice(3, 8))
     diagonals = [
-        npk.NeuralPathKernel(None, dtype="float64", backend="reference").diagonal(some)
+        npk.NeuralPathKernel(None, dtype="float64", backend="reference", bias="ignore").diagonal(
+            some
+        )
         for some in (rows, cols)
     ]
     for other, diagonal in ((None, diagonals[0]), (cols, diagonals[1])):
-        expected = npk.kernel(rows, other, dtype=dtype, backend="cpu")
+        expected = npk.kernel(rows, other, dtype=dtype, backend="cpu", bias="ignore")
         assert_kernels_equal(
-            npk.kernel(rows, other, dtype=dtype, backend="cuda"),
+            npk.kernel(rows, other, dtype=dtype, backend="cuda", bias="ignore"),
             expected,
             dtype,
             [diagonals[0], diagonal],
@@ -157,7 +161,7 @@ def test_kernel_of_the_cpu(name, device):
 def test_overlaps_are_those_of_the_cpu_to_the_bit(device, rng):
     table = dense_table(130, 70, rng)
     table = npk.GateTable(table.graph, np.ones((70, 3)), table.entries)
-    recursion = plan(table.graph)
+    recursion = plan(table.graph, bias="ignore")
     exponents = find_exponents(recursion, table)
     tiles = [made.tile(made.side(table), made.side(table), exponents) for made in (
         CpuBackend(recursion, table, "float32"), CudaBackend(recursion, table, "float32"))]  # fmt: skip
@@ -167,17 +171,17 @@ def test_overlaps_are_those_of_the_cpu_to_the_bit(device, rng):
 @pytest.mark.parametrize("scale", ["fan_in", "cosine"])
 def test_many_tiles(scale, device, rng, tmp_path):
     table = dense_table(40, 90, rng)
-    whole = npk.kernel(table, scale=scale, backend="cpu")
-    budget = npk.kernel(table, scale=scale, backend="cuda", memory="80kB")
+    whole = npk.kernel(table, scale=scale, backend="cpu", bias="ignore")
+    budget = npk.kernel(table, scale=scale, backend="cuda", memory="80kB", bias="ignore")
     assert len(device.launched) > 4
     np.testing.assert_allclose(budget, whole, rtol=1e-5, atol=1e-5 * np.abs(whole).max())
-    stored = npk.kernel(table, scale=scale, backend="cuda", out=tmp_path / "K.zarr")
+    stored = npk.kernel(table, scale=scale, backend="cuda", out=tmp_path / "K.zarr", bias="ignore")
     np.testing.assert_allclose(stored[:], whole, rtol=1e-5, atol=1e-5 * np.abs(whole).max())
 
 
 def test_blocks_left_of_the_diagonal_are_skipped(rng):
     table, launcher = dense_table(40, 200, rng), EmulatedLauncher("ptx")
-    backend = CudaBackend(plan(table.graph), table, "float32", launcher)
+    backend = CudaBackend(plan(table.graph, bias="ignore"), table, "float32", launcher)
     side = backend.side(table)
     made = backend.tile(side, side, find_exponents(backend.recursion, table), 0)
     assert not made[64:, :64].any()
@@ -334,7 +338,7 @@ def raising(error):
 def test_what_is_missing_is_said(options, why, monkeypatch, rng):
     monkeypatch.setitem(sys.modules, "cupy", fake_cupy(**options))
     with pytest.raises(BackendError, match=why) as caught:
-        npk.kernel(dense_table(5, 4, rng), backend="cuda")
+        npk.kernel(dense_table(5, 4, rng), backend="cuda", bias="ignore")
     assert 'or use backend="cpu"' in str(caught.value)
 
 
@@ -345,7 +349,7 @@ def test_cupy_that_is_missing(monkeypatch, rng):
         match=r"needs CuPy, which is not installed. Install it with "
         r"pip install 'npk\[cuda12\]'",
     ):
-        npk.kernel(dense_table(5, 4, rng), backend="cuda")
+        npk.kernel(dense_table(5, 4, rng), backend="cuda", bias="ignore")
 
 
 def test_cupy_that_is_broken(monkeypatch, rng, tmp_path):
@@ -359,7 +363,7 @@ def test_cupy_that_is_broken(monkeypatch, rng, tmp_path):
         match=r"cannot be imported: libfoo.so: cannot open shared "
         r"object file. Reinstall it",
     ):
-        npk.kernel(dense_table(5, 4, rng), backend="cuda")
+        npk.kernel(dense_table(5, 4, rng), backend="cuda", bias="ignore")
 
 
 @pytest.mark.parametrize(
@@ -385,7 +389,7 @@ def test_device_that_fails(parts, why, monkeypatch, rng):
     table = dense_table(5, 4, rng)
     table = dense_table(40, 4, rng) if "RawModule" in parts else table
     with pytest.raises(BackendError, match=why):
-        npk.kernel(table, table, backend="cuda")
+        npk.kernel(table, table, backend="cuda", bias="ignore")
 
 
 @pytest.mark.parametrize(
@@ -410,7 +414,7 @@ def test_device_that_fails_later(what, name, monkeypatch, rng):
         BackendError,
         match=f"the GPU failed to {what}: cudaErrorIllegalAddress: bad. Look at nvidia-smi, or use",
     ):
-        npk.kernel(dense_table(5, 4, rng), backend="cuda")
+        npk.kernel(dense_table(5, 4, rng), backend="cuda", bias="ignore")
 
 
 def test_launcher_for_cupy(monkeypatch, rng):
@@ -418,7 +422,10 @@ def test_launcher_for_cupy(monkeypatch, rng):
     monkeypatch.setitem(sys.modules, "cupy", fake_cupy())
     table = dense_table(70, 20, rng)
     np.testing.assert_allclose(
-        npk.kernel(table, backend="cuda"), npk.kernel(table, backend="cpu"), rtol=1e-5, atol=1e-5
+        npk.kernel(table, backend="cuda", bias="ignore"),
+        npk.kernel(table, backend="cpu", bias="ignore"),
+        rtol=1e-5,
+        atol=1e-5,
     )
 
 
@@ -441,10 +448,10 @@ def test_devices_that_take_turns_are_alike(monkeypatch):
 def test_kernel_of_the_cpu_on_a_device(name, dtype, rng):
     net, shape = make(name, rng)
     X = samples(shape, 70, rng)
-    diagonal = npk.NeuralPathKernel(net, dtype="float64").diagonal(X)
+    diagonal = npk.NeuralPathKernel(net, dtype="float64", bias="ignore").diagonal(X)
     assert_kernels_equal(
-        npk.kernel(net, X, dtype=dtype, backend="cuda"),
-        npk.kernel(net, X, dtype=dtype),
+        npk.kernel(net, X, dtype=dtype, backend="cuda", bias="ignore"),
+        npk.kernel(net, X, dtype=dtype, bias="ignore"),
         dtype,
         [diagonal, diagonal],
     )

@@ -77,7 +77,9 @@ emulated = functools.partial(EmulatedLauncher, "fast", 80)
 
 def works(table, progress=None, **options):
     """The work on the kernel of all samples, in tiles of 16."""
-    engine = NeuralPathKernel(None, backend="cuda", progress=progress or Notes(), **options).engine
+    engine = NeuralPathKernel(
+        None, backend="cuda", progress=progress or Notes(), **options, bias="ignore"
+    ).engine
     backend, exponents = engine.prepare(table)
     return Work(
         engine,
@@ -96,36 +98,42 @@ def test_the_next_tile_is_under_way_before_one_is_read(table, devices):
     tiles = [(tile, values.copy()) for tile, values in work.tiles()]
     order = [event.split()[0] for event in device.events]
     assert order == ["begun", *["begun", "read"] * (len(tiles) - 1), "read"]
-    whole = npk.kernel(table, backend="cuda")
+    whole = npk.kernel(table, backend="cuda", bias="ignore")
     for tile, values in tiles:
         np.testing.assert_array_equal(values, whole[tile.rows, tile.cols])
 
 
 def test_tiles_take_turns_on_the_devices(table, devices, tmp_path):
     made = devices(emulated(), emulated(), emulated())
-    assert isinstance(on_devices(plan(table.graph), table, "float32"), SeveralDevices)
-    gram = npk.kernel(table, backend="cuda", out=tmp_path / "K", memory="70kB")
+    assert isinstance(
+        on_devices(plan(table.graph, bias="ignore"), table, "float32"), SeveralDevices
+    )
+    gram = npk.kernel(table, backend="cuda", out=tmp_path / "K", memory="70kB", bias="ignore")
     counts = [len(device.launched) for device in made]
     assert max(counts) - min(counts) <= 1
     assert min(counts) >= 2
     devices(emulated())
-    np.testing.assert_array_equal(np.asarray(gram), npk.kernel(table, backend="cuda"))
+    np.testing.assert_array_equal(
+        np.asarray(gram), npk.kernel(table, backend="cuda", bias="ignore")
+    )
 
 
 def test_one_device_where_others_have_processes(table, devices):
     devices(emulated(), emulated())
-    assert not isinstance(on_devices(plan(table.graph), table, "float32", one=True), SeveralDevices)
+    assert not isinstance(
+        on_devices(plan(table.graph, bias="ignore"), table, "float32", one=True), SeveralDevices
+    )
 
 
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("scale", ["fan_in", "cosine"])
 def test_short_memory_is_told_and_changes_no_bit(table, devices, scale, count):
     devices(emulated())
-    whole = npk.kernel(table, backend="cuda", scale=scale)
+    whole = npk.kernel(table, backend="cuda", scale=scale, bias="ignore")
     devices(*(emulated(room=3000) for _ in range(count)))
     progress = Notes()
     np.testing.assert_array_equal(
-        npk.kernel(table, backend="cuda", scale=scale, progress=progress), whole
+        npk.kernel(table, backend="cuda", scale=scale, progress=progress, bias="ignore"), whole
     )
     told = [(text, facts) for name, text, facts in progress.notes if name == "pieces"]
     assert told[0] == (
@@ -138,31 +146,40 @@ def test_short_memory_is_told_and_changes_no_bit(table, devices, scale, count):
 
 def test_masks_without_room_come_in_pieces_too(table, devices):
     devices(emulated())
-    whole = npk.kernel(table, table.take(slice(0, 7)), backend="cuda")
+    whole = npk.kernel(table, table.take(slice(0, 7)), backend="cuda", bias="ignore")
     devices(emulated(room=600))
     np.testing.assert_array_equal(
-        npk.kernel(table, table.take(slice(0, 7)), backend="cuda", progress=Notes()), whole
+        npk.kernel(table, table.take(slice(0, 7)), backend="cuda", progress=Notes(), bias="ignore"),
+        whole,
     )
 
 
 def test_a_device_without_room_for_one_pair(table, devices):
     devices(emulated(room=11))
     with pytest.raises(DeviceMemoryError, match=r"the GPU cannot take \d+ bytes: 11 are free"):
-        npk.kernel(table, backend="cuda", progress=Notes())
+        npk.kernel(table, backend="cuda", progress=Notes(), bias="ignore")
 
 
 def test_an_interrupted_run_goes_on(table, devices, tmp_path):
     """The tile that was under way is not in the store, and nothing half-written is."""
     devices(emulated())
-    whole = npk.kernel(table, backend="cuda")
+    whole = npk.kernel(table, backend="cuda", bias="ignore")
     with pytest.raises(KeyboardInterrupt):
         npk.kernel(
-            table, backend="cuda", out=tmp_path / "K", memory="70kB", progress=Notes(stop_after=2)
+            table,
+            backend="cuda",
+            out=tmp_path / "K",
+            memory="70kB",
+            progress=Notes(stop_after=2),
+            bias="ignore",
         )
     store = npk.Gram.load(tmp_path / "K").store
     assert len(store.plan) - len(store.missing()) in (2, 3)
     np.testing.assert_array_equal(
-        np.asarray(npk.kernel(table, backend="cuda", out=tmp_path / "K", memory="70kB")), whole
+        np.asarray(
+            npk.kernel(table, backend="cuda", out=tmp_path / "K", memory="70kB", bias="ignore")
+        ),
+        whole,
     )
 
 
@@ -191,7 +208,10 @@ def test_nothing_of_the_device_is_charged_to_the_host(table, devices):
 
 @pytest.mark.gpu
 def test_many_tiles_on_devices(table, tmp_path):
-    gram = npk.kernel(table, backend="cuda", out=tmp_path / "K", memory="70kB")
+    gram = npk.kernel(table, backend="cuda", out=tmp_path / "K", memory="70kB", bias="ignore")
     np.testing.assert_allclose(
-        np.asarray(gram), npk.kernel(table), rtol=1e-5, atol=1e-5 * float(npk.kernel(table).max())
+        np.asarray(gram),
+        npk.kernel(table, bias="ignore"),
+        rtol=1e-5,
+        atol=1e-5 * float(npk.kernel(table, bias="ignore").max()),
     )

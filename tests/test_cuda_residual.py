@@ -324,7 +324,7 @@ def test_tile_of_the_cpu(arch, options):
     net = npk.networks.build(arch, input_shape=(3, 16, 16), classes=2, seed=0, **options)
     table = npk.record_gates(net, np.random.default_rng(0).standard_normal((3, 3, 16, 16)))
     runner, tile, exponents = made(table, EmulatedLauncher("fast"), scale="fan_in")
-    cpu = CpuBackend(plan(table.graph), table, "float64")
+    cpu = CpuBackend(plan(table.graph, bias="ignore"), table, "float64")
     side = cpu.side(table)
     expected = cpu.tile(side, side, exponents)
     assert isinstance(runner, stage_runner.StageRunner)
@@ -335,9 +335,12 @@ def test_stages_by_cupy(monkeypatch):
     """Every line that production runs, on a CuPy whose device is an emulator."""
     monkeypatch.setitem(sys.modules, "cupy", fake_cupy())
     table = recorded(**STREAMS["strided"])
-    expected = npk.kernel(table, dtype="float64")
+    expected = npk.kernel(table, dtype="float64", bias="ignore")
     np.testing.assert_allclose(
-        npk.kernel(table, backend="cuda"), expected, rtol=0, atol=1e-6 * np.abs(expected).max()
+        npk.kernel(table, backend="cuda", bias="ignore"),
+        expected,
+        rtol=0,
+        atol=1e-6 * np.abs(expected).max(),
     )
 
 
@@ -350,7 +353,7 @@ def test_device_gives_the_definition(name, shape):
         pytest.skip("the device has no binary tensor cores")
     table = recorded(**(STREAMS[name] | {"shape": shape, "n": 4}))
     _, tile, exponents = made(table, launcher, scale="fan_in")
-    cpu = CpuBackend(plan(table.graph), table, "float64")
+    cpu = CpuBackend(plan(table.graph, bias="ignore"), table, "float64")
     side = cpu.side(table)
     expected = cpu.tile(side, side, exponents)
     assert_kernels_equal(tile, expected, "float32", (np.diagonal(expected), np.diagonal(expected)))

@@ -65,7 +65,7 @@ def recorded(shape, n=5, **options):
 
 def made(table, launcher, rows=slice(None), cols=slice(None), scale="count", **options):
     """The runner, its tile, and what the exponents leave of it."""
-    recursion = plan(table.graph, scale=scale)
+    recursion = plan(table.graph, scale=scale, bias="ignore")
     exponents, backend = (
         find_exponents(recursion, table),
         CudaBackend(recursion, table, "float32", launcher),
@@ -81,7 +81,7 @@ def assert_exact(table, launcher, rows=slice(None), cols=slice(1, None)):
     odd number of positions, rounded.
     """
     runner, tile, exponents = made(table, launcher, rows, cols)
-    reference = ReferenceBackend(plan(table.graph, scale="count"), table, "float64")
+    reference = ReferenceBackend(plan(table.graph, scale="count", bias="ignore"), table, "float64")
     expected = reference.tile(
         reference.side(table.take(rows)), reference.side(table.take(cols)), exponents
     )
@@ -160,7 +160,7 @@ def test_large_grids(shape, padding):
     _, tile, exponents = made(
         table, EmulatedLauncher("fast"), slice(1), slice(1, 2), scale="fan_in"
     )
-    cpu = CpuBackend(plan(table.graph), table, "float64")
+    cpu = CpuBackend(plan(table.graph, bias="ignore"), table, "float64")
     sides = [cpu.side(table.take(rows)) for rows in (slice(1), slice(1, 2))]
     diagonals = [np.diagonal(cpu.tile(side, side, exponents)) for side in sides]
     assert_kernels_equal(tile, cpu.tile(*sides, exponents), "float32", diagonals)
@@ -219,7 +219,7 @@ def test_tile_of_the_cpu(name, monkeypatch):
     rng = np.random.default_rng(len(name))
     net, shape = make(name, rng)
     table = npk.record_gates(net, samples(shape, 5, rng))
-    recursion, cols = plan(table.graph), table.take(slice(2, None))
+    recursion, cols = plan(table.graph, bias="ignore"), table.take(slice(2, None))
     exponents, device = (
         find_exponents(recursion, table),
         CudaBackend(recursion, table, "float32", EmulatedLauncher("fast")),
@@ -238,7 +238,7 @@ def chain_of(net, shape, **options):
     net = net.double()
     net(torch.zeros(1, *shape, dtype=torch.float64))
     table = npk.record_gates(net.eval(), np.random.default_rng(0).standard_normal((2, *shape)))
-    recursion = plan(table.graph, **options)
+    recursion = plan(table.graph, **{"bias": "ignore", **options})
     return as_chain(recursion, [layout.is_kept_in_bits(mask, table) for mask in recursion.masks])
 
 
@@ -311,7 +311,9 @@ def test_devices_and_grids_that_have_no_stages(capability, dtype, shape):
     """The general kernel serves them."""
     table = recorded(shape, n=2, padding="zeros")
     assert not isinstance(
-        CudaBackend(plan(table.graph), table, dtype, EmulatedLauncher("fast", capability)).runner,
+        CudaBackend(
+            plan(table.graph, bias="ignore"), table, dtype, EmulatedLauncher("fast", capability)
+        ).runner,
         StageRunner,
     )
 
@@ -342,7 +344,7 @@ def test_device_gives_the_definition(kind, shape):
     if not 80 <= launcher.capability <= 90:
         pytest.skip("the device has no binary tensor cores")
     table = recorded(shape, n=4, width=130, **KINDS[kind])
-    recursion = plan(table.graph)
+    recursion = plan(table.graph, bias="ignore")
     _, tile, exponents = made(table, launcher, scale="fan_in")
     cpu = CpuBackend(recursion, table, "float64")
     expected = cpu.tile(cpu.side(table), cpu.side(table), exponents)

@@ -148,7 +148,7 @@ def test_mutant_is_found(name, engine):
         return source.replace(text, instead)
 
     table = (recorded_stream if "kind" in options else recorded)(shape, n=2, **options)
-    recursion = plan(table.graph, scale="count")
+    recursion = plan(table.graph, scale="count", bias="ignore")
     reference = ReferenceBackend(recursion, table, "float64")
     try:
         _, tile, exponents = made(table, EmulatedLauncher(engine, edit=edit), diagonal=0)

@@ -212,7 +212,7 @@ def test_masks_in_bits_are_those_of_the_host(name, rng):
         rng.standard_normal((5, 1, 6, 6)).astype(np.float32),
     )
     table, gates = record_trace(trace, X, **arguments()), record_on_device(trace, X, **arguments())
-    recursion = plan(table.graph)
+    recursion = plan(table.graph, bias="ignore")
     for layout in (
         CpuBackend(recursion, table, "float32").layout,
         Layout(recursion.masks, table, np.dtype("float32")),
@@ -309,7 +309,7 @@ TABLE = npk.record_gates(WIDE, np.ones((1, 60), np.float32))
 def test_no_gate_goes_through_the_host(scale, launcher, rng):
     X, kernel = (
         rng.standard_normal((40, 60)).astype(np.float32),
-        npk.NeuralPathKernel(WIDE, scale=scale, backend="cuda"),
+        npk.NeuralPathKernel(WIDE, scale=scale, backend="cuda", bias="ignore"),
     )
     pairs = (X, None), (X[:30], X[20:])
     made = [kernel(*pair) for pair in pairs]
@@ -343,18 +343,22 @@ def test_images(name, launcher, rng):
     if name.startswith("stages"):
         net(torch.as_tensor(X, dtype=torch.float32))
     kernel = npk.NeuralPathKernel(
-        net.eval(), backend="cuda", value_input="ones" if name.endswith("ones") else "auto"
+        net.eval(),
+        backend="cuda",
+        value_input="ones" if name.endswith("ones") else "auto",
+        bias="ignore",
     )
     table = kernel.record(X)
     np.testing.assert_array_equal(
-        kernel(X), npk.kernel(table, backend="cuda", value_input=kernel.options.value_input)
+        kernel(X),
+        npk.kernel(table, backend="cuda", value_input=kernel.options.value_input, bias="ignore"),
     )
     assert launcher.adopted
     np.testing.assert_allclose(
         kernel.diagonal(X),
-        npk.NeuralPathKernel(None, backend="cpu", value_input=kernel.options.value_input).diagonal(
-            table
-        ),
+        npk.NeuralPathKernel(
+            None, backend="cpu", value_input=kernel.options.value_input, bias="ignore"
+        ).diagonal(table),
         rtol=1e-5,
     )
 
@@ -369,13 +373,13 @@ def test_images(name, launcher, rng):
 )
 def test_samples_that_are_none(X, why, launcher):
     with pytest.raises((DataError, ShapeError), match=why):
-        npk.kernel(WIDE, X.astype(np.float32), backend="cuda")
+        npk.kernel(WIDE, X.astype(np.float32), backend="cuda", bias="ignore")
 
 
 @needs_compiler
 def test_gates_that_take_too_much(launcher, monkeypatch, rng):
     X, told = rng.standard_normal((20, 60)).astype(np.float32), Notes()
-    kernel = npk.NeuralPathKernel(WIDE, backend="cuda", progress=told)
+    kernel = npk.NeuralPathKernel(WIDE, backend="cuda", progress=told, bias="ignore")
     needed, whole = device_bytes(kernel.trace((60,)), X), kernel(X)
     for free, notes in ((2 * needed - 1, 1), (2 * needed, 0)):
         launcher.adopted, told.notes = 0, []
@@ -391,13 +395,13 @@ def test_several_devices_take_gates_of_one(launcher, monkeypatch, rng):
     """Each forms masks of its own, once for all tiles of a band."""
     others = [Adopting("fast"), launcher]
     X = rng.standard_normal((70, 60)).astype(np.float32)
-    whole = npk.kernel(WIDE, X, backend="cuda")
+    whole = npk.kernel(WIDE, X, backend="cuda", bias="ignore")
     monkeypatch.setattr(launchers, "find_launchers", lambda: others)
     monkeypatch.setattr("npk.gram.tiles._LARGEST", 32)
-    np.testing.assert_array_equal(npk.kernel(WIDE, X, backend="cuda"), whole)
+    np.testing.assert_array_equal(npk.kernel(WIDE, X, backend="cuda", bias="ignore"), whole)
     assert all(other.adopted and other.uploaded < 100 for other in others)
     backends = SeveralDevices(
-        [CudaBackend(plan(TABLE.graph), TABLE, "float32", other) for other in others]
+        [CudaBackend(plan(TABLE.graph, bias="ignore"), TABLE, "float32", other) for other in others]
     )
     side = backends.side(record_on_device(trace_network(WIDE, (60,)), X, **arguments()))
     assert len(side) == 70
@@ -420,8 +424,8 @@ def test_gates_stay_on_the_gpu(name):
     )
     assert all(entry.data.is_cuda for entry in gates.entries.values())
     assert gates.host().fingerprint() == table.fingerprint()
-    direct = npk.kernel(net, X, backend="cuda")
-    np.testing.assert_array_equal(direct, npk.kernel(table, backend="cuda"))
+    direct = npk.kernel(net, X, backend="cuda", bias="ignore")
+    np.testing.assert_array_equal(direct, npk.kernel(table, backend="cuda", bias="ignore"))
 
 
 @pytest.mark.gpu
@@ -434,8 +438,8 @@ def test_streams_are_in_order():
     )
     X = np.random.default_rng(0).standard_normal((3000, 60)).astype(np.float32)
     busy = torch.randn(4000, 4000, device="cuda")
-    expected = npk.kernel(npk.record_gates(net, X), backend="cuda")
+    expected = npk.kernel(npk.record_gates(net, X), backend="cuda", bias="ignore")
     for _ in range(5):
         for _ in range(20):
             busy = torch.tanh(busy @ busy)
-        np.testing.assert_array_equal(npk.kernel(net, X, backend="cuda"), expected)
+        np.testing.assert_array_equal(npk.kernel(net, X, backend="cuda", bias="ignore"), expected)

@@ -92,7 +92,7 @@ def recorded(name):
 
 def compiled(name):
     table = recorded(name)
-    recursion = plan(table.graph)
+    recursion = plan(table.graph, bias="ignore")
     return compile_program(recursion, [is_kept_in_bits(mask, table) for mask in recursion.masks])
 
 
@@ -105,7 +105,7 @@ class Engine:
 
     def __init__(self, name, dtype="float32", scale="fan_in"):
         self.table = recorded(name)
-        self.recursion = plan(self.table.graph, scale=scale)
+        self.recursion = plan(self.table.graph, scale=scale, bias="ignore")
         self.backend = CpuBackend(self.recursion, self.table, dtype)
         self.exponents = find_exponents(self.recursion, self.table)
 

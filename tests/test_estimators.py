@@ -4,6 +4,7 @@ on that itself.
 
 import math
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -98,6 +99,9 @@ def calls(monkeypatch):
 
         def record(self, X):
             return X
+
+        def settled(self, X):
+            return SimpleNamespace(bias="ignore")
 
         def __call__(self, rows, cols=None):
             return closed_form(self.net, rows, cols, **self.options)
@@ -474,9 +478,9 @@ def test_scikit_learn_contract(estimator, check):
 def test_npk_kernel_in_the_place_of_the_closed_form(pictures, machine, request):
     X, y, X_test, _ = pictures
     net, y = fully_connected((1, 8, 8)), targets_for(machine, y)
-    actual = machine(net, dtype="float64").fit(X, y).predict(X_test)
+    actual = machine(net, dtype="float64", bias="ignore").fit(X, y).predict(X_test)
     request.getfixturevalue("fake")
-    expected = machine(net, dtype="float64").fit(X, y).predict(X_test)
+    expected = machine(net, dtype="float64", bias="ignore").fit(X, y).predict(X_test)
     # alpha may be small: the solution magnifies rounding
     np.testing.assert_allclose(actual, expected, rtol=1e-7)
 
@@ -489,7 +493,7 @@ def test_dead_network_on_npk_kernel(rng):
         pytest.warns(KernelWarning, match="6 of 6 samples have no active path"),
         pytest.raises(DataError, match="every input is dead"),
     ):
-        NPKRidge(net).fit(rng.normal(size=(6, 3)), np.arange(6) % 2)
+        NPKRidge(net, bias="ignore").fit(rng.normal(size=(6, 3)), np.arange(6) % 2)
 
 
 @pytest.mark.slow

@@ -187,10 +187,11 @@ def test_overlaps_are_exact_integers(rng):
     expected = (X @ X.T).astype(np.int64)
     for gates in table:
         expected = expected * (gates[:, None] & gates[None]).sum(-1)
-    actual = npk.kernel(table, scale="count", dtype="float64")
+    actual = npk.kernel(table, scale="count", dtype="float64", bias="ignore")
     np.testing.assert_array_equal(actual, expected)
     np.testing.assert_array_equal(
-        npk.kernel(table, scale="count", dtype="float64", backend="reference"), expected
+        npk.kernel(table, scale="count", dtype="float64", backend="reference", bias="ignore"),
+        expected,
     )
 
 
@@ -203,16 +204,20 @@ def test_closed_form_of_ungated_residual_blocks():
     for block in blocks:
         expected = expected * (1 + block)
     assert_kernels_equal(
-        npk.kernel(table, scale="count", dtype="float64") / 3, expected / 3, "float64"
+        npk.kernel(table, scale="count", dtype="float64", bias="ignore") / 3,
+        expected / 3,
+        "float64",
     )
 
 
 def test_permuting_gates_of_a_dlgn_with_ones_changes_nothing(rng):
     net = npk.networks.build("fc", "dlgn", input_shape=(4,), classes=2, hidden=[5, 5, 5], seed=0)
     X = rng.standard_normal((6, 4))
-    before = npk.kernel(net.double(), X, dtype="float64")
+    before = npk.kernel(net.double(), X, dtype="float64", bias="ignore")
     npk.networks.permute_gates(net, [2, 0, 1])
-    np.testing.assert_allclose(npk.kernel(net, X, dtype="float64"), before, rtol=1e-12)
+    np.testing.assert_allclose(
+        npk.kernel(net, X, dtype="float64", bias="ignore"), before, rtol=1e-12
+    )
 
 
 @pytest.mark.parametrize("name", ["fc dgn, soft", "conv dgn"])
@@ -224,8 +229,8 @@ def test_soft_gates_can_be_made_hard(name, rng):
         for h, s in zip(hard, table, strict=True)
     )
     assert_kernels_equal(
-        npk.kernel(net, table.inputs, gates="hard", dtype="float64"),
-        npk.kernel(hard, dtype="float64"),
+        npk.kernel(net, table.inputs, gates="hard", dtype="float64", bias="ignore"),
+        npk.kernel(hard, dtype="float64", bias="ignore"),
         "float64",
     )
 
@@ -235,9 +240,9 @@ def test_value_input_can_be_chosen(rng):
         "fc", "dlgn", input_shape=(4,), classes=2, hidden=[5], gates="hard", seed=0
     ).double()
     X = rng.standard_normal((6, 4))
-    overlap = npk.kernel(net, X, scale="count", dtype="float64") / 4
+    overlap = npk.kernel(net, X, scale="count", dtype="float64", bias="ignore") / 4
     np.testing.assert_allclose(
-        npk.kernel(net, X, scale="count", value_input="x", dtype="float64"),
+        npk.kernel(net, X, scale="count", value_input="x", dtype="float64", bias="ignore"),
         overlap * (X @ X.T),
         rtol=1e-12,
     )
@@ -256,19 +261,21 @@ def sixty():
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_sixty_layers_neither_overflow_nor_underflow_silently(dtype, sixty):
-    cosine = npk.kernel(sixty, scale="cosine", dtype=dtype)
+    cosine = npk.kernel(sixty, scale="cosine", dtype=dtype, bias="ignore")
     assert_kernels_equal(
-        cosine, npk.kernel(sixty, scale="cosine", dtype="float64", backend="reference"), dtype
+        cosine,
+        npk.kernel(sixty, scale="cosine", dtype="float64", backend="reference", bias="ignore"),
+        dtype,
     )
     if dtype == "float32":
         with pytest.raises(npk.errors.ScaleError, match="outside the range of float32"):
-            npk.kernel(sixty, scale="count", dtype=dtype)
+            npk.kernel(sixty, scale="count", dtype=dtype, bias="ignore")
     else:
         expected = sixty.inputs @ sixty.inputs.T
         for gate in sixty:
             expected = expected * (gate[:, None] & gate[None]).sum(-1)
         np.testing.assert_allclose(
-            npk.kernel(sixty, scale="count", dtype=dtype), expected, rtol=1e-11
+            npk.kernel(sixty, scale="count", dtype=dtype, bias="ignore"), expected, rtol=1e-11
         )
 
 
@@ -288,9 +295,11 @@ def test_dead_samples_do_not_set_the_range(where):
     X = np.random.default_rng(1).standard_normal((9, 16)).astype(np.float32) * 1e-12
     X[where] = 0
     alive = np.setdiff1d(np.arange(9), where)
-    expected = npk.kernel(net, X[alive], scale="cosine", dtype="float64", backend="reference")
+    expected = npk.kernel(
+        net, X[alive], scale="cosine", dtype="float64", backend="reference", bias="ignore"
+    )
     np.testing.assert_allclose(
-        npk.kernel(net, X, scale="cosine")[np.ix_(alive, alive)], expected, atol=1e-5
+        npk.kernel(net, X, scale="cosine", bias="ignore")[np.ix_(alive, alive)], expected, atol=1e-5
     )
 
 
@@ -301,8 +310,8 @@ def test_counts_beyond_float64_are_refused(rng):
     net = torch.nn.Sequential(*layers, torch.nn.Linear(64, 1)).double()
     X = 1e150 * rng.random((2, 64))
     with pytest.raises(npk.errors.ScaleError, match='scale="count".*Use scale="cosine"'):
-        npk.kernel(net, X, scale="count", dtype="float64")
-    assert npk.kernel(net, X, scale="cosine", dtype="float64").min() > 0
+        npk.kernel(net, X, scale="count", dtype="float64", bias="ignore")
+    assert npk.kernel(net, X, scale="cosine", dtype="float64", bias="ignore").min() > 0
 
 
 def test_a_tie_is_off():
@@ -314,7 +323,7 @@ def test_a_tie_is_off():
 
 def test_plan_prints_its_steps():
     _, table, _ = case("max pool")
-    text = str(plan(table.graph))
+    text = str(plan(table.graph, bias="ignore"))
     assert "masks a sample" in text
     assert "conv2d" in text
     assert str(table.graph).count("\n") == len(table.graph.nodes)

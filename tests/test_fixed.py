@@ -139,11 +139,12 @@ def test_duality_in_half_precision_keeps_the_filters_fixed():
 def test_a_mean_in_a_buffer_is_an_average_pool():
     X = samples(5, 1, 6, 6)
     layers = lambda pool: net_of(conv(1, 3), nn.ReLU(), pool, conv(3, 2), nn.ReLU(), *GAP)  # noqa: E731
-    pooled = npk.kernel(layers(nn.AvgPool2d(2, 1)), X, dtype="float64", progress=False)
+    options = {"bias": "ignore", "dtype": "float64", "progress": False}
+    pooled = npk.kernel(layers(nn.AvgPool2d(2, 1)), X, **options)
     blurred = layers(Blur(np.full((3, 1, 2, 2), 0.25)))
-    declared = npk.kernel(blurred, X, fixed=["2.filt"], dtype="float64", progress=False)
+    declared = npk.kernel(blurred, X, fixed=["2.filt"], **options)
     np.testing.assert_allclose(declared, pooled, rtol=1e-13)
-    undeclared = npk.kernel(blurred, X, dtype="float64", progress=False)
+    undeclared = npk.kernel(blurred, X, **options)
     assert abs(undeclared - pooled).max() > 0.1 * abs(pooled).max()
 
 

@@ -47,7 +47,7 @@ def test_the_wake_word_network_is_an_mlp_and_has_its_kernel(script, rng):
     overlaps = [(g := table[layer].reshape(7, -1).astype(float)) @ g.T for layer in range(2)]
     flat = X.reshape(7, -1).astype(float)
     np.testing.assert_allclose(
-        npk.kernel(net, X, scale="count", dtype="float64"),
+        npk.kernel(net, X, scale="count", bias="ignore", dtype="float64"),
         flat @ flat.T * overlaps[0] * overlaps[1],
         rtol=1e-9,
     )

@@ -259,7 +259,7 @@ def test_dead_inputs_have_cosine_zero_and_are_counted(X):
     dark = X[:6].copy()
     dark[[1, 4]] = 0
     with pytest.warns(KernelWarning, match=r"2 of 6 samples have no active path: K\(x, x\) = 0"):
-        K = npk.kernel(net, dark, scale="cosine")
+        K = npk.kernel(net, dark, scale="cosine", bias="ignore")
     assert not K[[1, 4]].any()
     assert not K[:, [1, 4]].any()
     assert (np.diagonal(K)[[0, 2, 3, 5]] == 1).all()
@@ -324,13 +324,14 @@ def test_one_tiny_sample_is_no_matter_of_tiles(dtype, net, X):
     tiny = X.astype(np.float64)
     tiny[7] *= 1e-18 if dtype == "float32" else 1e-150
     table = npk.record_gates(net, tiny)
-    whole = npk.kernel(table, dtype=dtype)
+    options = {"bias": "ignore", "dtype": dtype}
+    whole = npk.kernel(table, **options)
     np.testing.assert_array_equal(
-        npk.kernel(table, dtype=dtype, memory=budget(table, 1, dtype=dtype)), whole
+        npk.kernel(table, memory=budget(table, 1, dtype=dtype), **options), whole
     )
     assert whole[7, 7] > 0
     with pytest.raises(ScaleError, match="the largest kernel values are about 2"):
-        npk.kernel(table.take(slice(7, 8)), dtype=dtype)
+        npk.kernel(table.take(slice(7, 8)), **options)
 
 
 MEASURE = """

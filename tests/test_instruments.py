@@ -63,10 +63,10 @@ def recorded(name, n=3):
     return net, npk.record_gates(net, samples(shape, n, rng))
 
 
-def planned(name, **options):
+def planned(name, bias="ignore", **options):
     """The recursion; with biases of several layers there is none."""
     try:
-        return plan(recorded(name)[1].graph, merged=False, **options)
+        return plan(recorded(name)[1].graph, bias=bias, merged=False, **options)
     except UnsupportedGraphError:
         pytest.skip("a bias of two layers")
 
@@ -145,7 +145,8 @@ def test_depths_of_a_plain_network(rng):
     """d layers: the tangent kernel is d times the kernel, and no path is shorter."""
     net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2))
     X = rng.standard_normal((5, 4))
-    kernel = functools.partial(npk.kernel, net.eval(), X, dtype="float64", progress=False)
+    options = {"bias": "ignore", "dtype": "float64", "progress": False}
+    kernel = functools.partial(npk.kernel, net.eval(), X, **options)
     K = kernel()
     np.testing.assert_allclose(kernel(of="tangent"), 3 * K, rtol=EXACT)
     np.testing.assert_allclose(kernel(of=npk.Depth(3)), K, rtol=EXACT)
@@ -242,7 +243,8 @@ def test_parametrizations_at_every_width(width, parametrization, rng):
         signs = {n: 2.0 * torch.randint(0, 2, w.shape).double() - 1 for n, w in shapes.items()}
         draws.append(float(product({n: spread[n] * sign for n, sign in signs.items()})))
     of = Tangent(parametrization)
-    exact = npk.kernel(net, x.numpy(), of=of, dtype="float64", progress=False)[0, 1]
+    options = {"of": of, "bias": "ignore", "dtype": "float64", "progress": False}
+    exact = npk.kernel(net, x.numpy(), **options)[0, 1]
     assert abs(np.mean(draws) - exact) < 4.5 * np.std(draws) / len(draws) ** 0.5
 
 
@@ -289,7 +291,7 @@ def test_stages_on_the_chip_take_what_they_are_right_for(monkeypatch):
     rng, runners = np.random.default_rng(0), set()
     skips = npk.record_gates(net.double().eval(), rng.standard_normal((5, 1, 4, 4)))
     for table in (skips, recorded("conv circular, global pool", 5)[1]):
-        recursion = plan(table.graph)
+        recursion = plan(table.graph, bias="ignore")
         for instrument in (Paths(), Tangent(), Tangent("standard"), Depth(depths(recursion)[-1])):
             other = instrument.applied(table.graph, recursion)
             exponents, side = find_exponents(other, table), table.take(slice(0, 3))
@@ -305,7 +307,7 @@ def test_a_plain_network_stays_a_product_with_one_copy_of_each_layer(rng):
     dense = nn.Sequential(
         nn.Linear(4, 70), nn.ReLU(), nn.Linear(70, 70), nn.ReLU(), nn.Linear(70, 2)
     )
-    recursion = plan(npk.trace(dense.eval(), (4,)))
+    recursion = plan(npk.trace(dense.eval(), (4,)), bias="ignore")
     made = Tangent().applied(npk.trace(dense, (4,)), recursion)
     product, before = as_product(made), as_product(recursion)
     assert product is not None
@@ -340,10 +342,10 @@ def test_without_a_block(name):
     close(whole, value(recursion, table))
     for k, share in enumerate(passing, 1):
         left = GateTable(without_block(graph, k), table.inputs, table.entries)
-        parts = kernel_by_layers(left, left)
+        parts = kernel_by_layers(left, left, bias="ignore")
         wanted = weigh(parts, lambda _: 1)
-        of = Without(block=k)
-        close(npk.kernel(table, of=of, dtype="float64", progress=False), wanted)
+        options = {"bias": "ignore", "dtype": "float64", "progress": False}
+        close(npk.kernel(table, of=Without(block=k), **options), wanted)
         close(whole - share, wanted)
 
 
@@ -364,18 +366,20 @@ def test_blocks_whose_paths_cannot_be_told_by_a_layer():
         last_layers_of(graph, 2)
 
 
+@pytest.mark.parametrize("bias", ["ignore", "paths"])
 @pytest.mark.parametrize("name", SKIPS)
-def test_without_a_layer(name):
+def test_without_a_layer(name, bias):
     _, table = recorded(name)
-    parts = kernel_by_layers(table, table)
+    parts = kernel_by_layers(table, table, bias=bias)
     for node in layers_of(table.graph):
         of = Without(layer=module_of(node))
         wanted = weigh(parts, lambda layers, own=node.name: own not in layers)
         if not any(node.name not in layers for layers in parts):
             with pytest.raises(OptionError, match="every path of this network passes"):
-                npk.kernel(table, of=of, progress=False)
+                npk.kernel(table, of=of, bias=bias, progress=False)
         else:
-            close(npk.kernel(table, of=of, dtype="float64", progress=False), wanted)
+            options = {"bias": bias, "dtype": "float64", "progress": False}
+            close(npk.kernel(table, of=of, **options), wanted)
 
 
 def test_without_gates_of_a_layer(rng):
@@ -384,7 +388,8 @@ def test_without_gates_of_a_layer(rng):
     table = npk.record_gates(net.double().eval(), rng.standard_normal((5, 3)))
     first, second = (layer.astype(float) for layer in table)
     x = table.inputs @ table.inputs.T
-    of = lambda what: npk.kernel(table, of=what, scale="count", dtype="float64", progress=False)  # noqa: E731
+    options = {"scale": "count", "bias": "ignore", "dtype": "float64", "progress": False}
+    of = lambda what: npk.kernel(table, of=what, **options)  # noqa: E731
     names = table.names
     close(of(Without(gates=names[0])), 4 * x * (second @ second.T))
     close(of(f"without=gates:{names[1]}"), 5 * x * (first @ first.T))

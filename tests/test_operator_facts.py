@@ -58,6 +58,7 @@ class Mirror(Operator):
 
     parameters = ()
     matrices = ()
+    begins = False
     biases = ()
 
     @property

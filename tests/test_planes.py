@@ -20,7 +20,7 @@ def conv(i, o, k=3, **options):
 
 
 def planes(*layers, shape=(1, 4, 4)):
-    return plan_steps(plan(npk.trace(nn.Sequential(*layers).eval(), shape)))
+    return plan_steps(plan(npk.trace(nn.Sequential(*layers).eval(), shape), bias="ignore"))
 
 
 def displacements(found, number, wrap=True):
@@ -148,7 +148,7 @@ def test_resnet_110_visits_few_pairs_at_full_resolution():
     net = npk.networks.build(
         "resnet110", "dnn", input_shape=(3, 32, 32), classes=10, blocks=1, width=1, seed=0
     ).eval()
-    found = plan_steps(plan(npk.trace(net, (3, 32, 32))))
+    found = plan_steps(plan(npk.trace(net, (3, 32, 32)), bias="ignore"))
     full = [number for number in fields(found) if found[number].step.grid == (32, 32)]
     assert full
     for number in full:
@@ -228,7 +228,9 @@ def test_pairs_come_in_chunks(monkeypatch):
 def test_slots_are_used_again():
     layers = [layer for _ in range(20) for layer in (conv(1, 1), nn.ReLU())]
     deep, flat = (
-        plan(npk.trace(nn.Sequential(*some, *GAP, nn.Linear(1, 2)).eval(), (1, 4, 4)))
+        plan(
+            npk.trace(nn.Sequential(*some, *GAP, nn.Linear(1, 2)).eval(), (1, 4, 4)), bias="ignore"
+        )
         for some in (layers, layers[:4])
     )
     deep, flat = (

@@ -116,7 +116,7 @@ def computed(*tables, **options):
     """The kernel, and what was said."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        return npk.kernel(*tables, progress=False, **options), [
+        return npk.kernel(*tables, progress=False, **{"bias": "ignore", **options}), [
             str(w.message) for w in said if w.category is KernelWarning
         ]
 
@@ -171,19 +171,24 @@ def test_a_kernel_that_is_too_small_or_too_large_as_a_whole_is_refused(rng):
     table = dense_table(6, 10, rng)
     for size in (1e-30, 1e30):
         with pytest.raises(ScaleError, match="outside the range of float32"):
-            npk.kernel(GateTable(table.graph, table.inputs * size, table.entries), progress=False)
+            npk.kernel(
+                GateTable(table.graph, table.inputs * size, table.entries),
+                progress=False,
+                bias="ignore",
+            )
     for size in (1e-170, 1e170):
         with pytest.raises(ScaleError, match="outside the range of float64"):
             npk.kernel(
                 GateTable(table.graph, table.inputs * size, table.entries),
                 dtype="float64",
                 progress=False,
+                bias="ignore",
             )
     few = GateTable(
         table.graph, table.inputs * np.where(np.arange(10) < 9, 1.0, 1e25)[:, None], table.entries
     )
     with pytest.raises(ScaleError, match="outside the range of float32"):
-        npk.kernel(few, progress=False)
+        npk.kernel(few, progress=False, bias="ignore")
 
 
 def test_ordinary_samples_are_the_same_to_the_bit_beside_tiny_ones(rng):
@@ -191,7 +196,8 @@ def test_ordinary_samples_are_the_same_to_the_bit_beside_tiny_ones(rng):
     tiny = np.where(np.arange(30) % 3 == 2, 2.0**-70, 1.0)[:, None]
     K, _ = computed(GateTable(table.graph, table.inputs * tiny, table.entries))
     np.testing.assert_array_equal(
-        K, (npk.kernel(table, progress=False) * tiny.astype("f") * tiny.T.astype("f"))
+        K,
+        (npk.kernel(table, progress=False, bias="ignore") * tiny.astype("f") * tiny.T.astype("f")),
     )
 
 
@@ -210,7 +216,10 @@ def test_results_do_not_depend_on_tiles(name, scale, tmp_path):
     stored, told = computed(table, scale=scale, out=tmp_path / "K.zarr")
     np.testing.assert_array_equal(stored[:], K)
     assert said == told
-    engine, tiled = npk.NeuralPathKernel(None, scale=scale, progress=False).engine, np.empty_like(K)
+    engine, tiled = (
+        npk.NeuralPathKernel(None, scale=scale, progress=False, bias="ignore").engine,
+        np.empty_like(K),
+    )
     backend, exponents = engine.prepare(table)
     for side in (4, 16):
         for tile, values in Work(
@@ -236,7 +245,7 @@ def test_a_table_that_was_saved_has_the_same_kernel(tmp_path):
 def test_diagonals_are_on_the_kernels_scale(rng):
     table = dense_table(6, 10, rng, kind="soft")
     small = GateTable(table.graph, table.inputs * 1e-60, table.entries)
-    kernel = npk.NeuralPathKernel(None, progress=False)
+    kernel = npk.NeuralPathKernel(None, progress=False, bias="ignore")
     np.testing.assert_allclose(kernel.diagonal(small) / 1e-120, kernel.diagonal(table), rtol=1e-5)
 
 
@@ -270,7 +279,7 @@ def test_what_float64_cannot_hold_is_counted_and_is_not_dead():
 
 def test_what_every_path_passes_can_be_balanced():
     def balance(name, **options):
-        return balance_of(plan(recorded(name).graph, **options))
+        return balance_of(plan(recorded(name).graph, **{"bias": "ignore", **options}))
 
     gates = set(recorded("fc dgn, soft").names)
     assert (balance("fc dgn, soft").input, set(balance("fc dgn, soft").gates)) == (1, gates)
@@ -287,7 +296,7 @@ def test_gates_on_a_device_are_balanced_alike(rng):
         name: DeviceLayer(e.kind, e.shape, torch.tensor(e.data))
         for name, e in table.entries.items()
     }
-    balance = balance_of(plan(table.graph))
+    balance = balance_of(plan(table.graph, bias="ignore"))
     here, powers = balance.balanced(table)
     there, same = balance.balanced(DeviceGates(table.graph, torch.tensor(table.inputs), entries))
     np.testing.assert_array_equal(powers, same)
@@ -298,7 +307,7 @@ def test_gates_on_a_device_are_balanced_alike(rng):
 
 def test_samples_of_comfortable_size_are_not_copied(rng):
     table = dense_table(6, 10, rng)
-    balanced, powers = balance_of(plan(table.graph)).balanced(table)
+    balanced, powers = balance_of(plan(table.graph, bias="ignore")).balanced(table)
     assert balanced is table
     assert not powers.any()
 
@@ -306,7 +315,7 @@ def test_samples_of_comfortable_size_are_not_copied(rng):
 @pytest.mark.parametrize("name", ["fully connected", "max pool", "residual, gate after the sum"])
 def test_hard_gates_of_ordinary_samples_are_not_looked_at(name):
     table = recorded(name)
-    recursion = plan(table.graph)
+    recursion = plan(table.graph, bias="ignore")
     ranges = Ranges(recursion, find_exponents(recursion, table), "float32")
     assert ranges.surely_held(table, 0)
     assert not ranges.surely_held(GateTable(table.graph, table.inputs * 1e-30, table.entries), 0)
@@ -326,11 +335,13 @@ def test_inputs_that_cancel_before_the_first_weight(scale, rng):
     )
     X = rng.standard_normal((6, 2, 8, 8)).astype(np.float32)
     X -= X.mean((2, 3), keepdims=True) * (1 - 1e-4)
-    expected = npk.kernel(net, X, scale=scale, dtype="float64")
+    expected = npk.kernel(net, X, scale=scale, dtype="float64", bias="ignore")
     table = npk.record_gates(net, X)
     np.testing.assert_allclose(
-        npk.kernel(table, scale="fan_in", dtype="float64"),
-        np.array(path_kernel(table, table, scale="fan_in")),
+        npk.kernel(table, scale="fan_in", dtype="float64", bias="ignore"),
+        np.array(path_kernel(table, table, scale="fan_in", bias="ignore")),
         rtol=1e-11,
     )
-    np.testing.assert_allclose(npk.kernel(table, scale=scale, dtype="float32"), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        npk.kernel(table, scale=scale, dtype="float32", bias="ignore"), expected, rtol=1e-5
+    )

@@ -16,6 +16,7 @@ from npk.definition.paths import kernel_by_layers
 from npk.definition.value_network import evaluate, random_weights
 from npk.errors import DataError, OptionError, StoreError
 from npk.gates.table import GateTable
+from npk.gram.options import KernelOptions
 from npk.graph.parts import blocks_of, without_block
 from npk.results import CheckResult, DepthShares, Lesion, LesionTable
 
@@ -80,7 +81,7 @@ def test_a_deep_stream_keeps_every_share():
     gate count g on: every share, those below 1e-12 too, as the polynomial in whole numbers has it.
     """
     blocks, X = 40, draw(2, 4)
-    found = npk.depth_spectrum(stream(blocks, gated=False), X, scale="count")
+    found = npk.depth_spectrum(stream(blocks, gated=False), X, scale="count", bias="ignore")
     _, *inner = npk.record_gates(stream(blocks, gated=False), X)
     assert found.depths.tolist() == list(range(2, 3 + 2 * blocks, 2))
     for i, shares in enumerate(found.shares):
@@ -94,7 +95,7 @@ def test_a_deep_stream_keeps_every_share():
 
 
 def test_a_spectrum_travels(tmp_path):
-    found = npk.depth_spectrum(stream(2), draw(3, 4), name="stream")
+    found = npk.depth_spectrum(stream(2), draw(3, 4), bias="ignore", name="stream")
     found.save(tmp_path / "s.json")
     for again in (
         DepthSpectrum.load(tmp_path / "s.json"),
@@ -111,9 +112,12 @@ def test_a_spectrum_travels(tmp_path):
 
 
 def test_a_spectrum_in_words():
-    found = npk.depth_spectrum(stream(2), draw(3, 4), name="stream")
+    found = npk.depth_spectrum(stream(2), draw(3, 4), bias="ignore", name="stream")
     head, columns, *rows, last = str(found).splitlines()
-    assert head == "stream: shares of K(x, x) by layers, 3 samples"
+    assert head == (
+        'stream: shares of K(x, x) by layers, 3 samples; no paths from biases (bias="paths" takes '
+        "those that a network has)"
+    )
     assert columns.split() == ["layers", "mean", "share", "s.d.", "over", "samples"]
     assert [int(row.split()[0]) for row in rows] == [2, 4, 6]
     assert last == f"mean number of layers of a path {found.path_length.mean():.4g}"
@@ -123,12 +127,12 @@ def test_a_spectrum_in_words():
 def test_samples_without_any_path():
     net = nn.Sequential(nn.Linear(2, 3, bias=False), nn.ReLU(), nn.Linear(3, 1)).double().eval()
     nn.init.ones_(net[0].weight)
-    found = npk.depth_spectrum(net, np.array([[1.0, 1.0], [-1.0, -1.0]]))
+    found = npk.depth_spectrum(net, np.array([[1.0, 1.0], [-1.0, -1.0]]), bias="ignore")
     assert found.live.tolist() == [True, False]
     assert found.shares.tolist() == [[1.0], [0.0]]
     assert found.mean.tolist() == [1.0]
     assert "1 without any active path left out" in str(found)
-    none = npk.depth_spectrum(net, np.array([[-1.0, -1.0]]))
+    none = npk.depth_spectrum(net, np.array([[-1.0, -1.0]]), bias="ignore")
     assert (none.mean.tolist(), str(none).splitlines()[-1]) == ([0.0], "no path")
 
 
@@ -143,10 +147,10 @@ def test_a_spectrum_of_gates_is_that_of_the_network():
 
 def test_sizes_of_samples_do_not_matter():
     X = draw(3, 4)
-    found = npk.depth_spectrum(stream(2), X)
+    found = npk.depth_spectrum(stream(2), X, bias="ignore")
     small = npk.record_gates(stream(2), X)
     scaled = GateTable(small.graph, X * np.array([[1.0], [2.0**40], [2.0**-40]]), small.entries)
-    moved = npk.depth_spectrum(None, scaled)
+    moved = npk.depth_spectrum(None, scaled, bias="ignore")
     np.testing.assert_allclose(moved.shares, found.shares, rtol=1e-12)
     np.testing.assert_allclose(moved.kernel / found.kernel, [1, 2.0**80, 2.0**-80], rtol=1e-12)
 
@@ -156,7 +160,7 @@ def test_sizes_of_samples_do_not_matter():
 
 @pytest.mark.parametrize("gated", [False, True])
 def test_an_ensemble_of_more_blocks_than_sub_networks_can_be_summed_of(gated):
-    result = npk.check_ensemble(stream(12, gated), draw(3, 4))
+    result = npk.check_ensemble(stream(12, gated), draw(3, 4), bias="ignore")
     cases = {case.label: case.deviation for case in result.details.cases}
     assert result.passed
     assert result.measured < 1e-12
@@ -166,35 +170,38 @@ def test_an_ensemble_of_more_blocks_than_sub_networks_can_be_summed_of(gated):
     assert shares.depth == tuple(range(2, 27, 2))
     assert sum(shares.share) == pytest.approx(1)
     assert len(shares.blocks) == 12
-    spectrum = npk.depth_spectrum(stream(12, gated), draw(3, 4))
+    spectrum = npk.depth_spectrum(stream(12, gated), draw(3, 4), bias="ignore")
     assert shares.share == pytest.approx(tuple(spectrum.mean))
     assert shares.path_length == pytest.approx(spectrum.path_length.mean())
     assert CheckResult.from_json(result.to_json()) == result
 
 
-def test_blocks_carry_what_is_lost_without_them():
+@pytest.mark.parametrize("bias", ["ignore", "paths"])
+def test_blocks_carry_what_is_lost_without_them(bias):
     table = npk.record_gates(stream(3), draw(3, 4))
-    whole = npk.kernel(table, dtype="float64", progress=False)
-    for block, part in enumerate(ensemble.through_blocks(table, whole), 1):
-        left = npk.kernel(table, of=npk.Without(block=block), dtype="float64", progress=False)
+    asked = KernelOptions(dtype="float64", bias=bias)
+    options = {"bias": bias, "dtype": "float64", "progress": False}
+    whole = npk.kernel(table, **options)
+    for block, part in enumerate(ensemble.through_blocks(table, asked, whole), 1):
+        left = npk.kernel(table, of=npk.Without(block=block), **options)
         np.testing.assert_allclose(part, whole - left, rtol=0, atol=1e-13 * whole.max())
 
 
 def test_blocks_that_layers_do_not_tell(monkeypatch):
     """Then each is computed by what is left without it."""
-    table = npk.record_gates(stream(2), draw(3, 4))
+    table, asked = npk.record_gates(stream(2), draw(3, 4)), KernelOptions(dtype="float64")
     whole = npk.kernel(table, dtype="float64", progress=False)
-    told = ensemble.through_blocks(table, whole)
-    monkeypatch.setattr(ensemble, "last_layers_of", lambda graph, block: None)
-    for part, other in zip(ensemble.through_blocks(table, whole), told, strict=True):
+    told = ensemble.through_blocks(table, asked, whole)
+    monkeypatch.setattr(ensemble, "last_layers_of", lambda graph, block, biases: None)
+    for part, other in zip(ensemble.through_blocks(table, asked, whole), told, strict=True):
         np.testing.assert_allclose(part, other, rtol=0, atol=1e-13 * whole.max())
 
 
 def test_an_ensemble_sees_a_depth_that_is_missing(monkeypatch):
     found = ensemble._by_depth
 
-    def without_one(table):
-        known, parts = found(table)
+    def without_one(table, asked):
+        known, parts = found(table, asked)
         return known, parts * (np.array(known) != 6)[:, None, None]
 
     monkeypatch.setattr(ensemble, "_by_depth", without_one)
@@ -245,7 +252,10 @@ def test_lesions_travel_and_are_told(lesioned):
     found = lesioned[2]
     assert LesionTable.from_json(found.to_json()) == found
     head, columns, *rows = str(found).splitlines()
-    assert head == f"stream: 40 samples, accuracy {100 * found.accuracy:.1f} %"
+    assert head == (
+        f"stream: 40 samples, accuracy {100 * found.accuracy:.1f} %; biases start paths "
+        '(bias="ignore" leaves these out)'
+    )
     assert columns.split("  ")[0].strip() == "block"
     assert [int(row.split()[0]) for row in rows] == [1, 2, 3]
     silent = LesionTable("a", 1, "paths", None, (Lesion(1, "", None, 0.5, None, None),))
@@ -346,7 +356,7 @@ def test_tangent_sees_a_wrong_kernel(monkeypatch):
     """The kernel of paths is none of slopes."""
     real = tangent._kernel
     monkeypatch.setattr(
-        tangent, "_kernel", lambda table, bias, of="paths": real(table, bias, "paths")
+        tangent, "_kernel", lambda table, asked, of="paths": real(table, asked, "paths")
     )
     result = npk.check_tangent(stream(2), draw(2, 4))
     assert not result.passed

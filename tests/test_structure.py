@@ -227,7 +227,7 @@ def deviations(trace, X):
     shifts = list(np.ndindex(X.shape[2:]))
     moved = np.concatenate([X, *(np.roll(X, shift, (2, 3)) for shift in shifts)])
     table = record_trace(trace, moved, gates="auto", progress=Silent())
-    K = npk.NeuralPathKernel(None, dtype="float64", progress=False)(table)
+    K = npk.NeuralPathKernel(None, dtype="float64", progress=False, bias="ignore")(table)
     n = len(X)
     unit = np.sqrt(np.outer(K.diagonal(), K.diagonal()[:n]))
     return [
@@ -354,7 +354,7 @@ def test_effort_of_a_fully_connected_network():
     graph = npk.trace(
         net_of(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 70), nn.ReLU(), nn.Linear(70, 2)), (3,)
     )
-    recursion = plan(graph)
+    recursion = plan(graph, bias="ignore")
     found = effort(recursion, [mask.factors[0].kind == "gate" for mask in recursion.masks])
     assert (found.masks, found.fields, found.words) == (3, 3, 3 + 1 + 2)
     assert found.operations == found.words + found.reads
@@ -365,7 +365,7 @@ def test_effort_of_a_convolution():
     field, then single positions.
     """
     graph = npk.trace(net_of(conv(1, 3), *head(3)), (1, 4, 6))
-    recursion = plan(graph)
+    recursion = plan(graph, bias="ignore")
     found = effort(recursion, [mask.factors[0].kind == "gate" for mask in recursion.masks])
     assert found.words == 2 * 24**2
     assert found.reads == 24**2 + 9 * 24**2 + 24**2 + 1 + 1

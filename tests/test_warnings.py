@@ -21,7 +21,8 @@ SILENT = {"progress": False}
 
 def small():
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 6, bias=False), nn.ReLU(), nn.Linear(6, 2)).double().eval()
+    layers = nn.Linear(4, 6, bias=False), nn.ReLU(), nn.Linear(6, 2, bias=False)
+    return nn.Sequential(*layers).double().eval()
 
 
 class Skip(nn.Module):
@@ -29,7 +30,8 @@ class Skip(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.first, self.block, self.last = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 2)
+        sizes = (4, 6), (6, 6), (6, 2)
+        self.first, self.block, self.last = (nn.Linear(*size, bias=False) for size in sizes)
 
     def forward(self, x):
         x = self.first(x).relu()
@@ -48,7 +50,7 @@ CONVOLUTION = nn.Sequential(
     nn.ReLU(),
     nn.AdaptiveAvgPool2d(1),
     nn.Flatten(),
-    nn.Linear(2, 2),
+    nn.Linear(2, 2, bias=False),
 )
 CONVOLUTION.double().eval()
 

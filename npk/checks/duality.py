@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from npk.checks.moments import RELIABLE, Moment, second_moment
+from npk.choices import bias_words
 from npk.definition.paths import neural_path_feature, neural_path_value
 from npk.definition.value_network import ValueNetwork, evaluate, own_weights, random_weights
 from npk.errors import NpkError, OptionError
 from npk.gates.recording import as_samples, place_of, record_trace
 from npk.gates.table import GateTable
+from npk.gram.engine import Engine
 from npk.gram.kernel import NeuralPathKernel
+from npk.gram.options import KernelOptions, Promise
 from npk.progress import Progress, as_progress
 from npk.results import Case, CheckResult, DualityDetails
 from npk.typed import finite
@@ -50,6 +53,8 @@ def check_duality(
     *,
     draws: int = 200,
     seed: int = 0,
+    bias: str = "auto",
+    value_input: str = "auto",
     fixed: str | Sequence[str] = (),
     name: str = "network",
     progress: bool | Progress = True,
@@ -76,6 +81,9 @@ def check_duality(
         draws: random value networks; three sets, four times as large each, follow if the first one
             gives reason to suspect a mistake.
         seed: of the draws.
+        bias: of the kernel and its random value networks: "auto" (paths where the network has
+            biases), "paths" or "ignore". The network's own output has its biases always.
+        value_input: of these too: "x", "ones" or "auto".
         fixed: names of tensors that are coefficients and no weights, as in :func:`npk.trace`.
         name: what the report calls the network.
         progress: show a bar, or a progress of yours.
@@ -107,7 +115,8 @@ def check_duality(
     if paths <= _ENUMERABLE:
         enumerated = _enumerated(table, weights)
         deviations["paths one by one"] = _relative(enumerated, output[:1, :1])
-    moment = _moment(table.take(slice(0, _JUDGED)), draws, seed, shown)
+    asked = KernelOptions(dtype="float64", bias=bias, value_input=value_input).settled(table.graph)
+    moment = _moment(table.take(slice(0, _JUDGED)), (draws, seed), asked, shown)
     tolerance = _TOLERANCE[subject.dtype]
     worst = float(np.max(list(deviations.values())))  # NaN if one of them is
     statement = "f(x) = <path feature, path value>, relative to the largest output"
@@ -115,7 +124,7 @@ def check_duality(
     return CheckResult(
         name="duality",
         network=name,
-        statement=f"{statement}; {_said(moment)}",
+        statement=f"{statement}; {_said(moment)}; {bias_words(asked.bias)}",
         passed=worst <= tolerance and moment.verdict != "deviates",
         measured=finite(worst),
         tolerance=tolerance,
@@ -216,18 +225,24 @@ def _enumerated(table: GateTable, weights: dict) -> np.ndarray:
     )
 
 
-def _moment(table: GateTable, draws: int, seed: int, progress: Progress) -> Moment:
-    """The second moment of random value networks, beside the kernel."""
-    exact = NeuralPathKernel(None, dtype="float64", progress=progress)(table)
+def _moment(
+    table: GateTable, drawn: tuple[int, int], asked: KernelOptions, progress: Progress
+) -> Moment:
+    """The second moment of random value networks, beside the kernel; ``drawn``: how many of them,
+    and their seed.
+    """
+    draws, seed = drawn
+    exact = NeuralPathKernel.of(None, Engine(asked, Promise(), progress))(table)
     with _one_thread():
-        rng, network = np.random.default_rng(seed), _quick(table, exact, seed)
+        rng, network = np.random.default_rng(seed), _quick(table, exact, seed, asked)
+    biased = asked.bias == "paths"
 
     def draw(count: int) -> np.ndarray:
         products = np.empty((count, *exact.shape))
         with _one_thread(), progress.task("random value networks", count) as advance:
             for number in range(count):
-                drawn = network(random_weights(table.graph, rng)).astype(np.float64)
-                f = drawn.reshape(len(table), -1)
+                made = network(random_weights(table.graph, rng, bias=biased))
+                f = made.astype(np.float64).reshape(len(table), -1)
                 products[number] = f @ f.T / f.shape[1]
                 advance(1)
         return products
@@ -248,14 +263,18 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _quick(table: GateTable, exact: np.ndarray, seed: int) -> ValueNetwork:
+def _quick(table: GateTable, exact: np.ndarray, seed: int, asked: KernelOptions) -> ValueNetwork:
     """The value network in float32, where its rounding is far below what draws can show; the first
     draw tells.
     """
     import torch
 
-    quick, exactly = (ValueNetwork(table, dtype=d) for d in (torch.float32, torch.float64))
-    weights = random_weights(table.graph, np.random.default_rng(seed))
+    quick, exactly = (
+        ValueNetwork(table, value_input=asked.value_input, dtype=dtype)
+        for dtype in (torch.float32, torch.float64)
+    )
+    biased = asked.bias == "paths"
+    weights = random_weights(table.graph, np.random.default_rng(seed), bias=biased)
     f, size = exactly(weights), np.sqrt(np.abs(np.diagonal(exact)))
     sides = f.reshape(len(table), -1)
     room = _ROUNDING * (size + np.abs(sides).max(1, initial=0.0))

@@ -11,9 +11,12 @@ import numpy as np
 
 from npk.checks.groups import Element, Family, Group, Shifts, family
 from npk.checks.levels import Levels, Measurement, curves, mean_of
+from npk.choices import bias_words
 from npk.errors import DataError
+from npk.gram.engine import Engine
 from npk.gram.kernel import NeuralPathKernel
-from npk.progress import Progress, as_progress
+from npk.gram.options import KernelOptions, Promise
+from npk.progress import Progress, Silent, as_progress
 from npk.results import CheckResult, InvarianceCase, InvarianceDetails, Moved
 from npk.samples import as_samples
 from npk.structure.motions import Motion, Shift
@@ -35,7 +38,9 @@ def check_invariance(
     shifts: Shifts = "auto",
     *,
     group: Group = "circular",
+    bias: str = "auto",
     gates: str = "auto",
+    value_input: str = "auto",
     fixed: str | Sequence[str] = (),
     seed: int = 0,
     progress: bool | Progress = False,
@@ -58,7 +63,10 @@ def check_invariance(
         group: "circular", "filled", "reflections", "turns", "dihedral" (turns and reflections), or
             a dictionary: permutations of the positions (position i shows ``places[i]``) and
             functions of samples, by name.
+        bias: "auto" (paths where the network has biases), "paths" or "ignore"; a bias is the same at
+            all positions, and the promise holds for either.
         gates: "hard", "soft" or "auto".
+        value_input: "x", "ones" or "auto".
         fixed: names of tensors that are coefficients and no weights, as in :func:`npk.trace`.
         seed: of the elements that are drawn.
         progress: ``True`` for a bar on a terminal, or a :class:`npk.progress.Progress`.
@@ -85,7 +93,8 @@ def check_invariance(
             f"X has shape {X.shape}, which has no positions to shift. Give images (n, "
             f"channels, height, width)."
         )
-    kernel = NeuralPathKernel(net, dtype="float64", gates=gates, fixed=fixed, progress=False)
+    options = KernelOptions(dtype="float64", bias=bias, gates=gates, value_input=value_input)
+    kernel = NeuralPathKernel.of(net, Engine(options, Promise(), Silent()), fixed)
     prediction = Prediction(kernel.trace(X.shape[1:]))
     chosen = family(group, X.shape[2:], shifts, prediction.keeps, seed)
     measurement = Measurement(kernel, prediction, X)
@@ -93,7 +102,8 @@ def check_invariance(
     tolerance = _TOLERANCE[_numbers(net)]
     case = _case(label or name, chosen, levels, (measurement, tolerance))
     passed = case.holds == case.inside > 0
-    statement = f"K(g x, x') = K(x, x') for {chosen.title} g. {_sentence(case.summary)}"
+    words = bias_words(options.settled(prediction.graph).bias)
+    statement = f"K(g x, x') = K(x, x') for {chosen.title} g, {words}. {_sentence(case.summary)}"
     details = InvarianceDetails((case,))
     return CheckResult("invariance", name, statement, passed, case.worst_inside, tolerance, details)
 

@@ -22,6 +22,7 @@ from npk.gates.recording import place_of, record_trace
 from npk.gates.table import GateTable
 from npk.gram.kernel import NeuralPathKernel
 from npk.gram.tiles import cuts
+from npk.graph.biases import settled_bias
 from npk.graph.parts import blocks_of, longer_branch, without_block
 from npk.progress import Progress, as_progress
 from npk.reading.exported import name_of
@@ -43,7 +44,7 @@ def lesions(
     X: Any,
     y: ArrayLike | None = None,
     *,
-    bias: str = "paths",
+    bias: str = "auto",
     gates: str = "auto",
     progress: bool | Progress = False,
     name: str = "network",
@@ -61,7 +62,8 @@ def lesions(
         net: a network in eval mode, with at least one addition.
         X: samples ``(n, *input_shape)``; the prediction looks at the first 64.
         y: class of each sample, numbers from 0 on as the outputs have them; ``None``: no accuracy.
-        bias: "paths" (biases start paths of their own, as they do in the network) or "ignore".
+        bias: "auto" or "paths" (biases start paths of their own, as they do in the network), or
+            "ignore".
         gates: "hard", "soft" or "auto".
         progress: ``True`` for a bar, or a :class:`npk.progress.Progress`.
         name: what the text calls the network.
@@ -105,7 +107,7 @@ def lesions(
             )
             advance(1)
     right = None if labels is None else _accuracy(whole, labels)
-    return LesionTable(name, len(samples), bias, right, tuple(found))
+    return LesionTable(name, len(samples), settled_bias(bias, trace.graph), right, tuple(found))
 
 
 def _lost(whole: np.ndarray, left: np.ndarray) -> float | None:

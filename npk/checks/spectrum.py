@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from npk.choices import bias_choice
 from npk.gram.engine import Engine
 from npk.gram.kernel import NeuralPathKernel
 from npk.gram.options import KernelOptions, Promise
@@ -109,7 +110,8 @@ class DepthSpectrum:
         mean = f"mean number of layers of a path {length.mean():.4g}" if len(length) else "no path"
         return "\n".join(
             [
-                f"{self.network}: shares of K(x, x) by layers, {len(self.kernel)} samples{left_out}",
+                f"{self.network}: shares of K(x, x) by layers, {len(self.kernel)} samples{left_out}; "
+                f"{bias_choice(self.bias)}",
                 "layers  mean share  s.d. over samples",
                 *(f"{depth:6}  {share:10.3e}  {error:17.1e}" for depth, share, error in rows),
                 mean,
@@ -124,7 +126,7 @@ def depth_spectrum(
     scale: str = "fan_in",
     gates: str = "auto",
     value_input: str = "auto",
-    bias: str = "ignore",
+    bias: str = "auto",
     backend: str = "auto",
     memory: int | str | None = None,
     progress: bool | Progress = False,
@@ -144,7 +146,8 @@ def depth_spectrum(
             of "fan_in".
         gates: "hard", "soft" or "auto".
         value_input: "x", "ones" or "auto".
-        bias: "ignore", or "paths": a path from the bias of a layer has passed that layer.
+        bias: "auto" (paths where the network has biases), "paths" (a path from the bias of a layer
+            has passed that layer) or "ignore".
         backend: "reference", "cpu", "cuda" or "auto".
         memory: bytes for gates and working memory.
         progress: ``True`` for a bar, or a :class:`npk.progress.Progress`.
@@ -166,4 +169,6 @@ def depth_spectrum(
     shares = kernel.diagonal(table).reshape(len(known), len(table)).T
     total = shares.sum(1)
     shares = np.divide(shares, total[:, None], out=np.zeros_like(shares), where=total[:, None] > 0)
-    return DepthSpectrum(name, options.scale, options.bias, known, shares, total)
+    return DepthSpectrum(
+        name, options.scale, options.settled(table.graph).bias, known, shares, total
+    )

@@ -1,14 +1,18 @@
 """Tangent: the slope of the kernel is the expected tangent kernel of the value network."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
+from npk.choices import bias_words
 from npk.definition.paths import parameter_variances
 from npk.definition.value_network import outputs, random_weights
 from npk.errors import OptionError
 from npk.gates.recording import record_gates
 from npk.gates.table import GateTable
 from npk.gram.kernel import NeuralPathKernel
+from npk.graph.biases import settled_bias
 from npk.graph.parts import layers_of
 from npk.graph.path_graph import PathGraph
 from npk.progress import Progress, as_progress
@@ -25,14 +29,23 @@ _GROUPS = 20  # of draws, whose means are close to normal where single draws are
 _FALSE_ALARM = 1e-5  # chance that a correct kernel is called wrong, all comparisons together
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """Options of the kernel, of which those of the value network are the same."""
+
+    bias: str  # "paths" or "ignore"
+    value_input: str
+
+
 def check_tangent(
     net: "torch.nn.Module",
     X: np.ndarray,
     *,
     draws: int = _LEAST,
     parametrization: str = "ntk",
-    bias: str = "ignore",
+    bias: str = "auto",
     gates: str = "auto",
+    value_input: str = "auto",
     seed: int = 0,
     progress: bool | Progress = False,
     name: str = "network",
@@ -53,8 +66,9 @@ def check_tangent(
         X: samples ``(n, *input_shape)``; the first 4 are used.
         draws: random value networks, 400 at least.
         parametrization: "ntk" or "standard".
-        bias: "ignore" or "paths".
+        bias: "auto" (paths where the network has biases), "paths" or "ignore".
         gates: "hard", "soft" or "auto".
+        value_input: "x", "ones" or "auto".
         seed: of the draws.
         progress: ``True`` for a bar, or a :class:`npk.progress.Progress`.
         name: what the report calls the network.
@@ -76,23 +90,25 @@ def check_tangent(
         )
     of = Tangent(parametrization)
     table = record_gates(net, as_samples(X)[:_SAMPLES], gates=gates)
-    exact = _kernel(table, bias, of)
-    means = _means(table, draws, of, bias, np.random.default_rng(seed), as_progress(progress))
+    asked = _Asked(settled_bias(bias, table.graph), value_input)
+    exact = _kernel(table, asked, of)
+    means = _means(table, draws, of, asked, np.random.default_rng(seed), as_progress(progress))
     pairs = np.triu_indices(len(table))
     mean, error = means.mean(0), means.std(0, ddof=1) / len(means) ** 0.5
     known, found, spread = exact[pairs], mean[pairs], error[pairs]
     worst, limit = _worst(known, found, spread), _limit(len(known), len(means))
     entries = zip(*(a.tolist() for a in (*pairs, known, found, spread)), strict=True)
     diagonal, lengths = (
-        np.diagonal(_kernel(table, bias)),
-        np.diagonal(_kernel(table, bias, Tangent())),
+        np.diagonal(_kernel(table, asked)),
+        np.diagonal(_kernel(table, asked, Tangent())),
     )
     live = diagonal > 0
     length = float(np.mean(lengths[live] / diagonal[live])) if live.any() else None
     details = TangentDetails(of.parametrization, draws, length, tuple(map(_entry, entries)))  # type: ignore[arg-type]
     statement = (
         f"the tangent kernel ({of.parametrization} parametrization) is the mean over {draws} random "
-        f"value networks: worst of {len(known)} entries, in standard errors"
+        f"value networks: worst of {len(known)} entries, in standard errors; "
+        f"{bias_words(asked.bias)}"
     )
     return CheckResult("tangent", name, statement, worst <= limit, finite(worst), limit, details)
 
@@ -101,8 +117,9 @@ def _entry(values: tuple[int, int, float, float, float]) -> TangentEntry:
     return TangentEntry(*values)
 
 
-def _kernel(table: GateTable, bias: str, of: "Tangent | str" = "paths") -> np.ndarray:
-    return NeuralPathKernel(None, dtype="float64", bias=bias, of=of, progress=False)(table)
+def _kernel(table: GateTable, asked: _Asked, of: "Tangent | str" = "paths") -> np.ndarray:
+    options = {"bias": asked.bias, "value_input": asked.value_input, "of": of}
+    return NeuralPathKernel(None, dtype="float64", progress=False, **options)(table)
 
 
 def _worst(known: np.ndarray, found: np.ndarray, spread: np.ndarray) -> float:
@@ -124,18 +141,21 @@ def _means(
     table: GateTable,
     draws: int,
     of: Tangent,
-    bias: str,
+    asked: _Asked,
     rng: np.random.Generator,
     progress: Progress,
 ) -> np.ndarray:
     """Means of the products of slopes over each group of draws, ``(groups, n, n)``."""
     graph, sums = table.graph, np.zeros((_GROUPS, len(table), len(table)))
-    factors, units = _factors(graph, of, bias), _units(table)
+    factors, units = _factors(graph, of, asked.bias), _units(table)
     counts = np.bincount(np.arange(draws) % _GROUPS)
     with progress.task("random value networks", draws) as advance:
         for draw in range(draws):
-            weights = random_weights(graph, rng, bias=bias == "paths")
-            sums[draw % _GROUPS] += _slopes(table, weights, factors, units)
+            weights = random_weights(graph, rng, bias=asked.bias == "paths")
+            leaves = [weights[name].requires_grad_() for name in factors]
+            made = outputs(table, weights, value_input=asked.value_input)
+            made = made.reshape(len(table), -1)[:, :units]
+            sums[draw % _GROUPS] += _slopes(made, leaves, list(factors.values()))
             advance(1)
     return sums / counts[:, None, None]
 
@@ -162,14 +182,11 @@ def _units(table: GateTable) -> int:
     return min(units, _UNITS) if last.layer else units
 
 
-def _slopes(
-    table: GateTable, weights: dict[str, torch.Tensor], factors: dict[str, float], units: int
-) -> np.ndarray:
+def _slopes(made: torch.Tensor, leaves: list[torch.Tensor], factors: list[float]) -> np.ndarray:
     """Products of the slopes of all pairs of samples, a mean over output units, ``(n, n)``."""
-    leaves = [weights[name].requires_grad_() for name in factors]
-    scales = torch.tensor(list(factors.values()), dtype=torch.float64)
-    made = outputs(table, weights).reshape(len(table), -1)[:, :units]
-    total = np.zeros((len(table), len(table)))
+    n, units = made.shape
+    scales = torch.tensor(factors, dtype=torch.float64)
+    total = np.zeros((n, n))
     for unit in range(units):
         slopes = [
             torch.cat(
@@ -178,7 +195,7 @@ def _slopes(
                     for slope, scale in zip(_gradients(made[i, unit], leaves), scales, strict=True)
                 ]
             )
-            for i in range(len(table))
+            for i in range(n)
         ]
         features = torch.stack(slopes)
         total += (features[:, None] * features[None]).sum(-1).numpy()

@@ -182,6 +182,7 @@ def inspect(
     output: options.Output = None,
     layout: options.Layout = "nchw",
     fixed: options.Fixed = [],  # noqa: B006
+    bias: options.Bias = "auto",
     data: options.MaybeData = None,
     input_shape: Annotated[
         str | None, typer.Option(metavar="C,H,W", help="Shape of a sample where it is not known.")
@@ -196,11 +197,13 @@ def inspect(
     net = reading.How(arch, arch_option, output, layout, key, fixed).network(ckpt)
     loading = given.loading(ckpt)
     samples = None if data is None else loading.load(data)
-    table, group, cost = look(net, reading.example(net, samples, input_shape, most=512), fixed)
+    X = reading.example(net, samples, input_shape, most=512)
+    table, group, cost = look(net, X, fixed, bias)
     if samples is not None:
         tables.samples(reading.about_samples(loading, net, samples))
     tables.graph(table, sampled=data is not None)
     tables.structure(table, group)
+    tables.biases(cost.bias)
     tables.cost(cost)
 
 
@@ -268,7 +271,7 @@ def kernel(
     dtype: options.Dtype = "float32",
     gates: options.Gates = "auto",
     value_input: options.ValueInput = "auto",
-    bias: options.Bias = "ignore",
+    bias: options.Bias = "auto",
     of: options.Of = "paths",
     backend: options.Backend = "auto",
     memory: options.Memory = None,
@@ -358,7 +361,7 @@ def fit(
     of: options.Of = "paths",
     gates: options.Gates = "auto",
     value_input: options.ValueInput = "auto",
-    bias: options.Bias = "ignore",
+    bias: options.Bias = "auto",
     backend: options.Backend = "auto",
     memory: options.Memory = None,
     seed: options.Seed = 0,
@@ -393,6 +396,7 @@ def fit(
     on_training, result = fitting.fit(machine, made, *sides, network=ckpt.stem)
     tables.fitted(on_training, result, (len(sides[0]), len(sides[1])))
     tables.samples(reading.about_samples(loading, net, sides[1], most=None))
+    tables.biases(made.settled(sides[0].X[:1]).bias)
     if json is not None:
         result.save(json)
 
@@ -410,7 +414,9 @@ def check(
     samples: Annotated[int, typer.Option(min=1, help="How many samples of DATA are used.")] = 8,
     shifts: options.Shifts = None,
     group: options.Group = None,
+    bias: options.Bias = "auto",
     gates: options.MaybeGates = None,
+    value_input: options.MaybeValueInput = None,
     arch: options.Arch = None,
     arch_option: options.ArchOption = [],  # noqa: B006
     key: options.Key = None,
@@ -423,7 +429,8 @@ def check(
     from npk.cli import checking, reading, tables
 
     reading.check_place(json)
-    asked = {"shifts": shifts, "group": group, "gates": gates, "fixed": fixed}
+    kernel = {"bias": bias, "gates": gates, "value_input": value_input, "fixed": fixed}
+    asked = {"shifts": shifts, "group": group, **kernel}
     test = checking.asked(statement, asked)
     net = reading.How(arch, arch_option, output, layout, key, fixed).network(ckpt)
     loading = given.loading(ckpt)

@@ -24,7 +24,7 @@ _SHIFTED = 4  # samples whose gates from outside are looked at
 
 
 def look(
-    net: "nn.Module", X: np.ndarray, fixed: Sequence[str] = ()
+    net: "nn.Module", X: np.ndarray, fixed: Sequence[str] = (), bias: str = "auto"
 ) -> tuple[GateTable, ShiftGroup, Cost]:
     """What `npk inspect` prints: gates, shifts that leave the kernel alone, the cost of a pair."""
     from npk.gates.recording import record_trace
@@ -34,7 +34,7 @@ def look(
     trace = trace_for(net, X, fixed)
     table = record_trace(trace, X, gates="auto", progress=as_progress(True))
     group = confirmed(shift_group(trace.graph, outside_gates(trace)), trace, X[:_SHIFTED])
-    return table, group, measure(NeuralPathKernel(None, progress=False), table)
+    return table, group, measure(NeuralPathKernel(None, bias=bias, progress=False), table)
 
 
 def guess(found: Effort) -> float:

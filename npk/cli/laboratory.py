@@ -57,7 +57,7 @@ def spectrum(
     samples: Annotated[int, typer.Option(min=1, help="How many samples of DATA are used.")] = 50,
     scale: options.Scale = "fan_in",
     gates: options.Gates = "auto",
-    bias: options.Bias = "ignore",
+    bias: options.Bias = "auto",
     backend: options.Backend = "auto",
     arch: options.Arch = None,
     arch_option: options.ArchOption = [],  # noqa: B006
@@ -91,7 +91,7 @@ def lesions(
     ckpt: options.Checkpoint,
     data: options.Data,
     samples: Annotated[int, typer.Option(min=1, help="How many samples of DATA are used.")] = 200,
-    bias: options.Bias = "paths",
+    bias: options.Bias = "auto",
     gates: options.Gates = "auto",
     arch: options.Arch = None,
     arch_option: options.ArchOption = [],  # noqa: B006
@@ -168,9 +168,7 @@ def study(
     scale: options.Scale = "cosine",
     gates: options.Gates = "auto",
     value_input: options.ValueInput = "auto",
-    bias: Annotated[
-        str, typer.Option(help="auto (paths where there are biases), ignore or paths.")
-    ] = "auto",
+    bias: options.Bias = "auto",
     backend: options.Backend = "auto",
     arch: options.Arch = None,
     arch_option: options.ArchOption = [],  # noqa: B006

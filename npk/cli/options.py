@@ -90,6 +90,7 @@ Scale = Annotated[str, typer.Option(help="fan_in, count or cosine.")]
 Dtype = Annotated[str, typer.Option(help="float32 or float64.")]
 Gates = Annotated[str, typer.Option(help="hard, soft or auto (as the network evaluates).")]
 MaybeGates = Annotated[str | None, typer.Option(help="hard, soft or auto (as it evaluates).")]
+MaybeValueInput = Annotated[str | None, typer.Option(help="x, ones or auto (as it has it).")]
 Shifts = Annotated[
     str | None,
     typer.Option(
@@ -101,7 +102,7 @@ Group = Annotated[
     typer.Option(help="circular, filled, reflections, turns or dihedral (turns and reflections)."),
 ]
 ValueInput = Annotated[str, typer.Option(help="x, ones or auto (as the network has it).")]
-Bias = Annotated[str, typer.Option(help="ignore, or paths: biases start paths of their own.")]
+Bias = Annotated[str, typer.Option(help="auto (paths where there are biases), ignore or paths.")]
 Of = Annotated[
     str,
     typer.Option(

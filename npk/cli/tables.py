@@ -9,6 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from npk.choices import bias_choice
 from npk.gates.table import GateTable
 from npk.gram.tiles import Demand, TilePlan
 from npk.gram.verification import Verification
@@ -188,6 +189,7 @@ def spectrum(found: "DepthSpectrum") -> None:
     dead = int((~found.live).sum())
     title = f"shares of K(x, x) on {len(found.kernel)} samples"
     title += f", {dead} without any active path left out" if dead else ""
+    biases(found.bias)
     table(("layers", "mean share", "s.d. over samples"), rows, title)
     if found.live.any():
         say(
@@ -203,6 +205,7 @@ def lesions(found: LesionTable) -> None:
         for lesion in found.lesions
     ]
     whole = "" if found.accuracy is None else f", accuracy {percent(found.accuracy)}"
+    biases(found.bias)
     table(head, rows, f"lesions on {found.samples} samples{whole}")
 
 
@@ -214,6 +217,11 @@ def structure(found: GateTable, group: ShiftGroup) -> None:
         f"in {found.layers} layers"
     )
     say(f"K(rot(x, r), x') = K(x, x') for {group}")
+
+
+def biases(taken: str) -> None:
+    """What a kernel takes of the network's biases, and how to get the other."""
+    say(bias_choice(taken, "--bias {}"))
 
 
 def cost(found: Cost) -> None:
@@ -251,6 +259,7 @@ def dry_run(found: Cost, plan: TilePlan, demand: Demand) -> None:
         f"memory at most {si(demand.bytes(plan.largest))}B; gates "
         f"{si((plan.n + plan.m * (not plan.symmetric)) * found.bytes_a_sample)}B"
     )
+    biases(found.bias)
     say(
         f"time about {duration(pairs * found.seconds_a_pair)} at {_predicted(found)}measured "
         f"{si(found.seconds_a_pair)}s a pair"

@@ -82,7 +82,7 @@ def write_kernel(
         matrix = kernel(X, Y)
         with written_whole(out) as temporary, temporary.open("wb") as file:
             np.save(file, matrix)
-        _done(kernel, out, matrix.shape, str(matrix.dtype))
+        _done(kernel, out, matrix.shape, str(matrix.dtype), kernel.settled(X).bias)
         return
     finished = finished_tiles(out)
     if dask is None:
@@ -92,11 +92,12 @@ def write_kernel(
 
         with connect(dask) as client:
             gram = kernel.to_store(X, Y, out, client=client)
-    _done(kernel, out, gram.shape, str(gram.dtype), tiles=len(gram.store.plan), earlier=finished)
+    tiles = {"tiles": len(gram.store.plan), "earlier": finished}
+    _done(kernel, out, gram.shape, str(gram.dtype), gram.about["bias"], **tiles)
 
 
 def _done(
-    kernel: NeuralPathKernel, out: Path, shape: tuple[int, ...], dtype: str, **tiles: int
+    kernel: NeuralPathKernel, out: Path, shape: tuple[int, ...], dtype: str, bias: str, **tiles: int
 ) -> None:
     """Say what was written: on standard output, or as an event."""
     from npk.cli import tables
@@ -107,9 +108,11 @@ def _done(
         again = ""
     text, progress = f"{out}: {shape[0]} x {shape[1]} {dtype}{again}", kernel.engine.progress
     if isinstance(progress, Events):
-        progress.note("done", text, out=str(out), shape=list(shape), dtype=dtype, **tiles)
+        facts = {"out": str(out), "shape": list(shape), "dtype": dtype, "bias": bias}
+        progress.note("done", text, **facts, **tiles)
     else:
         tables.say(text)
+        tables.biases(bias)
 
 
 def _for_the_process(kernel: NeuralPathKernel, X: Samples, Y: Samples | None) -> NeuralPathKernel:
@@ -180,6 +183,7 @@ def dry_run(kernel: NeuralPathKernel, X: Samples, Y: Samples | None, out: Path |
             "m": plan.m,
             "tiles": len(plan),
             "side": plan.side,
+            "bias": cost.bias,
             "bytes": demand.bytes(plan.largest),
         }
         kernel.engine.progress.note(

@@ -21,6 +21,7 @@ import torch
 from npk.definition.value_network import Weights, gate_values
 from npk.errors import ShapeError
 from npk.gates.table import GateTable, input_values, unpack
+from npk.graph.biases import settled_bias
 from npk.graph.facts import refuse_operator
 from npk.graph.node import PathNode
 from npk.graph.operators import (
@@ -50,7 +51,7 @@ def neural_path_feature(
     *,
     unit: int = 0,
     position: int = 0,
-    bias: str = "ignore",
+    bias: str = "auto",
     value_input: str = "auto",
 ) -> Features:
     """Neural path feature of one sample for one output unit, by enumeration.
@@ -60,7 +61,8 @@ def neural_path_feature(
         sample: which row.
         unit: which output channel.
         position: and where.
-        bias: "ignore", or "paths": every bias starts paths with input 1.
+        bias: "paths" (every bias starts paths with input 1), "ignore", or "auto": paths where there
+            are biases.
         value_input: "x", "ones" or "auto".
 
     Returns:
@@ -75,7 +77,7 @@ def neural_path_feature(
 
 def _features(table: GateTable, sample: int, bias: str, value_input: str) -> dict[Unit, Features]:
     """Features of all output units of one sample."""
-    graph = table.graph
+    graph, begins = table.graph, settled_bias(bias, table.graph) == "paths"
     if graph.path_count() > _MOST:
         message = (
             f"the network has {graph.path_count():.1e} paths to each output unit; "
@@ -85,7 +87,7 @@ def _features(table: GateTable, sample: int, bias: str, value_input: str) -> dic
     cells: dict[str, dict[Unit, Features]] = {}
     for node in graph.nodes:
         cells[node.name] = _enumerate(
-            table, sample, node, [cells[name] for name in node.inputs], bias == "paths", value_input
+            table, sample, node, [cells[name] for name in node.inputs], begins, value_input
         )
     return cells[graph.output.name]
 
@@ -95,7 +97,7 @@ def path_kernel(
     cols: GateTable,
     *,
     scale: str = "fan_in",
-    bias: str = "ignore",
+    bias: str = "auto",
     value_input: str = "auto",
 ) -> list[list[float]]:
     """The neural path kernel by enumeration, ``len(rows)`` lists of ``len(cols)``: "count" or
@@ -116,7 +118,7 @@ def kernel_by_layers(
     cols: GateTable,
     *,
     scale: str = "fan_in",
-    bias: str = "ignore",
+    bias: str = "auto",
     value_input: str = "auto",
 ) -> dict[tuple[str, ...], np.ndarray]:
     """The neural path kernel by enumeration, one share for each sequence of layers that paths pass.
@@ -125,7 +127,7 @@ def kernel_by_layers(
         rows: gates and samples.
         cols: of the columns.
         scale: "count" or "fan_in".
-        bias: "ignore", or "paths": every bias starts paths that have passed its layer.
+        bias: "paths" (every bias starts paths that have passed its layer), "ignore" or "auto".
         value_input: "x", "ones" or "auto".
 
     Returns:

@@ -119,7 +119,9 @@ def _random_norm(
     if norm.weight:
         drawn[norm.weight] = _signs(rng, channels)
     if norm.bias:
-        drawn[norm.bias] = _signs(rng, channels) if bias else zero
+        drawn[norm.bias] = zero
+    if bias:  # its shift: the bias less the scaled mean, of which one is drawn
+        drawn[norm.bias or norm.mean] = _signs(rng, channels)
     return drawn
 
 

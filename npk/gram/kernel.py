@@ -61,7 +61,8 @@ class NeuralPathKernel:
         dtype: "float32" or "float64", of the arithmetic and of the result.
         gates: "hard", "soft" or "auto" (as the network evaluates).
         value_input: "x", "ones" or "auto" (as the network has it).
-        bias: "ignore", or "paths": biases start paths of their own.
+        bias: "auto" (paths where the network has biases, shifts or constants), "paths" (these start
+            paths of their own) or "ignore" (the papers' definition).
         backend: "reference", "cpu", "cuda" or "auto" (the CPU).
         fixed: names of tensors that are coefficients and no weights, as in :func:`npk.trace`.
         of: what is asked of the paths: "paths" for the kernel itself, "tangent",
@@ -88,7 +89,7 @@ class NeuralPathKernel:
         dtype: str = "float32",
         gates: str = "auto",
         value_input: str = "auto",
-        bias: str = "ignore",
+        bias: str = "auto",
         backend: str = "auto",
         fixed: str | Sequence[str] = (),
         of: str | Instrument = "paths",
@@ -268,6 +269,16 @@ class NeuralPathKernel:
         X = self._as_samples(X)
         return Unrecorded(self.trace(X.shape[1:]), X, self.options.gates, given)
 
+    def settled(self, X: Samples) -> KernelOptions:
+        """The options as they are taken of the network: ``bias`` is "paths" or "ignore".
+
+        Args:
+            X: as in a call; the shape of a sample is what counts.
+        """
+        if isinstance(X, (GateTable, GateStore)):
+            return self.options.settled(X.graph)
+        return self.options.settled(self.trace(self._as_samples(X).shape[1:]).graph)
+
     def record(self, X: Samples) -> GateTable:
         """The gate table of samples under the kernel's network and options, in memory."""
         if isinstance(X, (GateTable, GateStore)):
@@ -348,7 +359,7 @@ def kernel(
     dtype: str = "float32",
     gates: str = "auto",
     value_input: str = "auto",
-    bias: str = "ignore",
+    bias: str = "auto",
     backend: str = "auto",
     fixed: str | Sequence[str] = (),
     of: str | Instrument = "paths",
@@ -370,7 +381,8 @@ def kernel(
         dtype: "float32" or "float64", of the arithmetic and of the result.
         gates: "hard", "soft" or "auto" (as the network evaluates).
         value_input: "x", "ones" or "auto" (as the network has it).
-        bias: "ignore", or "paths": biases start paths of their own.
+        bias: "auto" (paths where the network has biases, shifts or constants), "paths" (these start
+            paths of their own) or "ignore" (the papers' definition).
         backend: "reference", "cpu", "cuda" or "auto" (the CPU).
         fixed: names of parameters and buffers that are coefficients and no weights, such as
             ``["blur.*"]``, as in :func:`npk.trace`.

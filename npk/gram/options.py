@@ -13,6 +13,8 @@ import numpy as np
 from npk.backends import check_backend
 from npk.choices import CHOICES, chosen
 from npk.errors import OptionError, StoreError
+from npk.graph.biases import settled_bias
+from npk.graph.path_graph import PathGraph
 from npk.recursion.instruments import Instrument, instrument_of
 
 _UNITS = {
@@ -42,7 +44,8 @@ class KernelOptions:
             PyTorch goes by its name.
         gates: "hard", "soft" or "auto" (as the network evaluates).
         value_input: "x", "ones" or "auto" (as the network has it).
-        bias: "ignore", or "paths": biases start paths of their own.
+        bias: "paths" (biases start paths of their own), "ignore", or "auto": paths where the network
+            has biases, shifts or constants; :meth:`settled` says which that is.
         backend: "reference", "cpu", "cuda" or "auto" (the CPU).
         of: what is asked of the paths: "paths", "tangent", "depth=8" or another instrument (see
             ``npk.recursion.instruments``), or such an object; it is kept as its text.
@@ -56,7 +59,7 @@ class KernelOptions:
     dtype: str = "float32"
     gates: str = "auto"
     value_input: str = "auto"
-    bias: str = "ignore"
+    bias: str = "auto"
     backend: str = "auto"
     of: str | Instrument = "paths"
 
@@ -67,6 +70,10 @@ class KernelOptions:
         object.__setattr__(self, "of", instrument_of(self.of).text)
         check_backend(self.backend)  # says what is missing now, not behind a recording
         object.__setattr__(self, "backend", "cpu" if self.backend == "auto" else self.backend)
+
+    def settled(self, graph: PathGraph) -> "KernelOptions":
+        """The options for the network of a path graph, of whose biases is known what is taken."""
+        return replace(self, bias=settled_bias(self.bias, graph))
 
     @property
     def instrument(self) -> Instrument:

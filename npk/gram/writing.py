@@ -179,7 +179,8 @@ def _about(engine: Engine, sources: Sources, sizes: tuple[int, int]) -> dict[str
         "rows": sides[0],
         "columns": sides[1] if len(sides) == 2 else "the rows",
     }
-    return {**asdict(engine.options), **digests, "npk": __version__, GIVEN: sources[0].given}
+    options = asdict(engine.options.settled(sources[0].graph))
+    return {**options, **digests, "npk": __version__, GIVEN: sources[0].given}
 
 
 def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:

@@ -46,6 +46,11 @@ class Operator(ABC):
 
     @property
     @abstractmethod
+    def begins(self) -> bool:
+        """Whether paths start here beside those from the input: at a bias, a shift, or a constant."""
+
+    @property
+    @abstractmethod
     def entries(self) -> tuple[str, ...]:
         """All entries of the gate table that are read here, the gate itself first."""
 
@@ -132,6 +137,11 @@ class Unweighted(Operator):
     def bias_name(self, node: str) -> str | None:
         """No paths start at a bias."""
         return None
+
+    @property
+    def begins(self) -> bool:
+        """No paths start."""
+        return False
 
     def fan_in(self, channels: int) -> int:
         """No weight."""

@@ -69,6 +69,10 @@ class Convolution(Ungated):
     def bias_name(self, node: str) -> str | None:
         return self.bias
 
+    @property
+    def begins(self) -> bool:
+        return self.bias is not None
+
     def taps(self, before: tuple[Grid, ...], grid: Grid) -> tuple[np.ndarray, ...]:
         return (self.window.taps(before[0]),)
 
@@ -116,6 +120,10 @@ class BatchNorm(Unitwise, Ungated):
     def bias_name(self, node: str) -> str | None:
         return self.mean
 
+    @property
+    def begins(self) -> bool:
+        return True
+
     def words(self, positions: int) -> tuple[str, str]:
         return "batch norm", ""
 
@@ -141,6 +149,10 @@ class Scale(Unitwise, Ungated):
 
     def bias_name(self, node: str) -> str | None:
         return None
+
+    @property
+    def begins(self) -> bool:
+        return False
 
     def words(self, positions: int) -> tuple[str, str]:
         if not self.weight:
@@ -169,6 +181,10 @@ class Shift(Unitwise, Ungated):
     def bias_name(self, node: str) -> str | None:
         return node if self.bias is None else self.bias
 
+    @property
+    def begins(self) -> bool:
+        return True
+
     def words(self, positions: int) -> tuple[str, str]:
         return "shift", _times(self.factor) if self.bias else f" by {self.factor:g}"
 
@@ -189,6 +205,10 @@ class Gate(Unitwise, Unweighted):
     @property
     def entries(self) -> tuple[str, ...]:
         return (self.gate, *(name for name, _ in self.levels))
+
+    @property
+    def begins(self) -> bool:
+        return bool(self.levels)
 
     def words(self, positions: int) -> tuple[str, str]:
         if isinstance(self.slope, tuple):

@@ -140,13 +140,15 @@ def without_block(graph: PathGraph, block: int) -> PathGraph:
     return sub_network(graph, {node.name: 1 - longer_branch(graph, node)})
 
 
-def last_layers_of(graph: PathGraph, block: int) -> frozenset[str] | None:
+def last_layers_of(graph: PathGraph, block: int, *, biases: bool = False) -> frozenset[str] | None:
     """The layers through which what a block adds comes, if all of it passes one of them, and
     nothing else does.
 
     Args:
         graph: of a network.
         block: number of the addition, from 1.
+        biases: whether paths that start at biases and shifts count too; that from the bias of a
+            layer passes the layer.
 
     Returns:
         Names of nodes; ``None`` where paths through the block cannot be told by their layers.
@@ -161,7 +163,7 @@ def last_layers_of(graph: PathGraph, block: int) -> frozenset[str] | None:
         here = graph[stack.pop()]
         if isinstance(here.operator, Convolution):
             found.add(here.name)
-        elif not here.inputs:
+        elif not here.inputs or (biases and here.operator.begins):
             return None
         stack += [] if here.name in found else here.inputs
     return None if found & rest else frozenset(found)

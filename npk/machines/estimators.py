@@ -43,6 +43,7 @@ class _KernelMachine(BaseEstimator):
     fixed: str | Sequence[str]
     net_: nn.Module
     gates_: GateTable
+    bias_: str
 
     def _check_targets(self, y: NDArray) -> NDArray:
         """Refuse targets and parameters that cannot be fitted, before there is a kernel."""
@@ -65,6 +66,7 @@ class _KernelMachine(BaseEstimator):
         self.X_fit_ = rows.reshape(len(rows), *self.input_shape_)
         self.kernel_.keep_promise(self.X_fit_)
         self.gates_ = self.kernel_.record(self.X_fit_)
+        self.bias_ = self.kernel_.settled(self.gates_).bias
         return kernel(self.kernel_, self.gates_), targets
 
     def _cross(self, X: ArrayLike) -> NDArray:
@@ -111,7 +113,7 @@ class _RidgeMachine(_KernelMachine):
         dtype: str = "float32",
         gates: str = "auto",
         value_input: str = "auto",
-        bias: str = "ignore",
+        bias: str = "auto",
         backend: str = "auto",
         fixed: str | Sequence[str] = (),
         of: str | Instrument = "paths",
@@ -163,7 +165,7 @@ class NPKRidge(MultiOutputMixin, RegressorMixin, _RidgeMachine):
             float64.
         gates: ``"auto"``, ``"hard"`` or ``"soft"``.
         value_input: ``"auto"``, ``"x"`` or ``"ones"``.
-        bias: ``"ignore"`` or ``"paths"``.
+        bias: ``"auto"`` (paths where the network has biases), ``"paths"`` or ``"ignore"``.
         backend: ``"auto"``, ``"reference"``, ``"cpu"`` or ``"cuda"``: then kernel and solver run on
             the GPU.
         fixed: names of tensors that are coefficients and no weights, such as ``["blur.*"]``.
@@ -178,6 +180,7 @@ class NPKRidge(MultiOutputMixin, RegressorMixin, _RidgeMachine):
         choice_: leave-one-out figures of every alpha tried (``ridge.Choice``); None when alpha was
             given.
         dual_coef_: (n,) or (n, outputs).
+        bias_: ``"paths"`` or ``"ignore"``: what the kernel takes of the network's biases.
         X_fit_: the training samples, ``(n, *input_shape_)``.
         input_shape_: shape of one sample.
         net_: the network, a copy; ``predict`` refuses one that has changed since.
@@ -239,7 +242,7 @@ class NPKRidgeClassifier(ClassifierMixin, _RidgeMachine):
         dtype: arithmetic of the kernel.
         gates: hard or soft gates.
         value_input: what the value network sees.
-        bias: paths from biases or not.
+        bias: paths from biases, or not; ``bias_`` is what was taken.
         backend: what computes the kernel, and solves.
         fixed: names of tensors that are no weights.
         of: what is asked of the paths.
@@ -251,6 +254,7 @@ class NPKRidgeClassifier(ClassifierMixin, _RidgeMachine):
         alpha_: the ridge that was used.
         choice_: leave-one-out figures of every alpha tried; None when alpha was given.
         dual_coef_: (n,) for two classes, else (n, classes).
+        bias_: ``"paths"`` or ``"ignore"``: what the kernel takes of the network's biases.
         X_fit_: the training samples, ``(n, *input_shape_)``.
         input_shape_: shape of one sample.
         net_: the network, a copy; ``predict`` refuses one that has changed since.
@@ -325,7 +329,7 @@ class NPKSVC(ClassifierMixin, _KernelMachine):
         dtype: arithmetic of the kernel.
         gates: hard or soft gates.
         value_input: what the value network sees.
-        bias: paths from biases or not.
+        bias: paths from biases, or not; ``bias_`` is what was taken.
         backend: what computes the kernel.
         fixed: names of tensors that are no weights.
         of: what is asked of the paths.
@@ -339,6 +343,7 @@ class NPKSVC(ClassifierMixin, _KernelMachine):
         machine_: the fitted ``SVC``.
         support_: indices of the support vectors among the training samples.
         dual_coef_: (classes - 1, support vectors), as in ``SVC``.
+        bias_: ``"paths"`` or ``"ignore"``: what the kernel takes of the network's biases.
         X_fit_: the training samples, ``(n, *input_shape_)``.
         input_shape_: shape of one sample.
         net_: the network, a copy; ``predict`` refuses one that has changed since.
@@ -358,7 +363,7 @@ class NPKSVC(ClassifierMixin, _KernelMachine):
         dtype: str = "float32",
         gates: str = "auto",
         value_input: str = "auto",
-        bias: str = "ignore",
+        bias: str = "auto",
         backend: str = "auto",
         fixed: str | Sequence[str] = (),
         of: str | Instrument = "paths",

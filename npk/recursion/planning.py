@@ -14,6 +14,7 @@ import numpy as np
 
 from npk.choices import chosen
 from npk.errors import UnsupportedGraphError
+from npk.graph.biases import settled_bias
 from npk.graph.facts import refuse_operator
 from npk.graph.node import PathNode, refuse_other_ones
 from npk.graph.operators import (
@@ -39,7 +40,7 @@ def plan(
     graph: PathGraph,
     *,
     scale: str = "fan_in",
-    bias: str = "ignore",
+    bias: str = "auto",
     value_input: str = "auto",
     merged: bool = True,
 ) -> Recursion:
@@ -48,7 +49,8 @@ def plan(
     Args:
         graph: what a path may pass.
         scale: "fan_in" or "cosine" (every parametric layer divides by its fan-in), or "count".
-        bias: "ignore", or "paths": biases and shifts start paths of their own.
+        bias: "paths" (biases and shifts start paths of their own), "ignore", or "auto": paths where
+            there are biases.
         value_input: "x", "ones" or "auto" (as the graph has it).
         merged: paths that start behind a layer may be added to its field; not where paths are told
             apart by the layers that they pass.
@@ -63,8 +65,9 @@ def plan(
         UnsupportedGraphError: a bias of two layers whose paths are asked for, or an operator that
             is not known here.
     """
-    for name, value in (("scale", scale), ("bias", bias), ("value_input", value_input)):
+    for name, value in (("scale", scale), ("value_input", value_input)):
         chosen(name, value)
+    bias = settled_bias(bias, graph)
     if bias == "paths":
         _refuse_shared_biases(graph)
     return _Planner(graph, scale != "count", bias == "paths", value_input, merged).run()
@@ -78,8 +81,8 @@ def _refuse_shared_biases(graph: PathGraph) -> None:
         if name and first.setdefault(name, node) is not node:
             raise UnsupportedGraphError(
                 f"nodes {first[name].name} and {node.name} ({node.source}) share the bias {name}, "
-                f'which bias="paths" does not '
-                'understand. Use bias="ignore", or give the layers biases of their own.'
+                'whose paths are not understood (bias="auto" and "paths" take them). Use '
+                'bias="ignore", or give the layers biases of their own.'
             )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from npk.choices import bias_choice
 from npk.report.style import duration, percent, points
 from npk.report.subjects import accuracies_of, differences_of, measures_of, subjects
 from npk.results import MODELS, Difference, StudyResult
@@ -145,7 +146,7 @@ def facts(run: StudyResult) -> tuple[tuple[str, str], ...]:
         ("Data", _data(run)),
         ("Samples", f"{learnt}{drawn}"),
         ("Seen in training", {"fresh": "no", "seen": "yes"}.get(run.seen, "not known")),
-        ("Kernel", f"{run.scale}; biases: {', '.join(_BIAS[b] for b in sorted(biases))}"),
+        ("Kernel", f"{run.scale}; {listed([bias_choice(b) for b in sorted(biases)])}"),
         ("Before training", _anew(run)),
         ("Seed", str(run.seed)),
         ("Time", duration(run.seconds)),
@@ -155,9 +156,6 @@ def facts(run: StudyResult) -> tuple[tuple[str, str], ...]:
     if reused:
         found.append(("Networks re-used", f"{listed(reused)}, from an earlier run in this folder"))
     return tuple((name, value) for name, value in found if value)
-
-
-_BIAS = {"paths": 'paths of their own (bias="ignore" leaves them out)', "ignore": "none"}
 
 
 def _data(run: StudyResult) -> str:

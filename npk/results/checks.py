@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Any, Literal
 
+from npk.choices import bias_choice
 from npk.errors import DataError
 from npk.results.base import CaseDetails, Details, Result
 from npk.typed import Typed
@@ -249,15 +250,16 @@ class LesionTable(Result):
             (str(lesion.block), *lesion.words(self.accuracy), lesion.source)
             for lesion in self.lesions
         ]
-        head = ("block", "predicted", "frozen gates", "live gates", "accuracy lost", "added at")
-        table = [head, *rows]
+        names = ("block", "predicted", "frozen gates", "live gates", "accuracy lost", "added at")
+        table = [names, *rows]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = [
             "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
             for row in table
         ]
         whole = "" if self.accuracy is None else f", accuracy {100 * self.accuracy:.1f} %"
-        return "\n".join([f"{self.network}: {self.samples} samples{whole}", *lines])
+        head = f"{self.network}: {self.samples} samples{whole}; {bias_choice(self.bias)}"
+        return "\n".join([head, *lines])
 
 
 @dataclasses.dataclass(frozen=True)

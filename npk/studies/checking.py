@@ -13,6 +13,7 @@ from npk.errors import NpkError
 from npk.graph.operators import Add
 from npk.reading.inputs import trace_for
 from npk.results import CheckResult
+from npk.studies.kernels import Asked
 from npk.studies.subjects import Subject
 
 _SAMPLES, _DRAWS, _SHIFTS = 4, 100, 64
@@ -23,7 +24,12 @@ class NotForIt(NpkError):
 
 
 def check_all(
-    names: Sequence[str], subject: Subject, X: np.ndarray, seed: int, command: Callable[[str], str]
+    names: Sequence[str],
+    subject: Subject,
+    X: np.ndarray,
+    seed: int,
+    command: Callable[[str], str],
+    asked: Asked = Asked(),  # noqa: B008
 ) -> tuple[list[CheckResult], list[tuple[str, str]]]:
     """Check a network.
 
@@ -33,6 +39,7 @@ def check_all(
         X: samples.
         seed: of what a check draws.
         command: that makes a check again, by its name.
+        asked: options of the study's kernels, which those of the checks are too.
 
     Returns:
         What was measured; and of each check that was left out, its name and why.
@@ -41,7 +48,7 @@ def check_all(
     left_out: list[tuple[str, str]] = []
     for name in names:
         try:
-            found = CHECKS[name](subject, X, seed)
+            found = CHECKS[name](subject, X, seed, asked)
         except NpkError as error:
             left_out.append((name, str(error)))
         else:
@@ -49,31 +56,37 @@ def check_all(
     return results, left_out
 
 
-def _duality(subject: Subject, X: np.ndarray, seed: int) -> CheckResult:
+def _duality(subject: Subject, X: np.ndarray, seed: int, asked: Asked) -> CheckResult:
     return check_duality(
-        subject.net, X, draws=_DRAWS, seed=seed, name=subject.name, fixed=subject.fixed
+        subject.net,
+        X,
+        draws=_DRAWS,
+        seed=seed,
+        bias=asked.bias,
+        value_input=asked.value_input,
+        name=subject.name,
+        fixed=subject.fixed,
     )
 
 
-def _ensemble(subject: Subject, X: np.ndarray, seed: int) -> CheckResult:
+def _ensemble(subject: Subject, X: np.ndarray, seed: int, asked: Asked) -> CheckResult:
     nodes = trace_for(subject.net, X).graph.nodes
     if not any(isinstance(node.operator, Add) for node in nodes):
         raise NotForIt("no skip connections")
     if subject.fixed:
         raise NotForIt("it takes no fixed coefficients")
-    return check_ensemble(subject.net, X[:_SAMPLES], name=subject.name)
+    return check_ensemble(subject.net, X[:_SAMPLES], name=subject.name, **asked.of_paths)
 
 
-def _invariance(subject: Subject, X: np.ndarray, seed: int) -> CheckResult:
+def _invariance(subject: Subject, X: np.ndarray, seed: int, asked: Asked) -> CheckResult:
     if X.ndim < 3:
         raise NotForIt("samples have no positions to shift")
     shifts = "all" if math.prod(X.shape[2:]) <= _SHIFTS else _SHIFTS
-    return check_invariance(
-        subject.net, X[:_SAMPLES], shifts, seed=seed, name=subject.name, fixed=subject.fixed
-    )
+    given = {"seed": seed, "name": subject.name, **asked.of_paths}
+    return check_invariance(subject.net, X[:_SAMPLES], shifts, fixed=subject.fixed, **given)
 
 
-CHECKS: dict[str, Callable[[Subject, np.ndarray, int], CheckResult]] = {
+CHECKS: dict[str, Callable[[Subject, np.ndarray, int, Asked], CheckResult]] = {
     "duality": _duality,
     "invariance": _invariance,
     "ensemble": _ensemble,

@@ -69,13 +69,16 @@ class Commands:
         words = ["npk", "gates", place, "--data", "fresh0.npz", "--statistics"]
         return shlex.join([*words, *self.loading_of(subject)])
 
-    def check(self, name: str, subject: Subject) -> str:
+    def check(self, name: str, kernels: Kernels) -> str:
         """A check of the theory."""
-        place = self.place(subject)
+        place, asked = self.place(kernels.subject), kernels.asked
         if not place:
             return self.whole
-        words = ["npk", "check", name, place, "--data", "test.npz"]
-        return shlex.join([*words, *self.loading_of(subject)])
+        words = ["npk", "check", name, place, "--data", "test.npz", "--bias", kernels.bias]
+        for option, value in (("--gates", asked.gates), ("--value-input", asked.value_input)):
+            if value != "auto" and (name, option) != ("duality", "--gates"):
+                words += [option, value]
+        return shlex.join([*words, *self.loading_of(kernels.subject)])
 
     def kernel(self, kernels: Kernels) -> str:
         """The kernel of the first draw."""

@@ -4,21 +4,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from npk.gates.table import GateTable
+from npk.gram.engine import Engine
 from npk.gram.kernel import NeuralPathKernel
-from npk.gram.options import KernelOptions
+from npk.gram.options import KernelOptions, Promise
 from npk.progress import Progress, Silent
 from npk.studies.draws import Draws
 from npk.studies.halfspaces import random_gates
 from npk.studies.stores import stored
 from npk.studies.subjects import Subject, before_training
-
-if TYPE_CHECKING:
-    from npk.graph.path_graph import PathGraph
 
 _ANEW = 1000  # seeds of weights made anew begin there: not where a training's may have begun
 TRAINED, UNTRAINED, RANDOM = "trained", "untrained", "random gates"
@@ -26,10 +23,7 @@ TRAINED, UNTRAINED, RANDOM = "trained", "untrained", "random gates"
 
 @dataclass(frozen=True)
 class Asked:
-    """Options of a study's kernels, of which "auto" is settled for each network.
-
-    ``bias``: "auto" takes paths of biases where the network has some.
-    """
+    """Options of a study's kernels; what "auto" takes of biases is settled for each network."""
 
     scale: str = "cosine"
     gates: str = "auto"
@@ -44,20 +38,19 @@ class Asked:
             OptionError: another value.
             BackendError: a backend that is not available.
         """
-        self.settled("ignore" if self.bias == "auto" else self.bias)
+        _ = self.options
 
-    def settled(self, bias: str) -> KernelOptions:
-        """The options of a kernel with these paths of biases."""
+    @property
+    def of_paths(self) -> dict[str, str]:
+        """What checks take of them."""
+        return {"bias": self.bias, "gates": self.gates, "value_input": self.value_input}
+
+    @property
+    def options(self) -> KernelOptions:
+        """The options of a kernel, of any network."""
         return KernelOptions(
-            self.scale, "float32", self.gates, self.value_input, bias, self.backend
+            self.scale, "float32", self.gates, self.value_input, self.bias, self.backend
         )
-
-    def bias_of(self, graph: "PathGraph") -> str:
-        """What is taken of a network's biases."""
-        if self.bias != "auto":
-            return self.bias
-        begins = (node.operator.bias_name(node.name) for node in graph.nodes)
-        return "paths" if any(name is not None for name in begins) else "ignore"
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,22 +75,13 @@ class Kernels:
     @cached_property
     def bias(self) -> str:
         """What is taken of the network's biases: "paths" or "ignore"."""
-        bare = NeuralPathKernel(self.subject.net, fixed=self.subject.fixed, progress=False)
-        return self.asked.bias_of(bare.trace(self.draws.fresh.X.shape[1:]).graph)
+        return self.trained.settled(self.draws.fresh.X[:1]).bias
 
-    def of(self, net: "object", scale: str | None = None) -> NeuralPathKernel:
+    def of(self, net: "object") -> NeuralPathKernel:
         """The kernel of a network under the study's options."""
-        options = self.asked.settled(self.bias)
-        return NeuralPathKernel(
-            net,  # type: ignore[arg-type]
-            scale=scale or options.scale,
-            gates=options.gates,
-            value_input=options.value_input,
-            bias=options.bias,
-            backend=options.backend,
-            fixed=() if net is None else self.subject.fixed,
-            progress=self.progress,
-        )
+        fixed = () if net is None else self.subject.fixed
+        engine = Engine(self.asked.options, Promise(), self.progress)
+        return NeuralPathKernel.of(net, engine, fixed)  # type: ignore[arg-type]
 
     @cached_property
     def trained(self) -> NeuralPathKernel:

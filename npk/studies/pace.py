@@ -36,6 +36,11 @@ class Cost:
         return self.backend.predict()
 
     @property
+    def bias(self) -> str:
+        """What the kernel takes of the network's biases: "paths" or "ignore"."""
+        return self.kernel.settled(self.table).bias
+
+    @property
     def masks_a_sample(self) -> int:
         """Bytes of the masks of one sample, on one side of a tile."""
         return self.backend.bytes_a_sample

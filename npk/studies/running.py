@@ -262,7 +262,8 @@ def _study(
         subject,
         question.draws.test.X,
         question.seed,
-        lambda name: commands.check(name, subject),
+        lambda name: commands.check(name, kernels),
+        question.asked,
     )
     found.checks += results
     for reason in left_out:
