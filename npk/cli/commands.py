@@ -198,12 +198,12 @@ def inspect(
     loading = given.loading(ckpt)
     samples = None if data is None else loading.load(data)
     X = reading.example(net, samples, input_shape, most=512)
-    table, group, cost = look(net, X, fixed, bias)
+    table, group, cost, shifted = look(net, X, fixed, bias)
     if samples is not None:
         tables.samples(reading.about_samples(loading, net, samples))
     tables.graph(table, sampled=data is not None)
     tables.structure(table, group)
-    tables.biases(cost.bias)
+    tables.biases(cost.bias, shifted=shifted)
     tables.cost(cost)
 
 

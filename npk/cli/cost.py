@@ -25,8 +25,10 @@ _SHIFTED = 4  # samples whose gates from outside are looked at
 
 def look(
     net: "nn.Module", X: np.ndarray, fixed: Sequence[str] = (), bias: str = "auto"
-) -> tuple[GateTable, ShiftGroup, Cost]:
-    """What `npk inspect` prints: gates, shifts that leave the kernel alone, the cost of a pair."""
+) -> tuple[GateTable, ShiftGroup, Cost, bool]:
+    """What `npk inspect` prints: gates, shifts that leave the kernel alone, the cost of a pair, and
+    whether the network shifts its samples before the first weight.
+    """
     from npk.gates.recording import record_trace
     from npk.reading.inputs import trace_for
 
@@ -34,7 +36,8 @@ def look(
     trace = trace_for(net, X, fixed)
     table = record_trace(trace, X, gates="auto", progress=as_progress(True))
     group = confirmed(shift_group(trace.graph, outside_gates(trace)), trace, X[:_SHIFTED])
-    return table, group, measure(NeuralPathKernel(None, bias=bias, progress=False), table)
+    cost = measure(NeuralPathKernel(None, bias=bias, progress=False), table)
+    return table, group, cost, trace.added is not None
 
 
 def guess(found: Effort) -> float:

@@ -219,9 +219,13 @@ def structure(found: GateTable, group: ShiftGroup) -> None:
     say(f"K(rot(x, r), x') = K(x, x') for {group}")
 
 
-def biases(taken: str) -> None:
-    """What a kernel takes of the network's biases, and how to get the other."""
+def biases(taken: str, *, shifted: bool = False) -> None:
+    """What a kernel takes of the network's biases, and how to get the other; and whether samples
+    are shifted before the first weight.
+    """
     say(bias_choice(taken, "--bias {}"))
+    if shifted:
+        say("samples are shifted by what the network adds to them before its first weight")
 
 
 def cost(found: Cost) -> None:

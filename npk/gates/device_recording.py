@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from npk.gates.device_table import DeviceGates
-from npk.gates.recording import batch_size, bytes_of_entries, place_of, record_entries
+from npk.gates.recording import (
+    as_the_first_weight_sees,
+    batch_size,
+    bytes_of_entries,
+    place_of,
+    record_entries,
+)
 from npk.progress import Progress
 
 if TYPE_CHECKING:
@@ -32,9 +38,10 @@ def record_on_device(
     """
     import torch
 
+    seen = as_the_first_weight_sees(trace, X[:1])
     inputs = torch.empty(
         X.shape,
-        dtype=torch.float64 if X.dtype == np.float64 else torch.float32,
+        dtype=torch.float64 if seen.dtype == np.float64 else torch.float32,
         device=place_of(trace)[0],
     )
     entries = record_entries(trace, X, gates, progress, size=batch_size(trace, X), inputs=inputs)

@@ -87,8 +87,26 @@ def record_trace(
 
     entries = record_entries(trace, X, gates, progress, size=batch_size(trace, X, memory))
     return GateTable(
-        trace.graph, X, apart(lambda: {name: entry.host() for name, entry in entries.items()})
+        trace.graph,
+        as_the_first_weight_sees(trace, X),
+        apart(lambda: {name: entry.host() for name, entry in entries.items()}),
     )
+
+
+def as_the_first_weight_sees(trace: "Trace", X: np.ndarray) -> np.ndarray:
+    """Samples with what the network adds to them before its first weight.
+
+    Args:
+        trace: of the network.
+        X: samples.
+
+    Returns:
+        ``X`` itself where nothing is added; float64 where samples or network are, else float32.
+    """
+    if trace.added is None:
+        return X
+    wide = X.dtype == np.float64 or str(place_of(trace)[1]) == "torch.float64"
+    return (X + trace.added).astype(np.float64 if wide else np.float32, copy=False)
 
 
 def place_of(trace: "Trace") -> "tuple[torch.device, torch.dtype]":
@@ -143,9 +161,11 @@ def record_entries(
     )
 
     def run(start: int) -> int:
-        batch = _tensor(X[start : start + size]).to(device)
+        some = slice(start, start + size)
+        batch = _tensor(X[some]).to(device)
         if inputs is not None:
-            inputs[start : start + size] = batch
+            shifted = trace.added is not None
+            inputs[some] = _tensor(as_the_first_weight_sees(trace, X[some])) if shifted else batch
         _run(program, batch.to(dtype), entries)
         return len(batch)
 
@@ -233,7 +253,7 @@ def weights_digest(trace: "Trace") -> str:
 
     nodes = list(trace.program.graph.nodes)
     place = {node: f"%{i}" for i, node in enumerate(nodes)}
-    parts: list[bytes | memoryview] = []
+    parts: list[bytes | memoryview] = [b"" if trace.added is None else b"samples are shifted"]
     for node in nodes:
         what = (
             f"{node.target.__module__}.{node.target.__name__}" if node.op == "call_function" else ""
@@ -286,7 +306,9 @@ def bytes_to_record(trace: "Trace", n: int) -> int:
     Returns:
         The bytes.
     """
-    return n * bytes_of_entries(trace) + _batch(trace, n) * max(1, _bytes_a_sample(trace.program))
+    shifted = 0 if trace.added is None else 2 * trace.added.nbytes
+    gates = n * (bytes_of_entries(trace) + shifted)
+    return gates + _batch(trace, n) * max(1, _bytes_a_sample(trace.program))
 
 
 def bytes_of_entries(trace: "Trace") -> int:

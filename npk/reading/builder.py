@@ -178,6 +178,10 @@ class Builder:
         self.values[target] = tensor.detach().clone()
         return tensor
 
+    def numbers(self, target: str) -> np.ndarray:
+        """Those of :meth:`tensor` in float64."""
+        return self.tensor(target).detach().double().cpu().numpy()
+
     def coefficients(self, argument: object) -> torch.Tensor | None:
         """The values of a tensor that is declared fixed, in float64; ``None`` for a weight."""
         held = constant_behind(argument)

@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 
+import numpy as np
 import torch
 from torch import fx
 from torch.utils._pytree import tree_leaves
 
 from npk.choices import as_patterns
 from npk.graph.independence import refuse_shared_leaves
+from npk.graph.input_shifts import without_shifts
 from npk.graph.node import PathNode
 from npk.graph.path_graph import PathGraph
 from npk.networks.given import as_shape
@@ -37,13 +39,16 @@ from npk.reading.units import Layout
 class Trace:
     """A traced network: its path graph, the program that runs it, and what to record of a run.
 
-    ``readers``: the program as it hands over the values of some nodes, made when a recording first
-    asks for them. ``values``: copies of the tensors whose values are in the graph.
+    ``added``: what the network adds to each sample before its first weight; the samples of a gate
+    table have it, and the graph has no node for it. ``readers``: the program as it hands over the
+    values of some nodes, made when a recording first asks for them. ``values``: copies of the
+    tensors whose values are in the graph, or are added.
     """
 
     graph: PathGraph
     program: fx.GraphModule
     recordings: tuple[Recording, ...]
+    added: np.ndarray | None = field(default=None, compare=False)
     readers: dict[tuple[str, ...], fx.GraphModule] = field(
         default_factory=dict, compare=False, repr=False
     )
@@ -100,13 +105,14 @@ def _read_trace(
     for name in read - leaves.keys():
         builder.tensor(name)
     order = builder.leading_to(_last_node(builder))
+    order, added = without_shifts(order, builder.numbers, input_shape)
     refuse_shared_memory(order, builder.held)
     refuse_shared_leaves(order, leaves)
     fixed.refuse_others(order)
     names = {name for node in order for name in node.entries}
     recordings = tuple(r for r in builder.recordings if r.gate in names)
     graph = PathGraph(tuple(order), input_shape)
-    return Trace(graph, program, recordings, values=builder.values)
+    return Trace(graph, program, recordings, added, values=builder.values)
 
 
 def _last_node(builder: Builder) -> PathNode:
