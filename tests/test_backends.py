@@ -10,6 +10,7 @@ from conftest import assert_kernels_equal, kernel_deviation
 from torch import nn
 
 import npk
+from npk import networks
 from npk.backends.cpu import CpuBackend
 from npk.backends.exponents import find_exponents
 from npk.backends.reference import ReferenceBackend, evaluate
@@ -19,6 +20,7 @@ from npk.graph.node import PathNode
 from npk.graph.operators import Convolution, Gate, Input
 from npk.graph.path_graph import PathGraph
 from npk.graph.positions import Window
+from npk.recursion.instruments import Depths, Paths
 from npk.recursion.planning import plan
 
 
@@ -62,6 +64,16 @@ def image_table():
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2),
     ).double().eval()  # fmt: skip
     return npk.record_gates(net, np.random.default_rng(0).standard_normal((17, 2, 4, 6)))
+
+
+@pytest.fixture(scope="module")
+def stream_table():
+    """Four blocks with a rectifier after each sum: their masks follow from one another."""
+    torch.manual_seed(1)
+    net = networks.build(
+        "residual", input_shape=(1, 6, 6), classes=2, skip="gated", widths=[40] * 4, seed=1
+    )
+    return npk.record_gates(net, np.random.default_rng(1).standard_normal((18, 1, 6, 6)))
 
 
 class BackendContract:
@@ -142,6 +154,24 @@ class BackendContract:
                 backend.side(table.take(rows)), backend.side(table.take(cols)), exponents
             )
             np.testing.assert_array_equal(made, expected[rows, cols])
+
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    @pytest.mark.parametrize("instrument", [Paths(), Depths()], ids=["kernel", "depths"])
+    @pytest.mark.parametrize("gates", ["hard", "soft", "dense"])
+    def test_the_diagonal_is_that_of_a_tile(
+        self, dtype, instrument, gates, image_table, stream_table, rng
+    ):
+        """To the bit, for masks in words, in chains and in numbers, and for several parts."""
+        tables = {"hard": stream_table, "soft": image_table, "dense": dense_table(40, 18, rng)}
+        table = tables[gates]
+        recursion = instrument.applied(table.graph, plan(table.graph, bias="paths", merged=False))
+        backend = self.make(recursion, table, dtype)
+        exponents, side = find_exponents(recursion, table), backend.side(table)
+        made = backend.diagonal(side, exponents)
+        expected = np.diagonal(backend.tile(side, side, exponents), axis1=-2, axis2=-1)
+        assert made.shape == (*((recursion.parts,) if recursion.parts > 1 else ()), len(table))
+        assert (made > 0).any(-1).all()
+        np.testing.assert_array_equal(made, expected)
 
     def test_left_of_the_diagonal_may_stay_uncomputed(self, rng):
         table = dense_table(65, 40, rng)

@@ -95,6 +95,16 @@ class Backend(ABC):
         """Begin what :meth:`tile` does; what is returned waits for the values."""
         return functools.partial(self.tile, rows, cols, exponents, diagonal, memory)
 
+    def diagonal(self, side: Any, exponents: np.ndarray) -> np.ndarray:
+        """The kernel of the pairs (x, x) divided by ``2**exponents[-1]``, ``(n,)`` or ``(parts,
+        n)``: to the bit what :meth:`tile` has there.
+
+        Args:
+            side: what :meth:`side` gave of a few samples.
+            exponents: power of two of each step.
+        """
+        return np.diagonal(self.tile(side, side, exponents), axis1=-2, axis2=-1)
+
     def memory_of(self, side: int) -> np.ndarray | None:
         """Memory for tiles of up to ``side`` x ``side`` pairs; ``None``: a tile has its own."""
         return None

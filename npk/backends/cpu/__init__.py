@@ -104,6 +104,18 @@ class CpuBackend(Backend):
             return out[: len(rows), : len(cols)]
         return out.reshape(parts, *shape)[:, : len(rows), : len(cols)]
 
+    def diagonal(self, side: Side, exponents: np.ndarray) -> np.ndarray:
+        """The kernel of the pairs (x, x) divided by 2**exponents[-1]: a sample a lane, on both
+        sides.
+        """
+        if not isinstance(self.runner, ProgramRunner):
+            return super().diagonal(side, exponents)
+        masks = side_by_side(side.bits, LANES), side_by_side(side.reals, LANES)
+        out = zeros((self.recursion.parts, len(masks[0]) * LANES), self.dtype)
+        with torch_threads_kept(), np.errstate(over="ignore"):
+            self.runner.run_diagonal(masks, exponents, out)
+        return out[0, : len(side)] if self.recursion.parts == 1 else out[:, : len(side)]
+
     def memory_of(self, side: int) -> np.ndarray:
         """Memory for tiles of up to ``side`` x ``side`` pairs: memory that was used before takes a
         fraction of the time of new memory.

@@ -78,7 +78,7 @@ def _chained(e, sources, term, words):
         with cgutils.for_range(b, words) as loop:
             w, at = loop.index, b.add(place(cell), loop.index)
             for kept, array, first, wide in (
-                (sources.chain_bits, sources.bits, b.add(u, w), e.rows),
+                (sources.chain_bits, sources.bits, b.add(u, w), e.beside),
                 (sources.chain_lanes, sources.lane_bits, b.add(v, w), LANES),
             ):
                 kind, to = ir.VectorType(I32, wide), b.mul(at, number(wide))

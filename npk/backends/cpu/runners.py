@@ -39,19 +39,22 @@ class ProgramRunner:
         """Fill ``out``, part after part; ``left`` as in ``run_tile``."""
         from npk.backends.cpu.tile import run_tile
 
-        scalars = self.program.scalars(exponents).astype(self.dtype)
+        run_tile((0,) * self.rows, *self._arrays(exponents), masks, self.sizes, left, out)
+
+    def run_diagonal(
+        self, masks: tuple[np.ndarray, np.ndarray], exponents: np.ndarray, out: np.ndarray
+    ) -> None:
+        """Fill ``out`` with the pairs (x, x), part after part; ``masks``: bits and numbers of lanes."""
+        from npk.backends.cpu.tile import run_diagonal
+
+        run_diagonal((0,) * self.rows, *self._arrays(exponents), masks, self.sizes, out)
+
+    def _arrays(self, exponents: np.ndarray) -> tuple:
+        """The program under the exponents of the steps, its tables and weights."""
+        scalars = np.ascontiguousarray(self.program.scalars(exponents).astype(self.dtype))
         scales = self.program.scales(exponents).astype(self.dtype)
-        arrays = (self.program.operations, np.ascontiguousarray(scalars), self.terms, scales)
-        run_tile(
-            (0,) * self.rows,
-            arrays,
-            self.program.tables,
-            self.weights,
-            masks,
-            self.sizes,
-            left,
-            out,
-        )
+        program = self.program.operations, scalars, self.terms, scales
+        return program, self.program.tables, self.weights
 
 
 class ProductRunner:

@@ -140,6 +140,39 @@ def run_tile(rows, program, tables, weights, masks, sizes, left, out):
                         out[first + r, q * LANES + lane] = slots[cell + r * LANES + lane]
 
 
+@njit(cache=_CACHE, parallel=True, error_model="numpy", boundscheck=False)
+def run_diagonal(rows, program, tables, weights, masks, sizes, out):
+    """Fill ``out`` (parts, blocks * 16) with the pairs (x, x): the lanes hold both samples of a pair.
+
+    ``masks``: bits and numbers of blocks of samples. Everything else as in ``run_tile``.
+    """
+    bits, reals = masks
+    parts = sizes[4]
+    for q in prange(out.shape[1] // LANES):
+        slots = _on_lines(np.empty(sizes[0] * LANES + _LINE, out.dtype))
+        slots[:LANES] = 1
+        sums = _on_lines(np.zeros(sizes[1] * LANES + _LINE, np.float64))
+        chain_rows, chain_lanes = (
+            _on_lines(np.empty(sizes[3] * LANES + _LINE, np.uint32)),
+            _on_lines(np.empty(sizes[3] * LANES + _LINE, np.uint32)),
+        )
+        sources = (
+            tables,
+            weights,
+            bits[q],
+            bits[q],
+            reals[q],
+            reals[q],
+            chain_rows,
+            chain_lanes,
+            slots,
+        )
+        _run_group((rows,), program, sources, sums)
+        for part in range(parts):
+            for lane in range(LANES):
+                out[part, q * LANES + lane] = slots[(sizes[2] + part) * LANES + lane]
+
+
 class _Compiling(event.Listener):
     """Opens a task of progress while Numba compiles."""
 

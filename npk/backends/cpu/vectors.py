@@ -5,6 +5,9 @@ The column samples sit in the lanes, and the rows share every load of a column. 
 horizontal sums, borders cost nothing, and LLVM legalizes the vectors to AVX-512, AVX2 or NEON on
 the user's machine. The number of rows comes as the length of a tuple, which Numba knows when it
 compiles. A cell is ``rows * LANES`` numbers: row by row, sixteen columns each.
+
+Of pairs (x, x) alone there is one row, whose sample is another one in each lane: its tuple holds
+the tuple of the rows that the same plan has together in a tile.
 """
 
 # Code generators receive Numba types and LLVM builders, which have no useful annotations.
@@ -44,6 +47,10 @@ class Vectors:
 
     def __init__(self, ctx, b, sig, args, rows, real):
         self.b, self.rows, self.wide = b, len(rows), len(rows) * LANES
+        self.paired = isinstance(rows[0], types.BaseTuple)
+        self.beside = LANES if self.paired else self.rows  # row samples side by side in the masks
+        # sums are added up as in a tile, to the bit
+        self.turns = _ACCUMULATORS // (len(rows[0]) if self.paired else self.rows)
         self.kind = ir.VectorType(
             ir.FloatType() if real.dtype == types.float32 else ir.DoubleType(), LANES
         )
@@ -102,6 +109,13 @@ class Vectors:
         )
         done.align = 8 if value.type.element == ir.DoubleType() else 4
 
+    def row_sample(self, rows, at, r, kind):
+        """Number ``at`` of the sample of row ``r``, in all lanes; of pairs, of each lane's own."""
+        place = self.b.mul(at, number(self.beside))
+        if self.paired:
+            return self.load(rows, place, kind)
+        return self.splat(self.item(rows, self.b.add(place, number(r))))
+
     def row(self, index, r):
         """Where row ``r`` of the cell begins that begins at ``index``."""
         return self.b.add(index, number(r * LANES))
@@ -126,11 +140,8 @@ class Vectors:
         with cgutils.for_range(self.b, words) as loop:
             column = self.load(lanes, self.b.add(p, self.b.mul(loop.index, number(LANES))), COUNTS)
             for r, total in enumerate(totals):
-                word = self.item(
-                    rows,
-                    self.b.add(self.b.mul(self.b.add(a, loop.index), number(self.rows)), number(r)),
-                )
-                common = self.b.call(count, [self.b.and_(self.splat(word), column)])
+                words_of_row = self.row_sample(rows, self.b.add(a, loop.index), r, COUNTS)
+                common = self.b.call(count, [self.b.and_(words_of_row, column)])
                 self.b.store(self.b.add(self.b.load(total), common), total)
         return [self.b.sitofp(self.b.load(total), self.kind) for total in totals]
 
@@ -139,15 +150,13 @@ class Vectors:
 
         Channels take turns on a few accumulators a row: one alone would wait for its own last sum.
         """
-        turns = [self.registers(self.kind) for _ in range(_ACCUMULATORS // self.rows)]
+        turns = [self.registers(self.kind) for _ in range(self.turns)]
 
         def step(c, totals):
             column = self.load(lanes, self.b.add(p, self.b.mul(c, number(LANES))), self.kind)
             for r, total in enumerate(totals):
-                value = self.item(
-                    rows, self.b.add(self.b.mul(self.b.add(a, c), number(self.rows)), number(r))
-                )
-                self.multiply_add(total, self.splat(value), column)
+                value = self.row_sample(rows, self.b.add(a, c), r, self.kind)
+                self.multiply_add(total, value, column)
 
         whole = self.b.and_(channels, number(-_UNROLL))
         with cgutils.for_range(self.b, self.b.udiv(channels, number(_UNROLL))) as loop:
