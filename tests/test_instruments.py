@@ -24,6 +24,7 @@ from npk.definition.paths import kernel_by_layers, parameter_variances
 from npk.errors import OptionError, UnsupportedGraphError
 from npk.gates.table import GateTable
 from npk.graph.parts import blocks_of, last_layers_of, layers_of, module_of, without_block
+from npk.recursion.degrees import depths
 from npk.recursion.instruments import (
     FORMS,
     Depth,
@@ -33,7 +34,6 @@ from npk.recursion.instruments import (
     Tangent,
     Weighted,
     Without,
-    depths,
     instrument_of,
 )
 from npk.recursion.planning import plan

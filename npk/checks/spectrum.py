@@ -17,7 +17,8 @@ from npk.gram.engine import Engine
 from npk.gram.kernel import NeuralPathKernel
 from npk.gram.options import KernelOptions, Promise
 from npk.progress import Progress, as_progress
-from npk.recursion.instruments import Depths, depths
+from npk.recursion.degrees import depths
+from npk.recursion.instruments import Depths
 from npk.results import DepthShares
 
 if TYPE_CHECKING:

@@ -28,6 +28,7 @@ from npk.errors import OptionError
 from npk.graph.parts import layer_named, without_block, without_gates
 from npk.graph.path_graph import PathGraph
 from npk.recursion.automaton import Automaton, Row, contributes, reached_states, weighed
+from npk.recursion.degrees import by_depth, depths
 from npk.recursion.steps import Field, Recursion
 
 FORMS = (
@@ -196,8 +197,7 @@ class Depths(Instrument):
 
     def applied(self, graph: PathGraph, recursion: Recursion) -> Recursion:
         """The recursion of all degrees."""
-        outputs: list[Row] = [((depth, 1.0),) for depth in depths(recursion)]
-        return weighed(recursion, _Degrees(recursion), outputs)
+        return by_depth(recursion)
 
 
 @dataclass(frozen=True)
@@ -325,18 +325,6 @@ class Weighted(Instrument):
                 f"every path of this network passes {names}: nothing is left. Choose another part."
             )
         return weighed(recursion, weights, [((0, 1.0),)])
-
-
-def depths(recursion: Recursion) -> tuple[int, ...]:
-    """The numbers of layers that the paths of a recursion pass.
-
-    Args:
-        recursion: the plan of a kernel.
-
-    Returns:
-        The numbers, ascending.
-    """
-    return tuple(sorted(reached_states(recursion, _Degrees(recursion))[-1]))
 
 
 def instrument_of(value: object) -> Instrument:
