@@ -18,7 +18,7 @@ from npk.backends.cpu.speeds import Speeds, cache_folder, describe_machine, fit,
 from npk.backends.cpu.tile import run_tile
 from npk.backends.exponents import find_exponents
 from npk.backends.layout import BITS, ONES, REAL
-from npk.backends.program.program import BOX, CLEAR, COLLAPSE, GATHER, LOAD, REDUCE
+from npk.backends.program.program import BOX, CLEAR, COLLAPSE, GATHER, LOAD, ONCE, REDUCE
 from npk.backends.reference import ReferenceBackend
 from npk.recursion.planning import plan
 from npk.structure.effort import effort
@@ -83,7 +83,10 @@ def drawn():
         (1, 0, 11, 11, 11, -1, 1, 0, 0, 1, BITS, 0, 3, 3),
         (1, 4, 32, -1, -1, -1, 0, 1, -1, 0, ONES, 0, 0, 0),
     ]
-    return Work(8, 4, np.array(operations), np.array(terms), tables, np.array([9, 2, 1, 0]))
+    made = [
+        np.insert(np.array(rows), [at] * 3, ONCE, 1) for rows, at in ((operations, 7), (terms, 10))
+    ]
+    return Work(8, 4, *made, tables, np.array([9, 2, 1, 0]))
 
 
 def test_work_of_a_program_is_counted_exactly():

@@ -138,6 +138,7 @@ def assert_cleared(launcher):
     program = backend.runner.program
     last = np.zeros((1, len(COLUMNS)), np.int64)
     last[0, :3] = CLEAR, program.result, 1
+    last[0, COLUMNS.index("times")] = 1
     changed = {"operations": last, "steps": program.steps[-1:], "factors": program.factors[-1:]}
     longer = replace(
         program,

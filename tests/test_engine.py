@@ -13,7 +13,9 @@ from conftest import assert_kernels_equal
 from torch import nn
 
 import npk
-from npk.backends.cpu import CpuBackend
+from npk.backends.cpu import CpuBackend, costs
+from npk.backends.cpu.costs import counts_of
+from npk.backends.cpu.runners import ProgramRunner
 from npk.backends.cpu.sides import on_lines, side_by_side, zeros
 from npk.backends.cpu.tile import compiling
 from npk.backends.exponents import find_exponents
@@ -22,9 +24,20 @@ from npk.backends.program import program
 from npk.backends.program.boxes import find_runs
 from npk.backends.program.chains import Chains, Step
 from npk.backends.program.compiler import compile_program
-from npk.backends.program.program import BOX, COLLAPSE, COLUMNS, LANES, REDUCE, TERMS, Draft
+from npk.backends.program.program import (
+    BOX,
+    COLLAPSE,
+    COLUMNS,
+    COPIES,
+    LANES,
+    ONCE,
+    REDUCE,
+    TERMS,
+    Draft,
+)
 from npk.backends.reference import evaluate
 from npk.progress import Silent
+from npk.recursion.degrees import by_depth
 from npk.recursion.masks import Factor, Mask, form_bits, form_real
 from npk.recursion.planning import plan
 
@@ -412,6 +425,55 @@ def test_four_rows_give_the_bits_of_eight(name, monkeypatch):
     assert (eight.backend.runner.rows, four.backend.runner.rows) == (8, 4)
     for n in (1, 3, 4, 5, 8, 9, N):
         np.testing.assert_array_equal(four.tile(slice(0, n)), eight.tile(slice(0, n)))
+
+
+# --- copies ---
+
+DEEP = ["groups and pools", "pool of gates", "stream", "gated stream", "resnet"]
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_copies_are_what_they_are_one_by_one(name):
+    """Kernels of all depths, to the bit; with biases, so that groups begin at different depths."""
+    table = recorded(name)
+    recursion = by_depth(plan(table.graph, bias="paths", merged=False))
+    backend, exponents = (CpuBackend(recursion, table, "float64"), find_exponents(recursion, table))
+    made, once = backend.runner.program, backend.runner.program.one_by_one()
+    side = backend.side(table.take(slice(0, 17)))
+    tile, diagonal = backend.tile(side, side, exponents), backend.diagonal(side, exponents)
+    backend.runner = ProgramRunner(once, backend.layout)
+    np.testing.assert_array_equal(backend.tile(side, side, exponents), tile)
+    np.testing.assert_array_equal(backend.diagonal(side, exponents), diagonal)
+    for rows, names in ((once.operations, COLUMNS), (once.terms, TERMS)):
+        assert (rows[:, [names.index(copies) for copies in COPIES]] == ONCE).all()
+    if recursion.parts > 2:
+        assert len(once.terms) > len(made.terms)
+        assert len(once.operations) > len(made.operations)
+    found, expected = (
+        dict(zip(costs.PROGRAM, counts_of(ProgramRunner(one, backend.layout)), strict=True))
+        for one in (made, once)
+    )
+    forms = [name for name in costs.PROGRAM if name.split()[0] in ("chained", "bits", "ones")]
+    contributions = [name for name in forms if not name.endswith("words")]
+    assert sum(found[n] for n in contributions) == sum(expected[n] for n in contributions)
+    moved = ("gathered cells", "gathered", "runs", "outputs", "columns", "column entries")
+    for same in (*moved, "cells", "kept cells", "numbers", "channels"):
+        assert found[same] == expected[same]
+
+
+def test_a_stream_takes_its_overlaps_once_for_all_depths():
+    """Not more rows of a program than about those of the kernel, whatever the number of depths."""
+    table = recorded("resnet")
+    of_kernel = plan(table.graph)
+    of_depths = by_depth(of_kernel)
+    kernel, deep = (
+        compile_program(recursion, [is_kept_in_bits(mask, table) for mask in recursion.masks])
+        for recursion in (of_kernel, of_depths)
+    )
+    assert of_depths.parts == 6
+    assert column(deep.terms, TERMS, "times").max() == 5
+    assert len(of_depths.steps) == len(of_kernel.steps)
+    assert deep.chains == kernel.chains
 
 
 # --- sides ---

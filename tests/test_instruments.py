@@ -127,6 +127,8 @@ def test_instruments_are_sums_over_paths_and_their_layers(name, bias, rng):
         close(value(instrument.applied(graph, recursion), table), wanted)
     assert {len(layers) for layers in parts} <= set(known)
     close(value(recursion, table), weigh(parts, lambda _: 1))
+    together = value(Depths().applied(graph, recursion), table)
+    close(together.reshape(len(known), 3, 3), [expected[Depth(depth)] for depth in known])
 
 
 @pytest.mark.parametrize("bias", ["ignore", "paths"])

@@ -50,9 +50,11 @@ def _degrees(recursion: Recursion) -> list[tuple[int, ...]]:
         if isinstance(step, Field):
             degrees = {degree + step.layer for degree in found[step.collapse]}
         else:
-            fields = {term.field for term in step.terms if contributes(term)}
-            degrees = set(_NO_LAYERS) if None in fields else set()
-            for number in fields - {None}:
+            degrees = set()
+            for number in {term.field for term in step.terms if contributes(term)}:
+                if number is None:
+                    degrees.add(0)
+                    continue
                 read = recursion.steps[number]
                 assert isinstance(read, Field)  # as that of every term
                 degrees |= {*found[number], *([int(read.layer)] if read.bias else [])}
@@ -119,12 +121,7 @@ class _ByDegree:
             yield self.with_blocks(begun, number, 1, (int(read.layer),), _NO_LAYERS)
 
     def with_blocks(
-        self,
-        term: Term,
-        number: int,
-        groups: int,
-        degrees: tuple[int, ...],
-        known: tuple[int, ...],
+        self, term: Term, number: int, groups: int, degrees: tuple[int, ...], known: tuple[int, ...]
     ) -> Term:
         """The term with its blocks once for each degree; ``known``: those of its source, which has
         so many ``groups`` a degree.

@@ -16,8 +16,10 @@ from npk.backends.program.program import (
     BOX,
     CLEAR,
     COLLAPSE,
+    COLUMNS,
     GATHER,
     LANES,
+    LAYOUT,
     LOAD,
     REDUCE,
     TERMS,
@@ -47,7 +49,8 @@ PROGRAM = (
     *("calls", "cells", "kept cells", "ones", *_FORMS, "numbers", "channels", "flushes", *_MOVED),
 )
 PRODUCT = ("group", "bits", "words", "numbers", "channels", "biases", *_MOVED)
-_TERMS = (*TERMS[:-1], "form", "start of mask", "stride", "width")
+_TERMS = (*TERMS[:-1], *LAYOUT)
+_TIMES = COLUMNS.index("times")
 _FLUSH = 16  # contributions of a reduction that are added up together
 _BLOCKS = 4  # blocks of columns of a product that the rows pass together
 
@@ -87,22 +90,26 @@ class Work:
     def _gathered(self, filled: np.ndarray, moved: "_Moved") -> dict[str, float]:
         """Window sums one by one."""
         chosen = self.operations[:, 0] == GATHER
-        _, _, cells, first, k, _, _ = self.operations[chosen].T
-        added = filled[first + cells * k] - filled[first]
+        _, _, cells, first, k, _, _, times, *_ = self.operations[chosen].T
+        added = (filled[first + cells * k] - filled[first]) * times
+        cells = cells * times
         moved.add(chosen, (added + cells) * self.lines, 2 * cells * self.lines)
         return {"gathered cells": cells.sum(), "gathered": added.sum()}
 
     def _boxes(self, filled: np.ndarray, moved: "_Moved") -> dict[str, int]:
         """Window sums that share columns: their tables are read run by run, of all at once."""
         chosen = np.flatnonzero(self.operations[:, 0] == BOX)
-        runs, t, height = self.operations[chosen, 2:5].T
-        total, runs_of_all = np.zeros(3, np.int64), int(runs.sum())
+        (runs, t, height), times = self.operations[chosen, 2:5].T, self.operations[chosen, _TIMES]
+        total, runs_of_all = np.zeros(3, np.int64), int((runs * times).sum())
         for run in range(runs.max(initial=0)):
-            chosen, runs, t, height = (values[runs > run] for values in (chosen, runs, t, height))
+            chosen, runs, t, height, times = (
+                values[runs > run] for values in (chosen, runs, t, height, times)
+            )
             outputs = self.tables[t].astype(np.int64)
             end = t + 1 + (outputs + WIDTH - 1) * height
-            added = filled[end] - filled[t + 1]
-            total += [n.sum() for n in (outputs, outputs + WIDTH - 1, added)]
+            added = (filled[end] - filled[t + 1]) * times
+            columns, outputs = (outputs + WIDTH - 1) * times, outputs * times
+            total += [n.sum() for n in (outputs, columns, added)]
             moved.add(chosen, (added + outputs) * self.lines, 2 * outputs * self.lines)
             t = end
         return {
@@ -113,18 +120,23 @@ class Work:
     def _terms(self, filled: np.ndarray, moved: "_Moved") -> dict[str, float]:
         """Contributions of terms, by kind of mask."""
         owners = np.flatnonzero(self.operations[:, 0] >= COLLAPSE)
-        kind, _, cells, first, count, _, _ = self.operations[owners].T
+        kind, _, cells, first, count, *_ = self.operations[owners].T
         owners, kind, cells, first = (
             np.repeat(values, count)
             for values in (owners, kind, cells, first - np.cumsum(count) + count)
         )
         term = dict(zip(_TERMS, self.terms[first + np.arange(len(cells))].T, strict=True))
         added = filled[term["pair"] + cells * term["k"]] - filled[term["pair"]]
-        collapses = kind == COLLAPSE
+        real = term["form"] == REAL
+        # of a copy that takes no overlap nothing is left but what a term without a mask does
+        shared = ~real & (term["k"] == 1) & (term["weight"] < 0)
+        again = np.where(shared, added * (term["times"] - 1), 0)
+        added = np.where(shared, added, added * term["times"])
+        collapses, all_cells = kind == COLLAPSE, cells * term["times"]
         amounts = {
             "calls": (-(-cells // TOGETHER))[collapses].sum(),
-            "cells": cells[collapses].sum(),
-            "kept cells": cells[collapses & (term["fresh"] == 0)].sum(),
+            "cells": all_cells[collapses].sum(),
+            "kept cells": all_cells[collapses & (term["fresh"] == 0)].sum(),
         }
         bits, chained, width = term["form"] == BITS, term["chain"] >= 0, term["width"]
         for name, chosen in (("chained ", chained), ("bits ", bits & ~chained)):
@@ -133,13 +145,12 @@ class Work:
             }
             amounts[f"{name}more"] = added[chosen & (width > 2)].sum()
             amounts[f"{name}words"] = (added * width)[chosen & (width > 2)].sum()
-        real = term["form"] == REAL
         amounts |= {
             "numbers": added[real].sum(),
             "channels": (added * width)[real].sum(),
-            "ones": added[~real & ~bits].sum(),
+            "ones": added[~real & ~bits].sum() + again.sum(),
         }
-        planes = cells * ((term["source"] > 0).astype(int) + (collapses & (term["fresh"] != 0)))
+        planes = all_cells * ((term["source"] > 0).astype(int) + (collapses & (term["fresh"] != 0)))
         lines = planes * self.lines + added * width * np.where(bits, 1, self.itemsize / 4)
         moved.add(
             np.arange(len(self.operations)), *2 * [np.bincount(owners, lines, len(self.operations))]

@@ -37,10 +37,13 @@ class _Sources(NamedTuple):
 
 
 class _Mask(NamedTuple):
-    """How the overlap of a cell is found: ``overlaps(u, v, cell)``, in chains after ``advance``."""
+    """How the overlap of a cell is found: ``overlaps(u, v, cell)``, in chains after ``advance``;
+    ``once``: whether there is code that takes it once for all copies of a cell.
+    """
 
     overlaps: Any
     advance: Any = None
+    once: bool = True
 
 
 def _term(e, terms, t):
@@ -63,7 +66,8 @@ def _summed(e, sources, channels):
     return _Mask(
         lambda u, v, _: e.summed(
             sources.reals, u, sources.lane_reals, e.b.mul(v, number(LANES)), channels
-        )
+        ),
+        once=False,  # numbers are rare, and their code is long
     )
 
 
@@ -150,6 +154,13 @@ def _accumulate(e, totals, term, sources, scale, span, overlaps):
         )
 
 
+def _behind(e, term, copy):
+    """The term some copies further on."""
+    steps = {"source": "source_step", "out": "out_step"}
+    moved = {name: e.b.add(term[name], e.b.mul(copy, term[step])) for name, step in steps.items()}
+    return {**term, **moved}
+
+
 def _add(e, totals, term, sources, factor, j, overlaps):
     """Add factor * V[source + entry] * overlap to the totals; nothing for the entry -1."""
     b = e.b
@@ -162,9 +173,13 @@ def _add(e, totals, term, sources, factor, j, overlaps):
             e.add(total, value) if overlap is None else e.multiply_add(total, value, overlap[r])
 
 
-def _places(e, term, sources, j):
-    """Where the masks of contribution ``j`` begin, of the row samples and of the column samples."""
+def _places(e, term, sources, j, anywhere=False):
+    """Where the masks of contribution ``j`` begin, of the row samples and of the column samples;
+    ``anywhere``: at the first place where there is none.
+    """
     u, v = (e.b.sext(e.item(sources.tables, e.b.add(term[column], j)), I64) for column in "uv")
+    if anywhere:
+        u, v = (e.b.select(e.b.icmp_signed("<", at, number(0)), number(0), at) for at in (u, v))
     return e.b.add(term["first"], e.b.mul(u, term["stride"])), e.b.add(
         term["first"], e.b.mul(v, term["stride"])
     )
@@ -181,37 +196,56 @@ def collapse(tc, rows, terms, scales, t, begin, end, sources):
         e = Vectors(ctx, b, sig, args, sig.args[0], sig.args[-1][-1])
         _, terms_, scales_, t_, begin_, end_, arrays = e.args
         sources_, term, scale = _Sources(*arrays), _term(e, terms_, t_), e.item(scales_, t_)
+        shared = b.and_(
+            b.icmp_signed(">", term["times"], number(1)),
+            b.and_(
+                b.icmp_signed("==", term["k"], number(1)),
+                b.icmp_signed("<", term["weight"], number(0)),
+            ),
+        )
 
-        def contribute(totals, mask, c):
-            if mask and mask.advance:  # one contribution a cell, without a weight
-                u, v = _places(e, term, sources_, c)
-                mask.advance(u, v, b.sub(c, begin_))
-                _add(
-                    e,
-                    totals,
-                    term,
-                    sources_,
-                    scale,
-                    c,
-                    lambda: mask.overlaps(u, v, b.sub(c, begin_)),
-                )
-            else:
-                first = b.mul(c, term["k"])
-                overlaps = mask and (lambda u, v: mask.overlaps(u, v, None))
-                _accumulate(
-                    e, totals, term, sources_, scale, (first, b.add(first, term["k"])), overlaps
-                )
-
-        def run(mask):
-            with cgutils.for_range_slice(b, begin_, end_, number(1)) as (c, _):
-                o = b.mul(b.add(term["out"], c), number(e.wide))
+        def onto(c, contribute):
+            """Add to cell ``c`` of each copy what ``contribute(totals, copy of the term)`` gives."""
+            with cgutils.for_range(b, term["times"]) as loop:
+                one = _behind(e, term, loop.index)
+                o = b.mul(b.add(one["out"], c), number(e.wide))
                 totals = e.registers(e.kind)
                 with b.if_then(b.icmp_signed("==", term["fresh"], number(0))):
                     for r, total in enumerate(totals):
                         b.store(e.load(sources_.slots, e.row(o, r), e.kind), total)
-                contribute(totals, mask, c)
+                contribute(totals, one)
                 for r, total in enumerate(totals):
                     e.store(b.load(total), sources_.slots, e.row(o, r))
+
+        def single(mask, c):
+            """One contribution, without a weight: its overlap is taken once for all copies."""
+            u, v = _places(e, term, sources_, c, anywhere=True)
+            if mask.advance:
+                mask.advance(u, v, b.sub(c, begin_))
+            overlap = mask.overlaps(u, v, b.sub(c, begin_))
+            onto(c, lambda totals, one: _add(e, totals, one, sources_, scale, c, lambda: overlap))
+
+        def several(mask, c):
+            """All contributions, for each copy anew."""
+            first = b.mul(c, term["k"])
+            span = first, b.add(first, term["k"])
+            overlaps = mask and (lambda u, v: mask.overlaps(u, v, None))
+            onto(
+                c, lambda totals, one: _accumulate(e, totals, one, sources_, scale, span, overlaps)
+            )
+
+        def run(mask):
+            with cgutils.for_range_slice(b, begin_, end_, number(1)) as (c, _):
+                if mask and mask.advance:
+                    single(mask, c)
+                elif mask and mask.once:
+                    with b.if_else(shared) as (then, otherwise):
+                        with then:
+                            single(mask, c)
+                        with otherwise:
+                            several(mask, c)
+                else:
+                    several(mask, c)
 
         _by_form(e, term, sources_, run, chains=True)
         return ctx.get_dummy_value()

@@ -16,11 +16,15 @@ from npk.backends.program.program import (
     BOX,
     CLEAR,
     COLLAPSE,
+    COLUMNS,
     GATHER,
     LANES,
+    LAYOUT,
     LOAD,
+    ONCE,
     REDUCE,
     ROWS,
+    TERMS,
     TOGETHER,
 )
 from npk.forks import most_threads
@@ -110,6 +114,7 @@ class _Sketch:
                     1,
                     int(n == 0),
                     *chain,
+                    *ONCE,
                     form,
                     n * width * self.cells,
                     width,
@@ -126,7 +131,7 @@ class _Sketch:
         targets, pair = self.table(np.arange(self.cells) // run), self.table(self.window(1))
         self.operations.append((REDUCE, targets, self.cells, len(self.terms), 1, 0, 0))
         self.terms.append(
-            (1, 1 + self.cells, pair, pair, pair, -1, 0, 1, -1, 0, form, 0, width, width)
+            (1, 1 + self.cells, pair, pair, pair, -1, 0, 1, -1, 0, *ONCE, form, 0, width, width)
         )
         self._holds(1, form, width)
 
@@ -139,8 +144,9 @@ class _Sketch:
 
     def work(self, rows: int, itemsize: int, times: int) -> Work:
         """The program with its operations over and over again."""
-        operations = np.tile(np.array(self.operations, np.int64).reshape(-1, 7), (times, 1))
-        terms = np.array(self.terms, np.int64).reshape(-1, 14)
+        once = np.array([(*row, *ONCE) for row in self.operations], np.int64)
+        operations = np.tile(once.reshape(-1, len(COLUMNS)), (times, 1))
+        terms = np.array(self.terms, np.int64).reshape(-1, len(TERMS) - 1 + len(LAYOUT))
         # read-only, as a program's
         tables = np.frombuffer(
             np.concatenate([*self.tables, [0]]).astype(np.int32).tobytes(), np.int32

@@ -39,7 +39,8 @@ class ProgramRunner:
         """Fill ``out``, part after part; ``left`` as in ``run_tile``."""
         from npk.backends.cpu.tile import run_tile
 
-        run_tile((0,) * self.rows, *self._arrays(exponents), masks, self.sizes, left, out)
+        program, tables, weights = self._arrays(exponents)
+        run_tile((0,) * self.rows, program, tables, weights, masks, self.sizes, left, out)
 
     def run_diagonal(
         self, masks: tuple[np.ndarray, np.ndarray], exponents: np.ndarray, out: np.ndarray
@@ -47,9 +48,12 @@ class ProgramRunner:
         """Fill ``out`` with the pairs (x, x), part after part; ``masks``: bits and numbers of lanes."""
         from npk.backends.cpu.tile import run_diagonal
 
-        run_diagonal((0,) * self.rows, *self._arrays(exponents), masks, self.sizes, out)
+        program, tables, weights = self._arrays(exponents)
+        run_diagonal((0,) * self.rows, program, tables, weights, masks, self.sizes, out)
 
-    def _arrays(self, exponents: np.ndarray) -> tuple:
+    def _arrays(
+        self, exponents: np.ndarray
+    ) -> tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray]:
         """The program under the exponents of the steps, its tables and weights."""
         scalars = np.ascontiguousarray(self.program.scalars(exponents).astype(self.dtype))
         scales = self.program.scales(exponents).astype(self.dtype)

@@ -32,20 +32,28 @@ def _on_lines(array):
 
 
 @njit(cache=_CACHE, error_model="numpy", boundscheck=False)
-def _run_box(rows, operation, scale, bias, tables, slots):
-    """Window sums, run by run."""
-    o, runs, t, height, source = (
-        operation[1],
-        operation[2],
-        operation[3],
-        operation[4],
-        operation[5],
-    )
-    for _ in range(runs):
-        outputs = tables[t]
-        slide(rows, slots, source, tables, t + 1, height, outputs, scale, bias, o)
-        t += 1 + (outputs + 2) * height
-        o += outputs
+def _run_windows(rows, operation, scale, bias, tables, slots):
+    """Window sums one by one, in each copy."""
+    out, cells, first = operation[1], operation[2], operation[3]
+    count, source = operation[4], operation[5]
+    for _ in range(operation[7]):
+        gather(rows, slots, source, tables, first, count, cells, scale, bias, out)
+        out, source = out + operation[8], source + operation[9]
+
+
+@njit(cache=_CACHE, error_model="numpy", boundscheck=False)
+def _run_boxes(rows, operation, scale, bias, tables, slots):
+    """Window sums, run by run, in each copy."""
+    out, runs, first = operation[1], operation[2], operation[3]
+    height, source = operation[4], operation[5]
+    for _ in range(operation[7]):
+        o, t = out, first
+        for _ in range(runs):
+            outputs = tables[t]
+            slide(rows, slots, source, tables, t + 1, height, outputs, scale, bias, o)
+            t += 1 + (outputs + 2) * height
+            o += outputs
+        out, source = out + operation[8], source + operation[9]
 
 
 @njit(cache=_CACHE, error_model="numpy", boundscheck=False)
@@ -57,15 +65,8 @@ def _run_group(rows, program, sources, sums):
     sums[:] = 0.0
     for n in range(len(operations)):
         row = operations[n]
-        kind, out, cells, first, count, source, to = (
-            row[0],
-            row[1],
-            row[2],
-            row[3],
-            row[4],
-            row[5],
-            row[6],
-        )
+        kind, out, cells = row[0], row[1], row[2]
+        first, count, to = row[3], row[4], row[6]
         scale, bias = scalars[n, 0], scalars[n, 1]
         if kind == 0:
             for lane in range(cells * wide):
@@ -73,9 +74,9 @@ def _run_group(rows, program, sources, sums):
         elif kind == 1:
             slots[out * wide : (out + cells) * wide] = 0
         elif kind == 2:
-            gather(rows, slots, source, tables, first, count, cells, scale, bias, out)
+            _run_windows(rows, row, scale, bias, tables, slots)
         elif kind == 3:
-            _run_box(rows, row, scale, bias, tables, slots)
+            _run_boxes(rows, row, scale, bias, tables, slots)
         elif kind == 4:
             for some in range((cells + TOGETHER - 1) // TOGETHER):
                 begin, end = some * TOGETHER, min(cells, (some + 1) * TOGETHER)

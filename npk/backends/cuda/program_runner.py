@@ -8,7 +8,7 @@ from npk.backends.cuda.launcher import Launcher, Masks
 from npk.backends.cuda.registry import KERNELS
 from npk.backends.layout import Layout
 from npk.backends.program.laid import LaidProgram
-from npk.backends.program.program import Program
+from npk.backends.program.program import COLUMNS, COPIES, LAYOUT, TERMS, Program
 
 ROWS, LANES = 4, 32  # row samples and column samples of a block
 BLOCKS = 1024  # in flight, at most: more than a device has room for
@@ -25,6 +25,7 @@ class ProgramRunner:
     """
 
     def __init__(self, program: Program, layout: Layout, launcher: Launcher) -> None:
+        program = program.one_by_one()  # the kernel knows no copies
         self.program, self.layout, self.launcher = program, layout, launcher
         self.spec = KERNELS["program", "general", layout.dtype.name]
         laid = LaidProgram(program, layout)
@@ -33,8 +34,11 @@ class ProgramRunner:
             ROWS * LANES * (laid.cells * layout.dtype.itemsize + laid.sums * 8 + laid.words * 4)
         )
         self.blocks = min(BLOCKS, max(1, WORKSPACE // self.bytes_a_block))
-        self.operations = launcher.to_device(program.operations)
-        self.terms = launcher.to_device(laid.terms)
+        once = [n for n, name in enumerate(COLUMNS) if name not in COPIES]
+        self.operations = launcher.to_device(np.ascontiguousarray(program.operations[:, once]))
+        columns = (*TERMS[:-1], *LAYOUT)
+        once = [n for n, name in enumerate(columns) if name not in COPIES]
+        self.terms = launcher.to_device(np.ascontiguousarray(laid.terms[:, once]))
         self.tables = launcher.to_device(program.tables)
         self.weights = launcher.to_device(laid.weights)
 

@@ -5,7 +5,7 @@ Each unit's cells live in slots that are freed after their last use. Index table
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -13,7 +13,17 @@ import numpy as np
 
 from npk.backends.program.boxes import WIDTH, find_runs
 from npk.backends.program.chains import Chains, Step
-from npk.backends.program.program import BOX, CLEAR, COLLAPSE, GATHER, LOAD, REDUCE, Draft, Program
+from npk.backends.program.program import (
+    BOX,
+    CLEAR,
+    COLLAPSE,
+    GATHER,
+    LOAD,
+    ONCE,
+    REDUCE,
+    Draft,
+    Program,
+)
 from npk.recursion.masks import Mask
 from npk.recursion.needed import Inflow, Links
 from npk.recursion.planes import PlannedStep, plan_steps
@@ -94,27 +104,82 @@ class _Cut:
 class _Part(NamedTuple):
     """A cut of a step's contributions with what is the step's own.
 
-    ``blocks``: group of the step, group of the source, segment of the mask and factor of each pair
-    of groups that share channels.
+    ``runs``: the pairs of groups that share channels.
     """
 
     step: int
     source: int  # -1 for V = 1
     cut: _Cut
     mask: Mask | None
-    blocks: tuple[tuple[int, int, int, float], ...]
+    runs: tuple["_Run", ...]
+
+
+class _Run(NamedTuple):
+    """Pairs of groups, each a step behind the one before: group of the step, group of the source,
+    segment of the mask, and factor.
+    """
+
+    into: int
+    group: int
+    segment: int
+    scale: float
+    times: int = 1
+    into_step: int = 0
+    group_step: int = 0
+
+    @property
+    def groups(self) -> slice:
+        """The groups of the step."""
+        step = self.into_step or 1
+        return slice(self.into, self.into + self.times * step, step)
+
+    def part(self, first: int, times: int) -> "_Run":
+        """Some of the pairs."""
+        return self._replace(
+            into=self.into + first * self.into_step,
+            group=self.group + first * self.group_step,
+            times=times,
+        )
+
+
+def _runs(blocks: Iterable[tuple[int, int, int, float]]) -> tuple[_Run, ...]:
+    """Blocks of groups, those together that are a step behind one another."""
+    found: list[_Run] = []
+    latest: dict[tuple[int, float], int] = {}
+    for into, group, segment, scale in blocks:
+        here = latest.get((segment, scale))
+        if here is not None:
+            run = found[here]
+            steps = into - run.part(run.times - 1, 1).into, group - run.part(run.times - 1, 1).group
+            fits = steps == (run.into_step, run.group_step) if run.times > 1 else steps[0] > 0
+            if fits and steps[1] >= 0:
+                found[here] = run._replace(
+                    times=run.times + 1, into_step=steps[0], group_step=steps[1]
+                )
+                continue
+        latest[segment, scale] = len(found)
+        found.append(_Run(into, group, segment, scale))
+    return tuple(found)
 
 
 @dataclass
 class _Unit:
     """What is known while one unit is laid out: contributions still to be added, first slot of each
-    step, groups that hold something.
+    step, and for each of its groups whether it holds something.
     """
 
     unit: int
     pending: dict[int, list[tuple[_Part, slice]]]
     place: dict[int, int] = field(default_factory=dict)
-    begun: set[tuple[int, int]] = field(default_factory=set)
+    begun: dict[int, bytearray] = field(default_factory=dict)
+
+    def begin(self, number: int, run: _Run) -> Iterator[tuple[_Run, bool]]:
+        """The parts of a run, each with whether its groups hold nothing yet; from now on they do."""
+        held = self.begun[number][run.groups]
+        ends = [i for i in range(1, run.times) if held[i] != held[i - 1]]
+        for first, end in itertools.pairwise([0, *ends, run.times]):
+            yield run.part(first, end - first), not held[first]
+        self.begun[number][run.groups] = b"\1" * run.times
 
     def ready(self, number: int, now: int) -> list[tuple[_Part, slice]]:
         """Take the contributions to a step whose sources come before step ``now``."""
@@ -124,24 +189,30 @@ class _Unit:
 
 
 class _Term(NamedTuple):
-    """A term between two groups: its part, group of the step, first columns, segment of the mask,
-    factor, whether it fits a chain.
+    """A term of some pairs of groups: its part, the pairs, where it is read (first slot and cells
+    of the source's groups, then columns), whether it fits a chain.
     """
 
     part: _Part
-    into: int
+    run: _Run
+    first: int
+    cells: int
     row: tuple[int, ...]
-    segment: int
-    scale: float
     fit: bool
+
+    def columns(self, run: _Run) -> tuple[int, ...]:
+        """First columns of the term on some of its pairs."""
+        k, *places = self.row
+        return (k, self.first + run.group * self.cells, *places)
 
 
 def _link_of(term: _Term) -> Step:
     """A term as the search for chains sees it: only masks in bits that are read at one place a
     cell can follow each other.
     """
-    _, _, _, u, v, _ = term.row
-    return Step((term.part.step, term.into), term.part.mask, (u, v), term.fit)
+    _, _, u, v, _ = term.row
+    owner = term.part.step, term.run.segment  # groups of one segment follow each other together
+    return Step(owner, term.part.mask, (u, v), term.fit)
 
 
 def _bands(recursion: Recursion) -> dict[int, tuple[int, ...]]:
@@ -228,7 +299,7 @@ class _Compiler:
             self.cuts[key] = self.cut(step, inflow, *units) if units else self.late(step, inflow)
         cut = self.cuts[key]
         mask, blocks = self.blocks(step.step, inflow.term, cut.links.weight)
-        return _Part(number, came, cut, mask, blocks)
+        return _Part(number, came, cut, mask, _runs(blocks))
 
     def cut(self, step: PlannedStep, inflow: Inflow, first: int, last: int) -> _Cut:
         """Contributions to a step's own cells in the units from ``first`` to ``last``."""
@@ -308,7 +379,9 @@ class _Compiler:
 
     def begin(self, number: int, state: _Unit) -> None:
         """A reduction starts from what the units before have added."""
-        if number not in self.sums:
+        held = number in self.sums
+        state.begun[number] = bytearray([held]) * self.recursion.steps[number].groups
+        if not held:
             return
         step, count = self.recursion.steps[number], int(self.counts[number, state.unit])
         bias = step.bias if isinstance(step, Field) else 0.0
@@ -323,25 +396,26 @@ class _Compiler:
                 (number, number),
                 (1.0, bias),
             )
-            state.begun.add((number, group))
 
     def sum_up(self, number: int, state: _Unit) -> None:
-        """A field in one unit: window sums of the collapse, an operation a group."""
+        """A field in one unit: window sums of the collapse."""
         bias = self.recursion.steps[number].bias  # type: ignore[union-attr]
         for part, rows in state.pending[number]:
             (cells, k), came = part.cut.links.pair[rows].shape, part.source
             table, runs = self.window(part.cut, rows)
-            for into, group, _, scale in part.blocks:
+            count = int(self.counts[came, state.unit])
+            for run in part.runs:
                 begin, out = (
-                    state.place.get(came, 0) + group * int(self.counts[came, state.unit]),
-                    state.place[number] + into * cells,
+                    state.place.get(came, 0) + run.group * count,
+                    state.place[number] + run.into * cells,
                 )
                 row = (
                     (GATHER, out, cells, table, k, begin, -1)
                     if runs is None
                     else (BOX, out, runs[1], runs[0], k // WIDTH, begin, -1)
                 )
-                self.draft.add(row, (number, came), (scale, bias))
+                copies = run.times, run.into_step * cells, run.group_step * count
+                self.draft.add(row, (number, came), (run.scale, bias), copies)
 
     def collapse(self, band: list[int], state: _Unit) -> None:
         """A collapse in one unit: one operation for its terms and for those of the rest of its band
@@ -357,21 +431,21 @@ class _Compiler:
         for term, (mask, chain, start) in zip(
             terms, self.chains.link([_link_of(term) for term in terms]), strict=True
         ):
-            owner = (term.part.step, term.into)
-            out, fresh = state.place[owner[0]] + term.into * cells, int(owner not in state.begun)
-            state.begun.add(owner)
-            segment = self.draft.mask(mask) + term.segment if mask else -1
-            self.draft.add_term(
-                (*term.row, out, fresh, chain, start, segment),
-                (term.part.step, term.part.source),
-                term.scale,
-            )
-        self.draft.add((COLLAPSE, 0, cells, first, len(terms), 0, -1), (number, -1))
-        for into in range(self.recursion.steps[number].groups):
-            if (number, into) not in state.begun:
-                self.draft.add(
-                    (CLEAR, state.place[number] + into * cells, cells, 0, 0, 0, -1), (number, -1)
+            step, segment = term.part.step, self.draft.mask(mask) + term.run.segment if mask else -1
+            for run, fresh in state.begin(step, term.run):
+                out = state.place[step] + run.into * cells
+                copies = run.times, run.into_step * cells, run.group_step * term.cells
+                self.draft.add_term(
+                    (*term.columns(run), out, int(fresh), chain, start, *copies, segment),
+                    (step, term.part.source),
+                    run.scale,
                 )
+        count = len(self.draft.terms) - first
+        self.draft.add((COLLAPSE, 0, cells, first, count, 0, -1), (number, -1))
+        for into in (into for into, held in enumerate(state.begun[number]) if not held):
+            self.draft.add(
+                (CLEAR, state.place[number] + into * cells, cells, 0, 0, 0, -1), (number, -1)
+            )
 
     def scatter(self, part: _Part, rows: slice, state: _Unit) -> None:
         """Operations that add to the sums of a reduction."""
@@ -379,23 +453,24 @@ class _Compiler:
             return
         place, steps = self.place(part, rows), (part.step, part.source)
         for term in self.terms_of(part, rows, state):
-            first = self.sums[part.step] + term.into * len(self.steps[part.step].pairs)
-            count = rows.stop - rows.start
-            self.draft.add(
-                (REDUCE, place.targets, count, len(self.draft.terms), 1, 0, first), steps
-            )
-            segment = self.draft.mask(part.mask) + term.segment if part.mask else -1
-            self.draft.add_term((*term.row, 0, 1, -1, 0, segment), steps, term.scale)
+            segment = self.draft.mask(part.mask) + term.run.segment if part.mask else -1
+            for run in (term.run.part(copy, 1) for copy in range(term.run.times)):
+                first = self.sums[part.step] + run.into * len(self.steps[part.step].pairs)
+                count = rows.stop - rows.start
+                self.draft.add(
+                    (REDUCE, place.targets, count, len(self.draft.terms), 1, 0, first), steps
+                )
+                row = (*term.columns(run), 0, 1, -1, 0, *ONCE, segment)
+                self.draft.add_term(row, steps, run.scale)
 
     def terms_of(self, part: _Part, rows: slice, state: _Unit) -> Iterator[_Term]:
-        """A term for each block of groups."""
+        """A term for each run of pairs of groups."""
         place, first = self.place(part, rows), state.place.get(part.source, 0)
         k = 1 if part.cut.targets is not None else part.cut.links.pair.shape[1]
         cells = int(self.counts[part.source, state.unit]) if part.source >= 0 else 0
         fit = part.mask in self.chained and k == 1 and place.weight < 0 and place.whole
-        for into, group, segment, scale in part.blocks:
-            row = (k, first + group * cells, place.pair, place.u, place.v, place.weight)
-            yield _Term(part, into, row, segment, scale, fit)
+        row = (k, place.pair, place.u, place.v, place.weight)
+        yield from (_Term(part, run, first, cells, row, fit) for run in part.runs)
 
     def place(self, part: _Part, rows: slice) -> _Place:
         """Where the tables and weights of some contributions begin."""

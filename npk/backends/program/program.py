@@ -2,20 +2,26 @@
 ``compiler`` makes it from planes.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from npk.recursion.masks import Mask
 
 LOAD, CLEAR, GATHER, BOX, COLLAPSE, REDUCE = range(6)
-COLUMNS = ("kind", "out", "cells", "first", "count", "source", "sums")
+COPIES = ("times", "out_step", "source_step")
+COLUMNS = ("kind", "out", "cells", "first", "count", "source", "sums", *COPIES)
 LANES = 16  # columns of the samples that are computed together
 ROWS = 8  # rows of the samples that are computed together, at most
 _PLANE = 1 << 18  # bytes of a plane of cells that leave room in the second cache
 TOGETHER = 32  # cells of a collapse that are finished before the next ones
 LAYOUT = ("form", "first", "stride", "width")
-TERMS = ("k", "source", "pair", "u", "v", "weight", "out", "fresh", "chain", "start", "mask")
+TERMS = (
+    *("k", "source", "pair", "u", "v", "weight", "out", "fresh", "chain", "start"),
+    *COPIES,
+    "mask",
+)
+ONCE = (1, 0, 0)  # of ``COPIES``
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,10 @@ class Program:
     sums ``sums`` + tables[out ...]. A term adds ``k`` contributions a cell, each a cell of
     ``source`` times an overlap, to the cells from ``out`` on, or fills them if it is ``fresh``;
     ``mask`` counts segments of masks, -1 stands for ones.
+
+    GATHER, BOX and terms of a COLLAPSE are done ``times`` times, each ``out_step`` and
+    ``source_step`` cells behind the time before: groups that are alike but for their cells, whose
+    overlaps are taken once.
     """
 
     operations: np.ndarray  # (operations, COLUMNS) int64
@@ -53,6 +63,26 @@ class Program:
         typical = (cells**2).sum() / max(cells.sum(), 1)  # of the plane that a cell is in
         return ROWS if typical * ROWS * LANES * itemsize < _PLANE else ROWS // 2
 
+    def one_by_one(self) -> "Program":
+        """The same program with every operation and every term done once."""
+        operations, number = _repeated(self.operations, COLUMNS)
+        terms, term = _repeated(self.terms, TERMS)
+        firsts = np.cumsum([0, *self.terms[:, TERMS.index("times")]])
+        owners = operations[:, 0] >= COLLAPSE
+        begin, count = (COLUMNS.index(name) for name in ("first", "count"))
+        of = operations[owners]
+        operations[owners, begin] = firsts[of[:, begin]]
+        operations[owners, count] = firsts[of[:, begin] + of[:, count]] - firsts[of[:, begin]]
+        return replace(
+            self,
+            operations=operations,
+            terms=terms,
+            steps=self.steps[number],
+            factors=self.factors[number],
+            term_steps=self.term_steps[term],
+            term_factors=self.term_factors[term],
+        )
+
     @property
     def chains(self) -> int:
         """Chains of masks that are alive together."""
@@ -71,6 +101,18 @@ class Program:
 def _shift(steps: np.ndarray, exponents: np.ndarray) -> np.ndarray:
     into, source = steps.T
     return np.where(source >= 0, exponents[source], 0) - exponents[into]
+
+
+def _repeated(rows: np.ndarray, columns: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows once for each of their times, and the number of the row that each comes from."""
+    times, out, source = (columns.index(name) for name in COPIES)
+    number = np.repeat(np.arange(len(rows)), rows[:, times])
+    before = np.cumsum(rows[:, times]) - rows[:, times]
+    copy, made = np.arange(len(number)) - before[number], rows[number]
+    for step, column in ((out, "out"), (source, "source")):
+        made[:, columns.index(column)] += copy * made[:, step]
+    made[:, [times, out, source]] = ONCE
+    return made, number
 
 
 @dataclass
@@ -94,9 +136,10 @@ class Draft:
         row: tuple[int, ...],
         steps: tuple[int, int],
         factors: tuple[float, float] = (1.0, 0.0),
+        copies: tuple[int, ...] = ONCE,
     ) -> None:
-        """One more operation: its columns, its steps, factor and bias."""
-        self.operations.append(row)
+        """One more operation: its columns, its steps, factor and bias, and how it is repeated."""
+        self.operations.append((*row, *copies))
         self.steps.append(steps)
         self.factors.append(factors)
 
