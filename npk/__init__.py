@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from npk.recursion.instruments import Weighted as Weighted
     from npk.recursion.instruments import Without as Without
     from npk.studies import study as study
+    from npk.tracks import track as track
 
 # Where each public name lives; a name's module is loaded when the name is first used (PEP 562), so
 # that `import npk` stays light.
@@ -77,6 +78,7 @@ _HOME = {
     "save": "npk.checkpoint",
     "study": "npk.studies",
     "trace": "npk.reading.tracing",
+    "track": "npk.tracks",
 }
 
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]

@@ -38,7 +38,7 @@ LEVELS = (
     ("machines", "checks"),
     ("measures",),
     ("bench", "studies", "plot"),
-    ("demo",),
+    ("demo", "tracks"),
     ("cli",),
     ("__main__",),
 )

@@ -449,7 +449,7 @@ def report(
         Path,
         typer.Argument(
             metavar="RUN_DIR",
-            help="Folder that `npk study` or `npk demo` wrote.",
+            help="Folder that `npk study`, `npk track` or `npk demo` wrote.",
             show_default=False,
         ),
     ],

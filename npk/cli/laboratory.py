@@ -212,3 +212,80 @@ def study(
     result = conduct(asked, out, as_progress(True))
     tables.study(result, out)
     raise typer.Exit(0 if all(check.passed for check in result.checks) else 1)
+
+
+@app.command(epilog="Example: npk track model-epochs --data fresh.npz --fresh --out track")
+def track(
+    run_dir: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN_DIR",
+            help="Folder of checkpoints, in the order of a number in their names.",
+            show_default=False,
+        ),
+    ],
+    data: options.Data,
+    test: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Test samples; half of --data if left out.")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder of the track; a stopped one goes on.")
+    ] = Path("track"),
+    labels: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Labels of --data, a .npy file.")
+    ] = None,
+    curves: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Curves of the training: JSON of `npk train --json`."),
+    ] = None,
+    seen: Annotated[
+        bool | None,
+        typer.Option(
+            "--seen/--fresh", help="Whether the network was trained on these samples; not known."
+        ),
+    ] = None,
+    n: Annotated[
+        int | None, typer.Option("--n", "-n", min=2, help="Fresh samples of each draw; 100.")
+    ] = None,
+    splits: Annotated[int, typer.Option(min=1, help="Draws of fresh samples.")] = 3,
+    scale: options.Scale = "cosine",
+    gates: options.Gates = "auto",
+    value_input: options.ValueInput = "auto",
+    bias: Annotated[
+        str, typer.Option(help="auto (paths where there are biases), ignore or paths.")
+    ] = "auto",
+    backend: options.Backend = "auto",
+    arch: options.Arch = None,
+    arch_option: options.ArchOption = [],  # noqa: B006
+    key: options.Key = None,
+    output: options.Output = None,
+    layout: options.Layout = "nchw",
+    fixed: options.Fixed = [],  # noqa: B006
+    seed: options.Seed = 0,
+) -> None:
+    """Follow kernel and gates through a training: measures, distances, flips, machines, a page."""
+    from npk.cli import reading, studying, tables
+    from npk.progress import as_progress
+    from npk.studies import Asked
+    from npk.tracks import checkpoints_of, conduct, names_of, of_one_size
+
+    reading.check_folder(out)
+    stages, known = checkpoints_of(run_dir), studying.curves(curves, run_dir)
+    asked = studying.question(
+        list(stages.values()),
+        data,
+        test,
+        labels,
+        reading.How(arch, arch_option, output, layout, key, fixed),
+        out=out,
+        names=names_of(stages),
+        seen=seen,
+        n=n,
+        splits=splits,
+        baselines=("penultimate",),
+        checks=(),
+        asked=Asked(scale, gates, value_input, bias, backend),
+        seed=seed,
+    )
+    asked = of_one_size(asked, n is None)
+    tables.track(conduct(asked, list(stages), known, out, as_progress(True)), out)

@@ -136,6 +136,32 @@ def _command(out: Path) -> str:
     return f"cd {shlex.quote(here)} && {shlex.join(['npk', *sys.argv[1:]])}"
 
 
+def curves(path: Path | None, run: Path) -> tuple[list[float], list[float | None]]:
+    """The curves of the training whose networks are in a folder.
+
+    Args:
+        path: what `npk train --json` wrote; ``None``: they are not known.
+        run: the folder.
+
+    Returns:
+        Loss and validation accuracy of each epoch.
+
+    Raises:
+        DataError: the file tells of several trainings, and none wrote the folder.
+    """
+    from npk.cli.training import TrainReport
+
+    if path is None:
+        return [], []
+    trials = TrainReport.load(path).trials
+    own = [one for one in trials if f"{Path(one.checkpoint).stem}-epochs" == run.resolve().name]
+    if len(trials) > 1 and len(own) != 1:
+        what = f"{path} tells of {len(trials)} trainings, and {run} is the folder of none of them"
+        raise DataError(f"{what}. Name the folder as npk train did, such as model-seed0-epochs.")
+    result = (own or list(trials))[0].training
+    return result.curve_train, result.curve_validation
+
+
 def sizes(text: str | None) -> list[int] | None:
     """``30,100,300`` as numbers.
 

@@ -15,10 +15,18 @@ from npk.gram.tiles import Demand, TilePlan
 from npk.gram.verification import Verification
 from npk.graph.parts import module_of
 from npk.progress import duration
+from npk.report import track_page
 from npk.report.suite_page import INVARIANCE_HEAD, invariance_row
 from npk.report.tables import accuracies
 from npk.report.words import beside, finding
-from npk.results import Accuracy, CheckResult, InvarianceSuite, LesionTable, StudyResult
+from npk.results import (
+    Accuracy,
+    CheckResult,
+    InvarianceSuite,
+    LesionTable,
+    StudyResult,
+    TrackResult,
+)
 from npk.structure.shifts import ShiftGroup
 from npk.studies.pace import Cost
 
@@ -78,6 +86,20 @@ def study(run: StudyResult, out: Path) -> None:
         say(f"note: {note}")
     said = f"{finding(run)} {beside(run)}"
     say(said.replace("\N{NO-BREAK SPACE}", " "))
+    say(
+        f"{duration(run.seconds)} on {run.machine}. Results, figures and kernels are in {out}: "
+        f"open {out / 'report.html'}."
+    )
+
+
+def track(run: TrackResult, out: Path) -> None:
+    """A training that was followed, epoch by epoch."""
+    table(
+        *track_page.table(run), f"{run.data}: {run.samples_test} test samples, {run.splits} draws"
+    )
+    for note in run.notes:
+        say(f"note: {note}")
+    say(track_page.finding(run).replace("\N{NO-BREAK SPACE}", " "))
     say(
         f"{duration(run.seconds)} on {run.machine}. Results, figures and kernels are in {out}: "
         f"open {out / 'report.html'}."

@@ -222,8 +222,12 @@ def write_report(run_dir: Path, out: Path, figures: Path | None) -> tuple[Path, 
     """The page of a run, and its figures if a folder is given."""
     from npk.report.figures import write_figures
     from npk.report.page import write_page
-    from npk.results import StudyResult
+    from npk.report.track_page import write_track
+    from npk.results import StudyResult, TrackResult, kind_of
 
+    if kind_of(run_dir / "results.json") == TrackResult.__name__:
+        drawn = write_track(TrackResult.load(run_dir / "results.json"), out, figures)
+        return (out, *drawn)
     run = StudyResult.load(run_dir / "results.json")
     write_page(run, out, progress=True)
     return (out, *(write_figures(run, figures, progress=True) if figures is not None else ()))

@@ -41,7 +41,15 @@ from npk.report.subjects import (
     owner,
     subjects,
 )
-from npk.results import DETAILS, MODELS, Accuracy, KernelSummary, NetworkSummary, StudyResult
+from npk.results import (
+    DETAILS,
+    MODELS,
+    Accuracy,
+    KernelSummary,
+    NetworkSummary,
+    StudyResult,
+    TrackResult,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -192,7 +200,7 @@ def _heats(run: StudyResult, name: str) -> list[KernelSummary]:
 
 
 def heat_panel(
-    ax: "Axes", run: StudyResult, kernel: KernelSummary, ends: tuple[float, float]
+    ax: "Axes", run: StudyResult | TrackResult, kernel: KernelSummary, ends: tuple[float, float]
 ) -> None:
     """Draw a kernel sorted by class.
 

@@ -12,6 +12,7 @@ from npk.results import (
     KernelSummary,
     Measure,
     StudyResult,
+    TrackResult,
 )
 
 D = TypeVar("D", bound=Details)
@@ -96,7 +97,7 @@ def kernel_of(run: StudyResult, network: str, gates: str) -> KernelSummary | Non
     return next((k for k in run.kernels if (k.network, k.gates) == (network, gates)), None)
 
 
-def class_name(run: StudyResult, index: int) -> str:
+def class_name(run: StudyResult | TrackResult, index: int) -> str:
     """The name of a class, or its number where the study has no name for it."""
     return run.classes[index] if 0 <= index < len(run.classes) else str(index)
 

@@ -35,6 +35,16 @@ def listed(items: Sequence[str]) -> str:
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 
+def seen_in_words(seen: str, several: bool) -> str:
+    """Whether networks have seen the samples.
+
+    Args:
+        seen: "seen", "fresh" or "not known".
+        several: whether there are several networks.
+    """
+    return _SEEN[seen][several]
+
+
 def finding(run: StudyResult) -> str:
     """What the gates have learnt, in one sentence; every size and every network counts."""
     return _learnt(run) or _unlabeled(run) or "This study holds no accuracies."
@@ -42,7 +52,7 @@ def finding(run: StudyResult) -> str:
 
 def beside(run: StudyResult) -> str:
     """What has to be known with the finding: honest rivals, whether samples were seen, the checks."""
-    parts = [_rivals(run), _SEEN[run.seen][len(subjects(run)) != 1], verdict(run)]
+    parts = [_rivals(run), seen_in_words(run.seen, several=len(subjects(run)) != 1), verdict(run)]
     return " ".join(part for part in parts if part)
 
 

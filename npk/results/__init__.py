@@ -4,7 +4,7 @@ A report is made from these alone, on a machine that may have neither torch nor 
 value is checked when it is made, and a file says in which format it is written.
 """
 
-from npk.results.base import FORMAT, Case, CaseDetails, Details, Result
+from npk.results.base import FORMAT, Case, CaseDetails, Details, Result, kind_of
 from npk.results.checks import (
     DETAILS,
     CheckResult,
@@ -37,6 +37,7 @@ from npk.results.study import (
     Picture,
     StudyResult,
 )
+from npk.results.track import Move, TrackResult
 
 __all__ = [
     "DETAILS",
@@ -61,6 +62,7 @@ __all__ = [
     "LesionTable",
     "Measure",
     "Mistake",
+    "Move",
     "Moved",
     "Neighbors",
     "NetworkSummary",
@@ -72,4 +74,6 @@ __all__ = [
     "TangentDetails",
     "TangentEntry",
     "TimedCheck",
+    "TrackResult",
+    "kind_of",
 ]

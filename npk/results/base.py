@@ -76,6 +76,21 @@ class Result(Typed):
         return cls.from_json(text)
 
 
+def kind_of(path: str | Path) -> str:
+    """Of which class the result in a file is; empty where nothing tells.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The name of the class.
+    """
+    try:
+        return str(parse_object(Path(path).read_text(encoding="utf-8")).get("result", ""))
+    except (OSError, ValueError):  # told by who reads it whole
+        return ""
+
+
 @dataclasses.dataclass(frozen=True)
 class Case(Typed):
     """One comparison of a check."""

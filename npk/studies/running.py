@@ -162,7 +162,7 @@ def answer(question: Question, out: Path, progress: Progress) -> StudyResult:
     )
     with progress.task("studying networks", len(question.subjects) + 1) as advance:
         for subject in question.subjects:
-            _study(question, subject, out, commands, found, album, progress)
+            studied(question, subject, out, commands, found, album, progress)
             advance(1)
         _without_network(question, found)
         advance(1)
@@ -185,7 +185,7 @@ def answer(question: Question, out: Path, progress: Progress) -> StudyResult:
         seconds=time.perf_counter() - started,
         machine=machine(),
         networks=tuple(found.networks),
-        accuracies=tuple(_accuracy(one, found.commands, question) for one in found.scores),
+        accuracies=tuple(accuracy(one, found.commands, question) for one in found.scores),
         differences=tuple(_differences(found.scores, question)),
         measures=tuple(found.measures),
         comparisons=tuple(comparisons),
@@ -227,7 +227,7 @@ def machine() -> str:
     )
 
 
-def _study(
+def studied(
     question: Question,
     subject: Subject,
     out: Path,
@@ -236,7 +236,17 @@ def _study(
     album: Album,
     progress: Progress,
 ) -> None:
-    """One network: its kernels, what machines reach on them, measures, pictures and checks."""
+    """One network: its kernels, what machines reach on them, measures, pictures and checks.
+
+    Args:
+        question: what is asked.
+        subject: the network.
+        out: the folder.
+        commands: the command lines of the study.
+        found: takes what is found.
+        album: takes the samples that are shown.
+        progress: what is told meanwhile.
+    """
     kernels = _kernels(question, subject, out, progress)
     _, untrained = kernels.anew
     found.networks.append(subject.summary(kernels.bias, untrained, commands.place(subject)))
@@ -361,9 +371,17 @@ def _without_network(question: Question, found: Findings) -> None:
             found.scores += scored(model, question.draws, question.draws.sizes)
 
 
-def _accuracy(
-    one: Score, commands: dict[tuple[str, str, int], str], question: Question
-) -> Accuracy:
+def accuracy(one: Score, commands: dict[tuple[str, str, int], str], question: Question) -> Accuracy:
+    """A score as a result.
+
+    Args:
+        one: the score.
+        commands: what gives scores again, by network, model and size.
+        question: what was asked.
+
+    Returns:
+        The accuracy with its standard error.
+    """
     return Accuracy(
         network=one.network,
         model=one.model,
