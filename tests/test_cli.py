@@ -78,6 +78,7 @@ def test_commands_are_those_of_the_design():
         "spectrum",
         "lesions",
         "study",
+        "track",
     ]
 
 

@@ -14,7 +14,7 @@ import torch
 from conftest import assert_kernels_equal
 from emu.fibers import compiler_is_missing
 from emu.launcher import EmulatedLauncher, ptx_kernel, written
-from test_backends import BackendContract, dense_table
+from test_backends import BackendContract, dense_table, stream_table  # noqa: F401 (a fixture)
 from tiny_networks import NETWORKS, make, samples
 from torch import nn
 

@@ -12,7 +12,7 @@ from emu import Violation
 from emu.fibers import compiler_is_missing
 from emu.launcher import EmulatedLauncher, fiber_kernel
 from emu.nvrtc import compilers, resources
-from test_backends import BackendContract, image_table  # noqa: F401 (a fixture)
+from test_backends import BackendContract, image_table, stream_table  # noqa: F401 (fixtures)
 from test_cuda_mutants import BARRIER, BOUND, parts, uncovered
 from tiny_networks import NETWORKS, make, samples
 

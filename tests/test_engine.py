@@ -463,8 +463,8 @@ def test_copies_are_what_they_are_one_by_one(name):
 
 def test_a_stream_takes_its_overlaps_once_for_all_depths():
     """Not more rows of a program than about those of the kernel, whatever the number of depths."""
-    table = recorded("resnet")
-    of_kernel = plan(table.graph)
+    table = recorded("gated stream")
+    of_kernel = plan(table.graph, bias="ignore")
     of_depths = by_depth(of_kernel)
     kernel, deep = (
         compile_program(recursion, [is_kept_in_bits(mask, table) for mask in recursion.masks])

@@ -35,6 +35,7 @@ from npk.results import (
     LesionTable,
     Measure,
     Mistake,
+    Move,
     Neighbors,
     NetworkSummary,
     Picture,
@@ -44,6 +45,7 @@ from npk.results import (
     TangentDetails,
     TangentEntry,
     TimedCheck,
+    TrackResult,
 )
 from npk.studies.subjects import OwnAccuracy
 from npk.typed import Typed, finite
@@ -125,6 +127,16 @@ LESION = Lesion(1, "net.py:3", 0.25, None, 0.5, 0.75)
 LESIONS = LesionTable("a net", 4, "paths", 1.0, (LESION,))
 SUITE = InvarianceSuite("0.1.0", "digits", 4, 0, 1.5, tuple(CHECKS))
 WAITING = TimedCheck(CHECKS[0], 0.5)
+TRACK = TrackResult(
+    *("0.1.0", "npk track", "digits", "digits", ["0", "1"], "fresh", 9, 9, 4, 2, True, "cosine", 0),
+    *(1.5, "2 cores", (0, 2), (NETWORK,), (ACCURACY,), 0.5, None, (MEASURE,)),
+    from_start=(Move(0, 2, 0.5, 0.25, 0.75, 0.95, ("relu",), (0.5,), (None,), 9),),
+    steps=(Move(0, 2, None, None, None, None, (), (), (), 9),),
+    kernels=(KERNEL,),
+    curve_train=[0.5],
+    curve_validation=[None],
+    notes=(),
+)
 RESULTS = [
     *(
         *CHECKS,
@@ -139,6 +151,7 @@ RESULTS = [
         SUITE,
         WAITING,
         RUN,
+        TRACK,
         build_run(),
     )
 ]

@@ -32,7 +32,7 @@ from npk.graph.parts import blocks_of, last_layers_of, sub_network
 from npk.graph.path_graph import fan_in
 from npk.progress import Silent
 from npk.recursion.degrees import depths
-from npk.recursion.instruments import Depths, Instrument, Passing, Without
+from npk.recursion.instruments import Depths, Passing, Without
 from npk.recursion.planning import plan
 from npk.results import Case, CheckResult, EnsembleDetails, Shares
 from npk.samples import as_samples

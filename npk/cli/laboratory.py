@@ -215,7 +215,9 @@ def study(
 
 
 @app.command(epilog="Example: npk track model-epochs --data fresh.npz --fresh --out track")
+@options.prepares
 def track(
+    given: options.Given,
     run_dir: Annotated[
         Path,
         typer.Argument(
@@ -251,9 +253,7 @@ def track(
     scale: options.Scale = "cosine",
     gates: options.Gates = "auto",
     value_input: options.ValueInput = "auto",
-    bias: Annotated[
-        str, typer.Option(help="auto (paths where there are biases), ignore or paths.")
-    ] = "auto",
+    bias: options.Bias = "auto",
     backend: options.Backend = "auto",
     arch: options.Arch = None,
     arch_option: options.ArchOption = [],  # noqa: B006
@@ -277,6 +277,8 @@ def track(
         test,
         labels,
         reading.How(arch, arch_option, output, layout, key, fixed),
+        given,
+        tables.samples,
         out=out,
         names=names_of(stages),
         seen=seen,

@@ -185,6 +185,13 @@ def _places(e, term, sources, j, anywhere=False):
     )
 
 
+def _is_shared(b, term):
+    """Whether the copies of a term take one overlap: of one contribution each, without a weight."""
+    alone = b.icmp_signed("==", term["k"], number(1))
+    plain = b.icmp_signed("<", term["weight"], number(0))
+    return b.and_(b.icmp_signed(">", term["times"], number(1)), b.and_(alone, plain))
+
+
 @intrinsic
 def collapse(tc, rows, terms, scales, t, begin, end, sources):
     """Cells ``begin`` to ``end`` of the term in row ``t``: the sum of its contributions, added to
@@ -196,13 +203,7 @@ def collapse(tc, rows, terms, scales, t, begin, end, sources):
         e = Vectors(ctx, b, sig, args, sig.args[0], sig.args[-1][-1])
         _, terms_, scales_, t_, begin_, end_, arrays = e.args
         sources_, term, scale = _Sources(*arrays), _term(e, terms_, t_), e.item(scales_, t_)
-        shared = b.and_(
-            b.icmp_signed(">", term["times"], number(1)),
-            b.and_(
-                b.icmp_signed("==", term["k"], number(1)),
-                b.icmp_signed("<", term["weight"], number(0)),
-            ),
-        )
+        shared = _is_shared(b, term)
 
         def onto(c, contribute):
             """Add to cell ``c`` of each copy what ``contribute(totals, copy of the term)`` gives."""
