@@ -3,7 +3,6 @@ and on given ones. A run that was stopped goes on where it was.
 """
 
 import os
-import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,12 +12,12 @@ import numpy as np
 from torch import nn
 
 from npk import __version__
+from npk.bench.folder import file_of, made
 from npk.bench.kinds import KINDS, network
 from npk.checkpoint.weights import fingerprint
 from npk.checks.groups import Shifts
 from npk.checks.invariance import check_invariance
-from npk.errors import DataError, StoreError
-from npk.files import digest
+from npk.errors import DataError
 from npk.gates.table import samples_digest
 from npk.progress import Progress, as_progress
 from npk.report.suite_page import write_suite
@@ -76,8 +75,7 @@ def run(
             f"the networks of the suite take pictures with an even number of rows and columns, at "
             f"least {_LEAST}, and X has shape {X.shape}. Give other data, or leave them out."
         )
-    place = Path(out)
-    _make(place / "checks")
+    place = made(Path(out) / "checks").parent
     many = [*given, *_built(X, seed)] if kinds else list(given)
     found, seconds = [], 0.0
     with told.task("networks", len(many)) as advance:
@@ -91,15 +89,6 @@ def run(
     return suite
 
 
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(
-            f"cannot make the folder {folder}: {error.strerror}. Choose another one."
-        ) from error
-
-
 def _built(X: np.ndarray, seed: int) -> Iterator[Given]:
     for kind in KINDS:
         net = network(kind, X.shape[1:], seed)
@@ -107,14 +96,12 @@ def _built(X: np.ndarray, seed: int) -> Iterator[Given]:
 
 
 def _checked(
-    one: Given, X: np.ndarray, asked: tuple[Shifts, int], folder: Path
+    one: Given, X: np.ndarray, chosen: tuple[Shifts, int], folder: Path
 ) -> tuple[CheckResult, float]:
     """The check of a network and the seconds that it took, of this run or of an earlier one."""
-    shifts, seed = (asked[0] if one.shifts is None else one.shifts), asked[1]
-    known = repr((__version__, one.name, one.fixed, one.group, shifts, seed, samples_digest(X)))
-    key = digest(known.encode(), fingerprint(one.net).encode())[:16]
-    slug = re.sub(r"[^A-Za-z0-9]+", "-", one.name).strip("-").lower()
-    path = folder / f"{slug}-{key}.json"
+    shifts, seed = (chosen[0] if one.shifts is None else one.shifts), chosen[1]
+    asked = __version__, one.fixed, one.group, shifts, seed
+    path = file_of(folder, one.name, *asked, samples_digest(X), fingerprint(one.net))
     if path.exists():
         kept = TimedCheck.load(path)
         return kept.check, kept.seconds

@@ -67,13 +67,14 @@ class DepthSpectrum:
 
     def to_json(self) -> str:
         """The spectrum as JSON text; :meth:`from_json` gives it back."""
-        return self._result().to_json()
+        return self.result().to_json()
 
     def save(self, path: str | Path) -> None:
         """Write the JSON file whole or not at all."""
-        self._result().save(path)
+        self.result().save(path)
 
-    def _result(self) -> DepthShares:
+    def result(self) -> DepthShares:
+        """The spectrum as plain values, as a file has it."""
         shares = tuple(map(tuple, self.shares.tolist()))
         numbers = tuple(self.depths.tolist()), shares, tuple(self.kernel.tolist())
         return DepthShares(self.network, self.scale, self.bias, *numbers)

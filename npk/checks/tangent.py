@@ -96,7 +96,7 @@ def check_tangent(
     pairs = np.triu_indices(len(table))
     mean, error = means.mean(0), means.std(0, ddof=1) / len(means) ** 0.5
     known, found, spread = exact[pairs], mean[pairs], error[pairs]
-    worst, limit = _worst(known, found, spread), _limit(len(known), len(means))
+    worst, limit = _worst(known, found, spread), limit_of(len(known), len(means))
     entries = zip(*(a.tolist() for a in (*pairs, known, found, spread)), strict=True)
     diagonal, lengths = (
         np.diagonal(_kernel(table, asked)),
@@ -130,8 +130,13 @@ def _worst(known: np.ndarray, found: np.ndarray, spread: np.ndarray) -> float:
         return float(np.where(distance > 0, distance / spread, 0.0).max())
 
 
-def _limit(comparisons: int, groups: int) -> float:
-    """Standard errors that one of so many correct entries exceeds once in 100,000 checks."""
+def limit_of(comparisons: int, groups: int) -> float:
+    """Standard errors that one of so many correct entries exceeds once in 100,000 checks.
+
+    Args:
+        comparisons: how many entries are compared.
+        groups: of draws, whose means the errors are taken of.
+    """
     from scipy.stats import t
 
     return float(t.isf(_FALSE_ALARM / (2 * comparisons), groups - 1))

@@ -13,7 +13,9 @@ from npk.cli.commands import app
 @options.prepares
 def bench(
     given: options.Given,
-    suite: Annotated[str, typer.Argument(metavar="SUITE", help="invariance.", show_default=False)],
+    suite: Annotated[
+        str, typer.Argument(metavar="SUITE", help="invariance or ensemble.", show_default=False)
+    ],
     ckpts: Annotated[
         list[Path] | None,
         typer.Argument(metavar="[CKPT]...", help="Networks of yours, beside those built in."),
@@ -39,11 +41,17 @@ def bench(
     """Run a suite on networks of many kinds and on checkpoints (1: a prediction does not hold)."""
     from npk.cli import benching, reading, tables
 
-    benching.check(suite, out, ckpts or [], kinds)
+    benching.check(suite, out, ckpts or [], kinds, shifts)
     how = reading.How(arch, arch_option, output, layout, key, fixed)
     loading = given.loading(*(ckpts or []))
-    asked = (shifts, seed, kinds)
-    found = benching.run(ckpts or [], how, (data, samples), asked, out, loading, tables.samples)
+    of = benching.material(
+        ckpts or [], how, (data, samples), (seed, kinds), loading, tables.samples
+    )
+    if suite == "ensemble":
+        sums = benching.ensemble(of, out)
+        tables.ensemble_suite(sums, out)
+        raise typer.Exit(0 if all(one.passed for one in sums.runs) else 1)
+    found = benching.invariance(of, fixed, shifts, out)
     tables.suite(found, out)
     raise typer.Exit(0 if all(one.passed for one in found.checks) else 1)
 

@@ -16,12 +16,14 @@ from npk.gram.verification import Verification
 from npk.graph.parts import module_of
 from npk.progress import duration
 from npk.report import track_page
+from npk.report.ensemble_page import ENSEMBLE_HEAD, ensemble_row
 from npk.report.suite_page import INVARIANCE_HEAD, invariance_row
 from npk.report.tables import accuracies
 from npk.report.words import beside, finding
 from npk.results import (
     Accuracy,
     CheckResult,
+    EnsembleSuite,
     InvarianceSuite,
     LesionTable,
     StudyResult,
@@ -133,6 +135,15 @@ def suite(found: InvarianceSuite, out: Path) -> None:
     agreed = sum(case.also == 0 and one.passed for one, case in found.cases())
     say(f"measured as predicted: {agreed} of {len(rows)}; {duration(found.seconds)}")
     say(f"Results, maps and the page are in {out}: open {out / 'report.html'}.")
+
+
+def ensemble_suite(found: EnsembleSuite, out: Path) -> None:
+    """One row a network: its depth spectrum, the identities, and its lesions."""
+    rows = [ensemble_row(one) for one in found.runs]
+    table(ENSEMBLE_HEAD, rows, f"sub-networks on {found.data}, {found.samples} samples")
+    agreed = sum(one.passed for one in found.runs)
+    say(f"as theory says: {agreed} of {len(rows)}; {duration(found.seconds)}")
+    say(f"Results, pictures and the page are in {out}: open {out / 'report.html'}.")
 
 
 def graph(found: GateTable, sampled: bool) -> None:

@@ -2,15 +2,17 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from npk.files import written_whole
 from npk.report import invariance_figures, plots
 from npk.report.page import Drawn, Section, rendered
 from npk.report.style import NOTHING, duration, house_style, percent, scientific
-from npk.results import InvarianceCase, InvarianceSuite
+from npk.results import EnsembleSuite, InvarianceCase, InvarianceSuite
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from matplotlib.figure import Figure
 
 INVARIANCE_HEAD = (
@@ -79,13 +81,6 @@ def write_suite(suite: InvarianceSuite, folder: str | os.PathLike) -> None:
     Raises:
         StoreError: the folder is missing or cannot be written.
     """
-    place, drawn = Path(folder), {}
-    with house_style():
-        for name, figure in suite_figures(suite).items():
-            with written_whole(place / f"{name}.png") as temporary:
-                figure.savefig(temporary, format="png", dpi=150)
-            svg = plots.inline_svg(figure, _WORDS[name], name)
-            drawn[name] = Drawn(wide=svg, narrow=svg)
     said = {
         "run": suite,
         "title": "Which motions of the input does a network ignore?",
@@ -95,14 +90,40 @@ def write_suite(suite: InvarianceSuite, folder: str | os.PathLike) -> None:
         "reasons": [
             (case.label, "; ".join(case.reasons)) for _, case in suite.cases() if case.reasons
         ],
-        "drawn": drawn,
-        "facts": _facts(suite),
+        "facts": facts(suite),
     }
     names = {
         "suite": "Prediction and measurement",
         "suite_figures": "Pictures",
         "made": "How this was made",
     }
+    write_page(Path(folder), said, names, lambda: suite_figures(suite), _WORDS)
+
+
+def write_page(
+    place: Path,
+    said: dict[str, Any],
+    names: dict[str, str],
+    figures: "Callable[[], dict[str, Figure]]",
+    words: dict[str, str],
+) -> None:
+    """Write the page of any suite and its pictures.
+
+    Args:
+        place: folder of the page.
+        said: what the templates say; ``drawn`` has the pictures.
+        names: heading of each template, in order.
+        figures: makes the pictures, by name.
+        words: what each picture shows.
+    """
+    drawn: dict[str, Drawn] = {}
+    with house_style():
+        for name, figure in figures().items():
+            with written_whole(place / f"{name}.png") as temporary:
+                figure.savefig(temporary, format="png", dpi=150)
+            svg = plots.inline_svg(figure, words[name], name)
+            drawn[name] = Drawn(wide=svg, narrow=svg)
+    said = {**said, "drawn": drawn}
     sections = [Section(n, heading, rendered(f"{n}.html", said)) for n, heading in names.items()]
     text = rendered("page.html", {**said, "plots": None, "sections": sections})
     with written_whole(place / "report.html") as temporary:
@@ -130,7 +151,8 @@ def _lead(suite: InvarianceSuite) -> str:
     return text
 
 
-def _facts(suite: InvarianceSuite) -> tuple[tuple[str, str], ...]:
+def facts(suite: InvarianceSuite | EnsembleSuite) -> tuple[tuple[str, str], ...]:
+    """How a suite was made."""
     return (
         ("Data", f"{suite.data}, {suite.samples} samples"),
         ("Seed", str(suite.seed)),

@@ -290,3 +290,73 @@ class InvarianceSuite(Result):
             if isinstance(known, InvarianceDetails)
             for case in known.cases
         ]
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomLesion(Typed):
+    """What is lost with one block under random weights and the gates of the whole network."""
+
+    block: int  # number of the addition, from 1
+    predicted: float  # share of the kernel's trace that passes the block
+    measured: float  # mean square lost over mean square of the output
+    error: float  # standard error of the measured share
+
+
+@dataclasses.dataclass(frozen=True)
+class EnsembleRun(Result):
+    """What `npk bench ensemble` found of one network."""
+
+    name: str
+    check: CheckResult | None  # None: nothing is added in the network
+    spectrum: DepthShares
+    lesions: tuple[RandomLesion, ...]
+    draws: int  # random weights of the lesions
+    limit: float  # standard errors that one of the right lesions exceeds once in 100,000 runs
+    seconds: float
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean share of each depth over the samples with an active path."""
+        sizes = zip(self.spectrum.shares, self.spectrum.kernel, strict=True)
+        live = [row for row, size in sizes if size > 0]
+        return tuple(math.fsum(column) / len(live) for column in zip(*live, strict=True))
+
+    @property
+    def path_length(self) -> float | None:
+        """Mean number of layers of a path; ``None`` without any path."""
+        if not self.mean:
+            return None
+        return math.fsum(d * s for d, s in zip(self.spectrum.depths, self.mean, strict=True))
+
+    def quantile(self, share: float) -> int | None:
+        """The least number of layers up to which paths make that share; ``None`` without any path."""
+        total = 0.0
+        for depth, part in zip(self.spectrum.depths, self.mean, strict=False):
+            total += part
+            if total >= share:
+                return depth
+        return self.spectrum.depths[-1] if self.mean else None
+
+    @property
+    def worst(self) -> float | None:
+        """Distance of the worst lesion from its prediction in standard errors; ``None`` without."""
+        found = [abs(one.measured - one.predicted) / one.error for one in self.lesions if one.error]
+        return max(found, default=None)
+
+    @property
+    def passed(self) -> bool:
+        """Whether all identities hold, and no lesion is beyond what chance explains."""
+        agrees = self.worst is None or self.worst <= self.limit
+        return agrees and (self.check is None or self.check.passed)
+
+
+@dataclasses.dataclass(frozen=True)
+class EnsembleSuite(Result):
+    """What `npk bench ensemble` found."""
+
+    version: str  # npk's version
+    data: str  # DATA notation, or what stands for it
+    samples: int
+    seed: int
+    seconds: float  # of all networks, in this run and earlier ones
+    runs: tuple[EnsembleRun, ...]
