@@ -45,8 +45,8 @@ def test_every_network_is_the_sum_of_its_sub_networks(suite):
     assert list(runs) == ["mine", *SHAPES]
     for name, one in runs.items():
         assert one.passed, name
+        depths = one.spectrum.depths
         if name != "mine":
-            depths = one.spectrum.depths
             assert (len(one.lesions), depths[0], depths[-1]) == SHAPES[name], name
         assert sum(one.mean) == pytest.approx(1)
         assert one.quantile(0.1) <= one.path_length <= depths[-1]
@@ -112,7 +112,7 @@ def shares(*rows, kernel):
 def test_a_row_of_the_table():
     lesions = tuple(RandomLesion(k, 0.2 * k, 0.25 * k, 0.05) for k in (1, 2))
     live = shares((0.2, 0.3, 0.5), (0.0, 0.0, 0.0), kernel=(2.0, 0.0))
-    one = EnsembleRun("a net", None, live, lesions, 40, 1.5, 1.0)
+    one = EnsembleRun("a net", (), live, lesions, 40, 1.5, 1.0)
     assert one.path_length == pytest.approx(4.6)
     assert (one.quantile(0.1), one.quantile(0.5), one.quantile(0.9)) == (2, 4, 6)
     assert one.worst == pytest.approx(2)
@@ -122,7 +122,7 @@ def test_a_row_of_the_table():
     assert row["largest block"].startswith("2: 40")
     assert row["lesions within 3 s.e."] == "2 of 2"
     assert row["identities off by"].endswith("(FAIL)")
-    dead = EnsembleRun("dead", None, shares(kernel=()), (), 0, 0.0, 1.0)
+    dead = EnsembleRun("dead", (), shares(kernel=()), (), 0, 0.0, 1.0)
     assert (dead.mean, dead.path_length, dead.quantile(0.5), dead.worst) == ((), None, None, None)
     assert dead.passed
     ensemble_row(dead)

@@ -28,6 +28,8 @@ from npk.results import (
     Difference,
     DualityDetails,
     EnsembleDetails,
+    EnsembleRun,
+    EnsembleSuite,
     InvarianceDetails,
     InvarianceSuite,
     KernelSummary,
@@ -40,6 +42,7 @@ from npk.results import (
     NetworkSummary,
     Picture,
     Point,
+    RandomLesion,
     Shares,
     StudyResult,
     TangentDetails,
@@ -126,6 +129,10 @@ SPECTRUM = DepthShares("a net", "fan_in", "paths", (2, 4), ((0.25, 0.75), (0.0, 
 LESION = Lesion(1, "net.py:3", 0.25, None, 0.5, 0.75)
 LESIONS = LesionTable("a net", 4, "paths", 1.0, (LESION,))
 SUITE = InvarianceSuite("0.1.0", "digits", 4, 0, 1.5, tuple(CHECKS))
+SUMS = EnsembleRun(
+    "a net", tuple(CHECKS[:1]), SPECTRUM, (RandomLesion(1, 0.25, 0.5, 0.125),), 40, 5.5, 1.5
+)
+SUM_SUITE = EnsembleSuite("0.1.0", "digits", 4, 0, 1.5, (SUMS,))
 WAITING = TimedCheck(CHECKS[0], 0.5)
 TRACK = TrackResult(
     *("0.1.0", "npk track", "digits", "digits", ["0", "1"], "fresh", 9, 9, 4, 2, True, "cosine", 0),
@@ -149,6 +156,8 @@ RESULTS = [
         SPECTRUM,
         LESIONS,
         SUITE,
+        SUMS,
+        SUM_SUITE,
         WAITING,
         RUN,
         TRACK,

@@ -93,7 +93,7 @@ def _found(
     lesions, limit = lesion_theorem(table, draws, seed)
     run = EnsembleRun(
         name,
-        check_ensemble(net, X, name=name) if sums else None,
+        (check_ensemble(net, X, name=name),) if sums else (),
         depth_spectrum(None, table, name=name).result(),
         lesions,
         draws if sums else 0,

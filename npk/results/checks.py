@@ -307,12 +307,17 @@ class EnsembleRun(Result):
     """What `npk bench ensemble` found of one network."""
 
     name: str
-    check: CheckResult | None  # None: nothing is added in the network
+    checks: tuple[CheckResult, ...]  # that of ensembles; none: nothing is added in the network
     spectrum: DepthShares
     lesions: tuple[RandomLesion, ...]
     draws: int  # random weights of the lesions
     limit: float  # standard errors that one of the right lesions exceeds once in 100,000 runs
     seconds: float
+
+    @property
+    def check(self) -> CheckResult | None:
+        """The check of the network, where it has one."""
+        return self.checks[0] if self.checks else None
 
     @property
     def mean(self) -> tuple[float, ...]:
