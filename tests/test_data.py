@@ -3,6 +3,7 @@
 import gzip
 import os
 import pickle
+import re
 import sys
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from npk import data
-from npk.errors import DataError, MissingPackageError
+from npk.errors import DataError, MissingPackageError, OptionError
 
 
 @pytest.fixture
@@ -645,3 +646,59 @@ def test_messages_say_what_is_wrong(tmp_path, rng):
         data.load("/dev/null")
     with pytest.raises(DataError, match="'' names no data. Give for instance digits"):
         data.load("")
+
+
+# ---- toy sets
+
+
+@pytest.mark.parametrize("shape", ["circle", "box"])
+def test_half_of_a_toy_set_is_inside_its_shape(shape):
+    found = data.toy(shape, 4000, seed=3)
+    inside = {"circle": np.hypot(*found.X.T) < 0.798, "box": np.abs(found.X).max(1) < 0.707}[shape]
+    assert (inside != found.y.astype(bool)).mean() < 0.01
+    assert abs(found.y.mean() - 0.5) < 0.03
+    assert found.classes == ("outside", "inside")
+
+
+def test_a_union_is_of_a_disc_and_a_box():
+    found = data.toy("union", 4000)
+    disc = np.hypot(*(found.X + 0.35).T) < 0.55
+    box = np.abs(found.X - 0.4).max(1) < 0.45
+    np.testing.assert_array_equal(found.y, disc | box)
+    assert (disc & box).any()
+    assert (disc & ~box).any()
+
+
+def test_noise_moves_points_and_leaves_their_class():
+    plain, moved = data.toy("box", 200), data.toy("box", 200, noise=0.1)
+    np.testing.assert_array_equal(plain.y, moved.y)
+    assert 0.05 < np.std(moved.X - plain.X) < 0.15
+
+
+def test_toy_sets_have_a_word():
+    found = data.load("union[:300]")
+    np.testing.assert_array_equal(found.X, data.toy("union", 2000).X[:300])
+    assert found.classes == ("outside", "inside")
+
+
+def test_points_on_a_circle_are_in_the_order_of_their_angles():
+    found = data.circle_points(8, radius=2.0)
+    assert found.y is None
+    np.testing.assert_allclose(np.hypot(*found.X.T), 2, rtol=1e-6)
+    angles = np.arctan2(found.X[:, 1], found.X[:, 0]) % (2 * np.pi)
+    np.testing.assert_allclose(angles, 2 * np.pi * np.arange(8) / 8, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: data.toy("star"), "shape is 'star'. Choose of circle, box, union"),
+        (lambda: data.toy("box", 0), "n is 0. Give a whole number of points"),
+        (lambda: data.toy("box", noise=-1), "noise is -1. Give a standard deviation"),
+        (lambda: data.circle_points(radius=0), "radius is 0. Give a positive number"),
+    ],
+    ids=["a star", "no points", "noise", "radius"],
+)
+def test_toys_that_there_are_not(make, text):
+    with pytest.raises(OptionError, match=re.escape(text)):
+        make()

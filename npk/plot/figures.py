@@ -1,10 +1,4 @@
-"""Figures of measures: a function each, which takes what the measure returns (or its inputs) and
-returns Matplotlib's Axes.
-
-``ax=None`` makes a figure of its own in the look of npk's pages, ``ax.figure.savefig("x.png")``
-writes it; an Axes of yours keeps your style. Colors are told apart with every common color
-blindness, and error bars are drawn wherever a measure has errors.
-"""
+"""Figures of measures of kernels, of gate tables and of training."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -56,8 +50,8 @@ def alignment(K: ArrayLike | Gram, y: ArrayLike, *, ax: "Axes | None" = None) ->
     means = of_class / of_class.sum(1, keepdims=True)
     means = means - 1 / len(gram)
     found = means @ gram @ means.T / (np.trace(gram) / len(gram))
-    with _drawn(ax, (PANEL, PANEL)) as axes:
-        _heat(axes, found, list(map(str, classes)), "centred kernel / mean diagonal")
+    with drawn(ax, (PANEL, PANEL)) as axes:
+        heat(axes, found, list(map(str, classes)), "centred kernel / mean diagonal")
         axes.set_title(f"alignment {value:.3f}")
     return axes
 
@@ -78,8 +72,8 @@ def cka(kernels: Mapping[str, ArrayLike | Gram], *, ax: "Axes | None" = None) ->
     names, found = list(kernels), np.eye(len(kernels))
     for i, j in zip(*np.tril_indices(len(names), -1), strict=True):
         found[i, j] = found[j, i] = measures.cka(kernels[names[i]], kernels[names[j]])
-    with _drawn(ax, (PANEL, PANEL)) as axes:
-        _heat(axes, found, names, "CKA", low=0.0, high=1.0)
+    with drawn(ax, (PANEL, PANEL)) as axes:
+        heat(axes, found, names, "CKA", low=0.0, high=1.0)
     return axes
 
 
@@ -93,7 +87,7 @@ def cka_interval(found: Mapping[str, Interval], *, ax: "Axes | None" = None) -> 
     Returns:
         The Axes.
     """
-    with _drawn(ax, (PANEL, 0.9 + 0.3 * len(found))) as axes:
+    with drawn(ax, (PANEL, 0.9 + 0.3 * len(found))) as axes:
         for row, interval in enumerate(found.values()):
             ends = [[interval.value - interval.low], [interval.high - interval.value]]
             axes.errorbar([interval.value], [row], xerr=ends, fmt="o", color=COLORS[0], capsize=2)
@@ -116,7 +110,7 @@ def class_overlap(
         The Axes. The line at 1 is that of gates that know nothing of the classes.
     """
     several = {"": found} if isinstance(found, ClassOverlap) else found
-    with _drawn(ax) as axes:
+    with drawn(ax) as axes:
         for i, (name, each) in enumerate(several.items()):
             axes.plot(range(1, 1 + len(each)), each.ratio, label=name, **_line(i))
         _layers(axes, next(iter(several.values())).names)
@@ -143,7 +137,7 @@ def spectrum(
         NpkError: what :func:`npk.measures.spectrum` refuses.
     """
     several = found if isinstance(found, Mapping) else {"": found}
-    with _drawn(ax) as axes:
+    with drawn(ax) as axes:
         for i, (name, each) in enumerate(several.items()):
             shares = np.asarray(each) if np.ndim(each) == 1 else measures.spectrum(each)
             shares = shares[shares > 0]
@@ -183,7 +177,7 @@ def nu(
         NpkError: what :func:`npk.measures.nu` refuses.
     """
     values = [measures.nu(K, y, ridge) for ridge in ridges]
-    with _drawn(ax) as axes:
+    with drawn(ax) as axes:
         axes.loglog(ridges, values, **_line(0))
         axes.set(xlabel=r"λ, in units of the mean diagonal", ylabel="ν")
         axes.minorticks_off()
@@ -200,7 +194,7 @@ def predicted_risk(found: RiskCurve, *, ax: "Axes | None" = None) -> "Axes":
     Returns:
         The Axes.
     """
-    with _drawn(ax) as axes:
+    with drawn(ax) as axes:
         axes.loglog(found.ridges, found.leave_one_out, label="leave-one-out", **_line(0))
         axes.loglog(found.ridges, found.gcv, label="GCV, KARE", **_line(1) | {"linestyle": "--"})
         _ridge_axis(axes, found)
@@ -225,7 +219,7 @@ def leave_one_out(found: RiskCurve, *, ax: "Axes | None" = None) -> "Axes":
     accuracy, error = found.accuracy, found.accuracy_error
     if accuracy is None or error is None:
         raise ShapeError("the curve has no accuracy: its targets are numbers. Give class labels.")
-    with _drawn(ax) as axes:
+    with drawn(ax) as axes:
         axes.errorbar(found.ridges, accuracy, yerr=error, capsize=2, **_line(0))
         axes.set_xscale("log")
         _ridge_axis(axes, found)
@@ -246,7 +240,7 @@ def gate_statistics(found: GateStatistics, *, ax: "Axes | None" = None) -> "Axes
     places, layers = range(1, 1 + len(found.layers)), found.layers
     dead = np.array([layer.dead / layer.units for layer in layers])
     always = np.array([layer.always_on / layer.units for layer in layers])
-    with _drawn(ax) as axes:
+    with drawn(ax) as axes:
         axes.bar(places, dead, color=BAR, width=0.6, label="dead units")
         axes.bar(places, -always, bottom=1, color=COLORS[4], width=0.6, label="always-on units")
         activity = [layer.activity for layer in layers]
@@ -268,7 +262,7 @@ def flips(found: Flips | Mapping[str, Flips], *, ax: "Axes | None" = None) -> "A
         The Axes.
     """
     several = {"": found} if isinstance(found, Flips) else found
-    with _drawn(ax) as axes:
+    with drawn(ax) as axes:
         for i, (name, each) in enumerate(several.items()):
             places = range(1, 1 + len(each.names))
             axes.errorbar(places, each.share, yerr=each.error, capsize=2, label=name, **_line(i))
@@ -293,8 +287,8 @@ def naswot(table: GateTable | GateStore, *, ax: "Axes | None" = None) -> "Axes":
         NpkError: what :func:`npk.measures.naswot` refuses.
     """
     score, alike = measures.naswot(table), measures.agreement(table)
-    with _drawn(ax, (PANEL, PANEL)) as axes:
-        _heat(axes, alike / alike[0, 0], [], "share of gates alike", high=1.0)
+    with drawn(ax, (PANEL, PANEL)) as axes:
+        heat(axes, alike / alike[0, 0], [], "share of gates alike", high=1.0)
         axes.set(title=f"NASWOT {score:.1f}, n = {len(table)}", xlabel="sample", ylabel="sample")
     return axes
 
@@ -313,7 +307,7 @@ def depth_spectrum(
         The Axes.
     """
     several = {"": found} if isinstance(found, DepthSpectrum) else found
-    with _drawn(ax) as axes:
+    with drawn(ax) as axes:
         for i, (name, each) in enumerate(several.items()):
             shares = 100 * each.shares[each.live]
             mean, spread = (
@@ -357,7 +351,7 @@ def lesions(found: LesionTable, *, ax: "Axes | None" = None) -> "Axes":
         np.nan if getattr(lesion, name) is None else getattr(lesion, name)
         for lesion in found.lesions
     ]
-    with _drawn(ax) as axes:
+    with drawn(ax) as axes:
         axes.bar(places, column("predicted"), color=BAR, width=0.6, label="predicted")
         for i, kind in enumerate(("frozen", "live")):
             dots: dict[str, Any] = _line(i) | {"linestyle": ""}
@@ -392,7 +386,7 @@ def through_training(
         ShapeError: not one value an epoch.
     """
     several = values if isinstance(values, Mapping) else {"": values}
-    with _drawn(ax) as axes:
+    with drawn(ax) as axes:
         for i, (name, each) in enumerate(several.items()):
             table = np.atleast_2d(np.asarray(each, np.float64))
             if table.ndim != 2 or table.shape[1] != len(epochs):
@@ -411,9 +405,16 @@ def through_training(
 
 
 @contextlib.contextmanager
-def _drawn(ax: "Axes | None", size: tuple[float, float] = (PANEL, 2.6)) -> Iterator["Axes"]:
+def drawn(ax: "Axes | None", size: tuple[float, float] = (PANEL, 2.6)) -> Iterator["Axes"]:
     """The user's Axes as they are, or new ones in npk's look, which also holds for what Matplotlib
     makes only when it draws.
+
+    Args:
+        ax: the user's; ``None``: new ones.
+        size: of a new figure, in inches.
+
+    Yields:
+        The Axes.
     """
     if ax is not None:
         yield ax
@@ -456,7 +457,7 @@ def _ridge_axis(ax: "Axes", found: RiskCurve) -> None:
     ax.minorticks_off()
 
 
-def _heat(
+def heat(
     ax: "Axes",
     values: np.ndarray,
     names: Sequence[str],
@@ -464,6 +465,16 @@ def _heat(
     low: float | None = None,
     high: float | None = None,
 ) -> None:
+    """Draw a matrix.
+
+    Args:
+        ax: where to.
+        values: the matrix.
+        names: of rows and columns; of more than 20 none is shown.
+        label: of the scale of colors.
+        low: its lower end; ``None``: the least value.
+        high: its upper end.
+    """
     image = ax.imshow(values, cmap=HEAT, vmin=low, vmax=high, interpolation="none")
     if 0 < len(names) <= 20:
         long = any(len(name) > 3 for name in names)
