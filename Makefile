@@ -7,7 +7,7 @@ OUT ?= demo/
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-all gpu lint docs clean
+.PHONY: demo test test-all gpu lint docs docs-gallery clean
 
 demo: .venv/.installed-demo  ## six networks on real digits, trained and studied: demo/report.html
 	$(BIN)/npk demo --data $(DATA) --out $(OUT)
@@ -28,6 +28,9 @@ lint: .venv/.installed-dev
 
 docs: .venv/.installed-dev  ## the pages, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-gallery: .venv/.installed-dev  ## the figures of the gallery again, in docs/gallery/
+	$(BIN)/python docs/gallery/draw.py
 
 clean:
 	rm -rf .venv site build dist *.egg-info .coverage htmlcov .pytest_cache .ruff_cache

@@ -120,7 +120,7 @@ def shared_gates(
         table: hard gates of some samples.
         first: number of a sample.
         second: number of another.
-        ax: where to draw; two pictures are drawn into it above the bars.
+        ax: where to draw; samples that are pictures stand above the bars.
 
     Returns:
         The Axes.
@@ -142,19 +142,22 @@ def shared_gates(
             below = below + share
         step = max(1, -(-len(places) // 10))
         axes.set_xticks(places[::step], list(map(str, places[::step])))
-        axes.set(ylim=(0, 1), xlabel="gate layer, from the input", ylabel="share of the gates")
-        _pictures(axes, [table.inputs[first], table.inputs[second]])
+        axes.set(xlabel="gate layer, from the input", ylabel="share of the gates")
+        above = _pictures(axes, [table.inputs[first], table.inputs[second]])
+        axes.set_ylim(0, 1.55 if above else 1)
+        axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=6.5)
     return axes
 
 
-def _pictures(ax: "Axes", samples: Sequence[np.ndarray]) -> None:
-    """Samples above the Axes, those that are pictures of one or three colors."""
+def _pictures(ax: "Axes", samples: Sequence[np.ndarray]) -> bool:
+    """Samples in the upper third, if they are pictures of one or three colors; whether they are."""
     if any(x.ndim != _SHOWN or x.shape[0] not in (1, 3) for x in samples):
-        return
+        return False
     low, high = min(x.min() for x in samples), max(x.max() for x in samples)
     for place, x in zip((0.08, 0.58), samples, strict=True):
-        inset = ax.inset_axes((place, 1.22, 0.34, 0.34))
+        inset = ax.inset_axes((place, 0.68, 0.34, 0.3))
         scaled = (np.moveaxis(x, 0, -1) - low) / max(high - low, 1e-12)
         inset.imshow(scaled[..., 0] if scaled.shape[-1] == 1 else scaled, cmap="gray")
         inset.set_axis_off()
+    return True

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _LOOK = {"network": (INK, "s"), "penultimate": (COLOR["dlgn"], "^"), "trained": (COLOR["dnn"], "o")}
+_DECADES = 100  # between the ends of a loss that is drawn on a logarithmic axis
 _LAYERED = {"class overlap": "overlap, same / other class", "activity": "share of the gates on"}
 _HEADINGS = {
     "track": "Through training",
@@ -194,9 +195,10 @@ def _machines(ax: "Axes", run: TrackResult) -> None:
 def _training(ax: "Axes", run: TrackResult) -> None:
     epochs = range(1, 1 + len(run.curve_train))
     ax.plot(epochs, run.curve_train, color=COLOR["dgn"], linewidth=1.1, label="training loss")
-    ax.set_yscale("log")
-    ax.yaxis.set_major_formatter(power)
-    ax.minorticks_off()
+    if max(run.curve_train) > _DECADES * max(min(run.curve_train), 0):
+        ax.set_yscale("log")
+        ax.yaxis.set_major_formatter(power)
+        ax.minorticks_off()
     ax.set(xlabel="epoch", ylabel="loss")
     held = [math.nan if v is None else 100 * v for v in run.curve_validation]
     if any(math.isfinite(v) for v in held):
