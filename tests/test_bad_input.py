@@ -391,7 +391,7 @@ CASES = {
     ),
     "study with labels that are no file": (
         [*STUDY, "X.npy", "--labels", "Y.npy"],
-        "cannot read labels from Y.npy",
+        "there is no file of labels Y.npy",
     ),
     "study with too many names": (
         [*STUDY, "two-classes.npz", "--name", "a", "--name", "b"],

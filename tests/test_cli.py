@@ -76,6 +76,7 @@ def test_commands_are_those_of_the_design():
         "report",
         "bench",
         "spectrum",
+        "plot",
         "lesions",
         "study",
         "track",

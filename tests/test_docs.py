@@ -133,7 +133,7 @@ ADDED = {
     "onnx-operator": lambda names: (ONNX_RULES, "SpaceToDepth", names["_space_to_depth"]),
     "check": lambda names: (DETAILS, "homogeneity", CaseDetails),
     "measure": lambda names: (vars(npk.measures), "participation", names["participation"]),
-    "data-source": lambda names: (FILES_OF_DATA, ".csv", names["_csv"]),
+    "data-source": lambda names: (FILES_OF_DATA, ".dat", names["_dat"]),
 }
 
 

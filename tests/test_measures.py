@@ -436,6 +436,7 @@ def figures(tables):
     plot = npk.plot
     return {
         "alignment": lambda ax: plot.alignment(K, LABELS, ax=ax),
+        "kernel": lambda ax: plot.kernel(K, LABELS, ax=ax),
         "cka": lambda ax: plot.cka({"a": K, "b": kernel_of(1), "the third": kernel_of(2)}, ax=ax),
         "cka_interval": lambda ax: plot.cka_interval({"a": measures.cka_interval(K, K)}, ax=ax),
         "class_overlap": lambda ax: plot.class_overlap(overlap, ax=ax),

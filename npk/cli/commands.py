@@ -348,9 +348,15 @@ def verify_store(
 @app.command(epilog="Example: npk fit model.safetensors --data digits --solver svm")
 @options.prepares
 def fit(
-    ckpt: options.Checkpoint,
+    ckpt: options.CheckpointOrStore,
     given: options.Given,
-    data: options.Data,
+    data: options.MaybeData = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Labels of a store: a file, or DATA; those it keeps if left out."
+        ),
+    ] = None,
     test: Annotated[
         str | None,
         typer.Option(metavar="DATA", help="Test samples; a quarter of --data if left out."),
@@ -389,14 +395,20 @@ def fit(
         Promise(memory),
         as_progress(True),
     )
-    loading = given.loading(ckpt)
-    sides = reading.training_and_test(data, test, seed, loading)
-    net = reading.How(arch, arch_option, output, layout, key, fixed).network(ckpt)
-    made = NeuralPathKernel.of(net, engine, fixed)
-    on_training, result = fitting.fit(machine, made, *sides, network=ckpt.stem)
-    tables.fitted(on_training, result, (len(sides[0]), len(sides[1])))
-    tables.samples(reading.about_samples(loading, net, sides[1], most=None))
-    tables.biases(made.settled(sides[0].X[:1]).bias)
+    how = reading.How(arch, arch_option, output, layout, key, fixed)
+    if fitting.is_stored(ckpt, (data, test), how, given, labels):
+        on_training, result, sizes = fitting.fit_stored(machine, ckpt, labels, engine, seed)
+        tables.fitted(on_training, result, sizes)
+    else:
+        assert data is not None
+        loading = given.loading(ckpt)
+        sides = reading.training_and_test(data, test, seed, loading)
+        net = how.network(ckpt)
+        made = NeuralPathKernel.of(net, engine, fixed)
+        on_training, result = fitting.fit(machine, made, *sides, network=ckpt.stem)
+        tables.fitted(on_training, result, (len(sides[0]), len(sides[1])))
+        tables.samples(reading.about_samples(loading, net, sides[1], most=None))
+        tables.biases(made.settled(sides[0].X[:1]).bias)
     if json is not None:
         result.save(json)
 

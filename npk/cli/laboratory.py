@@ -92,6 +92,40 @@ def spectrum(
         found.save(json)
 
 
+@app.command(epilog="Example: npk plot K.zarr --out K.png")
+def plot(
+    store: Annotated[
+        Path,
+        typer.Argument(
+            metavar="STORE",
+            help="A folder that `npk kernel` or `npk gates` wrote, or a .npy file of a kernel.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="A .png, .svg or .pdf file.", show_default=False)
+    ],
+    what: Annotated[
+        str | None,
+        typer.Option(
+            help="kernel, alignment or spectrum of a kernel; statistics or overlap of gates."
+        ),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Labels: a file, or DATA; those of the store if left out."
+        ),
+    ] = None,
+) -> None:
+    """Draw a kernel, or what gates do."""
+    from npk.cli import instruments, tables
+
+    instruments.check_figure(out, "--out")
+    instruments.draw(store, what, labels, out)
+    tables.say(str(out))
+
+
 @app.command(epilog="Example: npk lesions model.safetensors --data digits --samples 200")
 @options.prepares
 def lesions(

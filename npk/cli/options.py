@@ -23,6 +23,14 @@ CheckpointOrGates = Annotated[
         metavar="CKPT", help="Checkpoint, or a folder that `npk gates` wrote.", show_default=False
     ),
 ]
+CheckpointOrStore = Annotated[
+    Path,
+    typer.Argument(
+        metavar="CKPT",
+        help="Checkpoint, or a folder that `npk gates` or `npk kernel` wrote.",
+        show_default=False,
+    ),
+]
 Data = Annotated[
     str,
     typer.Option(
@@ -142,6 +150,12 @@ _PREPARATION = {
     "scale_pixels": Annotated[
         str | None, typer.Option(metavar="NUMBER", help="What pixels are divided by; bytes by 255.")
     ],
+    "sequences": Annotated[
+        bool,
+        typer.Option(
+            "--sequences", help="Arrays of 3 dimensions are (n, channels, length), not pictures."
+        ),
+    ],
 }
 
 
@@ -165,7 +179,9 @@ def prepares(command: Callable[..., Any]) -> Callable[..., Any]:
     own = [p for p in inspect.signature(command).parameters.values() if p.name != "given"]
     kind = inspect.Parameter.KEYWORD_ONLY
     added = [
-        inspect.Parameter(name, kind, default=None, annotation=annotation)
+        inspect.Parameter(
+            name, kind, default=False if name == "sequences" else None, annotation=annotation
+        )
         for name, annotation in _PREPARATION.items()
     ]
     both = [*(p.replace(kind=kind) for p in own), *added]

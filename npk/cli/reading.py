@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from npk.gates.table import GateTable
 
 _BEYOND = 0.25  # of the range of pixels: as much as resizing may overshoot
+_NONE = ("mean", "none")  # as it is, whatever the checkpoint says
 _OWN_SAMPLES = 1_000  # that the network itself is tried on beside other work
 SHARE = 0.25  # of the samples that go to the test set, here and in the demo
 Samples = Union[np.ndarray, Dataset, "GateTable", "GateStore"]
@@ -39,6 +40,7 @@ class Asked:
     resize: str | None = None
     crop: str | None = None
     scale_pixels: str | None = None
+    sequences: bool = False
 
     def loading(self, *ckpts: Path) -> "Loading":
         """How DATA is loaded for checkpoints: as the options say, else as the files do.
@@ -47,12 +49,13 @@ class Asked:
             OptionError: options that are no numbers, or checkpoints that were given different
                 samples.
         """
-        texts = {name: text for name, text in vars(self).items() if text is not None}
-        if texts == {"mean": "none"}:
+        given = {**vars(self), "sequences": None}
+        texts = {name: text for name, text in given.items() if text is not None}
+        if texts == {"mean": "none"} and not self.sequences:
             return Loading()
-        if texts:
-            parsed: Any = {name: _numbers(name, text) for name, text in texts.items()}
-            return Loading(preparation(**parsed))
+        if texts or self.sequences:
+            parsed: Any = {n: _numbers(n, t) for n, t in texts.items() if (n, t) != _NONE}
+            return Loading(preparation(**parsed, sequences=self.sequences))
         found = [given_to(path) for path in ckpts]
         first = found[0] if found else None
         for path, other in zip(ckpts, found, strict=True):

@@ -5,17 +5,15 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from npk.checkpoint import architecture
 from npk.checkpoint.folders import checkpoints_in
 from npk.cli.reading import Asked, How, about_samples, literals
 from npk.data import Dataset
-from npk.errors import DataError, OptionError
+from npk.data.tables import read_labels
+from npk.errors import OptionError
 from npk.files import put_back
 from npk.studies import Question, ask
 from npk.studies.subjects import Subject
@@ -86,18 +84,7 @@ def _with_labels(samples: Dataset, labels: Path | None) -> Dataset:
     """A data set with the labels of a file."""
     if labels is None:
         return samples
-    try:
-        y = np.load(labels, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"cannot read labels from {labels} ({error}). Give a .npy file of whole numbers."
-        ) from error
-    if not isinstance(y, np.ndarray) or y.ndim != 1 or y.dtype.kind not in "iu":
-        raise DataError(
-            f"{labels} holds no labels, which are whole numbers in one dimension. Name another file."
-        )
-    classes = samples.classes or tuple(map(str, range(int(y.max(initial=0)) + 1)))
-    return replace(samples, y=y.astype(np.int64), classes=classes)
+    return samples.with_labels(read_labels(labels))
 
 
 def _names(found: Sequence[Path]) -> list[str]:

@@ -8,11 +8,18 @@
 ``circle``, ``box``, ``union``
     2,000 points in the plane, inside and outside of a shape
 ``FILE.npz``
-    arrays ``X``, ``y`` (may be missing) and ``classes`` (names of the classes, may be missing)
+    arrays ``X``, ``y`` (may be missing) and ``classes`` (names of the classes, may be missing), or
+    under other usual names such as ``x_train``, ``images``, ``labels``; ``FILE.npz/test`` is
+    ``x_test`` and ``y_test``
 ``FILE.npy``
     the array X alone
+``FILE.csv``
+    a sample a line; labels in a column called label, or in a last column of text
+``FILE.pt``
+    a tensor, a pair (X, y), or a dictionary of tensors under usual names, by ``torch.save``
 ``DIR``
-    one sub-folder of pictures a class, dealt evenly over the classes
+    one sub-folder of pictures a class, dealt evenly over the classes; or pictures and a
+    ``metadata.csv`` with ``file_name`` and ``label``
 ``idx:DIR``
     the training part of an MNIST-like folder of ``.gz`` or plain idx files; ``idx:DIR/test`` its
     test part
@@ -42,8 +49,9 @@ from typing import Any, NoReturn, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from npk.data.files import BUNDLED, FILES, FOLDERS, Loaded, read_pictures
+from npk.data.files import BUNDLED, FILES, FOLDERS, WITH_TEST, Loaded, read_pictures
 from npk.data.preparation import Preparation, preparation
+from npk.data.tables import as_numbered
 from npk.data.toys import circle, toy_points
 from npk.errors import DataError, OptionError
 
@@ -60,7 +68,8 @@ class Dataset:
     """Samples, their labels and the names of the classes; checked at birth.
 
     Args:
-        X: float32 pictures (n, channels, height, width) or feature vectors (n, d).
+        X: float32 pictures (n, channels, height, width), feature vectors (n, d), sequences (n,
+            channels, length) or volumes (n, channels, depth, height, width).
         y: int64 labels (n,), each the position of a name in ``classes``; None for samples without
             labels.
         classes: names of all classes, those that no sample of this set has included.
@@ -81,14 +90,14 @@ class Dataset:
     def __post_init__(self) -> None:
         """Refuse what no kernel can be made of."""
         plain = isinstance(self.X, np.ndarray)
-        if not plain or self.X.ndim not in (2, 4) or self.X.dtype != np.float32:
+        if not plain or not 2 <= self.X.ndim <= 5 or self.X.dtype != np.float32:
             if plain:
                 what = f"{self.X.dtype} of shape {self.X.shape}"
             else:
                 what = f"of type {type(self.X).__name__}"
             raise DataError(
-                f"{self.name}: X is {what}. Use float32 of shape (n, d) or (n, "
-                f"channels, height, width)."
+                f"{self.name}: X is {what}. Use float32 of shape (n, d), (n, channels, "
+                f"length) or (n, channels, height, width)."
             )
         if self.X.size == 0:
             raise DataError(
@@ -142,6 +151,24 @@ class Dataset:
         y = None if self.y is None else self.y[rows]
         return dataclasses.replace(self, X=self.X[rows], y=y)
 
+    def with_labels(self, labels: NDArray[Any]) -> Self:
+        """The same samples with other labels.
+
+        Args:
+            labels: whole numbers, or names of classes, (n,).
+
+        Returns:
+            The set; its classes are those of the names, else as they were.
+
+        Raises:
+            DataError: labels that do not fit.
+        """
+        numbers, named = as_numbered(labels)
+        assert numbers is not None
+        y = as_labels(numbers, "labels")
+        classes = named or self.classes or tuple(map(str, range(int(y.max(initial=0)) + 1)))
+        return dataclasses.replace(self, y=y, classes=classes)
+
     def about(self) -> dict[str, Any]:
         """What a store keeps of the set beside its samples: JSON values.
 
@@ -181,6 +208,7 @@ def load(
     resize: int | Sequence[int] | None = None,
     crop: int | Sequence[int] | None = None,
     scale_pixels: float | None = None,
+    sequences: bool = False,
     preparation: Preparation | None = None,
 ) -> Dataset:
     """Load what a DATA notation names; the module's docstring lists the forms.
@@ -195,6 +223,8 @@ def load(
             ``crop`` says otherwise; or (height, width) exactly.
         crop: side, or (height, width), of the middle that is kept.
         scale_pixels: what values are divided by, before all that; bytes by 255 if left out.
+        sequences: arrays of three dimensions are sequences (n, channels, length), not grey pictures
+            (n, height, width).
         preparation: all of these in one, such as a checkpoint keeps.
 
     Returns:
@@ -208,12 +238,20 @@ def load(
     """
     notation = _as_notation(notation)
     asked = _asked(
-        preparation, mean=mean, std=std, resize=resize, crop=crop, scale_pixels=scale_pixels
+        preparation,
+        mean=mean,
+        std=std,
+        resize=resize,
+        crop=crop,
+        scale_pixels=scale_pixels,
+        sequences=sequences or None,
     )
     source, rows = _parse(notation)
     values, labels, classes = _reader(source, asked)()
     values = np.atleast_1d(values)
-    y = None if labels is None else _as_labels(labels, source)
+    labels, named = as_numbered(labels)
+    y = None if labels is None else as_labels(labels, source)
+    classes = named or classes
     if classes is None:
         classes = () if y is None else tuple(str(k) for k in range(y.max(initial=-1) + 1))
     if y is not None and len(y) != len(values):
@@ -320,33 +358,56 @@ def split(dataset: Dataset, test: float = 0.25, seed: int = 0) -> tuple[Dataset,
             sides.
         OptionError: the seed is no whole number.
     """
-    from sklearn.model_selection import train_test_split
-
     if not isinstance(dataset, Dataset):
         raise DataError(
             f"the data set is of type {type(dataset).__name__}. Give one that "
             f"npk.data.load returned."
         )
+    _check_seed(seed)
+    rows = split_rows(dataset.require_labels(), test, seed, dataset.name)
+    return dataset[rows[0]], dataset[rows[1]]
+
+
+def _check_seed(seed: int) -> None:
     if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**32:
         raise OptionError(f"seed={seed!r} is no seed. Give a whole number from 0 to 2**32 - 1.")
-    y = dataset.require_labels()
+
+
+def split_rows(
+    y: NDArray[np.int64], test: float = 0.25, seed: int = 0, name: str = "y"
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows on both sides of :func:`split`.
+
+    Args:
+        y: labels, (n,).
+        test: share of the samples that go to the test set.
+        seed: the same seed gives the same split.
+        name: what messages call them.
+
+    Returns:
+        Numbers of the training and of the test samples.
+
+    Raises:
+        DataError: a share outside (0, 1), or too few samples.
+        OptionError: the seed is no whole number.
+    """
+    from sklearn.model_selection import train_test_split
+
+    _check_seed(seed)
     if isinstance(test, bool) or not isinstance(test, Real) or not 0 < test < 1:
         raise DataError(
-            f"test={test!r} is no share of {dataset.name}. Give a number between 0 and "
-            f"1, such as 0.25."
+            f"test={test!r} is no share of {name}. Give a number between 0 and 1, such as 0.25."
         )
     try:
-        rows = train_test_split(
-            np.arange(len(dataset)), test_size=test, random_state=seed, stratify=y
-        )
+        rows = train_test_split(np.arange(len(y)), test_size=test, random_state=seed, stratify=y)
     except ValueError as error:
         counts = np.unique(y, return_counts=True)[1]
         raise DataError(
-            f"{dataset.name} cannot be split with test={test}: {len(counts)} classes, "
+            f"{name} cannot be split with test={test}: {len(counts)} classes, "
             f"{counts.min()} to {counts.max()} samples each, "
             "must all be on both sides. Use more samples or another share."
         ) from error
-    return dataset[np.asarray(rows[0])], dataset[np.asarray(rows[1])]
+    return np.asarray(rows[0]), np.asarray(rows[1])
 
 
 def _parse(notation: str) -> tuple[str, slice]:
@@ -375,17 +436,20 @@ def _reader(source: str, asked: Preparation | None) -> Callable[[], Loaded]:
     path = Path(source)
     if path.is_dir():
         return lambda: read_pictures(path, asked)
+    kind = path.parent.suffix.lower()
+    if path.name in ("train", "test") and kind in WITH_TEST and path.parent.is_file():
+        return lambda: WITH_TEST[kind](path.parent, path.name == "test")
     if path.exists() and not path.is_file():
         raise DataError(
-            f"{source} is no regular file. Name a .npz file (X, y), a .npy file (X) or "
-            f"a folder of pictures."
+            f"{source} is no regular file. Name a .npz file (X, y), a .npy file (X), a .csv or .pt "
+            f"file, or a folder of pictures."
         )
     if not path.is_file():
         _refuse_unknown(source)
     if path.suffix.lower() not in FILES:
         raise DataError(
-            f"{source} is no data file that npk reads. Use a .npz file (X, y), a .npy "
-            f"file (X) or a folder of pictures."
+            f"{source} is no data file that npk reads. Use a .npz file (X, y), a .npy file (X), a "
+            f".csv or .pt file, or a folder of pictures."
         )
     return lambda: FILES[path.suffix.lower()](path)
 
@@ -402,7 +466,7 @@ def _refuse_unknown(source: str) -> NoReturn:
     if near:
         hint = f"Did you mean {near[0]}?"
     else:
-        hint = f"Use {', '.join(notations)}, FILE.npz, FILE.npy or a folder of pictures."
+        hint = f"Use {', '.join(notations)}, FILE.npz, FILE.npy, FILE.csv, FILE.pt or a folder of pictures."
     raise DataError(f"there is no data set and no file called {source!r}. {hint}")
 
 
@@ -420,11 +484,24 @@ def _part(source: str, folder: Path) -> tuple[Path, bool]:
 
 def _as_values(values: NDArray[Any], source: str, asked: Preparation | None) -> NDArray[np.float32]:
     """Float32 values; (n, height, width) becomes (n, 1, height, width)."""
-    values = values[:, None] if values.ndim == 3 else values
+    sequences = asked is not None and asked.sequences
+    values = values[:, None] if values.ndim == 3 and not sequences else values
     return (asked or Preparation())(values, f"{source}: X")
 
 
-def _as_labels(labels: NDArray[Any], source: str) -> NDArray[np.int64]:
+def as_labels(labels: NDArray[Any], source: str) -> NDArray[np.int64]:
+    """Labels as whole numbers from 0.
+
+    Args:
+        labels: what came.
+        source: where from.
+
+    Returns:
+        int64 (n,).
+
+    Raises:
+        DataError: no whole numbers, not one dimension, or numbers of no classes.
+    """
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
         raise DataError(
             f"{source}: y has dtype {labels.dtype} and shape {labels.shape}, labels are whole "

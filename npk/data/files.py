@@ -21,6 +21,7 @@ from npk.data.limits import (
     checked_member,
 )
 from npk.data.preparation import Preparation
+from npk.data.tables import as_numbered, named, read_csv, read_names, read_tensors
 from npk.data.toys import INSIDE, bundled
 from npk.errors import DataError, MissingPackageError
 
@@ -59,26 +60,20 @@ def _mnist5k() -> Loaded:
     return values.reshape(-1, 28, 28).astype(np.uint8)[order], labels[order], None
 
 
-def _npz(path: Path) -> Loaded:
+def _npz(path: Path, test: bool = False) -> Loaded:
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = {
-                name: checked_member(file, path, name)
-                for name in ("X", "y", "classes")
-                if name in file.files
-            }
-            names = list(file.files)
+            X, y, names = named(file.files, path, test)
+            values, labels, told = (
+                None if name is None else checked_member(file, path, name) for name in (X, y, names)
+            )
     except DataError:
         raise
     except Exception as error:  # a damaged zip archive raises nearly anything
         _refuse_array_file(path, error)
-    if "X" not in arrays:
-        raise DataError(
-            f"{path} has no array X but {', '.join(names) or 'nothing'}. Save it with "
-            f"np.savez(file, X=X, y=y)."
-        )
-    classes = tuple(str(name) for name in arrays["classes"].flat) if "classes" in arrays else None
-    return arrays["X"], arrays.get("y"), classes
+    assert values is not None  # there are samples
+    classes = None if told is None else tuple(str(name) for name in told.flat)
+    return values, labels, classes
 
 
 def _npy(path: Path) -> Loaded:
@@ -119,25 +114,10 @@ def read_pictures(folder: Path, asked: Preparation | None = None) -> Loaded:
     Raises:
         DataError: no pictures, several sizes, or a file that is none.
     """
-    classes = sorted(
-        entry.name
-        for entry in folder.iterdir()
-        if entry.is_dir() and not entry.name.startswith(".")
-    )
-    files = [
-        sorted(file for file in (folder / name).iterdir() if file.suffix.lower() in PICTURES)
-        for name in classes
-    ]
-    empty = [name for name, found in zip(classes, files, strict=True) if not found]
-    if not classes or empty:
-        what = f"its sub-folder {empty[0]} has no pictures" if empty else "it has no sub-folders"
-        raise DataError(
-            f"{folder} is no folder of pictures: {what}. Make one sub-folder a class, "
-            f"with {', '.join(PICTURES)} files."
-        )
-    labels = np.repeat(np.arange(len(classes)), [len(found) for found in files])
+    table = folder / "metadata.csv"
+    files, labels, classes = _by_table(folder, table) if table.is_file() else _by_folder(folder)
     order = _deal(labels)
-    names = np.array([file for found in files for file in found], dtype=object)[order]
+    names = np.array(files, dtype=object)[order]
     check_pictures(names.tolist())
     fit = (asked or Preparation()).fitted
     pictures = [fit(_picture(file)) for file in names]
@@ -151,8 +131,50 @@ def read_pictures(folder: Path, asked: Preparation | None = None) -> Loaded:
     return (
         np.stack([np.broadcast_to(picture, (channels, *size)) for picture in pictures]),
         labels[order],
-        tuple(classes),
+        classes,
     )
+
+
+def _by_folder(folder: Path) -> tuple[list[Path], NDArray[np.int64], tuple[str, ...]]:
+    """Pictures whose class is the sub-folder they are in."""
+    classes = sorted(
+        entry.name
+        for entry in folder.iterdir()
+        if entry.is_dir() and not entry.name.startswith(".")
+    )
+    files = [
+        sorted(file for file in (folder / name).iterdir() if file.suffix.lower() in PICTURES)
+        for name in classes
+    ]
+    empty = [name for name, found in zip(classes, files, strict=True) if not found]
+    if not classes or empty:
+        what = f"its sub-folder {empty[0]} has no pictures" if empty else "it has no sub-folders"
+        parts = [name for name in ("train", "validation", "test") if name in classes]
+        hint = f"Name a part of it, such as {folder / parts[0]}" if parts else ""
+        raise DataError(
+            f"{folder} is no folder of pictures: {what}. "
+            f"{hint or 'Make one sub-folder a class'}, with {', '.join(PICTURES)} files."
+        )
+    labels = np.repeat(np.arange(len(classes)), [len(found) for found in files])
+    return [file for found in files for file in found], labels, tuple(classes)
+
+
+def _by_table(folder: Path, table: Path) -> tuple[list[Path], NDArray[np.int64], tuple[str, ...]]:
+    """Pictures whose class a table beside them tells, as Hugging Face has it: ``file_name`` and
+    ``label``.
+
+    Raises:
+        DataError: a file outside of the folder.
+    """
+    names, told = read_names(table)
+    numbers, classes = as_numbered(np.array(told))
+    assert numbers is not None
+    assert classes is not None
+    files = [folder / name for name in names]
+    outside = next((name for name in names if Path(name).is_absolute() or ".." in name), None)
+    if outside is not None:
+        raise DataError(f"{table} names {outside}, which is not in its folder. Remove that line.")
+    return files, numbers.astype(np.int64), classes
 
 
 def _picture(file: Path) -> NDArray[np.uint8]:
@@ -269,7 +291,20 @@ BUNDLED: dict[str, Callable[[], Loaded]] = {
     "mnist5k": _mnist5k,
     **{shape: bundled(shape) for shape in INSIDE},
 }
-FILES: dict[str, Callable[[Path], Loaded]] = {".npz": _npz, ".npy": _npy}
+FILES: dict[str, Callable[[Path], Loaded]] = {
+    ".npz": _npz,
+    ".npy": _npy,
+    ".csv": read_csv,
+    ".tsv": read_csv,
+    ".pt": read_tensors,
+    ".pth": read_tensors,
+}
+# Files with a test part of their own, which FILE/test names.
+WITH_TEST: dict[str, Callable[[Path, bool], Loaded]] = {
+    ".npz": _npz,
+    ".pt": read_tensors,
+    ".pth": read_tensors,
+}
 FOLDERS: dict[str, Callable[[Path, bool], Loaded]] = {
     "idx": _idx,
     "cifar10": _cifar10,

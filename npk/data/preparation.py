@@ -43,6 +43,8 @@ class Preparation(Typed):
         crop: (height, width) of the middle that is kept; none: all of it.
         scale_pixels: what values are divided by; ``None``: bytes by 255, all others by 1.
         interpolation: of resizing, by Pillow's name.
+        sequences: arrays of three dimensions are sequences (n, channels, length), not grey
+            pictures.
 
     Raises:
         DataError: a value of another type.
@@ -55,6 +57,7 @@ class Preparation(Typed):
     crop: tuple[int, ...] = ()
     scale_pixels: float | None = None
     interpolation: Interpolation = "bilinear"
+    sequences: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what no sample can be made with."""
@@ -131,6 +134,7 @@ class Preparation(Typed):
         parts += [f"crop {_listed(self.crop)}"] if self.crop else []
         if self.scale_pixels is not None:
             parts.append(f"divided by {self.scale_pixels:g}")
+        parts += ["sequences"] if self.sequences else []
         parts += [f"mean {_listed(self.mean)}"] if self.mean else []
         parts += [f"std {_listed(self.std)}"] if self.std else []
         return ", ".join(parts) or "as they are"
@@ -143,6 +147,7 @@ def preparation(
     resize: _Sides = None,
     crop: _Sides = None,
     scale_pixels: float | None = None,
+    sequences: bool = False,
 ) -> Preparation:
     """What was done to samples before a network got them.
 
@@ -154,6 +159,7 @@ def preparation(
             otherwise; or (height, width) exactly.
         crop: side, or (height, width), of the middle that is kept.
         scale_pixels: what pixels are divided by; bytes by 255 if left out, others not at all.
+        sequences: arrays of three dimensions are sequences (n, channels, length).
 
     Returns:
         The preparation, checked.
@@ -170,6 +176,7 @@ def preparation(
         resize=_sides("resize", resize),
         crop=sides * 2 if len(sides) == 1 else sides,
         scale_pixels=None if scale_pixels is None else _number("scale_pixels", scale_pixels),
+        sequences=sequences,
     )
 
 

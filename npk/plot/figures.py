@@ -1,7 +1,6 @@
 """Figures of measures of kernels, of gate tables and of training."""
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,15 +14,14 @@ from npk.gates.table import GateTable
 from npk.gram.matrix import Gram
 from npk.measures import ClassOverlap, Flips, GateStatistics, Interval, RiskCurve
 from npk.measures.given import labels_of
-from npk.report.style import BAR, HEAT, MUTED, PANEL, PAPER, RULE, blank, house_style
+from npk.report.axes import COLORS, MARKERS, add_legend, drawn, heat_map, name_layers, style_of
+from npk.report.style import BAR, MUTED, PANEL, PAPER, RULE
 from npk.results import LesionTable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's, the dark ones first
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1b1e22")
-MARKERS = "osD^vPX"
+_SHOWN = 400  # samples of a kernel that is drawn
 _MANY = 30  # points of a line that has no markers
 _RIDGES = tuple(float(ridge) for ridge in np.logspace(1, -6, 15))
 
@@ -51,8 +49,42 @@ def alignment(K: ArrayLike | Gram, y: ArrayLike, *, ax: "Axes | None" = None) ->
     means = means - 1 / len(gram)
     found = means @ gram @ means.T / (np.trace(gram) / len(gram))
     with drawn(ax, (PANEL, PANEL)) as axes:
-        heat(axes, found, list(map(str, classes)), "centred kernel / mean diagonal")
+        heat_map(axes, found, list(map(str, classes)), "centred kernel / mean diagonal")
         axes.set_title(f"alignment {value:.3f}")
+    return axes
+
+
+def kernel(K: ArrayLike | Gram, y: ArrayLike | None = None, *, ax: "Axes | None" = None) -> "Axes":
+    r"""A kernel as a picture, each entry :math:`K(x, x') / \sqrt{K(x, x) K(x', x')}`.
+
+    Args:
+        K: kernel of the samples, (n, n); of more than 400 samples so many, evenly from all, are
+            shown, and of a matrix on disk nothing else is read.
+        y: class of each sample, (n,): samples of a class stand side by side.
+        ax: where to draw.
+
+    Returns:
+        The Axes.
+
+    Raises:
+        ShapeError: K is not square, or y has another length.
+    """
+    shape = K.shape if isinstance(K, Gram) else np.shape(K)
+    if len(shape) != 2 or shape[0] != shape[1]:
+        raise ShapeError(f"K has shape {shape}. Give the kernel of one set of samples, (n, n).")
+    order, rows = np.arange(shape[0]), np.linspace(0, shape[0] - 1, min(shape[0], _SHOWN))
+    if y is not None:
+        order = np.argsort(labels_of(y, shape[0])[1], kind="stable")
+    shown = order[rows.astype(int)]
+    block = K[shown, shown] if isinstance(K, Gram) else np.asarray(K)[np.ix_(shown, shown)]
+    values = np.asarray(block, np.float64)
+    root = np.sqrt(np.diagonal(values))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = np.nan_to_num(values / root[:, None] / root)
+    with drawn(ax, (PANEL, PANEL)) as axes:
+        heat_map(axes, values, [], "cosine of the kernel")
+        count = f"{len(shown)} of {shape[0]} samples" if len(shown) < shape[0] else ""
+        axes.set(xticks=[], yticks=[], xlabel=" ".join([count, *["by class"] * (y is not None)]))
     return axes
 
 
@@ -73,7 +105,7 @@ def cka(kernels: Mapping[str, ArrayLike | Gram], *, ax: "Axes | None" = None) ->
     for i, j in zip(*np.tril_indices(len(names), -1), strict=True):
         found[i, j] = found[j, i] = measures.cka(kernels[names[i]], kernels[names[j]])
     with drawn(ax, (PANEL, PANEL)) as axes:
-        heat(axes, found, names, "CKA", low=0.0, high=1.0)
+        heat_map(axes, found, names, "CKA", low=0.0, high=1.0)
     return axes
 
 
@@ -112,11 +144,11 @@ def class_overlap(
     several = {"": found} if isinstance(found, ClassOverlap) else found
     with drawn(ax) as axes:
         for i, (name, each) in enumerate(several.items()):
-            axes.plot(range(1, 1 + len(each)), each.ratio, label=name, **_line(i))
-        _layers(axes, next(iter(several.values())).names)
+            axes.plot(range(1, 1 + len(each)), each.ratio, label=name, **style_of(i))
+        name_layers(axes, next(iter(several.values())).names)
         axes.axhline(1, color=MUTED, linewidth=0.7, linestyle=(0, (1.5, 2)), zorder=1)
         axes.set_ylabel("overlap, same class / other class")
-        _legend(axes, several)
+        add_legend(axes, several)
     return axes
 
 
@@ -143,7 +175,7 @@ def spectrum(
             shares = shares[shares > 0]
             rank, numbers = measures.effective_rank(shares), np.arange(1, 1 + len(shares))
             text = f"{name} effective rank {rank:.1f}".strip()
-            line: dict[str, Any] = _line(i) | {"marker": "", "markersize": 5}
+            line: dict[str, Any] = style_of(i) | {"marker": "", "markersize": 5}
             axes.loglog(numbers, shares, label=text, **line)
             height = np.exp(np.interp(np.log(rank), np.log(numbers), np.log(shares)))
             axes.plot(
@@ -178,7 +210,7 @@ def nu(
     """
     values = [measures.nu(K, y, ridge) for ridge in ridges]
     with drawn(ax) as axes:
-        axes.loglog(ridges, values, **_line(0))
+        axes.loglog(ridges, values, **style_of(0))
         axes.set(xlabel=r"λ, in units of the mean diagonal", ylabel="ν")
         axes.minorticks_off()
     return axes
@@ -195,8 +227,8 @@ def predicted_risk(found: RiskCurve, *, ax: "Axes | None" = None) -> "Axes":
         The Axes.
     """
     with drawn(ax) as axes:
-        axes.loglog(found.ridges, found.leave_one_out, label="leave-one-out", **_line(0))
-        axes.loglog(found.ridges, found.gcv, label="GCV, KARE", **_line(1) | {"linestyle": "--"})
+        axes.loglog(found.ridges, found.leave_one_out, label="leave-one-out", **style_of(0))
+        axes.loglog(found.ridges, found.gcv, label="GCV, KARE", **style_of(1) | {"linestyle": "--"})
         _ridge_axis(axes, found)
         axes.set_ylabel("squared error, predicted")
         axes.legend(loc="upper center")
@@ -220,7 +252,7 @@ def leave_one_out(found: RiskCurve, *, ax: "Axes | None" = None) -> "Axes":
     if accuracy is None or error is None:
         raise ShapeError("the curve has no accuracy: its targets are numbers. Give class labels.")
     with drawn(ax) as axes:
-        axes.errorbar(found.ridges, accuracy, yerr=error, capsize=2, **_line(0))
+        axes.errorbar(found.ridges, accuracy, yerr=error, capsize=2, **style_of(0))
         axes.set_xscale("log")
         _ridge_axis(axes, found)
         axes.set_ylabel(f"leave-one-out accuracy, n = {found.samples}")
@@ -244,8 +276,8 @@ def gate_statistics(found: GateStatistics, *, ax: "Axes | None" = None) -> "Axes
         axes.bar(places, dead, color=BAR, width=0.6, label="dead units")
         axes.bar(places, -always, bottom=1, color=COLORS[4], width=0.6, label="always-on units")
         activity = [layer.activity for layer in layers]
-        axes.plot(places, activity, label="activity", **_line(0))
-        _layers(axes, [layer.name for layer in layers])
+        axes.plot(places, activity, label="activity", **style_of(0))
+        name_layers(axes, [layer.name for layer in layers])
         axes.set(ylim=(0, 1), ylabel=f"share of the units, {found.samples} samples")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
     return axes
@@ -265,11 +297,11 @@ def flips(found: Flips | Mapping[str, Flips], *, ax: "Axes | None" = None) -> "A
     with drawn(ax) as axes:
         for i, (name, each) in enumerate(several.items()):
             places = range(1, 1 + len(each.names))
-            axes.errorbar(places, each.share, yerr=each.error, capsize=2, label=name, **_line(i))
-        _layers(axes, next(iter(several.values())).names)
+            axes.errorbar(places, each.share, yerr=each.error, capsize=2, label=name, **style_of(i))
+        name_layers(axes, next(iter(several.values())).names)
         axes.set_ylim(bottom=0)
         axes.set_ylabel("share of the gates that flip")
-        _legend(axes, several)
+        add_legend(axes, several)
     return axes
 
 
@@ -288,7 +320,7 @@ def naswot(table: GateTable | GateStore, *, ax: "Axes | None" = None) -> "Axes":
     """
     score, alike = measures.naswot(table), measures.agreement(table)
     with drawn(ax, (PANEL, PANEL)) as axes:
-        heat(axes, alike / alike[0, 0], [], "share of gates alike", high=1.0)
+        heat_map(axes, alike / alike[0, 0], [], "share of gates alike", high=1.0)
         axes.set(title=f"NASWOT {score:.1f}, n = {len(table)}", xlabel="sample", ylabel="sample")
     return axes
 
@@ -314,7 +346,7 @@ def depth_spectrum(
                 (shares.mean(0), shares.std(0)) if len(shares) else (0 * each.depths,) * 2
             )
             text = f"{name} mean {_mean_length(each):.1f} layers".strip()
-            line: dict[str, Any] = _line(i) | {
+            line: dict[str, Any] = style_of(i) | {
                 "marker": "" if len(mean) > _MANY else MARKERS[i % len(MARKERS)]
             }
             axes.plot(each.depths, mean, label=text, **line)
@@ -354,7 +386,7 @@ def lesions(found: LesionTable, *, ax: "Axes | None" = None) -> "Axes":
     with drawn(ax) as axes:
         axes.bar(places, column("predicted"), color=BAR, width=0.6, label="predicted")
         for i, kind in enumerate(("frozen", "live")):
-            dots: dict[str, Any] = _line(i) | {"linestyle": ""}
+            dots: dict[str, Any] = style_of(i) | {"linestyle": ""}
             axes.plot(places, column(kind), label=f"{kind} gates", **dots)
         axes.set(xlabel="block", ylabel="share of the output's square", ylim=(0, None))
         axes.set_xticks(places[:: max(1, len(places) // 12)])
@@ -394,94 +426,17 @@ def through_training(
                 raise ShapeError(f"{what}. Give one value a seed and epoch, (seeds, epochs).")
             seeds = len(table)
             error = table.std(0, ddof=1) / np.sqrt(seeds) if seeds > 1 else None
-            line = _line(i, len(several) if ordered else 0)
+            line = style_of(i, len(several) if ordered else 0)
             axes.errorbar(epochs, table.mean(0), yerr=error, capsize=2, label=name, **line)
         axes.set_xscale("symlog", linthresh=1, linscale=0.5)
         axes.set_xticks(list(epochs), list(map(str, epochs)))
         axes.minorticks_off()
         axes.set(xlabel="epoch", ylabel=label)
-        _legend(axes, several)
+        add_legend(axes, several)
     return axes
-
-
-@contextlib.contextmanager
-def drawn(ax: "Axes | None", size: tuple[float, float] = (PANEL, 2.6)) -> Iterator["Axes"]:
-    """The user's Axes as they are, or new ones in npk's look, which also holds for what Matplotlib
-    makes only when it draws.
-
-    Args:
-        ax: the user's; ``None``: new ones.
-        size: of a new figure, in inches.
-
-    Yields:
-        The Axes.
-    """
-    if ax is not None:
-        yield ax
-        return
-    with house_style():
-        figure = blank(*size)
-        yield figure.add_subplot()
-        figure.draw_without_rendering()
-
-
-def _line(number: int, ordered: int = 0) -> dict:
-    """The look of one line of several, of which marker and color say which; ``ordered``: of so many
-    in an order.
-    """
-    color = COLORS[number % len(COLORS)]
-    if ordered:
-        from matplotlib import colormaps
-
-        color = colormaps[HEAT](0.9 - 0.9 * number / max(1, ordered - 1))
-    return {"color": color, "marker": MARKERS[number % len(MARKERS)]}
-
-
-def _legend(ax: "Axes", names: Mapping) -> None:
-    if any(names):
-        ax.legend(loc="upper left")
-
-
-def _layers(ax: "Axes", names: Sequence[str]) -> None:
-    """Layers along the axis: by name where there is room, else by number."""
-    places = range(1, 1 + len(names))
-    short = sum(map(len, names)) <= 34
-    step = 1 if short else max(1, -(-len(names) // 10))
-    ax.set_xticks(places[::step], names if short else list(map(str, places[::step])))
-    ax.set(xlim=(0.5, len(names) + 0.5), xlabel="gate layer, from the input")
 
 
 def _ridge_axis(ax: "Axes", found: RiskCurve) -> None:
     ax.axvline(found.ridges[found.chosen], color=MUTED, linewidth=0.7, linestyle=(0, (1.5, 2)))
     ax.set_xlabel("ridge, in units of the mean diagonal")
     ax.minorticks_off()
-
-
-def heat(
-    ax: "Axes",
-    values: np.ndarray,
-    names: Sequence[str],
-    label: str,
-    low: float | None = None,
-    high: float | None = None,
-) -> None:
-    """Draw a matrix.
-
-    Args:
-        ax: where to.
-        values: the matrix.
-        names: of rows and columns; of more than 20 none is shown.
-        label: of the scale of colors.
-        low: its lower end; ``None``: the least value.
-        high: its upper end.
-    """
-    image = ax.imshow(values, cmap=HEAT, vmin=low, vmax=high, interpolation="none")
-    if 0 < len(names) <= 20:
-        long = any(len(name) > 3 for name in names)
-        ax.set_xticks(range(len(names)), names, rotation=90 if long else 0)
-        ax.set_yticks(range(len(names)), names)
-    ax.tick_params(length=0)
-    for spine in ax.spines.values():
-        spine.set_visible(False)
-    bar = ax.figure.colorbar(image, ax=ax, shrink=0.8, label=label)
-    bar.outline.set_visible(False)

@@ -13,7 +13,7 @@ from npk.errors import OptionError, ShapeError
 from npk.gates.recording import record_gates
 from npk.gates.table import GateTable
 from npk.gram.matrix import Gram
-from npk.plot.figures import COLORS, MARKERS, drawn, heat
+from npk.report.axes import COLORS, MARKERS, drawn, heat_map
 from npk.report.style import MUTED, PANEL
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def on_circle(K: ArrayLike | Gram, *, ax: "Axes | None" = None) -> "Axes":
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ShapeError(f"K has shape {matrix.shape}. Give a square matrix, (n, n).")
     with drawn(ax, (PANEL, PANEL)) as axes:
-        heat(axes, matrix, [], "kernel")
+        heat_map(axes, matrix, [], "kernel")
         places = np.array([0, 90, 180, 270])
         at = places * len(matrix) / 360 - 0.5 * (places == 0)
         for axis in (axes.xaxis, axes.yaxis):
