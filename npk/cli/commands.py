@@ -400,9 +400,8 @@ def fit(
         on_training, result, sizes = fitting.fit_stored(machine, ckpt, labels, engine, seed)
         tables.fitted(on_training, result, sizes)
     else:
-        assert data is not None
         loading = given.loading(ckpt)
-        sides = reading.training_and_test(data, test, seed, loading)
+        sides = reading.training_and_test(str(data), test, seed, loading)
         net = how.network(ckpt)
         made = NeuralPathKernel.of(net, engine, fixed)
         on_training, result = fitting.fit(machine, made, *sides, network=ckpt.stem)
