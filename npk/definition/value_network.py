@@ -162,16 +162,23 @@ class ValueNetwork:
         table: frozen gates of n samples.
         value_input: "x", "ones" or "auto" (as the graph has it).
         dtype: of the arithmetic.
+        until: name of the node whose values are the output; ``None``: the graph's own output.
 
     Raises:
         UnsupportedGraphError: an operator that is not known here.
     """
 
     def __init__(
-        self, table: GateTable, *, value_input: str = "auto", dtype: torch.dtype = torch.float64
+        self,
+        table: GateTable,
+        *,
+        value_input: str = "auto",
+        dtype: torch.dtype = torch.float64,
+        until: str | None = None,
     ) -> None:
-        nodes = table.graph.nodes
-        self._shape, self._dtype = (len(table), *table.graph.output.shape), dtype
+        end = table.graph.output if until is None else table.graph[until]
+        nodes = table.graph.nodes[: table.graph.nodes.index(end) + 1]
+        self._shape, self._dtype = (len(table), *end.shape), dtype
         self._steps = [
             (node.name, node.inputs, _prepared(table, node, value_input, dtype)) for node in nodes
         ]
