@@ -33,9 +33,13 @@ if TYPE_CHECKING:
     from npk.gram.kernel import kernel as kernel
     from npk.gram.matrix import Gram as Gram
     from npk.graph.path_graph import PathGraph as PathGraph
+    from npk.machines.approximate.nystroem import NPKNystroem as NPKNystroem
+    from npk.machines.approximate.path_features import RandomPathFeatures as RandomPathFeatures
+    from npk.machines.approximate.sketches import ProductSketch as ProductSketch
     from npk.machines.estimators import NPKSVC as NPKSVC
     from npk.machines.estimators import NPKRidge as NPKRidge
     from npk.machines.estimators import NPKRidgeClassifier as NPKRidgeClassifier
+    from npk.machines.several import NPKMultiKernelRidgeClassifier as NPKMultiKernelRidgeClassifier
     from npk.networks.outputs import choose_output as choose_output
     from npk.reading.tracing import trace as trace
     from npk.recursion.instruments import Depth as Depth
@@ -51,6 +55,10 @@ _HOME = {
     "Depth": "npk.recursion.instruments",
     "GateTable": "npk.gates.table",
     "Gram": "npk.gram.matrix",
+    "NPKMultiKernelRidgeClassifier": "npk.machines.several",
+    "NPKNystroem": "npk.machines.approximate.nystroem",
+    "ProductSketch": "npk.machines.approximate.sketches",
+    "RandomPathFeatures": "npk.machines.approximate.path_features",
     "NPKRidge": "npk.machines.estimators",
     "NPKRidgeClassifier": "npk.machines.estimators",
     "NPKSVC": "npk.machines.estimators",

@@ -455,6 +455,7 @@ def figures(tables):
             npk.data.toy("box", 20).X,
             ax=ax,
         ),
+        "kernel_weights": lambda ax: plot.kernel_weights({"a": 0.2, "depth=3": 0.8}, ax=ax),
         "through_training": lambda ax: plot.through_training(
             [0, 1, 4], {"a": np.ones((3, 3)), "b": np.ones((1, 3))}, label="x", ax=ax
         ),
@@ -519,6 +520,8 @@ def test_hyperplanes_are_where_the_gates_of_a_linear_gate_switch():
 
 def test_figures_of_wrong_things():
     numbers = measures.predicted_risk(K, np.linspace(0, 1, N))
+    with pytest.raises(ShapeError, match="there are no weights to draw"):
+        npk.plot.kernel_weights({})
     with pytest.raises(ShapeError, match="the curve has no accuracy"):
         npk.plot.leave_one_out(numbers)
     with pytest.raises(ShapeError, match=r"values have shape \(3, 2\) for 3 epochs"):

@@ -13,7 +13,7 @@ from npk.checkpoint.folders import checkpoints_in
 from npk.cli.reading import Asked, How, about_samples, literals
 from npk.data import Dataset
 from npk.data.tables import read_labels
-from npk.errors import OptionError
+from npk.errors import DataError, OptionError
 from npk.files import put_back
 from npk.studies import Question, ask
 from npk.studies.subjects import Subject

@@ -436,6 +436,32 @@ def through_training(
     return axes
 
 
+def kernel_weights(weights: Mapping[str, float], *, ax: "Axes | None" = None) -> "Axes":
+    """Bars of the weights that kernels have in a sum.
+
+    Args:
+        weights: by name of the kernel, such as ``weights_`` of
+            :class:`npk.NPKMultiKernelRidgeClassifier`.
+        ax: where to draw.
+
+    Returns:
+        The Axes.
+
+    Raises:
+        ShapeError: there are no weights.
+    """
+    if not weights:
+        raise ShapeError("there are no weights to draw. Pass a weight by name of its kernel.")
+    places = np.arange(len(weights))
+    with drawn(ax, (PANEL, 0.9 + 0.2 * len(weights))) as axes:
+        axes.barh(places, list(weights.values()), color=COLORS[0], height=0.7)
+        axes.set_yticks(places, list(weights))
+        axes.invert_yaxis()
+        axes.axvline(sum(weights.values()) / len(weights), color=MUTED, linewidth=0.7)
+        axes.set(xlabel="weight (line: all alike)", xlim=(0, None))
+    return axes
+
+
 def _ridge_axis(ax: "Axes", found: RiskCurve) -> None:
     ax.axvline(found.ridges[found.chosen], color=MUTED, linewidth=0.7, linestyle=(0, (1.5, 2)))
     ax.set_xlabel("ridge, in units of the mean diagonal")
