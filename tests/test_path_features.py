@@ -64,7 +64,7 @@ def test_they_are_unbiased(rng, name, bias, scale):
     K = npk.kernel(net, X, scale=scale, bias=bias, dtype="float64", progress=False)
     made = RandomPathFeatures(net, 6000, scale=scale, bias=bias, input_shape=shape).fit(X)
     found = made.estimate(X)
-    assert found.networks == len(made.draws_) >= 1000
+    assert found.networks == len(made.draws_) > 600
     off = np.abs(found.values - K) - 1e-5 * np.sqrt(np.outer(K.diagonal(), K.diagonal()))
     assert (off <= 3 * found.error).all()
     Z = made.transform(X)
@@ -146,12 +146,12 @@ def test_batches_are_the_same_features(rng, net, monkeypatch):
 
 
 def test_memory_does_not_grow_with_the_samples(rng, net, monkeypatch):
-    monkeypatch.setattr(path_features, "_MOST", 100)
-    X = samples(rng, 3000)
+    monkeypatch.setattr(path_features, "_MOST", 50)
+    X = samples(rng, 1000)
     made = RandomPathFeatures(net, 256).fit(X)
 
     def peak(n):
-        for _ in made.batches(X[:100]):  # what is made once
+        for _ in made.batches(X[:50]):  # what is made once
             pass
         tracemalloc.start()
         for _ in made.batches(X[:n]):
@@ -160,8 +160,8 @@ def test_memory_does_not_grow_with_the_samples(rng, net, monkeypatch):
         tracemalloc.stop()
         return most
 
-    few, many = peak(300), peak(3000)
-    assert many < few + 2700 * 256 * 4 / 10  # the features would take ten times as much
+    few, many = peak(100), peak(1000)
+    assert many < few + 900 * 256 * 4 / 10  # the features would take ten times as much
 
 
 def test_a_seed_is_a_result(rng, net):

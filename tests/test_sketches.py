@@ -19,18 +19,15 @@ def net():
     ).eval()
 
 
-@pytest.mark.parametrize("bias", ["ignore", "paths"])
-@pytest.mark.parametrize("scale", ["cosine", "fan_in"])
+@pytest.mark.parametrize(("bias", "scale"), [("ignore", "cosine"), ("paths", "fan_in")])
 def test_they_are_unbiased(rng, net, bias, scale):
     X = rng.normal(size=(5, 6)).astype(np.float32)
     K = npk.kernel(net, X, scale=scale, bias=bias, dtype="float64", progress=False)
     draws = []
-    for seed in range(150):
+    for seed in range(60):
         made = ProductSketch(net, 64, random_state=seed, scale=scale, bias=bias)
         Z = made.fit(X).transform(X).astype(float)
         draws.append(Z @ Z.T)
-        if seed == 0:  # the network is read once
-            made.fit(X)
     error = np.std(draws, axis=0, ddof=1) / np.sqrt(len(draws))
     assert (np.abs(np.mean(draws, axis=0) - K) <= 3 * error).all()
 

@@ -212,7 +212,8 @@ class RandomPathFeatures(NetworkTransformer):
         """Of one batch: the columns of all networks, each network with its part of the mean."""
         table = self.kernel_.record(samples)
         features = np.concatenate(list(self._columns(table)), axis=1)
-        return features / (self._divisors(table)[:, None] * math.sqrt(self.n_components))
+        features /= self._divisors(table)[:, None] * np.float32(math.sqrt(self.n_components))
+        return features
 
     def _columns(self, table: GateTable) -> Iterator[NDArray[np.float32]]:
         """Network by network."""
