@@ -26,8 +26,11 @@ def draw(runs: Sequence[dict[str, Any]], out: Path) -> list[Path]:
     with house_style():
         for data in of.data:
             figure, axes = panels(len(TITLES) + 1, 4, (2.5, 2.1))
-            for ax, name in zip(axes, TITLES, strict=False):
+            for i, (ax, name) in enumerate(zip(axes, TITLES, strict=False)):
                 learning(ax, of, data, name)
+                ax.set(
+                    xlabel="n" if i + 4 >= len(axes) - 1 else "", ylabel="" if i % 4 else "per cent"
+                )
             legend(axes[-1])
             figure.suptitle(
                 f"{DATA[data]}: accuracy of ridge machines on n fresh samples", fontsize=9
@@ -127,9 +130,6 @@ def stages(ax: Axes, of: Runs, data: str) -> None:
     for name, color in (("relu", COLOR["dnn"]), ("dlnpf", COLOR["dlgn"])):
         if values := [*of.values(data, name, last).values()]:
             ax.axhline(100 * np.mean(values), color=color, linewidth=0.9, label=TITLES[name])
-    if relu:
-        curve = 100 * np.mean([run["test"] for run in relu], axis=0)
-        ax.plot(range(1, len(curve) + 1), curve, ":", color=MUTED, label="ReLU, epoch by epoch")
     ax.set_xscale("symlog", linthresh=1, linscale=0.5)
     ticks = [epoch for epoch, _ in points]
     ax.set_xticks(ticks, list(map(str, ticks)))
@@ -137,6 +137,6 @@ def stages(ax: Axes, of: Runs, data: str) -> None:
     ax.set(
         title=f"{DATA[data]}: FLNPF",
         xlabel="epoch of ReLU whose gates are copied",
-        ylabel="test accuracy",
+        ylabel="test accuracy, per cent",
     )
-    ax.legend(loc="lower right")
+    ax.legend(loc="lower right", bbox_to_anchor=(1.0, 0.05))
