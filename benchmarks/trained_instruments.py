@@ -155,9 +155,7 @@ def machines(net: nn.Module, fresh: npk.data.Dataset, fit: int) -> None:
     print(f"\nridge on {fit} fresh samples, tried on {len(y) - fit}")
     first = None
     for of in KERNELS:
-        K = npk.kernel(
-            table, of=of, scale="cosine", bias="ignore", dtype="float64", progress=False
-        )
+        K = npk.kernel(table, of=of, scale="cosine", bias="ignore", dtype="float64", progress=False)
         first = K if first is None else first
         made = ridge.fit(K[:fit, :fit], targets, criterion="accuracy")
         guesses = classes[(K[fit:, :fit] @ made.solution.coefficients).argmax(1)]

@@ -10,6 +10,7 @@ from npk.checks.tangent import limit_of
 from npk.definition.value_network import ValueNetwork, random_weights
 from npk.gates.table import GateTable
 from npk.gram.kernel import NeuralPathKernel
+from npk.gram.options import KernelOptions
 from npk.graph.parts import blocks_of, without_block
 from npk.progress import Progress, Silent
 from npk.results import RandomLesion
@@ -33,10 +34,11 @@ def lesion_theorem(
         lesions exceeds once in 100,000 runs. Nothing for samples without any active path.
     """
     blocks, rng = len(blocks_of(table.graph)), np.random.default_rng(seed)
-    whole = NeuralPathKernel(None, dtype="float64", progress=False)(table)
+    asked = KernelOptions(dtype="float64", bias="ignore")  # no bias is drawn
+    whole = NeuralPathKernel(None, dtype="float64", bias="ignore", progress=False)(table)
     if not blocks or not np.trace(whole) > 0:
         return (), 0.0
-    predicted = np.array([np.trace(part) for part in through_blocks(table, whole)])
+    predicted = np.array([np.trace(part) for part in through_blocks(table, asked, whole)])
     predicted /= np.trace(whole)
     networks = [ValueNetwork(table), *(_left(table, block + 1) for block in range(blocks))]
     squares = np.zeros((_GROUPS, 1 + blocks))
