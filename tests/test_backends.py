@@ -79,6 +79,8 @@ def stream_table():
 class BackendContract:
     """What every backend must do."""
 
+    few = None  # samples of a long test, where the backend is emulated
+
     def make(self, recursion, table, dtype):
         raise NotImplementedError
 
@@ -163,7 +165,7 @@ class BackendContract:
     ):
         """To the bit, for masks in words, in chains and in numbers, and for several parts."""
         tables = {"hard": stream_table, "soft": image_table, "dense": dense_table(40, 18, rng)}
-        table = tables[gates]
+        table = tables[gates].take(slice(self.few))
         recursion = instrument.applied(table.graph, plan(table.graph, bias="paths", merged=False))
         backend = self.make(recursion, table, dtype)
         exponents, side = find_exponents(recursion, table), backend.side(table)

@@ -53,9 +53,19 @@ def test_every_network_is_the_sum_of_its_sub_networks(suite):
         assert (one.check is None) == (not one.lesions)
         if one.check is not None:
             assert one.check.measured < 1e-12
-            assert [lesion.predicted for lesion in one.lesions] == pytest.approx(
-                one.check.details.shares.blocks, rel=0.5
-            )
+
+
+def test_predicted_lesions_are_what_the_kernel_loses(suite):
+    """Of the trace, each block left out by itself."""
+    mine = next(one for one in suite[1].runs if one.name == "mine")
+    table = npk.record_gates(network(STREAMS[4], (1, 4, 4), 5), X)
+
+    def trace(of):
+        return np.trace(npk.kernel(table, of=of, bias="ignore", dtype="float64", progress=False))
+
+    for lesion in mine.lesions:
+        left = trace(npk.Without(block=lesion.block)) / trace("paths")
+        assert lesion.predicted == pytest.approx(1 - left, rel=1e-9)
 
 
 def test_what_is_written(suite):

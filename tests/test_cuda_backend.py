@@ -112,6 +112,8 @@ def test_kernel_of_a_device(capability, words, way):
 class TestCuda(BackendContract):
     """Both ways to count ones."""
 
+    few = 3
+
     @pytest.fixture(autouse=True)
     def _device(self, capability):
         self.launcher = EmulatedLauncher("ptx", capability)

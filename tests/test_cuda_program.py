@@ -158,6 +158,8 @@ def test_cells_are_cleared(engine):
 class TestProgram(BackendContract):
     """Dense layers too as a program."""
 
+    few = 3
+
     @pytest.fixture(autouse=True)
     def _no_products(self, monkeypatch):
         monkeypatch.setattr(cuda, "as_product", lambda recursion: None)

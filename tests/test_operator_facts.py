@@ -275,6 +275,9 @@ def test_taps_of_what_goes_unit_by_unit_are_the_positions_themselves():
 QUESTIONS = {
     ("checks/ensemble.py", "check_ensemble"): "a graph with sums that are not known is never made",
     ("checks/ensemble.py", "_second_opinion"): "only where a gate follows a sum is there a case",
+    ("graph/input_shifts.py", "without_shifts"): "only the input begins a walk",
+    ("graph/input_shifts.py", "behind"): "a walk ends at any other operator",
+    ("machines/approximate/draws.py", "behind"): "any other output takes the exact features",
     ("graph/parts.py", "layers_of"): "no other operator is a layer",
     ("graph/parts.py", "blocks_of"): "no other operator is a block",
     ("graph/parts.py", "without_gates"): "what is no gate is refused",

@@ -317,7 +317,10 @@ def test_a_machine_from_a_store_is_that_from_the_network(command, solver, tmp_pa
         (["bare.zarr", "--labels", "digits[:9]"], "has 9 labels, and bare.zarr has 160 samples"),
         (["K.zarr", "--data", "digits"], "K.zarr holds its samples already. Leave out --data"),
         (["K.zarr", "--mean", "0.5"], "K.zarr holds its samples already"),
-        (["K.zarr", "--bias", "paths"], "is a kernel with bias ignore, and --bias paths was asked"),
+        (
+            ["K.zarr", "--bias", "ignore"],
+            "is a kernel with bias paths, and --bias ignore was asked",
+        ),
         (["K.zarr", "--scale", "count"], "has the scale fan_in, and --scale count was asked for"),
         (["wide.zarr", "--labels", "y.npy"], "a kernel of 4 rows with 5 other columns"),
         (["net.safetensors"], "--data is missing: it names the labelled samples"),

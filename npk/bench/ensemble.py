@@ -93,8 +93,8 @@ def _found(
     lesions, limit = lesion_theorem(table, draws, seed)
     run = EnsembleRun(
         name,
-        (check_ensemble(net, X, name=name),) if sums else (),
-        depth_spectrum(None, table, name=name).result(),
+        (check_ensemble(net, X, bias="ignore", name=name),) if sums else (),
+        depth_spectrum(None, table, bias="ignore", name=name).result(),
         lesions,
         draws if sums else 0,
         limit,
