@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from npk.graph.positions import OUTSIDE
-from npk.recursion.automaton import contributes
+from npk.recursion.automaton import Automaton, Row, contributes
 from npk.recursion.steps import Collapse, Field, Recursion, Term
 
 _NO_LAYERS = (0,)
@@ -60,6 +60,28 @@ def _degrees(recursion: Recursion) -> list[tuple[int, ...]]:
                 degrees |= {*found[number], *([int(read.layer)] if read.bias else [])}
         found.append(tuple(sorted(degrees)))
     return found
+
+
+class Degrees(Automaton):
+    """One depth alone: the state is the number of layers passed."""
+
+    def __init__(self, recursion: Recursion) -> None:
+        self.layer = [isinstance(step, Field) and step.layer for step in recursion.steps]
+        self.states = _longest(recursion) + 1
+
+    def behind_layer(self, field: int, state: int) -> Row:
+        """One layer fewer."""
+        before = state - self.layer[field]
+        return ((before, 1.0),) if before >= 0 else ()
+
+
+def _longest(recursion: Recursion) -> int:
+    """Most layers on a path."""
+    found: list[int] = []
+    for step in recursion.steps:
+        before = max((found[source] for source in step.sources), default=0)
+        found.append(before + (isinstance(step, Field) and step.layer))
+    return found[-1]
 
 
 @dataclass

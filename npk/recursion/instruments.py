@@ -28,7 +28,7 @@ from npk.errors import OptionError
 from npk.graph.parts import layer_named, without_block, without_gates
 from npk.graph.path_graph import PathGraph
 from npk.recursion.automaton import Automaton, Row, contributes, reached_states, weighed
-from npk.recursion.degrees import by_depth, depths
+from npk.recursion.degrees import Degrees, by_depth, depths
 from npk.recursion.steps import Field, Recursion
 
 FORMS = (
@@ -183,7 +183,7 @@ class Depth(Instrument):
                 f"depth={self.layers}, but no path of this network passes {self.layers} layers. "
                 f"Choose one of {have}."
             )
-        return weighed(recursion, _Degrees(recursion), [((self.layers, 1.0),)])
+        return weighed(recursion, Degrees(recursion), [((self.layers, 1.0),)])
 
 
 @dataclass(frozen=True)
@@ -393,28 +393,6 @@ _READERS: dict[tuple[str, bool], Callable[[str], Instrument]] = {
     ("without", True): _without,
     ("weighted", True): _weighted,
 }
-
-
-class _Degrees(Automaton):
-    """The state is the number of layers passed."""
-
-    def __init__(self, recursion: Recursion) -> None:
-        self.layer = [isinstance(step, Field) and step.layer for step in recursion.steps]
-        self.states = _longest(recursion) + 1
-
-    def behind_layer(self, field: int, state: int) -> Row:
-        """One layer fewer."""
-        before = state - self.layer[field]
-        return ((before, 1.0),) if before >= 0 else ()
-
-
-def _longest(recursion: Recursion) -> int:
-    """Most layers on a path."""
-    found: list[int] = []
-    for step in recursion.steps:
-        before = max((found[source] for source in step.sources), default=0)
-        found.append(before + (isinstance(step, Field) and step.layer))
-    return found[-1]
 
 
 class _Passed(Automaton):

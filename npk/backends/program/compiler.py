@@ -5,7 +5,7 @@ Each unit's cells live in slots that are freed after their last use. Index table
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ from npk.backends.program.program import (
     Draft,
     Program,
 )
+from npk.backends.program.runs import Run, runs_of
 from npk.recursion.masks import Mask
 from npk.recursion.needed import Inflow, Links
 from npk.recursion.planes import PlannedStep, plan_steps
@@ -111,55 +112,7 @@ class _Part(NamedTuple):
     source: int  # -1 for V = 1
     cut: _Cut
     mask: Mask | None
-    runs: tuple["_Run", ...]
-
-
-class _Run(NamedTuple):
-    """Pairs of groups, each a step behind the one before: group of the step, group of the source,
-    segment of the mask, and factor.
-    """
-
-    into: int
-    group: int
-    segment: int
-    scale: float
-    times: int = 1
-    into_step: int = 0
-    group_step: int = 0
-
-    @property
-    def groups(self) -> slice:
-        """The groups of the step."""
-        step = self.into_step or 1
-        return slice(self.into, self.into + self.times * step, step)
-
-    def part(self, first: int, times: int) -> "_Run":
-        """Some of the pairs."""
-        return self._replace(
-            into=self.into + first * self.into_step,
-            group=self.group + first * self.group_step,
-            times=times,
-        )
-
-
-def _runs(blocks: Iterable[tuple[int, int, int, float]]) -> tuple[_Run, ...]:
-    """Blocks of groups, those together that are a step behind one another."""
-    found: list[_Run] = []
-    latest: dict[tuple[int, float], int] = {}
-    for into, group, segment, scale in blocks:
-        here = latest.get((segment, scale))
-        if here is not None:
-            run = found[here]
-            steps = into - run.part(run.times - 1, 1).into, group - run.part(run.times - 1, 1).group
-            fits = steps == (run.into_step, run.group_step) if run.times > 1 else steps[0] > 0
-            if fits and steps[1] >= 0:
-                found[here] = run._replace(
-                    times=run.times + 1, into_step=steps[0], group_step=steps[1]
-                )
-                continue
-        latest[segment, scale] = len(found)
-        found.append(_Run(into, group, segment, scale))
-    return tuple(found)
+    runs: tuple[Run, ...]
 
 
 @dataclass
@@ -173,7 +126,7 @@ class _Unit:
     place: dict[int, int] = field(default_factory=dict)
     begun: dict[int, bytearray] = field(default_factory=dict)
 
-    def begin(self, number: int, run: _Run) -> Iterator[tuple[_Run, bool]]:
+    def begin(self, number: int, run: Run) -> Iterator[tuple[Run, bool]]:
         """The parts of a run, each with whether its groups hold nothing yet; from now on they do."""
         held = self.begun[number][run.groups]
         ends = [i for i in range(1, run.times) if held[i] != held[i - 1]]
@@ -194,13 +147,13 @@ class _Term(NamedTuple):
     """
 
     part: _Part
-    run: _Run
+    run: Run
     first: int
     cells: int
     row: tuple[int, ...]
     fit: bool
 
-    def columns(self, run: _Run) -> tuple[int, ...]:
+    def columns(self, run: Run) -> tuple[int, ...]:
         """First columns of the term on some of its pairs."""
         k, *places = self.row
         return (k, self.first + run.group * self.cells, *places)
@@ -299,7 +252,7 @@ class _Compiler:
             self.cuts[key] = self.cut(step, inflow, *units) if units else self.late(step, inflow)
         cut = self.cuts[key]
         mask, blocks = self.blocks(step.step, inflow.term, cut.links.weight)
-        return _Part(number, came, cut, mask, _runs(blocks))
+        return _Part(number, came, cut, mask, runs_of(blocks))
 
     def cut(self, step: PlannedStep, inflow: Inflow, first: int, last: int) -> _Cut:
         """Contributions to a step's own cells in the units from ``first`` to ``last``."""
