@@ -345,3 +345,13 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
     (tmp_path / "c.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(StoreError, match="this is not a Accuracy in JSON"):
         Accuracy.load(tmp_path / "c.json")
+
+
+def test_a_check_shows_itself_in_a_line():
+    details = EXAMPLES[DualityDetails]
+    check = CheckResult("duality", "net", "f(x) = <npf, npv>", True, 2e-7, 1e-4, details)
+    assert repr(check) == (
+        "<npk.CheckResult duality of net: passed, measured 2e-07, tolerance 0.0001>"
+    )
+    failed = dataclasses.replace(check, passed=False, measured=None)
+    assert "failed, measured not finite" in repr(failed)

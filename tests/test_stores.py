@@ -405,6 +405,9 @@ def test_differences_in_words():
         "a is 1 there and 2 here",
         f"another network or other weights ({'x' * 12} there, {'y' * 12} here)",
     ]
+    assert differences({"network": "x" * 64}, {"network": "that of the gate table"}) == [
+        f"another network or other weights ({'x' * 12} there, that of the gate table here)"
+    ]
 
 
 def test_a_budget_that_does_not_suit_the_tiles_that_are_there(table, tmp_path):

@@ -142,6 +142,12 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.X)
 
+    def __repr__(self) -> str:
+        shape = " x ".join(map(str, self.X.shape[1:]))
+        classes = "no labels" if self.y is None else f"{len(self.classes)} classes"
+        done = "" if self.preparation is None else f", {self.preparation}"
+        return f"<npk.data.Dataset {self.name}: {len(self)} samples of {shape}, {classes}{done}>"
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """The samples alone, so that a data set can stand in the place of its X."""
         return np.array(self.X, dtype=dtype, copy=copy)

@@ -20,6 +20,7 @@ _WORDS = {
     "rows": "other samples in the rows",
     "columns": "other samples in the columns",
 }
+_DIGEST = 64  # hexadecimal digits
 Sources = tuple[Source, ...]
 GIVEN = "given"  # where a store says what is known of the samples of its rows
 
@@ -202,8 +203,14 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
 
 def _difference(key: str, there: object, here: object) -> str:
     if key in _WORDS:
-        return f"{_WORDS[key]} ({str(there)[:12]} there, {str(here)[:12]} here)"
+        return f"{_WORDS[key]} ({_short(there)} there, {_short(here)} here)"
     return f"{key} is {there!r} there and {here!r} here"
+
+
+def _short(value: object) -> str:
+    """The beginning of a digest; words as they are."""
+    text = str(value)
+    return text[:12] if len(text) == _DIGEST else text
 
 
 def _fill(engine: Engine, store: GramStore, sources: Sources, executor: Executor) -> None:

@@ -179,6 +179,12 @@ class CheckResult(Result):
             came = type(self.details).__name__
             raise DataError(f"details of {self.name} are {came}, and must be {kind.__name__}")
 
+    def __repr__(self) -> str:
+        verdict = "passed" if self.passed else "failed"
+        measured = "not finite" if self.measured is None else f"{self.measured:.3g}"
+        numbers = f"measured {measured}, tolerance {self.tolerance:.3g}"
+        return f"<npk.CheckResult {self.name} of {self.network}: {verdict}, {numbers}>"
+
     @classmethod
     def kinds_of(cls, values: dict[str, Any]) -> dict[str, Any]:
         """The type of each field; that of the details goes by the name of the check."""
