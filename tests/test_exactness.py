@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import assert_kernels_equal, kernel_deviation
 from frozen_gates import Normed, differentiated_kernel, freeze, frozen_output
-from tiny_networks import MANY_PATHS, NETWORKS, make, samples
+from tiny_networks import MANY_PATHS, NETWORKS, behind_shifts, make, samples
 
 import npk
 from npk.definition.paths import neural_path_feature, neural_path_value, path_kernel
@@ -35,12 +35,15 @@ _cache: dict = {}
 
 
 def case(name):
-    """Network, gate tables of 5 rows and 3 columns, recorded once a session."""
+    """Network (behind its shifts), gate tables of 5 rows and 3 columns, recorded once a session."""
     if name not in _cache:
         rng = np.random.default_rng(len(name))
         net, shape = make(name, rng)
-        table = record_gates(net, samples(shape, 5, rng))
-        _cache[name] = net, table, table.take(slice(0, 3))
+        X = samples(shape, 5, rng)
+        table, left = record_gates(net, X), behind_shifts(name, net)
+        given, seen = (torch.as_tensor(x) for x in (X, table.inputs))
+        torch.testing.assert_close(left(seen), net(given))
+        _cache[name] = left, table, table.take(slice(0, 3))
     return _cache[name]
 
 

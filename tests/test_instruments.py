@@ -11,7 +11,7 @@ from conftest import kernel_deviation
 from emu.fibers import compiler_is_missing
 from emu.launcher import EmulatedLauncher
 from frozen_gates import coefficients, fan_in, freeze, frozen_output
-from tiny_networks import MANY_PATHS, NETWORKS, make, samples
+from tiny_networks import MANY_PATHS, NETWORKS, behind_shifts, make, samples
 from torch import nn
 
 import npk
@@ -60,7 +60,7 @@ SKIPS = [
 def recorded(name, n=3):
     rng = np.random.default_rng(len(name))
     net, shape = make(name, rng)
-    return net, npk.record_gates(net, samples(shape, n, rng))
+    return behind_shifts(name, net), npk.record_gates(net, samples(shape, n, rng))
 
 
 def planned(name, bias="ignore", **options):

@@ -219,6 +219,22 @@ NETWORKS = {
 MANY_PATHS = ("vgg16", "resnet110", "residual dlgn, gated skips")
 
 
+# What is left of a network behind what it adds to its samples, which gate tables have.
+BEHIND_SHIFTS = {
+    "constants added": lambda s, x: s.h(F.relu(s.b(F.relu(s.a(x) - 0.3)))),
+    "normalization in the network": lambda s, x: s.h(F.relu(s.a(x / s.std)).mean((2, 3))),
+}
+
+
+def behind_shifts(name, net):
+    """The network that gives for the samples of its gate table what it gives for its own."""
+    if name not in BEHIND_SHIFTS:
+        return net
+    left = copy.deepcopy(net)
+    left.function = BEHIND_SHIFTS[name]
+    return left
+
+
 def make(name, rng):
     """Network of its own and sample shape; parameters drawn, batch-norm statistics moved off their
     special values.
