@@ -704,6 +704,8 @@ def test_points_on_a_circle_are_in_the_order_of_their_angles():
 def test_toys_that_there_are_not(make, text):
     with pytest.raises(OptionError, match=re.escape(text)):
         make()
+
+
 def test_a_data_set_shows_itself_in_a_line():
     assert repr(data.load("digits[:20]", mean=0.5)) == (
         "<npk.data.Dataset digits[:20]: 20 samples of 1 x 8 x 8, 10 classes, mean 0.5>"
