@@ -4,6 +4,7 @@ on that itself.
 
 import math
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -96,10 +97,11 @@ def calls(monkeypatch):
         def keep_promise(self, X):
             pass
 
-        def record(self, X):
-            return X
+        def columns(self, X):
+            return SimpleNamespace(table=X)
 
         def __call__(self, rows, cols=None):
+            rows, cols = (getattr(side, "table", side) for side in (rows, cols))
             return closed_form(self.net, rows, cols, **self.options)
 
     monkeypatch.setattr(estimators, "NeuralPathKernel", ClosedForm)

@@ -18,6 +18,7 @@ from npk.choices import as_patterns
 from npk.errors import DataError, DataTypeError, NpkError, OptionError
 from npk.gates.table import GateTable
 from npk.gram.kernel import NeuralPathKernel
+from npk.gram.work.columns import Columns
 from npk.machines import ridge, svm
 from npk.machines.inputs import Network, Shape, built, check_picture, flattened, resolved_shape
 from npk.machines.problem import check_alpha, checked_labels
@@ -28,9 +29,7 @@ from npk.samples import as_array
 _OPTIONS = "scale dtype gates value_input bias backend fixed of memory progress".split()
 
 
-def kernel(
-    made: NeuralPathKernel, rows: NDArray | GateTable, cols: GateTable | None = None
-) -> NDArray:
+def kernel(made: NeuralPathKernel, rows: NDArray | Columns, cols: Columns | None = None) -> NDArray:
     """The matrix that a machine learns from (rows alone), or predicts from."""
     return made(rows, cols)
 
@@ -43,6 +42,7 @@ class _KernelMachine(BaseEstimator):
     fixed: str | Sequence[str]
     net_: nn.Module
     gates_: GateTable
+    _columns: Columns
 
     def _check_targets(self, y: NDArray) -> NDArray:
         """Refuse targets and parameters that cannot be fitted, before there is a kernel."""
@@ -64,8 +64,9 @@ class _KernelMachine(BaseEstimator):
         self.kernel_ = NeuralPathKernel(self.net_, **options)
         self.X_fit_ = rows.reshape(len(rows), *self.input_shape_)
         self.kernel_.keep_promise(self.X_fit_)
-        self.gates_ = self.kernel_.record(self.X_fit_)
-        return kernel(self.kernel_, self.gates_), targets
+        self._columns = self.kernel_.columns(self.X_fit_)
+        self.gates_ = self._columns.table
+        return kernel(self.kernel_, self._columns), targets
 
     def _cross(self, X: ArrayLike) -> NDArray:
         """Kernel of X (rows) with the samples of fit (columns)."""
@@ -80,7 +81,7 @@ class _KernelMachine(BaseEstimator):
             )
         if not hasattr(self, "kernel_"):  # it was pickled
             self.kernel_ = NeuralPathKernel(self.net_, **self._options)
-        return kernel(self.kernel_, rows.reshape(len(rows), *self.input_shape_), self.gates_)
+        return kernel(self.kernel_, rows.reshape(len(rows), *self.input_shape_), self._columns)
 
     def _validated(self, X: Any, *y: Any, **checks: bool) -> Any:
         """Samples, and targets if any, as scikit-learn checks them; its errors are npk's."""
