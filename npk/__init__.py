@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from npk.gram.matrix import Gram as Gram
     from npk.graph.path_graph import PathGraph as PathGraph
     from npk.machines.estimators import NPKSVC as NPKSVC
+    from npk.machines.estimators import NPKGaussianProcessRegressor as NPKGaussianProcessRegressor
     from npk.machines.estimators import NPKRidge as NPKRidge
     from npk.machines.estimators import NPKRidgeClassifier as NPKRidgeClassifier
     from npk.networks.outputs import choose_output as choose_output
@@ -50,6 +51,7 @@ _HOME = {
     "Depth": "npk.recursion.instruments",
     "GateTable": "npk.gates.table",
     "Gram": "npk.gram.matrix",
+    "NPKGaussianProcessRegressor": "npk.machines.estimators",
     "NPKRidge": "npk.machines.estimators",
     "NPKRidgeClassifier": "npk.machines.estimators",
     "NPKSVC": "npk.machines.estimators",
