@@ -153,7 +153,7 @@ def fit_factored(
     if not is_auto(alpha):
         alphas = checked_alphas(alpha, targets)  # type: ignore[arg-type]
         given = alphas if np.ndim(alpha) else float(alphas[0])  # type: ignore[arg-type]
-        return Ridge(given, solve(factored, targets, alphas), None)
+        return Ridge(given, solve(factored, targets, given), None)
     choice = choose_alpha(factored, targets, criterion=criterion, per_target=per_target)
     return Ridge(choice.alpha, solve(factored, targets, choice.alpha), choice)
 
