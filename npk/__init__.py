@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from npk.machines.approximate.path_features import RandomPathFeatures as RandomPathFeatures
     from npk.machines.approximate.sketches import ProductSketch as ProductSketch
     from npk.machines.estimators import NPKSVC as NPKSVC
+    from npk.machines.estimators import NPKGaussianProcessRegressor as NPKGaussianProcessRegressor
     from npk.machines.estimators import NPKRidge as NPKRidge
     from npk.machines.estimators import NPKRidgeClassifier as NPKRidgeClassifier
     from npk.machines.several import NPKMultiKernelRidgeClassifier as NPKMultiKernelRidgeClassifier
@@ -55,15 +56,16 @@ _HOME = {
     "Depth": "npk.recursion.instruments",
     "GateTable": "npk.gates.table",
     "Gram": "npk.gram.matrix",
+    "NPKGaussianProcessRegressor": "npk.machines.estimators",
     "NPKMultiKernelRidgeClassifier": "npk.machines.several",
     "NPKNystroem": "npk.machines.approximate.nystroem",
-    "ProductSketch": "npk.machines.approximate.sketches",
-    "RandomPathFeatures": "npk.machines.approximate.path_features",
     "NPKRidge": "npk.machines.estimators",
     "NPKRidgeClassifier": "npk.machines.estimators",
     "NPKSVC": "npk.machines.estimators",
     "NeuralPathKernel": "npk.gram.kernel",
     "PathGraph": "npk.graph.path_graph",
+    "ProductSketch": "npk.machines.approximate.sketches",
+    "RandomPathFeatures": "npk.machines.approximate.path_features",
     "Tangent": "npk.recursion.instruments",
     "Weighted": "npk.recursion.instruments",
     "Without": "npk.recursion.instruments",

@@ -275,7 +275,11 @@ CASES = {
     ),
     "unknown solver": (
         ["fit", "net.safetensors", "--data", "digits", "--solver", "lasso"],
-        "solver 'lasso' is not known. Choose ridge or svm",
+        "solver 'lasso' is not known. Choose one of ridge, svm, gp",
+    ),
+    "unknown baseline": (
+        ["fit", "net.safetensors", "--data", "digits", "--baselines", "RBF,forest"],
+        "the baseline 'forest' is not known. Choose of network, penultimate",
     ),
     "solver of another version": (
         ["fit", "net.safetensors", "--data", "digits", "--solver", "nystroem"],

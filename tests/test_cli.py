@@ -18,7 +18,7 @@ import npk
 from npk import cli
 from npk.cli import reading, tables
 from npk.cli.commands import app
-from npk.results import Accuracy, CheckResult
+from npk.results import MODELS, Accuracy, CheckResult, MachineTable
 
 COMMANDS = [
     command.name or command.callback.__name__.replace("_", "-")
@@ -616,10 +616,42 @@ def test_fit_gives_the_accuracy_of_the_estimator(npk_command, tmp_path, solver):
     found = Accuracy.load(tmp_path / "a.json")
     assert found.accuracy == pytest.approx(machine.score(test.X, test.y))
     assert found.parameters == pytest.approx(
-        {"C": machine.C_} if solver == "svm" else {"alpha": machine.alpha_}
+        {"C": machine.C_, "support vectors": len(machine.support_)}
+        if solver == "svm"
+        else {"alpha": machine.alpha_}
     )
     assert found.network == "conv"
     assert f"test accuracy {tables.percent(found.accuracy)}" in out
+
+
+def test_fit_by_a_gaussian_process(npk_command, tmp_path):
+    place = tmp_path / "a.json"
+    command = "fit", "conv.safetensors", "--data", "digits[:120]", "--solver", "gp"
+    out = done(npk_command(*command, "--json", place))
+    found = Accuracy.load(place)
+    assert set(found.parameters) == {"alpha", "amplitude", "log likelihood"}
+    assert found.accuracy > 0.7
+    assert "NPK-GP with alpha" in out
+
+
+def test_fit_beside_baselines(npk_command, tmp_path):
+    place = tmp_path / "a.json"
+    command = "fit", "conv.safetensors", "--data", "digits[:160]", "--baselines", "all"
+    out = done(npk_command(*command, "--json", place))
+    found = MachineTable.load(place)
+    names = [one.model for one in found.accuracies]
+    assert names == ["NPK-ridge", "network", "penultimate", "untrained", "RBF", "logistic"]
+    own = found.accuracies[0]
+    for row, difference in zip(found.accuracies[1:], found.differences, strict=True):
+        assert difference.against == row.model
+        assert difference.difference == pytest.approx(own.accuracy - row.accuracy)
+        share = row.accuracy
+        assert row.error == pytest.approx(np.sqrt(share * (1 - share) / found.samples_test))
+        assert f"{MODELS[row.model]}: {tables.percent(share)} (±" in out
+    test = npk.data.split(npk.data.load("digits[:160]"), test=0.25, seed=0)[1]
+    net = npk.load("conv.safetensors")
+    said = net(torch.as_tensor(test.X)).argmax(1).numpy()
+    assert found.accuracies[1].accuracy == pytest.approx(np.mean(said == test.y))
 
 
 def test_fit_with_a_test_set_of_its_own(npk_command):

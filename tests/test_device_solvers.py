@@ -16,7 +16,9 @@ import npk
 from npk.errors import BackendError, DataError, OptionError
 from npk.gram.store import GramStore
 from npk.gram.tiles import TilePlan
-from npk.machines import algebra, bands, conjugate_gradients, estimators, ridge
+from npk.gram.work.columns import Columns
+from npk.machines import algebra, bands, conjugate_gradients, ridge
+from npk.machines.estimators import base
 
 MODULES = ("cupy", "cupyx", "cupyx.scipy", "cupyx.scipy.linalg")
 
@@ -128,9 +130,11 @@ def test_columns_of_zeros_and_no_columns(gram, rng):
 def test_estimators_solve_where_their_kernel_is_made(machine, strict, rng, monkeypatch):
     def on_the_host(made, *tables):  # there are no kernels of CUDA here
         assert made.options.backend in ("cuda", "cpu")
+        tables = [table.table for table in tables if table is not None]
         return npk.kernel(*tables, scale=made.options.scale, progress=False)
 
-    monkeypatch.setattr(estimators, "kernel", on_the_host)
+    monkeypatch.setattr(base, "kernel", on_the_host)
+    monkeypatch.setattr(Columns, "of", lambda _, table: Columns(table, np.zeros(1), None))
     net = nn.Sequential(nn.Linear(6, 20), nn.ReLU(), nn.Linear(20, 1)).eval()
     X, y = rng.standard_normal((30, 6)).astype(np.float32), rng.integers(0, 3, 30)
     ours = machine(net, backend="cuda").fit(X, y)

@@ -17,13 +17,22 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.estimator_checks import (
+    check_sample_weight_equivalence_on_dense_data,
+    parametrize_with_checks,
+)
 from torch import nn
 
 from npk.errors import DataError, KernelWarning, OptionError, ShapeError
 from npk.gates import recording
-from npk.machines import estimators, ridge
-from npk.machines.estimators import NPKSVC, NPKRidge, NPKRidgeClassifier
+from npk.machines import ridge
+from npk.machines.estimators import (
+    NPKSVC,
+    NPKGaussianProcessRegressor,
+    NPKRidge,
+    NPKRidgeClassifier,
+    base,
+)
 from npk.reading import tracing
 
 CLASSIFIERS = [NPKRidgeClassifier, NPKSVC]
@@ -90,7 +99,7 @@ def calls(monkeypatch):
 
     class ClosedForm:
         def __init__(self, net, **options):
-            self.net, self.options = net, options
+            self.net, self.given, self.options = net, options, SimpleNamespace(**options)
             if net is not None:
                 made.append(options)
 
@@ -103,10 +112,16 @@ def calls(monkeypatch):
         def settled(self, X):
             return SimpleNamespace(bias="ignore")
 
-        def __call__(self, rows, cols=None):
-            return closed_form(self.net, rows, cols, **self.options)
+        def columns(self, X):
+            return SimpleNamespace(table=X)
 
-    monkeypatch.setattr(estimators, "NeuralPathKernel", ClosedForm)
+        def __call__(self, rows, cols=None):
+            rows, cols = (getattr(side, "table", side) for side in (rows, cols))
+            return closed_form(self.net, rows, cols, **self.given)
+
+    monkeypatch.setattr(base, "NeuralPathKernel", ClosedForm)
+    direct = SimpleNamespace(matrix=lambda made, compute, rows, cols, _: compute(made, rows, cols))
+    monkeypatch.setattr(base, "GRAMS", direct)
     return made
 
 
@@ -362,8 +377,8 @@ def test_what_cannot_be_learnt_is_refused_before_there_is_a_kernel(
     machine, options, y, text, monkeypatch, rng
 ):
     computed = []
-    monkeypatch.setattr(estimators.NeuralPathKernel, "record", lambda *_: computed.append("gates"))
-    monkeypatch.setattr(estimators, "kernel", lambda *_: computed.append("kernel"))
+    monkeypatch.setattr(base.NeuralPathKernel, "record", lambda *_: computed.append("gates"))
+    monkeypatch.setattr(base, "kernel", lambda *_: computed.append("kernel"))
     with pytest.raises((DataError, OptionError), match=text):
         machine(fully_connected, **options).fit(
             rng.normal(size=(8, 3)), np.arange(8) % 2 if y is None else y
@@ -465,10 +480,36 @@ def test_inside_a_pipeline_and_a_search():
     assert search.best_params_["C"] in (0.1, 10.0)
 
 
-@parametrize_with_checks([machine(fully_connected) for machine in MACHINES], legacy=True)
+FIXED = [
+    NPKRidge(fully_connected, alpha=0.1),
+    NPKRidgeClassifier(fully_connected, alpha=0.1, probability=True),
+    NPKSVC(fully_connected, C=1.0),
+]
+CHECKED = [
+    *(machine(fully_connected) for machine in MACHINES),
+    NPKGaussianProcessRegressor(fully_connected),
+    NPKRidgeClassifier(kernel="precomputed", alpha=0.1, probability=True),
+    NPKSVC(kernel="precomputed", C=1.0, probability=True),
+]
+
+
+def chosen_by_validation(estimator):
+    """Of a sample twice one is left in, where the other is left out."""
+    if "auto" in (getattr(estimator, "alpha", 0), getattr(estimator, "C", 0)):
+        return {"check_sample_weight_equivalence_on_dense_data": "left out samples are repeated"}
+    return {}
+
+
+@parametrize_with_checks(CHECKED, legacy=True, expected_failed_checks=chosen_by_validation)
 @pytest.mark.usefixtures("fake")
 def test_scikit_learn_contract(estimator, check):
     check(estimator)
+
+
+@pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize("machine", FIXED, ids=lambda machine: type(machine).__name__)
+def test_a_weight_is_a_repetition(machine):
+    check_sample_weight_equivalence_on_dense_data(type(machine).__name__, machine)
 
 
 # --- on npk.kernel itself --------------------------------------------------------------------------------------------------------

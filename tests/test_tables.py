@@ -317,6 +317,7 @@ def test_a_machine_from_a_store_is_that_from_the_network(command, solver, tmp_pa
         (["bare.zarr", "--labels", "digits[:9]"], "has 9 labels, and bare.zarr has 160 samples"),
         (["K.zarr", "--data", "digits"], "K.zarr holds its samples already. Leave out --data"),
         (["K.zarr", "--mean", "0.5"], "K.zarr holds its samples already"),
+        (["K.zarr", "--baselines", "RBF"], "K.zarr holds no network, and --baselines needs one"),
         (
             ["K.zarr", "--bias", "ignore"],
             "is a kernel with bias paths, and --bias ignore was asked",

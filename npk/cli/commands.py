@@ -361,7 +361,13 @@ def fit(
         str | None,
         typer.Option(metavar="DATA", help="Test samples; a quarter of --data if left out."),
     ] = None,
-    solver: Annotated[str, typer.Option(help="ridge or svm.")] = "ridge",
+    solver: Annotated[str, typer.Option(help="ridge, svm or gp (Gaussian process).")] = "ridge",
+    baselines: Annotated[
+        str,
+        typer.Option(
+            help="Of network, penultimate, untrained, RBF, logistic, with commas; or all."
+        ),
+    ] = "none",
     scale: options.Scale = "cosine",
     dtype: options.Dtype = "float32",
     of: options.Of = "paths",
@@ -382,7 +388,7 @@ def fit(
     """Fit a kernel machine on the network's kernel; its parameter is chosen on the training
     samples.
     """
-    from npk.cli import fitting, reading, tables
+    from npk.cli import fitting, reading, studying, tables
     from npk.gram.engine import Engine
     from npk.gram.kernel import NeuralPathKernel
     from npk.gram.options import KernelOptions, Promise
@@ -390,24 +396,34 @@ def fit(
 
     reading.check_place(json)
     machine = fitting.solver_named(solver)
+    asked = fitting.baselines_named(
+        fitting.BASELINES if baselines == "all" else studying.words(baselines)
+    )
     engine = Engine(
         KernelOptions(scale, dtype, gates, value_input, bias, backend, of),
         Promise(memory),
         as_progress(True),
     )
     how = reading.How(arch, arch_option, output, layout, key, fixed)
-    if fitting.is_stored(ckpt, (data, test), how, given, labels):
-        on_training, result, sizes = fitting.fit_stored(machine, ckpt, labels, engine, seed)
-        tables.fitted(on_training, result, sizes)
+    if fitting.is_stored(ckpt, (data, test), how, given, labels, asked):
+        found, sizes = fitting.fit_stored(machine, ckpt, labels, engine, seed)
+        tables.fitted(found.on_training, found.test, sizes)
+        result = found.test
     else:
         loading = given.loading(ckpt)
         sides = reading.training_and_test(str(data), test, seed, loading)
-        net = how.network(ckpt)
-        made = NeuralPathKernel.of(net, engine, fixed)
-        on_training, result = fitting.fit(machine, made, *sides, network=ckpt.stem)
-        tables.fitted(on_training, result, (len(sides[0]), len(sides[1])))
-        tables.samples(reading.about_samples(loading, net, sides[1], most=None))
+        subject = studying.subject(ckpt, ckpt.stem, how)
+        made = NeuralPathKernel.of(subject.net, engine, fixed)
+        found = fitting.fit(machine, made, *sides, network=ckpt.stem)
+        tables.fitted(found.on_training, found.test, (len(sides[0]), len(sides[1])))
+        tables.samples(reading.about_samples(loading, subject.net, sides[1], most=None))
         tables.biases(made.settled(sides[0].X[:1]).bias)
+        result = found.test
+        if asked:
+            result, notes = fitting.beside(
+                asked, found, machine, made, subject, *sides, seed, fixed
+            )
+            tables.machines(result, notes)
     if json is not None:
         result.save(json)
 

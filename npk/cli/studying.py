@@ -65,7 +65,7 @@ def question(
         raise OptionError(
             f"--name is given {len(names)} times for {len(found)} checkpoints. Give one each."
         )
-    networks = [_subject(path, name, how) for path, name in zip(found, names, strict=True)]
+    networks = [subject(path, name, how) for path, name in zip(found, names, strict=True)]
     for one in networks:
         lines = about_samples(loading, one.net, samples if held is None else held)
         tell([f"{one.name}: {line}" for line in lines])
@@ -95,7 +95,8 @@ def _names(found: Sequence[Path]) -> list[str]:
     return [str(path.with_suffix("")) for path in found]
 
 
-def _subject(path: Path, name: str, how: How) -> Subject:
+def subject(path: Path, name: str, how: How) -> Subject:
+    """The network of a checkpoint, with what makes it anew."""
     make: Callable[[], Any] | None = None
     if how.arch is not None and how.output is None and how.layout == "nchw":
         make = functools.partial(architecture.make, how.arch, literals(how.arch_option))

@@ -21,11 +21,13 @@ from npk.report.suite_page import INVARIANCE_HEAD, invariance_row
 from npk.report.tables import accuracies
 from npk.report.words import beside, finding
 from npk.results import (
+    MODELS,
     Accuracy,
     CheckResult,
     EnsembleSuite,
     InvarianceSuite,
     LesionTable,
+    MachineTable,
     StudyResult,
     TrackResult,
 )
@@ -374,8 +376,8 @@ def fitted(training: float, test: Accuracy, sizes: tuple[int, int]) -> None:
     """A kernel machine on its training and test samples."""
     chosen = ", ".join(f"{name} {value:g}" for name, value in test.parameters.items())
     say(
-        f"{test.model} with {chosen}: test accuracy {percent(test.accuracy)}, training "
-        f"{percent(training)}"
+        f"{test.model} with {chosen}: test accuracy {_with_error(test.accuracy, test.error)}, "
+        f"training {percent(training)}"
     )
     say(f"({sizes[1]} test and {sizes[0]} training samples, {duration(test.seconds)})")
 
@@ -384,6 +386,24 @@ def samples(lines: Iterable[str]) -> None:
     """What was done to the samples, and how the network itself does on them."""
     for line in lines:
         say(line)
+
+
+def machines(found: MachineTable, notes: Sequence[str]) -> None:
+    """A machine's baselines, and how far it is from each of them."""
+    against = {one.against: one for one in found.differences}
+    for row in found.accuracies[1:]:
+        one = against[row.model]
+        apart = "equal" if abs(one.difference) <= 2 * (one.error or 0) else "different"
+        say(
+            f"{MODELS[row.model]}: {_with_error(row.accuracy, row.error)}; the machine is "
+            f"{100 * one.difference:+.1f} ± {100 * (one.error or 0):.1f} from it ({apart})"
+        )
+    for note in notes:
+        say(note)
+
+
+def _with_error(share: float, error: float | None) -> str:
+    return percent(share) if error is None else f"{percent(share)} (± {100 * error:.1f})"
 
 
 def verdict(found: CheckResult) -> str:

@@ -28,6 +28,7 @@ from npk.gram.sources import Recorded, Source, Unrecorded
 from npk.gram.store import GramStore
 from npk.gram.tiles import plan_tiles
 from npk.gram.work import Work, memory_demand
+from npk.gram.work.columns import Columns
 from npk.gram.work.sides import Sides
 from npk.gram.writing import plan_in_memory, tell, write_store
 from npk.progress import Progress, as_progress
@@ -138,12 +139,13 @@ class NeuralPathKernel:
         vars(kernel)["_current"] = self._current
         return kernel
 
-    def __call__(self, X: Samples, Y: Samples | None = None) -> np.ndarray:
+    def __call__(self, X: Samples | Columns, Y: Samples | Columns | None = None) -> np.ndarray:
         """The kernel matrix.
 
         Args:
             X: n samples ``(n, *input_shape)``, or their gate table.
-            Y: m samples or their gate table; ``None`` for X itself.
+            Y: m samples or their gate table, or what :meth:`columns` gave of them; ``None`` for X
+                itself.
 
         Returns:
             ``(n, m)`` array of ``dtype``; ``(n, n)``, symmetric to the bit, without Y.
@@ -155,19 +157,38 @@ class NeuralPathKernel:
             OptionError: the memory promise cannot be kept.
             UnsupportedGraphError: the network's paths are not wholly understood.
         """
+        columns = X if Y is None else Y
+        known = columns if isinstance(columns, Columns) else None
+        X, Y = (side.table if isinstance(side, Columns) else side for side in (X, Y))
         self.keep_promise(X, Y)
         rows, cols = self._tables(X, Y)
         engine = self.engine
-        backend, exponents = engine.prepare(rows if cols is None else cols)
+        if known is None:
+            backend, exponents = engine.prepare(rows if cols is None else cols)
+        else:
+            backend, exponents = engine.backend(known.table), known.exponents
         shape = (len(rows), len(rows if cols is None else cols))
         held = rows.nbytes + (cols.nbytes if cols is not None else 0)
         demand = memory_demand(backend, engine, held, shape)
         plan = plan_tiles(*shape, demand, budget=engine.promise.bytes, symmetric=cols is None)
         tell(engine, plan, demand, len(plan), backend)
         result = np.empty(shape, self.options.dtype)
-        for tile, values in Work(engine, rows, cols, plan, backend, exponents).tiles():
+        roots = None if known is None else known.roots
+        for tile, values in Work(engine, rows, cols, plan, backend, exponents, roots).tiles():
             put(result, tile.rows, tile.cols, values, symmetric=plan.symmetric)
         return result
+
+    def columns(self, X: Samples) -> Columns:
+        """Samples that many calls will have as columns: their gates, and what would be computed of
+        them in each call.
+
+        Args:
+            X: n samples, or their gate table.
+
+        Returns:
+            The Y, or X, of calls of this kernel, which give the same bits with it.
+        """
+        return Columns.of(self.engine, self.record(X))
 
     def keep_promise(self, X: Samples, Y: Samples | None = None) -> None:
         """Refuse a memory promise that cannot be kept, before the gates of all samples are recorded

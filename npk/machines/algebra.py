@@ -17,6 +17,7 @@ from npk.backends import device_arrays
 from npk.errors import BackendError, OptionError
 from npk.machines.bands import BandedMatrix
 
+_MOST_ROWS = 32768  # of what cuSOLVER's syevd takes
 _ELSE = 'or use backend="cpu"'
 
 
@@ -36,8 +37,14 @@ class Algebra(Protocol):
         """An array of ``xp`` as an array of the host."""
         ...
 
-    def eigh(self, gram: Any) -> tuple[np.ndarray, Any]:
-        """Eigenvalues, ascending, on the host; and eigenvectors, one a column."""
+    def eigh(self, gram: Any, *, own: bool = False) -> tuple[np.ndarray, Any]:
+        """Eigenvalues, ascending, on the host; and eigenvectors, one a column. ``own``: the
+        matrix's memory may be taken for them.
+        """
+        ...
+
+    def check_size(self, n: int) -> None:
+        """Refuse a matrix whose eigenvectors cannot be had here, whatever memory there is."""
         ...
 
     def solve_positive(self, system: Any, targets: Any) -> Any:
@@ -73,9 +80,16 @@ class HostAlgebra:
         """The array itself."""
         return values
 
-    def eigh(self, gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def eigh(self, gram: np.ndarray, *, own: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Eigenvalues, ascending, and eigenvectors, one a column."""
+        if own:  # symmetric: the transpose is the matrix, already in LAPACK's order
+            return linalg.eigh(
+                gram.T, lower=False, driver="evd", check_finite=False, overwrite_a=True
+            )
         return linalg.eigh(gram, driver="evd", check_finite=False)
+
+    def check_size(self, n: int) -> None:
+        """LAPACK takes what memory holds."""
 
     def solve_positive(self, system: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Solve by Cholesky, in the system's own memory if it is in LAPACK's order."""
@@ -115,7 +129,19 @@ class DeviceAlgebra:
         """The array in the host's memory; waits for it."""
         return values.get()
 
-    def eigh(self, gram: Any) -> tuple[np.ndarray, Any]:
+    def check_size(self, n: int) -> None:
+        """Refuse what cuSOLVER refuses.
+
+        Raises:
+            BackendError: more rows than it takes.
+        """
+        if n > _MOST_ROWS:
+            raise BackendError(
+                f"cuSOLVER decomposes matrices of at most {_MOST_ROWS} rows, K has {n}. Give alpha "
+                f"as a number, {_ELSE}, which takes about {4 * 8 * n * n / 1e9:.0f} GB of memory."
+            )
+
+    def eigh(self, gram: Any, *, own: bool = False) -> tuple[np.ndarray, Any]:
         """Eigenvalues, ascending, on the host; and eigenvectors, one a column, on the device."""
         with _errors_of_cusolver():
             eigenvalues, eigenvectors = self.xp.linalg.eigh(gram)

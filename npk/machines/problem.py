@@ -1,10 +1,11 @@
 """A kernel ridge problem: what every solver asks of K, y and alpha, and what it gives back."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import gen_batches
+from sklearn.utils import compute_sample_weight, gen_batches
 from sklearn.utils.multiclass import type_of_target
 
 from npk.errors import DataError, NpkError, OptionError, ShapeError
@@ -26,6 +27,10 @@ class Solution:
     residual: float  # |(K + ridge I) c - y| / |y|, measured on K itself
     steps: int  # 1 for a direct solver
     outcome: str  # "solved"; of an iteration also "not converged" or "stagnated"
+
+    def shaped(self, shape: tuple[int, ...]) -> "Solution":
+        """The same with coefficients of the shape of y."""
+        return dataclasses.replace(self, coefficients=self.coefficients.reshape(shape))
 
 
 def checked_gram(K: ArrayLike) -> Floats:
@@ -222,6 +227,83 @@ def check_classes(classes: NDArray) -> None:
         )
 
 
+def checked_weights(weights: ArrayLike | float | None, n: int) -> Floats | None:
+    """Weights of samples.
+
+    Args:
+        weights: (n,), >= 0; a number for all of them; or ``None``.
+        n: samples of K.
+
+    Returns:
+        The weights in float64; ``None`` where none came.
+
+    Raises:
+        ShapeError: weights of another number of samples.
+        DataError: weights that are no numbers, not finite or negative, or all zero.
+    """
+    if weights is None:
+        return None
+    try:
+        given = values_of(weights).astype(np.float64, copy=False)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"sample_weight is not numeric ({error}). Pass one number a sample."
+        ) from error
+    if given.ndim and given.shape != (n,):
+        raise ShapeError(
+            f"sample_weight has shape {given.shape}, there are {n} samples. Pass one weight a "
+            f"sample."
+        )
+    given = np.broadcast_to(given, (n,))
+    if not np.isfinite(given).all() or (given < 0).any():
+        bad = np.count_nonzero(~(np.isfinite(given) & (given >= 0)))
+        raise DataError(
+            f"{bad} of {n} weights are negative or not finite. Weights are >= 0; a weight of 0 "
+            f"leaves a sample out."
+        )
+    if not given.any():
+        raise DataError(
+            "all weights are zero, so that nothing is left to learn from. Give a sample a weight."
+        )
+    return given
+
+
+def class_weights(asked: object, labels: NDArray) -> Floats | None:
+    """Weight of each sample by its class, as scikit-learn has them.
+
+    Args:
+        asked: ``None``; "balanced": n / (classes * samples of the class); or a number for each
+            class, 1 where a class is not named.
+        labels: class of each sample, (n,).
+
+    Returns:
+        The weights, (n,); ``None`` where none are asked for.
+
+    Raises:
+        OptionError: something else is asked for, or for a class that is not there.
+    """
+    if asked is None:
+        return None
+    if not isinstance(asked, Mapping) and not (isinstance(asked, str) and asked == "balanced"):
+        raise OptionError(
+            f"class_weight is {asked!r}. Take 'balanced', or a weight for each class, such as "
+            f"{{{labels[0]!r}: 2.0}}."
+        )
+    try:
+        return compute_sample_weight(asked, labels)
+    except ValueError as error:
+        raise OptionError(
+            f"class_weight {asked!r} does not fit the labels: {' '.join(str(error).split())}."
+        ) from error
+
+
+def times(first: Floats | None, second: Floats | None) -> Floats | None:
+    """Product of two sets of weights, each of which may be missing."""
+    if first is None or second is None:
+        return second if first is None else first
+    return first * second
+
+
 def values_of(y: ArrayLike) -> NDArray:
     """Targets or labels as an array: a column of a table may hold objects, such as names."""
     return np.asarray(y) if hasattr(y, "to_numpy") else as_array(y, "y")
@@ -232,10 +314,38 @@ def is_auto(value: object) -> bool:
     return isinstance(value, str) and value == "auto"
 
 
-def check_alpha(alpha: float | str) -> None:
-    """Refuse what :func:`checked_alpha` refuses, but for "auto"."""
+def check_alpha(alpha: float | ArrayLike | str, targets: Floats | None = None) -> None:
+    """Refuse what :func:`checked_alphas` refuses, but for "auto"; without targets their number is
+    not looked at.
+    """
     if not is_auto(alpha):
-        checked_alpha(alpha)
+        checked_alphas(alpha, targets)
+
+
+def checked_alphas(alpha: float | ArrayLike, targets: Floats | None = None) -> Floats:
+    """One alpha of all outputs, or one of each, as an array.
+
+    Args:
+        alpha: a number >= 0, or (outputs,).
+        targets: (n,) or (n, outputs); ``None`` where they are not known yet.
+
+    Returns:
+        Alphas, (1,) or (outputs,).
+
+    Raises:
+        OptionError: something else.
+        ShapeError: another number of alphas than outputs.
+    """
+    if np.ndim(alpha) == 0 or isinstance(alpha, str):
+        return np.array([checked_alpha(alpha)])  # type: ignore[arg-type]
+    found = np.array([checked_alpha(each) for each in np.ravel(np.asarray(alpha, object))])
+    outputs = len(found) if targets is None else targets.reshape(len(targets), -1).shape[1]
+    if np.ndim(alpha) != 1 or len(found) != outputs:
+        raise ShapeError(
+            f"alpha has shape {np.shape(alpha)}, y has {outputs} outputs. Give one number, or one "
+            f"for each output."
+        )
+    return found
 
 
 def checked_alpha(alpha: float | str) -> float:

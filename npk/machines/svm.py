@@ -1,17 +1,37 @@
-"""Support vector classification on a Gram matrix: ``SVC``, C chosen on the training kernel."""
+"""Support vector classification on a Gram matrix: libsvm for each pair of classes, pairs and
+candidates of C on all threads, C chosen on the training kernel.
+
+One machine a pair of classes looks at the samples of these classes alone, so it is fitted to their
+part of the matrix. That is what ``SVC`` does inside one call, one pair after the other.
+"""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Literal
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from itertools import combinations
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import SVC
 
-from npk.errors import DataError, OptionError
-from npk.machines.problem import checked_gram, checked_labels, is_auto, samples_of
+from npk.errors import DataError, OptionError, ShapeError
+from npk.machines.problem import (
+    Floats,
+    check_classes,
+    checked_gram,
+    checked_labels,
+    checked_weights,
+    class_weights,
+    is_auto,
+    samples_of,
+    times,
+)
 
+R = TypeVar("R")
 # smallest first: a tie goes to the smoother machine
 COSTS: tuple[float, ...] = tuple(float(cost) for cost in np.logspace(-2, 4, 13))
 
@@ -27,18 +47,126 @@ class Choice:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Pair:
+    """The machine of two classes: its scores are positive for the second."""
+
+    classes: tuple[int, int]
+    support: NDArray[np.intp]  # training samples
+    coefficients: Floats
+    intercept: float
+
+    def scores(self, cross: NDArray) -> Floats:
+        """Of samples whose kernel with all training samples is given, (m,)."""
+        return cross[:, self.support] @ self.coefficients + self.intercept
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Machine:
+    """A fitted machine: one :class:`Pair` for each two classes."""
+
+    classes_: NDArray
+    labels: NDArray[np.intp]  # number of the class of each training sample; -1: of weight 0
+    pairs: tuple[Pair, ...]
+
+    def decision_function(self, cross: ArrayLike) -> Floats:
+        """Scores of samples.
+
+        Args:
+            cross: kernel of the samples (rows) with the training samples, (m, n).
+
+        Returns:
+            (m,) for two classes, positive for the second; else (m, classes): how many pairs are
+            won, and by how much between equals, as those of ``SVC``.
+
+        Raises:
+            ShapeError: another number of columns.
+        """
+        scores = self.pair_scores(cross)
+        return scores[:, 0] if scores.shape[1] == 1 else self._one_against_rest(scores)
+
+    def predict(self, cross: ArrayLike) -> NDArray:
+        """Classes, (m,), by the vote of the pairs; the first of equals."""
+        scores = self.pair_scores(cross)
+        if scores.shape[1] == 1:
+            return self.classes_[(scores[:, 0] > 0).astype(int)]
+        return self.classes_[self._votes(scores).argmax(1)]
+
+    def pair_scores(self, cross: ArrayLike) -> Floats:
+        """Scores of each pair, (m, pairs), positive for its second class; arguments as in
+        :meth:`decision_function`.
+
+        Raises:
+            ShapeError: another number of columns.
+        """
+        values = np.asarray(cross)
+        if values.ndim != 2 or values.shape[1] != len(self.labels):
+            raise ShapeError(
+                f"the kernel has shape {values.shape}, the machine has learnt from "
+                f"{len(self.labels)} samples. Pass that of test samples (rows) with all of these."
+            )
+        return np.stack([pair.scores(values) for pair in self.pairs], axis=1)
+
+    def _votes(self, scores: Floats) -> Floats:
+        votes = np.zeros((len(scores), len(self.classes_)))
+        for pair, score in zip(self.pairs, scores.T, strict=True):
+            votes[np.arange(len(votes)), np.where(score > 0, pair.classes[1], pair.classes[0])] += 1
+        return votes
+
+    def _one_against_rest(self, scores: Floats) -> Floats:
+        """Votes, and sums of scores brought below a third of a vote."""
+        sums = np.zeros((len(scores), len(self.classes_)))
+        for pair, score in zip(self.pairs, scores.T, strict=True):
+            sums[:, pair.classes[0]] -= score
+            sums[:, pair.classes[1]] += score
+        return self._votes(scores) + sums / (3 * (np.abs(sums) + 1))
+
+    @cached_property
+    def support_(self) -> NDArray[np.intp]:
+        """Training samples that any pair rests on, class after class."""
+        found = np.unique(np.concatenate([pair.support for pair in self.pairs]))
+        return found[np.argsort(self.labels[found], kind="stable")]
+
+    @property
+    def n_support_(self) -> NDArray[np.intp]:
+        """How many of them each class has."""
+        return np.bincount(self.labels[self.support_], minlength=len(self.classes_))
+
+    @property
+    def dual_coef_(self) -> Floats:
+        """Coefficients of the support vectors, (classes - 1, support vectors), laid out as in
+        ``SVC``: of a sample a row for each other class.
+        """
+        found = np.zeros((len(self.classes_) - 1, len(self.support_)))
+        place = np.full(len(self.labels), -1)
+        place[self.support_] = np.arange(len(self.support_))
+        for pair in self.pairs:
+            first, second = pair.classes
+            row = np.where(self.labels[pair.support] == first, second - 1, first)
+            # SVC turns the signs of two classes alone
+            sign = 1 if len(self.classes_) == 2 else -1
+            found[row, place[pair.support]] = sign * pair.coefficients
+        return found
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class SupportVectors:
     """A fitted machine: ``machine.predict(cross)`` takes the kernel of test and training data."""
 
     C: float
-    machine: SVC
+    machine: Machine
     choice: Choice | None  # None when C was given
 
 
 def fit(
-    K: ArrayLike, labels: ArrayLike, C: float | Literal["auto"] = "auto", *, folds: int = 5
+    K: ArrayLike,
+    labels: ArrayLike,
+    C: float | Literal["auto"] = "auto",
+    *,
+    folds: int = 5,
+    sample_weight: ArrayLike | None = None,
+    class_weight: object = None,
 ) -> SupportVectors:
-    """Fit ``SVC(kernel="precomputed")``, one machine for each pair of classes.
+    """Fit a support vector machine for each pair of classes.
 
     Args:
         K: Gram matrix of the training samples, (n, n).
@@ -46,28 +174,43 @@ def fit(
         C: the cost of ``SVC``, or ``"auto"``: the best of ``COSTS`` divided by the mean diagonal of
             K, by :func:`choose_cost`.
         folds: folds of the cross-validation; fewer if the smallest class has fewer samples.
+        sample_weight: what C is multiplied by for each sample, (n,), >= 0.
+        class_weight: "balanced", or a number for each class: what C is multiplied by for its
+            samples.
 
     Returns:
-        The machine, with the Choice for ``"auto"``.
+        The machine, with the Choice for ``"auto"``. Its decision values are those of
+        ``SVC(kernel="precomputed")``.
 
     Raises:
-        ShapeError: K is not square and symmetric, or labels do not fit it.
-        DataError: K is zero or not finite, there is one class, or a class of one sample with
-            ``"auto"``.
-        OptionError: C is neither ``"auto"`` nor a number > 0, or folds is below 2.
+        ShapeError: K is not square and symmetric, or labels or weights do not fit it.
+        DataError: K is zero or not finite, there is one class (of samples of a weight above 0), a
+            class of one sample with ``"auto"``, or weights are negative.
+        OptionError: C is neither ``"auto"`` nor a number > 0, folds is below 2, or the class weight
+            is none.
     """
     labels = check(labels, C, folds=folds, n=samples_of(K))  # before anything is read
     gram = checked_gram(K)
     labels, choice = checked_labels(labels, len(gram)), None
+    weights = checked_weights(sample_weight, len(gram))
     if is_auto(C):
-        choice = choose_cost(gram, labels, folds=folds)
+        choice = choose_cost(
+            gram, labels, folds=folds, sample_weight=weights, class_weight=class_weight
+        )
         C = choice.C
     C = _checked_cost(C)
-    return SupportVectors(C, SVC(kernel="precomputed", C=C).fit(gram, labels), choice)
+    problem = _Problem.of(gram, labels, _there(labels, weights), weights, class_weight)
+    return SupportVectors(C, problem.machine(_on_threads(problem.pair, problem.tasks(C))), choice)
 
 
 def choose_cost(
-    K: ArrayLike, labels: ArrayLike, costs: Sequence[float] = COSTS, *, folds: int = 5
+    K: ArrayLike,
+    labels: ArrayLike,
+    costs: Sequence[float] = COSTS,
+    *,
+    folds: int = 5,
+    sample_weight: ArrayLike | None = None,
+    class_weight: object = None,
 ) -> Choice:
     """Choose C by stratified cross-validation; both sides of every split are cut out of the
     training kernel.
@@ -81,26 +224,148 @@ def choose_cost(
         costs: candidates > 0, to be divided by the mean diagonal of K; the first of equals is
             taken.
         folds: number of folds; fewer if the smallest class has fewer samples.
+        sample_weight: as in :func:`fit`; a left-out sample counts by its weight too.
+        class_weight: as in :func:`fit`, of the samples of each fold.
 
     Returns:
         The Choice, with the accuracy of every candidate.
 
     Raises:
-        ShapeError: K is not square and symmetric, or labels do not fit it.
-        DataError: K is zero or not finite, there is one class, or a class of one sample.
-        OptionError: a candidate is not a number > 0, or folds is below 2.
+        ShapeError: K is not square and symmetric, or labels or weights do not fit it.
+        DataError: K is zero or not finite, there is one class, or a class of one sample; or weights
+            are negative.
+        OptionError: a candidate is not a number > 0, folds is below 2, or the class weight is none.
     """
     gram = checked_gram(K)
     labels = checked_labels(labels, len(gram))
-    folds = _checked_folds(labels, folds)
+    weights = checked_weights(sample_weight, len(gram))
+    there = _there(labels, weights)
+    folds = _checked_folds(labels[there], folds)
     tried = np.array([_checked_cost(cost) for cost in costs]) / np.mean(np.diagonal(gram))
     right = np.zeros(len(tried))
-    for train, test in StratifiedKFold(folds).split(gram, labels):
-        inner, cross = gram[np.ix_(train, train)], gram[np.ix_(test, train)]
-        for i, cost in enumerate(tried):
-            machine = SVC(kernel="precomputed", C=cost).fit(inner, labels[train])
-            right[i] += np.sum(machine.predict(cross) == labels[test])
-    return Choice(float(tried[right.argmax()]), tried, right / len(labels), folds)
+    for said, test in left_out(gram, labels, tried, folds, weights, class_weight):
+        hits = np.array([machine.predict(gram[test]) for machine in said])
+        counts = 1.0 if weights is None else weights[test]
+        right += np.sum((hits == labels[test]) * counts, axis=1)
+    total = len(labels) if weights is None else weights.sum()
+    return Choice(float(tried[right.argmax()]), tried, right / total, folds)
+
+
+def left_out(
+    gram: Floats,
+    labels: NDArray,
+    costs: ArrayLike,
+    folds: int,
+    weights: Floats | None = None,
+    class_weight: object = None,
+) -> Iterator[tuple[list[Machine], NDArray]]:
+    """Machines of every cost, fitted without one fold after the other.
+
+    Args:
+        gram: checked.
+        labels: checked.
+        costs: C.
+        folds: checked.
+        weights: checked; samples of weight 0 are in no fold.
+        class_weight: as in :func:`fit`.
+
+    Yields:
+        For each fold a machine for every cost; and the samples left out.
+    """
+    there, costs = _there(labels, weights), np.ravel(costs)
+    folded = StratifiedKFold(folds).split(there, labels[there])
+    each = [(there[train], there[test]) for train, test in folded]
+    problems = [_Problem.of(gram, labels, train, weights, class_weight) for train, _ in each]
+    tasks = [(p, *task) for p in problems for cost in costs for task in p.tasks(cost)]
+    found = iter(_on_threads(lambda problem, *task: problem.pair(*task), tasks))
+    for problem, (_, test) in zip(problems, each, strict=True):
+        pairs = len(problem.tasks(1.0))
+        yield [problem.machine([next(found) for _ in range(pairs)]) for _ in costs], test
+
+
+def left_out_scores(
+    K: ArrayLike,
+    labels: ArrayLike,
+    C: float,
+    *,
+    folds: int = 5,
+    sample_weight: ArrayLike | None = None,
+    class_weight: object = None,
+) -> Floats:
+    """Scores of each sample, of a machine that was fitted without it: arguments, and errors, are
+    those of :func:`choose_cost`.
+
+    Returns:
+        (n,) for two classes, else (n, classes); 0 for samples of weight 0.
+    """
+    gram = checked_gram(K)
+    labels = checked_labels(labels, len(gram))
+    weights = checked_weights(sample_weight, len(gram))
+    there = _there(labels, weights)
+    folds, size = _checked_folds(labels[there], folds), len(np.unique(labels[there]))
+    found = np.zeros(len(labels) if size == 2 else (len(labels), size))
+    for (machine,), test in left_out(gram, labels, C, folds, weights, class_weight):
+        found[test] = machine.decision_function(gram[test])
+    return found
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Problem:
+    """Some samples of a matrix, their classes by number, and what C is multiplied by for each."""
+
+    gram: Floats
+    rows: NDArray[np.intp]  # the samples
+    classes: NDArray
+    numbers: NDArray[np.intp]  # of their classes
+    weights: Floats | None
+
+    @classmethod
+    def of(
+        cls,
+        gram: Floats,
+        labels: NDArray,
+        rows: NDArray[np.intp],
+        weights: Floats | None,
+        class_weight: object,
+    ) -> "_Problem":
+        own = times(
+            None if weights is None else weights[rows], class_weights(class_weight, labels[rows])
+        )
+        return cls(gram, rows, *np.unique(labels[rows], return_inverse=True), own)
+
+    def tasks(self, C: float) -> list[tuple[tuple[int, int], float]]:
+        return [(pair, float(C)) for pair in combinations(range(len(self.classes)), 2)]
+
+    def pair(self, classes: tuple[int, int], C: float) -> Pair:
+        """The machine of two classes, whose samples libsvm gets as it orders them itself."""
+        own = np.concatenate([np.flatnonzero(self.numbers == number) for number in classes])
+        weights, rows = None if self.weights is None else self.weights[own], self.rows[own]
+        machine: Any = SVC(kernel="precomputed", C=C)
+        second = self.numbers[own] == classes[1]
+        machine.fit(self.gram[np.ix_(rows, rows)], second, sample_weight=weights)
+        return Pair(
+            classes, rows[machine.support_], machine.dual_coef_[0], float(machine.intercept_[0])
+        )
+
+    def machine(self, pairs: Iterable[Pair]) -> Machine:
+        labels = np.full(len(self.gram), -1)
+        labels[self.rows] = self.numbers
+        return Machine(self.classes, labels, tuple(pairs))
+
+
+def _there(labels: NDArray, weights: Floats | None) -> NDArray[np.intp]:
+    """Samples of a weight above 0."""
+    if weights is None:
+        return np.arange(len(labels))
+    there = np.flatnonzero(weights)
+    check_classes(np.unique(labels[there]))
+    return there
+
+
+def _on_threads(function: Callable[..., R], tasks: Sequence[tuple]) -> list[R]:
+    """Results in the order of the tasks: libsvm lets other threads of Python run."""
+    with ThreadPoolExecutor(min(len(tasks), os.cpu_count() or 1)) as pool:
+        return list(pool.map(lambda task: function(*task), tasks))
 
 
 def check(

@@ -124,12 +124,4 @@ def predicted_risk(
     criterion = "accuracy" if classes else "squared error"
     found = machine.choose_alpha(factored, targets, ridges, criterion=criterion)
     chosen = int(np.flatnonzero(found.alphas == found.alpha)[0])
-    gcv = _gcv(factored, targets.reshape(n, -1), found.alphas * factored.unit)
-    return RiskCurve(n, found.alphas, found.squared_error, gcv, found.accuracy, chosen)
-
-
-def _gcv(factored: machine.Factor, targets: Floats, ridges: Floats) -> Floats:
-    """GCV of each ridge; of several outputs their mean."""
-    shares = 1 / (factored.eigenvalues + ridges[:, None])  # (ridges, n): eigenvalues of A
-    squares = np.mean((factored.eigenvectors.T @ targets) ** 2, axis=1)
-    return len(targets) * (shares**2 @ squares) / shares.sum(1) ** 2
+    return RiskCurve(n, found.alphas, found.squared_error, found.gcv, found.accuracy, chosen)

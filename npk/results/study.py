@@ -15,7 +15,7 @@ class Accuracy(Result):
     """How many test samples a model classifies correctly."""
 
     network: str  # whose kernel, features or own outputs; empty: a model that sees inputs alone
-    model: str  # a key of MODELS, or "NPK-SVM"
+    model: str  # a key of MODELS, or "NPK-ridge", "NPK-SVM", "NPK-GP"
     # fresh samples that the machine was fitted to; 0: none, the network has learnt elsewhere
     samples: int
     accuracy: float  # share of test samples that are right, 0..1: the mean over the splits
@@ -55,12 +55,21 @@ class Difference(Typed):
     """How much more accurate one model is than another on the same samples: paired."""
 
     network: str  # empty: the mean over all networks
-    model: str  # of MODELS
+    model: str  # of MODELS, or a kernel machine
     against: str  # of MODELS
     samples: int  # fresh samples of both
     difference: float  # of the accuracies, in shares
     error: float | None  # standard error of the paired difference, over splits and test samples
     command: str
+
+
+@dataclasses.dataclass(frozen=True)
+class MachineTable(Result):
+    """A kernel machine beside its baselines, on the same samples."""
+
+    accuracies: tuple[Accuracy, ...]  # the machine's first
+    differences: tuple[Difference, ...]  # of the machine to each of the others, paired
+    samples_test: int
 
 
 @dataclasses.dataclass(frozen=True)

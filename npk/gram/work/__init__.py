@@ -35,6 +35,7 @@ class Work:
         plan: how the matrix is cut.
         backend: made ready for these gates.
         exponents: power of two of each step of the recursion, and of the size of the matrix.
+        roots: square roots of the diagonal of the columns, where they are known.
     """
 
     def __init__(
@@ -45,12 +46,13 @@ class Work:
         plan: TilePlan,
         backend: Backend,
         exponents: np.ndarray,
+        roots: np.ndarray | None = None,
     ) -> None:
         self.engine, self.options, self.progress = engine, engine.options, engine.progress
         self.rows, self.cols = rows, rows if cols is None else cols
         self.plan, self.backend, self.exponents = plan, backend, exponents
         self.sides = Sides(engine, backend, exponents)
-        self.roots = self._roots() if self.options.scale == "cosine" else None
+        self.roots = self._roots(roots) if self.options.scale == "cosine" else None
         self.found = Findings()
         # the band of rows that is in memory
         self._row: tuple[int, Samples | None, Any] = (-1, None, None)
@@ -59,9 +61,9 @@ class Work:
         )
         self._most = plan.largest  # samples on a side of what the device has room for
 
-    def _roots(self) -> tuple[np.ndarray, np.ndarray]:
+    def _roots(self, known: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Square roots of both diagonals (balanced and scaled); 0 for dead inputs."""
-        right = np.sqrt(self.sides.diagonal(self.cols)[0])
+        right = np.sqrt(self.sides.diagonal(self.cols)[0]) if known is None else known
         return (
             right if self.rows is self.cols else np.sqrt(self.sides.diagonal(self.rows)[0])
         ), right
