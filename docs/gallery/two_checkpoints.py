@@ -34,7 +34,7 @@ flips = {name: npk.measures.flips(gates[a], gates[b]) for name, (a, b) in pairs.
 with house_style():
     figure = blank(6.8, 2.6)
     npk.plot.cka_interval(cka, ax=figure.add_subplot(1, 2, 1))
-    npk.plot.flips(flips, ax=figure.add_subplot(1, 2, 2))
+    npk.plot.flips(flips, ax=figure.add_subplot(1, 2, 2)).set_ylim(0, 0.8)
     figure.savefig(HERE / "two_checkpoints.png", dpi=110)
 for name, one in cka.items():
     print(f"{name}: CKA {one.value:.2f} [{one.low:.2f}, {one.high:.2f}]")
