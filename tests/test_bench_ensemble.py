@@ -23,7 +23,7 @@ SHAPES = {
     "ReLU after sums": (3, 2, 8),
     "one layer a block": (3, 2, 5),
     "batch norm": (3, 2, 8),
-    "stages of He et al.": (6, 4, 14),
+    "stages of He et al.": (3, 4, 8),
     "projection in shortcuts": (2, 4, 6),
     "DGN": (3, 2, 8),
     "DLGN": (3, 2, 8),
@@ -53,6 +53,7 @@ def test_every_network_is_the_sum_of_its_sub_networks(suite):
         assert (one.check is None) == (not one.lesions)
         if one.check is not None:
             assert one.check.measured < 1e-12
+            assert all(0 < lesion.predicted < 1 for lesion in one.lesions)
 
 
 def test_predicted_lesions_are_what_the_kernel_loses(suite):
@@ -104,8 +105,11 @@ def test_a_stopped_run_goes_on(tmp_path, monkeypatch):
 
 def test_a_wrong_share_is_found(monkeypatch):
     """A block's share that is off by a fifth of the kernel."""
-    table = npk.record_gates(network(STREAMS[3], (1, 4, 4), 0), X)
+    net = network(STREAMS[3], (1, 4, 4), 0)
+    table = npk.record_gates(net, X)
     lesions, limit = lesion_theorem(table, 200)
+    shares = [one.predicted for one in npk.lesions(net, X, bias="ignore").lesions]
+    assert [one.predicted for one in lesions] == pytest.approx(shares, rel=1e-9)
     assert max(abs(one.measured - one.predicted) / one.error for one in lesions) < limit
     through = theorem.through_blocks
     monkeypatch.setattr(

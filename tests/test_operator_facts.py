@@ -20,6 +20,7 @@ from npk.gates.table import GateLayer, GateTable, input_values, pack
 from npk.graph import operators as path_operators
 from npk.graph.facts import Operator
 from npk.graph.independence import _has_independent_channels
+from npk.graph.input_shifts import without_shifts
 from npk.graph.node import PathNode, refuse_other_ones, units_of
 from npk.graph.operators import (
     OPERATORS,
@@ -172,6 +173,13 @@ def test_an_invented_operator_is_refused_where_ones_are_counted(graph):
         refuse_other_ones(graph["mirror"], (1, 4))
 
 
+def test_an_invented_operator_is_refused_behind_samples(graph):
+    start = graph.nodes[0]
+    mirror = dataclasses.replace(graph["mirror"], inputs=(start.name,))
+    with refused("shift of the input"):
+        without_shifts((start, mirror), lambda name: np.ones(1), graph.input_shape)
+
+
 def test_an_invented_operator_breaks_no_shift_for_a_known_reason(graph, monkeypatch):
     monkeypatch.setattr("npk.structure.shifts.module_of", lambda node: node.name)
     with refused("reason why a shift breaks"):
@@ -275,8 +283,7 @@ def test_taps_of_what_goes_unit_by_unit_are_the_positions_themselves():
 QUESTIONS = {
     ("checks/ensemble.py", "check_ensemble"): "a graph with sums that are not known is never made",
     ("checks/ensemble.py", "_second_opinion"): "only where a gate follows a sum is there a case",
-    ("graph/input_shifts.py", "without_shifts"): "only the input begins a walk",
-    ("graph/input_shifts.py", "behind"): "a walk ends at any other operator",
+    ("graph/input_shifts.py", "without_shifts"): "no other operator shows samples",
     ("machines/approximate/draws.py", "behind"): "any other output takes the exact features",
     ("graph/parts.py", "layers_of"): "no other operator is a layer",
     ("graph/parts.py", "blocks_of"): "no other operator is a block",

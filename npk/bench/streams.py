@@ -89,7 +89,7 @@ STREAMS: tuple[Stream, ...] = (
     Stream("ReLU after sums", _residual()),
     Stream("one layer a block", _residual(block_layers=1)),
     Stream("batch norm", _residual(batch_norm=True)),
-    Stream("stages of He et al.", _built("resnet110", blocks=2, width=_WIDTH)),
+    Stream("stages of He et al.", _built("resnet110", blocks=1, width=_WIDTH)),
     Stream("projection in shortcuts", _projected),
     Stream("DGN", _residual("dgn")),
     Stream("DLGN", _residual("dlgn")),

@@ -11,8 +11,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from npk.graph.facts import refuse_operator
 from npk.graph.node import PathNode, units_of
-from npk.graph.operators import Input, Rearrange, Scale, Shift
+from npk.graph.operators import (
+    Add,
+    AveragePool,
+    BatchNorm,
+    Convolution,
+    Gate,
+    Input,
+    MaxPool,
+    Rearrange,
+    Scale,
+    Shift,
+)
 
 
 @dataclass(frozen=True)
@@ -90,17 +102,22 @@ class _Walk:
 
     def behind(self, node: PathNode, value: _Value) -> _Value | None:
         """What a node shows that scales, shifts or moves; ``None`` of another one."""
-        operator = node.operator
-        if isinstance(operator, Scale) and operator.weight is None and operator.factor:
-            return dataclasses.replace(value, node=node, factor=value.factor * operator.factor)
-        if isinstance(operator, Shift):
-            self.shifts.add(node.name)
-            own = np.ones(1) if operator.bias is None else self.tensor(operator.bias)
-            added = value.added + operator.factor * own.reshape(-1, 1) / value.factor
-            return dataclasses.replace(value, node=node, added=added)
-        if isinstance(operator, Rearrange) and len(node.inputs) == 1:
-            return _moved(node, operator, value)
-        return None
+        match node.operator:
+            case Scale(weight=None, factor=factor) if factor:
+                return dataclasses.replace(value, node=node, factor=value.factor * factor)
+            case Shift(bias=bias, factor=factor):
+                self.shifts.add(node.name)
+                own = np.ones(1) if bias is None else self.tensor(bias)
+                added = value.added + factor * own.reshape(-1, 1) / value.factor
+                return dataclasses.replace(value, node=node, added=added)
+            case Rearrange() as moved if len(node.inputs) == 1:
+                return _moved(node, moved, value)
+            case Input() | Convolution() | BatchNorm() | Scale() | Gate() | Add():
+                return None
+            case AveragePool() | MaxPool() | Rearrange():
+                return None
+            case other:
+                refuse_operator("shift of the input", other)
 
 
 def _moved(node: PathNode, moved: Rearrange, value: _Value) -> _Value:
