@@ -28,7 +28,7 @@ def main() -> None:
     net = npk.load(options.net) if options.net else trained(X[:half], y[:half])
     rng = np.random.default_rng(0)
     fresh = half + rng.permutation(len(X) - half)[: options.n + options.tested]
-    K = npk.kernel(net, X[fresh], scale="cosine", progress=False).astype(float)
+    K = npk.kernel(net, X[fresh], scale="cosine", dtype="float64", progress=False)
     n = options.n
     targets, _ = ridge.signed_targets(y[fresh][:n])
     gram, cross = K[:n, :n], K[n:, :n]

@@ -180,7 +180,7 @@ class NPKMultiKernelRidgeClassifier(ClassifierMixin, BaseEstimator):
         self._units = np.array([mean_diagonal(np.diagonal(gram)) for gram in grams])
         found = self._weighed(grams, targets)
         self.weights_ = dict(zip((part.name for part in self._parts), found.tolist(), strict=True))
-        total = self._sum(grams)
+        total = self._sum(grams).astype(self.dtype)  # which tells what its rounding is
         fitted = ridge.fit(total, targets, self.alpha, criterion="accuracy", backend=self.backend)
         self.alpha_, self.choice_ = fitted.alpha, fitted.choice
         self.dual_coef_ = fitted.solution.coefficients

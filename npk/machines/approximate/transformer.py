@@ -5,6 +5,7 @@ from typing import Any, Self
 
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -57,6 +58,13 @@ class NetworkTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         if not hasattr(self, "kernel_"):  # it was pickled
             self.kernel_ = NeuralPathKernel(self.net_, **self._options())
         return rows.reshape(len(rows), *self.input_shape_)
+
+    def __sklearn_tags__(self) -> Tags:
+        """Features have a dtype of their own, whatever that of the samples is."""
+        tags = super().__sklearn_tags__()
+        assert tags.transformer_tags is not None
+        tags.transformer_tags.preserves_dtype = []
+        return tags
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the kernel object, which holds the network once more; it is made again."""
