@@ -35,6 +35,7 @@ from npk.results import (
     KernelSummary,
     Lesion,
     LesionTable,
+    MachineTable,
     Measure,
     Mistake,
     Move,
@@ -144,6 +145,9 @@ TRACK = TrackResult(
     curve_validation=[None],
     notes=(),
 )
+MACHINES = MachineTable(
+    (ACCURACY, ACCURACY), (Difference("a net", "NPK-ridge", "RBF", 9, 0.25, 0.125, ""),), 4
+)
 RESULTS = [
     *(
         *CHECKS,
@@ -161,6 +165,7 @@ RESULTS = [
         WAITING,
         RUN,
         TRACK,
+        MACHINES,
         build_run(),
     )
 ]
