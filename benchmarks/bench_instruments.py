@@ -128,14 +128,9 @@ def spectrum(depth: int, options: argparse.Namespace) -> DepthSpectrum:
 
 
 def draw(spectra: dict, place: Path) -> None:
-    """All spectra in one picture, over the layers that gradients of a trained ResNet-110 come
-    through (Veit, Wilber and Belongie 2016).
-    """
+    """All spectra in one picture."""
     axes = npk.plot.depth_spectrum(spectra)
-    axes.axvspan(10, 34, color="0.5", alpha=0.15, lw=0, label="gradients, Veit et al.")
-    axes.legend(loc="best")
     picture: Any = axes.figure
-    picture.set_size_inches(5.4, 2.8)
     picture.savefig(place, dpi=200)
 
 
