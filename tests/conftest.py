@@ -64,6 +64,13 @@ def _seeded_weights(request):
     torch.manual_seed(zlib.crc32(request.node.name.encode()))
 
 
+@pytest.fixture(autouse=True)
+def _no_kernels_of_other_tests():
+    """What a test computes is not there already."""
+    if (kept := sys.modules.get("npk.machines.estimators.kept")) is not None:
+        kept.GRAMS.clear()
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
     """Small arrays on small machines: more threads only wait for each other."""

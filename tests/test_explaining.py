@@ -79,7 +79,7 @@ def test_explanations_add_up_over_samples_and_depths(rng, scale):
 def test_a_regression_is_explained(rng):
     net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 1)).eval()
     X = rng.normal(size=(12, 6)).astype(np.float32)
-    machine = npk.NPKRidge(net, alpha=0.1).fit(X, X[:, 0])
+    machine = npk.NPKRidge(net, alpha=0.1, bias="ignore").fit(X, X[:, 0])
     found = explain(machine, X[:2], top=3)
     assert found.shares.shape == (2, 3, 1)
     assert found.depths == (2,)

@@ -147,7 +147,7 @@ def test_entries_of_dead_samples(net):
     X = np.zeros((3, 6), np.float32)
     X[0] = 3.0
     X[1] = -3.0
-    kernel = npk.NeuralPathKernel(net, scale="cosine", progress=False)
+    kernel = npk.NeuralPathKernel(net, scale="cosine", bias="ignore", progress=False)
     assert set(KernelEntries(kernel, kernel.record(X)).diagonal().tolist()) == {0.0, 1.0}
 
 

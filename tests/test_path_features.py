@@ -93,7 +93,7 @@ def test_the_spread_is_that_of_theory(rng):
     # E (w.x)^2 (w.x')^2 - (x.x')^2 for signs w
     unit = np.outer(norms, norms) + inner**2 - 2 * squares
     theory = np.sqrt(G @ G.T * unit)
-    made = RandomPathFeatures(net, 16 * 3000, scale="count").fit(X)
+    made = RandomPathFeatures(net, 16 * 3000, scale="count", bias="ignore").fit(X)
     assert made.draws_.units.width == 16
     found = made.estimate(X)
     # a standard deviation of 3,000 draws is known to about 3 %
@@ -211,7 +211,8 @@ def test_what_is_refused(rng, net):
 def test_dead_samples_have_no_features(net):
     with torch.no_grad():
         net[0].bias.fill_(-1.0)
-    Z = RandomPathFeatures(net, 40).fit(np.zeros((1, 6))).transform(np.zeros((2, 6)))
+    made = RandomPathFeatures(net, 40, bias="ignore").fit(np.zeros((1, 6)))
+    Z = made.transform(np.zeros((2, 6)))
     assert not Z.any()
 
 

@@ -34,10 +34,11 @@ def test_they_are_unbiased(rng, net, bias, scale):
 
 def test_the_spread_falls_with_the_components(rng, net):
     X = rng.normal(size=(8, 6)).astype(np.float32)
-    K = npk.kernel(net, X, scale="cosine", progress=False)
+    K = npk.kernel(net, X, scale="cosine", bias="ignore", progress=False)
 
     def off(width):
-        Z = [ProductSketch(net, width, random_state=s).fit(X).transform(X) for s in range(6)]
+        made = (ProductSketch(net, width, random_state=s, bias="ignore") for s in range(6))
+        Z = [one.fit(X).transform(X) for one in made]
         return np.sqrt(np.mean([np.square(z @ z.T - K).mean() for z in Z]))
 
     assert off(64) / off(4096) == pytest.approx(8, rel=0.5)
@@ -46,7 +47,11 @@ def test_the_spread_falls_with_the_components(rng, net):
 def test_a_product_of_one_layer_is_a_count_sketch(rng):
     """Without gates the kernel is the Gram of the inputs; wide sketches are nearly exact."""
     X = rng.normal(size=(4, 6)).astype(np.float32)
-    Z = ProductSketch(nn.Linear(6, 2).eval(), 1 << 16, scale="count").fit(X).transform(X)
+    Z = (
+        ProductSketch(nn.Linear(6, 2).eval(), 1 << 16, scale="count", bias="ignore")
+        .fit(X)
+        .transform(X)
+    )
     np.testing.assert_allclose(Z @ Z.T, X @ X.T, atol=1e-4)
 
 
@@ -62,7 +67,12 @@ def test_what_is_refused(rng, net):
 def test_dead_samples_have_no_features(net):
     with torch.no_grad():
         net[0].bias.fill_(-1.0)
-    assert not ProductSketch(net, 40).fit(np.zeros((1, 6))).transform(np.zeros((2, 6))).any()
+    assert (
+        not ProductSketch(net, 40, bias="ignore")
+        .fit(np.zeros((1, 6)))
+        .transform(np.zeros((2, 6)))
+        .any()
+    )
 
 
 @pytest.mark.slow

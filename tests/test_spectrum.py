@@ -364,7 +364,7 @@ def test_tangent_sees_a_wrong_kernel(monkeypatch):
 
 
 def test_the_limit_knows_how_many_are_compared():
-    assert tangent._limit(10, 20) > tangent._limit(1, 20) > 5
+    assert tangent.limit_of(10, 20) > tangent.limit_of(1, 20) > 5
     assert tangent._worst(np.ones(2), np.array([1.0, 1.5]), np.array([0.0, 0.1])) == pytest.approx(
         5
     )

@@ -765,7 +765,7 @@ BAD = {
     "labels that are missing": (
         (one_each([0, 1] * 8)[0],),
         ("--labels", "none.npy"),
-        "cannot read labels from none.npy",
+        "there is no file of labels none.npy",
     ),
     "a fixed tensor that is not there": (
         one_each(list(range(3)) * 8),

@@ -110,7 +110,7 @@ class OnCluster:
 
     def compute(self, work: Work, store: GramStore, todo: Sequence[Tile]) -> None:
         """Have tiles computed by the workers; the errors are those of :func:`compute_on`."""
-        compute_on(self.client, store, todo, work.progress).report(store.plan, work.options.dtype)
+        compute_on(self.client, store, todo, work.progress).report(store.plan.n, work.options.dtype)
 
 
 def compute_on(

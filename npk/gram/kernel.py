@@ -27,7 +27,7 @@ from npk.gram.options import KernelOptions, Promise, check_store_place
 from npk.gram.sources import Recorded, Source, Unrecorded
 from npk.gram.store import GramStore
 from npk.gram.tiles import plan_tiles
-from npk.gram.work import Work, memory_demand
+from npk.gram.work import Findings, Work, memory_demand
 from npk.gram.work.columns import Columns
 from npk.gram.work.sides import Sides
 from npk.gram.writing import plan_in_memory, tell, write_store
@@ -159,9 +159,10 @@ class NeuralPathKernel:
         """
         columns = X if Y is None else Y
         known = columns if isinstance(columns, Columns) else None
-        X, Y = (side.table if isinstance(side, Columns) else side for side in (X, Y))
-        self.keep_promise(X, Y)
-        rows, cols = self._tables(X, Y)
+        samples = X.table if isinstance(X, Columns) else X
+        others = Y.table if isinstance(Y, Columns) else Y
+        self.keep_promise(samples, others)
+        rows, cols = self._tables(samples, others)
         engine = self.engine
         if known is None:
             backend, exponents = engine.prepare(rows if cols is None else cols)
@@ -457,6 +458,15 @@ def kernel(
     if out is None:
         return path_kernel(rows, cols)
     return path_kernel.to_store(rows, cols, out, resume=resume, client=client)
+
+
+def report_dead(K: np.ndarray) -> None:
+    """Warn of samples without any active path, as whoever computes a square kernel does.
+
+    Args:
+        K: the kernel of some samples, which was computed before.
+    """
+    Findings(dead=int(np.equal(np.diagonal(K), 0).sum())).report(len(K), str(K.dtype))
 
 
 def _check_network(net: Any) -> None:

@@ -110,7 +110,7 @@ class NPKMultiKernelRidgeClassifier(ClassifierMixin, BaseEstimator):
         dtype: ``"float32"`` or ``"float64"``.
         gates: ``"auto"``, ``"hard"`` or ``"soft"``.
         value_input: ``"auto"``, ``"x"`` or ``"ones"``.
-        bias: ``"ignore"`` or ``"paths"``.
+        bias: ``"auto"`` (paths where the network has biases), ``"paths"`` or ``"ignore"``.
         backend: what computes the kernels, and solves.
         fixed: names of tensors that are coefficients and no weights.
         progress: show progress of the kernels.
@@ -137,7 +137,7 @@ class NPKMultiKernelRidgeClassifier(ClassifierMixin, BaseEstimator):
         dtype: str = "float32",
         gates: str = "auto",
         value_input: str = "auto",
-        bias: str = "ignore",
+        bias: str = "auto",
         backend: str = "auto",
         fixed: str | Sequence[str] = (),
         progress: bool | Progress = False,

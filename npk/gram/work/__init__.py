@@ -91,7 +91,7 @@ class Work:
             for tile, finished in self._begun(todo):
                 yield tile, finished()
                 advance(1)
-        self.found.report(self.plan, self.options.dtype)
+        self.found.report(self.plan.n, self.options.dtype)
 
     def _begun(self, todo: Sequence[Tile]) -> Iterator[tuple[Tile, Callable[[], np.ndarray]]]:
         """Tiles and what gives their values; so many later ones are under way as the backend takes."""
@@ -292,14 +292,14 @@ class Findings:
             self.entries + other.entries,
         )
 
-    def report(self, plan: TilePlan, dtype: str) -> None:
+    def report(self, n: int, dtype: str) -> None:
         """Warn of how many inputs are dead, and how many entries are not exact."""
         if self.dead:
-            text = f"{self.dead} of {plan.n} samples have no active path: K(x, x) = 0."
+            text = f"{self.dead} of {n} samples have no active path: K(x, x) = 0."
             warn(text, KernelWarning)
         if self.lost:
             text = (
-                f"{self.lost} of {plan.n} samples have active paths whose values are too far apart"
+                f"{self.lost} of {n} samples have active paths whose values are too far apart"
                 " for float64: what underflowed is missing from the entries of these samples."
             )
             warn(text, KernelWarning)

@@ -51,7 +51,7 @@ class NPKNystroem(NetworkTransformer):
         dtype: ``"float32"`` or ``"float64"``: arithmetic of the kernel. Features are float64.
         gates: ``"auto"``, ``"hard"`` or ``"soft"``.
         value_input: ``"auto"``, ``"x"`` or ``"ones"``.
-        bias: ``"ignore"`` or ``"paths"``.
+        bias: ``"auto"`` (paths where the network has biases), ``"paths"`` or ``"ignore"``.
         backend: what computes the kernel.
         fixed: names of tensors that are coefficients and no weights.
         of: what is asked of the paths.
@@ -85,7 +85,7 @@ class NPKNystroem(NetworkTransformer):
         dtype: str = "float32",
         gates: str = "auto",
         value_input: str = "auto",
-        bias: str = "ignore",
+        bias: str = "auto",
         backend: str = "auto",
         fixed: str | Sequence[str] = (),
         of: str | Instrument = "paths",

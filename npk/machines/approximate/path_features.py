@@ -59,7 +59,7 @@ class RandomPathFeatures(NetworkTransformer):
             ``"count"``.
         gates: ``"auto"``, ``"hard"`` or ``"soft"``.
         value_input: ``"auto"``, ``"x"`` or ``"ones"``.
-        bias: ``"ignore"`` or ``"paths"``.
+        bias: ``"auto"`` (paths where the network has biases), ``"paths"`` or ``"ignore"``.
         fixed: names of tensors that are coefficients and no weights.
         progress: show progress, or a Progress to tell it to.
 
@@ -82,7 +82,7 @@ class RandomPathFeatures(NetworkTransformer):
         scale: str = "cosine",
         gates: str = "auto",
         value_input: str = "auto",
-        bias: str = "ignore",
+        bias: str = "auto",
         fixed: str | Sequence[str] = (),
         progress: bool | Progress = False,
     ) -> None:
@@ -117,11 +117,12 @@ class RandomPathFeatures(NetworkTransformer):
         if self.per_network is not None:
             checked_rank(self.per_network, "per_network")
         self._begun(X)
+        graph = self.kernel_.trace(self.input_shape_).graph
         self.draws_ = Draws(
-            self.kernel_.trace(self.input_shape_).graph,
+            graph,
             self.n_components,
             scale="count" if self.scale == "count" else "fan_in",
-            bias=self.bias == "paths",
+            bias=self.kernel_.options.settled(graph).bias == "paths",
             rng=np.random.default_rng(self.random_state),
             per_network=self.per_network,
         )

@@ -50,7 +50,7 @@ class ProductSketch(NetworkTransformer):
             ``"count"``.
         gates: ``"auto"``, ``"hard"`` or ``"soft"``.
         value_input: ``"auto"``, ``"x"`` or ``"ones"``.
-        bias: ``"ignore"`` or ``"paths"``: then constants are sketched beside the products.
+        bias: ``"auto"`` (paths where the network has biases), ``"paths"`` or ``"ignore"``: then constants are sketched beside the products.
         fixed: names of tensors that are coefficients and no weights.
         progress: show progress, or a Progress to tell it to.
 
@@ -72,7 +72,7 @@ class ProductSketch(NetworkTransformer):
         scale: str = "cosine",
         gates: str = "auto",
         value_input: str = "auto",
-        bias: str = "ignore",
+        bias: str = "auto",
         fixed: str | Sequence[str] = (),
         progress: bool | Progress = False,
     ) -> None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from npk.errors import StoreError
 from npk.files import digest
 from npk.gates.table import GateTable
-from npk.gram.kernel import Columns, NeuralPathKernel
+from npk.gram.kernel import Columns, NeuralPathKernel, report_dead
 from npk.gram.matrix import Gram
 from npk.gram.store import GramStore
 from npk.graph.path_graph import to_dict
@@ -103,6 +103,8 @@ class Grams:
             self._kept.move_to_end(name)
         if asked.few and not known.all():
             return compute(made, *asked.sides)
+        if asked.symmetric and known.all():  # else those are told of that are computed now
+            report_dead(found)
         while (gap := _largest_gap(known, symmetric=asked.symmetric)) is not None:
             part = asked.part(*gap)
             rectangle = _Rectangle(part.rows, part.cols, keep(made, *part.sides))
