@@ -12,6 +12,7 @@ import npk
 from npk.definition.paths import path_kernel
 from npk.graph.operators import Input, Shift
 from npk.reading.tracing import trace_network
+from npk.samples import as_samples
 
 MEAN = torch.tensor([0.4, -0.3])
 PLANE = (2, 4, 4)
@@ -123,8 +124,7 @@ def test_samples_are_shifted_as_precisely_as_the_network_sees_them(dtype, wide, 
     exact = dtype == np.float64 or wide == torch.float64
     assert table.inputs.dtype == (np.float64 if exact else np.float32)
     assert table.inputs.dtype == npk.record_gates(net, X[:1]).inputs.dtype
-    whole = X / 255 if dtype == np.uint8 else X.astype(float)  # bytes are pixels
-    seen = by_channel(whole, 1 / 255) * 255
+    seen = by_channel(as_samples(X).astype(float), 1 / 255) * 255
     np.testing.assert_allclose(table.inputs, seen, rtol=1e-12 if exact else 1e-5, atol=1e-5)
     assert npk.check_duality(net, X, draws=20).passed
 
