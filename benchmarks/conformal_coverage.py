@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 import npk
-from npk.machines import conformal, ridge
+from npk.machines import ridge
+from npk.machines.uncertainty import conformal
 
 LEVELS, ALPHA, N = (0.8, 0.9, 0.95), 1e-3, 600
 

@@ -5,7 +5,8 @@ import pytest
 from sklearn.metrics.pairwise import rbf_kernel
 
 from npk.errors import OptionError, ShapeError
-from npk.machines import conformal, ridge
+from npk.machines import ridge
+from npk.machines.uncertainty import conformal
 
 ALPHA = 0.05
 

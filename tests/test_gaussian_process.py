@@ -8,8 +8,9 @@ from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct
 from torch import nn
 
 from npk.errors import OptionError, ShapeError
-from npk.machines import gaussian_process, ridge
+from npk.machines import ridge
 from npk.machines.estimators import NPKGaussianProcessRegressor
+from npk.machines.uncertainty import gaussian_process
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ import npk
 from npk.errors import BackendError, DataError, OptionError, ShapeError
 from npk.gram.store import GramStore
 from npk.gram.tiles import TilePlan
-from npk.machines import algebra, calibration, ridge, svm
+from npk.machines import algebra, ridge, svm
 from npk.machines.estimators import NPKSVC, NPKRidge, NPKRidgeClassifier
+from npk.machines.uncertainty import calibration
 
 
 @pytest.fixture

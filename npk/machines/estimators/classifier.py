@@ -7,9 +7,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.utils.metaestimators import available_if
 
-from npk.machines import calibration
 from npk.machines.estimators.base import KernelMachine
 from npk.machines.problem import Floats, class_weights, times
+from npk.machines.uncertainty import calibration
 
 
 class KernelClassifier(ClassifierMixin, KernelMachine):

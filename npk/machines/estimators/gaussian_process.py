@@ -9,10 +9,11 @@ from sklearn.base import MultiOutputMixin, RegressorMixin
 
 from npk.errors import OptionError
 from npk.gates.table import GateTable
-from npk.machines import gaussian_process, ridge
+from npk.machines import ridge
 from npk.machines.estimators.base import Cache, KernelMachine
 from npk.machines.inputs import Network, Shape
 from npk.machines.problem import Floats, check_alpha
+from npk.machines.uncertainty import gaussian_process
 from npk.progress import Progress
 from npk.recursion.instruments import Instrument
 
