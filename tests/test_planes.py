@@ -7,6 +7,7 @@ from torch import nn
 
 import npk
 from npk.backends.program.compiler import compile_program
+from npk.backends.program.outlines import UnitOutline
 from npk.errors import OptionError
 from npk.recursion.planes import plan_steps
 from npk.recursion.planning import plan
@@ -223,6 +224,52 @@ def test_pairs_come_in_chunks(monkeypatch):
     for name in ("pairs", "labels", "ranks"):
         for one, other in zip(whole, pieces, strict=True):
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+WINDOWS = {
+    "circular": (conv(1, 2), conv(2, 2, 5)),
+    "zeros": (conv(1, 2, padding_mode="zeros"), conv(2, 2, 5, padding_mode="zeros")),
+    "both": (conv(1, 2), conv(2, 2, padding_mode="zeros")),
+    "wide": (conv(1, 2, padding=2), conv(2, 2, dilation=2, padding=2)),
+    "strides": (conv(1, 2, stride=2), conv(2, 2, padding_mode="zeros", stride=2)),
+    "edges": (conv(1, 2, padding_mode="reflect"), conv(2, 2, padding_mode="replicate")),
+    "valid": (conv(1, 2, padding=0), conv(2, 2, 2, padding=3, padding_mode="zeros")),
+}
+
+
+@pytest.mark.parametrize("windows", WINDOWS)
+def test_a_few_pairs_tell_which_planes_need_each_other(windows, monkeypatch):
+    """The same units as from all pairs of all offsets."""
+    first, second = WINDOWS[windows]
+    layers = (first, nn.ReLU(), nn.MaxPool2d(2, 1), second, nn.ReLU(), *GAP, nn.Linear(2, 2))
+    recursion = plan(npk.trace(nn.Sequential(*layers).eval(), (1, 6, 5)))
+    few = plan_steps(recursion)
+    everything = lambda view, _, inside: (  # noqa: E731
+        (column, view.pairs, False) for column in range(inside.shape[1])
+    )
+    monkeypatch.setattr("npk.recursion.planes._telling", everything)
+    for one, other in zip(few, plan_steps(recursion), strict=True):
+        np.testing.assert_array_equal(one.labels, other.labels)
+
+
+@pytest.mark.parametrize(("mode", "outlines"), [("circular", 2), ("zeros", 6 * 6 + 1)])
+def test_units_that_look_alike_are_laid_out_once(mode, outlines, monkeypatch):
+    """On the torus all planes; with padding those of one size, whatever the signs of their
+    displacement. One more is what follows the pool.
+    """
+    made, of = [], UnitOutline.of
+
+    def counted(*arguments):
+        made.append(of(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(UnitOutline, "of", counted)
+    layers = [conv(1, 1, padding_mode=mode), nn.ReLU(), conv(1, 1, padding_mode=mode), nn.ReLU()]
+    net = nn.Sequential(*layers, *GAP, nn.Linear(1, 2)).eval()
+    recursion = plan(npk.trace(net, (1, 6, 6)))
+    program = compile_program(recursion, [True] * len(recursion.masks))
+    assert len(made) == outlines
+    assert len(program.operations) > 36 * 4  # of all units
 
 
 def test_slots_are_used_again():

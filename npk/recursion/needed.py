@@ -6,6 +6,7 @@ and tables have numbers, equal ones the same: what is worked out from them is wo
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -48,15 +49,47 @@ class Inflow:
         """Members that each member of a family meets: all in a term, itself in a field."""
         return 1 if self.term is None else self.term.family
 
+    @cached_property
+    def weight(self) -> float | None:
+        """The weight of all contributions, where they have one."""
+        if self.term is None:
+            return 1.0
+        weights = self.term.weights
+        one = weights.flat[0] if weights.size else 1.0
+        return float(one * one) if (weights[self.cells >= 0] == one).all() else None
+
     def links(self, pairs: np.ndarray) -> Links:
         """The contributions to some pairs of the step."""
         s, t = ends(pairs, len(self.cells))
-        pair = _sums(*_addends(self.cells, self.positions), s, t, self.family)
+        pair = self.pairs(s, t)
         if self.term is None:
             return Links(pair, pair, pair, 1.0)
-        places = self.term.places.astype(np.int32)
-        u, v = _rows(places[s], self.family), _cols(places[t], self.family)
-        return Links(pair, u, v, _weight(self.term, s, t))
+        u, v = _rows(self.places[s], self.family), _cols(self.places[t], self.family)
+        return Links(pair, u, v, self.weights(s, t) if self.weight is None else self.weight)
+
+    def pairs(self, s: np.ndarray, t: np.ndarray) -> np.ndarray:
+        """Pairs of the source that the pairs (s, t) see, ``(rows, k)``; -1: none."""
+        return _sums(*self._addends, s, t, self.family)
+
+    @cached_property
+    def _addends(self) -> tuple[np.ndarray, np.ndarray]:
+        """Tables whose sum over s and t is the pair of cells, negative where one is outside."""
+        inside, side = self.cells >= 0, self.positions
+        parts, kind = (self.cells * side, self.cells), _integers(2 * side * side)
+        first, second = (np.where(inside, part, -side * side).astype(kind) for part in parts)
+        return first, second
+
+    @cached_property
+    def places(self) -> np.ndarray:
+        """Places in a mask that each position sees, ``(positions, k)``."""
+        assert self.term is not None  # a field has no mask
+        return np.ascontiguousarray(self.term.places, np.int32)
+
+    def weights(self, s: np.ndarray, t: np.ndarray) -> np.ndarray:
+        """Weight of each contribution to the pairs (s, t), ``(rows, k)``."""
+        assert self.term is not None
+        weights = self.term.weights
+        return _rows(weights[s], self.family) * _cols(weights[t], self.family)
 
     def chunks(self, pairs: np.ndarray) -> Iterator[np.ndarray]:
         """Some of many pairs at a time."""
@@ -65,7 +98,15 @@ class Inflow:
 
     def mark(self, pairs: np.ndarray, marks: np.ndarray) -> None:
         """Mark the pairs of the source that some pairs of the step need."""
-        first, second = _addends(self.cells, self.positions)
+        first, second = self._addends
+        if self.family == 1 and len(pairs) > len(self.cells) * self.cells.shape[1]:
+            # the offset that leaves the grid least comes first: often it needs all that there is
+            for column in np.argsort((self.cells < 0).sum(0), kind="stable"):
+                total = added(pairs, first[:, column], second[:, column])
+                marks[np.maximum(total, -1, out=total)] = True
+                if marks[:-1].all():
+                    return
+            return
         for some in self.chunks(pairs):
             marks[_sums(first, second, *ends(some, len(self.cells)), self.family)] = True
 
@@ -192,11 +233,15 @@ def ends(pairs: np.ndarray, positions: int) -> tuple[np.ndarray, np.ndarray]:
     return s.astype(np.intp), (pairs - s * positions).astype(np.intp)
 
 
-def _addends(cells: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tables whose sum over s and t is the pair of cells, negative where one is outside."""
-    inside, kind = cells >= 0, _integers(2 * side * side)
-    first, second = (np.where(inside, a, -side * side).astype(kind) for a in (cells * side, cells))
-    return first, second
+def added(pairs: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """first[s] + second[t] for each pair."""
+    if len(pairs) == len(first) ** 2:  # all there are, in order
+        return (first[:, None] + second).reshape(-1)
+    found = [np.zeros(0, np.result_type(first, second))]
+    for some in slices(len(pairs), _CHUNK):
+        s, t = ends(pairs[some], len(first))
+        found.append(first[s] + second[t])
+    return np.concatenate(found)
 
 
 def _sums(
@@ -213,10 +258,3 @@ def _rows(values: np.ndarray, wide: int) -> np.ndarray:
 
 def _cols(values: np.ndarray, wide: int) -> np.ndarray:
     return values if wide == 1 else np.tile(values, (1, wide))
-
-
-def _weight(term: Term, s: np.ndarray, t: np.ndarray) -> np.ndarray | float:
-    one = term.weights.flat[0] if term.weights.size else 1.0
-    if (term.weights[term.cells >= 0] == one).all():
-        return float(one * one)
-    return _rows(term.weights[s], term.family) * _cols(term.weights[t], term.family)

@@ -8,7 +8,7 @@ it one after the other, and what follows waits for it on the next level.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from npk.graph.positions import Grid
-from npk.recursion.needed import NeededStep, ends, needed_steps, slices
+from npk.recursion.needed import NeededStep, added, needed_steps, slices
 from npk.recursion.steps import Recursion
 
 _MANY = 1 << 21  # pairs whose edges are found together: each chunk finds most of them again
@@ -41,13 +41,16 @@ class PlannedStep(NeededStep):
 
 @dataclass(frozen=True)
 class _View:
-    """A list of pairs on a grid: the displacement of each, and those that occur, sorted."""
+    """A list of pairs on a grid: the displacement of each, those that occur, sorted, and a pair of
+    each of these. Lists have (t, s) where they have (s, t), since both samples are read alike.
+    """
 
     number: int
     grid: Grid
     pairs: np.ndarray
     shifts: np.ndarray
     present: np.ndarray
+    witness: np.ndarray
 
 
 def plan_steps(recursion: Recursion) -> tuple[PlannedStep, ...]:
@@ -73,28 +76,36 @@ def _views(needed: Sequence[NeededStep]) -> list[_View]:
         key = (step.number, step.step.grid)
         if key not in known:
             shifts = _displacements(step.pairs, step.step.grid)
-            present = _present(shifts, _span(step.step.grid))
-            known[key] = _View(len(known), step.step.grid, step.pairs, shifts, present)
+            last = np.full(_span(step.step.grid), -1, np.int32)
+            last[shifts] = np.arange(len(shifts), dtype=np.int32)
+            present = np.flatnonzero(last >= 0)
+            witness = step.pairs[last[present]]
+            known[key] = _View(len(known), step.step.grid, step.pairs, shifts, present, witness)
     return [known[step.number, step.step.grid] for step in needed]
 
 
 def _units(needed: Sequence[NeededStep], views: list[_View]) -> list[np.ndarray]:
-    """Unit of each displacement that occurs, of each step."""
-    start = np.cumsum([0, *(len(view.present) for view in views)])
-    edges: list[np.ndarray] = [np.zeros((2, 0), np.int64)]
-    known: dict[tuple[int, int, int], np.ndarray] = {}
+    """Unit of each displacement that occurs, of each step: the same for all steps of a level that
+    see the same pairs.
+    """
+    kinds = [(view.number, step.level) for view, step in zip(views, needed, strict=True)]
+    seen = dict(zip(kinds, views, strict=True))
+    start = dict(zip(seen, np.cumsum([0, *(len(v.present) for v in seen.values())]), strict=False))
+    edges: dict[tuple, np.ndarray] = {}
     for number, step in enumerate(needed):
         for inflow in step.inflows:
             if inflow.source is None or inflow.deferred:
                 continue
-            view, source = views[number], views[inflow.source]
-            key = (view.number, source.number, inflow.tables[0])
-            if key not in known:
-                known[key] = _edges(view, source, inflow.cells)
-            edges.append(known[key] + start[[number, inflow.source]][:, None])
-    rows, cols = np.concatenate(edges, axis=1)
-    matrix = coo_matrix((np.ones(len(rows), np.int8), (rows, cols)), shape=(start[-1], start[-1]))
-    components = np.split(connected_components(matrix, directed=False)[1], start[1:-1])
+            own, other = kinds[number], kinds[inflow.source]
+            if (own, other, inflow.tables[0]) not in edges:
+                found = _edges(views[number], views[inflow.source], inflow.cells)
+                begin = np.array([[start[own]], [start[other]]])
+                edges[own, other, inflow.tables[0]] = found + begin
+    size = sum(len(view.present) for view in seen.values())
+    rows, cols = np.concatenate([np.zeros((2, 0), np.int64), *edges.values()], axis=1)
+    matrix = coo_matrix((np.ones(len(rows), np.int8), (rows, cols)), shape=(size, size))
+    labels = connected_components(matrix, directed=False)[1]
+    components = [labels[start[k] : start[k] + len(seen[k].present)] for k in kinds]
     return _in_order(components, [step.level for step in needed])
 
 
@@ -105,18 +116,59 @@ def _edges(view: _View, source: _View, cells: np.ndarray) -> np.ndarray:
     place, middle = _coordinate(source.grid)
     inside = cells >= 0
     looked = np.where(inside, place[cells], 0)
-    first, second = (
-        np.where(inside, a, -2 * _span(source.grid)).astype(np.int32).T.copy()
-        for a in (middle - looked, looked)
-    )
+    beyond = np.where(inside, 0, -2 * _span(source.grid))
+    first, second = ((a + beyond).astype(np.int32).T.copy() for a in (middle - looked, looked))
     found = [np.zeros((2, 0), np.int64)]
-    for here in slices(len(view.pairs), _MANY):
-        s, t = ends(view.pairs[here], len(cells))
-        found += [
-            _distinct(view.shifts[here], a[s] + b[t]) for a, b in zip(first, second, strict=True)
-        ]
+    for column, pairs, mirrored in _telling(view, looked, inside):
+        for here in slices(len(pairs), _MANY):
+            own = _displacements(pairs[here], view.grid)
+            edges = _distinct(own, added(pairs[here], first[column], second[column]))
+            found.append(edges)
+            if mirrored:
+                ends = np.array([[_coordinate(view.grid)[1]], [middle]])
+                found.append(2 * ends - edges)
     own, theirs = np.concatenate(found, axis=1)
     return np.stack([np.searchsorted(view.present, own), np.searchsorted(source.present, theirs)])
+
+
+def _telling(
+    view: _View, looked: np.ndarray, inside: np.ndarray
+) -> Iterator[tuple[int, np.ndarray, bool]]:
+    """Offsets of a window, and pairs that need all that any pairs need there; whether those with
+    both positions in turn count too.
+
+    Where an offset moves all positions alike, the displacement of a pair stays what it was: then a
+    pair of each displacement tells all, and of every other offset only the positions that it moves
+    otherwise than most, where a window wraps.
+    """
+    base = int(np.argmax(inside.sum(0)))
+    if not inside[:, base].all():
+        yield from ((column, view.pairs, False) for column in range(inside.shape[1]))
+        return
+    yield base, view.witness if _is_affine(looked[:, base], view.grid) else view.pairs, False
+    for column in range(inside.shape[1]):
+        moves = looked[:, column] - looked[:, base]
+        kinds, counts = np.unique(moves[inside[:, column]], return_counts=True)
+        if len(kinds) > 1:
+            odd = inside[:, column] & (moves != kinds[counts.argmax()])
+            yield column, _beginning(view.pairs, np.flatnonzero(odd), len(looked)), True
+
+
+def _is_affine(looked: np.ndarray, grid: Grid) -> bool:
+    """Whether a table over a grid is a sum of multiples of the coordinates."""
+    table, total = looked.reshape(grid), looked[0]
+    for axis, side in enumerate(grid):
+        line = np.moveaxis(table, axis, 0).reshape(side, -1)[:, 0]
+        step = int(line[1] - line[0]) if side > 1 else 0
+        shape = [side if other == axis else 1 for other in range(len(grid))]
+        total = total + (step * np.arange(side)).reshape(shape)
+    return np.array_equal(np.broadcast_to(total, grid), table)
+
+
+def _beginning(pairs: np.ndarray, positions: np.ndarray, count: int) -> np.ndarray:
+    """The pairs (s, t) with s among some positions."""
+    bounds = np.searchsorted(pairs, np.stack([positions, positions + 1]) * count)
+    return np.concatenate([pairs[:0], *(pairs[a:b] for a, b in bounds.T)])
 
 
 def _in_order(components: list[np.ndarray], levels: list[int]) -> list[np.ndarray]:
@@ -157,20 +209,12 @@ def _coordinate(grid: tuple[int, ...]) -> tuple[np.ndarray, int]:
     return place, middle
 
 
-def _displacements(pairs: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
+def _displacements(pairs: np.ndarray, grid: Grid) -> np.ndarray:
     """Displacement t - s of each pair, as a number: cells of one displacement may share a unit
     without harm.
     """
     place, middle = _coordinate(grid)
-    s, t = ends(pairs, len(place))
-    return place[t] - place[s] + np.int32(middle)
-
-
-def _present(shift: np.ndarray, span: int) -> np.ndarray:
-    """Displacements that occur, sorted."""
-    mask = np.zeros(span, bool)
-    mask[shift] = True
-    return np.flatnonzero(mask)
+    return added(pairs, np.int32(middle) - place, place)
 
 
 def _distinct(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 """
 
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -115,39 +116,34 @@ def _repeated(rows: np.ndarray, columns: tuple[str, ...]) -> tuple[np.ndarray, n
     return made, number
 
 
+class Rows(NamedTuple):
+    """Operations and their terms: rows as in a program, where ``first`` counts these terms alone."""
+
+    operations: np.ndarray
+    steps: np.ndarray
+    factors: np.ndarray
+    terms: np.ndarray
+    term_steps: np.ndarray
+    term_factors: np.ndarray
+
+
 @dataclass
 class Draft:
     """A program as it is written: rows are appended, equal tables and masks kept once."""
 
-    operations: list[tuple[int, ...]] = field(default_factory=list)
-    steps: list[tuple[int, int]] = field(default_factory=list)
-    factors: list[tuple[float, float]] = field(default_factory=list)
-    terms: list[tuple[int, ...]] = field(default_factory=list)
-    term_steps: list[tuple[int, int]] = field(default_factory=list)
-    term_factors: list[float] = field(default_factory=list)
+    rows: list[Rows] = field(default_factory=list)
+    terms: int = 0  # so far
     masks: dict[Mask, int] = field(default_factory=dict)  # with the number of its first segment
     _segments: int = 0
-    _tables: dict[bytes, int] = field(default_factory=dict)
-    _weights: dict[bytes, int] = field(default_factory=dict)
-    _sizes: list[int] = field(default_factory=lambda: [0, 0])
+    _tables: "_Pool" = field(default_factory=lambda: _Pool(np.int32))
+    _weights: "_Pool" = field(default_factory=lambda: _Pool(np.float64))
 
-    def add(
-        self,
-        row: tuple[int, ...],
-        steps: tuple[int, int],
-        factors: tuple[float, float] = (1.0, 0.0),
-        copies: tuple[int, ...] = ONCE,
-    ) -> None:
-        """One more operation: its columns, its steps, factor and bias, and how it is repeated."""
-        self.operations.append((*row, *copies))
-        self.steps.append(steps)
-        self.factors.append(factors)
-
-    def add_term(self, row: tuple[int, ...], steps: tuple[int, int], factor: float) -> None:
-        """One more term: its columns, its steps and its factor."""
-        self.terms.append(row)
-        self.term_steps.append(steps)
-        self.term_factors.append(factor)
+    def add(self, rows: Rows) -> None:
+        """More operations; those that count terms count on from here."""
+        kinds, first = rows.operations[:, 0], COLUMNS.index("first")
+        rows.operations[(kinds == COLLAPSE) | (kinds == REDUCE), first] += self.terms
+        self.terms += len(rows.terms)
+        self.rows.append(rows)
 
     def mask(self, mask: Mask) -> int:
         """Number of a mask's first segment; equal masks are one."""
@@ -158,23 +154,25 @@ class Draft:
 
     def table(self, values: np.ndarray) -> int:
         """Where an index table begins."""
-        return _place(self._tables, self._sizes, 0, np.ascontiguousarray(values, np.int32))
+        return self._tables.place(values)
 
     def weight(self, values: np.ndarray) -> int:
         """Where some weights begin."""
-        return _place(self._weights, self._sizes, 1, np.ascontiguousarray(values, np.float64))
+        return self._weights.place(values)
 
     def finished(self, cells: int, sums: int, result: int, parts: int) -> Program:
-        """The program."""
+        """The program; the draft is used up."""
+        rows = Rows(*map(np.concatenate, zip(*self.rows, strict=True)))
+        self.rows.clear()
         return Program(
-            np.array(self.operations, np.int64).reshape(-1, len(COLUMNS)),
-            np.array(self.terms, np.int64).reshape(-1, len(TERMS)),
-            _joined(self._tables, np.int32),
-            _joined(self._weights, np.float64),
-            np.array(self.steps, np.int64).reshape(-1, 2),
-            np.array(self.factors, float).reshape(-1, 2),
-            np.array(self.term_steps, np.int64).reshape(-1, 2),
-            np.array(self.term_factors, float),
+            rows.operations,
+            rows.terms,
+            self._tables.all(),
+            self._weights.all(),
+            rows.steps,
+            rows.factors,
+            rows.term_steps,
+            rows.term_factors,
             tuple(self.masks),
             cells,
             sums,
@@ -183,11 +181,28 @@ class Draft:
         )
 
 
-def _place(parts: dict[bytes, int], sizes: list[int], which: int, data: np.ndarray) -> int:
-    place = parts.setdefault(data.tobytes(), sizes[which])
-    sizes[which] += data.size if place == sizes[which] else 0
-    return place
+class _Pool:
+    """Arrays one after the other, equal ones once."""
 
+    def __init__(self, dtype: type) -> None:
+        self.data, self.size = np.zeros(1 << 10, dtype), 0
+        self.known: dict[int, list[slice]] = {}
 
-def _joined(parts: dict[bytes, int], dtype: type) -> np.ndarray:
-    return np.frombuffer(b"".join(parts) or bytes(np.dtype(dtype).itemsize), dtype)
+    def place(self, values: np.ndarray) -> int:
+        """Where an array begins."""
+        flat = np.ascontiguousarray(values, self.data.dtype).reshape(-1)
+        alike = self.known.setdefault(hash(flat.tobytes()), [])
+        for at in alike:
+            if np.array_equal(self.data[at], flat):
+                return at.start
+        at = slice(self.size, self.size + len(flat))
+        if at.stop > len(self.data):
+            self.data.resize(at.stop + len(self.data) // 2, refcheck=False)
+        self.data[at], self.size = flat, at.stop
+        alike.append(at)
+        return at.start
+
+    def all(self) -> np.ndarray:
+        """All of them; the pool is used up."""
+        self.data.resize(max(self.size, 1), refcheck=False)
+        return self.data

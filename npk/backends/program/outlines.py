@@ -1,0 +1,382 @@
+"""The operations of one unit, with gaps for the tables in which others that look alike differ.
+
+The cells of a unit live in slots that are freed after their last use. Slot 0 holds ones: the field
+V = 1.
+"""
+
+import bisect
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from npk.backends.program.boxes import WIDTH
+from npk.backends.program.chains import Chains, Step
+from npk.backends.program.cuts import Place
+from npk.backends.program.program import (
+    BOX,
+    CLEAR,
+    COLLAPSE,
+    COLUMNS,
+    GATHER,
+    LOAD,
+    ONCE,
+    REDUCE,
+    TERMS,
+    Draft,
+    Rows,
+)
+from npk.backends.program.runs import Run
+from npk.recursion.masks import Mask
+from npk.recursion.planes import PlannedStep
+from npk.recursion.steps import Collapse, Field, Recursion
+
+_BAND = 2  # collapses that are added up together; with more of them the second core gains less
+_OUT, _SUMS = COLUMNS.index("out"), COLUMNS.index("sums")
+_TABLES = slice(TERMS.index("pair"), TERMS.index("weight") + 1)
+
+
+class Part(NamedTuple):
+    """A cut of a step's contributions with what is the step's own.
+
+    ``source``: -1 for V = 1. ``cut``: its number. ``k``: contributions a cell. ``runs``: the pairs
+    of groups that share channels.
+    """
+
+    step: int
+    source: int
+    cut: int
+    k: int
+    mask: Mask | None
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True)
+class Outline:
+    """Operations of all units that look alike; ``cells``: slots that they need, ``result``: that of
+    the last step.
+
+    ``loads``: numbers of the operations that load sums, and looks of their steps. ``reduces``:
+    numbers of those that add to sums, and their cuts. ``cuts``: of each term.
+    """
+
+    pattern: Rows
+    loads: tuple[list[int], list[int]]
+    reduces: tuple[list[int], list[int]]
+    cuts: np.ndarray
+    cells: int
+    result: int
+
+    def rows(self, places: Mapping[int, Place], starts: Mapping[int, int]) -> Rows:
+        """The operations of a unit.
+
+        Args:
+            places: of the tables of its cuts.
+            starts: number of the unit's first pair, by look.
+        """
+        operations, terms = self.pattern.operations.copy(), self.pattern.terms.copy()
+        for row, look in zip(*self.loads, strict=True):
+            operations[row, _SUMS] += starts[look]
+        for row, cut in zip(*self.reduces, strict=True):
+            operations[row, _OUT] = places[cut].targets
+        tables = np.zeros((max(places, default=-1) + 1, 4), np.int64)
+        for cut, place in places.items():
+            tables[cut] = place[:4]
+        terms[:, _TABLES] = tables[self.cuts]
+        return self.pattern._replace(operations=operations, terms=terms)
+
+
+@dataclass
+class _Slots:
+    """First-fit allocation of runs of cells."""
+
+    free: list[tuple[int, int]] = field(default_factory=lambda: [(1, 1 << 62)])
+    top: int = 1
+
+    def take(self, count: int) -> int:
+        i = next(i for i, (_, size) in enumerate(self.free) if size >= count)
+        start, size = self.free[i]
+        self.free[i : i + 1] = [(start + count, size - count)]
+        self.top = max(self.top, start + count)
+        return start
+
+    def give(self, start: int, count: int) -> None:
+        i = bisect.bisect(self.free, (start, 0))
+        if i < len(self.free) and start + count == self.free[i][0]:
+            count += self.free.pop(i)[1]
+        if i and sum(self.free[i - 1]) == start:
+            start, before = self.free.pop(i - 1)
+            i, count = i - 1, count + before
+        self.free.insert(i, (start, count))
+
+
+class _Term(NamedTuple):
+    """A term of some pairs of groups: its part, the pairs, where it is read (first slot and cells
+    of the source's groups, then columns), whether it fits a chain.
+    """
+
+    part: Part
+    run: Run
+    first: int
+    cells: int
+    row: tuple[int, ...]
+    fit: bool
+
+    def columns(self, run: Run) -> tuple[int, ...]:
+        """First columns of the term on some of its pairs."""
+        k, *places = self.row
+        return (k, self.first + run.group * self.cells, *places)
+
+
+def _link_of(term: _Term) -> Step:
+    """A term as the search for chains sees it: only masks in bits that are read at one place a
+    cell can follow each other.
+    """
+    _, _, u, v, _ = term.row
+    owner = term.part.step, term.run.segment  # groups of one segment follow each other together
+    return Step(owner, term.part.mask, (u, v), term.fit)
+
+
+def bands(recursion: Recursion) -> dict[int, tuple[int, ...]]:
+    """First of a few collapses of many terms on one grid, and the others: streams of residual
+    networks, which read the same fields.
+
+    Args:
+        recursion: the plan.
+    """
+    many = [
+        n
+        for n, step in enumerate(recursion.steps)
+        if isinstance(step, Collapse) and len(step.terms) > 2
+    ]
+    found: dict[int, tuple[int, ...]] = {}
+    for _, stage in itertools.groupby(
+        many, lambda n: (recursion.steps[n].grid, recursion.steps[n].groups)
+    ):
+        for _, band in itertools.groupby(enumerate(stage), lambda entry: entry[0] // _BAND):
+            first, *rest = (number for _, number in band)
+            found[first] = tuple(rest)
+    return found
+
+
+@dataclass
+class _Unit:
+    """One unit while it is laid out: contributions still to be added, first slot of each step, for
+    each of its groups whether it holds something, and the rows so far.
+    """
+
+    counts: dict[int, int]  # cells of a group of each step that the unit has
+    places: Mapping[int, Place]
+    pending: dict[int, list[Part]]
+    place: dict[int, int] = field(default_factory=dict)
+    begun: dict[int, bytearray] = field(default_factory=dict)
+    slots: _Slots = field(default_factory=_Slots)
+    operations: list[tuple[int, ...]] = field(default_factory=list)
+    steps: list[tuple[int, int]] = field(default_factory=list)
+    factors: list[tuple[float, float]] = field(default_factory=list)
+    terms: list[tuple[int, ...]] = field(default_factory=list)
+    term_steps: list[tuple[int, int]] = field(default_factory=list)
+    term_factors: list[float] = field(default_factory=list)
+    cuts: list[int] = field(default_factory=list)  # of each term
+    loads: tuple[list[int], list[int]] = field(default_factory=lambda: ([], []))
+    reduces: tuple[list[int], list[int]] = field(default_factory=lambda: ([], []))
+
+    def begin(self, number: int, run: Run) -> Iterator[tuple[Run, bool]]:
+        """The parts of a run, each with whether its groups hold nothing yet; from now on they do."""
+        held = self.begun[number][run.groups]
+        ends = [i for i in range(1, run.times) if held[i] != held[i - 1]]
+        for first, end in itertools.pairwise([0, *ends, run.times]):
+            yield run.part(first, end - first), not held[first]
+        self.begun[number][run.groups] = b"\1" * run.times
+
+    def ready(self, number: int, now: int) -> list[Part]:
+        """Take the contributions to a step whose sources come before step ``now``."""
+        found = [part for part in self.pending[number] if part.source < now]
+        self.pending[number] = [part for part in self.pending[number] if part.source >= now]
+        return found
+
+    def add(
+        self,
+        row: tuple[int, ...],
+        steps: tuple[int, int],
+        factors: tuple[float, float] = (1.0, 0.0),
+        copies: tuple[int, ...] = ONCE,
+    ) -> None:
+        """One more operation: its columns, its steps, factor and bias, and how it is repeated."""
+        self.operations.append((*row, *copies))
+        self.steps.append(steps)
+        self.factors.append(factors)
+
+    def add_term(self, row: tuple[int, ...], part: Part, factor: float) -> None:
+        """One more term: its columns, its part and its factor."""
+        self.terms.append(row)
+        self.term_steps.append((part.step, part.source))
+        self.term_factors.append(factor)
+        self.cuts.append(part.cut)
+
+    def outline(self, result: int) -> Outline:
+        """What all units that look alike have in common."""
+        rows = Rows(
+            np.array(self.operations, np.int64).reshape(-1, len(COLUMNS)),
+            np.array(self.steps, np.int64).reshape(-1, 2),
+            np.array(self.factors, float).reshape(-1, 2),
+            np.array(self.terms, np.int64).reshape(-1, len(TERMS)),
+            np.array(self.term_steps, np.int64).reshape(-1, 2),
+            np.array(self.term_factors, float),
+        )
+        cuts = np.array(self.cuts, np.intp)
+        return Outline(rows, self.loads, self.reduces, cuts, self.slots.top, result)
+
+
+class UnitOutline:
+    """Lays units out.
+
+    Args:
+        recursion: what to compute.
+        steps: with their units.
+        own: contributions to each step in its own units.
+        late: those to reductions, by source.
+        bands: collapses that are added up together, by the first.
+        chained: masks that may follow from one another.
+        draft: of the program, for numbers of masks.
+    """
+
+    def __init__(
+        self,
+        recursion: Recursion,
+        steps: Sequence[PlannedStep],
+        own: Mapping[int, list[Part]],
+        late: Mapping[int, list[Part]],
+        bands: Mapping[int, tuple[int, ...]],
+        chained: set[Mask],
+        draft: Draft,
+    ) -> None:
+        self.recursion, self.steps, self.own, self.late = recursion, steps, own, late
+        self.bands, self.chained, self.draft = bands, chained, draft
+        self.chains = Chains()
+        self.sums, self.sum_count = {}, 0  # first sum of each reduction
+        for number, step in enumerate(steps):
+            if step.reduces:
+                self.sums[number] = self.sum_count
+                self.sum_count += len(step.pairs) * step.step.groups
+
+    def of(self, counts: Mapping[int, int], places: Mapping[int, Place]) -> Outline:
+        """Lay one unit out.
+
+        Args:
+            counts: its pairs, by look.
+            places: of the tables of its cuts.
+        """
+        cells = {n: count for n, step in enumerate(self.steps) if (count := counts[step.look])}
+        unit = _Unit(cells, places, {n: self.own[n] for n in cells})
+        done = self._done(cells)
+        for n, count in cells.items():
+            band = [n, *(m for m in self.bands.get(n, ()) if cells.get(m) == count)]
+            for m in [m for m in band if m not in unit.place]:
+                unit.place[m] = unit.slots.take(self._cells(m, unit))
+                self._begin(m, unit)
+            if isinstance(self.recursion.steps[n], Field):
+                self._sum_up(n, unit)
+            else:
+                self._collapse(band, unit)
+            for part in self.late.get(n, ()):
+                self._scatter(part, unit)
+            for m in done[n]:
+                unit.slots.give(unit.place[m], self._cells(m, unit))
+        return unit.outline(unit.place[max(cells)])
+
+    def _done(self, cells: Mapping[int, int]) -> dict[int, list[int]]:
+        """The steps that nothing reads any more after each step."""
+        last = {n: n for n in cells}
+        for n in cells:
+            # others see only padding in this unit
+            last.update({part.source: n for part in self.own[n] if part.source in last})
+        done: dict[int, list[int]] = {n: [] for n in cells}
+        for m, n in last.items():
+            done[n].append(m)
+        return done
+
+    def _cells(self, number: int, unit: _Unit) -> int:
+        """Cells of a step in a unit, all groups."""
+        return unit.counts[number] * self.recursion.steps[number].groups
+
+    def _begin(self, number: int, unit: _Unit) -> None:
+        """A reduction starts from what the units before have added."""
+        held = number in self.sums
+        unit.begun[number] = bytearray([held]) * self.recursion.steps[number].groups
+        if not held:
+            return
+        step, count = self.recursion.steps[number], unit.counts[number]
+        bias = step.bias if isinstance(step, Field) else 0.0
+        for group in range(step.groups):
+            first = self.sums[number] + group * len(self.steps[number].pairs)
+            unit.loads[0].append(len(unit.operations))
+            unit.loads[1].append(self.steps[number].look)
+            out = unit.place[number] + group * count
+            unit.add((LOAD, out, count, 0, 0, 0, first), (number, number), (1.0, bias))
+
+    def _sum_up(self, number: int, unit: _Unit) -> None:
+        """A field in one unit: window sums of the collapse."""
+        bias, cells = self.recursion.steps[number].bias, unit.counts[number]  # type: ignore[union-attr]
+        for part in unit.pending[number]:
+            place, count = unit.places[part.cut], unit.counts.get(part.source, 0)
+            for run in part.runs:
+                begin = unit.place.get(part.source, 0) + run.group * count
+                out = unit.place[number] + run.into * cells
+                if place.runs is None:
+                    row = (GATHER, out, cells, place.pair, part.k, begin, -1)
+                else:
+                    table, runs = place.runs
+                    row = (BOX, out, runs, table, part.k // WIDTH, begin, -1)
+                copies = run.times, run.into_step * cells, run.group_step * count
+                unit.add(row, (number, part.source), (run.scale, bias), copies)
+
+    def _collapse(self, band: list[int], unit: _Unit) -> None:
+        """A collapse in one unit: one operation for its terms and for those of the rest of its band
+        that are known by now.
+        """
+        number, first = band[0], len(unit.terms)
+        ready = sorted(
+            (part for m in band for part in unit.ready(m, number)), key=lambda part: -part.source
+        )
+        terms = [term for part in ready for term in self._terms(part, unit)]
+        cells = unit.counts[number]
+        links = self.chains.link([_link_of(term) for term in terms])
+        for term, (mask, chain, start) in zip(terms, links, strict=True):
+            step, segment = term.part.step, self.draft.mask(mask) + term.run.segment if mask else -1
+            for run, fresh in unit.begin(step, term.run):
+                out = unit.place[step] + run.into * cells
+                copies = run.times, run.into_step * cells, run.group_step * term.cells
+                row = (*term.columns(run), out, int(fresh), chain, start, *copies, segment)
+                unit.add_term(row, term.part, run.scale)
+        count = len(unit.terms) - first
+        unit.add((COLLAPSE, 0, cells, first, count, 0, -1), (number, -1))
+        for into in (into for into, held in enumerate(unit.begun[number]) if not held):
+            row = (CLEAR, unit.place[number] + into * cells, cells, 0, 0, 0, -1)
+            unit.add(row, (number, -1))
+
+    def _scatter(self, part: Part, unit: _Unit) -> None:
+        """Operations that add to the sums of a reduction."""
+        place = unit.places[part.cut]
+        if not place.added:
+            return
+        for term in self._terms(part, unit):
+            segment = self.draft.mask(part.mask) + term.run.segment if part.mask else -1
+            for run in (term.run.part(copy, 1) for copy in range(term.run.times)):
+                first = self.sums[part.step] + run.into * len(self.steps[part.step].pairs)
+                unit.reduces[0].append(len(unit.operations))
+                unit.reduces[1].append(part.cut)
+                row = (REDUCE, place.targets, place.added, len(unit.terms), 1, 0, first)
+                unit.add(row, (part.step, part.source))
+                row = (*term.columns(run), 0, 1, -1, 0, *ONCE, segment)
+                unit.add_term(row, part, run.scale)
+
+    def _terms(self, part: Part, unit: _Unit) -> Iterator[_Term]:
+        """A term for each run of pairs of groups."""
+        place, first = unit.places[part.cut], unit.place.get(part.source, 0)
+        cells = unit.counts.get(part.source, 0)
+        fit = part.mask in self.chained and part.k == 1 and place.weight < 0 and place.whole
+        row = (part.k, *place[:4])
+        yield from (_Term(part, run, first, cells, row, fit) for run in part.runs)
