@@ -1,5 +1,5 @@
-"""The options of a kernel that are chosen from a list, each with one text for another value, and
-those that are names.
+"""The options of a kernel that are chosen from a list, each with one text for another value, those
+that are names, and the names of the checks.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,8 @@ CHOICES = {
     "bias": ("auto", "ignore", "paths"),
     "backend": ("auto", "cpu", "cuda", "reference"),
 }
+
+CHECKS = ("duality", "invariance", "ensemble", "tangent")  # the keys of DETAILS, for the help
 
 
 _BIASES = {"paths": "biases start paths", "ignore": "no paths from biases"}

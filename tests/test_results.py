@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from test_report import build_run, invariance_case, moved
 
+from npk import choices
 from npk.cli.training import TrainReport, Trial
 from npk.data.preparation import Preparation
 from npk.errors import DataError, StoreError
@@ -176,6 +177,10 @@ NAMES = [f"{type(result).__name__} {getattr(result, 'name', '')}".strip() for re
 
 def classes_below(cls):
     return {cls, *(found for below in cls.__subclasses__() for found in classes_below(below))}
+
+
+def test_the_help_names_the_checks_that_there_are():
+    assert tuple(DETAILS) == choices.CHECKS
 
 
 @pytest.mark.parametrize("result", RESULTS, ids=NAMES)

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from npk import __version__
+from npk.choices import CHECKS
 from npk.cli import options
 from npk.errors import OptionError
-from npk.results import DETAILS
 
 app = typer.Typer(
     add_completion=False,
@@ -434,7 +434,7 @@ def check(
     given: options.Given,
     statement: Annotated[
         str,
-        typer.Argument(metavar="CHECK", help=f"One of {', '.join(DETAILS)}.", show_default=False),
+        typer.Argument(metavar="CHECK", help=f"One of {', '.join(CHECKS)}.", show_default=False),
     ],
     ckpt: options.Checkpoint,
     data: options.Data,
