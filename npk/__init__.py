@@ -8,6 +8,7 @@ checks and reports read that matrix.
 import importlib
 from typing import TYPE_CHECKING
 
+from npk import errors as _errors
 from npk import forks as forks
 
 __version__ = "0.1.0"
@@ -101,10 +102,11 @@ def __getattr__(name: str) -> object:
         raise AttributeError(
             f"module 'npk' has no attribute {name!r}. Public names are: {', '.join(sorted(_HOME))}."
         )
-    if home == "npk":
-        value = importlib.import_module(f"npk.{name}")
-    else:
-        value = getattr(importlib.import_module(home), name)
+    try:
+        module = importlib.import_module(f"npk.{name}" if home == "npk" else home)
+    except ModuleNotFoundError as error:  # a package that npk depends on
+        raise _errors.missing(error) or error from error
+    value = module if home == "npk" else getattr(module, name)
     globals()[name] = value
     return value
 

@@ -4,12 +4,15 @@ Every message says what is wrong, what came and what to do. The command line pri
 line and exits with code 2.
 """
 
+import importlib
 import sys
 import warnings
 from types import FrameType
 
+REPORT = ("matplotlib", "jinja2")  # what figures and pages need: the extra "report"
 # No line of these is the user's: scikit-learn calls estimators by itself, on its own or by joblib.
 _NOT_THE_USERS = {"npk", "sklearn", "joblib"}
+_WHEELS = {"PIL": "pillow", "sklearn": "scikit-learn"}  # packages whose modules are named otherwise
 
 
 class NpkError(Exception):
@@ -57,7 +60,44 @@ class DeviceMemoryError(BackendError):
 
 
 class MissingPackageError(NpkError, ImportError):
-    """An optional package that is needed and not installed."""
+    """A package that is needed and not installed."""
+
+
+def missing(error: ModuleNotFoundError) -> MissingPackageError | None:
+    """What an import that found nothing means to who installed npk.
+
+    Args:
+        error: of the import.
+
+    Returns:
+        The error that names the package and how to get it; ``None`` if the module is one of npk's
+        own, which is a mistake in npk.
+    """
+    package = (error.name or "").partition(".")[0]
+    if package in ("", "npk"):
+        return None
+    extra = ".[report]" if package in REPORT else "."
+    return MissingPackageError(
+        f"npk needs the package {_WHEELS.get(package, package)} for this, which is not installed "
+        f"here. Run pip install '{extra}' in npk's folder, or pip install "
+        f"{_WHEELS.get(package, package)}."
+    )
+
+
+def check_installed(*packages: str) -> None:
+    """Refuse a long work whose end would need a package that is not there.
+
+    Args:
+        packages: names of modules, such as those of :data:`REPORT`.
+
+    Raises:
+        MissingPackageError: one of them is not installed.
+    """
+    for package in packages:
+        try:
+            importlib.import_module(package)
+        except ModuleNotFoundError as error:
+            raise missing(error) or error from error
 
 
 class DataWarning(UserWarning):

@@ -500,7 +500,7 @@ def test_without_the_package(monkeypatch):
         pytest.raises(
             MissingPackageError,
             match=r"needs the package distributed.* pip install "
-            r"'npk\[dask\]'",
+            r"'\.\[dask\]'",
         ),
         connect("tcp://127.0.0.1:1"),
     ):

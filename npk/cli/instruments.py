@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from npk.cli.fitting import stored_labels
 from npk.cli.reading import Asked, How, about_samples, check_place, gate_table
-from npk.errors import DataError, OptionError
+from npk.errors import REPORT, DataError, OptionError, check_installed
 from npk.files import put_back, written_whole
 
 if TYPE_CHECKING:
@@ -92,6 +92,8 @@ def spectrum(
     """
     from npk.checks.spectrum import depth_spectrum
 
+    if figure is not None:
+        check_installed(*REPORT)
     found = depth_spectrum(net, X, progress=True, name=name, **of)
     if figure is not None:
         from npk import plot

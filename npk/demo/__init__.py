@@ -11,7 +11,7 @@ from pathlib import Path
 from npk import data as datasets
 from npk.demo.networks import prepare_networks
 from npk.demo.theory import ensembles
-from npk.errors import DataError
+from npk.errors import REPORT, DataError, check_installed
 from npk.progress import Progress, as_progress
 from npk.results import StudyResult
 from npk.studies import ask, write
@@ -60,7 +60,9 @@ def run(
     Raises:
         DataError: data without labels or without positions.
         StoreError: the folder cannot be written.
+        MissingPackageError: what draws figures and pages is not installed.
     """
+    check_installed(*REPORT)
     started, out, progress = time.perf_counter(), Path(out), as_progress(progress)
     samples = choose_samples(data, seed)
     make_folder(out)

@@ -407,6 +407,6 @@ def _distributed() -> ModuleType:
     except ImportError as error:
         raise MissingPackageError(
             "a cluster needs the package distributed, which is not installed. Run: pip install "
-            "'npk[dask]'"
+            "'.[dask]'"
         ) from error
     return distributed

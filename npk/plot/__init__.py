@@ -6,6 +6,7 @@ writes it; an Axes of yours keeps your style. Colors are told apart with every c
 blindness, and error bars are drawn wherever a measure has errors.
 """
 
+from npk.errors import check_installed
 from npk.plot.figures import (
     COLORS,
     MARKERS,
@@ -27,6 +28,8 @@ from npk.plot.figures import (
     through_training,
 )
 from npk.plot.gates import hyperplanes, on_circle, shared_gates
+
+check_installed("matplotlib")
 
 __all__ = [
     "COLORS",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from npk.choices import as_patterns
 from npk.data import Dataset
-from npk.errors import OptionError
+from npk.errors import REPORT, OptionError, check_installed
 from npk.progress import Progress, as_progress
 from npk.report import write_figures, write_page
 from npk.results import StudyResult
@@ -226,7 +226,11 @@ def conduct(question: Question, out: Path, progress: Progress) -> StudyResult:
 
     Returns:
         Everything that was found.
+
+    Raises:
+        MissingPackageError: what draws figures and pages is not installed.
     """
+    check_installed(*REPORT)
     if question.budget is not None:
         question, plan = within_budget(question, out)
         progress.note("plan", str(plan), seconds=plan.seconds)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from npk.errors import REPORT, check_installed
 from npk.progress import Progress, as_progress
 from npk.report.track_page import write_track
 from npk.results import TrackResult
@@ -168,7 +169,11 @@ def conduct(
 
     Returns:
         Everything that was found.
+
+    Raises:
+        MissingPackageError: what draws figures and pages is not installed.
     """
+    check_installed(*REPORT)
     result = follow(question, epochs, curves, out, progress)
     result.save(out / "results.json")
     for left in (out / "figures").glob("*.png"):  # of an earlier run, which may have drawn others

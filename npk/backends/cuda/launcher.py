@@ -110,7 +110,7 @@ class CupyLauncher:
                 raise BackendError(
                     f"CuPy cannot compile npk's kernel {spec.entry} on this machine: "
                     f"{_line(error)}. "
-                    f"Reinstall CuPy with its compiler (pip install 'npk[cuda12]'), {_ELSE}."
+                    f"Reinstall CuPy with its compiler (pip install '.[cuda12]'), {_ELSE}."
                 ) from error
         return self._functions[spec]
 
@@ -276,13 +276,13 @@ def _import_cupy() -> Any:
     except ModuleNotFoundError as error:
         raise BackendError(
             'backend="cuda" needs CuPy, which is not installed. '
-            f"Install it with pip install 'npk[cuda12]' (drivers for CUDA 13: 'npk[cuda13]'), "
+            f"Install it with pip install '.[cuda12]' (drivers for CUDA 13: '.[cuda13]'), "
             f"{_ELSE}."
         ) from error
     except ImportError as error:
         raise BackendError(
             f"CuPy is installed, but cannot be imported: {_line(error)}. Reinstall it with pip "
-            f"install 'npk[cuda12]', {_ELSE}."
+            f"install '.[cuda12]', {_ELSE}."
         ) from error
     return cupy
 
@@ -298,7 +298,7 @@ def _check_driver(cupy: Any) -> None:
         )
     if driver // 1000 < built // 1000:
         if driver // 1000 == 12:
-            other = ", exchange CuPy for that of pip install 'npk[cuda12]'"
+            other = ", exchange CuPy for that of pip install '.[cuda12]'"
         else:
             other = ""
         raise BackendError(

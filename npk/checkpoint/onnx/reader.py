@@ -73,7 +73,7 @@ def _model(path: Path) -> Any:
     except ImportError as error:
         raise MissingPackageError(
             f"{path}: ONNX files need the package onnx, which is missing. Install it: pip install "
-            f"'npk[onnx]'."
+            f"'.[onnx]'."
         ) from error
     try:
         model = onnx.load(path, load_external_data=False)
