@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ import npk
 from npk import cli
 from npk.cli import reading, tables
 from npk.cli.commands import app
+from npk.cli.fitting import _fitted, solver_named
 from npk.results import MODELS, Accuracy, CheckResult, MachineTable
 
 COMMANDS = [
@@ -647,7 +649,7 @@ def test_fit_beside_baselines(npk_command, tmp_path):
         assert difference.difference == pytest.approx(own.accuracy - row.accuracy)
         share = row.accuracy
         assert row.error == pytest.approx(np.sqrt(share * (1 - share) / found.samples_test))
-        assert f"{MODELS[row.model]}: {tables.percent(share)} (±" in out
+        assert f"{MODELS[row.model]}: {tables.percent(share)} (95 %: " in out
     test = npk.data.split(npk.data.load("digits[:160]"), test=0.25, seed=0)[1]
     net = npk.load("conv.safetensors")
     said = net(torch.as_tensor(test.X)).argmax(1).numpy()
@@ -659,6 +661,29 @@ def test_fit_with_a_test_set_of_its_own(npk_command):
         npk_command("fit", "dlgn.safetensors", "--data", "digits[:60]", "--test", "digits[60:75]")
     )
     assert "15 test and 60 training samples" in out
+    share = float(re.search(r"test accuracy ([\d.]+) %", out)[1]) / 100
+    low, high = (f"{100 * end:.1f}" for end in tables.wilson(round(share * 15) / 15, 15))
+    assert f" % (95 %: {low} to {high}), training" in out
+
+
+@pytest.mark.parametrize("right", [0, 7, 20])
+def test_an_interval_of_an_accuracy(right):
+    """Its ends are where the normal approximation at the true share just allows what was seen."""
+    low, high = tables.wilson(right / 20, 20)
+    assert 0 <= low < high <= 1
+    for end in (low, high):
+        if 1e-12 < end < 1 - 1e-12:
+            assert abs(right / 20 - end) == pytest.approx(1.96 * math.sqrt(end * (1 - end) / 20))
+    assert (low > 1e-12) == (right > 0)
+    assert (high < 1 - 1e-12) == (right < 20)
+
+
+def test_an_accuracy_of_all_has_no_error_of_0(rng):
+    y = np.arange(12) % 2
+    X = rng.standard_normal((12, 3))
+    K = np.where(y[:, None] == y, 1.0, 0.0) + 1e-3 * X @ X.T
+    found = _fitted(solver_named("ridge"), (K, K), (y, y), "reference", "net", 0.0)
+    assert (found.test.accuracy, found.test.error) == (1, None)
 
 
 @pytest.mark.parametrize("name", ["duality", "invariance"])

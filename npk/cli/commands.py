@@ -423,7 +423,7 @@ def fit(
             result, notes = fitting.beside(
                 asked, found, machine, made, subject, *sides, seed, fixed
             )
-            tables.machines(result, notes)
+            tables.machines(result, notes, len(sides[1]))
     if json is not None:
         result.save(json)
 

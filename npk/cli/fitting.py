@@ -395,7 +395,8 @@ def _accuracy(
         model=model,
         samples=samples,
         accuracy=share,
-        error=math.sqrt(share * (1 - share) / len(right)),
+        # of all or none right it is not 0 but not known: what is printed is an interval
+        error=math.sqrt(share * (1 - share) / len(right)) or None,
         by_split=(share,),
         seconds=seconds,
         parameters=chosen,

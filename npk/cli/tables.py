@@ -376,7 +376,7 @@ def fitted(training: float, test: Accuracy, sizes: tuple[int, int]) -> None:
     """A kernel machine on its training and test samples."""
     chosen = ", ".join(f"{name} {value:g}" for name, value in test.parameters.items())
     say(
-        f"{test.model} with {chosen}: test accuracy {_with_error(test.accuracy, test.error)}, "
+        f"{test.model} with {chosen}: test accuracy {_with_interval(test.accuracy, sizes[1])}, "
         f"training {percent(training)}"
     )
     say(f"({sizes[1]} test and {sizes[0]} training samples, {duration(test.seconds)})")
@@ -388,22 +388,46 @@ def samples(lines: Iterable[str]) -> None:
         say(line)
 
 
-def machines(found: MachineTable, notes: Sequence[str]) -> None:
-    """A machine's baselines, and how far it is from each of them."""
+def machines(found: MachineTable, notes: Sequence[str], tested: int) -> None:
+    """A machine's baselines, on so many test samples, and how far it is from each of them."""
     against = {one.against: one for one in found.differences}
     for row in found.accuracies[1:]:
         one = against[row.model]
         apart = "equal" if abs(one.difference) <= 2 * (one.error or 0) else "different"
         say(
-            f"{MODELS[row.model]}: {_with_error(row.accuracy, row.error)}; the machine is "
+            f"{MODELS[row.model]}: {_with_interval(row.accuracy, tested)}; the machine is "
             f"{100 * one.difference:+.1f} ± {100 * (one.error or 0):.1f} from it ({apart})"
         )
     for note in notes:
         say(note)
 
 
-def _with_error(share: float, error: float | None) -> str:
-    return percent(share) if error is None else f"{percent(share)} (± {100 * error:.1f})"
+def wilson(share: float, n: int) -> tuple[float, float]:
+    r"""Wilson's interval of 95 % for a share that was seen among n.
+
+    .. math:: \left(p + \frac{z^2}{2n} \pm z \sqrt{\frac{p(1-p)}{n} + \frac{z^2}{4n^2}}\right) \Big/
+        \left(1 + \frac{z^2}{n}\right), \qquad z = 1.96
+
+    Args:
+        share: of those that were seen, 0 to 1.
+        n: how many were seen.
+
+    Returns:
+        Lower and upper end, from 0 to 1; of a share of 1 the lower end is less than 1.
+
+    References:
+        Wilson, *Probable inference, the law of succession, and statistical inference*, Journal of
+        the American Statistical Association 1927.
+    """
+    z2 = 1.96**2 / n
+    middle = share + z2 / 2
+    half = math.sqrt(z2 * (share * (1 - share) + z2 / 4))
+    return max(0.0, (middle - half) / (1 + z2)), min(1.0, (middle + half) / (1 + z2))
+
+
+def _with_interval(share: float, n: int) -> str:
+    low, high = wilson(share, n)
+    return f"{percent(share)} (95 %: {100 * low:.1f} to {100 * high:.1f})"
 
 
 def verdict(found: CheckResult) -> str:
