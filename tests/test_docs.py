@@ -239,6 +239,16 @@ def test_places_that_contributors_are_sent_to_exist(page):
     }
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
+def test_what_one_block_writes_no_other_block_writes(page):
+    """So the blocks can be followed in order: a kernel of other samples does not go to a store."""
+    shell = "".join(SHELL.findall((ROOT / page).read_text()))
+    written = re.findall(r"--(?:out|figure|json)[ =](\S+)", shell)
+    written += re.findall(r'out="([^"]+)"', "".join(examples(page)))
+    assert written
+    assert sorted(set(written)) == sorted(written)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
 def test_examples_run(page, tmp_path, monkeypatch):
