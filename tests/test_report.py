@@ -6,7 +6,10 @@ import base64
 import dataclasses
 import io
 import math
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from fnmatch import fnmatch
 from html.parser import HTMLParser
@@ -723,6 +726,20 @@ def test_every_figure_is_a_png_of_sensible_size(figures):
         assert 600 <= width <= 2000
         assert 200 <= height <= 2500
         assert 10_000 < len(content) < 1_000_000
+
+
+def test_the_same_results_are_the_same_bytes(tmp_path):
+    """In processes whose hashes and addresses differ."""
+    one_network().save(tmp_path / "results.json")
+    code = (
+        "import sys; from pathlib import Path; from npk.report import write_page; from npk.results "
+        "import StudyResult; here = Path(sys.argv[1]); "
+        "write_page(StudyResult.load(here / 'results.json'), here / sys.argv[2])"
+    )
+    for seed in ("1", "2"):
+        command = [sys.executable, "-c", code, str(tmp_path), f"{seed}.html"]
+        subprocess.run(command, check=True, env=os.environ | {"PYTHONHASHSEED": seed})
+    assert (tmp_path / "1.html").read_bytes() == (tmp_path / "2.html").read_bytes()
 
 
 def test_drawing_leaves_no_global_state(run, tmp_path):
