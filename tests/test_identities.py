@@ -17,7 +17,7 @@ from npk.gram.store import GramStore
 from npk.gram.tiles import TilePlan
 from npk.gram.verification import verify_store
 from npk.progress import Silent
-from npk.studies.stores import stored
+from npk.studies.kernels import stored
 
 SIDE, PIECE = 4, 8
 ANOTHER = (

@@ -1,5 +1,8 @@
-"""The kernels of one network of a study: trained, before training, and under random gates."""
+"""The kernels of one network of a study, kept in its folder: trained, before training, and under
+random gates.
+"""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -7,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from npk.errors import StoreError
+from npk.files import locked
 from npk.gates.table import GateTable
 from npk.gram.engine import Engine
 from npk.gram.kernel import NeuralPathKernel
@@ -14,7 +19,6 @@ from npk.gram.options import KernelOptions, Promise
 from npk.progress import Progress, Silent
 from npk.studies.draws import Draws
 from npk.studies.halfspaces import random_gates
-from npk.studies.stores import stored
 from npk.studies.subjects import Subject, before_training
 
 _ANEW = 1000  # seeds of weights made anew begin there: not where a training's may have begun
@@ -162,3 +166,31 @@ class State:
     table: GateTable
     K: np.ndarray  # (n, n)
     cross: np.ndarray  # (m, n)
+
+
+def stored(
+    kernel: NeuralPathKernel, rows: GateTable, cols: GateTable | None, out: Path
+) -> np.ndarray:
+    """A kernel of the study's folder, computed where it is not whole there yet; a store of something
+    else is replaced.
+
+    Args:
+        kernel: its options.
+        rows: gates of the rows.
+        cols: gates of the columns; ``None``: the rows.
+        out: the store, which is the study's own: one of another kernel is replaced.
+
+    Returns:
+        The matrix.
+
+    Raises:
+        StoreError: another process writes the store, or it cannot be written.
+    """
+    try:
+        return np.asarray(kernel.to_store(rows, cols, out))
+    except StoreError:
+        if not out.is_dir():
+            raise
+        with locked(out / ".lock", of=out):  # not one that another process writes
+            shutil.rmtree(out, ignore_errors=True)
+        return np.asarray(kernel.to_store(rows, cols, out))
