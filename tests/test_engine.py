@@ -34,6 +34,7 @@ from npk.backends.program.program import (
     REDUCE,
     TERMS,
     Draft,
+    Rows,
 )
 from npk.backends.reference import evaluate
 from npk.progress import Silent
@@ -318,8 +319,20 @@ def test_several_factors_at_once_are_one_step():
 # --- programs ---
 
 
+def rows_of(*operations):
+    """Operations without terms."""
+    made = np.zeros((len(operations), len(COLUMNS)), np.int64)
+    for row, operation in zip(made, operations, strict=True):
+        row[: len(operation)] = operation
+    count = len(operations)
+    steps, factors = np.zeros((count, 2), np.int64), np.ones((count, 2))
+    terms, of_terms = np.zeros((0, len(TERMS)), np.int64), np.zeros((0, 2), np.int64)
+    return Rows(made, steps, factors, terms, of_terms, np.ones(0))
+
+
 def test_equal_tables_weights_and_masks_are_kept_once():
     draft = Draft()
+    draft.add(rows_of())
     first, second = np.arange(6).reshape(3, 2), np.arange(2, 6).reshape(2, 2)
     assert [
         draft.table(first),
@@ -370,8 +383,8 @@ def test_a_table_without_entries():
 def test_rows_while_planes_fit_the_cache(cells, itemsize, rows):
     draft = Draft()
     for count in cells:
-        draft.add((COLLAPSE, 0, count, 0, 0, 0, -1), (0, -1))
-    draft.add((BOX, 0, 10**6, 0, 0, 0, -1), (0, 0))
+        draft.add(rows_of((COLLAPSE, 0, count, 0, 0, 0, -1)))
+    draft.add(rows_of((BOX, 0, 10**6, 0, 0, 0, -1)))
     assert draft.finished(1, 0, 0, 1).rows(itemsize) == rows
 
 

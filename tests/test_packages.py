@@ -19,7 +19,8 @@ ROOT = Path(npk.__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 NOT_OURS = shutil.ignore_patterns(
-    ".git", ".venv", "site", "demo*", "*.egg-info", "build", "dist", "__pycache__", ".*_cache"
+    *(".git", ".venv", "site", "demo*", "*.egg-info", "build", "dist", "__pycache__", ".*_cache"),
+    *(".hypothesis", ".coverage*", "htmlcov"),
 )
 BUILD = "from setuptools import build_meta as b; b.build_sdist('dist'); b.build_wheel('dist')"
 

@@ -447,8 +447,7 @@ def _svm(K: np.ndarray, labels: np.ndarray, backend: str) -> Machine:
 
 def _gaussian_process(K: np.ndarray, labels: np.ndarray, backend: str) -> Machine:
     """A process on -1 and +1 for each class, whose noise is the most likely one."""
-    from npk.machines import ridge
-    from npk.machines.uncertainty import gaussian_process
+    from npk.machines import gaussian_process, ridge
 
     targets, classes = ridge.signed_targets(labels)
     process = gaussian_process.fit(ridge.factor(K, backend=backend), targets)
