@@ -96,6 +96,17 @@ def test_links_lead_somewhere(page):
     assert [link for link in links if not ((ROOT / page).parent / link).exists()] == []
 
 
+def test_the_gallery_shows_every_script_and_every_figure():
+    """Scripts are put into the page by a mark, which a formatter may take apart."""
+    folder, page = ROOT / "docs/gallery", (ROOT / "docs/gallery/index.md").read_text()
+    shown = re.findall(r'^--8<-- "docs/gallery/(\w+)\.py"$', page, re.MULTILINE)
+    assert sorted(shown) == sorted({path.stem for path in folder.glob("*.py")} - {"draw"})
+    figures = re.findall(r"!\[[^\]]+\]\((\w+\.png)\)", page)
+    assert sorted(figures) == sorted(path.name for path in folder.glob("*.png"))
+    saved = "".join(path.read_text() for path in folder.glob("*.py"))
+    assert all(name in saved or name.startswith("through_training_") for name in figures)
+
+
 def test_the_list_of_operators_names_every_rule():
     """By the word that the page has for it: that of the rule's name, but for those below. A new
     rule needs a row.
