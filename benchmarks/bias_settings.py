@@ -48,7 +48,8 @@ def main() -> None:
     learnt, rest = order[: options.train], order[options.train :]
     test, fresh = rest[: options.test], rest[options.test :]
     print(f"| gates | {' | '.join(SETTINGS)} | the network |\n|---|{'---|' * (len(SETTINGS) + 1)}")
-    for name, (arch, made) in NETWORKS.items():
+    for name in options.only or NETWORKS:
+        arch, made = NETWORKS[name]
         net: Any = networks.build(
             arch, input_shape=X.shape[1:], classes=10, seed=options.seed, **made
         )
@@ -72,6 +73,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--splits", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", choices=NETWORKS, help="rows of the table")
     return parser.parse_args()
 
 
