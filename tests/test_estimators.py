@@ -25,7 +25,7 @@ from torch import nn
 
 from npk.errors import DataError, KernelWarning, OptionError, ShapeError
 from npk.gates import recording
-from npk.machines import ridge
+from npk.machines import of_network, ridge
 from npk.machines.estimators import (
     NPKSVC,
     NPKGaussianProcessRegressor,
@@ -119,7 +119,7 @@ def calls(monkeypatch):
             rows, cols = (getattr(side, "table", side) for side in (rows, cols))
             return closed_form(self.net, rows, cols, **self.given)
 
-    monkeypatch.setattr(base, "NeuralPathKernel", ClosedForm)
+    monkeypatch.setattr(of_network, "NeuralPathKernel", ClosedForm)
     direct = SimpleNamespace(matrix=lambda made, compute, rows, cols, _: compute(made, rows, cols))
     monkeypatch.setattr(base, "GRAMS", direct)
     return made

@@ -16,7 +16,7 @@ from torch import nn
 
 import npk
 from npk.errors import DataError, OptionError, ShapeError
-from npk.machines.approximate import transformer
+from npk.machines import of_network
 from npk.machines.approximate.nystroem import KernelEntries, NPKNystroem
 
 SELECTIONS = ["rpcholesky", "random", "greedy"]
@@ -53,7 +53,7 @@ def fake(monkeypatch):
             shapes.append((len(rows), len(rows if cols is None else cols)))
             return closed_form(self.net, rows, cols, **vars(self.options))
 
-    monkeypatch.setattr(transformer, "NeuralPathKernel", ClosedForm)
+    monkeypatch.setattr(of_network, "NeuralPathKernel", ClosedForm)
     return shapes
 
 

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics.pairwise import rbf_kernel
@@ -120,6 +121,19 @@ def test_two_networks_and_uniform_weights(net, digits):
     ).fit(X, y)
     assert machine.weights_ == {"one: paths": 0.5, "two: paths": 0.5}
     assert machine.score(X, y) > 0.9
+
+
+def test_a_network_that_has_changed_since_fit_is_refused(net, digits):
+    X, y, X_test = digits
+    machine = NPKMultiKernelRidgeClassifier({"one": net}, of="paths").fit(X, y)
+    before = machine.decision_function(X_test)
+    with torch.no_grad():
+        next(machine.nets_["one"].parameters()).mul_(-1)
+    with pytest.raises(OptionError, match=r"nets_\['one'\] has changed since fit"):
+        machine.predict(X_test)
+    with torch.no_grad():
+        next(machine.nets_["one"].parameters()).mul_(-1)
+    np.testing.assert_array_equal(machine.decision_function(X_test), before)
 
 
 def test_what_is_refused(net, digits, problem):

@@ -140,7 +140,10 @@ class FittedRidge(Protocol):
     kernel_: NeuralPathKernel
     gates_: GateTable
     dual_coef_: NDArray
-    input_shape_: tuple[int, ...]
+
+    def _recorded(self, X: ArrayLike) -> GateTable:
+        """Gates of samples, of the network as it was in fit."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -172,22 +175,21 @@ def explain(machine: FittedRidge, X: ArrayLike, *, top: int = 10) -> Explanation
     """
     if isinstance(top, bool) or not isinstance(top, (int, np.integer)) or top < 1:
         raise OptionError(f"top is {top!r}. Give a whole number, 1 or more.")
+    table = machine._recorded(X)
     kernel = machine.kernel_
     if (asked := instrument_of(kernel.options.of).text) != "paths":
         raise OptionError(
             f"the machine's kernel is of={asked!r}, which is no sum over depths. "
             'Fit one with of="paths".'
         )
-    rows = np.asarray(as_array(X, "X")).reshape(-1, *machine.input_shape_)
-    table = kernel.record(rows)
     coefficients = machine.dual_coef_.reshape(len(machine.dual_coef_), -1)
     shares = representer_shares(kernel(table, machine.gates_), coefficients)
     predictions = shares.sum(1)
     largest = np.abs(predictions).argmax(1)
-    of_largest = np.abs(shares[np.arange(len(rows)), :, largest])
+    of_largest = np.abs(shares[np.arange(len(table)), :, largest])
     chosen = np.argsort(-of_largest, axis=1, kind="stable")[:, :top]
     layers, parts = _by_depth(kernel, table, machine.gates_)
-    rows_of, across = np.arange(len(rows))[:, None], chosen
+    rows_of, across = np.arange(len(table))[:, None], chosen
     return Explanation(
         predictions,
         chosen,

@@ -19,12 +19,13 @@ from scipy.optimize import nnls
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from npk.choices import as_patterns
+from npk.checkpoint.weights import fingerprint
 from npk.errors import OptionError, ShapeError
 from npk.gates.table import GateTable
 from npk.gram.kernel import NeuralPathKernel
 from npk.machines import ridge
 from npk.machines.inputs import Network, Shape, built, check_picture, flattened, resolved_shape
+from npk.machines.of_network import check_options, check_unchanged
 from npk.machines.problem import (
     Floats,
     check_alpha,
@@ -205,6 +206,8 @@ class NPKMultiKernelRidgeClassifier(ClassifierMixin, BaseEstimator):
         raw, shape = flattened(X)
         rows = validated(self, raw, reset=False)
         check_picture(shape, self.input_shape_)
+        for name, net in self.nets_.items():
+            check_unchanged(net, self._as_of_fit[name], f"nets_[{name!r}]")
         samples = rows.reshape(len(rows), *self.input_shape_)
         return self._sum([part(samples, part.table) for part in self._parts]) @ self.dual_coef_
 
@@ -219,14 +222,14 @@ class NPKMultiKernelRidgeClassifier(ClassifierMixin, BaseEstimator):
         """Copies of the networks, and the kernels that are asked of them."""
         nets = self.nets if isinstance(self.nets, Mapping) else {"network": self.nets}
         options = self._options()
-        as_patterns(self.fixed)
-        NeuralPathKernel(None, **{**options, "fixed": ()})
+        check_options(options)
         if not nets:
             raise OptionError("nets is empty. Give a network at least.")
         first = next(iter(nets.values()))
         self.input_shape_ = resolved_shape(self.input_shape, first, shape, rows.shape[1])
         samples = rows.reshape(len(rows), *self.input_shape_)
         self.nets_ = {name: built(net, self.input_shape_) for name, net in nets.items()}
+        self._as_of_fit = {name: fingerprint(net) for name, net in self.nets_.items()}
         self._parts = [
             part
             for name, net in self.nets_.items()

@@ -8,7 +8,7 @@ References:
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -72,6 +72,8 @@ class NPKNystroem(NetworkTransformer):
         kernel_: the kernel object of ``net_``; not pickled.
         n_features_in_: the product of ``input_shape_``.
     """
+
+    _options = tuple("scale dtype gates value_input bias backend fixed of memory progress".split())
 
     def __init__(
         self,
@@ -177,10 +179,6 @@ class NPKNystroem(NetworkTransformer):
         left, sizes, right = linalg.svd(factor.factor[chosen])
         self.normalization_ = (left / sizes) @ left.T
         return factor, (left @ right).T
-
-    def _options(self) -> dict[str, Any]:
-        names = "scale dtype gates value_input bias backend fixed of memory progress".split()
-        return {name: getattr(self, name) for name in names}
 
 
 class KernelEntries:

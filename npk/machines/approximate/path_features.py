@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -70,6 +70,8 @@ class RandomPathFeatures(NetworkTransformer):
         kernel_: the kernel object of ``net_``; not pickled.
         n_features_in_: the product of ``input_shape_``.
     """
+
+    _options = tuple("scale gates value_input bias fixed progress".split())
 
     def __init__(
         self,
@@ -226,7 +228,3 @@ class RandomPathFeatures(NetworkTransformer):
             return np.ones(len(table), np.float32)
         exact = self.kernel_.diagonal(table)
         return np.sqrt(np.where(exact > 0, exact, 1.0)).astype(np.float32)
-
-    def _options(self) -> dict[str, Any]:
-        names = "scale gates value_input bias fixed progress".split()
-        return {name: getattr(self, name) for name in names}

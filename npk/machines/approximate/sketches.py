@@ -62,6 +62,8 @@ class ProductSketch(NetworkTransformer):
         n_features_in_: the product of ``input_shape_``.
     """
 
+    _options = tuple("scale gates value_input bias fixed progress".split())
+
     def __init__(
         self,
         net: Network,
@@ -160,10 +162,6 @@ class ProductSketch(NetworkTransformer):
     @staticmethod
     def _values(mask: Mask, table: GateTable) -> Floats:
         return form_real(mask, table)[:, 0]
-
-    def _options(self) -> dict[str, Any]:
-        names = "scale gates value_input bias fixed progress".split()
-        return {name: getattr(self, name) for name in names}
 
 
 def _count_sketch(width: int, places: int, rng: np.random.Generator) -> sparse.csr_array:

@@ -7,20 +7,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator
 from sklearn.utils import Tags
-from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import nn
+from sklearn.utils.validation import check_is_fitted
 
-from npk.checkpoint.weights import fingerprint
-from npk.choices import as_patterns
-from npk.errors import DataError, DataTypeError, NpkError, OptionError, ShapeError
+from npk.errors import OptionError, ShapeError
 from npk.gates.table import GateTable
 from npk.gram.kernel import Columns, NeuralPathKernel
 from npk.gram.options import check_folder_around
 from npk.machines.estimators.kept import GRAMS
-from npk.machines.inputs import Network, Shape, built, check_picture, flattened, resolved_shape
+from npk.machines.inputs import Network, Shape, flattened, resolved_shape
+from npk.machines.of_network import OfNetwork, check_options
 from npk.machines.problem import checked_gram, checked_weights
+from npk.machines.validation import validated
 from npk.samples import as_array
 
 OPTIONS = "scale dtype gates value_input bias backend fixed of memory progress".split()
@@ -34,7 +32,7 @@ def kernel(
     return made(rows, cols)
 
 
-class KernelMachine(BaseEstimator):
+class KernelMachine(OfNetwork):
     """From (network, X) to Gram matrices; what is done with them is the subclass's business."""
 
     net: Network | None
@@ -43,10 +41,8 @@ class KernelMachine(BaseEstimator):
     memory: int | str | None
     kernel: str
     cache: Cache
-    net_: nn.Module
     gates_: GateTable
     bias_: str
-    kernel_: NeuralPathKernel
     _columns: Columns
 
     def _check_targets(self, y: NDArray) -> NDArray:
@@ -61,18 +57,14 @@ class KernelMachine(BaseEstimator):
         """
         options = self._checked_options()
         raw, shape = (as_array(X, "X"), None) if self._is_given else flattened(X)
-        rows, targets = self._validated(
-            raw, as_array(y, "y") if hasattr(y, "detach") else y, **checks
-        )
+        rows, targets = validated(self, raw, y, **checks)
         targets = self._check_targets(targets)
         weights = checked_weights(sample_weight, len(rows))
         if self._is_given:
             return checked_gram(rows), targets, weights
         net: Any = self.net  # what is none is refused there
         self.input_shape_ = resolved_shape(self.input_shape, net, shape, rows.shape[1])
-        self.net_ = built(net, self.input_shape_)
-        self._options, self._as_of_fit = options, fingerprint(self.net_)
-        self.kernel_ = NeuralPathKernel(self.net_, **options)
+        self._keep_network(net, options)
         self.X_fit_ = rows.reshape(len(rows), *self.input_shape_)
         self.kernel_.keep_promise(self.X_fit_)
         self._columns = self.kernel_.columns(self.X_fit_)
@@ -85,25 +77,12 @@ class KernelMachine(BaseEstimator):
         check_is_fitted(self)
         if self._is_given:
             return self._given_cross(as_array(X, "X"))
-        return self._matrix(self._recorded(self._rows(X)), self._columns)
+        return self._matrix(self._recorded(X), self._columns)
 
-    def _rows(self, X: ArrayLike) -> NDArray:
-        """Samples of the shape of those of fit, as rows."""
-        raw, shape = flattened(X)
-        rows = self._validated(raw, reset=False)
-        check_picture(shape, self.input_shape_)
-        return rows
-
-    def _recorded(self, rows: NDArray) -> GateTable:
+    def _recorded(self, X: ArrayLike) -> GateTable:
         """Gates of samples, of the network as it was in fit."""
-        if fingerprint(self.net_) != self._as_of_fit:
-            raise OptionError(
-                "net_ has changed since fit, whose gates and coefficients are of the "
-                "network as it was. Call fit again."
-            )
-        if not hasattr(self, "kernel_"):  # it was pickled
-            self.kernel_ = NeuralPathKernel(self.net_, **self._options)
-        return self.kernel_.record(rows.reshape(len(rows), *self.input_shape_))
+        samples = self._samples(X)
+        return self.kernel_.record(samples)
 
     def _given_cross(self, K: NDArray) -> NDArray:
         """The matrix that came in the place of samples."""
@@ -114,7 +93,7 @@ class KernelMachine(BaseEstimator):
                 f"X is a kernel of shape {K.shape}, and this machine has learnt from {n} samples: "
                 f"(m, {n}) is wanted, test samples as rows and those of fit as columns.{turned}"
             )
-        return self._validated(K, reset=False)
+        return validated(self, K, reset=False)
 
     def _matrix(self, rows: Columns | GateTable, cols: Columns | None = None) -> NDArray:
         """The kernel, cut out of what is known of it where that is kept."""
@@ -136,8 +115,7 @@ class KernelMachine(BaseEstimator):
     def _checked_options(self) -> dict[str, Any]:
         """Options of the kernel, refused where they are wrong."""
         options = {name: getattr(self, name) for name in OPTIONS}
-        as_patterns(self.fixed)
-        NeuralPathKernel(None, **{**options, "fixed": ()})
+        check_options(options)
         if not isinstance(self.kernel, str) or self.kernel not in ("npk", "precomputed"):
             raise OptionError(
                 f"kernel is {self.kernel!r}. Take 'npk', the kernel of the network, or "
@@ -152,23 +130,8 @@ class KernelMachine(BaseEstimator):
         check_folder_around(Path(self.cache))
         return options
 
-    def _validated(self, X: Any, *y: Any, **checks: bool) -> Any:
-        """Samples, and targets if any, as scikit-learn checks them; its errors are npk's."""
-        try:
-            return validate_data(self, X, *y, dtype=(np.float32, np.float64), **checks)
-        except NpkError:
-            raise
-        except TypeError as error:
-            raise DataTypeError(" ".join(str(error).split())) from error
-        except ValueError as error:
-            raise DataError(" ".join(str(error).split())) from error
-
     def __sklearn_tags__(self) -> Tags:
         """Scikit-learn cuts both sides of a kernel that is given."""
         tags = super().__sklearn_tags__()
         tags.input_tags.pairwise = self._is_given
         return tags
-
-    def __getstate__(self) -> dict[str, Any]:
-        """All but the kernel object, which holds the network once more; it is made again."""
-        return {name: value for name, value in super().__getstate__().items() if name != "kernel_"}

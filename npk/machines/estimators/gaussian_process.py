@@ -8,7 +8,6 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import MultiOutputMixin, RegressorMixin
 
 from npk.errors import OptionError
-from npk.gates.table import GateTable
 from npk.machines import ridge
 from npk.machines.estimators.base import Cache, KernelMachine
 from npk.machines.inputs import Network, Shape
@@ -187,7 +186,8 @@ class NPKGaussianProcessRegressor(MultiOutputMixin, RegressorMixin, KernelMachin
     def _own_diagonal(self, X: ArrayLike, given: ArrayLike | None) -> Floats:
         """K(x, x) on the scale of the kernel."""
         if not self._is_given:
-            values = self.kernel_.diagonal(self._gates_of(X))
+            table = self._recorded(X)
+            values = self.kernel_.diagonal(table)
             return (values > 0).astype(float) if self.scale == "cosine" else values
         if given is None:
             raise OptionError(
@@ -202,7 +202,5 @@ class NPKGaussianProcessRegressor(MultiOutputMixin, RegressorMixin, KernelMachin
                 "a kernel of test and training samples does not tell that of test samples. Take "
                 "process_.covariance(cross, gram)."
             )
-        return self.kernel_(self._gates_of(X))
-
-    def _gates_of(self, X: ArrayLike) -> GateTable:
-        return self._recorded(self._rows(X))
+        table = self._recorded(X)
+        return self.kernel_(table)

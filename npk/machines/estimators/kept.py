@@ -7,6 +7,7 @@ copy of a network recorded them, nor in which order the samples come.
 
 import dataclasses
 import json
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -82,6 +83,10 @@ class Grams:
                 self._keep(key, *disk.others(self._known(key)))
                 return self._filled(key, made, asked, compute, disk.compute)
 
+    def renew(self) -> None:
+        """A lock of this process's own: threads that hold the one of before may be in another."""
+        self._lock = threading.RLock()
+
     def clear(self) -> None:
         """Forget all of them, and free their memory."""
         with self._lock:
@@ -124,6 +129,8 @@ class Grams:
 
 
 GRAMS = Grams(1 << 30)  # of this process
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=GRAMS.renew)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
