@@ -80,8 +80,8 @@ TEXTS = {
         )
     },
     "gram/writing.py": {
-        "**asdict(engine.options), **digests": (
-            '"scale": engine.options.scale, **digests',
+        "{**options, **digests": (
+            '{"scale": engine.options.scale, **digests',
             "test_stores.py::test_a_store_of_other_options_is_not_gone_on_with[bias-ignore]",
         ),
         '"network": sources[0].network,': ("", "test_stores.py::test_stores_of_something_else"),
