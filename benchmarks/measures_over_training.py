@@ -170,7 +170,8 @@ def draw(found: Found, options: argparse.Namespace) -> None:
         for ax, title in zip(axes, titles, strict=True):
             ax.set_title(title)
         widths = "-".join(map(str, options.hidden))
-        what = f"{options.data}, {options.kind} {widths}, {options.fresh} samples that no weight has seen"
+        name = options.data.rpartition("/")[-1]
+        what = f"{name}, {options.kind} {widths}, {options.fresh} samples that no weight has seen"
         figure.suptitle(f"{what}; mean of {options.seeds} seeds, standard errors", fontsize=9)
         figure.savefig(options.out, dpi=160)
 
