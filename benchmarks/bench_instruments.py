@@ -93,7 +93,7 @@ def gates(make: Callable[[], nn.Module], side: int, samples: int) -> GateTable:
 def network(name: str, options: argparse.Namespace) -> list[Timing]:
     """Measure and print one network; seconds a pair."""
     table = gates(*NETWORKS[name], FEW)
-    made = {asked: ready(table, "float32", instrument) for asked, instrument in ASKED.items()}
+    made = {asked: ready(table, instrument=instrument) for asked, instrument in ASKED.items()}
     n = samples_for(made["kernel"], options.seconds)
     routes = [Route(asked, each.square(n), 1) for asked, each in made.items()]
     timings = [timing.per(n * n) for timing in measured(routes, options.repeat)]
