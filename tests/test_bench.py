@@ -6,7 +6,7 @@ from torch import nn
 
 import npk
 from npk.bench import invariance
-from npk.bench.kinds import KINDS, network
+from npk.bench.kinds import KINDS
 from npk.cli import run
 from npk.errors import DataError, StoreError
 from npk.results import InvarianceSuite
@@ -38,7 +38,7 @@ HOLD = {
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory):
     folder = tmp_path_factory.mktemp("suite")
-    given = [invariance.Given("mine", network(KINDS[2], (1, 4, 4), 5))]
+    given = [invariance.Given("mine", KINDS[2].network((1, 4, 4), 5))]
     return folder, invariance.run(folder, X, given, data="noise", seed=1, progress=False)
 
 
@@ -63,7 +63,7 @@ def test_a_declared_blur_moves_the_kernel_less():
     names = ("blur pool, declared fixed", "blur pool, read as weights", "max pool 2")
     worst = []
     for kind in sorted((k for k in KINDS if k.name in names), key=lambda k: names.index(k.name)):
-        net = network(kind, (1, 8, 8), 0)
+        net = kind.network((1, 8, 8), 0)
         found = npk.check_invariance(net, pictures, shifts, fixed=kind.fixed)
         worst.append(found.details.cases[0].outside_median)
     assert worst[0] < worst[1] < worst[2]
@@ -157,4 +157,4 @@ def test_a_prediction_that_fails_is_exit_code_1(checkpoint, capsys, monkeypatch)
 
 def test_kinds_have_names_of_their_own():
     assert len({kind.name for kind in KINDS}) == len(KINDS)
-    assert isinstance(network(KINDS[0], (3, 6, 8), 0), nn.Module)
+    assert isinstance(KINDS[0].network((3, 6, 8), 0), nn.Module)

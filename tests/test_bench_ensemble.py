@@ -6,7 +6,7 @@ import torch
 
 import npk
 from npk.bench import ensemble
-from npk.bench.streams import STREAMS, network
+from npk.bench.streams import STREAMS
 from npk.checks import theorem
 from npk.checks.theorem import lesion_theorem
 from npk.cli import run
@@ -35,7 +35,7 @@ SHAPES = {
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ensemble")
-    given = [("mine", network(STREAMS[4], (1, 4, 4), 5))]
+    given = [("mine", STREAMS[4].network((1, 4, 4), 5))]
     return folder, ensemble.run(folder, X, given, data="noise", draws=60, progress=False)
 
 
@@ -59,7 +59,7 @@ def test_every_network_is_the_sum_of_its_sub_networks(suite):
 def test_predicted_lesions_are_what_the_kernel_loses(suite):
     """Of the trace, each block left out by itself."""
     mine = next(one for one in suite[1].runs if one.name == "mine")
-    table = npk.record_gates(network(STREAMS[4], (1, 4, 4), 5), X)
+    table = npk.record_gates(STREAMS[4].network((1, 4, 4), 5), X)
 
     def trace(of):
         return np.trace(npk.kernel(table, of=of, bias="ignore", dtype="float64", progress=False))
@@ -105,7 +105,7 @@ def test_a_stopped_run_goes_on(tmp_path, monkeypatch):
 
 def test_a_wrong_share_is_found(monkeypatch):
     """A block's share that is off by a fifth of the kernel."""
-    net = network(STREAMS[3], (1, 4, 4), 0)
+    net = STREAMS[3].network((1, 4, 4), 0)
     table = npk.record_gates(net, X)
     lesions, limit = lesion_theorem(table, 200)
     shares = [one.predicted for one in npk.lesions(net, X, bias="ignore").lesions]
@@ -170,7 +170,7 @@ def test_the_command_checks_checkpoints(tmp_path, capsys, monkeypatch):
 
 def test_streams_have_names_of_their_own():
     assert len({one.name for one in STREAMS}) == len(STREAMS) >= 10
-    net = network(STREAMS[-1], (3, 6, 8), 0)
+    net = STREAMS[-1].network((3, 6, 8), 0)
     assert isinstance(net, torch.nn.Module)
-    again = network(STREAMS[-1], (3, 6, 8), 0)
+    again = STREAMS[-1].network((3, 6, 8), 0)
     assert all((a == b).all() for a, b in zip(net.parameters(), again.parameters(), strict=True))

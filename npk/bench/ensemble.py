@@ -12,7 +12,7 @@ from torch import nn
 
 from npk import __version__
 from npk.bench.folder import file_of, made
-from npk.bench.streams import STREAMS, network
+from npk.bench.streams import STREAMS
 from npk.checkpoint.weights import fingerprint
 from npk.checks.ensemble import check_ensemble
 from npk.checks.spectrum import depth_spectrum
@@ -67,7 +67,7 @@ def run(
             f"has shape {X.shape}. Give other data, or leave them out."
         )
     place = made(Path(out) / "networks").parent
-    built = [(one.name, network(one, X.shape[1:], seed)) for one in STREAMS] if kinds else []
+    built = [(one.name, one.network(X.shape[1:], seed)) for one in STREAMS] if kinds else []
     found: list[EnsembleRun] = []
     with told.task("networks", len(given) + len(built)) as advance:
         for name, net in [*given, *built]:

@@ -13,7 +13,7 @@ from torch import nn
 
 from npk import __version__
 from npk.bench.folder import file_of, made
-from npk.bench.kinds import KINDS, network
+from npk.bench.kinds import KINDS
 from npk.checkpoint.weights import fingerprint
 from npk.checks.groups import Shifts
 from npk.checks.invariance import check_invariance
@@ -91,7 +91,7 @@ def run(
 
 def _built(X: np.ndarray, seed: int) -> Iterator[Given]:
     for kind in KINDS:
-        net = network(kind, X.shape[1:], seed)
+        net = kind.network(X.shape[1:], seed)
         yield Given(kind.name, net, kind.fixed, kind.group, kind.shifts)
 
 

@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from npk import networks
+from npk.bench.rows import Row, Shape
 
-Shape = tuple[int, ...]
 _WIDTH, _CLASSES = 8, 4
 _SIDE, _SMOOTH, _ROUGH = 16, 1.5, 0.3  # of the noise that stands for pictures
 
@@ -70,11 +70,9 @@ def _volume(i: int, o: int) -> nn.Conv3d:
 
 
 @dataclass(frozen=True)
-class Kind:
+class Kind(Row):
     """One row of the suite: a network for samples of a shape, and what is asked of it."""
 
-    name: str
-    make: Callable[[Shape], nn.Module]
     group: str = "circular"
     fixed: tuple[str, ...] = ()
     shifts: tuple[tuple[int, int], ...] | None = None  # those that are looked at; None: as asked
@@ -174,22 +172,6 @@ KINDS: tuple[Kind, ...] = (
         ("*.filter",),
     ),
 )
-
-
-def network(kind: Kind, shape: Shape, seed: int) -> nn.Module:
-    """The network of a kind with weights of its own, in float64.
-
-    Args:
-        kind: one of ``KINDS``.
-        shape: of a sample.
-        seed: of the weights.
-
-    Returns:
-        The network, in eval mode.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return kind.make(shape).double().eval()
 
 
 def pictures(n: int, seed: int) -> np.ndarray:

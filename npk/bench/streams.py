@@ -3,24 +3,15 @@ random weights.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from npk import networks
+from npk.bench.rows import Row, Shape
 
-Shape = tuple[int, ...]
 _WIDTH, _CLASSES, _BLOCKS, _MANY = 8, 4, 3, 10
-
-
-@dataclass(frozen=True)
-class Stream:
-    """One row of the suite: a network for samples of a shape."""
-
-    name: str
-    make: Callable[[Shape], nn.Module]
 
 
 class Projected(nn.Module):
@@ -82,33 +73,17 @@ def _dense(shape: Shape) -> nn.Module:
     return _headed(_WIDTH * (1 + _BLOCKS), nn.Conv2d(shape[0], _WIDTH, 3, padding=1), Dense(_WIDTH))
 
 
-STREAMS: tuple[Stream, ...] = (
-    Stream("plain", _built("conv", channels=[_WIDTH] * (2 * _BLOCKS))),
-    Stream("dense block, joined", _dense),
-    Stream("no ReLU after sums", _residual(skip="ungated")),
-    Stream("ReLU after sums", _residual()),
-    Stream("one layer a block", _residual(block_layers=1)),
-    Stream("batch norm", _residual(batch_norm=True)),
-    Stream("stages of He et al.", _built("resnet110", blocks=1, width=_WIDTH)),
-    Stream("projection in shortcuts", _projected),
-    Stream("DGN", _residual("dgn")),
-    Stream("DLGN", _residual("dlgn")),
-    Stream("ten blocks, no ReLU after sums", _residual(blocks=_MANY, skip="ungated")),
-    Stream("ten blocks", _residual(blocks=_MANY)),
+STREAMS: tuple[Row, ...] = (
+    Row("plain", _built("conv", channels=[_WIDTH] * (2 * _BLOCKS))),
+    Row("dense block, joined", _dense),
+    Row("no ReLU after sums", _residual(skip="ungated")),
+    Row("ReLU after sums", _residual()),
+    Row("one layer a block", _residual(block_layers=1)),
+    Row("batch norm", _residual(batch_norm=True)),
+    Row("stages of He et al.", _built("resnet110", blocks=1, width=_WIDTH)),
+    Row("projection in shortcuts", _projected),
+    Row("DGN", _residual("dgn")),
+    Row("DLGN", _residual("dlgn")),
+    Row("ten blocks, no ReLU after sums", _residual(blocks=_MANY, skip="ungated")),
+    Row("ten blocks", _residual(blocks=_MANY)),
 )
-
-
-def network(stream: Stream, shape: Shape, seed: int) -> nn.Module:
-    """The network of a row with weights of its own, in float64.
-
-    Args:
-        stream: one of ``STREAMS``.
-        shape: of a sample.
-        seed: of the weights.
-
-    Returns:
-        The network, in eval mode.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return stream.make(shape).double().eval()
