@@ -15,13 +15,14 @@ from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Literal, NoReturn, Self, Union, get_args, get_origin, get_type_hints
 
 from npk.errors import DataError
+from npk.shown import Shown
 
 _WORDS = {float: "a finite number", int: "a whole number", str: "text", bool: "true or false"}
 # Metadata of a field that does not travel: it may hold anything, and is in no JSON.
 STAYS = MappingProxyType({"stays": True})
 
 
-class Typed:
+class Typed(Shown):
     """Base of frozen dataclasses of plain values, lists and tuples of them, and one another."""
 
     def __post_init__(self) -> None:

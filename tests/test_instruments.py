@@ -23,7 +23,8 @@ from npk.backends.reference import evaluate
 from npk.definition.paths import kernel_by_layers, parameter_variances
 from npk.errors import OptionError, UnsupportedGraphError
 from npk.gates.table import GateTable
-from npk.graph.parts import blocks_of, last_layers_of, layers_of, module_of, without_block
+from npk.graph.node import module_of
+from npk.graph.parts import blocks_of, last_layers_of, layers_of, without_block
 from npk.recursion.degrees import depths
 from npk.recursion.instruments import (
     FORMS,

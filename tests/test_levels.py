@@ -25,6 +25,7 @@ GROUND = (
     "choices",
     "tie",
     "forks",
+    "shown",
 )
 LEVELS = (
     GROUND,

@@ -21,7 +21,7 @@ from npk.graph import operators as path_operators
 from npk.graph.facts import Operator
 from npk.graph.independence import _has_independent_channels
 from npk.graph.input_shifts import without_shifts
-from npk.graph.node import PathNode, refuse_other_ones, units_of
+from npk.graph.node import PathNode, module_of, refuse_other_ones, units_of
 from npk.graph.operators import (
     OPERATORS,
     Add,
@@ -36,7 +36,6 @@ from npk.graph.operators import (
     Scale,
     Shift,
 )
-from npk.graph.parts import module_of
 from npk.graph.path_graph import PathGraph, fan_in, from_dict, to_dict, window_taps
 from npk.graph.positions import AdaptiveWindow, Window
 from npk.recursion.planning import plan

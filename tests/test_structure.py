@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import npk
 from npk.gates.recording import record_trace
-from npk.graph.parts import module_of
+from npk.graph.node import module_of
 from npk.progress import Silent
 from npk.reading.tracing import trace_network
 from npk.recursion.planning import plan

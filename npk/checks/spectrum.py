@@ -20,6 +20,7 @@ from npk.progress import Progress, as_progress
 from npk.recursion.degrees import depths
 from npk.recursion.instruments import Depths
 from npk.results import DepthShares
+from npk.shown import Shown
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +30,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class DepthSpectrum:
+class DepthSpectrum(Shown):
     """What :func:`depth_spectrum` found; ``print`` shows it as a table.
 
     ``depths (D,)``: the numbers of layers that paths pass, ascending. ``shares (n, D)``:

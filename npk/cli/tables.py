@@ -13,7 +13,7 @@ from npk.choices import bias_choice
 from npk.gates.table import GateTable
 from npk.gram.tiles import Demand, TilePlan
 from npk.gram.verification import Verification
-from npk.graph.parts import module_of
+from npk.graph.path_graph import LISTED
 from npk.progress import duration
 from npk.report import track_page
 from npk.report.ensemble_page import ENSEMBLE_HEAD, ensemble_row
@@ -152,15 +152,7 @@ def graph(found: GateTable, sampled: bool) -> None:
     """What a network looks like to npk, node by node; where gates were recorded on samples of the
     user's, which are dead or always on.
     """
-    head = (
-        "node",
-        "module",
-        "operator",
-        "shape",
-        "source",
-        "gates",
-        *(("dead", "always on", "on") if sampled else ()),
-    )
+    head = (*LISTED, "gates", *(("dead", "always on", "on") if sampled else ()))
     made = Table(
         title=f"gates on {len(found)} samples" if sampled else None,
         title_justify="left",
@@ -169,13 +161,9 @@ def graph(found: GateTable, sampled: bool) -> None:
     )
     for i, heading in enumerate(head):
         made.add_column(heading, justify="right" if i > 4 else "left", overflow="fold")
-    number_of = {node.name: number for number, node in enumerate(found.graph.nodes)}
     for number, node in enumerate(found.graph.nodes):
-        inputs = [number_of[name] for name in node.inputs]
-        joins = f" of {', '.join(map(str, inputs))}" if inputs not in ([], [number - 1]) else ""
         counts = _gate_counts(found, node.gate, sampled) if node.gate in found.names else ()
-        words, shape = node.describe() + joins, "x".join(map(str, node.shape))
-        made.add_row(str(number), module_of(node), words, shape, node.source, *counts)
+        made.add_row(*found.graph.listed(number), *counts)
     console().print(made, end="\n\n")
 
 

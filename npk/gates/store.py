@@ -14,7 +14,7 @@ import numpy as np
 
 from npk.errors import ShapeError
 from npk.gates.pieces import GatePieces, blocks_of
-from npk.gates.table import GateTable, fingerprint_of
+from npk.gates.table import GateTable, fingerprint_of, shown_gates
 
 _KEPT = "Pieces written so far are kept"
 
@@ -34,6 +34,9 @@ class GateStore(GatePieces):
 
     def __repr__(self) -> str:
         return f"<GateStore: {len(self)} samples, {self.layers} gate layers, in {self.path}>"
+
+    def _repr_html_(self) -> str:
+        return shown_gates(self.graph, self.entries, self.names, repr(self))
 
     @property
     def bytes_a_sample(self) -> int:

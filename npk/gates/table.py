@@ -19,7 +19,8 @@ from npk.files import digest, written_whole
 from npk.gates.form import EntryForm, TableForm, other_shape
 from npk.gates.pieces import GatePieces
 from npk.graph.node import PathNode, refuse_other_ones, units_of
-from npk.graph.path_graph import PathGraph, to_dict
+from npk.graph.path_graph import LISTED, MOST_LISTED, PathGraph, to_dict
+from npk.shown import table as shown_table
 from npk.stores.blocks import Form, raw
 
 if TYPE_CHECKING:
@@ -139,6 +140,9 @@ class GateTable:
             f"<npk.GateTable: {len(self)} samples, {self.layers} gate layers, {self.nbytes} bytes>"
         )
 
+    def _repr_html_(self) -> str:
+        return shown_gates(self.graph, self.entries, self.names, repr(self))
+
     def __len__(self) -> int:
         return len(self.inputs)
 
@@ -217,6 +221,28 @@ class GateTable:
             raise StoreError(
                 f"{much}. Read parts of it: GateStore.open(path).take(rows)."
             ) from error
+
+
+def shown_gates(
+    graph: PathGraph, entries: Mapping[str, GateLayer], names: Sequence[str], said: str
+) -> str:
+    """The nodes of a graph with the gates of each, for a notebook; no gate is read.
+
+    Args:
+        graph: of the table.
+        entries: of the table.
+        names: of its gate layers.
+        said: the table in a line.
+
+    Returns:
+        HTML.
+    """
+    counts = {name: math.prod(entries[name].shape) for name in names}
+    rows = [
+        (*graph.listed(number), counts.get(node.gate, ""))
+        for number, node in enumerate(graph.nodes)
+    ]
+    return shown_table((*LISTED, "gates"), rows, said[1:-1], most=MOST_LISTED)
 
 
 def _form(array: np.ndarray) -> Form:

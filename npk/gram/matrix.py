@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from npk import shown
 from npk.backends.jit import torch_threads_kept
 from npk.errors import DataError, OptionError, ShapeError
 from npk.gram.options import parse_bytes
@@ -23,6 +24,7 @@ from npk.gram.products import (
 from npk.gram.store import GramStore
 
 Floats = NDArray[np.float64]
+_FEW_TILES = 6  # that a notebook's picture reads
 
 
 class Gram:
@@ -112,6 +114,21 @@ class Gram:
         tiles = len(self.store.plan)
         what = f"{self.shape[0]} x {self.shape[1]} {self.dtype} in {self.store.path}"
         return f"<npk.Gram {what}: {tiles} tile{'s' * (tiles != 1)}>"
+
+    def _repr_html_(self) -> str:
+        """A picture of it in a notebook: of few tiles all, of more the first one alone."""
+        plan, said = self.store.plan, repr(self)[1:-1]
+        if len(plan) <= _FEW_TILES:
+            rows, cols = self.shape
+        else:
+            first = next(iter(plan))
+            rows, cols = first.rows.stop, first.cols.stop
+            said += f"; large: its first {rows} x {cols} entries"
+        wanted = [t for t in plan if t.rows.start < rows and t.cols.start < cols]
+        missing = sum(not self.store.is_done(tile) for tile in wanted)
+        if missing or not rows * cols:
+            return shown.paragraph(f"{said}; {missing} of {len(wanted)} tiles are not computed yet")
+        return shown.picture(read_block(self.store, np.arange(rows), np.arange(cols)), said)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:

@@ -6,7 +6,19 @@ from typing import Any
 
 from npk.errors import OptionError
 from npk.graph.facts import Operator, refuse_operator
-from npk.graph.operators import Input, operator_from
+from npk.graph.operators import (
+    Add,
+    AveragePool,
+    BatchNorm,
+    Convolution,
+    Gate,
+    Input,
+    MaxPool,
+    Rearrange,
+    Scale,
+    Shift,
+    operator_from,
+)
 from npk.graph.positions import Grid
 
 
@@ -69,6 +81,25 @@ class PathNode:
         operator = operator_from(values["operator"])
         inputs, shape = tuple(values["inputs"]), tuple(values["shape"])
         return cls(values["name"], operator, inputs, shape, values["source"])
+
+
+def module_of(node: PathNode) -> str:
+    """Path of the module behind a node, by its parameters or gates; else the node's name.
+
+    Raises:
+        UnsupportedGraphError: an operator that is not known here.
+    """
+    match node.operator:
+        case Convolution(weight=name) | BatchNorm(weight=str(name)) | BatchNorm(mean=name):
+            return name.rsplit(".", 1)[0]
+        case Scale(weight=str(name)) | Shift(bias=str(name)):
+            return name.rsplit(".", 1)[0]
+        case Gate(gate=name) | MaxPool(gate=name):
+            return name
+        case Input() | Scale() | Shift() | AveragePool() | Rearrange() | Add():
+            return node.name
+        case other:
+            refuse_operator("module", other)
 
 
 def units_of(node: PathNode) -> tuple[int, ...] | None:

@@ -10,42 +10,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from npk.errors import OptionError
-from npk.graph.facts import refuse_operator
-from npk.graph.node import PathNode
-from npk.graph.operators import (
-    Add,
-    AveragePool,
-    BatchNorm,
-    Convolution,
-    Gate,
-    Input,
-    MaxPool,
-    Rearrange,
-    Scale,
-    Shift,
-)
+from npk.graph.node import PathNode, module_of
+from npk.graph.operators import Add, Convolution, Gate
 from npk.graph.path_graph import PathGraph
 
 _SHOWN = 12  # names that an error lists
-
-
-def module_of(node: PathNode) -> str:
-    """Path of the module behind a node, by its parameters or gates; else the node's name.
-
-    Raises:
-        UnsupportedGraphError: an operator that is not known here.
-    """
-    match node.operator:
-        case Convolution(weight=name) | BatchNorm(weight=str(name)) | BatchNorm(mean=name):
-            return name.rsplit(".", 1)[0]
-        case Scale(weight=str(name)) | Shift(bias=str(name)):
-            return name.rsplit(".", 1)[0]
-        case Gate(gate=name) | MaxPool(gate=name):
-            return name
-        case Input() | Scale() | Shift() | AveragePool() | Rearrange() | Add():
-            return node.name
-        case other:
-            refuse_operator("module", other)
 
 
 def layers_of(graph: PathGraph) -> tuple[PathNode, ...]:

@@ -12,12 +12,17 @@ from typing import Any
 import numpy as np
 
 from npk.graph.independence import refuse_dependent_paths
-from npk.graph.node import PathNode
+from npk.graph.node import PathNode, module_of
+from npk.shown import table
+
+LISTED = ("node", "module", "operator", "shape", "source")  # heads of a list of nodes
+MOST_LISTED = 500  # nodes that a notebook lists
 
 
 @dataclass(frozen=True)
 class PathGraph:
-    """The operators in order; the last one is the output. ``print(graph)`` shows a table.
+    """The operators in order; the last one is the output. ``print(graph)`` shows a table, and a
+    notebook that of `npk inspect`.
 
     Raises:
         UnsupportedGraphError: one parameter could be met twice on a path, one path type leads
@@ -67,6 +72,34 @@ class PathGraph:
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         padded = ([cell.ljust(w) for cell, w in zip(row, widths, strict=True)] for row in rows)
         return "\n".join("  ".join(row).rstrip() for row in padded)
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.input_shape))
+        return f"<npk.PathGraph of {shape}: {len(self.nodes)} nodes, {len(self.gates)} with gates>"
+
+    def _repr_html_(self) -> str:
+        rows = map(self.listed, range(len(self.nodes)))
+        return table(LISTED, rows, repr(self)[1:-1], most=MOST_LISTED)
+
+    def listed(self, number: int) -> tuple[str, ...]:
+        """What `npk inspect` says of a node, under the heads ``LISTED``.
+
+        Args:
+            number: of the node.
+
+        Returns:
+            Its number, module, operator (with its inputs by number, where these are not the node
+            before alone), shape, and line of the user's code.
+        """
+        node = self.nodes[number]
+        inputs = [self._numbers[name] for name in node.inputs]
+        joins = f" of {', '.join(map(str, inputs))}" if inputs not in ([], [number - 1]) else ""
+        shape = "x".join(map(str, node.shape))
+        return str(number), module_of(node), node.describe() + joins, shape, node.source
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {node.name: number for number, node in enumerate(self.nodes)}
 
 
 def _row(node: PathNode) -> tuple[str, ...]:

@@ -12,13 +12,14 @@ from npk.gram.matrix import Gram
 from npk.machines.problem import checked_gram
 from npk.measures.given import Floats
 from npk.measures.matrices import Centred, check_alike, cka
+from npk.shown import Shown
 
 _NUMBERS = 1 << 22  # weights of draws that are tried together, at most
 _FEWEST = 8  # samples
 
 
 @dataclass(frozen=True)
-class Interval:
+class Interval(Shown):
     """A CKA with the interval that it is known to, over samples."""
 
     value: float

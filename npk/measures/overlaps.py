@@ -11,10 +11,11 @@ from numpy.typing import ArrayLike
 from npk.errors import DataError
 from npk.gates.table import GateTable
 from npk.measures.given import Floats, Gates, blocks, checked_table, labels_of, values_in
+from npk.shown import Shown
 
 
 @dataclass(frozen=True, eq=False)
-class ClassOverlap:
+class ClassOverlap(Shown):
     """Overlaps by class, layer by layer from the input on.
 
     To NumPy, and by index and ``len``, it is its ``ratio``.

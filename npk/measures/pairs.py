@@ -8,10 +8,11 @@ import numpy as np
 from npk.errors import OptionError
 from npk.gates.table import GateTable
 from npk.measures.given import Floats, checked_table, refuse_soft
+from npk.shown import Shown
 
 
 @dataclass(frozen=True, eq=False)
-class SharedGates:
+class SharedGates(Shown):
     """Shares of each layer's gates, from the input on, each ``(layers,)``; the four add up to 1."""
 
     names: tuple[str, ...]  # of the gate layers

@@ -16,10 +16,11 @@ from npk.machines import ridge as machine
 from npk.machines.problem import checked_alpha, checked_targets, mean_diagonal
 from npk.measures.given import Floats, are_labels, labels_of, targets_of
 from npk.measures.matrices import checked_kernel
+from npk.shown import Shown
 
 
 @dataclass(frozen=True, eq=False)
-class RiskCurve:
+class RiskCurve(Shown):
     """Predicted risk of ridge machines, one for each ridge.
 
     ``leave_one_out``: mean squared error of each sample under the machine fitted to all others.

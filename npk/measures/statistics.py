@@ -14,6 +14,7 @@ from npk.gates.table import GateTable, unpack
 from npk.graph.node import PathNode
 from npk.measures.given import Floats, Gates, blocks, checked_table, refuse_soft, values_in
 from npk.results import Result
+from npk.shown import Shown
 from npk.typed import Typed
 
 _BYTES = 16  # of the digest that stands for a pattern
@@ -64,7 +65,7 @@ class GateReport(Result):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Flips:
+class Flips(Shown):
     """Which gates differ between two tables of the same samples, layer by layer from the input on."""
 
     names: tuple[str, ...]  # of the gate layers

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from npk.graph.facts import refuse_operator
-from npk.graph.node import PathNode
+from npk.graph.node import PathNode, module_of
 from npk.graph.operators import (
     Add,
     AveragePool,
@@ -24,10 +24,10 @@ from npk.graph.operators import (
     Scale,
     Shift,
 )
-from npk.graph.parts import module_of
 from npk.graph.path_graph import PathGraph
 from npk.graph.positions import AdaptiveWindow, Grid, Window
 from npk.progress import as_progress
+from npk.shown import Shown
 from npk.structure import motions
 from npk.structure.probe import Probe
 
@@ -40,7 +40,7 @@ _FLIPS = 1e-3  # share of gates that may flip because a pre-activation is within
 
 
 @dataclass(frozen=True)
-class ShiftGroup:
+class ShiftGroup(Shown):
     """The circular shifts r with K(rot(x, r), x') = K(x, x') for all samples; ``print`` says which
     and why.
 
