@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TextIO, TypeAlias, Union
 
+from npk import shown
 from npk.errors import OptionError
 
 if TYPE_CHECKING:
@@ -118,6 +119,42 @@ def _display() -> "RichProgress":
         progress.TextColumn("{task.fields[pace]}", markup=False),
     )
     return progress.Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+class Notebook:
+    """Bars below a cell of a notebook, each gone when its task ends; notes stay as lines.
+
+    They are HTML that is written anew, by IPython alone: rich would show nothing without ipywidgets.
+    """
+
+    @contextlib.contextmanager
+    def task(self, description: str, total: int, done: int = 0) -> Iterator[Advance]:
+        """Show one bar until the context ends: steps done, rate, time elapsed and left."""
+        from IPython.display import display  # pyright: ignore[reportMissingImports]
+
+        pace, told = _Pace(total, done), 0.0
+
+        def content() -> dict[str, str]:
+            text = f"{description} {pace.done}/{total} {pace}"
+            return {"text/plain": text, "text/html": shown.bar(text, pace.done, total)}
+
+        handle = display(content(), raw=True, display_id=True)
+
+        def advance(steps: int) -> None:
+            nonlocal told
+            pace.done += steps
+            if pace.seconds - told >= _SECONDS_BETWEEN_EVENTS or pace.done >= total:
+                told = pace.seconds
+                handle.update(content(), raw=True)
+
+        try:
+            yield advance
+        finally:
+            handle.update({"text/plain": "", "text/html": ""}, raw=True)
+
+    def note(self, name: str, text: str, /, **facts: Fact) -> None:
+        """Write the text below the cell."""
+        _write_line(sys.stderr, _one_line(text))
 
 
 class Lines:
@@ -270,14 +307,16 @@ def duration(seconds: float) -> str:
 
 
 def as_progress(progress: "bool | Progress") -> Progress:
-    """``True``: a bar if standard error is a terminal; ``False``: silence; a Progress is used as it
-    is.
+    """``True``: a bar in a notebook, or if standard error is a terminal; ``False``: silence; a
+    Progress is used as it is.
 
     Raises:
         OptionError: none of these.
     """
     # NumPy's, without importing it
     if isinstance(progress, bool) or type(progress).__name__ in ("bool", "bool_"):
+        if progress and _in_notebook():
+            return Notebook()
         return Bar() if progress and _is_terminal() else Silent()
     if isinstance(progress, type) or not callable(getattr(progress, "task", None)):
         raise OptionError(
@@ -285,6 +324,12 @@ def as_progress(progress: "bool | Progress") -> Progress:
             f"as npk.progress.Events(file)."
         )
     return progress
+
+
+def _in_notebook() -> bool:
+    """Whether this is the process behind a notebook, whose IPython talks to it from elsewhere."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return getattr(shell, "kernel", None) is not None
 
 
 def _is_terminal() -> bool:

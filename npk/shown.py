@@ -149,6 +149,21 @@ def _whole(value: Any, depth: int) -> str:
     return _table(("", ""), rows, caption)
 
 
+def bar(text: str, done: int, total: int) -> str:
+    """A bar of progress for a notebook, with a text beside it.
+
+    Args:
+        text: what it says.
+        done: steps.
+        total: steps.
+
+    Returns:
+        HTML.
+    """
+    style = "font-variant-numeric:tabular-nums"
+    return f'<div style="{style}"><progress value="{done}" max="{total}"></progress> {_escaped(text)}</div>'
+
+
 def paragraph(text: str) -> str:
     """A line for a notebook.
 

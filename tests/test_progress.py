@@ -8,12 +8,12 @@ import json
 import re
 import subprocess
 import sys
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
 from npk import progress
-from npk.progress import Bar, Events, Lines, Silent, as_progress
+from npk.progress import Bar, Events, Lines, Notebook, Silent, as_progress
 
 
 class Clock:
@@ -310,3 +310,73 @@ def test_true_is_a_bar_on_a_terminal_and_silence_elsewhere(terminal):
         assert isinstance(as_progress(True), Silent)
     events = Events(io.StringIO())
     assert as_progress(events) is events
+
+
+# a notebook
+
+
+class FakeDisplay:
+    """IPython as a kernel of a notebook has it: keeps what is displayed, version after version."""
+
+    def __init__(self, monkeypatch, kernel="a kernel"):
+        self.shown = []
+        display = ModuleType("IPython.display")
+        display.display = self.display
+        module = ModuleType("IPython")
+        module.get_ipython = lambda: SimpleNamespace(kernel=kernel)
+        monkeypatch.setitem(sys.modules, "IPython", module)
+        monkeypatch.setitem(sys.modules, "IPython.display", display)
+
+    def display(self, content, *, raw, display_id):
+        assert raw
+        assert display_id
+        versions = [content]
+        self.shown.append(versions)
+
+        def update(content, *, raw):
+            assert raw
+            versions.append(content)
+
+        return SimpleNamespace(update=update)
+
+
+def test_true_is_a_bar_in_a_notebook(monkeypatch):
+    FakeDisplay(monkeypatch)
+    assert isinstance(as_progress(True), Notebook)
+    assert isinstance(as_progress(False), Silent)
+    FakeDisplay(monkeypatch, kernel=None)  # IPython in a terminal
+    assert not isinstance(as_progress(True), Notebook)
+
+
+def test_a_notebook_shows_a_bar_that_goes_when_its_task_ends(monkeypatch, clock):
+    there = FakeDisplay(monkeypatch)
+    with Notebook().task("tiles <b>", 4) as advance:
+        clock.now += 2
+        advance(1)
+        clock.now += 0.01
+        advance(1)  # too soon to be told
+        clock.now += 3.99
+        advance(2)
+    (versions,) = there.shown
+    assert [v["text/plain"] for v in versions] == [
+        "tiles <b> 0/4 0:00 elapsed",
+        "tiles <b> 1/4 2.0 s each, 0:02 elapsed, 0:06 left",
+        "tiles <b> 4/4 1.5 s each, 0:06 elapsed, 0:00 left",
+        "",
+    ]
+    assert '<progress value="1" max="4">' in versions[1]["text/html"]
+    assert "tiles &lt;b&gt;" in versions[1]["text/html"]
+    assert versions[-1]["text/html"] == ""
+
+
+def test_a_bar_in_a_notebook_ends_with_an_error(monkeypatch):
+    there = FakeDisplay(monkeypatch)
+    with pytest.raises(KeyboardInterrupt), Notebook().task("tiles", 4):
+        raise KeyboardInterrupt
+    assert there.shown[0][-1]["text/html"] == ""
+
+
+def test_notes_in_a_notebook_are_lines(monkeypatch, capsys):
+    FakeDisplay(monkeypatch)
+    Notebook().note("plan", "two\nlines")
+    assert capsys.readouterr().err == "two lines\n"

@@ -9,6 +9,8 @@ import numpy as np
 
 from npk.recursion.steps import Recursion
 
+Told = Callable[[int], None]
+
 
 class Backend(ABC):
     """What the Gram asks of a backend: sides of a tile made ready once, then tiles of all pairs,
@@ -65,6 +67,7 @@ class Backend(ABC):
         exponents: np.ndarray,
         diagonal: int | None = None,
         memory: np.ndarray | None = None,
+        told: Told | None = None,
     ) -> np.ndarray:
         """The kernel of all pairs divided by ``2**exponents[-1]``, ``(rows, cols)``, in the host's
         memory; of a recursion with several parts one after the other, ``(parts, rows, cols)``.
@@ -78,6 +81,8 @@ class Backend(ABC):
             memory: flat array of the backend's dtype and finite numbers to put the result in, from
                 :meth:`memory_of`; the next tile with it overwrites it. ``None``: a new one, as
                 several parts need it.
+            told: called with the number of rows that are done each time that some more are, where
+                this takes long; a backend that gives the tile at once never calls it.
 
         Raises:
             DeviceMemoryError: a device has no room for the tile.
@@ -91,9 +96,10 @@ class Backend(ABC):
         exponents: np.ndarray,
         diagonal: int | None = None,
         memory: np.ndarray | None = None,
+        told: Told | None = None,
     ) -> Callable[[], np.ndarray]:
         """Begin what :meth:`tile` does; what is returned waits for the values."""
-        return functools.partial(self.tile, rows, cols, exponents, diagonal, memory)
+        return functools.partial(self.tile, rows, cols, exponents, diagonal, memory, told)
 
     def diagonal(self, side: Any, exponents: np.ndarray) -> np.ndarray:
         """The kernel of the pairs (x, x) divided by ``2**exponents[-1]``, ``(n,)`` or ``(parts,

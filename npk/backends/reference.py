@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from npk.backends.base import Backend
+from npk.backends.base import Backend, Told
 from npk.gates.table import GateTable
 from npk.recursion.masks import form_real
 from npk.recursion.steps import Collapse, Field, Recursion, Term
@@ -126,6 +126,7 @@ class ReferenceBackend(Backend):
         exponents: np.ndarray,
         diagonal: int | None = None,
         memory: np.ndarray | None = None,
+        told: Told | None = None,
     ) -> np.ndarray:
         """The kernel of all pairs divided by 2**exponents[-1]."""
         return evaluate(self.recursion, rows, cols, exponents).astype(self.dtype)

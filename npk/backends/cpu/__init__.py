@@ -1,8 +1,11 @@
 """The CPU backend: operations on displacement planes, run by Numba with popcount overlaps."""
 
+from functools import partial
+
 import numpy as np
 
-from npk.backends.base import Backend
+from npk.backends.base import Backend, Told
+from npk.backends.cpu.bands import in_bands
 from npk.backends.cpu.runners import ProductRunner, ProgramRunner
 from npk.backends.cpu.sides import on_lines, side_by_side, zeros
 from npk.backends.jit import check_threads, torch_threads_kept
@@ -88,6 +91,7 @@ class CpuBackend(Backend):
         exponents: np.ndarray,
         diagonal: int | None = None,
         memory: np.ndarray | None = None,
+        told: Told | None = None,
     ) -> np.ndarray:
         """The kernel of all pairs divided by 2**exponents[-1], ``(rows, cols)``."""
         bits, reals = (side_by_side(values, self.runner.rows) for values in (rows.bits, rows.reals))
@@ -96,10 +100,21 @@ class CpuBackend(Backend):
         shape = (len(bits) * self.runner.rows, len(lane_bits) * LANES)
         flat = (parts * shape[0], shape[1])
         out = zeros(flat, self.dtype) if memory is None else on_lines(memory, flat)
+        left = diagonal if diagonal is not None else shape[0]
+        numbers = self.runner.numbers(exponents)
+
+        def run(groups: slice) -> None:
+            masks = bits[groups], lane_bits, reals[groups], lane_reals
+            first, end = groups.start * self.runner.rows, groups.stop * self.runner.rows
+            self.runner.run(masks, numbers, left - first, out[parts * first : parts * end])
+
         # what leaves the range makes the tile infinite, and is reported there
         with torch_threads_kept(), np.errstate(over="ignore"):
-            left = diagonal if diagonal is not None else shape[0]
-            self.runner.run((bits, lane_bits, reals, lane_reals), exponents, left, out)
+            if told is None or parts > 1:
+                run(slice(0, len(bits)))
+            else:
+                rows_told = partial(_told_rows, told, self.runner.rows, len(rows))
+                in_bands(len(bits), len(lane_bits), run, rows_told)
         if parts == 1:
             return out[: len(rows), : len(cols)]
         return out.reshape(parts, *shape)[:, : len(rows), : len(cols)]
@@ -121,3 +136,8 @@ class CpuBackend(Backend):
         fraction of the time of new memory.
         """
         return np.zeros((side + self.runner.rows) * (side + LANES) + LANES, self.dtype)
+
+
+def _told_rows(told: Told, high: int, rows: int, groups: int) -> None:
+    """Tell of rows where groups of them are done; the last one may be of fewer."""
+    told(min(rows, groups * high))

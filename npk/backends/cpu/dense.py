@@ -23,12 +23,15 @@ def run_product(rows, factors, numbers, masks, left, out):
     """
     high, stride = len(rows), out.shape[1]
     groups, blocks = out.shape[0] // high, stride // LANES
-    strips = (blocks + _BLOCKS - 1) // _BLOCKS
+    # left of the diagonal even for the first row: threads share the others alone
+    skipped = min(blocks, max(0, -left) // LANES)
+    strips = (blocks - skipped + _BLOCKS - 1) // _BLOCKS
     for task in prange(strips):
         # both ends in turn: threads get equal shares of a triangle
         strip = strips - 1 - task // 2 if task % 2 == 0 else task // 2
         for g in range(groups):
-            for q in range(strip * _BLOCKS, min(blocks, (strip + 1) * _BLOCKS)):
+            first = skipped + strip * _BLOCKS
+            for q in range(first, min(blocks, first + _BLOCKS)):
                 if left + (q + 1) * LANES > g * high:
                     at = g * high * stride + q * LANES
                     product(rows, factors, numbers, g, q, masks, out, at, stride)

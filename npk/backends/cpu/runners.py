@@ -1,5 +1,7 @@
 """What runs on a tile: the general program, or the fused product of a chain of dense layers."""
 
+from typing import Any
+
 import numpy as np
 
 from npk.backends.layout import Layout
@@ -35,12 +37,13 @@ class ProgramRunner:
             LANES + self.rows
         )
 
-    def run(self, masks: Masks, exponents: np.ndarray, left: int, out: np.ndarray) -> None:
-        """Fill ``out``, part after part; ``left`` as in ``run_tile``."""
+    def run(self, masks: Masks, numbers: Any, left: int, out: np.ndarray) -> None:
+        """Fill ``out``, part after part, with what :meth:`numbers` gave; ``left`` as in
+        ``run_tile``.
+        """
         from npk.backends.cpu.tile import run_tile
 
-        program, tables, weights = self._arrays(exponents)
-        run_tile((0,) * self.rows, program, tables, weights, masks, self.sizes, left, out)
+        run_tile((0,) * self.rows, *numbers, masks, self.sizes, left, out)
 
     def run_diagonal(
         self, masks: tuple[np.ndarray, np.ndarray], exponents: np.ndarray, out: np.ndarray
@@ -48,10 +51,10 @@ class ProgramRunner:
         """Fill ``out`` with the pairs (x, x), part after part; ``masks``: bits and numbers of lanes."""
         from npk.backends.cpu.tile import run_diagonal
 
-        program, tables, weights = self._arrays(exponents)
+        program, tables, weights = self.numbers(exponents)
         run_diagonal((0,) * self.rows, program, tables, weights, masks, self.sizes, out)
 
-    def _arrays(
+    def numbers(
         self, exponents: np.ndarray
     ) -> tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray]:
         """The program under the exponents of the steps, its tables and weights."""
@@ -81,12 +84,15 @@ class ProductRunner:
         """Working memory of one thread: all is in registers."""
         return 0
 
-    def run(self, masks: Masks, exponents: np.ndarray, left: int, out: np.ndarray) -> None:
-        """Fill ``out``; ``left`` as in ``run_tile``."""
-        from npk.backends.cpu.dense import run_product
-
+    def numbers(self, exponents: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """What overlaps are scaled by, and what is added behind them, under the exponents."""
         product, biases = self.product, None
         if product.is_biased:
             biases = product.constants(exponents).astype(self.dtype)
-        numbers = (product.scales(exponents).astype(self.dtype), biases)
+        return product.scales(exponents).astype(self.dtype), biases
+
+    def run(self, masks: Masks, numbers: Any, left: int, out: np.ndarray) -> None:
+        """Fill ``out`` with what :meth:`numbers` gave; ``left`` as in ``run_tile``."""
+        from npk.backends.cpu.dense import run_product
+
         run_product((0,) * self.rows, self.factors, numbers, masks, left, out)

@@ -108,8 +108,10 @@ def run_tile(rows, program, tables, weights, masks, sizes, left, out):
     groups, blocks = out.shape[0] // (high * parts), out.shape[1] // LANES
     deep = _GROUPS if groups * blocks >= _FEW else 1
     strips = (groups + deep - 1) // deep
-    for task in prange(strips * blocks):
-        k, q = task // blocks, task % blocks
+    # left of the diagonal even for the first row: threads share the others alone
+    skipped = min(blocks, max(0, -left) // LANES)
+    for task in prange(strips * (blocks - skipped)):
+        k, q = task // (blocks - skipped), skipped + task % (blocks - skipped)
         # both ends in turn: threads get equal shares of a triangle
         strip = k // 2 if k % 2 == 0 else strips - 1 - k // 2
         if left + (q + 1) * LANES <= strip * deep * high:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from npk.backends.base import Backend
+from npk.backends.base import Backend, Told
 from npk.backends.cuda import launcher as devices
 from npk.backends.cuda.chain import as_chain
 from npk.backends.cuda.device_masks import DeviceMasks
@@ -52,6 +52,7 @@ class OnDevices(Backend):
         exponents: np.ndarray,
         diagonal: int | None = None,
         memory: np.ndarray | None = None,
+        told: Told | None = None,
     ) -> np.ndarray:
         """The kernel of all pairs divided by 2**exponents[-1], ``(rows, cols)``, on the host."""
         return self.start(rows, cols, exponents, diagonal, memory)()
@@ -144,6 +145,7 @@ class CudaBackend(OnDevices):
         exponents: np.ndarray,
         diagonal: int | None = None,
         memory: np.ndarray | None = None,
+        told: Told | None = None,
     ) -> Callable[[], np.ndarray]:
         """Begin a tile, with the arguments of :meth:`tile`; what is returned waits for its values.
 

@@ -18,6 +18,7 @@ from npk.gram.engine import Engine
 from npk.gram.options import KernelOptions
 from npk.gram.store import GramStore
 from npk.gram.tiles import Demand, Tile, TilePlan, cuts
+from npk.gram.work.pace import Within
 from npk.gram.work.sides import Gates, Samples, Sides
 
 _TOGETHER = 64  # rows that are multiplied by powers of their own at once
@@ -109,10 +110,13 @@ class Work:
     def _begin(self, tile: Tile) -> Callable[[], np.ndarray]:
         """What gives the values of a tile that is under way from now on."""
         rows, cols = self._samples(tile)
-        started = self._start(tile, rows, cols, next(self._memories))
+        within = Within(self.progress, tile, self._offset(tile.rows, tile.cols))
+        started = self._start(tile, rows, cols, next(self._memories), within)
 
         def finished() -> np.ndarray:
-            values = self._finish(tile, rows, cols, started())
+            with within:
+                values = started()
+            values = self._finish(tile, rows, cols, values)
             self.found += self._findings(tile, rows, cols, values)
             return values
 
@@ -132,7 +136,7 @@ class Work:
         return rows, rows if same else self.sides.samples(self.cols.take(tile.cols))
 
     def _start(
-        self, tile: Tile, rows: Samples, cols: Samples, memory: np.ndarray | None
+        self, tile: Tile, rows: Samples, cols: Samples, memory: np.ndarray | None, within: Within
     ) -> Callable[[], np.ndarray]:
         """The tile as a whole where there is room for it, else in pieces."""
         pieces = functools.partial(self._in_pieces, tile, rows, cols, memory)
@@ -142,8 +146,9 @@ class Work:
             if self._row[2] is None:
                 self._row = (*self._row[:2], self.backend.side(rows.table))
             right = self.backend.side(cols.table)
+            offset = self._offset(tile.rows, tile.cols)
             return self.backend.start(
-                self._row[2], right, self.exponents, self._offset(tile.rows, tile.cols), memory
+                self._row[2], right, self.exponents, offset, memory, within.told
             )
         except DeviceMemoryError as error:
             self._make_smaller(tile.shape, error)
