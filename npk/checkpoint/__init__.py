@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from npk.checkpoint import architecture, fitting, folders, program, weights
+from npk.checkpoint.configured import NAME, configured
 from npk.checkpoint.files import check_file, written_suffix
 from npk.checkpoint.given import preparation_of
 from npk.checkpoint.kinds import INDEX, ONNX, PROGRAM, SAFETENSORS, SCRIPT, kind_of
-from npk.checkpoint.weights import fingerprint
+from npk.checkpoint.weights import fingerprint, finite
 from npk.data import Preparation
 from npk.errors import CheckpointError, OptionError
 from npk.files import written_whole
@@ -96,24 +97,34 @@ def save(
 
 
 def load(
-    path: str | os.PathLike,
+    path: "str | os.PathLike | Callable[..., nn.Module]",
     arch: "str | Callable[..., nn.Module] | None" = None,
     *,
+    weights: str | os.PathLike | None = None,
     arch_options: "Mapping[str, Any] | None" = None,
     key: str | int | None = None,
     output: int | str | None = None,
     layout: str = "nchw",
+    **options: Any,
 ) -> "nn.Module":
     """Load a network, on the CPU and in evaluation mode.
+
+    The two ways to say what makes it: ``load("resnet.pth", arch="torchvision:resnet18")`` and
+    ``load("torchvision:resnet18", weights="resnet.pth")``.
 
     Args:
         path: a file that :func:`save` wrote, or a foreign one: safetensors, a state dict of
             ``torch.save``, TorchScript, a ``.pt2`` program, ONNX (needs the extra ``onnx``). What
             it is, its bytes say. Or a folder with ``model.safetensors``, ``pytorch_model.bin`` or
-            the index of several such files.
+            the index of several such files; a ``config.json`` beside them, of transformers or timm,
+            describes the architecture. With ``weights``, what makes the network, as ``arch``.
         arch: what makes the network around the weights: a callable, ``"module:callable"`` in your
-            own code, imported from the current directory first, or ``"file.py:callable"``. Needed
-            where the file does not describe its architecture.
+            own code, imported from the current directory first, or ``"file.py:callable"``; or the
+            name of a network of a library, ``"timm:resnet26"`` or ``"torchvision:resnet18"``, which
+            is made without the library's weights. Needed where the file does not describe its
+            architecture.
+        weights: the file or folder of weights, where the first argument says what makes the
+            network. Nothing is downloaded.
         arch_options: keyword arguments of ``arch``.
         key: which dictionary of tensors is meant, where the file has several: the key or the number
             in a list that leads to it, several with dots between, or the beginning of the names in
@@ -122,6 +133,7 @@ def load(
             :func:`choose_output`.
         layout: ``"nhwc"`` for a network that takes samples as (H, W, C): it is wrapped to take them
             as (C, H, W).
+        **options: keyword arguments of ``arch`` too, such as ``num_classes=10``.
 
     Returns:
         The network, float64 if the file is, else float32: half precision becomes float32.
@@ -131,9 +143,11 @@ def load(
             format, or weights that do not fit.
         OptionError: an option is malformed, or ``arch`` or ``key`` is given for a file that has no
             use for it.
-        MissingPackageError: an ONNX file without the package ``onnx``.
+        MissingPackageError: an ONNX file without the package ``onnx``, or a network of a library
+            that is not installed.
     """
-    path = Path(path)
+    file, arch = _file_and_arch(path, arch, weights)
+    arch_options = {**(arch_options or {}), **options}
     if arch is None and arch_options:
         raise OptionError(
             f"{', '.join(arch_options)} are arguments of arch, and arch is not "
@@ -148,13 +162,25 @@ def load(
             f"key is {key!r}. Give the name or number under which the file has the "
             f"weights, such as 'state_dict'."
         )
-    path = folders.weights_in(path) if path.is_dir() else path
-    check_file(path)
-    kind = kind_of(path)
+    file = folders.weights_in(file) if file.is_dir() else file
+    check_file(file)
+    kind = kind_of(file)
     if kind in (PROGRAM, ONNX) or (kind == SCRIPT and arch is None):
-        return weights.finite(_own_graph(path, kind, arch, key, output, layout), path)
-    net = _filled(path, kind, arch, dict(arch_options or {}), None if key is None else str(key))
-    return _as_asked(weights.finite(net.eval(), path), output, layout)
+        return finite(_own_graph(file, kind, arch, key, output, layout), file)
+    net = _filled(file, kind, arch, arch_options, None if key is None else str(key))
+    return _as_asked(finite(net.eval(), file), output, layout)
+
+
+def _file_and_arch(path: Any, arch: Any, weights: Any) -> tuple[Path, Any]:
+    """The file of weights, and what makes the network if that was said."""
+    if weights is None:
+        return Path(path), arch
+    if arch is not None:
+        raise OptionError(
+            f"with weights={str(weights)!r} the first argument says what makes the network, and "
+            f"arch={arch!r} came too. Leave one of them out."
+        )
+    return Path(weights), os.fspath(path) if isinstance(path, os.PathLike) else path
 
 
 def _own_graph(
@@ -186,16 +212,18 @@ def _filled(
 ) -> "nn.Module":
     """The network that ``arch`` or the file describes, with the weights of the file."""
     content, described = _weights(path, kind)
-    if arch is None and described is None:
-        raise CheckpointError(
-            f"{path} does not describe its architecture. Say what makes the "
-            f"network: arch='module:callable'."
-        )
     if arch is not None:
         net = architecture.make(arch, arch_options)
         label = arch if isinstance(arch, str) else getattr(arch, "__qualname__", repr(arch))
-    else:
+    elif described is not None:
         net, label = architecture.rebuild(path, described), "the architecture described in it"
+    elif (made := configured(path, content)) is not None:
+        net, label = made, f"the architecture in {NAME}"
+    else:
+        raise CheckpointError(
+            f"{path} does not describe its architecture. Say what makes the network: "
+            f"arch='module:callable', or the name of one: arch='timm:resnet26'."
+        )
     fitting.fill(net, content, path, label, key)
     return net
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from npk.checkpoint import libraries
 from npk.checkpoint.described import check_described
 from npk.checkpoint.files import first_line
 from npk.errors import CheckpointError, OptionError
@@ -27,7 +28,7 @@ def rebuild(path: Path, architecture: Any) -> "nn.Module":
 
     try:
         check_described(path, architecture)
-        return _without_drawing(networks.build, architecture)
+        return without_drawing(networks.build, architecture)
     except CheckpointError:
         raise
     except Exception as error:
@@ -46,10 +47,12 @@ def make(arch: "str | Callable[..., nn.Module]", arguments: dict[str, Any]) -> "
             f"arch is a {type(arch).__name__}. Give what makes the network: a class, "
             f"a function or 'module:callable'."
         )
+    if isinstance(arch, str):
+        libraries.check_options(arch, arguments)
     with _first_on_the_path(Path.cwd()):
         make = _imported(arch) if isinstance(arch, str) else arch
         try:
-            net = _without_drawing(make, arguments)
+            net = without_drawing(make, arguments)
         except Exception as error:
             raise CheckpointError(
                 f"arch={arch!r} failed with {first_line(error)}. Give its "
@@ -63,7 +66,7 @@ def make(arch: "str | Callable[..., nn.Module]", arguments: dict[str, Any]) -> "
     return net
 
 
-def _without_drawing(make: "Callable[..., nn.Module]", arguments: dict[str, Any]) -> "nn.Module":
+def without_drawing(make: "Callable[..., nn.Module]", arguments: dict[str, Any]) -> "nn.Module":
     """Call ``make``; its initial weights are thrown away, so torch's random state stays."""
     import torch
 
@@ -83,6 +86,8 @@ def _first_on_the_path(folder: Path) -> Iterator[None]:
 
 
 def _imported(arch: str) -> "Callable[..., nn.Module]":
+    if (known := libraries.named(arch)) is not None:
+        return known
     name, _, attribute = arch.rpartition(":")
     if not (name and attribute):
         raise OptionError(

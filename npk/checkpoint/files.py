@@ -8,6 +8,8 @@ from pathlib import Path
 from npk.checkpoint.archives import Archive
 from npk.errors import CheckpointError
 
+# Libraries whose networks are named as "timm:resnet26", and the modules that make them.
+LIBRARIES = {"timm": "timm", "torchvision": "torchvision.models"}
 WORKING = ".safetensors (weights and architecture), .pt2 (torch.export), .pt or .pth (state dict)"
 
 
@@ -26,6 +28,12 @@ def check_file(path: Path) -> None:
     """Refuse what is no file or empty."""
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder. Name the checkpoint file inside it.")
+    if not path.exists() and is_of_a_library(str(path)):
+        raise CheckpointError(
+            f"{path} names a network, and npk downloads no weights for it. Give the file of its "
+            f"weights: npk.load({str(path)!r}, weights=FILE), on the command line FILE --arch "
+            f"{path}."
+        )
     if not path.is_file():
         beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
         near = difflib.get_close_matches(path.name, beside, n=1)
@@ -37,6 +45,12 @@ def check_file(path: Path) -> None:
         raise CheckpointError(
             f"{path} is empty. Was the disk full when it was written? Save it again."
         )
+
+
+def is_of_a_library(name: str) -> bool:
+    """Whether a text names a network of timm or torchvision, as ``"timm:resnet26"`` does."""
+    library, colon, rest = name.partition(":")
+    return library in LIBRARIES and bool(colon and rest)
 
 
 def check_archive(path: Path) -> None:

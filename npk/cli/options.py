@@ -52,7 +52,8 @@ Arch = Annotated[
     str | None,
     typer.Option(
         metavar="MODULE:CALLABLE",
-        help="What makes the network, for files that do not say; or FILE.py:CALLABLE.",
+        help="What makes the network, for files that do not say; or FILE.py:CALLABLE, timm:NAME, "
+        "torchvision:NAME.",
     ),
 ]
 ArchOption = Annotated[
