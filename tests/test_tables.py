@@ -297,12 +297,16 @@ def test_a_machine_from_a_store_is_that_from_the_network(command, solver, tmp_pa
     command("gates", "net.safetensors", "--data", "digits[:160]", "--out", tmp_path / "g.gates")
     whole = ["--solver", solver, "--json"]
     command("fit", "net.safetensors", "--data", "digits[:160]", *whole, tmp_path / "net.json")
+    np.save(tmp_path / "x.npy", npk.data.load("digits[:160]").X)
+    labels = ["--data", tmp_path / "x.npy", "--labels", "y.npy"]
+    command("fit", "net.safetensors", *labels, *whole, tmp_path / "labels.json")
     command("fit", "K.zarr", *whole, tmp_path / "K.json")
     command("fit", "bare.zarr", "--labels", "y.npy", *whole, tmp_path / "bare.json")
     command("fit", tmp_path / "g.gates", *whole, tmp_path / "g.json")
     command("fit", "bare.gates", "--labels", "digits[:160]", *whole, tmp_path / "of.json")
     found = [
-        json.loads((tmp_path / f"{n}.json").read_text()) for n in ("net", "K", "bare", "g", "of")
+        json.loads((tmp_path / f"{n}.json").read_text())
+        for n in ("net", "labels", "K", "bare", "g", "of")
     ]
     for one in found:
         assert one["accuracy"] == found[0]["accuracy"] > 0.5
@@ -326,8 +330,8 @@ def test_a_machine_from_a_store_is_that_from_the_network(command, solver, tmp_pa
         (["wide.zarr", "--labels", "y.npy"], "a kernel of 4 rows with 5 other columns"),
         (["net.safetensors"], "--data is missing: it names the labelled samples"),
         (
-            ["net.safetensors", "--data", "digits", "--labels", "y.npy"],
-            "--labels y.npy is for gates and kernels on disk",
+            ["net.safetensors", "--data", "digits[:9]", "--labels", "y.npy"],
+            "9 samples but y is int64 of shape (160,)",
         ),
     ],
 )

@@ -354,7 +354,8 @@ def fit(
     labels: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE", help="Labels of a store: a file, or DATA; those it keeps if left out."
+            metavar="FILE",
+            help="Labels of a store or of --data: a file, or DATA; those it has if left out.",
         ),
     ] = None,
     test: Annotated[
@@ -405,13 +406,13 @@ def fit(
         as_progress(True),
     )
     how = reading.How(arch, arch_option, output, layout, key, fixed)
-    if fitting.is_stored(ckpt, (data, test), how, given, labels, asked):
+    if fitting.is_stored(ckpt, (data, test), how, given, asked):
         found, sizes = fitting.fit_stored(machine, ckpt, labels, engine, seed)
         tables.fitted(found.on_training, found.test, sizes)
         result = found.test
     else:
         loading = given.loading(ckpt)
-        sides = reading.training_and_test(str(data), test, seed, loading)
+        sides = reading.training_and_test(str(data), test, seed, loading, labels)
         subject = studying.subject(ckpt, ckpt.stem, how)
         made = NeuralPathKernel.of(subject.net, engine, fixed)
         found = fitting.fit(machine, made, *sides, network=ckpt.stem)

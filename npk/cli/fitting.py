@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from npk.checkpoint.folders import holds_weights
-from npk.cli.reading import SHARE, Asked, How, gate_table
-from npk.data import Dataset, as_labels, load, split_rows
-from npk.data.tables import as_numbered, read_labels
+from npk.cli.reading import SHARE, Asked, How, gate_table, labels_named
+from npk.data import Dataset, as_labels, split_rows
 from npk.errors import DataError, OptionError
 from npk.files import put_back
 from npk.gram.engine import Engine
@@ -128,7 +127,6 @@ def is_stored(
     data: tuple[str | None, str | None],
     how: How,
     given: Asked,
-    labels: str | None,
     baselines: Sequence[str],
 ) -> bool:
     """Whether a machine is asked for on what a store holds, and not on a checkpoint.
@@ -138,7 +136,6 @@ def is_stored(
         data: ``--data`` and ``--test``.
         how: a checkpoint would be read.
         given: what options say of the samples.
-        labels: ``--labels``.
         baselines: ``--baselines``, which need the network.
 
     Returns:
@@ -163,11 +160,6 @@ def is_stored(
     if data[0] is None:
         raise OptionError(
             "--data is missing: it names the labelled samples. Add for instance --data digits."
-        )
-    if labels is not None:
-        raise OptionError(
-            f"--labels {labels} is for gates and kernels on disk. Labels of --data come with it: "
-            f"leave --labels out."
         )
     return False
 
@@ -255,7 +247,7 @@ def stored_labels(path: Path, labels: str | None, about: Mapping[str, Any], n: i
         DataError: they are of another number.
     """
     if labels is not None:
-        y, where = _labels_in(labels), labels
+        y, where = labels_named(labels), labels
     elif isinstance(about.get("labels"), list):
         y, where = as_labels(np.array(about["labels"]), str(path)), str(path)
     else:
@@ -265,16 +257,6 @@ def stored_labels(path: Path, labels: str | None, about: Mapping[str, Any], n: i
     if len(y) != n:
         raise DataError(f"{where} has {len(y)} labels, and {path} has {n} samples. Give one each.")
     return y
-
-
-def _labels_in(notation: str) -> np.ndarray:
-    """The labels of a file of labels alone, else of DATA."""
-    path = Path(notation)
-    if path.is_file() and path.suffix.lower() in (".npy", ".txt", ".csv", ".tsv", ".pt", ".pth"):
-        numbers, _ = as_numbered(read_labels(path))
-        assert numbers is not None
-        return as_labels(numbers, notation)
-    return load(notation).require_labels()
 
 
 def beside(

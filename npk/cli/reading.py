@@ -11,8 +11,9 @@ import numpy as np
 
 from npk.checkpoint.folders import holds_weights
 from npk.checkpoint.given import Given, given_to
-from npk.data import Dataset, Preparation, load, preparation, split
+from npk.data import Dataset, Preparation, as_labels, load, preparation, split
 from npk.data.preparation import NAMED
+from npk.data.tables import as_numbered, read_labels
 from npk.errors import DataError, OptionError, StoreError
 from npk.files import put_back
 from npk.gram.options import check_folder_around, is_folder
@@ -186,12 +187,28 @@ def dataset(
 
 
 def training_and_test(
-    data: str, test: str | None, seed: int, loading: Loading | None = None
+    data: str,
+    test: str | None,
+    seed: int,
+    loading: Loading | None = None,
+    labels: str | None = None,
 ) -> tuple[Dataset, Dataset]:
-    """Two data sets, or the two sides of one."""
+    """Two data sets, or the two sides of one; ``labels`` names those of ``data``."""
     how = loading or Loading()
     whole = how.load(data)
+    if labels is not None:
+        whole = whole.with_labels(labels_named(labels))
     return split(whole, test=SHARE, seed=seed) if test is None else (whole, how.load(test))
+
+
+def labels_named(notation: str) -> np.ndarray:
+    """The labels of a file of labels alone, else of DATA."""
+    path = Path(notation)
+    if path.is_file() and path.suffix.lower() in (".npy", ".txt", ".csv", ".tsv", ".pt", ".pth"):
+        numbers, _ = as_numbered(read_labels(path))
+        assert numbers is not None
+        return as_labels(numbers, notation)
+    return load(notation).require_labels()
 
 
 @dataclass(frozen=True)
