@@ -1,8 +1,8 @@
-"""Support vector classification on a Gram matrix: libsvm for each pair of classes, pairs and
+"""Support vector classification on a Gram matrix: libsvm for each pair of classes, pairs or
 candidates of C on all threads, C chosen on the training kernel.
 
-One machine a pair of classes looks at the samples of these classes alone, so it is fitted to their
-part of the matrix. That is what ``SVC`` does inside one call, one pair after the other.
+``SVC`` fits a machine for each pair of classes inside one call, one after the other. Here candidates
+of C in all folds are calls on all threads, and the pairs of one large problem are.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn import config_context
 from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import SVC
 
@@ -34,6 +35,9 @@ from npk.machines.problem import (
 R = TypeVar("R")
 # smallest first: a tie goes to the smoother machine
 COSTS: tuple[float, ...] = tuple(float(cost) for cost in np.logspace(-2, 4, 13))
+# samples of two classes that are worth a call of their own: around libsvm scikit-learn's checks
+# take a millisecond, in which no other thread of Python runs
+_PARTED = 1000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -190,7 +194,7 @@ def fit(
             is none.
     """
     labels = check(labels, C, folds=folds, n=samples_of(K))  # before anything is read
-    gram = checked_gram(K)
+    gram = np.ascontiguousarray(checked_gram(K))  # else libsvm's caller copies it for each machine
     labels, choice = checked_labels(labels, len(gram)), None
     weights = checked_weights(sample_weight, len(gram))
     if is_auto(C):
@@ -200,7 +204,7 @@ def fit(
         C = choice.C
     C = _checked_cost(C)
     problem = _Problem.of(gram, labels, _there(labels, weights), weights, class_weight)
-    return SupportVectors(C, problem.machine(_on_threads(problem.pair, problem.tasks(C))), choice)
+    return SupportVectors(C, _machines([problem], [C])[0], choice)
 
 
 def choose_cost(
@@ -236,7 +240,7 @@ def choose_cost(
             are negative.
         OptionError: a candidate is not a number > 0, folds is below 2, or the class weight is none.
     """
-    gram = checked_gram(K)
+    gram = np.ascontiguousarray(checked_gram(K))  # else libsvm's caller copies it for each machine
     labels = checked_labels(labels, len(gram))
     weights = checked_weights(sample_weight, len(gram))
     there = _there(labels, weights)
@@ -276,11 +280,9 @@ def left_out(
     folded = StratifiedKFold(folds).split(there, labels[there])
     each = [(there[train], there[test]) for train, test in folded]
     problems = [_Problem.of(gram, labels, train, weights, class_weight) for train, _ in each]
-    tasks = [(p, *task) for p in problems for cost in costs for task in p.tasks(cost)]
-    found = iter(_on_threads(lambda problem, *task: problem.pair(*task), tasks))
-    for problem, (_, test) in zip(problems, each, strict=True):
-        pairs = len(problem.tasks(1.0))
-        yield [problem.machine([next(found) for _ in range(pairs)]) for _ in costs], test
+    found = iter(_machines(problems, costs))
+    for _, test in each:
+        yield [next(found) for _ in costs], test
 
 
 def left_out_scores(
@@ -298,7 +300,7 @@ def left_out_scores(
     Returns:
         (n,) for two classes, else (n, classes); 0 for samples of weight 0.
     """
-    gram = checked_gram(K)
+    gram = np.ascontiguousarray(checked_gram(K))  # else libsvm's caller copies it for each machine
     labels = checked_labels(labels, len(gram))
     weights = checked_weights(sample_weight, len(gram))
     there = _there(labels, weights)
@@ -311,13 +313,15 @@ def left_out_scores(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Problem:
-    """Some samples of a matrix, their classes by number, and what C is multiplied by for each."""
+    """Some samples of a matrix, their classes by number, and what C is multiplied by for each.
+
+    libsvm gets the whole matrix, and leaves out samples of weight 0: no part of it is copied.
+    """
 
     gram: Floats
-    rows: NDArray[np.intp]  # the samples
     classes: NDArray
-    numbers: NDArray[np.intp]  # of their classes
-    weights: Floats | None
+    numbers: NDArray[np.intp]  # of the classes of all samples; -1: not of the problem
+    weights: Floats  # of all samples
 
     @classmethod
     def of(
@@ -331,26 +335,69 @@ class _Problem:
         own = times(
             None if weights is None else weights[rows], class_weights(class_weight, labels[rows])
         )
-        return cls(gram, rows, *np.unique(labels[rows], return_inverse=True), own)
+        numbers, filled = np.full(len(gram), -1), np.zeros(len(gram))
+        classes, numbers[rows] = np.unique(labels[rows], return_inverse=True)
+        filled[rows] = 1.0 if own is None else own
+        return cls(gram, classes, numbers, filled)
 
-    def tasks(self, C: float) -> list[tuple[tuple[int, int], float]]:
-        return [(pair, float(C)) for pair in combinations(range(len(self.classes)), 2)]
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """Of classes, in the order of libsvm."""
+        return list(combinations(range(len(self.classes)), 2))
 
     def pair(self, classes: tuple[int, int], C: float) -> Pair:
-        """The machine of two classes, whose samples libsvm gets as it orders them itself."""
-        own = np.concatenate([np.flatnonzero(self.numbers == number) for number in classes])
-        weights, rows = None if self.weights is None else self.weights[own], self.rows[own]
-        machine: Any = SVC(kernel="precomputed", C=C)
-        second = self.numbers[own] == classes[1]
-        machine.fit(self.gram[np.ix_(rows, rows)], second, sample_weight=weights)
-        return Pair(
-            classes, rows[machine.support_], machine.dual_coef_[0], float(machine.intercept_[0])
-        )
+        """The machine of two classes."""
+        second = self.numbers == classes[1]
+        there = second | (self.numbers == classes[0])
+        machine, support = self._solved(second, np.where(there, self.weights, 0.0), C)
+        return Pair(classes, support, machine.dual_coef_[0], float(machine.intercept_[0]))
+
+    def every_pair(self, C: float) -> list[Pair]:
+        """The machines of all pairs, of one call."""
+        present = np.unique(self.numbers[self.weights > 0])
+        if len(present) < max(3, len(self.classes)):  # a class of weight 0 would shift the numbers
+            return [self.pair(classes, C) for classes in self.pairs]
+        machine, support = self._solved(np.maximum(self.numbers, 0), self.weights, C)
+        own, found = self.numbers[support], []
+        for (first, second), intercept in zip(self.pairs, machine.intercept_, strict=True):
+            # of a sample there is a row for each other class; signs are those of two classes alone
+            mine, theirs = machine.dual_coef_[second - 1], machine.dual_coef_[first]
+            coefficients = -np.where(own == first, mine, np.where(own == second, theirs, 0.0))
+            (there,) = np.nonzero(coefficients)
+            pair = Pair((first, second), support[there], coefficients[there], -float(intercept))
+            found.append(pair)
+        return found
+
+    def _solved(self, labels: NDArray, weights: Floats, C: float) -> tuple[Any, NDArray[np.intp]]:
+        """The machine, and its support vectors, which libsvm counts among samples of a weight."""
+        with config_context(assume_finite=True, skip_parameter_validation=True):  # of this thread
+            machine = SVC(kernel="precomputed", C=C).fit(self.gram, labels, sample_weight=weights)
+        return machine, np.flatnonzero(weights)[machine.support_]
 
     def machine(self, pairs: Iterable[Pair]) -> Machine:
-        labels = np.full(len(self.gram), -1)
-        labels[self.rows] = self.numbers
-        return Machine(self.classes, labels, tuple(pairs))
+        return Machine(self.classes, self.numbers, tuple(pairs))
+
+    @property
+    def is_worth_parting(self) -> bool:
+        """Whether a pair has so many samples that a call of its own costs little beside it."""
+        classes = len(self.classes)
+        return classes > 2 and 2 * np.count_nonzero(self.weights) / classes >= _PARTED
+
+
+def _machines(problems: Sequence[_Problem], costs: Iterable[float]) -> list[Machine]:
+    """Of every problem one machine after the other for each cost, on all threads.
+
+    A call for all pairs of classes is the quickest for one thread; pairs go apart where there would
+    be too little for the others to do.
+    """
+    jobs = [(problem, float(C)) for problem in problems for C in costs]
+    if len(jobs) >= 4 * _threads() or not all(problem.is_worth_parting for problem in problems):
+        found = _on_threads(lambda problem, C: problem.every_pair(C), jobs, [C for _, C in jobs])
+        return [problem.machine(pairs) for (problem, _), pairs in zip(jobs, found, strict=True)]
+    tasks = [(problem, pair, C) for problem, C in jobs for pair in problem.pairs]
+    sizes = [C * np.isin(problem.numbers, pair).sum() for problem, pair, C in tasks]
+    each = iter(_on_threads(lambda problem, *task: problem.pair(*task), tasks, sizes))
+    return [problem.machine([next(each) for _ in problem.pairs]) for problem, _ in jobs]
 
 
 def _there(labels: NDArray, weights: Floats | None) -> NDArray[np.intp]:
@@ -362,10 +409,22 @@ def _there(labels: NDArray, weights: Floats | None) -> NDArray[np.intp]:
     return there
 
 
-def _on_threads(function: Callable[..., R], tasks: Sequence[tuple]) -> list[R]:
-    """Results in the order of the tasks: libsvm lets other threads of Python run."""
-    with ThreadPoolExecutor(min(len(tasks), os.cpu_count() or 1)) as pool:
-        return list(pool.map(lambda task: function(*task), tasks))
+def _threads() -> int:
+    return os.cpu_count() or 1
+
+
+def _on_threads(
+    function: Callable[..., R], tasks: Sequence[tuple], sizes: Sequence[float]
+) -> list[R]:
+    """Results in the order of the tasks, of which the largest are begun first: libsvm lets other
+    threads of Python run.
+    """
+    order = np.argsort(-np.asarray(sizes), kind="stable")
+    if min(len(tasks), _threads()) == 1:
+        return [function(*task) for task in tasks]
+    with ThreadPoolExecutor(min(len(tasks), _threads())) as pool:
+        begun = {at: pool.submit(function, *tasks[at]) for at in order}
+    return [begun[at].result() for at in range(len(tasks))]
 
 
 def check(
