@@ -60,6 +60,17 @@ def test_weights_that_are_all_inside_solve_the_equations(rng):
     np.testing.assert_allclose(weights, expected / expected.sum(), rtol=1e-8)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_constant_kernel_has_no_weight(problem, dtype):
+    """Though its rounding may be aligned with the classes."""
+    kernels, y = problem
+    same = (y[:, None] == y).astype(dtype)
+    constant = (1 + 2 * np.finfo(dtype).eps * same).astype(dtype)
+    weights = alignment_weights([constant, *kernels], y)
+    np.testing.assert_array_equal(weights, [0, *alignment_weights(kernels, y)])
+    np.testing.assert_array_equal(alignment_weights([constant, constant], y), [0.5, 0.5])
+
+
 def test_a_kernel_that_comes_twice_and_targets_of_nothing(problem):
     kernels, y = problem
     twice = alignment_weights([kernels[0], kernels[0]], y)

@@ -33,11 +33,13 @@ from npk.machines.problem import (
     checked_labels,
     checked_targets,
     mean_diagonal,
+    rounding,
 )
 from npk.machines.validation import validated
 from npk.progress import Progress
 from npk.recursion.instruments import Depth, Instrument, depths, instrument_of
 
+_ROUNDINGS = 32  # of the mean diagonal: as far as entries may be apart by rounding alone
 Weights = Literal["alignment", "uniform"] | Sequence[float]
 
 
@@ -53,7 +55,8 @@ def alignment_weights(kernels: Sequence[ArrayLike], y: ArrayLike) -> Floats:
         y: targets, (n,) or (n, outputs), such as those of :func:`npk.machines.ridge.signed_targets`.
 
     Returns:
-        A weight a kernel, not negative, of sum 1; all alike where none is aligned at all.
+        A weight a kernel, not negative, of sum 1; all alike where none is aligned at all. A kernel
+        that is the same for all pairs, up to rounding, tells nothing apart and has the weight 0.
 
     Raises:
         ShapeError: a matrix is not square and symmetric, of another size, or y of another length.
@@ -63,7 +66,9 @@ def alignment_weights(kernels: Sequence[ArrayLike], y: ArrayLike) -> Floats:
     if not len(kernels):
         raise OptionError("there are no kernels to weigh. Pass one at least.")
     centered: list[Floats] = []
+    floors = []
     for K in kernels:
+        floors.append(_ROUNDINGS * rounding(K))
         gram = checked_gram(K)
         if centered and gram.shape != centered[0].shape:
             raise ShapeError(
@@ -75,7 +80,13 @@ def alignment_weights(kernels: Sequence[ArrayLike], y: ArrayLike) -> Floats:
     targets = targets - targets.mean(0)
     products = np.array([[np.vdot(K, L) for L in centered] for K in centered], np.float64)
     with_targets = np.array([np.vdot(targets, K @ targets) for K in centered])
-    return _least_squares(products, with_targets)
+    # of a constant kernel, such as that of paths from the last bias alone, rounding is left
+    sizes = np.sqrt(np.diagonal(products)) / len(targets)
+    there = np.flatnonzero(sizes > floors)
+    weights = np.zeros(len(centered))
+    weights[there] = _least_squares(products[np.ix_(there, there)], with_targets[there])
+    total = weights.sum()
+    return weights / total if total > 0 else np.full(len(weights), 1 / len(weights))
 
 
 def _centered(gram: Floats) -> Floats:
@@ -85,12 +96,13 @@ def _centered(gram: Floats) -> Floats:
 
 def _least_squares(products: Floats, with_targets: Floats) -> Floats:
     r"""Minimize :math:`w^\top M w - 2 a^\top w` with w >= 0; its direction is the best one."""
+    if not len(products):
+        return with_targets
     values, vectors = np.linalg.eigh(products)
     kept = values > 1e-12 * values[-1]
     roots = np.sqrt(values[kept])[:, None] * vectors[:, kept].T
     weights, _ = nnls(roots, (vectors[:, kept] / np.sqrt(values[kept])).T @ with_targets)
-    total = weights.sum()
-    return weights / total if total > 0 else np.full(len(weights), 1 / len(weights))
+    return weights
 
 
 class NPKMultiKernelRidgeClassifier(ClassifierMixin, BaseEstimator):
