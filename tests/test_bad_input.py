@@ -106,6 +106,7 @@ STUDIED = {
 }
 STUDY = ["study", "net.safetensors", "--out", "out", "--data"]
 KERNEL = ["kernel", "net.safetensors", "--data", "X.npy", "--out", "K.npy"]
+FEATURES = ["fit", "net.safetensors", "--data", "digits", "--solver", "features"]
 CASES = {
     "no checkpoint": (
         ["kernel", "nte.safetensors", *KERNEL[2:]],
@@ -275,16 +276,26 @@ CASES = {
     ),
     "unknown solver": (
         ["fit", "net.safetensors", "--data", "digits", "--solver", "lasso"],
-        "solver 'lasso' is not known. Choose one of ridge, svm, gp",
+        "solver 'lasso' is not known. Choose one of ridge, svm, gp, nystroem, features",
     ),
     "unknown baseline": (
         ["fit", "net.safetensors", "--data", "digits", "--baselines", "RBF,forest"],
         "the baseline 'forest' is not known. Choose of network, penultimate",
     ),
-    "solver of another version": (
-        ["fit", "net.safetensors", "--data", "digits", "--solver", "nystroem"],
-        "is not in this version of npk",
+    "components of a solver without": (
+        ["fit", "net.safetensors", "--data", "digits", "--components", "9"],
+        "--components 9 is for the solvers nystroem and features, and ridge has none",
     ),
+    "no components": (
+        [*FEATURES, "--components", "0"],
+        "components is 0. Give a whole number, 1 or more",
+    ),
+    "features of tangents": (
+        [*FEATURES, "--of", "tangent"],
+        "--of tangent is of a kernel, and the solver features computes none. Leave it out",
+    ),
+    "features in float64": ([*FEATURES, "--dtype", "float64"], "--dtype float64 is of a kernel"),
+    "features within a promise": ([*FEATURES, "--memory", "1GB"], "--memory is of a kernel"),
     "unknown check": (
         ["check", "truth", "net.safetensors", "--data", "X.npy"],
         "the check 'truth' is not known. Choose duality",

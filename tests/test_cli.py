@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +20,10 @@ import npk
 from npk import cli
 from npk.cli import reading, tables
 from npk.cli.commands import app
-from npk.cli.fitting import _fitted, solver_named
+from npk.cli.fitting import tried
+from npk.cli.solvers import solver_named
+from npk.machines import ridge
+from npk.machines.approximate import feature_ridge
 from npk.results import MODELS, Accuracy, CheckResult, MachineTable
 
 COMMANDS = [
@@ -574,7 +578,6 @@ def test_a_cluster_writes_no_file(npk_command, tmp_path):
 def test_the_peak_where_proc_does_not_tell(monkeypatch, tmp_path, platform, unit, status):
     """Some sandboxes have the file without the line."""
     import resource
-    from types import SimpleNamespace
 
     from npk.cli import writing
     from npk.errors import BackendError
@@ -636,6 +639,57 @@ def test_fit_by_a_gaussian_process(npk_command, tmp_path):
     assert "NPK-GP with alpha" in out
 
 
+def features_of(solver, net, seed):
+    if solver == "features":
+        return npk.RandomPathFeatures(net, 30, random_state=seed)
+    return npk.NPKNystroem(net, 30, random_state=seed)
+
+
+@pytest.mark.parametrize("solver", ["nystroem", "features"])
+def test_fit_on_features_is_ridge_on_those_of_the_estimator(npk_command, tmp_path, solver):
+    place = tmp_path / "a.json"
+    command = ["fit", "conv.safetensors", "--data", "digits[:160]", "--solver", solver]
+    out = done(npk_command(*command, "--components", 30, "--seed", 1, "--json", place))
+    found = Accuracy.load(place)
+    train, test = npk.data.split(npk.data.load("digits[:160]"), test=0.25, seed=1)
+    made = features_of(solver, npk.load("conv.safetensors"), 1)
+    targets, classes = ridge.signed_targets(train.y)
+    machine = feature_ridge.fit(made.fit_transform(train.X), targets, criterion="accuracy")
+    said = ridge.classified(made.transform(test.X) @ machine.weights, classes)
+    assert found.accuracy == pytest.approx(np.mean(said == test.y))
+    assert found.accuracy > 0.3
+    wanted = {"components": 30.0, "alpha": machine.alpha}
+    if solver == "nystroem":
+        wanted["share left out"] = pytest.approx(made.residual_trace_ / made.trace_)
+    assert found.parameters == wanted
+    assert f"{found.model} with components 30" in out
+
+
+def test_components_if_nothing_is_said(npk_command, tmp_path):
+    """All samples are landmarks where there are fewer: then it is ridge on the kernel."""
+    command = "fit", "conv.safetensors", "--data", "digits[:120]", "--dtype", "float64", "--json"
+    done(npk_command(*command, tmp_path / "a.json", "--solver", "nystroem"))
+    done(npk_command(*command, tmp_path / "b.json"))
+    found, exact = (Accuracy.load(tmp_path / name) for name in ("a.json", "b.json"))
+    assert found.parameters["components"] <= 90
+    assert found.parameters["share left out"] < 1e-9
+    assert found.parameters["alpha"] == pytest.approx(exact.parameters["alpha"])
+    assert found.accuracy == exact.accuracy
+
+
+@pytest.mark.parametrize("solver", ["nystroem", "features"])
+def test_features_beside_baselines(npk_command, tmp_path, solver):
+    place = tmp_path / "a.json"
+    command = ["fit", "conv.safetensors", "--data", "digits[:160]", "--solver", solver]
+    asked = "--baselines", "network,untrained", "--components", 20, "--json", place
+    done(npk_command(*command, *asked))
+    found = MachineTable.load(place)
+    own, network, untrained = found.accuracies
+    assert untrained.parameters["components"] == 20
+    assert [one.against for one in found.differences] == ["network", "untrained"]
+    assert found.differences[0].difference == pytest.approx(own.accuracy - network.accuracy)
+
+
 def test_fit_beside_baselines(npk_command, tmp_path):
     place = tmp_path / "a.json"
     command = "fit", "conv.safetensors", "--data", "digits[:160]", "--baselines", "all"
@@ -682,7 +736,8 @@ def test_an_accuracy_of_all_has_no_error_of_0(rng):
     y = np.arange(12) % 2
     X = rng.standard_normal((12, 3))
     K = np.where(y[:, None] == y, 1.0, 0.0) + 1e-3 * X @ X.T
-    found = _fitted(solver_named("ridge"), (K, K), (y, y), "reference", "net", 0.0)
+    problem = SimpleNamespace(matrices=lambda: (K, K), backend="reference")
+    found = tried(solver_named("ridge"), problem, (y, y), "net", 0.0)
     assert (found.test.accuracy, found.test.error) == (1, None)
 
 

@@ -314,6 +314,31 @@ def test_a_machine_from_a_store_is_that_from_the_network(command, solver, tmp_pa
         assert one["samples"] == 120
 
 
+def test_landmarks_of_a_store_are_those_of_the_network(command, monkeypatch, tmp_path):
+    """Of a kernel on disk nothing but their columns is read."""
+    blocks = []
+    read = npk.Gram.__getitem__
+
+    def noted(gram, key):
+        block = read(gram, key)
+        blocks.append(block.shape)
+        return block
+
+    monkeypatch.setattr(npk.Gram, "__getitem__", noted)
+    monkeypatch.setattr(npk.Gram, "__array__", None)
+    command("gates", "net.safetensors", "--data", "digits[:160]", "--out", tmp_path / "g.gates")
+    whole = ["--solver", "nystroem", "--components", 25, "--json"]
+    command("fit", "net.safetensors", "--data", "digits[:160]", *whole, tmp_path / "net.json")
+    command("fit", "K.zarr", *whole, tmp_path / "K.json")
+    command("fit", tmp_path / "g.gates", *whole, tmp_path / "g.json")
+    found = [json.loads((tmp_path / f"{n}.json").read_text()) for n in ("net", "K", "g")]
+    for one in found:
+        assert one["accuracy"] == found[0]["accuracy"] > 0.4
+        assert one["parameters"] == pytest.approx(found[0]["parameters"], rel=1e-4)
+    assert blocks[-1] == (40, 25)
+    assert all(shape[1] == 120 and shape[0] <= 25 for shape in blocks[:-1])
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -333,6 +358,11 @@ def test_a_machine_from_a_store_is_that_from_the_network(command, solver, tmp_pa
             ["net.safetensors", "--data", "digits[:9]", "--labels", "y.npy"],
             "9 samples but y is int64 of shape (160,)",
         ),
+        (
+            ["K.zarr", "--solver", "features"],
+            "K.zarr holds no network, and the solver features draws others like it. Name",
+        ),
+        (["bare.gates", "--solver", "features"], "bare.gates holds no network"),
     ],
 )
 def test_machines_that_cannot_be_fitted(command, words, message):

@@ -362,7 +362,13 @@ def fit(
         str | None,
         typer.Option(metavar="DATA", help="Test samples; a quarter of --data if left out."),
     ] = None,
-    solver: Annotated[str, typer.Option(help="ridge, svm or gp (Gaussian process).")] = "ridge",
+    solver: Annotated[
+        str,
+        typer.Option(help="ridge, svm, gp (Gaussian process), nystroem (landmarks) or features."),
+    ] = "ridge",
+    components: Annotated[
+        int | None, typer.Option(help="Landmarks of nystroem (500) or random path features (4000).")
+    ] = None,
     baselines: Annotated[
         str,
         typer.Option(
@@ -389,14 +395,14 @@ def fit(
     """Fit a kernel machine on the network's kernel; its parameter is chosen on the training
     samples.
     """
-    from npk.cli import fitting, reading, studying, tables
+    from npk.cli import fitting, reading, solvers, studying, tables
     from npk.gram.engine import Engine
     from npk.gram.kernel import NeuralPathKernel
     from npk.gram.options import KernelOptions, Promise
     from npk.progress import as_progress
 
     reading.check_place(json)
-    machine = fitting.solver_named(solver)
+    machine = solvers.solver_named(solver, components, seed)
     asked = fitting.baselines_named(
         fitting.BASELINES if baselines == "all" else studying.words(baselines)
     )
@@ -405,8 +411,9 @@ def fit(
         Promise(memory),
         as_progress(True),
     )
+    solvers.check_options(machine, engine)
     how = reading.How(arch, arch_option, output, layout, key, fixed)
-    if fitting.is_stored(ckpt, (data, test), how, given, asked):
+    if fitting.is_stored(ckpt, (data, test), how, given, asked, machine):
         found, sizes = fitting.fit_stored(machine, ckpt, labels, engine, seed)
         tables.fitted(found.on_training, found.test, sizes)
         result = found.test

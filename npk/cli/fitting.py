@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 
 from npk.checkpoint.folders import holds_weights
 from npk.cli.reading import SHARE, Asked, How, gate_table, labels_named
+from npk.cli.solvers import Computed, Problem, Solver, Stored
 from npk.data import Dataset, as_labels, split_rows
 from npk.errors import DataError, OptionError
 from npk.files import put_back
@@ -34,9 +35,6 @@ from npk.studies.subjects import (
     penultimate,
 )
 
-# name, predict, what was chosen
-Machine = tuple[str, Callable[[np.ndarray], np.ndarray], dict[str, float]]
-Solver = Callable[[np.ndarray, np.ndarray, str], Machine]
 BASELINES = tuple(model for model in MODELS if model not in ("trained", "random gates"))
 
 
@@ -47,20 +45,6 @@ class Fitted:
     on_training: float
     test: Accuracy
     right: np.ndarray  # whether each test sample is, (m,)
-
-
-def solver_named(name: str) -> Solver:
-    """What fits a kernel machine on a training kernel and labels, with the backend that computed
-    the kernel.
-
-    Raises:
-        OptionError: no such solver.
-    """
-    solvers: dict[str, Solver] = {"ridge": _ridge, "svm": _svm, "gp": _gaussian_process}
-    if name not in solvers:
-        what = "in this version of npk" if name in ("nystroem", "features") else "known"
-        raise OptionError(f"the solver {name!r} is not {what}. Choose one of {', '.join(solvers)}.")
-    return solvers[name]
 
 
 def baselines_named(names: Sequence[str]) -> tuple[str, ...]:
@@ -83,7 +67,7 @@ def fit(
     """Fit a kernel machine on one set and try it on both.
 
     Args:
-        solver: what :func:`solver_named` gave.
+        solver: what :func:`npk.cli.solvers.solver_named` gave.
         kernel: the kernel, with its network.
         training: what the machine learns from.
         test: what it is tried on.
@@ -97,27 +81,34 @@ def fit(
         ShapeError: samples that do not fit the network, or each other.
     """
     labels, start = (training.require_labels(), test.require_labels()), time.perf_counter()
-    _check_labels(solver, labels[0])
-    columns = kernel.columns(training.X)
-    K, cross = kernel(columns), kernel(test.X, columns)
-    return _fitted(solver, (K, cross), labels, kernel.options.backend, network, start)
+    solver.check(labels[0])
+    return tried(solver, Computed(kernel, training.X, test.X), labels, network, start)
 
 
-def _fitted(
+def tried(
     solver: Solver,
-    matrices: tuple[np.ndarray, np.ndarray],
+    problem: Problem,
     labels: tuple[np.ndarray, np.ndarray],
-    backend: str,
     network: str,
     start: float,
 ) -> Fitted:
-    """A machine on the kernel of the training samples, tried on them and on the test samples."""
-    K, cross = matrices
-    model, predict, chosen = solver(K, labels[0], backend)
-    right = predict(cross) == labels[1]
+    """A machine tried on both sides.
+
+    Args:
+        solver: what fits it.
+        problem: kernel of both sides.
+        labels: of the training and of the test samples.
+        network: name of the network.
+        start: when the work began.
+
+    Returns:
+        What was found.
+    """
+    found = solver.solve(problem, labels[0])
+    right, seconds = found.on_test == labels[1], time.perf_counter() - start
     return Fitted(
-        float(np.mean(predict(K) == labels[0])),
-        _accuracy(network, model, len(K), right, time.perf_counter() - start, chosen),
+        float(np.mean(found.on_training == labels[0])),
+        _accuracy(network, found.model, len(labels[0]), right, seconds, found.chosen),
         right,
     )
 
@@ -128,6 +119,7 @@ def is_stored(
     how: How,
     given: Asked,
     baselines: Sequence[str],
+    solver: Solver,
 ) -> bool:
     """Whether a machine is asked for on what a store holds, and not on a checkpoint.
 
@@ -137,6 +129,7 @@ def is_stored(
         how: a checkpoint would be read.
         given: what options say of the samples.
         baselines: ``--baselines``, which need the network.
+        solver: ``--solver``, which may need it too.
 
     Returns:
         Whether it is a store.
@@ -156,6 +149,11 @@ def is_stored(
                 f"{path} holds no network, and --baselines needs one. Leave it out, or name the "
                 f"checkpoint."
             )
+        if solver.needs_network:
+            raise OptionError(
+                f"{path} holds no network, and the solver {solver.name} draws others like it. Name "
+                f"the checkpoint, or take --solver nystroem."
+            )
         return True
     if data[0] is None:
         raise OptionError(
@@ -170,7 +168,7 @@ def fit_stored(
     """Fit a kernel machine on the gates, or on the kernel, that a store holds.
 
     Args:
-        solver: what :func:`solver_named` gave.
+        solver: what :func:`npk.cli.solvers.solver_named` gave.
         path: a folder that `npk gates` or `npk kernel` wrote.
         labels: file of labels, or DATA that has them; ``None``: those that the store keeps.
         engine: of the kernel that is asked for; a kernel in a store can only be divided to a
@@ -190,19 +188,16 @@ def fit_stored(
         scaled = _as_asked(gram, engine.options, path)
         y = stored_labels(path, labels, gram.about.get(GIVEN, {}), len(gram))
         train, test = split_rows(y, SHARE, seed, str(path))
-        _check_labels(solver, y[train])
-        whole = np.asarray(scaled)
-        matrices = whole[np.ix_(train, train)], whole[np.ix_(test, train)]
+        problem: Problem = Stored(scaled, train, test, engine.options.backend)
     else:
         store = gate_table(path)
         y = stored_labels(path, labels, store.about, len(store))
         train, test = split_rows(y, SHARE, seed, str(path))
-        _check_labels(solver, y[train])
-        kernel, rows = NeuralPathKernel.of(None, engine), store.take(train)
-        matrices = kernel(rows), kernel(store.take(test), rows)
+        kernel = NeuralPathKernel.of(None, engine)
+        problem = Computed(kernel, store.take(train), store.take(test))
+    solver.check(y[train])
     sides = y[train], y[test]
-    found = _fitted(solver, matrices, sides, engine.options.backend, path.stem, start)
-    return found, (len(train), len(test))
+    return tried(solver, problem, sides, path.stem, start), (len(train), len(test))
 
 
 def _as_asked(gram: Gram, asked: KernelOptions, path: Path) -> Gram:
@@ -397,45 +392,3 @@ def _difference(fitted: Fitted, against: str, right: np.ndarray, samples: int) -
         standard_error(values),
         "",
     )
-
-
-def _check_labels(solver: Solver, labels: np.ndarray) -> None:
-    """Refuse labels that cannot be learnt from, before there is a kernel."""
-    from npk.machines import problem, svm
-
-    (svm.check if solver is _svm else problem.checked_labels)(labels)
-
-
-def _ridge(K: np.ndarray, labels: np.ndarray, backend: str) -> Machine:
-    from npk.machines import ridge
-
-    targets, classes = ridge.signed_targets(labels)
-    machine = ridge.fit(K, targets, criterion="accuracy", backend=backend)
-
-    def predict(rows: np.ndarray) -> np.ndarray:
-        return ridge.classified(rows @ machine.solution.coefficients, classes)
-
-    return "NPK-ridge", predict, {"alpha": float(machine.alpha)}
-
-
-# libsvm, on the host whatever the backend
-def _svm(K: np.ndarray, labels: np.ndarray, backend: str) -> Machine:
-    from npk.machines import svm
-
-    found = svm.fit(K, labels)
-    chosen = {"C": float(found.C), "support vectors": float(len(found.machine.support_))}
-    return "NPK-SVM", found.machine.predict, chosen
-
-
-def _gaussian_process(K: np.ndarray, labels: np.ndarray, backend: str) -> Machine:
-    """A process on -1 and +1 for each class, whose noise is the most likely one."""
-    from npk.machines import gaussian_process, ridge
-
-    targets, classes = ridge.signed_targets(labels)
-    process = gaussian_process.fit(ridge.factor(K, backend=backend), targets)
-
-    def predict(rows: np.ndarray) -> np.ndarray:
-        return ridge.classified(rows @ process.coefficients, classes)
-
-    chosen = {"alpha": process.alpha, "amplitude": process.amplitude}
-    return "NPK-GP", predict, {**chosen, "log likelihood": process.log_likelihood}

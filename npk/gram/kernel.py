@@ -133,6 +133,11 @@ class NeuralPathKernel:
             f"one: npk.NeuralPathKernel(net, ...)."
         )
 
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """Names of tensors that are coefficients and no weights."""
+        return () if self._current is None else self._current.fixed
+
     def holding(self, beside: int) -> "NeuralPathKernel":
         """The same kernel, whose memory promise is for a process that holds so many bytes beside."""
         kernel = NeuralPathKernel.of(self.net, self.engine.holding(beside))

@@ -143,7 +143,22 @@ def choose_alpha(
             f"Offer larger ones or compute K in float64."
         )
     found = curves(factored, targets, tried, accuracy=criterion == "accuracy")
-    if per_target and targets.ndim == 2:
+    return preferred(found, tried, criterion, each=per_target and targets.ndim == 2)
+
+
+def preferred(found: Curves, tried: Floats, criterion: Criterion, *, each: bool = False) -> Choice:
+    """The best of the candidates: the first of equals.
+
+    Args:
+        found: their figures.
+        tried: alphas.
+        criterion: as in :func:`choose_alpha`.
+        each: one alpha for each output.
+
+    Returns:
+        The Choice.
+    """
+    if each:
         squared, gcv, likelihood = found.squared_error, found.gcv, found.log_likelihood
     else:
         squared, gcv = found.squared_error.mean(1), found.gcv.mean(1)

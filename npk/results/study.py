@@ -15,7 +15,9 @@ class Accuracy(Result):
     """How many test samples a model classifies correctly."""
 
     network: str  # whose kernel, features or own outputs; empty: a model that sees inputs alone
-    model: str  # a key of MODELS, or "NPK-ridge", "NPK-SVM", "NPK-GP"
+    model: (
+        str  # a key of MODELS, or "NPK-ridge", "NPK-SVM", "NPK-GP", "NPK-Nystroem", "NPK-features"
+    )
     # fresh samples that the machine was fitted to; 0: none, the network has learnt elsewhere
     samples: int
     accuracy: float  # share of test samples that are right, 0..1: the mean over the splits

@@ -7,26 +7,16 @@ References:
     the choice of landmarks see :mod:`npk.machines.approximate.pivots`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import linalg
 
-from npk.gates.table import GateTable
-from npk.gram.kernel import NeuralPathKernel
-from npk.machines.approximate.pivots import (
-    Numbers,
-    PivotedCholesky,
-    Selection,
-    check_selection,
-    checked_rank,
-    pivoted_cholesky,
-)
+from npk.machines.approximate.landmarks import KernelEntries, Landmarks
+from npk.machines.approximate.pivots import Selection, check_selection, checked_rank
 from npk.machines.approximate.transformer import NetworkTransformer
 from npk.machines.inputs import Network, Shape
-from npk.machines.problem import Floats
 from npk.progress import Progress
 from npk.recursion.instruments import Instrument
 
@@ -139,8 +129,7 @@ class NPKNystroem(NetworkTransformer):
         Returns:
             (n, m), float64: those of :meth:`transform` up to rounding.
         """
-        factor, turn = self._learn(X)
-        return factor.factor @ turn
+        return self._learn(X).features
 
     def transform(self, X: ArrayLike) -> NDArray:
         """Features of samples.
@@ -160,45 +149,20 @@ class NPKNystroem(NetworkTransformer):
         samples = self._samples(X)
         return self.kernel_(samples, self.gates_).astype(np.float64) @ self.normalization_
 
-    def _learn(self, X: ArrayLike) -> tuple[PivotedCholesky, Floats]:
-        """The factor, and what turns its columns into features."""
-        rank = checked_rank(self.n_components, "n_components")
+    def _learn(self, X: ArrayLike) -> Landmarks:
+        """The landmarks, and what the samples look like from them."""
+        checked_rank(self.n_components, "n_components")
         check_selection(self.selection)
         samples = self._begun(X)
         self.kernel_.keep_promise(samples[:1], samples)
         table = self.kernel_.record(samples)
         entries = KernelEntries(self.kernel_, table)
-        factor = pivoted_cholesky(
-            entries, rank, selection=self.selection, rng=np.random.default_rng(self.random_state)
+        found = Landmarks.of(
+            entries, self.n_components, selection=self.selection, rng=self.random_state
         )
-        chosen = factor.pivots
-        self.component_indices_, self.components_ = chosen, samples[chosen]
-        self.gates_ = table.take(chosen)
-        self.residual_trace_, self.trace_ = factor.error, factor.total
-        self._n_features_out = len(chosen)
-        left, sizes, right = linalg.svd(factor.factor[chosen])
-        self.normalization_ = (left / sizes) @ left.T
-        return factor, (left @ right).T
-
-
-class KernelEntries:
-    """Entries of the kernel of a network on samples, computed as they are asked for.
-
-    Args:
-        kernel: of the network.
-        table: gates of the samples.
-    """
-
-    def __init__(self, kernel: NeuralPathKernel, table: GateTable) -> None:
-        self.kernel, self.table = kernel, table
-        self.dtype = np.dtype(kernel.options.dtype)
-
-    def diagonal(self) -> NDArray:
-        """K(x, x) of the samples, on the kernel's scale."""
-        values = self.kernel.diagonal(self.table)
-        return (values > 0).astype(np.float64) if self.kernel.options.scale == "cosine" else values
-
-    def proposed(self, samples: Numbers) -> tuple[NDArray, Callable[[Numbers], NDArray]]:
-        """The block of the samples, and rows of those of them that are kept."""
-        part = self.table.take(samples)
-        return self.kernel(part), lambda kept: self.kernel(part.take(kept), self.table)
+        self.component_indices_, self.components_ = found.chosen, samples[found.chosen]
+        self.gates_ = table.take(found.chosen)
+        self.residual_trace_, self.trace_ = found.factor.error, found.factor.total
+        self._n_features_out = len(found.chosen)
+        self.normalization_ = found.normalization
+        return found
