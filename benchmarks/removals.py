@@ -4,8 +4,8 @@ python benchmarks/removals.py --data digits [--net NET.safetensors]
 
 Ridge on the path kernel of a network (trained here if none is given) of fresh samples. For each test
 sample: the shares and the single removals that the explanation tells, against refits without that
-sample, and without groups of samples. Rank correlations over samples, mean and standard error over test
-samples.
+sample, and without groups of samples. Rank correlations over samples; mean and standard error over
+seeds, of the network and of the samples.
 """
 
 import argparse
@@ -18,18 +18,32 @@ from npk import networks
 from npk.machines import ridge
 from npk.machines.explaining import Removal, representer_shares
 
+FARTHEST = "largest difference of the two"
+
 
 def main() -> None:
     """Print the rank correlations."""
     options = parsed()
     data = npk.data.load(options.data)
+    rows = [compared(data, options, seed) for seed in range(options.seeds)]
+    print(f"{options.n} training samples, {options.tested} test samples, {options.seeds} seeds")
+    for what in rows[0]:
+        values = np.array([row[what] for row in rows])
+        if what == FARTHEST:
+            print(f"    {what} {values.max():.1e}")
+            continue
+        error = values.std(ddof=1) / np.sqrt(len(values))
+        print(f"{what:34} rank correlation {values.mean():.4f} +- {error:.4f}")
+
+
+def compared(data: npk.data.Dataset, options: argparse.Namespace, seed: int) -> dict[str, float]:
+    """Rank correlations of what is told with what refits find, mean over test samples."""
     X, y = data.X, data.y
-    half = len(X) // 2
-    net = npk.load(options.net) if options.net else trained(X[:half], y[:half])
-    rng = np.random.default_rng(0)
-    fresh = half + rng.permutation(len(X) - half)[: options.n + options.tested]
+    half, n = len(X) // 2, options.n
+    net = npk.load(options.net) if options.net else trained(X[:half], y[:half], seed)
+    rng = np.random.default_rng(seed)
+    fresh = half + rng.permutation(len(X) - half)[: n + options.tested]
     K = npk.kernel(net, X[fresh], scale="cosine", dtype="float64", progress=False)
-    n = options.n
     targets, _ = ridge.signed_targets(y[fresh][:n])
     gram, cross = K[:n, :n], K[n:, :n]
     fitted = ridge.fit(gram, targets, "auto", criterion="accuracy")
@@ -44,14 +58,15 @@ def main() -> None:
     groups = [rng.choice(n, n // 20, replace=False) for _ in range(100)]
     moved = np.array([refitted(gram, targets, fitted.alpha, S, cross) for S in groups])
     moved = (moved - scores)[:, each, largest].T
-    print(f"{n} training samples, alpha {fitted.alpha:.3g}, {len(cross)} test samples")
-    told("single removals told, and refits", effects, single)
-    print(f"    largest difference {np.abs(effects - single).max():.1e}")
-    told("shares, and what refits lose", -shares, single)
-    told(
-        "groups: sums of single removals", np.array([effects[:, S].sum(1) for S in groups]).T, moved
-    )
-    told("groups: sums of shares", np.array([-shares[:, S].sum(1) for S in groups]).T, moved)
+    told = np.array([effects[:, S].sum(1) for S in groups]).T
+    shared = np.array([-shares[:, S].sum(1) for S in groups]).T
+    return {
+        "single removals told, and refits": correlation(effects, single),
+        FARTHEST: float(np.abs(effects - single).max()),
+        "shares, and what refits lose": correlation(-shares, single),
+        "groups: sums of single removals": correlation(told, moved),
+        "groups: sums of shares": correlation(shared, moved),
+    }
 
 
 def parsed() -> argparse.Namespace:
@@ -61,13 +76,14 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--net", help="checkpoint; else one is trained on half of the data")
     parser.add_argument("--n", type=int, default=300, help="training samples of the machine")
     parser.add_argument("--tested", type=int, default=50, help="predictions that are explained")
+    parser.add_argument("--seeds", type=int, default=3, help="of network and samples")
     return parser.parse_args()
 
 
-def trained(X: np.ndarray, y: np.ndarray):
+def trained(X: np.ndarray, y: np.ndarray, seed: int):
     """A fully connected network."""
-    net = networks.build("fc", hidden=[64] * 3, input_shape=X.shape[1:], classes=10, seed=0)
-    networks.train(net, X, y, epochs=15, learning_rate=3e-3, seed=0)
+    net = networks.build("fc", hidden=[64] * 3, input_shape=X.shape[1:], classes=10, seed=seed)
+    networks.train(net, X, y, epochs=15, learning_rate=3e-3, seed=seed)
     return net.eval()
 
 
@@ -79,11 +95,9 @@ def refitted(gram, targets, alpha, removed, cross) -> np.ndarray:
     return cross[:, kept] @ part.solution.coefficients
 
 
-def told(what: str, said: np.ndarray, found: np.ndarray) -> None:
-    """Rank correlation of each test sample."""
-    values = [spearmanr(a, b).statistic for a, b in zip(said, found, strict=True)]
-    error = np.std(values, ddof=1) / np.sqrt(len(values))
-    print(f"{what:34} rank correlation {np.mean(values):.4f} +- {error:.4f}")
+def correlation(said: np.ndarray, found: np.ndarray) -> float:
+    """Rank correlation over training samples or groups, mean over test samples."""
+    return float(np.mean([spearmanr(a, b).statistic for a, b in zip(said, found, strict=True)]))
 
 
 if __name__ == "__main__":
