@@ -11,7 +11,7 @@ from test_backends import dense_table
 
 import npk
 from npk import networks
-from npk.backends.cpu import CpuBackend, bands
+from npk.backends.cpu import CpuBackend, bands, runners
 from npk.backends.exponents import find_exponents
 from npk.gram.tiles import Tile
 from npk.gram.work import pace
@@ -49,6 +49,7 @@ def short_bands(monkeypatch):
     """Bands as small as can be."""
     monkeypatch.setattr(bands, "_SECONDS", 0)
     monkeypatch.setattr(bands, "_TASKS", 1)
+    monkeypatch.setattr(runners, "_QUICK", 0)
     monkeypatch.setattr(bands.numba, "get_num_threads", lambda: 1)
 
 
@@ -95,10 +96,25 @@ def test_bands_are_as_long_as_their_pace_says(clock, monkeypatch):
     assert seen == [2, 5]  # a rest of 1 group would leave threads idle
 
 
-def test_a_quick_tile_is_two_bands(clock):
+def test_a_quick_tile_is_two_bands_and_one_at_a_known_pace(clock):
     seen = []
-    bands.in_bands(128, 64, seen.append, lambda groups: None)
+
+    def run(groups):
+        seen.append(groups)
+        clock.now += 0.001
+
+    pace = bands.in_bands(128, 64, run, lambda groups: None)
     assert len(seen) == 2
+    bands.in_bands(128, 64, run, lambda groups: None, pace)
+    assert len(seen) == 3
+
+
+def test_a_quick_product_is_not_cut(rng):
+    table, told = dense_table(70, 75, rng), []
+    backend = CpuBackend(plan(table.graph, bias="ignore"), table, "float32")
+    exponents, side = find_exponents(backend.recursion, table), backend.side(table)
+    backend.tile(side, side, exponents, None, None, told.append)
+    assert told == []
 
 
 @pytest.mark.parametrize(("offset", "n", "m"), [(None, 4, 6), (0, 5, 5), (3, 4, 6), (-2, 4, 6)])

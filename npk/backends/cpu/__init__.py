@@ -32,6 +32,7 @@ class CpuBackend(Backend):
 
     def __init__(self, recursion: Recursion, table: GateTable, dtype: str) -> None:
         check_threads()
+        self._pace: float | None = None  # of the last tile that was computed in bands
         self.recursion, self.dtype = recursion, np.dtype(dtype)
         self.hard = [is_kept_in_bits(mask, table) for mask in recursion.masks]
         if product := as_product(recursion):
@@ -110,11 +111,11 @@ class CpuBackend(Backend):
 
         # what leaves the range makes the tile infinite, and is reported there
         with torch_threads_kept(), np.errstate(over="ignore"):
-            if told is None or parts > 1:
+            if told is None or parts > 1 or self.runner.is_quick(shape[0] * shape[1]):
                 run(slice(0, len(bits)))
             else:
                 rows_told = partial(_told_rows, told, self.runner.rows, len(rows))
-                in_bands(len(bits), len(lane_bits), run, rows_told)
+                self._pace = in_bands(len(bits), len(lane_bits), run, rows_told, self._pace)
         if parts == 1:
             return out[: len(rows), : len(cols)]
         return out.reshape(parts, *shape)[:, : len(rows), : len(cols)]

@@ -9,6 +9,7 @@ from npk.backends.product import Product
 from npk.backends.program.laid import LaidProgram
 from npk.backends.program.program import LANES, ROWS, Program
 
+_QUICK = 10**9  # words of gates, or numbers, that are multiplied in about a second
 # bits of rows and of lanes, numbers of rows and of lanes
 Masks = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
@@ -44,6 +45,10 @@ class ProgramRunner:
         from npk.backends.cpu.tile import run_tile
 
         run_tile((0,) * self.rows, *numbers, masks, self.sizes, left, out)
+
+    def is_quick(self, pairs: int) -> bool:
+        """Whether a tile of so many pairs surely takes less than a second: not known."""
+        return False
 
     def run_diagonal(
         self, masks: tuple[np.ndarray, np.ndarray], exponents: np.ndarray, out: np.ndarray
@@ -83,6 +88,10 @@ class ProductRunner:
     def bytes_a_thread(self) -> int:
         """Working memory of one thread: all is in registers."""
         return 0
+
+    def is_quick(self, pairs: int) -> bool:
+        """Whether a tile of so many pairs surely takes less than a second or so."""
+        return pairs * int(self.factors[:, 2].sum()) < _QUICK
 
     def numbers(self, exponents: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """What overlaps are scaled by, and what is added behind them, under the exponents."""
