@@ -3,19 +3,48 @@ that are names, and the names of the checks.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, TypeAlias, Union, get_args
 
 from npk.errors import OptionError
 
-CHOICES = {
-    "scale": ("fan_in", "count", "cosine"),
-    "dtype": ("float32", "float64"),
-    "gates": ("auto", "hard", "soft"),
-    "value_input": ("auto", "x", "ones"),
-    "bias": ("auto", "ignore", "paths"),
-    "backend": ("auto", "cpu", "cuda", "reference"),
-}
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
 
-CHECKS = ("duality", "invariance", "ensemble", "tangent")  # the keys of DETAILS, for the help
+# Of a kernel. The command line and the types of all functions read them here.
+ScaleName = Literal["fan_in", "count", "cosine"]
+DtypeName = Literal["float32", "float64"]
+GatesName = Literal["auto", "hard", "soft"]
+ValueInputName = Literal["auto", "x", "ones"]
+BiasName = Literal["auto", "ignore", "paths"]
+BackendName = Literal["auto", "cpu", "cuda", "reference"]
+# a type of NumPy or PyTorch goes by its name
+DtypeLike: TypeAlias = Union[DtypeName, "np.dtype", "type[np.floating]", "torch.dtype"]
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "scale": get_args(ScaleName),
+    "dtype": get_args(DtypeName),
+    "gates": get_args(GatesName),
+    "value_input": get_args(ValueInputName),
+    "bias": get_args(BiasName),
+    "backend": get_args(BackendName),
+}
+# Of checkpoints, trainings and commands.
+LayoutName = Literal["nchw", "nhwc"]
+ArchName = Literal["fc", "conv", "residual", "vgg16", "resnet110"]
+KindName = Literal["dnn", "dgn", "dlgn", "dlgn-sf"]
+RegimeName = Literal["relu", "dlnpf", "flnpf", "frnpf-ii", "frnpf-di"]
+OptimizerName = Literal["adam", "sgd", "rmsprop"]
+LossName = Literal["cross-entropy", "mse"]
+ScheduleName = Literal["one-cycle", "cosine", "step", "constant"]
+SelectName = Literal["last", "accuracy", "loss"]
+DeviceName = Literal["cpu", "cuda"]
+SubsetName = Literal["train", "test"]
+SolverName = Literal["ridge", "svm", "gp", "nystroem", "features"]
+FigureName = Literal["kernel", "alignment", "spectrum", "statistics", "overlap"]
+SuiteName = Literal["invariance", "ensemble"]
+CheckName = Literal["duality", "invariance", "ensemble", "tangent"]  # the keys of DETAILS
+GroupName = Literal["circular", "filled", "reflections", "turns", "dihedral"]
 
 
 _BIASES = {"paths": "biases start paths", "ignore": "no paths from biases"}

@@ -127,7 +127,7 @@ CASES = {
     "state dict without arch": (
         ["inspect", "layernorm.pt"],
         "does not describe its architecture",
-        "arch='module:callable'",
+        "--arch module:callable",
     ),
     "arch without a colon": (
         ["inspect", "layernorm.pt", "--arch", "bad_input_arch"],
@@ -164,7 +164,7 @@ CASES = {
     ),
     "unknown layout": (
         ["inspect", "net.safetensors", "--layout", "hwc"],
-        "layout='hwc' is not known. Choose nchw",
+        "'--layout': 'hwc' is not one of 'nchw', 'nhwc'",
     ),
     "text as ONNX": (["inspect", "text.onnx"], "text.onnx is truncated, no ONNX file"),
     "text as TorchScript": (
@@ -221,7 +221,7 @@ CASES = {
     ),
     "unknown subset": (
         [*KERNEL, "--subset", "half"],
-        "subset 'half' is not known. Choose train or test",
+        "'--subset': 'half' is not one of 'train', 'test'. See `npk kernel --help`",
     ),
     "columns' subset alone": (
         [*KERNEL, "--against-subset", "test"],
@@ -229,20 +229,20 @@ CASES = {
     ),
     "unknown scale": (
         [*KERNEL, "--scale", "big"],
-        "scale='big' is not known. Choose one of fan_in, count, cosine",
+        "'--scale': 'big' is not one of 'fan_in', 'count', 'cosine'",
     ),
-    "unknown dtype": ([*KERNEL, "--dtype", "int8"], "dtype='int8' is not known"),
-    "unknown gates": ([*KERNEL, "--gates", "wide"], "gates='wide' is not known"),
+    "unknown dtype": ([*KERNEL, "--dtype", "int8"], "'int8' is not one of 'float32', 'float64'"),
+    "unknown gates": ([*KERNEL, "--gates", "wide"], "'wide' is not one of 'auto', 'hard', 'soft'"),
     "soft gates of a ReLU network": ([*KERNEL, "--gates", "soft"], "has hard gates"),
-    "unknown bias": ([*KERNEL, "--bias", "drop"], "bias='drop' is not known"),
-    "unknown backend": ([*KERNEL, "--backend", "gpu"], "backend='gpu' is not known"),
+    "unknown bias": ([*KERNEL, "--bias", "drop"], "'drop' is not one of 'auto', 'ignore', 'paths'"),
+    "unknown backend": ([*KERNEL, "--backend", "gpu"], "'gpu' is not one of 'auto', 'cpu'"),
     "no CUDA": ([*KERNEL, "--backend", "cuda"], "cuda"),
     "too little memory": (
         [*KERNEL, "--memory", "1kB"],
-        "memory=1000 bytes is too little",
+        "--memory 1000 bytes is too little",
         "the smallest that works is",
     ),
-    "memory that is no size": ([*KERNEL, "--memory", "much"], "memory='much' is not a size"),
+    "memory that is no size": ([*KERNEL, "--memory", "much"], "--memory much is not a size"),
     "weights of NaN": (
         ["kernel", "nan.safetensors", *KERNEL[2:]],
         "holds NaN or infinity",
@@ -276,7 +276,7 @@ CASES = {
     ),
     "unknown solver": (
         ["fit", "net.safetensors", "--data", "digits", "--solver", "lasso"],
-        "solver 'lasso' is not known. Choose one of ridge, svm, gp, nystroem, features",
+        "'--solver': 'lasso' is not one of 'ridge', 'svm', 'gp', 'nystroem', 'features'",
     ),
     "unknown baseline": (
         ["fit", "net.safetensors", "--data", "digits", "--baselines", "RBF,forest"],
@@ -298,11 +298,11 @@ CASES = {
     "features within a promise": ([*FEATURES, "--memory", "1GB"], "--memory is of a kernel"),
     "unknown check": (
         ["check", "truth", "net.safetensors", "--data", "X.npy"],
-        "the check 'truth' is not known. Choose duality",
+        "'truth' is not one of 'duality', 'invariance'",
     ),
     "unknown instrument": (
         ["kernel", "net.safetensors", "--data", "X.npy", "--out", "K.npy", "--of", "depths"],
-        "of='depths' is not known. Choose one of paths, tangent",
+        "--of depths is not known. Choose one of paths, tangent",
     ),
     "depth that no path has": (
         ["kernel", "net.safetensors", "--data", "X.npy", "--out", "K.npy", "--of", "depth=90"],
@@ -338,11 +338,11 @@ CASES = {
     "results cut off": (["report", "damaged"], "this is not a StudyResult in JSON", "cut off"),
     "unknown architecture": (
         ["train", "mlp", "--data", "digits", "--out", "m.safetensors"],
-        "arch is 'mlp'",
+        "'arch': 'mlp' is not one of 'fc', 'conv'",
     ),
     "unknown kind": (
         ["train", "fc", "--kind", "rnn", "--data", "digits", "--out", "m.safetensors"],
-        "kind is 'rnn'",
+        "'--kind': 'rnn' is not one of 'dnn', 'dgn'",
     ),
     "unknown option": (
         ["train", "fc", "--data", "digits", "--out", "m.safetensors", "--option", "depth=3"],

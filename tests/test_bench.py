@@ -136,7 +136,7 @@ def test_the_command_checks_checkpoints(checkpoint, capsys):
     assert run([*words, "--no-kinds", "--out", str(out)]) == 2
     assert "--data is missing: checkpoints need samples" in capsys.readouterr().err
     assert run(["bench", "speed"]) == 2
-    assert "the suite 'speed' is not known" in capsys.readouterr().err
+    assert "'speed' is not one of 'invariance', 'ensemble'" in capsys.readouterr().err
     assert run(["bench", "invariance", "--no-kinds"]) == 2
     assert "--no-kinds leaves nothing to measure" in capsys.readouterr().err
 

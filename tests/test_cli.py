@@ -24,7 +24,7 @@ from npk.cli.fitting import tried
 from npk.cli.solvers import solver_named
 from npk.machines import ridge
 from npk.machines.approximate import feature_ridge
-from npk.results import MODELS, Accuracy, CheckResult, MachineTable
+from npk.results import MODELS, Accuracy, CheckResult, FitReport, MachineTable
 
 COMMANDS = [
     command.name or command.callback.__name__.replace("_", "-")
@@ -618,7 +618,8 @@ def test_fit_gives_the_accuracy_of_the_estimator(npk_command, tmp_path, solver):
     machine = (npk.NPKSVC if solver == "svm" else npk.NPKRidgeClassifier)(
         npk.load("conv.safetensors")
     ).fit(train.X, train.y)
-    found = Accuracy.load(tmp_path / "a.json")
+    report = FitReport.load(tmp_path / "a.json")
+    found = report.machine
     assert found.accuracy == pytest.approx(machine.score(test.X, test.y))
     assert found.parameters == pytest.approx(
         {"C": machine.C_, "support vectors": len(machine.support_)}
@@ -627,13 +628,21 @@ def test_fit_gives_the_accuracy_of_the_estimator(npk_command, tmp_path, solver):
     )
     assert found.network == "conv"
     assert f"test accuracy {tables.percent(found.accuracy)}" in out
+    net = npk.load("conv.safetensors")
+    with torch.no_grad():
+        own = (net(torch.as_tensor(test.X)).argmax(1).numpy() == test.y).mean()
+    assert report.network == pytest.approx(own)
+    assert report.bias == machine.bias_
+    assert (report.of, report.data) == ("conv.safetensors", "digits[:160]")
+    assert (report.samples_training, report.samples_test) == (len(train), len(test))
+    assert report.on_training == pytest.approx(machine.score(train.X, train.y))
 
 
 def test_fit_by_a_gaussian_process(npk_command, tmp_path):
     place = tmp_path / "a.json"
     command = "fit", "conv.safetensors", "--data", "digits[:120]", "--solver", "gp"
     out = done(npk_command(*command, "--json", place))
-    found = Accuracy.load(place)
+    found = FitReport.load(place).machine
     assert set(found.parameters) == {"alpha", "amplitude", "log likelihood"}
     assert found.accuracy > 0.7
     assert "NPK-GP with alpha" in out
@@ -694,7 +703,7 @@ def test_fit_beside_baselines(npk_command, tmp_path):
     place = tmp_path / "a.json"
     command = "fit", "conv.safetensors", "--data", "digits[:160]", "--baselines", "all"
     out = done(npk_command(*command, "--json", place))
-    found = MachineTable.load(place)
+    found = FitReport.load(place)
     names = [one.model for one in found.accuracies]
     assert names == ["NPK-ridge", "network", "penultimate", "untrained", "RBF", "logistic"]
     own = found.accuracies[0]

@@ -11,7 +11,7 @@ from npk import cli, demo
 from npk.demo import networks as demo_networks
 from npk.errors import DataError, NpkError, StoreError
 from npk.networks import recipes
-from npk.results import StudyResult
+from npk.results import FitReport, StudyResult
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::npk.errors.KernelWarning",
@@ -108,7 +108,7 @@ def test_the_shell_gives_the_very_accuracies(small, monkeypatch, tmp_path):
     words = ["fit", "untrained/conv-flat-dlgn-1.safetensors", "--data", "fresh1.npz[:10]"]
     words += ["--test", "test.npz", "--bias", "paths", "--json", str(tmp_path / "one.json")]
     assert cli.run(words) == 0
-    assert json.loads((tmp_path / "one.json").read_text())["accuracy"] == one.by_split[1]
+    assert FitReport.load(tmp_path / "one.json").machine.accuracy == one.by_split[1]
 
 
 def test_the_networks_have_not_seen_the_fresh_samples(small):

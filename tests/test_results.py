@@ -5,6 +5,7 @@ in one line.
 import dataclasses
 import json
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from npk.results import (
     EnsembleDetails,
     EnsembleRun,
     EnsembleSuite,
+    FitReport,
     InvarianceDetails,
     InvarianceSuite,
     KernelSummary,
@@ -149,6 +151,7 @@ TRACK = TrackResult(
 MACHINES = MachineTable(
     (ACCURACY, ACCURACY), (Difference("a net", "NPK-ridge", "RBF", 9, 0.25, 0.125, ""),), 4
 )
+FIT = FitReport("a net.safetensors", "digits", "cosine", "paths", 0.5, 1.0, 9, 4, (ACCURACY,), ())
 RESULTS = [
     *(
         *CHECKS,
@@ -167,6 +170,7 @@ RESULTS = [
         RUN,
         TRACK,
         MACHINES,
+        FIT,
         build_run(),
     )
 ]
@@ -180,7 +184,7 @@ def classes_below(cls):
 
 
 def test_the_help_names_the_checks_that_there_are():
-    assert tuple(DETAILS) == choices.CHECKS
+    assert tuple(DETAILS) == get_args(choices.CheckName)
 
 
 @pytest.mark.parametrize("result", RESULTS, ids=NAMES)

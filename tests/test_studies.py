@@ -19,7 +19,7 @@ from npk.data import Dataset
 from npk.errors import DataError, OptionError, ShapeError
 from npk.machines import ridge
 from npk.reading.tracing import trace_network
-from npk.results import MODELS, StudyResult
+from npk.results import MODELS, FitReport, StudyResult
 from npk.studies import ask, within_budget
 from npk.studies import cost as costs
 from npk.studies.checking import check_all
@@ -449,7 +449,7 @@ def test_the_command_of_an_accuracy_gives_it_again(found, name, model, monkeypat
     for k in range(2):
         words = shlex.split(line.replace("$k", str(k)))
         assert cli.run([*words, "--json", str(tmp_path / "one.json")]) == 0
-        shares.append(json.loads((tmp_path / "one.json").read_text())["accuracy"])
+        shares.append(FitReport.load(tmp_path / "one.json").machine.accuracy)
     assert shares == list(one.by_split)
 
 

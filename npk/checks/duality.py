@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from npk.checks.moments import RELIABLE, Moment, second_moment
-from npk.choices import bias_words
+from npk.choices import BiasName, ValueInputName, bias_words
 from npk.definition.paths import neural_path_feature, neural_path_value
 from npk.definition.value_network import ValueNetwork, evaluate, own_weights, random_weights
 from npk.errors import NpkError, OptionError
@@ -53,8 +53,8 @@ def check_duality(
     *,
     draws: int = 200,
     seed: int = 0,
-    bias: str = "auto",
-    value_input: str = "auto",
+    bias: BiasName = "auto",
+    value_input: ValueInputName = "auto",
     fixed: str | Sequence[str] = (),
     name: str = "network",
     progress: bool | Progress = True,

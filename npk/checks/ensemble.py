@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npk.choices import bias_words
+from npk.choices import BiasName, GatesName, ValueInputName, bias_words
 from npk.definition.value_network import gate_values
 from npk.errors import OptionError
 from npk.gates.recording import record_gates
@@ -50,9 +50,9 @@ def check_ensemble(
     net: "torch.nn.Module",
     X: np.ndarray,
     *,
-    bias: str = "auto",
-    gates: str = "auto",
-    value_input: str = "auto",
+    bias: BiasName = "auto",
+    gates: GatesName = "auto",
+    value_input: ValueInputName = "auto",
     name: str = "network",
 ) -> CheckResult:
     r"""Verify that the kernel is the sum over sub-networks: of each depth, and one by one.
@@ -152,7 +152,7 @@ def _second_opinion(
     return found
 
 
-def product_form(table: GateTable, value_input: str = "auto") -> np.ndarray:
+def product_form(table: GateTable, value_input: ValueInputName = "auto") -> np.ndarray:
     r"""The product form :math:`K_{first} \prod_k (1 + H_k) K_{last}`, fan-in scale, for networks without positions.
 
     Right where no gate follows an addition. A gate on the stream is taken as if all units of the

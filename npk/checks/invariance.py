@@ -11,7 +11,7 @@ import numpy as np
 
 from npk.checks.groups import Element, Family, Group, Shifts, family
 from npk.checks.levels import Levels, Measurement, curves, mean_of
-from npk.choices import bias_words
+from npk.choices import BiasName, GatesName, ValueInputName, bias_words
 from npk.errors import DataError
 from npk.gram.engine import Engine
 from npk.gram.kernel import NeuralPathKernel
@@ -38,9 +38,9 @@ def check_invariance(
     shifts: Shifts = "auto",
     *,
     group: Group = "circular",
-    bias: str = "auto",
-    gates: str = "auto",
-    value_input: str = "auto",
+    bias: BiasName = "auto",
+    gates: GatesName = "auto",
+    value_input: ValueInputName = "auto",
     fixed: str | Sequence[str] = (),
     seed: int = 0,
     progress: bool | Progress = False,

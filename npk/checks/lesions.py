@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from torch import fx
 from torch.utils._pytree import tree_leaves
 
+from npk.choices import BiasName, GatesName
 from npk.definition.value_network import evaluate, own_weights
 from npk.errors import DataError, OptionError
 from npk.gates.recording import place_of, record_trace
@@ -44,8 +45,8 @@ def lesions(
     X: Any,
     y: ArrayLike | None = None,
     *,
-    bias: str = "auto",
-    gates: str = "auto",
+    bias: BiasName = "auto",
+    gates: GatesName = "auto",
     progress: bool | Progress = False,
     name: str = "network",
 ) -> LesionTable:

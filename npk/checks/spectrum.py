@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from npk.choices import bias_choice
+from npk.choices import BackendName, BiasName, GatesName, ScaleName, ValueInputName, bias_choice
 from npk.gram.engine import Engine
 from npk.gram.kernel import NeuralPathKernel
 from npk.gram.options import KernelOptions, Promise
@@ -126,11 +126,11 @@ def depth_spectrum(
     net: "torch.nn.Module | None",
     X: Any,
     *,
-    scale: str = "fan_in",
-    gates: str = "auto",
-    value_input: str = "auto",
-    bias: str = "auto",
-    backend: str = "auto",
+    scale: ScaleName = "fan_in",
+    gates: GatesName = "auto",
+    value_input: ValueInputName = "auto",
+    bias: BiasName = "auto",
+    backend: BackendName = "auto",
     memory: int | str | None = None,
     progress: bool | Progress = False,
     name: str = "network",

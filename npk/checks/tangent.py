@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from npk.choices import bias_words
+from npk.choices import BiasName, GatesName, ValueInputName, bias_words
 from npk.definition.paths import parameter_variances
 from npk.definition.value_network import outputs, random_weights
 from npk.errors import OptionError
@@ -43,9 +43,9 @@ def check_tangent(
     *,
     draws: int = _LEAST,
     parametrization: str = "ntk",
-    bias: str = "auto",
-    gates: str = "auto",
-    value_input: str = "auto",
+    bias: BiasName = "auto",
+    gates: GatesName = "auto",
+    value_input: ValueInputName = "auto",
     seed: int = 0,
     progress: bool | Progress = False,
     name: str = "network",

@@ -11,17 +11,22 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import typer
 
 from npk.cli import laboratory  # noqa: F401 (adds its commands)
 from npk.cli.commands import app
+from npk.cli.words import in_shell_words
 from npk.errors import NpkError, missing
 from npk.progress import lead_nowhere
 
 UNREAD, INTERRUPTED, REFUSED = 141, 130, 2
+_QUIET = {"--quiet", "-q"}
+_ANYWHERE = {"--debug", *_QUIET}
+_COMPLETION = ("--show-completion", "--install-completion")
+_COMPLETING = "_NPK_COMPLETE"  # set by the shell that wants to know what may follow
 
 
 def main() -> None:
@@ -57,26 +62,29 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line.
 
     Args:
-        arguments: without the program's name; none at all shows the help. ``--debug`` may stand
-            anywhere.
+        arguments: without the program's name; none at all shows the help. ``--debug`` and
+            ``--quiet`` may stand anywhere.
 
     Returns:
         The exit code.
     """
-    debug = "--debug" in arguments
-    given = [argument for argument in arguments if argument != "--debug"] or ["--help"]
+    debug, quiet = "--debug" in arguments, not _QUIET.isdisjoint(arguments)
+    given = [word for word in arguments if word not in _ANYWHERE] or ["--help"]
+    completes = _COMPLETING in os.environ or given[0] in _COMPLETION
+    flags: dict[str, str] = {}
     try:
-        with _notes():
-            code = (
-                typer.main.get_command(app).main(args=given, prog_name="npk", standalone_mode=False)
-                or 0
-            )
+        commands = typer.main.get_command(app)
+        flags = _flags(commands, given)
+        with _quiet() if quiet else _notes(flags):
+            code = commands.main(args=given, prog_name="npk", standalone_mode=False) or 0
     except BrokenPipeError:
         code = UNREAD
         lead_nowhere(sys.stdout)
     except SystemExit as end:  # of typer or rich where nobody reads, else of code of the user's
         code = UNREAD if _leads_nowhere(sys.stdout) else REFUSED
-        if code == REFUSED:
+        if completes:
+            code = int(end.code or 0)
+        elif code == REFUSED:
             _say(
                 f"the command was ended by sys.exit({end.code!r}) in code that it ran. Look at "
                 f"the code that --arch names."
@@ -85,7 +93,7 @@ def run(arguments: Sequence[str]) -> int:
         if debug:
             traceback.print_exc()
         code = REFUSED
-        _say(_line(error))
+        _say(in_shell_words(_line(error), flags))
     except KeyboardInterrupt:
         code = INTERRUPTED
     if code == INTERRUPTED:
@@ -115,9 +123,8 @@ def _line(error: Exception) -> str:
     message = getattr(error, "format_message", None)
     if message is not None:  # wrong use, found by typer
         context = getattr(error, "ctx", None)
-        return (
-            f"{message().rstrip('.')}. See `{context.command_path if context else 'npk'} --help`."
-        )
+        said = message().rstrip(".").replace("Value error, ", "")
+        return f"{said}. See `{context.command_path if context else 'npk'} --help`."
     if isinstance(error, ModuleNotFoundError) and (absent := missing(error)) is not None:
         return str(absent)
     if isinstance(error, MemoryError):
@@ -142,12 +149,33 @@ def _say(text: str) -> None:
         typer.echo(f"npk: {' '.join(text.split())}", err=True)
 
 
+def _flags(commands: Any, given: Sequence[str]) -> dict[str, str]:
+    """The options of the command that is called, by the names of what they are in Python."""
+    name = next((word for word in given if word in commands.commands), None)
+    parameters = commands.commands[name].params if name else ()
+    longest = {
+        p.name: max(p.opts, key=len) for p in parameters if p.param_type_name == "option" and p.name
+    }
+    return longest | ({"arch_options": longest["arch_option"]} if "arch_option" in longest else {})
+
+
 @contextlib.contextmanager
-def _notes() -> Iterator[None]:
+def _quiet() -> Iterator[None]:
+    """Nothing on standard error, but the line of an error when all is over."""
+    with (
+        open(os.devnull, "w") as nowhere,
+        contextlib.redirect_stderr(nowhere),
+        warnings.catch_warnings(action="ignore"),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def _notes(flags: Mapping[str, str]) -> Iterator[None]:
     """Warnings as one line each; those of libraries to their developers are left out."""
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        _say(f"note: {message}")
+        _say(f"note: {in_shell_words(str(message), flags)}")
 
     with warnings.catch_warnings():
         warnings.filterwarnings(

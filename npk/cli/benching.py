@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from npk.results import EnsembleSuite, InvarianceSuite
 
-SUITES = ("invariance", "ensemble")
-
 
 def check(suite: str, out: Path, ckpts: Sequence[Path], kinds: bool, shifts: str | None) -> None:
     """Refuse a suite that there is not, or that has nothing to run on, before any work.
@@ -36,8 +34,6 @@ def check(suite: str, out: Path, ckpts: Sequence[Path], kinds: bool, shifts: str
         MissingPackageError: what draws figures and pages is not installed.
     """
     check_installed(*REPORT)
-    if suite not in SUITES:
-        raise OptionError(f"the suite {suite!r} is not known. Choose {', '.join(SUITES)}.")
     if not ckpts and not kinds:
         raise OptionError(
             "--no-kinds leaves nothing to measure. Name a checkpoint, or leave it out."

@@ -5,13 +5,11 @@ from typing import Annotated
 
 import typer
 
-from npk import __version__
-from npk.choices import CHECKS
+from npk import __version__, choices
 from npk.cli import options
 from npk.errors import OptionError
 
 app = typer.Typer(
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -34,6 +32,12 @@ def npk(
     ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an error; may stand anywhere.")
+    ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet", "-q", help="Results and errors alone, no progress, no notes; anywhere too."
+        ),
     ] = False,
 ) -> None:
     """The neural path kernel of ReLU networks: train, compute, classify, check, report."""
@@ -64,40 +68,33 @@ def demo(
 @options.prepares
 def train(
     given: options.Given,
-    arch: Annotated[
-        str,
-        typer.Argument(
-            metavar="ARCH", help="fc, conv, residual, vgg16 or resnet110.", show_default=False
-        ),
-    ],
+    arch: Annotated[choices.ArchName, typer.Argument(show_default=False)],
     data: options.Data,
     out: Annotated[
         Path,
         typer.Option(metavar="CKPT", help="The .safetensors file to write.", show_default=False),
     ],
-    kind: Annotated[str, typer.Option(help="dnn, dgn, dlgn or dlgn-sf.")] = "dnn",
+    kind: Annotated[choices.KindName, typer.Option(help="Where its gates come from.")] = "dnn",
     option: Annotated[
         list[str],
         typer.Option(metavar="KEY=JSON", help="Option of the architecture; may be repeated."),
     ] = [],  # noqa: B006
     regime: Annotated[
-        str | None,
-        typer.Option(
-            help="relu, dlnpf, flnpf, frnpf-ii or frnpf-di; as suits the kind if left out."
-        ),
+        choices.RegimeName | None,
+        typer.Option(help="How it is trained; as suits the kind if left out."),
     ] = None,
     features: Annotated[
         Path | None, typer.Option(metavar="CKPT", help="Trained network whose gates flnpf copies.")
     ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the training samples.")] = 60,
     batch_size: Annotated[int, typer.Option(help="Samples a step.")] = 64,
-    optimizer: Annotated[str, typer.Option(help="adam, sgd or rmsprop.")] = "adam",
-    loss: Annotated[str, typer.Option(help="cross-entropy or mse.")] = "cross-entropy",
+    optimizer: Annotated[choices.OptimizerName, typer.Option()] = "adam",
+    loss: Annotated[choices.LossName, typer.Option()] = "cross-entropy",
     learning_rate: Annotated[float, typer.Option(help="The largest of the schedule.")] = 3e-3,
     weight_decay: Annotated[float, typer.Option(help="Of every parameter that learns.")] = 0.0,
     momentum: Annotated[float, typer.Option(help="Of sgd.")] = 0.9,
     schedule: Annotated[
-        str, typer.Option(help="one-cycle, cosine, step or constant.")
+        choices.ScheduleName, typer.Option(help="Of the learning rate.")
     ] = "one-cycle",
     warm_up: Annotated[
         float, typer.Option(metavar="EPOCHS", help="Linear rise before the schedule.")
@@ -119,11 +116,8 @@ def train(
     shift: Annotated[int, typer.Option(metavar="PIXELS", help="Of --augment shift and crop.")] = 1,
     validation: Annotated[float, typer.Option(help="Share kept for validation.")] = 0.1,
     select: Annotated[
-        str | None,
-        typer.Option(
-            help="Epoch that is taken: last, accuracy or loss; last if left out and the schedule "
-            "ends at rate 0."
-        ),
+        choices.SelectName | None,
+        typer.Option(help="Epoch that is taken; last if left out and the schedule ends at rate 0."),
     ] = None,
     patience: Annotated[
         int | None, typer.Option(help="Stop after so many epochs without improvement.")
@@ -134,7 +128,7 @@ def train(
             metavar="EPOCHS", help="Save the network after these, such as 0,1,2,4, beside CKPT."
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[choices.DeviceName, typer.Option()] = "cpu",
     resume: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="State of the training after each epoch, to go on from."),
@@ -262,10 +256,12 @@ def kernel(
         ),
     ] = None,
     subset: Annotated[
-        str | None,
-        typer.Option(help="train or test: one side of the split that train and demo use."),
+        choices.SubsetName | None,
+        typer.Option(help="One side of the split that train and demo use."),
     ] = None,
-    against_subset: Annotated[str | None, typer.Option(help="The same for --against.")] = None,
+    against_subset: Annotated[
+        choices.SubsetName | None, typer.Option(help="The same for --against.")
+    ] = None,
     seed: options.Seed = 0,
     scale: options.Scale = "fan_in",
     dtype: options.Dtype = "float32",
@@ -363,8 +359,10 @@ def fit(
         typer.Option(metavar="DATA", help="Test samples; a quarter of --data if left out."),
     ] = None,
     solver: Annotated[
-        str,
-        typer.Option(help="ridge, svm, gp (Gaussian process), nystroem (landmarks) or features."),
+        choices.SolverName,
+        typer.Option(
+            help="gp: a Gaussian process; nystroem: landmarks; features: random path features."
+        ),
     ] = "ridge",
     components: Annotated[
         int | None, typer.Option(help="Landmarks of nystroem (500) or random path features (4000).")
@@ -382,7 +380,7 @@ def fit(
     value_input: options.ValueInput = "auto",
     bias: options.Bias = "auto",
     backend: options.Backend = "auto",
-    memory: options.Memory = None,
+    memory: options.MemoryOfKernels = None,
     seed: options.Seed = 0,
     arch: options.Arch = None,
     arch_option: options.ArchOption = [],  # noqa: B006
@@ -414,36 +412,36 @@ def fit(
     solvers.check_options(machine, engine)
     how = reading.How(arch, arch_option, output, layout, key, fixed)
     if fitting.is_stored(ckpt, (data, test), how, given, asked, machine):
-        found, sizes = fitting.fit_stored(machine, ckpt, labels, engine, seed)
+        found, sizes, bias = fitting.fit_stored(machine, ckpt, labels, engine, seed)
         tables.fitted(found.on_training, found.test, sizes)
-        result = found.test
+        report = fitting.report(found, sizes, of=ckpt, data="", scale=scale, bias=bias)
     else:
         loading = given.loading(ckpt)
         sides = reading.training_and_test(str(data), test, seed, loading, labels)
         subject = studying.subject(ckpt, ckpt.stem, how)
         made = NeuralPathKernel.of(subject.net, engine, fixed)
         found = fitting.fit(machine, made, *sides, network=ckpt.stem)
-        tables.fitted(found.on_training, found.test, (len(sides[0]), len(sides[1])))
-        tables.samples(reading.about_samples(loading, subject.net, sides[1], most=None))
-        tables.biases(made.settled(sides[0].X[:1]).bias)
-        result = found.test
+        sizes, bias = (len(sides[0]), len(sides[1])), made.settled(sides[0].X[:1]).bias
+        tables.fitted(found.on_training, found.test, sizes)
+        own = reading.own(subject.net, sides[1])
+        tables.samples([line for line in (loading.told(sides[1]), str(own or "")) if line])
+        tables.biases(bias)
+        report = fitting.report(
+            found, sizes, of=ckpt, data=str(data), scale=scale, bias=bias, own=own
+        )
         if asked:
-            result, notes = fitting.beside(
-                asked, found, machine, made, subject, *sides, seed, fixed
-            )
-            tables.machines(result, notes, len(sides[1]))
+            table, notes = fitting.beside(asked, found, machine, made, subject, *sides, seed, fixed)
+            tables.machines(table, notes, sizes[1])
+            report = fitting.with_others(report, table)
     if json is not None:
-        result.save(json)
+        report.save(json)
 
 
 @app.command(epilog="Example: npk check invariance model.safetensors --data digits")
 @options.prepares
 def check(
     given: options.Given,
-    statement: Annotated[
-        str,
-        typer.Argument(metavar="CHECK", help=f"One of {', '.join(CHECKS)}.", show_default=False),
-    ],
+    statement: Annotated[choices.CheckName, typer.Argument(show_default=False)],
     ckpt: options.Checkpoint,
     data: options.Data,
     samples: Annotated[int, typer.Option(min=1, help="How many samples of DATA are used.")] = 8,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from npk.choices import BiasName
 from npk.gates.table import GateLayer, GateTable, pack
 from npk.gram.kernel import NeuralPathKernel
 from npk.graph.node import PathNode
@@ -24,7 +25,7 @@ _SHIFTED = 4  # samples whose gates from outside are looked at
 
 
 def look(
-    net: "nn.Module", X: np.ndarray, fixed: Sequence[str] = (), bias: str = "auto"
+    net: "nn.Module", X: np.ndarray, fixed: Sequence[str] = (), bias: BiasName = "auto"
 ) -> tuple[GateTable, ShiftGroup, Cost, bool]:
     """What `npk inspect` prints: gates, shifts that leave the kernel alone, the cost of a pair, and
     whether the network shifts its samples before the first weight.

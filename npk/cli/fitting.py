@@ -21,12 +21,13 @@ from npk.gram.matrix import Gram
 from npk.gram.options import KernelOptions
 from npk.gram.store_layout import CONTENT
 from npk.gram.writing import GIVEN
-from npk.results import MODELS, Accuracy, Difference, MachineTable
+from npk.results import MODELS, Accuracy, Difference, FitReport, MachineTable
 from npk.stores.manifests import content_of
 from npk.studies import baselines
 from npk.studies.draws import Draws, labeled
 from npk.studies.scores import Score, score, standard_error
 from npk.studies.subjects import (
+    OwnAccuracy,
     Subject,
     before_training,
     check_outputs,
@@ -164,7 +165,7 @@ def is_stored(
 
 def fit_stored(
     solver: Solver, path: Path, labels: str | None, engine: Engine, seed: int
-) -> tuple[Fitted, tuple[int, int]]:
+) -> tuple[Fitted, tuple[int, int], str]:
     """Fit a kernel machine on the gates, or on the kernel, that a store holds.
 
     Args:
@@ -176,7 +177,8 @@ def fit_stored(
         seed: of the stratified split, the same as that of a data set.
 
     Returns:
-        What was found, and how many samples each side has.
+        What was found, how many samples each side has, and what the kernel takes of biases:
+        "paths" or "ignore".
 
     Raises:
         OptionError: no labels, or a kernel of other options.
@@ -189,15 +191,53 @@ def fit_stored(
         y = stored_labels(path, labels, gram.about.get(GIVEN, {}), len(gram))
         train, test = split_rows(y, SHARE, seed, str(path))
         problem: Problem = Stored(scaled, train, test, engine.options.backend)
+        bias = gram.about["bias"]
     else:
         store = gate_table(path)
         y = stored_labels(path, labels, store.about, len(store))
         train, test = split_rows(y, SHARE, seed, str(path))
-        kernel = NeuralPathKernel.of(None, engine)
-        problem = Computed(kernel, store.take(train), store.take(test))
+        kernel, rows = NeuralPathKernel.of(None, engine), store.take(train)
+        problem = Computed(kernel, rows, store.take(test))
+        bias = kernel.settled(rows).bias
     solver.check(y[train])
     sides = y[train], y[test]
-    return tried(solver, problem, sides, path.stem, start), (len(train), len(test))
+    found = tried(solver, problem, sides, path.stem, start)
+    return found, (len(train), len(test)), bias
+
+
+def report(
+    found: Fitted,
+    sizes: tuple[int, int],
+    *,
+    of: Path,
+    data: str,
+    scale: str,
+    bias: str,
+    own: OwnAccuracy | None = None,
+) -> FitReport:
+    """What `npk fit --json` writes.
+
+    Args:
+        found: the machine.
+        sizes: how many training and test samples there are.
+        of: the checkpoint, or the folder.
+        data: DATA notation; empty for a folder.
+        scale: of the kernel.
+        bias: what the kernel takes of biases.
+        own: of the network itself on the test samples; ``None``: not known.
+
+    Returns:
+        The report.
+    """
+    network = None if own is None else own.accuracy
+    return FitReport(
+        str(of), data, scale, bias, network, found.on_training, *sizes, (found.test,), ()
+    )
+
+
+def with_others(found: FitReport, table: MachineTable) -> FitReport:
+    """The report with what else was measured on the same samples."""
+    return replace(found, accuracies=table.accuracies, differences=table.differences)
 
 
 def _as_asked(gram: Gram, asked: KernelOptions, path: Path) -> Gram:

@@ -76,7 +76,7 @@ def few(
 
 
 def spectrum(
-    net: Any, X: Any, name: str, figure: Path | None, of: dict[str, str]
+    net: Any, X: Any, name: str, figure: Path | None, of: dict[str, Any]
 ) -> "DepthSpectrum":
     """The depth spectrum, drawn where a picture is asked for.
 

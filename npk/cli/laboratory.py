@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from npk import choices
 from npk.cli import options
 from npk.cli.commands import app
 
@@ -13,9 +14,7 @@ from npk.cli.commands import app
 @options.prepares
 def bench(
     given: options.Given,
-    suite: Annotated[
-        str, typer.Argument(metavar="SUITE", help="invariance or ensemble.", show_default=False)
-    ],
+    suite: Annotated[choices.SuiteName, typer.Argument(show_default=False)],
     ckpts: Annotated[
         list[Path] | None,
         typer.Argument(metavar="[CKPT]...", help="Networks of yours, beside those built in."),
@@ -106,10 +105,8 @@ def plot(
         Path, typer.Option(metavar="FILE", help="A .png, .svg or .pdf file.", show_default=False)
     ],
     what: Annotated[
-        str | None,
-        typer.Option(
-            help="kernel, alignment or spectrum of a kernel; statistics or overlap of gates."
-        ),
+        choices.FigureName | None,
+        typer.Option(help="The first three of a kernel, the others of gates."),
     ] = None,
     labels: Annotated[
         str | None,

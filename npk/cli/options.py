@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from npk import choices
+
 Checkpoint = Annotated[
     Path,
     typer.Argument(
@@ -87,7 +89,7 @@ Fixed = Annotated[
     ),
 ]
 Layout = Annotated[
-    str, typer.Option(help="nchw, or nhwc where the network takes samples as (H, W, C).")
+    choices.LayoutName, typer.Option(help="nhwc where the network takes samples as (H, W, C).")
 ]
 Json = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON too.")
@@ -95,11 +97,16 @@ Json = Annotated[
 Seed = Annotated[
     int, typer.Option(min=0, help="Of the stratified split (and of all that is drawn).")
 ]
-Scale = Annotated[str, typer.Option(help="fan_in, count or cosine.")]
-Dtype = Annotated[str, typer.Option(help="float32 or float64.")]
-Gates = Annotated[str, typer.Option(help="hard, soft or auto (as the network evaluates).")]
-MaybeGates = Annotated[str | None, typer.Option(help="hard, soft or auto (as it evaluates).")]
-MaybeValueInput = Annotated[str | None, typer.Option(help="x, ones or auto (as it has it).")]
+Scale = Annotated[
+    choices.ScaleName,
+    typer.Option(help="Layers divide by their fan-in, nothing does, or K(x, x) is 1."),
+]
+Dtype = Annotated[choices.DtypeName, typer.Option(help="Of the arithmetic and of the result.")]
+Gates = Annotated[choices.GatesName, typer.Option(help="auto: as the network evaluates.")]
+MaybeGates = Annotated[choices.GatesName | None, typer.Option(help="auto: as it evaluates.")]
+MaybeValueInput = Annotated[
+    choices.ValueInputName | None, typer.Option(help="auto: as the network has it.")
+]
 Shifts = Annotated[
     str | None,
     typer.Option(
@@ -107,11 +114,12 @@ Shifts = Annotated[
     ),
 ]
 Group = Annotated[
-    str | None,
-    typer.Option(help="circular, filled, reflections, turns or dihedral (turns and reflections)."),
+    choices.GroupName | None, typer.Option(help="Of `invariance`; dihedral: turns and reflections.")
 ]
-ValueInput = Annotated[str, typer.Option(help="x, ones or auto (as the network has it).")]
-Bias = Annotated[str, typer.Option(help="auto (paths where there are biases), ignore or paths.")]
+ValueInput = Annotated[
+    choices.ValueInputName, typer.Option(help="What paths start from; auto: as the network has it.")
+]
+Bias = Annotated[choices.BiasName, typer.Option(help="auto: paths where there are biases.")]
 Of = Annotated[
     str,
     typer.Option(
@@ -119,9 +127,15 @@ Of = Annotated[
         help="What is asked of the paths: paths, tangent, depth=8, without=block:3 and others.",
     ),
 ]
-Backend = Annotated[str, typer.Option(help="auto, cpu, cuda or reference.")]
+Backend = Annotated[choices.BackendName, typer.Option(help="auto: the CPU.")]
 Memory = Annotated[
     str | None, typer.Option(metavar="SIZE", help="Budget of the whole process, such as 8GB.")
+]
+MemoryOfKernels = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE", help="Budget of each kernel, such as 8GB, beside what the process holds."
+    ),
 ]
 
 Given = Annotated[Any, "what the network was given, an Asked; its options come from `prepares`"]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from npk.gates.store import GateStore
     from npk.gates.table import GateTable
+    from npk.studies.subjects import OwnAccuracy
 
 _BEYOND = 0.25  # of the range of pixels: as much as resizing may overshoot
 _NONE = ("mean", "none")  # as it is, whatever the checkpoint says
@@ -157,6 +158,13 @@ def about_samples(
     return [line for line in lines if line]
 
 
+def own(net: "nn.Module", given: Dataset) -> "OwnAccuracy | None":
+    """The accuracy of the network itself on labelled samples, if it tells their classes apart."""
+    from npk.studies.subjects import own_accuracy
+
+    return own_accuracy(net, given)
+
+
 def _were_pixels(given: Dataset) -> bool:
     """Whether samples were between 0 and 1 before mean and std; a little more where resizing went
     beyond.
@@ -172,16 +180,7 @@ def _were_pixels(given: Dataset) -> bool:
 def dataset(
     notation: str, subset: str | None = None, seed: int = 0, loading: Loading | None = None
 ) -> Dataset:
-    """The data set, or one side of its stratified split.
-
-    Raises:
-        OptionError: a subset other than train and test.
-    """
-    if subset not in (None, "train", "test"):
-        raise OptionError(
-            f"subset {subset!r} is not known. Choose train or test, or leave it out "
-            f"for all samples."
-        )
+    """The data set, or one side of its stratified split: "train" or "test"."""
     whole = (loading or Loading()).load(notation)
     return whole if subset is None else split(whole, test=SHARE, seed=seed)[subset == "test"]
 

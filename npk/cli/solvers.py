@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from npk.choices import SolverName
 from npk.errors import OptionError
 from npk.gates.table import GateTable
 from npk.gram.engine import Engine
@@ -152,7 +153,7 @@ class Solver:
         return self.name == "features"
 
 
-def solver_named(name: str, components: int | None = None, seed: int = 0) -> Solver:
+def solver_named(name: SolverName, components: int | None = None, seed: int = 0) -> Solver:
     """What fits a kernel machine.
 
     Args:
@@ -164,17 +165,15 @@ def solver_named(name: str, components: int | None = None, seed: int = 0) -> Sol
         The solver.
 
     Raises:
-        OptionError: no such solver, or components that it does not have.
+        OptionError: components that the solver does not have.
     """
-    solvers: Mapping[str, Callable[..., Verdict]] = {
+    solvers: Mapping[SolverName, Callable[..., Verdict]] = {
         "ridge": partial(_on_matrix, _ridge),
         "svm": partial(_on_matrix, _svm),
         "gp": partial(_on_matrix, _gaussian_process),
         "nystroem": _nystroem,
         "features": _features,
     }
-    if name not in solvers:
-        raise OptionError(f"the solver {name!r} is not known. Choose one of {', '.join(solvers)}.")
     if name in COMPONENTS:
         number = of_features.checked_rank(
             COMPONENTS[name] if components is None else components, "components"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from npk.choices import chosen
+from npk.choices import GatesName, chosen
 from npk.errors import DataError, OptionError, ShapeError
 from npk.files import digest
 from npk.gates.device_table import DeviceLayer
@@ -36,7 +36,7 @@ def record_gates(
     net: "torch.nn.Module",
     X: ArrayLike,
     *,
-    gates: str = "auto",
+    gates: GatesName = "auto",
     fixed: str | Sequence[str] = (),
     progress: bool | Progress = False,
 ) -> GateTable:

@@ -8,11 +8,19 @@ of ``npk.recursion.steps``, never by enumeration.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, Union, Unpack, overload
 
 import numpy as np
 
-from npk.choices import as_patterns
+from npk.choices import (
+    BackendName,
+    BiasName,
+    DtypeLike,
+    GatesName,
+    ScaleName,
+    ValueInputName,
+    as_patterns,
+)
 from npk.data import Dataset
 from npk.errors import DataError, OptionError, ShapeError
 from npk.gates.device_table import DeviceGates
@@ -23,7 +31,7 @@ from npk.gram.cluster import OnCluster
 from npk.gram.engine import Engine
 from npk.gram.executors import Here
 from npk.gram.matrix import Gram, put
-from npk.gram.options import KernelOptions, Promise, check_store_place
+from npk.gram.options import KernelKeywords, KernelOptions, Promise, check_store_place, dtype_named
 from npk.gram.sources import Recorded, Source, Unrecorded
 from npk.gram.store import GramStore
 from npk.gram.tiles import plan_tiles
@@ -59,7 +67,7 @@ class NeuralPathKernel:
         net: a network in eval mode, or ``None`` when only gate tables will come.
         scale: "fan_in" (every parametric layer divides by its fan-in), "count" (all variances 1),
             "cosine".
-        dtype: "float32" or "float64", of the arithmetic and of the result.
+        dtype: "float32" or "float64", or such a type of NumPy or PyTorch, of arithmetic and result.
         gates: "hard", "soft" or "auto" (as the network evaluates).
         value_input: "x", "ones" or "auto" (as the network has it).
         bias: "auto" (paths where the network has biases, shifts or constants), "paths" (these start
@@ -86,18 +94,18 @@ class NeuralPathKernel:
         self,
         net: "torch.nn.Module | None",
         *,
-        scale: str = "fan_in",
-        dtype: str = "float32",
-        gates: str = "auto",
-        value_input: str = "auto",
-        bias: str = "auto",
-        backend: str = "auto",
+        scale: ScaleName = "fan_in",
+        dtype: DtypeLike = "float32",
+        gates: GatesName = "auto",
+        value_input: ValueInputName = "auto",
+        bias: BiasName = "auto",
+        backend: BackendName = "auto",
         fixed: str | Sequence[str] = (),
         of: str | Instrument = "paths",
         memory: int | str | None = None,
         progress: bool | Progress = True,
     ) -> None:
-        options = KernelOptions(scale, dtype, gates, value_input, bias, backend, of)
+        options = KernelOptions(scale, dtype_named(dtype), gates, value_input, bias, backend, of)
         self._begin(net, Engine(options, Promise(memory), as_progress(progress)), fixed)
 
     @classmethod
@@ -377,17 +385,63 @@ class NeuralPathKernel:
         )
 
 
+@overload
 def kernel(
-    net: "torch.nn.Module | GateTable",
+    net: "torch.nn.Module",
+    X: Samples,
+    Y: Samples | None = None,
+    *,
+    out: None = None,
+    client: None = None,
+    **options: Unpack[KernelKeywords],
+) -> np.ndarray: ...
+
+
+@overload
+def kernel(
+    net: GateTable | GateStore,
+    X: GateTable | GateStore | None = None,
+    *,
+    out: None = None,
+    client: None = None,
+    **options: Unpack[KernelKeywords],
+) -> np.ndarray: ...
+
+
+@overload
+def kernel(
+    net: "torch.nn.Module",
+    X: Samples,
+    Y: Samples | None = None,
+    *,
+    out: str | Path,
+    client: "distributed.Client | None" = None,
+    **options: Unpack[KernelKeywords],
+) -> Gram: ...
+
+
+@overload
+def kernel(
+    net: GateTable | GateStore,
+    X: GateTable | GateStore | None = None,
+    *,
+    out: str | Path,
+    client: "distributed.Client | None" = None,
+    **options: Unpack[KernelKeywords],
+) -> Gram: ...
+
+
+def kernel(
+    net: "torch.nn.Module | GateTable | GateStore",
     X: Samples | None = None,
     Y: Samples | None = None,
     *,
-    scale: str = "fan_in",
-    dtype: str = "float32",
-    gates: str = "auto",
-    value_input: str = "auto",
-    bias: str = "auto",
-    backend: str = "auto",
+    scale: ScaleName = "fan_in",
+    dtype: DtypeLike = "float32",
+    gates: GatesName = "auto",
+    value_input: ValueInputName = "auto",
+    bias: BiasName = "auto",
+    backend: BackendName = "auto",
     fixed: str | Sequence[str] = (),
     of: str | Instrument = "paths",
     memory: int | str | None = None,
@@ -405,7 +459,7 @@ def kernel(
         Y: other samples; ``None``: X itself.
         scale: "fan_in" (every parametric layer divides by its fan-in), "count" (all variances 1),
             "cosine".
-        dtype: "float32" or "float64", of the arithmetic and of the result.
+        dtype: "float32" or "float64", or such a type of NumPy or PyTorch, of arithmetic and result.
         gates: "hard", "soft" or "auto" (as the network evaluates).
         value_input: "x", "ones" or "auto" (as the network has it).
         bias: "auto" (paths where the network has biases, shifts or constants), "paths" (these start

@@ -3,18 +3,30 @@
 import os
 import re
 import reprlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import numpy as np
 
 from npk.backends import check_backend
-from npk.choices import CHOICES, chosen
+from npk.choices import (
+    CHOICES,
+    BackendName,
+    BiasName,
+    DtypeLike,
+    DtypeName,
+    GatesName,
+    ScaleName,
+    ValueInputName,
+    chosen,
+)
 from npk.errors import OptionError, StoreError
 from npk.graph.biases import settled_bias
 from npk.graph.path_graph import PathGraph
+from npk.progress import Progress
 from npk.recursion.instruments import Instrument, instrument_of
 
 _UNITS = {
@@ -55,12 +67,12 @@ class KernelOptions:
         BackendError: a backend that is not available.
     """
 
-    scale: str = "fan_in"
-    dtype: str = "float32"
-    gates: str = "auto"
-    value_input: str = "auto"
-    bias: str = "auto"
-    backend: str = "auto"
+    scale: ScaleName = "fan_in"
+    dtype: DtypeName = "float32"
+    gates: GatesName = "auto"
+    value_input: ValueInputName = "auto"
+    bias: BiasName = "auto"
+    backend: BackendName = "auto"
     of: str | Instrument = "paths"
 
     def __post_init__(self) -> None:
@@ -79,6 +91,22 @@ class KernelOptions:
     def instrument(self) -> Instrument:
         """What is asked of the paths."""
         return instrument_of(self.of)
+
+
+class KernelKeywords(TypedDict, total=False):
+    """Keywords of ``npk.kernel`` that do not change what it returns."""
+
+    scale: ScaleName
+    dtype: DtypeLike
+    gates: GatesName
+    value_input: ValueInputName
+    bias: BiasName
+    backend: BackendName
+    fixed: str | Sequence[str]
+    of: str | Instrument
+    memory: int | str | None
+    progress: bool | Progress
+    resume: bool
 
 
 @dataclass(frozen=True)
@@ -110,7 +138,7 @@ class Promise:
         return replace(self, beside=beside)
 
 
-def dtype_named(dtype: object) -> str:
+def dtype_named(dtype: object) -> DtypeName:
     """The name of a type of numbers: of "float32", ``np.float32``, ``np.dtype("float32")`` or
     ``torch.float32``.
 
@@ -121,8 +149,8 @@ def dtype_named(dtype: object) -> str:
         The name; what is no type of numbers, as it came.
     """
     if isinstance(dtype, np.dtype) or (isinstance(dtype, type) and issubclass(dtype, np.generic)):
-        return np.dtype(dtype).name
-    return str(dtype).removeprefix("torch.")
+        return cast(DtypeName, np.dtype(dtype).name)
+    return cast(DtypeName, str(dtype).removeprefix("torch."))
 
 
 def parse_bytes(memory: Any) -> int | None:

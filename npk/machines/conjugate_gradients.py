@@ -24,6 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from npk.choices import BackendName
 from npk.errors import DataError, OptionError, ShapeError
 from npk.gram.matrix import Gram
 from npk.machines.algebra import Algebra, algebra_of
@@ -70,7 +71,7 @@ def solve(
     start: ArrayLike | None = None,
     preconditioner: Preconditioner | int | None = None,
     progress: bool | Progress = False,
-    backend: str = "auto",
+    backend: BackendName = "auto",
 ) -> Solution:
     r"""Solve kernel ridge with nothing but products with K.
 

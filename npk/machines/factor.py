@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import gen_batches
 
+from npk.choices import BackendName
 from npk.errors import DataError
 from npk.machines.algebra import HOST, Algebra, algebra_of
 from npk.machines.problem import (
@@ -61,7 +62,7 @@ class Factor:
 
 
 def factor(
-    K: ArrayLike, *, backend: str = "auto", sample_weight: ArrayLike | None = None
+    K: ArrayLike, *, backend: BackendName = "auto", sample_weight: ArrayLike | None = None
 ) -> Factor:
     r"""Eigendecompose a Gram matrix once, for any number of targets and alphas.
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 
+from npk.choices import BackendName
 from npk.errors import DataError, OptionError, warn
 from npk.gram.matrix import Gram
 from npk.gram.products import bytes_in_flight
@@ -72,7 +73,7 @@ def fit(
     criterion: Criterion = "squared error",
     per_target: bool = False,
     sample_weight: ArrayLike | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
 ) -> Ridge:
     """Fit kernel ridge: by Cholesky for a given alpha, by one eigendecomposition and leave-one-out
     for ``"auto"``.

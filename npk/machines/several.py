@@ -20,6 +20,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from npk.checkpoint.weights import fingerprint
+from npk.choices import BackendName, BiasName, DtypeLike, GatesName, ValueInputName
 from npk.errors import OptionError, ShapeError
 from npk.gates.table import GateTable
 from npk.gram.kernel import NeuralPathKernel
@@ -147,11 +148,11 @@ class NPKMultiKernelRidgeClassifier(ClassifierMixin, BaseEstimator):
         weights: Weights = "alignment",
         alpha: float | Literal["auto"] = "auto",
         input_shape: Shape | None = None,
-        dtype: str = "float32",
-        gates: str = "auto",
-        value_input: str = "auto",
-        bias: str = "auto",
-        backend: str = "auto",
+        dtype: DtypeLike = "float32",
+        gates: GatesName = "auto",
+        value_input: ValueInputName = "auto",
+        bias: BiasName = "auto",
+        backend: BackendName = "auto",
         fixed: str | Sequence[str] = (),
         progress: bool | Progress = False,
     ) -> None:

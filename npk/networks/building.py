@@ -4,12 +4,13 @@ import contextlib
 import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch import nn
 
+from npk.choices import KindName
 from npk.errors import OptionError
 from npk.networks import architectures
 from npk.networks.gated import (
@@ -29,7 +30,7 @@ ARCHITECTURES: dict[str, Callable[..., Layers]] = {
     "vgg16": architectures.vgg16,
     "resnet110": architectures.resnet110,
 }
-KINDS = ("dnn", "dgn", "dlgn", "dlgn-sf")
+KINDS: tuple[str, ...] = get_args(KindName)
 
 
 def build(

@@ -4,14 +4,16 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from numbers import Integral, Real
+from typing import get_args
 
+from npk.choices import LossName, OptimizerName, ScheduleName, SelectName
 from npk.errors import OptionError
 
 CHOICES = {
-    "optimizer": ("adam", "sgd", "rmsprop"),
-    "loss": ("cross-entropy", "mse"),
-    "schedule": ("one-cycle", "cosine", "step", "constant"),
-    "select": (None, "last", "accuracy", "loss"),
+    "optimizer": get_args(OptimizerName),
+    "loss": get_args(LossName),
+    "schedule": get_args(ScheduleName),
+    "select": (None, *get_args(SelectName)),
 }
 AUGMENTATIONS = ("shift", "flip", "crop")
 _ENDS_AT_ZERO = ("one-cycle", "cosine")

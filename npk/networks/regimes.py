@@ -1,11 +1,14 @@
 """Training regimes of the papers: which parameters learn, and where the gates come from."""
 
+from typing import get_args
+
 from torch import nn
 
+from npk.choices import RegimeName
 from npk.errors import OptionError
 from npk.networks.gated import GatedNetwork, GatingNetwork, PlainNetwork
 
-REGIMES = ("relu", "dlnpf", "flnpf", "frnpf-ii", "frnpf-di")
+REGIMES: tuple[str, ...] = get_args(RegimeName)
 
 
 def default_regime(net: nn.Module) -> str:

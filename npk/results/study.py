@@ -75,6 +75,27 @@ class MachineTable(Result):
 
 
 @dataclasses.dataclass(frozen=True)
+class FitReport(Result):
+    """What `npk fit` found."""
+
+    of: str  # the checkpoint, or the folder of gates or of a kernel
+    data: str  # DATA notation; empty for a folder, which holds its samples
+    scale: str  # "fan_in" | "count" | "cosine"
+    bias: str  # "paths" | "ignore": what the kernel takes of the network's biases
+    network: float | None  # share of the test samples that the network itself has right, if known
+    on_training: float  # share that the machine has right of what it has learnt from
+    samples_training: int
+    samples_test: int
+    accuracies: tuple[Accuracy, ...]  # on the test samples, the machine's first
+    differences: tuple[Difference, ...]  # of the machine to each of the others, paired
+
+    @property
+    def machine(self) -> Accuracy:
+        """The machine on the test samples."""
+        return self.accuracies[0]
+
+
+@dataclasses.dataclass(frozen=True)
 class Measure(Typed):
     """A number read off a kernel or off gates."""
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from npk.choices import as_patterns
+from npk.choices import BackendName, BiasName, GatesName, ScaleName, ValueInputName, as_patterns
 from npk.data import Dataset
 from npk.errors import REPORT, OptionError, check_installed
 from npk.progress import Progress, as_progress
@@ -49,11 +49,11 @@ def study(
     checks: Sequence[str] = tuple(CHECKS),
     untrained: "Callable[[int], nn.Module] | None" = None,
     fixed: str | Sequence[str] = (),
-    scale: str = "cosine",
-    gates: str = "auto",
-    value_input: str = "auto",
-    bias: str = "auto",
-    backend: str = "auto",
+    scale: ScaleName = "cosine",
+    gates: GatesName = "auto",
+    value_input: ValueInputName = "auto",
+    bias: BiasName = "auto",
+    backend: BackendName = "auto",
     seed: int = 0,
     out: str | os.PathLike,
     progress: bool | Progress = True,

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from npk.choices import BackendName, BiasName, GatesName, ScaleName, ValueInputName
 from npk.errors import StoreError
 from npk.files import locked
 from npk.gates.table import GateTable
@@ -29,11 +31,11 @@ TRAINED, UNTRAINED, RANDOM = "trained", "untrained", "random gates"
 class Asked:
     """Options of a study's kernels; what "auto" takes of biases is settled for each network."""
 
-    scale: str = "cosine"
-    gates: str = "auto"
-    value_input: str = "auto"
-    bias: str = "auto"
-    backend: str = "auto"
+    scale: ScaleName = "cosine"
+    gates: GatesName = "auto"
+    value_input: ValueInputName = "auto"
+    bias: BiasName = "auto"
+    backend: BackendName = "auto"
 
     def __post_init__(self) -> None:
         """Refuse what is no option of a kernel, before any work.
@@ -45,7 +47,7 @@ class Asked:
         _ = self.options
 
     @property
-    def of_paths(self) -> dict[str, str]:
+    def of_paths(self) -> dict[str, Any]:
         """What checks take of them."""
         return {"bias": self.bias, "gates": self.gates, "value_input": self.value_input}
 

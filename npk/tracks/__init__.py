@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from npk.choices import BackendName, BiasName, GatesName, ScaleName, ValueInputName
 from npk.errors import REPORT, check_installed
 from npk.progress import Progress, as_progress
 from npk.report.track_page import write_track
@@ -38,11 +39,11 @@ def track(
     n: int | None = None,
     splits: int = SPLITS,
     fixed: str | Sequence[str] = (),
-    scale: str = "cosine",
-    gates: str = "auto",
-    value_input: str = "auto",
-    bias: str = "auto",
-    backend: str = "auto",
+    scale: ScaleName = "cosine",
+    gates: GatesName = "auto",
+    value_input: ValueInputName = "auto",
+    bias: BiasName = "auto",
+    backend: BackendName = "auto",
     seed: int = 0,
     out: str | os.PathLike,
     progress: bool | Progress = True,

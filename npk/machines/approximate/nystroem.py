@@ -13,6 +13,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from npk.choices import BackendName, BiasName, DtypeLike, GatesName, ScaleName, ValueInputName
 from npk.machines.approximate.landmarks import KernelEntries, Landmarks
 from npk.machines.approximate.pivots import Selection, check_selection, checked_rank
 from npk.machines.approximate.transformer import NetworkTransformer
@@ -73,12 +74,12 @@ class NPKNystroem(NetworkTransformer):
         selection: Selection = "rpcholesky",
         random_state: int | np.random.Generator = 0,
         input_shape: Shape | None = None,
-        scale: str = "cosine",
-        dtype: str = "float32",
-        gates: str = "auto",
-        value_input: str = "auto",
-        bias: str = "auto",
-        backend: str = "auto",
+        scale: ScaleName = "cosine",
+        dtype: DtypeLike = "float32",
+        gates: GatesName = "auto",
+        value_input: ValueInputName = "auto",
+        bias: BiasName = "auto",
+        backend: BackendName = "auto",
         fixed: str | Sequence[str] = (),
         of: str | Instrument = "paths",
         memory: int | str | None = None,

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import gen_batches
 
+from npk.choices import BiasName, GatesName, ScaleName, ValueInputName
 from npk.errors import OptionError
 from npk.gates.table import GateTable
 from npk.machines.approximate.draws import Draws
@@ -81,10 +82,10 @@ class RandomPathFeatures(NetworkTransformer):
         per_network: int | None = None,
         random_state: int | np.random.Generator = 0,
         input_shape: Shape | None = None,
-        scale: str = "cosine",
-        gates: str = "auto",
-        value_input: str = "auto",
-        bias: str = "auto",
+        scale: ScaleName = "cosine",
+        gates: GatesName = "auto",
+        value_input: ValueInputName = "auto",
+        bias: BiasName = "auto",
         fixed: str | Sequence[str] = (),
         progress: bool | Progress = False,
     ) -> None:

@@ -20,6 +20,7 @@ from scipy import fft, sparse
 from sklearn.utils import gen_batches
 
 from npk.backends.product import Product, as_product
+from npk.choices import BiasName, GatesName, ScaleName, ValueInputName
 from npk.errors import UnsupportedGraphError
 from npk.gates.table import GateTable
 from npk.machines.approximate.pivots import checked_rank
@@ -71,10 +72,10 @@ class ProductSketch(NetworkTransformer):
         *,
         random_state: int | np.random.Generator = 0,
         input_shape: Shape | None = None,
-        scale: str = "cosine",
-        gates: str = "auto",
-        value_input: str = "auto",
-        bias: str = "auto",
+        scale: ScaleName = "cosine",
+        gates: GatesName = "auto",
+        value_input: ValueInputName = "auto",
+        bias: BiasName = "auto",
         fixed: str | Sequence[str] = (),
         progress: bool | Progress = False,
     ) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import MultiOutputMixin, RegressorMixin
 
+from npk.choices import BackendName, BiasName, DtypeLike, GatesName, ScaleName, ValueInputName
 from npk.errors import OptionError
 from npk.machines import ridge
 from npk.machines.estimators.base import Cache, KernelMachine
@@ -72,12 +73,12 @@ class NPKGaussianProcessRegressor(MultiOutputMixin, RegressorMixin, KernelMachin
         amplitude: float | Literal["auto"] = "auto",
         normalize_y: bool = False,
         input_shape: Shape | None = None,
-        scale: str = "cosine",
-        dtype: str = "float32",
-        gates: str = "auto",
-        value_input: str = "auto",
-        bias: str = "auto",
-        backend: str = "auto",
+        scale: ScaleName = "cosine",
+        dtype: DtypeLike = "float32",
+        gates: GatesName = "auto",
+        value_input: ValueInputName = "auto",
+        bias: BiasName = "auto",
+        backend: BackendName = "auto",
         fixed: str | Sequence[str] = (),
         of: str | Instrument = "paths",
         memory: int | str | None = None,

@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import MultiOutputMixin, RegressorMixin
 
+from npk.choices import BackendName, BiasName, DtypeLike, GatesName, ScaleName, ValueInputName
 from npk.machines import ridge
 from npk.machines.estimators.base import Cache, KernelMachine
 from npk.machines.estimators.classifier import KernelClassifier
@@ -73,12 +74,12 @@ class NPKRidge(MultiOutputMixin, RegressorMixin, KernelMachine):
         *,
         alpha: float | ArrayLike | Literal["auto"] = "auto",
         input_shape: Shape | None = None,
-        scale: str = "cosine",
-        dtype: str = "float32",
-        gates: str = "auto",
-        value_input: str = "auto",
-        bias: str = "auto",
-        backend: str = "auto",
+        scale: ScaleName = "cosine",
+        dtype: DtypeLike = "float32",
+        gates: GatesName = "auto",
+        value_input: ValueInputName = "auto",
+        bias: BiasName = "auto",
+        backend: BackendName = "auto",
         fixed: str | Sequence[str] = (),
         of: str | Instrument = "paths",
         memory: int | str | None = None,
@@ -207,12 +208,12 @@ class NPKRidgeClassifier(KernelClassifier):
         *,
         alpha: float | Literal["auto"] = "auto",
         input_shape: Shape | None = None,
-        scale: str = "cosine",
-        dtype: str = "float32",
-        gates: str = "auto",
-        value_input: str = "auto",
-        bias: str = "auto",
-        backend: str = "auto",
+        scale: ScaleName = "cosine",
+        dtype: DtypeLike = "float32",
+        gates: GatesName = "auto",
+        value_input: ValueInputName = "auto",
+        bias: BiasName = "auto",
+        backend: BackendName = "auto",
         fixed: str | Sequence[str] = (),
         of: str | Instrument = "paths",
         memory: int | str | None = None,

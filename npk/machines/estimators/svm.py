@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 
 from numpy.typing import ArrayLike, NDArray
 
+from npk.choices import BackendName, BiasName, DtypeLike, GatesName, ScaleName, ValueInputName
 from npk.machines import svm
 from npk.machines.estimators.base import Cache
 from npk.machines.estimators.classifier import KernelClassifier
@@ -64,12 +65,12 @@ class NPKSVC(KernelClassifier):
         *,
         C: float | Literal["auto"] = "auto",
         input_shape: Shape | None = None,
-        scale: str = "cosine",
-        dtype: str = "float32",
-        gates: str = "auto",
-        value_input: str = "auto",
-        bias: str = "auto",
-        backend: str = "auto",
+        scale: ScaleName = "cosine",
+        dtype: DtypeLike = "float32",
+        gates: GatesName = "auto",
+        value_input: ValueInputName = "auto",
+        bias: BiasName = "auto",
+        backend: BackendName = "auto",
         fixed: str | Sequence[str] = (),
         of: str | Instrument = "paths",
         memory: int | str | None = None,

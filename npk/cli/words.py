@@ -1,0 +1,44 @@
+"""Messages in the words of the shell: ``--bias paths`` where the library says ``bias="paths"``."""
+
+import re
+import shlex
+from collections.abc import Mapping
+
+_VALUE = r"""\[[^\]]*\]|"[^"]*"|'[^']*'|[^\s,;:)]*[^\s,;:.)]|"""
+_BOTH = re.compile(
+    r"""(?:\w+=(?:'[^']*'|"[^"]*"|[^\s,]*)(?:, | and )?)+, on the command line (?=--)"""
+)
+_CALL = re.compile(r"[\w\]]\([^()]*$")
+
+
+def in_shell_words(text: str, flags: Mapping[str, str]) -> str:
+    """A message with keyword arguments written as the options of a command.
+
+    Args:
+        text: the message.
+        flags: of the command's options, by the names of the keyword arguments.
+
+    Returns:
+        The message; calls of Python in it stay as they are.
+    """
+    if not flags:
+        return text
+    text = _BOTH.sub("", text)
+    names = "|".join(map(re.escape, flags))
+
+    def spoken(match: re.Match[str]) -> str:
+        if _CALL.search(text[: match.start()]):
+            return match[0]
+        value = _as_argument(match[2])
+        return f"{flags[match[1]]} {value}" if value else flags[match[1]]
+
+    # "as key=value" is how --arch-option is written
+    return re.sub(rf"(?<![\w.-])(?!key=value)({names})=({_VALUE})", spoken, text)
+
+
+def _as_argument(value: str) -> str:
+    """A value of Python as one types it: without quotes and brackets where it needs none."""
+    bare = value.strip("[]")
+    if bare[:1] in ("'", '"') and bare[-1:] == bare[:1] and bare[:1] not in bare[1:-1]:
+        return shlex.quote(bare[1:-1])
+    return bare if value.startswith("[") and "," not in bare else value
