@@ -56,9 +56,11 @@ def test_help_loads_few_modules():
         "npk.cli.commands",
         "npk.cli.laboratory",
         "npk.cli.options",
+        "npk.cli.words",
         "npk.errors",
         "npk.forks",
         "npk.progress",
+        "npk.shown",
     ]
     heavy = {"numpy", "pydantic", *HEAVY} - {"typer"}
     assert not heavy & {name.partition(".")[0] for name in loaded}

@@ -29,11 +29,11 @@ def types_of_numbers(net: torch.nn.Module, X: np.ndarray) -> None:
 
 def refused(net: torch.nn.Module, X: np.ndarray, table: npk.GateTable) -> None:
     """Each of these is an error; an ignored line without one is reported."""
-    npk.kernel(net)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    npk.kernel(net)  # pyright: ignore[reportArgumentType]
     npk.kernel(net, X, scale="cosin")  # pyright: ignore[reportCallIssue, reportArgumentType]
     npk.kernel(net, X, dtype="float16")  # pyright: ignore[reportCallIssue, reportArgumentType]
-    npk.kernel(net, X, bia="paths")  # pyright: ignore[reportCallIssue, reportArgumentType]
-    npk.kernel(table, table, X)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    npk.kernel(net, X, bia="paths")  # pyright: ignore[reportCallIssue]
+    npk.kernel(table, table, X)  # pyright: ignore[reportArgumentType]
     npk.NPKSVC(net, gates="harder")  # pyright: ignore[reportArgumentType]
     npk.check_invariance(net, X, bias="all")  # pyright: ignore[reportArgumentType]
-    npk.study(net, X, backend="gpu")  # pyright: ignore[reportArgumentType, reportCallIssue]
+    npk.study(net, X, backend="gpu")  # pyright: ignore[reportCallIssue]

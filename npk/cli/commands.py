@@ -412,22 +412,22 @@ def fit(
     solvers.check_options(machine, engine)
     how = reading.How(arch, arch_option, output, layout, key, fixed)
     if fitting.is_stored(ckpt, (data, test), how, given, asked, machine):
-        found, sizes, bias = fitting.fit_stored(machine, ckpt, labels, engine, seed)
+        found, sizes, taken = fitting.fit_stored(machine, ckpt, labels, engine, seed)
         tables.fitted(found.on_training, found.test, sizes)
-        report = fitting.report(found, sizes, of=ckpt, data="", scale=scale, bias=bias)
+        report = fitting.report(found, sizes, of=ckpt, data="", scale=scale, bias=taken)
     else:
         loading = given.loading(ckpt)
         sides = reading.training_and_test(str(data), test, seed, loading, labels)
         subject = studying.subject(ckpt, ckpt.stem, how)
         made = NeuralPathKernel.of(subject.net, engine, fixed)
         found = fitting.fit(machine, made, *sides, network=ckpt.stem)
-        sizes, bias = (len(sides[0]), len(sides[1])), made.settled(sides[0].X[:1]).bias
+        sizes, taken = (len(sides[0]), len(sides[1])), made.settled(sides[0].X[:1]).bias
         tables.fitted(found.on_training, found.test, sizes)
         own = reading.own(subject.net, sides[1])
         tables.samples([line for line in (loading.told(sides[1]), str(own or "")) if line])
-        tables.biases(bias)
+        tables.biases(taken)
         report = fitting.report(
-            found, sizes, of=ckpt, data=str(data), scale=scale, bias=bias, own=own
+            found, sizes, of=ckpt, data=str(data), scale=scale, bias=taken, own=own
         )
         if asked:
             table, notes = fitting.beside(asked, found, machine, made, subject, *sides, seed, fixed)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from npk.choices import SolverName
+from npk.choices import BackendName, SolverName
 from npk.errors import OptionError
 from npk.gates.table import GateTable
 from npk.gram.engine import Engine
@@ -38,7 +38,7 @@ class Problem(Protocol):
     """A kernel of training samples, and of test samples with them: as much of it as is asked for."""
 
     @property
-    def backend(self) -> str:
+    def backend(self) -> BackendName:
         """What computed it."""
         ...
 
@@ -73,7 +73,7 @@ class Computed:
         self.kernel, self.training, self.test = kernel, training, test
 
     @property
-    def backend(self) -> str:
+    def backend(self) -> BackendName:
         """That of the kernel."""
         return self.kernel.options.backend
 
@@ -105,8 +105,9 @@ class Stored:
         backend: where a solver runs.
     """
 
-    def __init__(self, gram: Gram, training: Numbers, test: Numbers, backend: str) -> None:
-        self.gram, self.training, self.test, self.backend = gram, training, test, backend
+    def __init__(self, gram: Gram, training: Numbers, test: Numbers, backend: BackendName) -> None:
+        self.gram, self.training, self.test = gram, training, test
+        self.backend: BackendName = backend
 
     def matrices(self) -> tuple[np.ndarray, np.ndarray]:
         """Read whole, each tile once."""
@@ -167,24 +168,24 @@ def solver_named(name: SolverName, components: int | None = None, seed: int = 0)
     Raises:
         OptionError: components that the solver does not have.
     """
-    solvers: Mapping[SolverName, Callable[..., Verdict]] = {
-        "ridge": partial(_on_matrix, _ridge),
-        "svm": partial(_on_matrix, _svm),
-        "gp": partial(_on_matrix, _gaussian_process),
-        "nystroem": _nystroem,
-        "features": _features,
-    }
     if name in COMPONENTS:
         number = of_features.checked_rank(
             COMPONENTS[name] if components is None else components, "components"
         )
-        return Solver(name, partial(solvers[name], number, seed), _check_labels)
+        solve = _nystroem if name == "nystroem" else _features
+        return Solver(name, partial(solve, number, seed), _check_labels)
     if components is not None:
         raise OptionError(
             f"--components {components} is for the solvers {' and '.join(COMPONENTS)}, and "
             f"{name} has none. Leave it out, or choose one of these."
         )
-    return Solver(name, solvers[name], _check_for_svm if name == "svm" else _check_labels)
+    machines: Mapping[SolverName, Callable[[np.ndarray, np.ndarray, BackendName], Machine]] = {
+        "ridge": _ridge,
+        "svm": _svm,
+        "gp": _gaussian_process,
+    }
+    check = _check_for_svm if name == "svm" else _check_labels
+    return Solver(name, partial(_on_matrix, machines[name]), check)
 
 
 def check_options(solver: Solver, engine: Engine) -> None:
@@ -224,7 +225,9 @@ def _check_for_svm(labels: np.ndarray) -> None:
 
 
 def _on_matrix(
-    machine: Callable[[np.ndarray, np.ndarray, str], Machine], problem: Problem, labels: np.ndarray
+    machine: Callable[[np.ndarray, np.ndarray, BackendName], Machine],
+    problem: Problem,
+    labels: np.ndarray,
 ) -> Verdict:
     """A machine on the whole kernel of the training samples."""
     K, cross = problem.matrices()
@@ -232,7 +235,7 @@ def _on_matrix(
     return Verdict(model, predict(K), predict(cross), chosen)
 
 
-def _ridge(K: np.ndarray, labels: np.ndarray, backend: str) -> Machine:
+def _ridge(K: np.ndarray, labels: np.ndarray, backend: BackendName) -> Machine:
     from npk.machines import ridge
 
     targets, classes = ridge.signed_targets(labels)
@@ -245,7 +248,7 @@ def _ridge(K: np.ndarray, labels: np.ndarray, backend: str) -> Machine:
 
 
 # libsvm, on the host whatever the backend
-def _svm(K: np.ndarray, labels: np.ndarray, backend: str) -> Machine:
+def _svm(K: np.ndarray, labels: np.ndarray, backend: BackendName) -> Machine:
     from npk.machines import svm
 
     found = svm.fit(K, labels)
@@ -253,7 +256,7 @@ def _svm(K: np.ndarray, labels: np.ndarray, backend: str) -> Machine:
     return "NPK-SVM", found.machine.predict, chosen
 
 
-def _gaussian_process(K: np.ndarray, labels: np.ndarray, backend: str) -> Machine:
+def _gaussian_process(K: np.ndarray, labels: np.ndarray, backend: BackendName) -> Machine:
     """A process on -1 and +1 for each class, whose noise is the most likely one."""
     from npk.machines import gaussian_process, ridge
 
@@ -281,6 +284,7 @@ def _features(components: int, seed: int, problem: Problem, labels: np.ndarray) 
     from npk import RandomPathFeatures
 
     assert isinstance(problem, Computed)
+    assert isinstance(problem.test, np.ndarray)  # gates alone are refused
     kernel, options = problem.kernel, problem.kernel.options
     assert kernel.net is not None
     made = RandomPathFeatures(
@@ -310,5 +314,7 @@ def _on_features(
 
     targets, classes = ridge.signed_targets(labels)
     machine = of_features.fit(features, targets, criterion="accuracy")
-    said = [ridge.classified(side @ machine.weights, classes) for side in (features, across)]
-    return Verdict(model, *said, {**chosen, "alpha": machine.alpha})
+    on_training, on_test = (
+        ridge.classified(side @ machine.weights, classes) for side in (features, across)
+    )
+    return Verdict(model, on_training, on_test, {**chosen, "alpha": machine.alpha})

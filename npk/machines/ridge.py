@@ -215,7 +215,7 @@ def _fit_on_disk(
     y: ArrayLike,
     alpha: float | ArrayLike | Literal["auto"],
     sample_weight: ArrayLike | None,
-    backend: str,
+    backend: BackendName,
     lacking: str,
 ) -> Ridge:
     if is_auto(alpha) or np.ndim(alpha):  # type: ignore[arg-type]

@@ -24,6 +24,7 @@ from npk.choices import BackendName, BiasName, DtypeLike, GatesName, ValueInputN
 from npk.errors import OptionError, ShapeError
 from npk.gates.table import GateTable
 from npk.gram.kernel import NeuralPathKernel
+from npk.gram.options import dtype_named
 from npk.machines import ridge
 from npk.machines.inputs import Network, Shape, built, check_picture, flattened, resolved_shape
 from npk.machines.of_network import check_options, check_unchanged
@@ -165,7 +166,7 @@ class NPKMultiKernelRidgeClassifier(ClassifierMixin, BaseEstimator):
         self.gates = gates
         self.value_input = value_input
         self.bias = bias
-        self.backend = backend
+        self.backend: BackendName = backend
         self.fixed = fixed
         self.progress = progress
 
@@ -194,7 +195,7 @@ class NPKMultiKernelRidgeClassifier(ClassifierMixin, BaseEstimator):
         self._units = np.array([mean_diagonal(np.diagonal(gram)) for gram in grams])
         found = self._weighed(grams, targets)
         self.weights_ = dict(zip((part.name for part in self._parts), found.tolist(), strict=True))
-        total = self._sum(grams).astype(self.dtype)  # which tells what its rounding is
+        total = self._sum(grams).astype(dtype_named(self.dtype))  # which tells what its rounding is
         fitted = ridge.fit(total, targets, self.alpha, criterion="accuracy", backend=self.backend)
         self.alpha_, self.choice_ = fitted.alpha, fitted.choice
         self.dual_coef_ = fitted.solution.coefficients

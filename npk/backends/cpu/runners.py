@@ -44,7 +44,8 @@ class ProgramRunner:
         """
         from npk.backends.cpu.tile import run_tile
 
-        run_tile((0,) * self.rows, *numbers, masks, self.sizes, left, out)
+        program, tables, weights = numbers
+        run_tile((0,) * self.rows, program, tables, weights, masks, self.sizes, left, out)
 
     def is_quick(self, pairs: int) -> bool:
         """Whether a tile of so many pairs surely takes less than a second: not known."""

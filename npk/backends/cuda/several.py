@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from npk.backends.base import Told
 from npk.backends.cuda import CudaBackend, DeviceSide, OnDevices, devices
 from npk.backends.layout import Side
 from npk.gates.device_table import DeviceGates
@@ -69,11 +70,12 @@ class SeveralDevices(OnDevices):
         exponents: np.ndarray,
         diagonal: int | None = None,
         memory: np.ndarray | None = None,
+        told: Told | None = None,
     ) -> Callable[[], np.ndarray]:
         """Begin a tile on the device whose turn it is."""
         number = next(self._turns)
         return self.backends[number].start(
-            rows.on(number), cols.on(number), exponents, diagonal, memory
+            rows.on(number), cols.on(number), exponents, diagonal, memory, told
         )
 
     def memory_of(self, side: int) -> np.ndarray:

@@ -96,7 +96,7 @@ class NPKGaussianProcessRegressor(MultiOutputMixin, RegressorMixin, KernelMachin
         self.gates = gates
         self.value_input = value_input
         self.bias = bias
-        self.backend = backend
+        self.backend: BackendName = backend
         self.fixed = fixed
         self.of: str | Instrument = of
         self.memory = memory

@@ -96,7 +96,7 @@ class NPKRidge(MultiOutputMixin, RegressorMixin, KernelMachine):
         self.gates = gates
         self.value_input = value_input
         self.bias = bias
-        self.backend = backend
+        self.backend: BackendName = backend
         self.fixed = fixed
         self.of: str | Instrument = of
         self.memory = memory
@@ -231,7 +231,7 @@ class NPKRidgeClassifier(KernelClassifier):
         self.gates = gates
         self.value_input = value_input
         self.bias = bias
-        self.backend = backend
+        self.backend: BackendName = backend
         self.fixed = fixed
         self.of: str | Instrument = of
         self.memory = memory
