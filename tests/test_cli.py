@@ -24,7 +24,7 @@ from npk.cli.fitting import tried
 from npk.cli.solvers import solver_named
 from npk.machines import ridge
 from npk.machines.approximate import feature_ridge
-from npk.results import MODELS, Accuracy, CheckResult, FitReport, MachineTable
+from npk.results import MODELS, CheckResult, FitReport
 
 COMMANDS = [
     command.name or command.callback.__name__.replace("_", "-")
@@ -480,7 +480,7 @@ def test_the_smallest_budget_that_is_named_works(
     code, out, err = npk_command(*command, "1kB")
     assert (code, without_accuracy(out)) == (2, "")
     found = re.fullmatch(
-        r"npk: memory=1000 bytes is too little for 50 x \d+ samples: the smallest "
+        r"npk: --memory 1000 bytes is too little for 50 x \d+ samples: the smallest "
         r"that works is (\d+) .*\n",
         err,
     )
@@ -659,7 +659,7 @@ def test_fit_on_features_is_ridge_on_those_of_the_estimator(npk_command, tmp_pat
     place = tmp_path / "a.json"
     command = ["fit", "conv.safetensors", "--data", "digits[:160]", "--solver", solver]
     out = done(npk_command(*command, "--components", 30, "--seed", 1, "--json", place))
-    found = Accuracy.load(place)
+    found = FitReport.load(place).machine
     train, test = npk.data.split(npk.data.load("digits[:160]"), test=0.25, seed=1)
     made = features_of(solver, npk.load("conv.safetensors"), 1)
     targets, classes = ridge.signed_targets(train.y)
@@ -679,7 +679,7 @@ def test_components_if_nothing_is_said(npk_command, tmp_path):
     command = "fit", "conv.safetensors", "--data", "digits[:120]", "--dtype", "float64", "--json"
     done(npk_command(*command, tmp_path / "a.json", "--solver", "nystroem"))
     done(npk_command(*command, tmp_path / "b.json"))
-    found, exact = (Accuracy.load(tmp_path / name) for name in ("a.json", "b.json"))
+    found, exact = (FitReport.load(tmp_path / name).machine for name in ("a.json", "b.json"))
     assert found.parameters["components"] <= 90
     assert found.parameters["share left out"] < 1e-9
     assert found.parameters["alpha"] == pytest.approx(exact.parameters["alpha"])
@@ -692,7 +692,7 @@ def test_features_beside_baselines(npk_command, tmp_path, solver):
     command = ["fit", "conv.safetensors", "--data", "digits[:160]", "--solver", solver]
     asked = "--baselines", "network,untrained", "--components", 20, "--json", place
     done(npk_command(*command, *asked))
-    found = MachineTable.load(place)
+    found = FitReport.load(place)
     own, network, untrained = found.accuracies
     assert untrained.parameters["components"] == 20
     assert [one.against for one in found.differences] == ["network", "untrained"]

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
     from npk.reading.tracing import Trace
 
+Tables = GateTable | GateStore
 Samples = Union[np.ndarray, Dataset, GateTable, GateStore, "torch.Tensor"]
 _SHARE = 0.5  # of a GPU's free memory that gates may take: masks and results of tiles need room too
 _NO_SAMPLES = "a gate table of 0 samples has no kernel. Take at least one."
@@ -392,19 +393,13 @@ def kernel(
     Y: Samples | None = None,
     *,
     out: None = None,
-    client: None = None,
     **options: Unpack[KernelKeywords],
 ) -> np.ndarray: ...
 
 
 @overload
 def kernel(
-    net: GateTable | GateStore,
-    X: GateTable | GateStore | None = None,
-    *,
-    out: None = None,
-    client: None = None,
-    **options: Unpack[KernelKeywords],
+    net: Tables, X: Tables | None = None, *, out: None = None, **options: Unpack[KernelKeywords]
 ) -> np.ndarray: ...
 
 
@@ -422,8 +417,8 @@ def kernel(
 
 @overload
 def kernel(
-    net: GateTable | GateStore,
-    X: GateTable | GateStore | None = None,
+    net: Tables,
+    X: Tables | None = None,
     *,
     out: str | Path,
     client: "distributed.Client | None" = None,
