@@ -23,8 +23,8 @@ from timing import duration, machine, timed
 import npk
 from npk.data import Dataset
 from npk.gram.kernel import NeuralPathKernel
+from npk.gram.pace import measure
 from npk.machines import ridge
-from npk.studies.pace import measure
 
 WORK = {"shifts": ([1, 1, 1, 1], 2000), "stride": ([2, 1, 1, 1], 5000)}  # strides, samples
 FEW = 64  # samples of the prediction

@@ -148,9 +148,9 @@ def steps(net: Any, size: int) -> Iterator[dict[str, Any]]:
 
     from npk.cli.cost import guess
     from npk.gram.kernel import NeuralPathKernel
+    from npk.gram.pace import measure
     from npk.recursion.planning import plan
     from npk.structure.effort import effort
-    from npk.studies.pace import measure
 
     start = time.perf_counter()
     kernel = NeuralPathKernel(net, bias="ignore", progress=False)

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from npk.recursion.instruments import Tangent as Tangent
     from npk.recursion.instruments import Weighted as Weighted
     from npk.recursion.instruments import Without as Without
-    from npk.studies import study as study
+    from npk.studies.asking import study as study
     from npk.tracks import track as track
 
 # Where each public name lives; a name's module is loaded when the name is first used (PEP 562), so
@@ -87,7 +87,7 @@ _HOME = {
     "plot": "npk",
     "record_gates": "npk.gates.recording",
     "save": "npk.checkpoint",
-    "study": "npk.studies",
+    "study": "npk.studies.asking",
     "trace": "npk.reading.tracing",
     "track": "npk.tracks",
 }

@@ -14,21 +14,23 @@ import torch
 from torch import nn
 
 import npk
-from npk import cli, studies
+from npk import cli
 from npk.data import Dataset
 from npk.errors import DataError, OptionError, ShapeError
+from npk.gates.halfspaces import random_gates
 from npk.machines import ridge
 from npk.reading.tracing import trace_network
 from npk.results import MODELS, FitReport, StudyResult
-from npk.studies import ask, within_budget
+from npk.studies import asking
 from npk.studies import cost as costs
+from npk.studies.asking import ask
 from npk.studies.checking import check_all
 from npk.studies.cost import parse_budget
 from npk.studies.draws import drawn, labeled
-from npk.studies.halfspaces import random_gates
 from npk.studies.kernels import Asked, State
 from npk.studies.measuring import measured
 from npk.studies.pictures import Album
+from npk.studies.running import within_budget
 from npk.studies.scores import ridge_of, standard_error
 from npk.studies.subjects import Subject, before_training, decided, outputs, penultimate
 
@@ -589,7 +591,7 @@ def test_a_study_goes_on_with_the_kernels_that_are_there(found, trained, monkeyp
     tile = next(iter(stamps))
     tile.unlink()  # as a kill may leave it
     net = {name: npk.load(trained / f"{name}.safetensors") for name in ("dlgn", "dnn")}
-    monkeypatch.setattr(studies, "write", lambda *_: None)  # the page is not looked at again
+    monkeypatch.setattr(asking, "write", lambda *_: None)  # the page is not looked at again
     whole = samples(200, 3)
     again = npk.study(
         net, whole, seen=False, n=(6, 12, 24), splits=2, out=out, checks=(), progress=False

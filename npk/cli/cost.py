@@ -8,6 +8,7 @@ import numpy as np
 from npk.choices import BiasName
 from npk.gates.table import GateLayer, GateTable, pack
 from npk.gram.kernel import NeuralPathKernel
+from npk.gram.pace import FEW, Cost, measure
 from npk.graph.node import PathNode
 from npk.graph.operators import AveragePool, Convolution, Gate, Input
 from npk.graph.path_graph import PathGraph
@@ -16,7 +17,6 @@ from npk.progress import as_progress
 from npk.samples import as_samples
 from npk.structure.effort import Effort
 from npk.structure.shifts import ShiftGroup, confirmed, outside_gates, shift_group
-from npk.studies.pace import FEW, Cost, measure
 
 if TYPE_CHECKING:
     from torch import nn

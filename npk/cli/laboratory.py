@@ -223,7 +223,9 @@ def study(
     """What gates have learnt: machines on few fresh samples, measures, checks (1: one failed), page."""
     from npk.cli import reading, studying, tables
     from npk.progress import as_progress
-    from npk.studies import Asked, conduct, within_budget
+    from npk.studies.asking import conduct
+    from npk.studies.kernels import Asked
+    from npk.studies.running import within_budget
 
     reading.check_folder(out)
     asked = studying.question(
@@ -305,7 +307,7 @@ def track(
     """Follow kernel and gates through a training: measures, distances, flips, machines, a page."""
     from npk.cli import reading, studying, tables
     from npk.progress import as_progress
-    from npk.studies import Asked
+    from npk.studies.kernels import Asked
     from npk.tracks import checkpoints_of, conduct, names_of, of_one_size
 
     reading.check_folder(out)

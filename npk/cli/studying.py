@@ -15,7 +15,8 @@ from npk.data import Dataset
 from npk.data.tables import read_labels
 from npk.errors import DataError, OptionError
 from npk.files import put_back
-from npk.studies import Question, ask
+from npk.studies.asking import ask
+from npk.studies.running import Question
 from npk.studies.subjects import Subject
 
 
@@ -48,7 +49,7 @@ def question(
         how: the checkpoints are read.
         prepared: what the networks were given, where options say so.
         tell: is told of the samples, and how each network itself does on them.
-        **asked: other arguments of :func:`npk.studies.ask`.
+        **asked: other arguments of :func:`npk.studies.asking.ask`.
 
     Returns:
         The question, checked.

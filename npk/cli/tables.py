@@ -11,6 +11,7 @@ from rich.table import Table
 
 from npk.choices import bias_choice
 from npk.gates.table import GateTable
+from npk.gram.pace import Cost
 from npk.gram.tiles import Demand, TilePlan
 from npk.gram.verification import Verification
 from npk.graph.path_graph import LISTED
@@ -32,7 +33,6 @@ from npk.results import (
     TrackResult,
 )
 from npk.structure.shifts import ShiftGroup
-from npk.studies.pace import Cost
 
 if TYPE_CHECKING:
     from npk.checks.spectrum import DepthSpectrum

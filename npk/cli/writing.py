@@ -14,12 +14,12 @@ from npk.gates.store import GateStore
 from npk.gates.table import GateTable
 from npk.gram.kernel import NeuralPathKernel
 from npk.gram.options import check_store_place
+from npk.gram.pace import FEW, Cost, measure
 from npk.gram.store import GramStore
 from npk.gram.tiles import Demand, TilePlan
 from npk.gram.writing import plan_in_memory, plan_on_disk, suits
 from npk.progress import Bar, Events, Lines, Progress, Silent
 from npk.samples import as_samples
-from npk.studies.pace import FEW, Cost, measure
 
 
 def progress(json: bool) -> Progress:

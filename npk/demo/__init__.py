@@ -14,7 +14,7 @@ from npk.demo.theory import ensembles
 from npk.errors import REPORT, DataError, check_installed
 from npk.progress import Progress, as_progress
 from npk.results import StudyResult
-from npk.studies import ask, write
+from npk.studies.asking import ask, write
 from npk.studies.running import answer, make_folder
 
 # of the samples: to train on, at most; fresh ones for machines; to test on

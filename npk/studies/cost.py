@@ -8,11 +8,11 @@ from numbers import Real
 from typing import Any
 
 from npk.errors import OptionError
+from npk.gates.halfspaces import units
+from npk.gram.pace import FEW, measure
 from npk.progress import duration
 from npk.studies.draws import MOST_TEST, SIZES, Draws
-from npk.studies.halfspaces import units
 from npk.studies.kernels import RANDOM, TRAINED, UNTRAINED, Kernels
-from npk.studies.pace import FEW, measure
 
 LARGER = (*SIZES, 1000, 3000)  # n that a budget may choose
 _TESTS = (MOST_TEST, 500, 200, 100)  # test samples that it may choose

@@ -14,13 +14,13 @@ import numpy as np
 from npk.choices import BackendName, BiasName, GatesName, ScaleName, ValueInputName
 from npk.errors import StoreError
 from npk.files import locked
+from npk.gates.halfspaces import random_gates
 from npk.gates.table import GateTable
 from npk.gram.engine import Engine
 from npk.gram.kernel import NeuralPathKernel
 from npk.gram.options import KernelOptions, Promise
 from npk.progress import Progress, Silent
 from npk.studies.draws import Draws
-from npk.studies.halfspaces import random_gates
 from npk.studies.subjects import Subject, before_training
 
 _ANEW = 1000  # seeds of weights made anew begin there: not where a training's may have begun

@@ -16,7 +16,10 @@ from npk.errors import REPORT, check_installed
 from npk.progress import Progress, as_progress
 from npk.report.track_page import write_track
 from npk.results import TrackResult
-from npk.studies import SPLITS, Asked, Question, ask
+from npk.studies.asking import ask
+from npk.studies.draws import SPLITS
+from npk.studies.kernels import Asked
+from npk.studies.running import Question
 from npk.tracks.following import Curves, follow, moved
 from npk.tracks.stages import checkpoints_of, in_order, snapshots_of
 
@@ -131,7 +134,7 @@ def asked(nets: Any, X: Any, y: Any = None, *, n: int | None, **options: Any) ->
 
     Args:
         nets: networks in the order of their epochs.
-        X: as of :func:`npk.studies.ask`, and so the others.
+        X: as of :func:`npk.studies.asking.ask`, and so the others.
         y: as there.
         n: fresh samples of each draw; ``None``: 100, or as many as there are.
         **options: as there.

@@ -11,12 +11,11 @@ from npk import __version__, measures
 from npk.errors import NpkError
 from npk.progress import Progress
 from npk.results import KernelSummary, Move, TrackResult
-from npk.studies import Question
 from npk.studies.commands import Commands, keep_samples
 from npk.studies.comparing import Side
 from npk.studies.kernels import TRAINED
 from npk.studies.pictures import Album
-from npk.studies.running import Findings, accuracy, machine, make_folder, studied
+from npk.studies.running import Findings, Question, accuracy, machine, make_folder, studied
 from npk.studies.scores import standard_error
 from npk.typed import finite
 
