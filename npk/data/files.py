@@ -2,6 +2,7 @@
 idx files and of CIFAR batches.
 """
 
+import importlib.util
 import math
 import re
 import warnings
@@ -27,6 +28,8 @@ from npk.errors import DataError, MissingPackageError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
+_DIGITS = Path("datasets", "data", "digits.csv.gz")  # in the folder of scikit-learn
+
 # X, y and the classes as a file has them
 Loaded = tuple[NDArray[Any], NDArray[Any] | None, tuple[str, ...] | None]
 
@@ -42,9 +45,18 @@ def _deal(y: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _digits() -> Loaded:
-    from sklearn.datasets import load_digits
+    """The digits of scikit-learn, from where it keeps them: to load scikit-learn for a table of
+    numbers would take longer than their kernel.
+    """
+    home = importlib.util.find_spec("sklearn")
+    file = Path(home.origin).parent / _DIGITS if home and home.origin else None
+    if file is not None and file.is_file():
+        table = np.loadtxt(file, delimiter=",")
+        values, labels = table[:, :-1], table[:, -1].astype(int)
+    else:
+        from sklearn.datasets import load_digits
 
-    values, labels = load_digits(return_X_y=True)
+        values, labels = load_digits(return_X_y=True)
     return np.asarray(values).reshape(-1, 8, 8) / 16, np.asarray(labels), None
 
 
