@@ -6,6 +6,7 @@ terminal cannot show of a text is written as an escape.
 """
 
 import contextlib
+import gc
 import io
 import os
 import sys
@@ -27,10 +28,14 @@ _QUIET = {"--quiet", "-q"}
 _ANYWHERE = {"--debug", *_QUIET}
 _COMPLETION = ("--show-completion", "--install-completion")
 _COMPLETING = "_NPK_COMPLETE"  # set by the shell that wants to know what may follow
+# made between two looks for garbage: what is loaded makes half a million that stay, and by Python's
+# own 700 they would be looked at over and over meanwhile
+_OBJECTS = 50_000
 
 
 def main() -> None:
     """Run the command line of this process and exit."""
+    gc.set_threshold(_OBJECTS)
     _prepare_streams()
     sys.exit(_flushed(run(sys.argv[1:])))
 
