@@ -55,6 +55,43 @@ def planning():
     return lambda: npk.NeuralPathKernel(None, bias="ignore", progress=False)(table)
 
 
+def planes():
+    """The plan and the program of 4 x 64 channels on 32 x 32, circular, global pool; no tile."""
+    return _programs(_network("conv", "dnn", (3, 32, 32), 2, channels=[64] * 4))
+
+
+def pools():
+    """The plan and the program of VGG-13 on 64 x 64, an eighth as wide; no tile."""
+    import torch
+    from torch import nn
+
+    torch.manual_seed(SEED)
+    layers, before = [], 3
+    for width in (8, 16, 32, 64, 64):
+        for _ in range(2):
+            layers += [nn.Conv2d(before, width, 3, padding=1), nn.ReLU()]
+            before = width
+        layers.append(nn.MaxPool2d(2))
+    net = nn.Sequential(
+        *layers, nn.Flatten(), nn.Linear(4 * before, 32), nn.ReLU(), nn.Linear(32, 4)
+    )
+    return _programs((net.eval(), np.zeros((2, 3, 64, 64), np.float32)))
+
+
+def _programs(given):
+    import npk
+    from npk.backends.cpu import CpuBackend
+    from npk.recursion.planning import plan
+
+    table = npk.record_gates(*given)
+
+    def work():
+        program = CpuBackend(plan(table.graph), table, "float32").runner.program
+        return [held for held in vars(program).values() if isinstance(held, np.ndarray)]
+
+    return work
+
+
 def store():
     """A kernel written to disk from a gate table, and found finished."""
     import npk
@@ -79,7 +116,10 @@ def recording():
     return lambda: kernel.record(X).entries
 
 
-WORKS = {work.__name__: work for work in (dense, conv, networks, planning, store, recording)}
+WORKS = {
+    work.__name__: work
+    for work in (dense, conv, networks, planning, planes, pools, store, recording)
+}
 
 
 def _network(arch, kind, shape, n, **options):
@@ -94,7 +134,9 @@ def serve(name):
     """In a process of its own: prepare, then a time for each line that comes in."""
     work = WORKS[name]()
     result = work()
-    arrays = [entry.data for entry in result.values()] if isinstance(result, dict) else [result]
+    if isinstance(result, dict):
+        result = [entry.data for entry in result.values()]
+    arrays = result if isinstance(result, list) else [result]
     digest = hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in arrays)).hexdigest()
     print(json.dumps(digest), flush=True)
     for _ in sys.stdin:

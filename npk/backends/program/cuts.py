@@ -122,6 +122,9 @@ class Cut:
         self.k = inflow.cells.shape[1] * inflow.family
         self.sure = self.masked and bool((inflow.places >= 0).all())
         self.moves, self.inside = _moves(inflow.cells), np.packbits(inflow.cells >= 0, axis=1)
+        # whether all positions see alike, and none sees the outside: then no pair need tell
+        self.even = bool((self.moves == self.moves[:1]).all())
+        self.open = bool((inflow.cells >= 0).all())
         self.known: dict[tuple, tuple[int, tuple[int, int] | None]] = {}
 
     def place(self) -> Place:
@@ -146,13 +149,15 @@ class Cut:
         """Equal where the table of pairs is. In one plane s says which pair it is; what it sees
         depends on how far from s that is, and on the padding around both ends.
         """
-        s, t = self.inside[ends.s], self.inside[ends.t]
         if self.source is None:
-            return (s.tobytes(), t.tobytes())
+            if self.open:
+                return (len(ends.pairs),)
+            return (self.inside[ends.s].tobytes(), self.inside[ends.t].tobytes())
         of = self.tables.ends(self.source)
         if of.once:
-            ways = (self.moves[ends.s].tobytes(), (s & t).tobytes())
-            return (ends.moved, of.moved, of.first - ends.first, *ways)
+            ways = b"" if self.even else self.moves[ends.s].tobytes()
+            both = b"" if self.open else (self.inside[ends.s] & self.inside[ends.t]).tobytes()
+            return (ends.moved, of.moved, of.first - ends.first, ways, both)
         return (ends.pairs.tobytes(), of.pairs.tobytes())
 
     def _pairs(self, ends: Ends) -> tuple[int, tuple[int, int] | None]:
@@ -209,12 +214,23 @@ class LateCut:
         fit = both & (target >= 0)
         if self.inflow.term is None:  # a layer: the same weight at both ends
             fit &= self.members[ends.s][:, :, None] == self.members[ends.t][:, None, :]
-        pair, x, y = np.nonzero(fit)
-        target, s, t = target[pair, x, y], ends.s[pair], ends.t[pair]
-        a, b = self.members[s, x], self.members[t, y]
-        order = np.argsort((target * np.int64(several) + a) * several + b)
-        rows, cols = self.positions[s, x], self.positions[t, y]
-        return [x[order] for x in (pair, target, rows, a, cols, b)]
+        if fit.shape[1:] == (1, 1) and fit.all():  # each pair is read once
+            pair, target = np.arange(len(fit)), target[:, 0, 0]
+            rows, cols = rows[:, 0, 0], cols[:, 0, 0]
+            a, b = self.members[ends.s, 0], self.members[ends.t, 0]
+        else:
+            pair, x, y = np.nonzero(fit)
+            target, s, t = target[pair, x, y], ends.s[pair], ends.t[pair]
+            rows, cols = self.positions[s, x], self.positions[t, y]
+            a, b = self.members[s, x], self.members[t, y]
+        found, rank = (
+            [pair, target, rows, a, cols, b],
+            (target * np.int64(several) + a) * several + b,
+        )
+        if (rank[1:] > rank[:-1]).all():  # in order, as those of a pool over all positions
+            return found
+        order = np.argsort(rank)
+        return [x[order] for x in found]
 
 
 def is_masked(inflow: Inflow) -> bool:
