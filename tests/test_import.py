@@ -67,6 +67,26 @@ def test_help_loads_few_modules():
     assert len(loaded) < 320  # 253 with typer 0.29 and rich 15
 
 
+def test_a_kernel_loads_only_what_it_uses(tmp_path):
+    """Of the rooms no machines and no studies, of libraries none but torch and numba with theirs."""
+    net = npk.networks.build("conv", input_shape=(1, 8, 8), classes=10, channels=[4, 4], seed=0)
+    npk.save(net.eval(), tmp_path / "net.safetensors")
+    arguments = ["kernel", "net.safetensors", "--data", "digits[:20]", "--out", "K.npy"]
+    code = (
+        f"import os, sys; os.chdir({str(tmp_path)!r}); from npk import cli; "
+        f"code = cli.run({arguments}); print(code, *sys.modules)"
+    )
+    code, *loaded = in_fresh_interpreter(code).splitlines()[-1].split()
+    assert code == "0"
+    assert {"torch", "numba"} <= set(loaded)
+    unused = {"sklearn", "pandas", "matplotlib", "plotly", "onnx", "zarr", "dask", "cupy"}
+    assert not unused & {name.partition(".")[0] for name in loaded}
+    assert not {"scipy.stats", "scipy.optimize"} & set(loaded)  # of SciPy what numba loads itself
+    rooms = {name.split(".")[1] for name in loaded if name.startswith("npk.")}
+    assert not rooms & {"machines", "measures", "checks", "bench", "plot", "demo", "tracks"}
+    assert "npk.studies.running" not in loaded
+
+
 def test_version_is_readable_without_importing():
     tree = ast.parse(Path(npk.__file__).read_text())
     values = [
