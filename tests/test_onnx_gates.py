@@ -337,7 +337,7 @@ def test_what_stands_behind_the_network_is_named_with_the_way_out(classifier):
         CheckpointError,
         match=r"does not read: ArgMax, "
         r"ai\.onnx\.ml\.ArrayFeatureExtractor, .*ZipMap.*: "
-        r"--output Softmax",
+        r"--output MatMul1",
     ):
         npk.load(classifier[0])
     with pytest.raises(
@@ -424,4 +424,4 @@ def test_command_line_takes_an_output_before_unknown_operators(
     )
     assert code == 0, capsys.readouterr().err
     assert cli.run(["inspect", "x.onnx", "--input-shape", "4"]) == 2
-    assert "--output Softmax" in capsys.readouterr().err
+    assert "--output MatMul1" in capsys.readouterr().err

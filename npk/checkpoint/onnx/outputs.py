@@ -10,6 +10,8 @@ import numpy as np
 from npk.errors import UnsupportedGraphError
 
 ML = "ai.onnx.ml"
+# What stands between the scores of a classifier and its label.
+_AT_THE_END = ("Softmax", "LogSoftmax", "Sigmoid", "Identity")
 
 
 def full_name(node: Any) -> str:
@@ -123,7 +125,7 @@ def chosen(path: Path, output: int | str, results: list[str], modules: dict[str,
 
 def last_before(modules: dict[str, Any], unknown: set[str]) -> list[str]:
     """The modules whose values go into operators that cannot be read, and that need none of these
-    themselves.
+    themselves; of probabilities, the scores before them.
 
     Args:
         modules: the nodes by the names of their modules, in order.
@@ -139,4 +141,11 @@ def last_before(modules: dict[str, Any], unknown: set[str]) -> list[str]:
         if name in unknown or lost & set(before):
             readable += [one for one in before if one not in lost and one not in readable]
             lost.add(name)
-    return readable[::-1]
+    return list(dict.fromkeys(_scores_of(name, modules, maker) for name in readable[::-1]))
+
+
+def _scores_of(name: str, modules: dict[str, Any], maker: dict[str, str]) -> str:
+    """The module before a softmax or sigmoid at the end, which is no sum over paths."""
+    while modules[name].op_type in _AT_THE_END and modules[name].input[0] in maker:
+        name = maker[modules[name].input[0]]
+    return name
