@@ -225,11 +225,11 @@ def test_a_folder_of_timm(timm, tmp_path, weights):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"model_type": "vit"}, "asks for a vit, and npk makes image classifiers of the types mob"),
-        ({"model_type": 3}, "asks for a 3, and npk makes"),
+        ({"model_type": "vit"}, "describes a vit; without arch, npk makes image classifiers of"),
+        ({"model_type": 3}, "describes a 3; without arch, npk makes"),
         (
             {**RESNET, "architectures": ["ResNetBackbone"]},
-            r"asks for a \['ResNetBackbone'\], and npk makes image classifiers",
+            r"describes a \['ResNetBackbone'\]; without arch, npk",
         ),
         ({**RESNET, "depths": [10**9]}, r"has depths=\[1000000000\], and the largest dimension"),
         ({**RESNET, "num_labels": 10**9}, "has num_labels=1000000000, and the largest dimension"),

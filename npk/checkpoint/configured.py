@@ -98,9 +98,9 @@ def _maker(file: Path, values: dict[str, Any], largest: int) -> "Callable[[], nn
     wanted = f"{prefix}ForImageClassification"
     if not prefix or wanted not in (values.get("architectures") or (wanted,)):
         raise CheckpointError(
-            f"{file} asks for a {str(values.get('architectures') or family)[:80]}, and npk makes "
-            f"image classifiers of the types {', '.join(FAMILIES)} by themselves. Say what makes "
-            f"the network: arch='module:callable'."
+            f"{file} describes a {str(values.get('architectures') or family)[:80]}; without arch, "
+            f"npk makes image classifiers of the types {', '.join(FAMILIES)}. Say what makes the "
+            f"network: arch='module:callable'."
         )
     labels = values.get("id2label")
     count = len(labels) if isinstance(labels, dict) else values.get("num_labels", 2)
