@@ -73,7 +73,7 @@ def test_a_kernel_loads_only_what_it_uses(tmp_path):
     npk.save(net.eval(), tmp_path / "net.safetensors")
     arguments = ["kernel", "net.safetensors", "--data", "digits[:20]", "--out", "K.npy"]
     code = (
-        f"import os, sys; os.chdir({str(tmp_path)!r}); from npk import cli; "
+        f"import os, sys; from npk import cli; os.chdir({str(tmp_path)!r}); "
         f"code = cli.run({arguments}); print(code, *sys.modules)"
     )
     code, *loaded = in_fresh_interpreter(code).splitlines()[-1].split()

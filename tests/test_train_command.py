@@ -154,7 +154,7 @@ def test_every_option_reaches_the_training(optimizer, npk_train, monkeypatch):
         (("--snapshots", "1", "--out", "there.safetensors"), "there-epochs: it is a file"),
         (("--milestones", "²"), "--milestones ² is not understood"),
         (("--milestones", "2"), "milestones belong to schedule step"),
-        (("--select", "best"), "select is 'best', it must be one of None, last"),
+        (("--select", "best"), "'--select': 'best' is not one of 'last', 'accuracy', 'loss'"),
         (("--test", "digits.npz"), "there is no data set and no file called 'digits.npz'"),
         (("--test", "flat.npy"), "flat.npy has no labels"),
         (("--test", "flat.npz"), "flat.npz has samples of shape [5], digits[:200] of [1, 8, 8]"),
