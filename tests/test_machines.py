@@ -259,7 +259,10 @@ def test_bad_labels():
 # --- svm -------------------------------------------------------------------------------------------------------------------------
 
 
-def test_svm_is_scikit_learns(gram, samples):
+@pytest.mark.parametrize("parted", [2, 1000])
+def test_svm_is_scikit_learns(gram, samples, parted, monkeypatch):
+    """By one call for all pairs of classes, and by one for each."""
+    monkeypatch.setattr(svm, "_PARTED", parted)
     labels = three_classes(samples)
     ours, theirs = (
         svm.fit(gram, labels, C=2.0).machine,

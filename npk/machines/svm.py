@@ -381,7 +381,7 @@ class _Problem:
     def is_worth_parting(self) -> bool:
         """Whether a pair has so many samples that a call of its own costs little beside it."""
         classes = len(self.classes)
-        return bool(classes > 2 and 2 * np.count_nonzero(self.weights) / classes >= _PARTED)
+        return classes > 2 and 2 * int(np.count_nonzero(self.weights)) >= _PARTED * classes
 
 
 def _machines(problems: Sequence[_Problem], costs: Iterable[float]) -> list[Machine]:
