@@ -365,7 +365,7 @@ def fit(
         ),
     ] = "ridge",
     components: Annotated[
-        int | None, typer.Option(help="Landmarks of nystroem (500) or random path features (4000).")
+        int | None, typer.Option(help="Landmarks of nystroem (500) or random path features (2000).")
     ] = None,
     baselines: Annotated[
         str,

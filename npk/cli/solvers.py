@@ -20,7 +20,7 @@ from npk.machines.of_features import Entries, KernelEntries, Landmarks, MatrixEn
 # name, predict, what was chosen
 Machine = tuple[str, Callable[[np.ndarray], np.ndarray], dict[str, float]]
 # of these solvers, and how many they take if nothing is said
-COMPONENTS = {"nystroem": 500, "features": 4000}
+COMPONENTS = {"nystroem": 500, "features": 2000}
 _OF_KERNELS = ("of", "dtype", "backend")  # options that features do not have
 
 
@@ -284,7 +284,9 @@ def _features(components: int, seed: int, problem: Problem, labels: np.ndarray) 
     from npk import RandomPathFeatures
 
     assert isinstance(problem, Computed)
-    assert isinstance(problem.test, np.ndarray)  # gates alone are refused
+    training, test = problem.training, problem.test
+    assert isinstance(training, np.ndarray)  # gates alone are refused
+    assert isinstance(test, np.ndarray)
     kernel, options = problem.kernel, problem.kernel.options
     assert kernel.net is not None
     made = RandomPathFeatures(
@@ -298,7 +300,7 @@ def _features(components: int, seed: int, problem: Problem, labels: np.ndarray) 
         fixed=kernel.fixed,
         progress=kernel.engine.progress,
     )
-    features, across = made.fit_transform(problem.training), made.transform(problem.test)
+    features, across = made.fit_transform(training), made.transform(test)
     chosen = {"components": float(components)}
     return _on_features("NPK-features", features, across, labels, chosen)
 
