@@ -117,6 +117,12 @@ def empty_store(path, *tables, side=16, **options):
     return store
 
 
+def without_a_worker(monkeypatch):
+    """What a worker does is done in this process."""
+    monkeypatch.setattr(cluster_module, "_allowed", lambda: (1, None))
+    monkeypatch.setattr(cluster_module, "_tell", lambda store, tile: None)
+
+
 def whole(path):
     return np.asarray(npk.Gram.load(path))
 
@@ -184,6 +190,16 @@ def test_dead_inputs_are_counted_as_without_a_cluster(client, tmp_path):
     assert told[0].filename == __file__
 
 
+def test_who_wrote_which_tile_is_told(client, table, tmp_path):
+    store = empty_store(tmp_path / "K.zarr", table)
+    npk.kernel(table, out=store.path, client=client, progress=False)
+    told = [event for _, event in client.get_events("npk-tiles")]
+    ours = [event for event in told if event["store"] == str(store.path)]
+    tiles = sorted((tile.row, tile.col) for tile in store.plan)
+    assert sorted((event["row"], event["col"]) for event in ours) == tiles
+    assert {event["worker"] for event in ours} <= set(client.nthreads())
+
+
 # workers that come and go
 
 
@@ -198,7 +214,7 @@ def test_a_killed_worker_changes_nothing(client, table, tmp_path):
 
 def test_tiles_of_a_lost_worker_are_not_computed_again(table, tmp_path, monkeypatch):
     store = empty_store(tmp_path / "K.zarr", table)
-    monkeypatch.setattr(cluster_module, "_allowed", lambda: (1, None))
+    without_a_worker(monkeypatch)
     flag = raise_flag(store)
     tiles = list(store.plan)[:5]
     found, done = compute_tiles(str(store.path), flag, npk.__version__, tiles)
@@ -211,7 +227,7 @@ def test_tiles_of_a_lost_worker_are_not_computed_again(table, tmp_path, monkeypa
 
 def test_a_damaged_tile_of_a_lost_worker_is_computed_again(table, tmp_path, monkeypatch):
     store = empty_store(tmp_path / "K.zarr", table)
-    monkeypatch.setattr(cluster_module, "_allowed", lambda: (1, None))
+    without_a_worker(monkeypatch)
     flag = raise_flag(store)
     tile = next(iter(store.plan))
     compute_tiles(str(store.path), flag, npk.__version__, [tile])
@@ -223,7 +239,7 @@ def test_a_damaged_tile_of_a_lost_worker_is_computed_again(table, tmp_path, monk
 
 def test_a_task_ends_after_a_while_and_what_it_left_is_handed_out(table, tmp_path, monkeypatch):
     store = empty_store(tmp_path / "K.zarr", table)
-    monkeypatch.setattr(cluster_module, "_allowed", lambda: (1, None))
+    without_a_worker(monkeypatch)
     monkeypatch.setattr(cluster_module, "_SECONDS", 0.0)
     flag = raise_flag(store)
     assert compute_tiles(str(store.path), flag, npk.__version__, list(store.plan)[:5])[1] == 1
@@ -244,7 +260,7 @@ def test_what_a_task_left_is_handed_out_again(client, table, tmp_path):
 
 def test_a_task_ends_when_its_tiles_are_no_longer_wanted(table, tmp_path, monkeypatch):
     store = empty_store(tmp_path / "K.zarr", table)
-    monkeypatch.setattr(cluster_module, "_allowed", lambda: (1, None))
+    without_a_worker(monkeypatch)
     flag, count = raise_flag(store), GramStore.write
     monkeypatch.setattr(
         GramStore, "write", lambda self, *of: (count(self, *of), (store.path / flag).unlink())

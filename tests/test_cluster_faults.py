@@ -107,6 +107,7 @@ def prepared(monkeypatch, path, table):
     """What a worker is given, in this process."""
     store = empty_store(path, table)
     monkeypatch.setattr(cluster_module, "_allowed", lambda: (1, None))
+    monkeypatch.setattr(cluster_module, "_tell", lambda store, tile: None)
     flag = path.parent.name  # another one in each test: a worker keeps the work of its last run
     (path / flag).touch()
     return store, flag

@@ -40,6 +40,7 @@ _AHEAD = 2  # tasks a worker: one runs, one waits
 # seconds between looks for finished tasks, and for workers that joined or left
 _GLANCE, _LOOK = 0.02, 1.0
 _PATIENCE = 10  # seconds for a scheduler to answer
+_TOPIC = "npk-tiles"  # of the events that say who wrote which tile
 
 # threads of a worker: Numba's may crash when two of them start parallel code
 _one_at_a_time = threading.Lock()
@@ -337,8 +338,18 @@ def _compute(store: GramStore, work: Work, flag: str, tiles: list[Tile]) -> tupl
             # a tile that is late, of a client that is gone, may be of nobody's use
             _see(str(store.path), flag)
             store.write(tile, values)
+            _tell(store, tile)
         done += 1
     return work.found, done
+
+
+def _tell(store: GramStore, tile: Tile) -> None:
+    """Say on Dask's log of events that this worker wrote a tile; the scheduler keeps the last ones."""
+    from distributed import get_worker
+
+    worker: Any = get_worker()
+    where = {"store": str(store.path), "row": tile.row, "col": tile.col}
+    worker.log_event(_TOPIC, {**where, "worker": worker.address})
 
 
 def _count_done(work: Work, store: GramStore, tile: Tile) -> bool:
