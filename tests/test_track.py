@@ -5,16 +5,20 @@ order of their epochs.
 import dataclasses
 import json
 import math
+import re
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 from test_studies import network, samples
 
 import npk
 from npk import cli
 from npk.errors import CheckpointError, DataError, OptionError, StoreError
+from npk.report.track_page import _shade
 from npk.results import TrackResult, kind_of
 from npk.tracks import in_order, snapshots_of
 
@@ -227,3 +231,19 @@ def test_what_is_no_result_has_no_kind(tmp_path):
     assert kind_of(tmp_path / "bad.json") == ""
     with pytest.raises(StoreError, match="cannot read"):
         TrackResult.load(tmp_path / "none.json")
+
+
+def test_layers_are_seen_on_light_and_on_dark_pages():
+    """Of several layers the darkest and the lightest differ from both papers by a contrast of 2."""
+
+    def light(color):
+        parts = np.array(to_rgb(color))
+        linear = np.where(parts <= 0.03928, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        return 0.05 + linear @ (0.2126, 0.7152, 0.0722)
+
+    page = resources.files("npk.report").joinpath("templates/page.css").read_text()
+    papers = [light(paper) for paper in re.findall(r"--paper: (#\w{6});", page)]
+    assert len(papers) == 2
+    for place in range(5):
+        shade = light(_shade(place, "abcde")["color"][:3])
+        assert min(max(shade, paper) / min(shade, paper) for paper in papers) > 2

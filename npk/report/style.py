@@ -16,6 +16,7 @@ INK, MUTED, RULE, PAPER = "#1b1e22", "#5c636b", "#d5d9de", "#fdfdfc"
 COLOR = {"dnn": "#0072b2", "dgn": "#d55e00", "dlgn": "#009e73", "dlgn-sf": "#cc79a7", "": "#6b6f76"}
 BAR = "#8b939c"
 HEAT = "cividis"
+LAYERS = ("plasma", 0.35, 0.72)  # from the input to the output, to be seen on light and dark pages
 PANEL = 3.4  # inches; a phone shows one panel a row, a desktop two
 ZERO = 1e-17  # where a logarithmic axis puts an exact zero
 

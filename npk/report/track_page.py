@@ -12,8 +12,8 @@ from npk.report.figures import heat_panel, heat_range
 from npk.report.page import Drawn, Section, rendered
 from npk.report.style import (
     COLOR,
-    HEAT,
     INK,
+    LAYERS,
     PANEL,
     duration,
     house_style,
@@ -259,7 +259,7 @@ def _measure_line(ax: "Axes", run: TrackResult, name: str, layer: str, look: dic
 
 
 def layers(run: TrackResult, columns: int) -> "Figure | None":
-    """Overlap by class and flips of each layer, from the input (dark) to the output (light)."""
+    """Overlap by class and flips of each layer, from the input (violet) to the output (orange)."""
     parts: list[tuple[Callable[[Any, TrackResult], None], str]] = [
         (_measure_lines(name), label) for name, label in _LAYERED.items() if _layers(run, name)
     ]
@@ -281,7 +281,8 @@ def _shade(place: int, names: Sequence[str]) -> dict[str, Any]:
     """The look of a layer; of many only the first and the last are named."""
     from matplotlib import colormaps
 
-    color = colormaps[HEAT](0.85 * place / max(1, len(names) - 1))
+    scale, first, last = LAYERS
+    color = colormaps[scale](first + (last - first) * place / max(1, len(names) - 1))
     named = len(names) <= 8 or place in (0, len(names) - 1)
     label = names[place] if named else None
     return {"color": color, "marker": "o", "markersize": 2.6, "linewidth": 1, "label": label}
