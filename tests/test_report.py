@@ -21,6 +21,7 @@ import pytest
 import npk
 from npk.errors import StoreError
 from npk.report import write_figures, write_page
+from npk.report.figures import _limits
 from npk.results import (
     DETAILS,
     MODELS,
@@ -757,6 +758,14 @@ def test_empty_study_gives_a_page_and_no_figures(tmp_path):
     assert "Kernels before" not in page.text
     assert "table" not in page.tags
     assert write_figures(bare_run(), tmp_path) == ()
+
+
+def test_learning_curves_have_room_for_their_error_bars():
+    run = one_network()
+    lowest = min(run.accuracies, key=lambda a: a.accuracy)
+    wide = dataclasses.replace(lowest, error=lowest.accuracy - 0.02)
+    low, _ = _limits(dataclasses.replace(run, accuracies=(*run.accuracies, wide)))
+    assert low <= 2
 
 
 def test_one_network_has_the_figures_that_there_is_material_for(tmp_path):

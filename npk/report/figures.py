@@ -173,8 +173,9 @@ def _level(ax: "Axes", found: Accuracy) -> None:
 
 
 def _limits(run: StudyResult) -> tuple[float, float]:
-    values = [a.accuracy for a in run.accuracies]
-    low, high = 100 * min(values), 100 * max(values)
+    """From below the lowest error bar to a little above the best model."""
+    low = 100 * min(a.accuracy - (a.error or 0.0) for a in run.accuracies)
+    high = 100 * max(a.accuracy for a in run.accuracies)
     return max(0.0, 5 * math.floor(low / 5 - 0.3)), min(101.0, high + 0.06 * (high - low) + 1)
 
 
