@@ -18,4 +18,5 @@ def main(names):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    chosen, sys.argv[1:] = sys.argv[1:], []  # scripts have words of their own
+    main(chosen)
