@@ -548,7 +548,7 @@ def test_gate_tables_hold_their_samples(trained, tmp_path, capsys, command):
     npk.record_gates(net, X).save(tmp_path / "gates")
     assert (
         cli.run(
-            [command, str(tmp_path / "gates"), "--mean", "0.5", "--out", "K.npy"][
+            [command, str(tmp_path / "gates"), "--mean", "0.5", "--out", "K"][
                 : 4 if command == "spectrum" else 6
             ]
         )

@@ -85,6 +85,13 @@ def test_one_file_of_another_kind_is_refused_by_one_line(folder, capsys):
     assert "K.csv: npk writes .npy files, or stores (folders) such as K.zarr" in err
 
 
+@pytest.mark.parametrize("name", ["G.csv", "G.npy"])
+def test_gates_under_the_name_of_a_file_are_refused(folder, capsys, name):
+    assert run(["gates", "net.safetensors", "--data", "X.npy", "--out", name]) == 2
+    assert f"{name}: npk writes gates as a folder, such as G.gates." in capsys.readouterr().err
+    assert not (folder / name).exists()
+
+
 @pytest.mark.parametrize("flag", ["-q", "--quiet"])
 @pytest.mark.parametrize("first", [True, False])
 def test_quiet_leaves_results_and_errors(folder, capsys, flag, first):

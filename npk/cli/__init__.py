@@ -144,8 +144,8 @@ def _line(error: Exception) -> str:
             f"permissions and the room on the disk."
         )
     return (
-        f"unexpected {type(error).__name__}: {error}. This is a mistake in npk: please report "
-        f"it with what --debug shows."
+        f"unexpected {type(error).__name__}: {str(error).rstrip('. ')}. This is a mistake in npk: "
+        f"please report it with what --debug shows."
     )
 
 

@@ -29,7 +29,8 @@ def check_gates(out: Path | None, statistics: bool, json: Path | None) -> None:
         json: the file for them.
 
     Raises:
-        OptionError: neither folder nor statistics, or a file without statistics.
+        OptionError: neither folder nor statistics, a file without statistics, or a folder under the
+            name of a file.
         StoreError: a place that cannot be written.
     """
     if out is None and not statistics:
@@ -39,6 +40,9 @@ def check_gates(out: Path | None, statistics: bool, json: Path | None) -> None:
         )
     if json is not None and not statistics:
         raise OptionError(f"--json {json} is for the statistics. Add --statistics.")
+    # resnet-0.5 is a name
+    if out is not None and out.suffix not in ("", ".gates") and not out.suffix[1:2].isdigit():
+        raise OptionError(f"{out}: npk writes gates as a folder, such as {out.stem}.gates.")
     check_folder(out, "gate table")
     check_place(json)
 
