@@ -142,13 +142,14 @@ def test_a_row_of_the_table():
     ensemble_row(dead)
 
 
-def test_what_is_refused(tmp_path, capsys):
+def test_what_is_refused(tmp_path, capsys, monkeypatch):
     for shape in ((2, 5), (2, 1, 3, 4)):
         with pytest.raises(DataError, match="take pictures of at least 4 rows and columns"):
             ensemble.run(tmp_path, np.zeros(shape), progress=False)
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot make the folder"):
         ensemble.run(tmp_path / "file", X, progress=False)
+    monkeypatch.setattr(ensemble, "STREAMS", STREAMS[:1])
     assert run(["bench", "ensemble", "--shifts", "all", "--out", str(tmp_path / "run")]) == 2
     assert "--shifts is of the suite invariance" in capsys.readouterr().err
 
