@@ -14,7 +14,7 @@ from npk import networks
 from npk.backends.cpu import CpuBackend, bands, runners
 from npk.backends.exponents import find_exponents
 from npk.gram.tiles import Tile
-from npk.gram.work import pace
+from npk.gram.work import within as inside
 from npk.recursion.planning import plan
 
 
@@ -40,7 +40,7 @@ def clock(monkeypatch):
     made = SimpleNamespace(now=0.0)
     made.monotonic = lambda: made.now
     monkeypatch.setattr(bands, "time", made)
-    monkeypatch.setattr(pace, "time", made)
+    monkeypatch.setattr(inside, "time", made)
     return made
 
 
@@ -119,7 +119,7 @@ def test_a_quick_product_is_not_cut(rng):
 
 @pytest.mark.parametrize(("offset", "n", "m"), [(None, 4, 6), (0, 5, 5), (3, 4, 6), (-2, 4, 6)])
 def test_pairs_of_some_rows(offset, n, m):
-    within = pace.Within(Tasks(), Tile(0, 0, slice(0, n), slice(0, m)), offset)
+    within = inside.Within(Tasks(), Tile(0, 0, slice(0, n), slice(0, m)), offset)
     for rows in range(n + 1):
         computed = [
             (i, j) for i in range(rows) for j in range(m) if offset is None or j + offset >= i
@@ -131,7 +131,7 @@ def test_pairs_of_some_rows(offset, n, m):
 
 def test_a_tile_that_takes_long_has_a_task_of_its_own(clock):
     progress = Tasks()
-    within = pace.Within(progress, Tile(0, 0, slice(0, 10), slice(0, 10)), 0)
+    within = inside.Within(progress, Tile(0, 0, slice(0, 10), slice(0, 10)), 0)
     with within:
         clock.now += 1
         within.told(2)
@@ -142,7 +142,7 @@ def test_a_tile_that_takes_long_has_a_task_of_its_own(clock):
 
 def test_a_quick_tile_has_none(clock):
     progress = Tasks()
-    with pace.Within(progress, Tile(0, 0, slice(0, 10), slice(0, 10)), None) as within:
+    with inside.Within(progress, Tile(0, 0, slice(0, 10), slice(0, 10)), None) as within:
         clock.now += 0.1
         within.told(2)
         within.told(10)
@@ -150,7 +150,7 @@ def test_a_quick_tile_has_none(clock):
 
 
 def test_a_kernel_of_one_tile_moves_before_it_is_done(short_bands, monkeypatch):
-    monkeypatch.setattr(pace, "_LONG", -1)
+    monkeypatch.setattr(inside, "_LONG", -1)
     table, progress = image_table(), Tasks()
     K = npk.kernel(table, progress=progress)
     ((total, counts),) = [

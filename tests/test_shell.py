@@ -73,9 +73,10 @@ def test_errors_and_notes_name_options(folder, capsys):
     words = ["kernel", "net.safetensors", "--data", "X.npy", "--out", "K.npy"]
     assert run([*words, "--memory", "much"]) == 2
     assert "npk: --memory much is not a size" in capsys.readouterr().err
-    (folder / "weights.pt").write_bytes((folder / "net.safetensors").read_bytes())
     assert run(["inspect", "net.safetensors", "--arch", "none_such:make"]) == 2
-    assert "npk: --arch none_such:make" in capsys.readouterr().err.replace("arch=", "arch? ")
+    err = capsys.readouterr().err
+    assert "npk: --arch none_such:make" in err
+    assert "arch=" not in err
 
 
 def test_one_file_of_another_kind_is_refused_by_one_line(folder, capsys):

@@ -18,8 +18,8 @@ from npk.gram.engine import Engine
 from npk.gram.options import KernelOptions
 from npk.gram.store import GramStore
 from npk.gram.tiles import Demand, Tile, TilePlan, cuts
-from npk.gram.work.pace import Within
 from npk.gram.work.sides import Gates, Samples, Sides
+from npk.gram.work.within import Within
 
 _TOGETHER = 64  # rows that are multiplied by powers of their own at once
 # a process does not hold exactly the same at every start; the part of it that is enough
