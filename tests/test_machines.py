@@ -1,5 +1,7 @@
 """ridge and svm against scikit-learn, brute force and the formulas."""
 
+import itertools
+
 import numpy as np
 import pytest
 from sklearn.kernel_ridge import KernelRidge
@@ -259,11 +261,13 @@ def test_bad_labels():
 # --- svm -------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("parted", [2, 1000])
-def test_svm_is_scikit_learns(gram, samples, parted, monkeypatch):
-    """By one call for all pairs of classes, and by one for each."""
-    monkeypatch.setattr(svm, "_PARTED", parted)
-    labels = three_classes(samples)
+@pytest.mark.parametrize("workers", [1, 2, 8])
+@pytest.mark.parametrize("classes", [3, 7])
+def test_svm_is_scikit_learns(gram, classes, workers, monkeypatch):
+    """By one call for all pairs of classes, by one for each group of classes, by one for each."""
+    monkeypatch.setattr(svm, "_PARTED", 2)
+    monkeypatch.setattr(svm, "threads", lambda: workers)
+    labels = np.arange(len(gram)) % classes
     ours, theirs = (
         svm.fit(gram, labels, C=2.0).machine,
         SVC(kernel="precomputed", C=2.0).fit(gram, labels),
@@ -271,6 +275,25 @@ def test_svm_is_scikit_learns(gram, samples, parted, monkeypatch):
     np.testing.assert_array_equal(ours.support_, theirs.support_)
     np.testing.assert_array_equal(ours.dual_coef_, theirs.dual_coef_)
     np.testing.assert_array_equal(ours.predict(gram), theirs.predict(gram))
+
+
+def test_each_pair_of_classes_is_in_one_group():
+    for classes, size in itertools.product(range(2, 13), range(2, 6)):
+        groups = svm._groups(classes, size)
+        pairs = [pair for group in groups for pair in itertools.combinations(group, 2)]
+        assert sorted(pairs) == list(itertools.combinations(range(classes), 2))
+        assert max(map(len, groups)) == min(classes, size)
+
+
+def test_the_calls_of_one_problem_are_as_many_as_keep_the_threads_busy():
+    """16 for 10 classes in the place of 45; one, if there is one thread or the pairs are small."""
+    labels = np.repeat(np.arange(10), 200)
+    problem = svm._Problem.of(np.eye(2000), labels, np.arange(2000), None, None)
+    assert len(problem.groups(1)) == 1
+    assert len(problem.groups(6)) == 16 == len(svm._groups(10, 4))
+    assert len(problem.groups(100)) == 45
+    small = svm._Problem.of(np.eye(2000), labels, np.arange(0, 2000, 2), None, None)
+    assert len(small.groups(6)) == 1
 
 
 def test_cost_is_that_of_scikit_learns_search_on_the_same_folds(gram, samples, rng):

@@ -9,6 +9,7 @@ from sklearn.utils import compute_sample_weight, gen_batches
 from sklearn.utils.multiclass import type_of_target
 
 from npk.errors import DataError, NpkError, OptionError, ShapeError
+from npk.machines.threads import on_threads
 from npk.samples import as_array
 
 Floats = NDArray[np.float64]
@@ -56,11 +57,14 @@ def checked_gram(K: ArrayLike) -> Floats:
             f"K is not a numeric matrix ({error}). Pass the array that npk.kernel returned."
         ) from error
     check_square(gram.shape)
-    largest = np.maximum(gram.max(initial=0.0), -gram.min(initial=0.0))  # a NaN stays one
-    if not np.isfinite(largest):
-        raise DataError(NOT_FINITE)
+    asymmetry, tolerance = _asymmetry(gram), 1000 * rounding(K)
+    if not asymmetry <= tolerance * np.max(np.abs(np.diagonal(gram)), initial=0.0):
+        largest = np.maximum(gram.max(initial=0.0), -gram.min(initial=0.0))  # a NaN stays one
+        if not np.isfinite(largest):
+            raise DataError(NOT_FINITE)
+        tolerance *= largest
     mean_diagonal(np.diagonal(gram))
-    if not _is_symmetric(gram, 1000 * rounding(K) * largest):
+    if asymmetry > tolerance:
         raise ShapeError(
             "K is not symmetric. Pass the kernel of the training samples with "
             "themselves, rows and columns in one order."
@@ -388,10 +392,17 @@ def rounding(K: ArrayLike) -> float:
     return float(np.finfo(np.float64).eps)
 
 
-def _is_symmetric(gram: Floats, tolerance: float) -> bool:
-    """Compare the two triangles block by block: a transposed walk costs a small solve."""
-    blocks = list(gen_batches(len(gram), 128))
-    pairs = ((rows, cols) for i, rows in enumerate(blocks) for cols in blocks[: i + 1])
-    return all(
-        np.abs(gram[rows, cols] - gram[cols, rows].T).max() <= tolerance for rows, cols in pairs
-    )
+def _asymmetry(gram: Floats) -> float:
+    """The largest |K - K.T|; NaN if an entry is not finite. Block by block: a transposed walk
+    costs a small solve.
+    """
+    blocks = list(gen_batches(max(len(gram), 1), 256))
+    tasks = [(gram, rows, blocks[: i + 1]) for i, rows in enumerate(blocks)]
+    return float(np.max(on_threads(_of_block_row, tasks, range(len(tasks))), initial=0.0))
+
+
+def _of_block_row(gram: Floats, rows: slice, blocks: list[slice]) -> np.floating:
+    """The same within one row of blocks, up to the diagonal."""
+    with np.errstate(all="ignore"):
+        differences = (gram[rows, cols] - gram[cols, rows].T for cols in blocks)
+        return np.max([np.abs(block, out=block).max(initial=0.0) for block in differences])

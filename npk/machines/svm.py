@@ -2,16 +2,15 @@
 candidates of C on all threads, C chosen on the training kernel.
 
 ``SVC`` fits a machine for each pair of classes inside one call, one after the other. Here candidates
-of C in all folds are calls on all threads, and the pairs of one large problem are.
+of C in all folds are calls on all threads; of one large problem, groups of classes are of which each
+pair is in one.
 """
 
 import dataclasses
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import combinations
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,13 +30,13 @@ from npk.machines.problem import (
     samples_of,
     times,
 )
+from npk.machines.threads import on_threads, threads
 
-R = TypeVar("R")
 # smallest first: a tie goes to the smoother machine
 COSTS: tuple[float, ...] = tuple(float(cost) for cost in np.logspace(-2, 4, 13))
-# samples of two classes that are worth a call of their own: around libsvm scikit-learn's checks
-# take a millisecond, in which no other thread of Python runs
-_PARTED = 1000
+# samples of two classes that are worth a call of its own: around libsvm scikit-learn's checks
+# take half a millisecond, in which no other thread of Python runs
+_PARTED = 400
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -340,33 +339,33 @@ class _Problem:
         filled[rows] = 1.0 if own is None else own
         return cls(gram, classes, numbers, filled)
 
-    @property
-    def pairs(self) -> list[tuple[int, int]]:
-        """Of classes, in the order of libsvm."""
-        return list(combinations(range(len(self.classes)), 2))
-
-    def pair(self, classes: tuple[int, int], C: float) -> Pair:
-        """The machine of two classes."""
-        second = self.numbers == classes[1]
-        there = second | (self.numbers == classes[0])
-        machine, support = self._solved(second, np.where(there, self.weights, 0.0), C)
-        return Pair(classes, support, machine.dual_coef_[0], float(machine.intercept_[0]))
-
-    def every_pair(self, C: float) -> list[Pair]:
-        """The machines of all pairs, of one call."""
-        present = np.unique(self.numbers[self.weights > 0])
-        if len(present) < max(3, len(self.classes)):  # a class of weight 0 would shift the numbers
-            return [self.pair(classes, C) for classes in self.pairs]
-        machine, support = self._solved(np.maximum(self.numbers, 0), self.weights, C)
+    def pairs(self, group: Sequence[int], C: float) -> list[Pair]:
+        """The machines of all pairs of some classes, of one call."""
+        inside = np.isin(self.numbers, group)
+        weights = np.where(inside, self.weights, 0.0)
+        if len(group) == 2:
+            return [self._two(group, weights, C)]
+        if len(np.unique(self.numbers[weights > 0])) < len(group):
+            # a class of weight 0 would shift the numbers
+            return [pair for two in combinations(group, 2) for pair in self.pairs(two, C)]
+        labels = np.where(inside, self.numbers, group[0])
+        machine, support = self._solved(labels, weights, C)
         own, found = self.numbers[support], []
-        for (first, second), intercept in zip(self.pairs, machine.intercept_, strict=True):
+        ranks = combinations(range(len(group)), 2)
+        for (i, j), intercept in zip(ranks, machine.intercept_, strict=True):
+            first, second = group[i], group[j]
             # of a sample there is a row for each other class; signs are those of two classes alone
-            mine, theirs = machine.dual_coef_[second - 1], machine.dual_coef_[first]
+            mine, theirs = machine.dual_coef_[j - 1], machine.dual_coef_[i]
             coefficients = -np.where(own == first, mine, np.where(own == second, theirs, 0.0))
             (there,) = np.nonzero(coefficients)
             pair = Pair((first, second), support[there], coefficients[there], -float(intercept))
             found.append(pair)
         return found
+
+    def _two(self, classes: Sequence[int], weights: Floats, C: float) -> Pair:
+        machine, support = self._solved(self.numbers == classes[1], weights, C)
+        intercept = float(machine.intercept_[0])
+        return Pair((classes[0], classes[1]), support, machine.dual_coef_[0], intercept)
 
     def _solved(self, labels: NDArray, weights: Floats, C: float) -> tuple[Any, NDArray[np.intp]]:
         """The machine, and its support vectors, which libsvm counts among samples of a weight."""
@@ -375,29 +374,58 @@ class _Problem:
         return machine, np.flatnonzero(weights)[machine.support_]
 
     def machine(self, pairs: Iterable[Pair]) -> Machine:
-        return Machine(self.classes, self.numbers, tuple(pairs))
+        """Of the machines of all pairs."""
+        return Machine(self.classes, self.numbers, tuple(sorted(pairs, key=lambda p: p.classes)))
 
-    @property
-    def is_worth_parting(self) -> bool:
-        """Whether a pair has so many samples that a call of its own costs little beside it."""
+    def groups(self, calls: int) -> list[tuple[int, ...]]:
+        """Groups of classes, each pair of which is in one, for so many calls or a few more; all
+        classes, if the samples of a pair are not worth a call.
+        """
         classes = len(self.classes)
-        return classes > 2 and 2 * int(np.count_nonzero(self.weights)) >= _PARTED * classes
+        if calls == 1 or 2 * int(np.count_nonzero(self.weights)) < _PARTED * classes:
+            return [tuple(range(classes))]
+        size = max(
+            k for k in range(2, classes + 1) if k == 2 or _pairs(k) * calls <= _pairs(classes)
+        )
+        return _groups(classes, size)
+
+
+def _pairs(classes: int) -> int:
+    return classes * (classes - 1) // 2
+
+
+def _groups(classes: int, size: int) -> list[tuple[int, ...]]:
+    """Groups of at most so many classes, each pair of which is in exactly one."""
+    left, found = set(combinations(range(classes), 2)), []
+    while left:
+        group = list(min(left))
+        for other in range(group[-1] + 1, classes):
+            if len(group) < size and all((own, other) in left for own in group):
+                group.append(other)
+        left -= set(combinations(group, 2))
+        found.append(tuple(group))
+    return found
 
 
 def _machines(problems: Sequence[_Problem], costs: Iterable[float]) -> list[Machine]:
-    """Of every problem one machine after the other for each cost, on all threads.
-
-    A call for all pairs of classes is the quickest for one thread; pairs go apart where there would
-    be too little for the others to do.
+    """Of every problem one machine after the other for each cost, on all threads: a call for all
+    pairs of classes is the quickest for one thread, and is parted where there would be too little
+    for the others to do.
     """
     jobs = [(problem, float(C)) for problem in problems for C in costs]
-    if len(jobs) >= 4 * _threads() or not all(problem.is_worth_parting for problem in problems):
-        found = _on_threads(lambda problem, C: problem.every_pair(C), jobs, [C for _, C in jobs])
-        return [problem.machine(pairs) for (problem, _), pairs in zip(jobs, found, strict=True)]
-    tasks = [(problem, pair, C) for problem, C in jobs for pair in problem.pairs]
-    sizes = [C * np.isin(problem.numbers, pair).sum() for problem, pair, C in tasks]
-    each = iter(_on_threads(lambda problem, *task: problem.pair(*task), tasks, sizes))
-    return [problem.machine([next(each) for _ in problem.pairs]) for problem, _ in jobs]
+    calls = -(-3 * threads() // len(jobs)) if threads() > 1 else 1
+    parted = [problem.groups(calls) for problem, _ in jobs]
+    tasks = [
+        (problem, group, C)
+        for (problem, C), groups in zip(jobs, parted, strict=True)
+        for group in groups
+    ]
+    sizes = [C * np.isin(problem.numbers, group).sum() * len(group) for problem, group, C in tasks]
+    each = iter(on_threads(_Problem.pairs, tasks, sizes))
+    return [
+        problem.machine(pair for _ in groups for pair in next(each))
+        for (problem, _), groups in zip(jobs, parted, strict=True)
+    ]
 
 
 def _there(labels: NDArray, weights: Floats | None) -> NDArray[np.intp]:
@@ -407,24 +435,6 @@ def _there(labels: NDArray, weights: Floats | None) -> NDArray[np.intp]:
     there = np.flatnonzero(weights)
     check_classes(np.unique(labels[there]))
     return there
-
-
-def _threads() -> int:
-    return os.cpu_count() or 1
-
-
-def _on_threads(
-    function: Callable[..., R], tasks: Sequence[tuple], sizes: Sequence[float]
-) -> list[R]:
-    """Results in the order of the tasks, of which the largest are begun first: libsvm lets other
-    threads of Python run.
-    """
-    order = np.argsort(-np.asarray(sizes), kind="stable")
-    if min(len(tasks), _threads()) == 1:
-        return [function(*task) for task in tasks]
-    with ThreadPoolExecutor(min(len(tasks), _threads())) as pool:
-        begun = {at: pool.submit(function, *tasks[at]) for at in order}
-    return [begun[at].result() for at in range(len(tasks))]
 
 
 def check(
