@@ -36,7 +36,6 @@ from timing import (
 from torch import nn
 
 from npk import GateTable, networks, record_gates
-from npk.backends.cpu.speeds import predict
 from npk.structure.effort import effort
 
 FEW = 32  # samples of which the tiles are made
@@ -137,9 +136,7 @@ def network(name: str, options: argparse.Namespace) -> list[Timing]:
 
 
 def describe(made: Ready, timings: list[Timing]) -> None:
-    """What the plan counts for a pair, the time that counting its gates would take alone, what the
-    cost model says, memory.
-    """
+    """What the plan counts for a pair, the time that counting its gates would take alone, memory."""
     counts = effort(made.recursion, made.backend.hard)
     print(
         f"{counts.cells:,} pairs of positions, {counts.words:,} words of gates, {counts.reads:,} "
@@ -156,13 +153,6 @@ def describe(made: Ready, timings: list[Timing]) -> None:
                 f"{100 * alone / ours.median:.0f} % of npk's time"
             )
     backend = made.backend
-    for count in COUNTS:
-        if ours := pick(timings, "npk tile", count):
-            predicted = predict(backend.runner, count)
-            print(
-                f"cost model, {threads_of(count)}: {duration(predicted)}, "
-                f"{predicted / ours.median:.2f} x measured"
-            )
     print(
         f"memory: {backend.bytes_a_thread / 1e6:.3g} MB a thread, "
         f"{backend.bytes_a_sample / 1e3:.4g} kB of masks a sample"

@@ -103,7 +103,7 @@ def kernel_of(net: torch.nn.Module, X: np.ndarray, options: argparse.Namespace) 
     table, recording = timed(lambda: npk.record_gates(net, X, gates=options.gates))
     kernel = NeuralPathKernel(None, scale="cosine", bias="ignore", progress=False)
     cost, looking = timed(lambda: measure(kernel, table.take(slice(0, FEW))))
-    predicted = cost.seconds(len(X))
+    predicted = cost.seconds(len(X)) - cost.before  # planned and compiled by now
     print(
         f"{len(X)} x {len(X)}, {options.gates} gates: predicted {duration(predicted)}", flush=True
     )

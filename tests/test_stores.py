@@ -131,16 +131,6 @@ def test_the_plan_is_told_before_the_work(side, table, tmp_path):
     )
 
 
-def test_predicted_seconds_are_told_where_speeds_are_known(table, tmp_path, monkeypatch):
-    from npk.backends.cpu import CpuBackend
-
-    monkeypatch.setattr(CpuBackend, "predicted", lambda self: 2.0)
-    progress = Counting()
-    npk.kernel(table, progress=progress)
-    assert progress.notes["plan"][1]["seconds"] == 2 * 50 * 51 / 2
-    assert "about 42.5 min" in progress.notes["plan"][0]
-
-
 # results
 
 

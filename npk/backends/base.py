@@ -39,22 +39,6 @@ class Backend(ABC):
         """Working memory of one thread of the host."""
         return 0
 
-    def predicted(self) -> float | None:
-        """Seconds of a pair on all threads, where the speeds of this machine are known already."""
-        return None
-
-    def predict(self, threads: int | None = None) -> float | None:
-        """Seconds of a pair by the work that the plan does, at the speeds of this machine, which
-        are measured once and kept in a file.
-
-        Args:
-            threads: how many; ``None`` for all.
-
-        Returns:
-            The seconds; ``None`` for a backend without a cost model.
-        """
-        return None
-
     @abstractmethod
     def side(self, table: Any) -> Any:
         """What :meth:`tile` needs of one side's samples; a device takes gates on it."""

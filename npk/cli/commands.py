@@ -1,6 +1,7 @@
 """The commands. Each says what it takes, calls the library, and prints what came out."""
 
 from pathlib import Path
+from time import perf_counter
 from typing import Annotated
 
 import typer
@@ -185,6 +186,7 @@ def inspect(
     """How npk reads a network: its nodes and gates, which shifts leave the kernel alone, what a
     kernel will cost on this machine.
     """
+    began = perf_counter()
     from npk.cli import reading, tables
     from npk.cli.cost import look
 
@@ -192,7 +194,7 @@ def inspect(
     loading = given.loading(ckpt)
     samples = None if data is None else loading.load(data)
     X = reading.example(net, samples, input_shape, most=512)
-    table, group, cost, shifted = look(net, X, fixed, bias)
+    table, group, cost, shifted = look(net, X, fixed, bias, began=began)
     if samples is not None:
         tables.samples(reading.about_samples(loading, net, samples))
     tables.graph(table, sampled=data is not None)
@@ -291,6 +293,7 @@ def kernel(
     ] = False,
 ) -> None:
     """Compute the kernel of DATA, or of DATA (rows) with --against (columns); a stopped run goes on."""
+    began = perf_counter()
     from npk.cli import reading, writing
     from npk.gram.engine import Engine
     from npk.gram.kernel import NeuralPathKernel
@@ -313,7 +316,7 @@ def kernel(
     path_kernel = NeuralPathKernel.of(net, engine, fixed)
     writing.tell_samples(ckpt, given, path_kernel, X)
     if out is None or dry_run:
-        writing.dry_run(path_kernel, X, Y, out)
+        writing.dry_run(path_kernel, X, Y, out, began)
     else:
         writing.write_kernel(path_kernel, X, Y, out, dask)
 

@@ -1,5 +1,6 @@
 """What `npk inspect` says a network's kernel costs, and what one costs that no plan was made of."""
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -25,19 +26,27 @@ _SHIFTED = 4  # samples whose gates from outside are looked at
 
 
 def look(
-    net: "nn.Module", X: np.ndarray, fixed: Sequence[str] = (), bias: BiasName = "auto"
+    net: "nn.Module",
+    X: np.ndarray,
+    fixed: Sequence[str] = (),
+    bias: BiasName = "auto",
+    *,
+    began: float | None = None,
 ) -> tuple[GateTable, ShiftGroup, Cost, bool]:
     """What `npk inspect` prints: gates, shifts that leave the kernel alone, the cost of a pair, and
-    whether the network shifts its samples before the first weight.
+    whether the network shifts its samples before the first weight. ``began``: when the command did.
     """
     from npk.gates.recording import record_trace
     from npk.reading.inputs import trace_for
 
     X = as_samples(X)
     trace = trace_for(net, X, fixed)
+    start = time.perf_counter()
     table = record_trace(trace, X, gates="auto", progress=as_progress(True))
+    recorded = (time.perf_counter() - start) / len(X)
     group = confirmed(shift_group(trace.graph, outside_gates(trace)), trace, X[:_SHIFTED])
-    cost = measure(NeuralPathKernel(None, bias=bias, progress=False), table)
+    kernel = NeuralPathKernel(None, bias=bias, progress=False)
+    cost = measure(kernel, table, began=began, recorded=recorded)
     return table, group, cost, trace.added is not None
 
 

@@ -260,12 +260,13 @@ def cost(found: Cost) -> None:
     )
     say(
         f"a pair of samples multiplies {si(counts.words)}words of gates and adds "
-        f"{si(counts.reads)}numbers: {_predicted(found)}measured {si(found.seconds_a_pair)}s"
+        f"{si(counts.reads)}numbers: measured {si(found.seconds_a_pair)}s"
     )
     say(
         f"a sample takes {si(found.bytes_a_sample)}B for its gates and values and "
-        f"{si(found.masks_a_sample)}B for its masks"
+        f"{si(found.masks_a_sample)}B for its masks: measured {si(found.seconds_a_sample)}s"
     )
+    say(f"before the first tile: {duration(found.before)}")
     rows = [
         (f"{n} x {n}", duration(found.seconds(n)), f"{si(n * n * 4.0)}B")
         for n in (1_000, 10_000, 60_000)
@@ -275,9 +276,7 @@ def cost(found: Cost) -> None:
 
 def dry_run(found: Cost, plan: TilePlan, demand: Demand) -> None:
     """The tile plan of a kernel, and what it will take."""
-    triangle, pairs = (
-        (", one triangle", plan.n * (plan.n + 1) / 2) if plan.symmetric else ("", plan.n * plan.m)
-    )
+    triangle, m = (", one triangle", None) if plan.symmetric else ("", plan.m)
     say(
         f"{plan.n} x {plan.m} {found.kernel.options.dtype}{triangle}: {len(plan)} tiles of at most "
         f"{plan.side} x {plan.side}"
@@ -288,7 +287,8 @@ def dry_run(found: Cost, plan: TilePlan, demand: Demand) -> None:
     )
     biases(found.bias)
     say(
-        f"time about {duration(pairs * found.seconds_a_pair)} at {_predicted(found)}measured "
+        f"time about {duration(found.seconds(plan.n, m))}: {duration(found.before)} before the first "
+        f"tile, then measured {si(found.seconds_a_sample)}s a sample and "
         f"{si(found.seconds_a_pair)}s a pair"
     )
     say("nothing was computed or written")
@@ -302,11 +302,6 @@ def verified(found: Verification) -> None:
             f"dropped: {', '.join(found.damaged)}. The command that wrote the store computes that "
             f"again."
         )
-
-
-def _predicted(found: Cost) -> str:
-    """What the cost model says of a pair, where there is one."""
-    return "" if found.predicted is None else f"predicted {si(found.predicted)}s, "
 
 
 def trial(found: "Trial", network: str, samples: int) -> None:

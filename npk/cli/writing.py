@@ -1,6 +1,7 @@
 """Writing what the user asked for where the user wants it."""
 
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -171,13 +172,15 @@ def finished_tiles(out: Path) -> int:
     return len(store.plan) - len(store.missing()) if store else 0
 
 
-def dry_run(kernel: NeuralPathKernel, X: Samples, Y: Samples | None, out: Path | None) -> None:
-    """Say what a run would do and take: as lines, or as an event."""
+def dry_run(
+    kernel: NeuralPathKernel, X: Samples, Y: Samples | None, out: Path | None, began: float
+) -> None:
+    """Say what a run would do and take: as lines, or as an event. ``began``: when the command did."""
     from npk.cli import tables
 
-    cost, plan, demand = expected(kernel, X, Y, out)
+    cost, plan, demand = expected(kernel, X, Y, out, began)
     if isinstance(kernel.engine.progress, Events):
-        pairs = plan.n * (plan.n + 1) / 2 if plan.symmetric else plan.n * plan.m
+        seconds = cost.seconds(plan.n, None if plan.symmetric else plan.m)
         facts = {
             "n": plan.n,
             "m": plan.m,
@@ -187,19 +190,23 @@ def dry_run(kernel: NeuralPathKernel, X: Samples, Y: Samples | None, out: Path |
             "bytes": demand.bytes(plan.largest),
         }
         kernel.engine.progress.note(
-            "plan", "nothing was computed or written", **facts, seconds=pairs * cost.seconds_a_pair
+            "plan", "nothing was computed or written", **facts, seconds=seconds
         )
     else:
         tables.dry_run(cost, plan, demand)
 
 
 def expected(
-    kernel: NeuralPathKernel, X: Samples, Y: Samples | None, out: Path | None
+    kernel: NeuralPathKernel, X: Samples, Y: Samples | None, out: Path | None, began: float
 ) -> tuple[Cost, TilePlan, Demand]:
     """The cost of a pair, measured on the first samples, and the plan of the whole kernel."""
     # before the measurement, which the run itself does not make
     kernel = _for_the_process(kernel, X, Y)
-    return measure(kernel, _few(kernel, X)), *_plan(kernel, X, Y, out)
+    few = _few(kernel, X)
+    start = time.perf_counter()
+    again = _few(kernel, X)  # traced by now
+    recorded = (time.perf_counter() - start) / len(again)
+    return measure(kernel, few, began=began, recorded=recorded), *_plan(kernel, X, Y, out)
 
 
 def _plan(

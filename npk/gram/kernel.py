@@ -186,7 +186,7 @@ class NeuralPathKernel:
         held = rows.nbytes + (cols.nbytes if cols is not None else 0)
         demand = memory_demand(backend, engine, held, shape)
         plan = plan_tiles(*shape, demand, budget=engine.promise.bytes, symmetric=cols is None)
-        tell(engine, plan, demand, len(plan), backend)
+        tell(engine, plan, demand, len(plan))
         result = np.empty(shape, self.options.dtype)
         roots = None if known is None else known.roots
         for tile, values in Work(engine, rows, cols, plan, backend, exponents, roots).tiles():

@@ -1,4 +1,4 @@
-"""What a kernel costs on this machine: measured on a few pairs."""
+"""What a kernel costs on this machine: measured on tiles of a few samples, of the very plan."""
 
 import time
 from dataclasses import dataclass
@@ -23,17 +23,14 @@ class Cost:
     kernel: NeuralPathKernel
     backend: Any
     table: GateTable  # of the few samples
+    before: float  # seconds before the first tile: planning, compilation, and what came before
+    seconds_a_sample: float  # its gates, if they are to be recorded, and its masks
     seconds_a_pair: float
 
     @cached_property
     def effort(self) -> Effort:
         """What one pair of samples visits and reads, counted in the plan."""
         return effort(self.backend.recursion, self.backend.hard)
-
-    @cached_property
-    def predicted(self) -> float | None:
-        """Seconds of a pair by the cost model; ``None`` where the backend has none."""
-        return self.backend.predict()
 
     @property
     def bias(self) -> str:
@@ -51,36 +48,46 @@ class Cost:
         return self.table.nbytes // len(self.table)
 
     def seconds(self, n: int, m: int | None = None) -> float:
-        """Of the kernel of n samples with m others, or with themselves."""
-        return self.seconds_a_pair * (n * (n + 1) / 2 if m is None else n * m)
+        """From the start to the kernel of n samples with m others, or with themselves."""
+        pairs, samples = (n * (n + 1) / 2, n) if m is None else (n * m, n + m)
+        return self.before + self.seconds_a_sample * samples + self.seconds_a_pair * pairs
 
 
-def measure(kernel: NeuralPathKernel, table: GateTable) -> Cost:
+def measure(
+    kernel: NeuralPathKernel, table: GateTable, *, began: float | None = None, recorded: float = 0.0
+) -> Cost:
     """Time tiles of few samples, larger ones until the time can be trusted.
 
     Args:
         kernel: the options.
         table: gates of at least one sample.
+        began: when that began which comes before the first tile, by ``time.perf_counter``; ``None``:
+            now.
+        recorded: seconds that it took to record the gates of a sample.
 
     Returns:
-        The cost, in seconds a pair.
+        The cost.
     """
+    start = time.perf_counter() if began is None else began
     backend, exponents = kernel.engine.prepare(table)
-    return Cost(kernel, backend, table, _seconds_a_pair(backend, table, exponents))
+    one = backend.side(table.take(slice(0, 1)))
+    backend.tile(one, one, exponents)  # compiles
+    before = time.perf_counter() - start
+    masks, pair = _seconds(backend, table, exponents)
+    return Cost(kernel, backend, table, before, recorded + masks, pair)
 
 
-def _seconds_a_pair(backend: Any, table: GateTable, exponents: np.ndarray) -> float:
-    """Of a tile of few samples over and over again, larger tiles until the time can be trusted."""
+def _seconds(backend: Any, table: GateTable, exponents: np.ndarray) -> tuple[float, float]:
+    """Of the masks of a sample, and of a pair: of a tile of few samples over and over again, larger
+    tiles until the time can be trusted.
+    """
     size = 16
-    # compiles
-    backend.tile(
-        backend.side(table.take(slice(0, 1))), backend.side(table.take(slice(0, 1))), exponents
-    )
     while True:
-        side = backend.side(table.take(np.arange(size) % len(table)))
         start = time.perf_counter()
+        side = backend.side(table.take(np.arange(size) % len(table)))
+        middle = time.perf_counter()
         backend.tile(side, side, exponents)
-        seconds = time.perf_counter() - start
-        if seconds > _LONG_ENOUGH or size == _MOST:
-            return seconds / size**2
+        end = time.perf_counter()
+        if end - middle > _LONG_ENOUGH or size == _MOST:
+            return (middle - start) / size, (end - middle) / size**2
         size *= 2

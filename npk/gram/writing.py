@@ -13,7 +13,6 @@ from npk.gram.sources import Source
 from npk.gram.store import GramStore
 from npk.gram.tiles import Demand, TilePlan, plan_tiles
 from npk.gram.work import Work, memory_demand
-from npk.progress import duration
 
 _WORDS = {
     "network": "another network or other weights",
@@ -230,7 +229,7 @@ def _fill(engine: Engine, store: GramStore, sources: Sources, executor: Executor
         return
     work = Work.of(engine, store)
     _, demand = plan_on_disk(engine, work.backend, sources, store.rows.bytes_a_sample, plan.side)
-    tell(engine, plan, demand, len(todo), work.backend)
+    tell(engine, plan, demand, len(todo))
     executor.compute(work, store, todo)
 
 
@@ -244,34 +243,20 @@ def _check(engine: Engine, store: GramStore, done: int, todo: set[tuple[int, int
                     advance(1)
 
 
-def tell(engine: Engine, plan: TilePlan, demand: Demand, todo: int, backend: Backend) -> None:
-    """Tell the plan before the work starts: tiles, bytes at the peak, and seconds where the
-    machine's speed is known.
+def tell(engine: Engine, plan: TilePlan, demand: Demand, todo: int) -> None:
+    """Tell the plan before the work starts: tiles and bytes at the peak.
 
     Args:
         engine: where progress is told.
         plan: of the whole matrix.
         demand: bytes.
         todo: tiles to compute.
-        backend: made ready.
     """
-    each = backend.predicted()
-    pairs = plan.n * (plan.n + 1) / 2 if plan.symmetric else plan.n * plan.m
-    seconds = None if each is None else each * pairs * todo / len(plan)
     bytes_ = demand.bytes(plan.largest)
     done = "" if todo == len(plan) else f", {len(plan) - todo} of them done"
-    time = "" if seconds is None else f", about {duration(seconds)}"
-    text = f"plan: {_size(plan)}{done}, at most {bytes_ / 1e6:,.0f} MB{time}"
+    text = f"plan: {_size(plan)}{done}, at most {bytes_ / 1e6:,.0f} MB"
     engine.progress.note(
-        "plan",
-        text,
-        n=plan.n,
-        m=plan.m,
-        tiles=len(plan),
-        todo=todo,
-        side=plan.side,
-        bytes=bytes_,
-        seconds=seconds,
+        "plan", text, n=plan.n, m=plan.m, tiles=len(plan), todo=todo, side=plan.side, bytes=bytes_
     )
 
 

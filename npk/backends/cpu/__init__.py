@@ -60,19 +60,6 @@ class CpuBackend(Backend):
         """Working memory of one thread."""
         return self.runner.bytes_a_thread
 
-    def predicted(self) -> float | None:
-        """Seconds of a pair on all threads, where the speeds of this machine are known already."""
-        from npk.backends.cpu import speeds
-
-        speeds_here = speeds.known_speeds(self.runner)
-        return None if speeds_here is None else speeds_here.of_pair(self.runner)
-
-    def predict(self, threads: int | None = None) -> float | None:
-        """Seconds of a pair by the work that the compiled plan does, at the speeds of this machine."""
-        from npk.backends.cpu import speeds
-
-        return speeds.predict(self.runner, threads)
-
     def side(self, table: GateTable) -> Side:
         """Form the masks of a table's samples."""
         return self.layout.side(table)
