@@ -178,6 +178,7 @@ def changed(gram, i, j, value):
         (lambda K: K[0], ShapeError, r"K has shape \(37,\)"),
         (lambda K: changed(K, 3, 30, 0.0), ShapeError, "K is not symmetric"),
         (lambda K: changed(K, 3, 3, np.nan), DataError, "not finite"),
+        (lambda K: changed(K, 3, 30, np.nan), DataError, "not finite"),
         (lambda K: changed(K, 3, 3, np.inf), DataError, "not finite"),
         (lambda K: 0 * K, DataError, "every input is dead"),
         (lambda K: K[:0, :0], DataError, "K is empty"),
