@@ -376,7 +376,7 @@ def test_dry_run_as_an_event(npk_command):
     (found,) = events(
         done(
             npk_command(
-                "kernel", "dlgn.safetensors", "--data", "digits[:20]", "--dry-run", "--json"
+                "kernel", "dlgn.safetensors", "--data", "digits[:20]", "--dry-run", "--events"
             )
         )
     )
@@ -422,13 +422,13 @@ def without_accuracy(out):
 
 
 @pytest.mark.parametrize("name", ["K.zarr", "K.npy"])
-def test_kernel_tells_events_as_json(npk_command, tmp_path, name):
+def test_kernel_tells_events(npk_command, tmp_path, name):
     command = [
         "kernel",
         "dlgn.safetensors",
         "--data",
         "digits[:20]",
-        "--json",
+        "--events",
         "--out",
         tmp_path / name,
     ]
@@ -536,7 +536,7 @@ def test_dry_runs_tell_the_plan_of_the_run(npk_command, tmp_path, monkeypatch, n
         tiles, side = map(int, re.search(r"(\d+) tiles of at most (\d+) x", said).groups())
         told = next(
             event
-            for event in events(npk_command(*command, memory, "--json")[1])
+            for event in events(npk_command(*command, memory, "--events")[1])
             if event["event"] == "plan"
         )
         assert (told["tiles"], told["side"]) == (tiles, side)

@@ -521,7 +521,7 @@ def test_a_store_goes_on_whatever_its_samples_are_called(npk_command, tmp_path):
 
 
 def test_kernel_tells_events(npk_command, tmp_path):
-    words = ["silent.safetensors", "--data", "digits[:40]", "--json", "--out", tmp_path / "K.npy"]
+    words = ["silent.safetensors", "--data", "digits[:40]", "--events", "--out", tmp_path / "K.npy"]
     told = [json.loads(line) for line in npk_command("kernel", *words).splitlines()]
     (samples,) = (event for event in told if event["event"] == "samples")
     assert CHANCE in samples["text"]

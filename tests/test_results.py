@@ -33,8 +33,13 @@ from npk.results import (
     EnsembleRun,
     EnsembleSuite,
     FitReport,
+    InspectReport,
     InvarianceDetails,
     InvarianceSuite,
+    KernelCost,
+    KernelPlan,
+    KernelReport,
+    KernelsOf,
     KernelSummary,
     Lesion,
     LesionTable,
@@ -44,10 +49,14 @@ from npk.results import (
     Move,
     Neighbors,
     NetworkSummary,
+    Node,
+    PairCost,
     Picture,
     Point,
     RandomLesion,
     Shares,
+    StoreReport,
+    StudyPlan,
     StudyResult,
     TangentDetails,
     TangentEntry,
@@ -152,6 +161,22 @@ MACHINES = MachineTable(
     (ACCURACY, ACCURACY), (Difference("a net", "NPK-ridge", "RBF", 9, 0.25, 0.125, ""),), 4
 )
 FIT = FitReport("a net.safetensors", "digits", "cosine", "paths", 0.5, 1.0, 9, 4, (ACCURACY,), ())
+INSPECT = InspectReport(
+    *("a.safetensors", "digits", 9, (1, 8, 8)),
+    (Node(0, "", "input", (1, 8, 8), "", 0, None, None, None),),
+    *(3.5, 12, 2, "all circular shifts", (1, 1), "paths", False),
+    PairCost(1, 2, 3, 4, 5, None, 0.5, 6, 7),
+    (KernelCost(1000, 1.5, 4000000),),
+    ("a note",),
+)
+PLAN = KernelPlan(
+    *("a.gates", 9, 4, "float32", "cosine", "ignore", False, 1, 16, 100, 10, None, 0.5, 2.0, ())
+)
+WRITTEN = KernelReport(
+    *("a.gates", "K.npy", 9, 4, "float32", "cosine", "ignore", None, None, 1.5, ("a note",))
+)
+STORE = StoreReport("K.zarr", "9 x 4 float32", 1, ("tile (0, 0)",), False, 0.5)
+STUDY_PLAN = StudyPlan((4,), 2, 9, (KernelsOf("a net", 0.5),), 0.5)
 RESULTS = [
     *(
         *CHECKS,
@@ -171,6 +196,11 @@ RESULTS = [
         TRACK,
         MACHINES,
         FIT,
+        INSPECT,
+        PLAN,
+        WRITTEN,
+        STORE,
+        STUDY_PLAN,
         build_run(),
     )
 ]

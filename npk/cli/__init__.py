@@ -19,6 +19,7 @@ import typer
 
 from npk.cli import laboratory  # noqa: F401 (adds its commands)
 from npk.cli.commands import app
+from npk.cli.options import JSON_IS_A_FILE
 from npk.cli.words import in_shell_words
 from npk.errors import NpkError, missing
 from npk.progress import lead_nowhere
@@ -129,6 +130,8 @@ def _line(error: Exception) -> str:
     if message is not None:  # wrong use, found by typer
         context = getattr(error, "ctx", None)
         said = message().rstrip(".").replace("Value error, ", "")
+        if getattr(error, "option_name", None) == "--json":  # it stands last, and names nothing
+            said = f"{said}. {JSON_IS_A_FILE}"
         return f"{said}. See `{context.command_path if context else 'npk'} --help`."
     if isinstance(error, ModuleNotFoundError) and (absent := missing(error)) is not None:
         return str(absent)

@@ -129,7 +129,7 @@ def invariance(
         kinds=of.kinds,
         shifts=as_shifts(shifts or "auto"),
         seed=of.seed,
-        progress=progress(json=False),
+        progress=progress(events=False),
     )
 
 
@@ -153,5 +153,5 @@ def ensemble(of: Material, out: Path) -> "EnsembleSuite":
         data=of.data,
         kinds=of.kinds,
         seed=of.seed,
-        progress=progress(json=False),
+        progress=progress(events=False),
     )

@@ -52,13 +52,16 @@ def demo(
     ] = Path("demo"),
     data: Annotated[str, typer.Option(help="digits or mnist5k.")] = "digits",
     seed: options.Seed = 0,
+    json: options.Json = None,
 ) -> None:
     """The whole story on bundled data: training, kernels, machines, checks (1: one failed), report."""
-    from npk.cli import tables
+    from npk.cli import reading, tables
     from npk.demo import run
 
+    reading.check_place(json)
     results = run(out, data=data, seed=seed, progress=True)
     tables.study(results, out)
+    reading.save(results, json)
     raise typer.Exit(0 if all(check.passed for check in results.checks) else 1)
 
 
@@ -182,25 +185,28 @@ def inspect(
     input_shape: Annotated[
         str | None, typer.Option(metavar="C,H,W", help="Shape of a sample where it is not known.")
     ] = None,
+    json: options.Json = None,
 ) -> None:
     """How npk reads a network: its nodes and gates, which shifts leave the kernel alone, what a
     kernel will cost on this machine.
     """
     began = perf_counter()
-    from npk.cli import reading, tables
-    from npk.cli.cost import look
+    from npk.cli import cost, reading, tables
 
+    reading.check_place(json)
     net = reading.How(arch, arch_option, output, layout, key, fixed).network(ckpt)
     loading = given.loading(ckpt)
     samples = None if data is None else loading.load(data)
     X = reading.example(net, samples, input_shape, most=512)
-    table, group, cost, shifted = look(net, X, fixed, bias, began=began)
-    if samples is not None:
-        tables.samples(reading.about_samples(loading, net, samples))
-    tables.graph(table, sampled=data is not None)
-    tables.structure(table, group)
-    tables.biases(cost.bias, shifted=shifted)
-    tables.cost(cost)
+    seen = cost.look(net, X, fixed, bias, began=began)
+    notes = [] if samples is None else reading.about_samples(loading, net, samples)
+    found = cost.report(seen, ckpt, data or "", notes)
+    tables.samples(found.notes)
+    tables.graph(found)
+    tables.structure(found)
+    tables.biases(found.bias, shifted=found.shifted)
+    tables.cost(found)
+    reading.save(found, json)
 
 
 @app.command(epilog="Example: npk gates model.safetensors --data digits --out digits.gates")
@@ -237,8 +243,7 @@ def gates(
         if statistics:
             report = measuring.gate_report(store, ckpt, data)
             tables.gate_statistics(report)
-            if json is not None:
-                report.save(json)
+            reading.save(report, json)
 
 
 @app.command(epilog="Example: npk kernel model.safetensors --data digits --out K.zarr")
@@ -285,9 +290,8 @@ def kernel(
             metavar="ADDRESS", help="Scheduler of a Dask cluster that computes the tiles."
         ),
     ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="Tell plan, progress and result as a JSON object a line.")
-    ] = False,
+    events: options.Events = False,
+    json: options.Json = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the tile plan and the cost, write nothing.")
     ] = False,
@@ -300,6 +304,7 @@ def kernel(
     from npk.gram.options import KernelOptions, Promise
 
     writing.check_kernel(out, dask)
+    reading.check_place(json)
     if out is None and not dry_run:
         raise OptionError(
             "--out is missing: it names the store or .npy file to write. Add for "
@@ -308,17 +313,18 @@ def kernel(
     engine = Engine(
         KernelOptions(scale, dtype, gates, value_input, bias, backend, of),
         Promise(memory),
-        writing.progress(json),
+        writing.progress(events),
     )
     how = reading.How(arch, arch_option, output, layout, key, fixed)
     rows, cols = (data, subset), (against, against_subset)
     net, X, Y = reading.kernel_sides(ckpt, how, rows, cols, seed, given)
     path_kernel = NeuralPathKernel.of(net, engine, fixed)
-    writing.tell_samples(ckpt, given, path_kernel, X)
+    notes = writing.tell_samples(ckpt, given, path_kernel, X)
     if out is None or dry_run:
-        writing.dry_run(path_kernel, X, Y, out, began)
+        plan = writing.dry_run(path_kernel, X, Y, out, ckpt, notes, began)
+        reading.save(plan, json)
     else:
-        writing.write_kernel(path_kernel, X, Y, out, dask)
+        reading.save(writing.write_kernel(path_kernel, X, Y, out, dask, ckpt, notes), json)
 
 
 @app.command(epilog="Example: npk verify-store K.zarr")
@@ -334,14 +340,15 @@ def verify_store(
     drop: Annotated[
         bool, typer.Option("--drop", help="Drop what is damaged: `npk kernel` computes it again.")
     ] = False,
+    json: options.Json = None,
 ) -> None:
     """Read all of a store and compare it with its checksums; the exit code is 2 if something is
     damaged.
     """
-    from npk.cli import tables, writing
-    from npk.gram.verification import verify_store as verify
+    from npk.cli import reading, tables, writing
 
-    tables.verified(verify(store, writing.progress(json=False), drop=drop))
+    reading.check_place(json)
+    tables.verified(writing.verified(store, drop, json))
 
 
 @app.command(epilog="Example: npk fit model.safetensors --data digits --solver svm")
@@ -436,8 +443,7 @@ def fit(
             table, notes = fitting.beside(asked, found, machine, made, subject, *sides, seed, fixed)
             tables.machines(table, notes, sizes[1])
             report = fitting.with_others(report, table)
-    if json is not None:
-        report.save(json)
+    reading.save(report, json)
 
 
 @app.command(epilog="Example: npk check invariance model.safetensors --data digits")
@@ -474,8 +480,7 @@ def check(
     tables.samples(reading.about_samples(loading, net, whole))
     result = test(net, whole.X[:samples], name=ckpt.stem)
     tables.check(result)
-    if json is not None:
-        result.save(json)
+    reading.save(result, json)
     raise typer.Exit(0 if result.passed else 1)
 
 

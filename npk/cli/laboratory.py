@@ -36,11 +36,13 @@ def bench(
     output: options.Output = None,
     layout: options.Layout = "nchw",
     fixed: options.Fixed = [],  # noqa: B006
+    json: options.Json = None,
 ) -> None:
     """Run a suite on networks of many kinds and on checkpoints (1: a prediction does not hold)."""
     from npk.cli import benching, reading, tables
 
     benching.check(suite, out, ckpts or [], kinds, shifts)
+    reading.check_place(json)
     how = reading.How(arch, arch_option, output, layout, key, fixed)
     loading = given.loading(*(ckpts or []))
     of = benching.material(
@@ -49,9 +51,11 @@ def bench(
     if suite == "ensemble":
         sums = benching.ensemble(of, out)
         tables.ensemble_suite(sums, out)
+        reading.save(sums, json)
         raise typer.Exit(0 if all(one.passed for one in sums.runs) else 1)
     found = benching.invariance(of, fixed, shifts, out)
     tables.suite(found, out)
+    reading.save(found, json)
     raise typer.Exit(0 if all(one.passed for one in found.checks) else 1)
 
 
@@ -87,8 +91,7 @@ def spectrum(
     of = {"scale": scale, "gates": gates, "bias": bias, "backend": backend}
     found = instruments.spectrum(net, X, ckpt.stem, figure, of)
     tables.spectrum(found)
-    if json is not None:
-        found.save(json)
+    reading.save(found.result(), json)
 
 
 @app.command(epilog="Example: npk plot K.zarr --out K.png")
@@ -154,8 +157,7 @@ def lesions(
         net, whole.X[:samples], y, bias=bias, gates=gates, progress=True, name=ckpt.stem
     )
     tables.lesions(found)
-    if json is not None:
-        found.save(json)
+    reading.save(found, json)
 
 
 @app.command(epilog="Example: npk study model.safetensors --data fresh.npz --fresh --out study")
@@ -219,6 +221,7 @@ def study(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell what it will take, write nothing.")
     ] = False,
+    json: options.Json = None,
 ) -> None:
     """What gates have learnt: machines on few fresh samples, measures, checks (1: one failed), page."""
     from npk.cli import reading, studying, tables
@@ -228,6 +231,7 @@ def study(
     from npk.studies.running import within_budget
 
     reading.check_folder(out)
+    reading.check_place(json)
     asked = studying.question(
         ckpt,
         data,
@@ -248,10 +252,13 @@ def study(
         seed=seed,
     )
     if dry_run:
-        tables.say(f"{within_budget(asked, out)[1]}. Nothing was computed or written.")
+        cost = within_budget(asked, out)[1]
+        tables.say(f"{cost}. Nothing was computed or written.")
+        reading.save(cost.result(), json)
         return
     result = conduct(asked, out, as_progress(True))
     tables.study(result, out)
+    reading.save(result, json)
     raise typer.Exit(0 if all(check.passed for check in result.checks) else 1)
 
 
@@ -303,6 +310,7 @@ def track(
     layout: options.Layout = "nchw",
     fixed: options.Fixed = [],  # noqa: B006
     seed: options.Seed = 0,
+    json: options.Json = None,
 ) -> None:
     """Follow kernel and gates through a training: measures, distances, flips, machines, a page."""
     from npk.cli import reading, studying, tables
@@ -311,6 +319,7 @@ def track(
     from npk.tracks import checkpoints_of, conduct, names_of, of_one_size
 
     reading.check_folder(out)
+    reading.check_place(json)
     stages, known = checkpoints_of(run_dir), studying.curves(curves, run_dir)
     asked = studying.question(
         list(stages.values()),
@@ -331,4 +340,6 @@ def track(
         seed=seed,
     )
     asked = of_one_size(asked, n is None)
-    tables.track(conduct(asked, list(stages), known, out, as_progress(True)), out)
+    found = conduct(asked, list(stages), known, out, as_progress(True))
+    tables.track(found, out)
+    reading.save(found, json)

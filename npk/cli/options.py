@@ -91,8 +91,27 @@ Fixed = Annotated[
 Layout = Annotated[
     choices.LayoutName, typer.Option(help="nhwc where the network takes samples as (H, W, C).")
 ]
+
+
+def _names_a_file(given: Path | None) -> Path | None:
+    """Refuse an option in the place of the file that ``--json`` names."""
+    if given is not None and str(given).startswith("-"):
+        raise typer.BadParameter(f"{given} is no file. {JSON_IS_A_FILE}")
+    return given
+
+
+JSON_IS_A_FILE = (
+    "--json names the file that the result is written to as JSON; `npk kernel --events` tells plan, "
+    "progress and result line by line"
+)
 Json = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON too.")
+    Path | None,
+    typer.Option(
+        "--json", metavar="FILE", help="Write the result as JSON too.", callback=_names_a_file
+    ),
+]
+Events = Annotated[
+    bool, typer.Option("--events", help="Tell plan, progress and result as a JSON object a line.")
 ]
 Seed = Annotated[
     int, typer.Option(min=0, help="Of the stratified split (and of all that is drawn).")

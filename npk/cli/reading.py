@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from npk.gates.store import GateStore
     from npk.gates.table import GateTable
+    from npk.results import Result
     from npk.studies.subjects import OwnAccuracy
 
 _BEYOND = 0.25  # of the range of pixels: as much as resizing may overshoot
@@ -398,6 +399,12 @@ def check_place(*paths: Path | None) -> None:
         if is_folder(path):
             raise StoreError(f"cannot write {path}: it is a folder. Name the file in it.")
         check_folder_around(path)
+
+
+def save(found: "Result", json: Path | None) -> None:
+    """Write a result where ``--json`` says, if it says so."""
+    if json is not None:
+        found.save(json)
 
 
 def check_folder(path: Path | None, content: str | None = None) -> None:

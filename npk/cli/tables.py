@@ -5,15 +5,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from npk.choices import bias_choice
-from npk.gates.table import GateTable
-from npk.gram.pace import Cost
-from npk.gram.tiles import Demand, TilePlan
-from npk.gram.verification import Verification
 from npk.graph.path_graph import LISTED
 from npk.progress import duration
 from npk.report import track_page
@@ -26,13 +21,17 @@ from npk.results import (
     Accuracy,
     CheckResult,
     EnsembleSuite,
+    InspectReport,
     InvarianceSuite,
+    KernelPlan,
+    KernelReport,
     LesionTable,
     MachineTable,
+    Node,
+    StoreReport,
     StudyResult,
     TrackResult,
 )
-from npk.structure.shifts import ShiftGroup
 
 if TYPE_CHECKING:
     from npk.checks.spectrum import DepthSpectrum
@@ -148,35 +147,35 @@ def ensemble_suite(found: EnsembleSuite, out: Path) -> None:
     say(f"Results, pictures and the page are in {out}: open {out / 'report.html'}.")
 
 
-def graph(found: GateTable, sampled: bool) -> None:
+def graph(found: InspectReport) -> None:
     """What a network looks like to npk, node by node; where gates were recorded on samples of the
     user's, which are dead or always on.
     """
-    head = (*LISTED, "gates", *(("dead", "always on", "on") if sampled else ()))
+    head = (*LISTED, "gates", *(("dead", "always on", "on") if found.data else ()))
     made = Table(
-        title=f"gates on {len(found)} samples" if sampled else None,
+        title=f"gates on {found.samples} samples" if found.data else None,
         title_justify="left",
         box=None,
         pad_edge=False,
     )
     for i, heading in enumerate(head):
         made.add_column(heading, justify="right" if i > 4 else "left", overflow="fold")
-    for number, node in enumerate(found.graph.nodes):
-        counts = _gate_counts(found, node.gate, sampled) if node.gate in found.names else ()
-        made.add_row(*found.graph.listed(number), *counts)
+    for node in found.nodes:
+        shape = "x".join(map(str, node.shape))
+        cells = (str(node.number), node.module, node.operator, shape, node.source)
+        made.add_row(*cells, *_gate_counts(node))
     console().print(made, end="\n\n")
 
 
-def _gate_counts(found: GateTable, name: str, sampled: bool) -> tuple[str, ...]:
+def _gate_counts(node: Node) -> tuple[str, ...]:
     """Gates of a layer; with samples, those off for all, those on for all, and the mean share that
-    is on (of soft gates: their mean).
+    is on.
     """
-    layer = found[name]
-    size = int(np.prod(layer.shape[1:]))
-    if not sampled:
-        return (str(size),)
-    dead, always = (layer == 0).all(0), (layer == 1).all(0)
-    return (str(size), str(int(dead.sum())), str(int(always.sum())), percent(float(layer.mean())))
+    if not node.gates:
+        return ()
+    if node.on is None:
+        return (str(node.gates),)
+    return (str(node.gates), str(node.dead), str(node.always_on), percent(node.on))
 
 
 def gate_statistics(found: "GateReport") -> None:
@@ -232,14 +231,13 @@ def lesions(found: LesionTable) -> None:
     table(head, rows, f"lesions on {found.samples} samples{whole}")
 
 
-def structure(found: GateTable, group: ShiftGroup) -> None:
+def structure(found: InspectReport) -> None:
     """Paths, gates and invariances."""
-    count = sum(int(np.prod(found.entries[name].shape)) for name in found.names)
     say(
-        f"10^{math.log10(found.graph.path_count()):.1f} paths reach one output unit; {count} gates "
-        f"in {found.layers} layers"
+        f"10^{found.log10_paths:.1f} paths reach one output unit; {found.gates} gates in "
+        f"{found.gate_layers} layers"
     )
-    say(f"K(rot(x, r), x') = K(x, x') for {group}")
+    say(f"K(rot(x, r), x') = K(x, x') for {found.shifts}")
 
 
 def biases(taken: str, *, shifted: bool = False) -> None:
@@ -251,50 +249,54 @@ def biases(taken: str, *, shifted: bool = False) -> None:
         say("samples are shifted by what the network adds to them before its first weight")
 
 
-def cost(found: Cost) -> None:
+def cost(found: InspectReport) -> None:
     """What kernels of some sizes take on this machine."""
-    counts, plan = found.effort, "s" * (found.effort.fields != 1)
+    pair = found.cost
+    plan = "s" * (pair.fields != 1)
     say(
-        f"the recursion forms {counts.masks} masks a sample and computes {counts.fields} "
-        f"field{plan} on {counts.cells} pairs of positions"
+        f"the recursion forms {pair.masks} masks a sample and computes {pair.fields} field{plan} on "
+        f"{pair.cells} pairs of positions"
     )
     say(
-        f"a pair of samples multiplies {si(counts.words)}words of gates and adds "
-        f"{si(counts.reads)}numbers: measured {si(found.seconds_a_pair)}s"
+        f"a pair of samples multiplies {si(pair.words)}words of gates and adds "
+        f"{si(pair.reads)}numbers: measured {si(pair.seconds_a_pair)}s"
     )
     say(
-        f"a sample takes {si(found.bytes_a_sample)}B for its gates and values and "
-        f"{si(found.masks_a_sample)}B for its masks: measured {si(found.seconds_a_sample)}s"
+        f"a sample takes {si(pair.bytes_a_sample)}B for its gates and values and "
+        f"{si(pair.bytes_of_masks)}B for its masks: measured {si(pair.seconds_a_sample)}s"
     )
-    say(f"before the first tile: {duration(found.before)}")
+    say(f"before the first tile: {duration(pair.before)}")
     rows = [
-        (f"{n} x {n}", duration(found.seconds(n)), f"{si(n * n * 4.0)}B")
-        for n in (1_000, 10_000, 60_000)
+        (f"{one.samples} x {one.samples}", duration(one.seconds), f"{si(one.bytes)}B")
+        for one in found.kernels
     ]
     table(("kernel", "time", "matrix"), rows)
 
 
-def dry_run(found: Cost, plan: TilePlan, demand: Demand) -> None:
+def dry_run(found: KernelPlan) -> None:
     """The tile plan of a kernel, and what it will take."""
-    triangle, m = (", one triangle", None) if plan.symmetric else ("", plan.m)
+    triangle = ", one triangle" if found.symmetric else ""
     say(
-        f"{plan.n} x {plan.m} {found.kernel.options.dtype}{triangle}: {len(plan)} tiles of at most "
-        f"{plan.side} x {plan.side}"
+        f"{found.rows} x {found.columns} {found.dtype}{triangle}: {found.tiles} tiles of at most "
+        f"{found.side} x {found.side}"
     )
-    say(
-        f"memory at most {si(demand.bytes(plan.largest))}B; gates "
-        f"{si((plan.n + plan.m * (not plan.symmetric)) * found.bytes_a_sample)}B"
-    )
+    say(f"memory at most {si(found.bytes)}B; gates {si(found.bytes_of_gates)}B")
     biases(found.bias)
     say(
-        f"time about {duration(found.seconds(plan.n, m))}: {duration(found.before)} before the first "
-        f"tile, then measured {si(found.seconds_a_sample)}s a sample and "
-        f"{si(found.seconds_a_pair)}s a pair"
+        f"time about {duration(found.seconds)}: {duration(found.before)} before the first tile, then "
+        f"measured {si(found.seconds_a_sample)}s a sample and {si(found.seconds_a_pair)}s a pair"
     )
     say("nothing was computed or written")
 
 
-def verified(found: Verification) -> None:
+def written(found: KernelReport) -> None:
+    """A kernel that was written."""
+    again = f", {found.earlier} of {found.tiles} tiles from an earlier run" if found.earlier else ""
+    say(f"{found.out}: {found.rows} x {found.columns} {found.dtype}{again}")
+    biases(found.bias)
+
+
+def verified(found: StoreReport) -> None:
     """What is in a store, and whether it is sound."""
     say(f"{found.path}: {found.content}")
     if found.dropped:

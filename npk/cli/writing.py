@@ -2,11 +2,12 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from npk.cli.reading import Asked, Samples, about_samples, check_place
+from npk.cli.reading import Asked, Samples, about_samples, check_place, save
 from npk.data import Dataset
 from npk.errors import BackendError, OptionError
 from npk.files import written_whole
@@ -14,18 +15,21 @@ from npk.gates.recording import record_trace
 from npk.gates.store import GateStore
 from npk.gates.table import GateTable
 from npk.gram.kernel import NeuralPathKernel
+from npk.gram.matrix import Gram
 from npk.gram.options import check_store_place
 from npk.gram.pace import FEW, Cost, measure
 from npk.gram.store import GramStore
 from npk.gram.tiles import Demand, TilePlan
+from npk.gram.verification import examine
 from npk.gram.writing import plan_in_memory, plan_on_disk, suits
 from npk.progress import Bar, Events, Lines, Progress, Silent
+from npk.results import KernelPlan, KernelReport, StoreReport
 from npk.samples import as_samples
 
 
-def progress(json: bool) -> Progress:
+def progress(events: bool) -> Progress:
     """What tells the progress of a command: events, a bar on a terminal, or lines."""
-    if json:
+    if events:
         return Events(sys.stdout)
     return Bar() if sys.stderr.isatty() else Lines()
 
@@ -51,23 +55,34 @@ def check_kernel(out: Path | None, dask: str | None) -> None:
         )
 
 
-def tell_samples(ckpt: Path, given: Asked, kernel: NeuralPathKernel, X: Samples) -> None:
-    """Say what was done to the samples, and how the network itself does: as lines, or events."""
+def tell_samples(ckpt: Path, given: Asked, kernel: NeuralPathKernel, X: Samples) -> tuple[str, ...]:
+    """Say what was done to the samples, and how the network itself does: as lines, or events.
+
+    Returns:
+        The lines.
+    """
     from npk.cli import tables
 
     if not isinstance(X, Dataset):
-        return
+        return ()
     lines, progress = about_samples(given.loading(ckpt), kernel.net, X), kernel.engine.progress
     if isinstance(progress, Events):
         for line in lines:
             progress.note("samples", line, text=line)
     else:
         tables.samples(lines)
+    return tuple(lines)
 
 
 def write_kernel(
-    kernel: NeuralPathKernel, X: Samples, Y: Samples | None, out: Path, dask: str | None
-) -> None:
+    kernel: NeuralPathKernel,
+    X: Samples,
+    Y: Samples | None,
+    out: Path,
+    dask: str | None,
+    of: Path,
+    notes: Sequence[str] = (),
+) -> KernelReport:
     """Compute a kernel into a ``.npy`` file, or into a store of tiles that an interrupted run goes
     on with; say what was written.
 
@@ -77,43 +92,57 @@ def write_kernel(
         Y: the columns; ``None``: the rows.
         out: where to.
         dask: address of a cluster's scheduler.
+        of: the checkpoint, or the folder of gates.
+        notes: what was said of the samples.
+
+    Returns:
+        What was written.
     """
-    kernel = _for_the_process(kernel, X, Y)
+    start, kernel = time.perf_counter(), _for_the_process(kernel, X, Y)
+    tiles, earlier = None, None
     if out.suffix.lower() == ".npy":
-        matrix = kernel(X, Y)
+        made = kernel(X, Y)
         with written_whole(out) as temporary, temporary.open("wb") as file:
-            np.save(file, matrix)
-        _done(kernel, out, matrix.shape, str(matrix.dtype), kernel.settled(X).bias)
-        return
-    finished = finished_tiles(out)
-    if dask is None:
-        gram = kernel.to_store(X, Y, out)
+            np.save(file, made)
+        bias = kernel.settled(X).bias
     else:
-        from npk.gram.cluster import connect
+        earlier, made = finished_tiles(out), _stored(kernel, X, Y, out, dask)
+        tiles, bias = len(made.store.plan), made.about["bias"]
+    report = KernelReport(
+        *(str(of), str(out), *made.shape, str(made.dtype), kernel.options.scale, bias),
+        *(tiles, earlier, time.perf_counter() - start, tuple(notes)),
+    )
+    _tell(kernel, report)
+    return report
 
-        with connect(dask) as client:
-            gram = kernel.to_store(X, Y, out, client=client)
-    tiles = {"tiles": len(gram.store.plan), "earlier": finished}
-    _done(kernel, out, gram.shape, str(gram.dtype), gram.about["bias"], **tiles)
+
+def _stored(
+    kernel: NeuralPathKernel, X: Samples, Y: Samples | None, out: Path, dask: str | None
+) -> Gram:
+    if dask is None:
+        return kernel.to_store(X, Y, out)
+    from npk.gram.cluster import connect
+
+    with connect(dask) as client:
+        return kernel.to_store(X, Y, out, client=client)
 
 
-def _done(
-    kernel: NeuralPathKernel, out: Path, shape: tuple[int, ...], dtype: str, bias: str, **tiles: int
-) -> None:
+def _tell(kernel: NeuralPathKernel, found: KernelReport) -> None:
     """Say what was written: on standard output, or as an event."""
     from npk.cli import tables
 
-    if tiles.get("earlier"):
-        again = f", {tiles['earlier']} of {tiles['tiles']} tiles from an earlier run"
-    else:
-        again = ""
-    text, progress = f"{out}: {shape[0]} x {shape[1]} {dtype}{again}", kernel.engine.progress
-    if isinstance(progress, Events):
-        facts = {"out": str(out), "shape": list(shape), "dtype": dtype, "bias": bias}
-        progress.note("done", text, **facts, **tiles)
-    else:
-        tables.say(text)
-        tables.biases(bias)
+    progress = kernel.engine.progress
+    if not isinstance(progress, Events):
+        tables.written(found)
+        return
+    facts = {
+        "out": found.out,
+        "shape": [found.rows, found.columns],
+        "dtype": found.dtype,
+        "bias": found.bias,
+    }
+    of_store = {} if found.tiles is None else {"tiles": found.tiles, "earlier": found.earlier}
+    progress.note("done", found.out, **facts, **of_store)
 
 
 def _for_the_process(kernel: NeuralPathKernel, X: Samples, Y: Samples | None) -> NeuralPathKernel:
@@ -173,27 +202,74 @@ def finished_tiles(out: Path) -> int:
 
 
 def dry_run(
-    kernel: NeuralPathKernel, X: Samples, Y: Samples | None, out: Path | None, began: float
-) -> None:
-    """Say what a run would do and take: as lines, or as an event. ``began``: when the command did."""
+    kernel: NeuralPathKernel,
+    X: Samples,
+    Y: Samples | None,
+    out: Path | None,
+    of: Path,
+    notes: Sequence[str],
+    began: float,
+) -> KernelPlan:
+    """Say what a run would do and take: as lines, or as an event.
+
+    Args:
+        kernel: the options.
+        X: the rows.
+        Y: the columns; ``None``: the rows.
+        out: where to; ``None``: nowhere yet.
+        of: the checkpoint, or the folder of gates.
+        notes: what was said of the samples.
+        began: when the command did.
+
+    Returns:
+        The plan.
+    """
     from npk.cli import tables
 
-    cost, plan, demand = expected(kernel, X, Y, out, began)
+    found = _planned(kernel, *expected(kernel, X, Y, out, began), of, notes)
     if isinstance(kernel.engine.progress, Events):
-        seconds = cost.seconds(plan.n, None if plan.symmetric else plan.m)
         facts = {
-            "n": plan.n,
-            "m": plan.m,
-            "tiles": len(plan),
-            "side": plan.side,
-            "bias": cost.bias,
-            "bytes": demand.bytes(plan.largest),
+            "n": found.rows,
+            "m": found.columns,
+            "tiles": found.tiles,
+            "side": found.side,
+            "bias": found.bias,
+            "bytes": found.bytes,
+            "seconds": found.seconds,
         }
-        kernel.engine.progress.note(
-            "plan", "nothing was computed or written", **facts, seconds=seconds
-        )
+        kernel.engine.progress.note("plan", "nothing was computed or written", **facts)
     else:
-        tables.dry_run(cost, plan, demand)
+        tables.dry_run(found)
+    return found
+
+
+def _planned(
+    kernel: NeuralPathKernel,
+    cost: Cost,
+    plan: TilePlan,
+    demand: Demand,
+    of: Path,
+    notes: Sequence[str],
+) -> KernelPlan:
+    options = kernel.options
+    return KernelPlan(
+        of=str(of),
+        rows=plan.n,
+        columns=plan.m,
+        dtype=options.dtype,
+        scale=options.scale,
+        bias=cost.bias,
+        symmetric=plan.symmetric,
+        tiles=len(plan),
+        side=plan.side,
+        bytes=int(demand.bytes(plan.largest)),
+        bytes_of_gates=(plan.n + plan.m * (not plan.symmetric)) * cost.bytes_a_sample,
+        before=cost.before,
+        seconds_a_sample=cost.seconds_a_sample,
+        seconds_a_pair=cost.seconds_a_pair,
+        seconds=cost.seconds(plan.n, None if plan.symmetric else plan.m),
+        notes=tuple(notes),
+    )
 
 
 def expected(
@@ -223,6 +299,31 @@ def _plan(
     suits(kernel.engine, store, sources)
     demand = plan_on_disk(kernel.engine, backend, sources, gates, store.plan.side)[1]
     return store.plan.grown(len(sources[0]), len(sources[-1])), demand
+
+
+def verified(store: Path, drop: bool, json: Path | None) -> StoreReport:
+    """A store compared with its checksums.
+
+    Args:
+        store: the folder.
+        drop: count what is damaged as not done.
+        json: file of what was found, written whether it is sound or not.
+
+    Returns:
+        What was found.
+
+    Raises:
+        StoreError: something is damaged and was not dropped; or no store.
+    """
+    start = time.perf_counter()
+    found = examine(store, progress(events=False), drop=drop)
+    seconds = time.perf_counter() - start
+    report = StoreReport(
+        str(store), found.content, found.missing, found.damaged, found.dropped, seconds
+    )
+    save(report, json)
+    found.refuse_damage()
+    return report
 
 
 def write_report(run_dir: Path, out: Path, figures: Path | None) -> tuple[Path, ...]:

@@ -12,16 +12,34 @@ from npk.stores.manifests import content_of
 
 @dataclass(frozen=True)
 class Verification:
-    """``content`` in words, the parts that are ``damaged``, and whether they were ``dropped``."""
+    """``content`` in words, how many tiles (of a gate table: samples) are ``missing``, the parts
+    that are ``damaged``, and whether they were ``dropped``.
+    """
 
     path: Path
     content: str
+    missing: int
     damaged: tuple[str, ...]
     dropped: bool
 
+    def refuse_damage(self) -> None:
+        """Raise if something is damaged that was not dropped.
+
+        Raises:
+            StoreError: so it is.
+        """
+        if self.damaged and not self.dropped:
+            if content_of(self.path) == "gate table":
+                mend = "Record it again"
+            else:
+                mend = "Drop that with --drop, then run the command that wrote it again"
+            raise StoreError(
+                f"{self.path} is damaged: {', '.join(self.damaged)}. All else is sound. {mend}."
+            )
+
 
 def verify_store(path: str | Path, progress: Progress, *, drop: bool = False) -> Verification:
-    """Read a kernel or a gate table on disk, and compare all of it with its checksums.
+    """As :func:`examine`, and damage is refused.
 
     Args:
         path: the store.
@@ -36,6 +54,26 @@ def verify_store(path: str | Path, progress: Progress, *, drop: bool = False) ->
         StoreError: something is damaged and was not dropped; nothing that npk wrote; or another
             process writes it.
     """
+    found = examine(path, progress, drop=drop)
+    found.refuse_damage()
+    return found
+
+
+def examine(path: str | Path, progress: Progress, *, drop: bool = False) -> Verification:
+    """Read a kernel or a gate table on disk, and compare all of it with its checksums.
+
+    Args:
+        path: the store.
+        progress: counts tiles and pieces.
+        drop: count what is damaged as not done, so that the command that wrote the store computes
+            it again.
+
+    Returns:
+        What was found.
+
+    Raises:
+        StoreError: nothing that npk wrote, or another process writes it.
+    """
     if content_of(path) == "gate table":
         found = _gates(GateStore.open(path), progress)
     elif drop:
@@ -43,16 +81,7 @@ def verify_store(path: str | Path, progress: Progress, *, drop: bool = False) ->
             found = _gram(store, progress, drop=True)
     else:
         found = _gram(GramStore.open(path), progress)
-    found = replace(found, path=Path(path))
-    if found.damaged and not found.dropped:
-        if content_of(path) == "gate table":
-            mend = "Record it again"
-        else:
-            mend = "Drop that with --drop, then run the command that wrote it again"
-        raise StoreError(
-            f"{path} is damaged: {', '.join(found.damaged)}. All else is sound. {mend}."
-        )
-    return found
+    return replace(found, path=Path(path))
 
 
 def _gates(store: GateStore, progress: Progress, name: str = "gates") -> Verification:
@@ -63,7 +92,8 @@ def _gates(store: GateStore, progress: Progress, name: str = "gates") -> Verific
         advance(len(store.pieces))
     missing = sum(stop - start for start, stop in store.missing())
     rest = f", {missing} of them missing" if missing else ""
-    return Verification(store.path, f"gates of {len(store)} samples{rest}", damaged, False)
+    content = f"gates of {len(store)} samples{rest}"
+    return Verification(store.path, content, missing, damaged, False)
 
 
 def _gram(store: GramStore, progress: Progress, *, drop: bool = False) -> Verification:
@@ -91,12 +121,13 @@ def _gram(store: GramStore, progress: Progress, *, drop: bool = False) -> Verifi
         for name, pieces in gates.items()
         for start, stop in pieces
     ]
-    rest = f", {len(todo) - len(unread)} of them missing" if len(todo) > len(unread) else ""
+    missing = len(todo) - len(unread)
+    rest = f", {missing} of them missing" if missing else ""
     plan = store.plan
     of = store.about.get("of", "paths")
     what = store.manifest["dtype"] + (f" of {of}" if of != "paths" else "")
     content = f"{plan.n} x {plan.m} {what}, {len(plan)} tiles{rest}"
-    return Verification(store.path, content, tuple(damaged), drop and bool(damaged))
+    return Verification(store.path, content, missing, tuple(damaged), drop and bool(damaged))
 
 
 def _damaged_gates(side: GateStore, drop: bool) -> list[tuple[int, int]]:

@@ -11,6 +11,7 @@ from npk.errors import OptionError
 from npk.gates.halfspaces import units
 from npk.gram.pace import FEW, measure
 from npk.progress import duration
+from npk.results import KernelsOf, StudyPlan
 from npk.studies.draws import MOST_TEST, SIZES, Draws
 from npk.studies.kernels import RANDOM, TRAINED, UNTRAINED, Kernels
 
@@ -64,6 +65,11 @@ class Estimate:
     def seconds(self) -> float:
         """Of all kernels."""
         return sum(seconds for _, seconds in self.networks)
+
+    def result(self) -> StudyPlan:
+        """The estimate as plain values, as a file has it."""
+        each = tuple(KernelsOf(name, seconds) for name, seconds in self.networks)
+        return StudyPlan(self.sizes, self.splits, self.test, each, self.seconds)
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{n:,}" for n in self.sizes)
