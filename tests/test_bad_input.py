@@ -156,7 +156,7 @@ CASES = {
     ),
     "arch option without arch": (
         ["inspect", "layernorm.pt", "--arch-option", "width=5"],
-        "width are arguments of arch",
+        "width are arguments of --arch",
     ),
     "output that is not there": (
         ["inspect", "net.safetensors", "--output", "haed"],

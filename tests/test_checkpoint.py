@@ -627,7 +627,7 @@ def test_arch_of_the_wrong_type(project, plain):
         npk.load("x.pt", arch=plain)
     with pytest.raises(OptionError, match="arch is a int"):
         npk.load("x.pt", arch=3)
-    with pytest.raises(OptionError, match="width are arguments of arch, and arch is not given"):
+    with pytest.raises(OptionError, match="width are arguments of arch=, which is not given"):
         npk.load("x.pt", arch_options={"width": 3})
 
 

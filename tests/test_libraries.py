@@ -225,11 +225,11 @@ def test_a_folder_of_timm(timm, tmp_path, weights):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"model_type": "vit"}, "describes a vit; without arch, npk makes image classifiers of"),
-        ({"model_type": 3}, "describes a 3; without arch, npk makes"),
+        ({"model_type": "vit"}, "describes a vit; without arch=, npk makes image classifiers of"),
+        ({"model_type": 3}, "describes a 3; without arch=, npk makes"),
         (
             {**RESNET, "architectures": ["ResNetBackbone"]},
-            r"describes a \['ResNetBackbone'\]; without arch, npk",
+            r"describes a \['ResNetBackbone'\]; without arch=, npk",
         ),
         ({**RESNET, "depths": [10**9]}, r"has depths=\[1000000000\], and the largest dimension"),
         ({**RESNET, "num_labels": 10**9}, "has num_labels=1000000000, and the largest dimension"),

@@ -1,26 +1,32 @@
 """The command line as a shell sees it: completion, choices in the help, messages in its words, quiet."""
 
+import ast
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
+import torch
 import typer
+from torch import nn
 
 import npk
 from npk import choices
 from npk.checks.groups import GROUPS
-from npk.cli import instruments, run
+from npk.cli import _flags, instruments, run
 from npk.cli.commands import app
-from npk.cli.words import in_shell_words
+from npk.cli.words import _CALL, in_shell_words
 from npk.networks.building import ARCHITECTURES
 
 FLAGS = {
     "arch": "--arch",
     "arch_options": "--arch-option",
     "bias": "--bias",
+    "crop": "--crop",
     "dtype": "--dtype",
     "fixed": "--fixed",
     "key": "--key",
@@ -161,3 +167,72 @@ def test_a_shell_is_told_what_may_follow():
     ]
     assert "--scale-pixels" in shell(**asked, COMP_WORDS="npk kernel --sca", COMP_CWORD="2")
     assert "_NPK_COMPLETE=complete_bash" in shell(_NPK_COMPLETE="source_bash")
+
+
+@pytest.mark.parametrize(
+    ("said", "spoken"),
+    [
+        ("It has its own graph. Leave key out.", "It has its own graph. Leave --key out."),
+        ("Leave resize, crop and std out.", "Leave --resize, --crop and --std out."),
+        ("Leave one of them out.", "Leave one of them out."),
+        ("scale_pixels is -1.0. Give", "--scale-pixels is -1.0. Give"),
+        ("std is (0.0,). Give", "--std is (0.0,). Give"),
+        ("no such value: memory is 'x'", "no such value: --memory is 'x'"),
+        ("the mean is 3, and memory is short", "the mean is 3, and memory is short"),
+        ("such as value_input or scale", "such as --value-input or scale"),
+        ("is (n, *value_input) of net.value_input", "is (n, *value_input) of net.value_input"),
+        ("value_input(x), 'value_input'", "value_input(x), 'value_input'"),
+    ],
+)
+def test_names_alone_in_the_words_of_the_shell(said, spoken):
+    assert in_shell_words(said, FLAGS) == spoken
+
+
+def test_an_option_that_a_file_has_no_use_for(folder, capsys):
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    npk.save(net, folder / "net.pt2", example=torch.ones(2, 4))
+    assert run(["inspect", "net.pt2", "--key", "model", "--input-shape", "4"]) == 2
+    assert capsys.readouterr().err == (
+        "npk: net.pt2 holds its own graph and has no use for --key model. Leave --key out.\n"
+    )
+
+
+def messages():
+    """Where a message of the library is, and its text, ``1`` in the place of each value."""
+    for path in sorted(Path(npk.__file__).parent.rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+                for part in (*node.exc.args, *(word.value for word in node.exc.keywords)):
+                    yield f"{path.name}:{node.lineno}", _text(part)
+
+
+def _text(node):
+    if isinstance(node, ast.JoinedStr):
+        return "".join(map(_text, node.values))
+    return str(node.value) if isinstance(node, ast.Constant) else "1"
+
+
+def test_no_message_on_the_shell_has_an_option_in_the_words_of_python():
+    """Names of options that are words of English are looked for where they can be nothing else: as
+    what is to be given or left out, and before a value. A message writes ``name=`` there.
+    """
+    commands = typer.main.get_command(app)
+    flags = {}
+    for command in commands.commands:
+        flags |= _flags(commands, [command])
+    names = "|".join(sorted(flags))
+    two_words = "|".join(name for name in flags if "_" in name)
+    python = re.compile(
+        rf"(?:Leave|Give|Use|use|choose|Say|Lower|without|with) (?:{names})(?: out\b|[.;,]| ')"
+        rf"|(?<![\w.*'\"`-])(?:{two_words})(?![\w('\"`])"
+        rf"|^(?:{names}) is [\d'\"(\[]|(?<![\w.])(?:{names})=(?!value)"
+    )
+    bare = {}
+    for place, text in messages():
+        spoken = in_shell_words(text, flags)
+        for found in python.finditer(spoken):
+            if not _CALL.search(spoken[: found.start()]):
+                bare[place] = spoken
+    assert len(list(messages())) > 500
+    assert list(bare.items()) == []

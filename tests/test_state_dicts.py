@@ -565,7 +565,7 @@ def test_folders_with_one_file(folder, state):
         npk.load(folder, arch=small).state_dict(),
         {name: tensor + 1 for name, tensor in state.items()},
     )
-    with pytest.raises(CheckpointError, match="config.json describes a mlp; without arch"):
+    with pytest.raises(CheckpointError, match="config.json describes a mlp; without arch="):
         npk.load(folder)
 
 

@@ -153,7 +153,10 @@ def test_every_option_reaches_the_training(optimizer, npk_train, monkeypatch):
         (("--snapshots", "4"), "snapshots is [4], it must hold ascending"),
         (("--snapshots", "1", "--out", "there.safetensors"), "there-epochs: it is a file"),
         (("--milestones", "²"), "--milestones ² is not understood"),
-        (("--milestones", "2"), "milestones belong to schedule step"),
+        (
+            ("--milestones", "2"),
+            "milestones belong to --schedule step, and it is 'one-cycle'. Leave --milestones out",
+        ),
         (("--select", "best"), "'--select': 'best' is not one of 'last', 'accuracy', 'loss'"),
         (("--test", "digits.npz"), "there is no data set and no file called 'digits.npz'"),
         (("--test", "flat.npy"), "flat.npy has no labels"),

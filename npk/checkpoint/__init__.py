@@ -150,8 +150,8 @@ def load(
     arch_options = {**(arch_options or {}), **options}
     if arch is None and arch_options:
         raise OptionError(
-            f"{', '.join(arch_options)} are arguments of arch, and arch is not "
-            f"given. Add arch='module:callable'."
+            f"{', '.join(arch_options)} are arguments of arch=, which is not given. "
+            f"Add arch='module:callable'."
         )
     if layout not in ("nchw", "nhwc"):
         raise OptionError(

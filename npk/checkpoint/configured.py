@@ -98,7 +98,7 @@ def _maker(file: Path, values: dict[str, Any], largest: int) -> "Callable[[], nn
     wanted = f"{prefix}ForImageClassification"
     if not prefix or wanted not in (values.get("architectures") or (wanted,)):
         raise CheckpointError(
-            f"{file} describes a {str(values.get('architectures') or family)[:80]}; without arch, "
+            f"{file} describes a {str(values.get('architectures') or family)[:80]}; without arch=, "
             f"npk makes image classifiers of the types {', '.join(FAMILIES)}. Say what makes the "
             f"network: arch='module:callable'."
         )

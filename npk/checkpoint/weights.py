@@ -186,7 +186,7 @@ def read_pt(path: Path) -> Any:
         if code:
             raise CheckpointError(
                 f"{path} holds pickled code ({code[1]}), which npk never runs. Where it was made, "
-                "write torch.save(net.state_dict(), 'weights.pt'), and load that with arch; or use "
+                "write torch.save(net.state_dict(), 'weights.pt'), and load that with arch=; or use "
                 "torch.export.save."
             ) from error
         raise CheckpointError(

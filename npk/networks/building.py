@@ -199,7 +199,7 @@ def _check(chosen: dict[str, Any]) -> None:
     ):
         raise OptionError(
             "value_input='ones' and gate_order need external gates, kind is 'dnn'. "
-            "Use kind dgn, dlgn or dlgn-sf."
+            "Use kind='dgn', 'dlgn' or 'dlgn-sf'."
         )
     architectures.check_sizes("input_shape", chosen["input_shape"], least=1)
     architectures.check_sizes("classes", [chosen["classes"]])

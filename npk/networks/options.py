@@ -108,7 +108,8 @@ class Options:
         if self.warm_up and self.schedule == "one-cycle":
             raise OptionError(
                 f"warm_up is {self.warm_up!r}, but a one-cycle schedule rises for 30 % of the "
-                f"epochs already. Leave it out, or choose schedule cosine, step or constant."
+                f"epochs already. Leave it out, or choose schedule='cosine', 'step' or "
+                f"'constant'."
             )
         if self.warm_up > self.epochs:
             raise OptionError(
@@ -117,8 +118,8 @@ class Options:
             )
         if self.milestones is not None and self.schedule != "step":
             raise OptionError(
-                f"milestones belong to schedule step, this is {self.schedule}. Leave them out, or "
-                f"choose schedule step."
+                f"milestones belong to schedule='step', and it is {self.schedule!r}. Leave "
+                f"milestones out, or choose that schedule."
             )
 
     def _check_epochs(self) -> None:
@@ -134,9 +135,9 @@ class Options:
     def _check_selection(self) -> None:
         chosen = self.selection
         if chosen != "last" and self.validation == 0:
-            why = f"select is {chosen}" if self.select else "patience is given"
+            why = f"select is {chosen!r}" if self.select else "patience is given"
             raise OptionError(
-                f"{why}, but no samples are kept for validation. Give validation a share above 0, "
+                f"{why}, but no samples are kept for validation. Give validation= a share above 0, "
                 f"or take the last epoch."
             )
         if self.patience is not None and chosen == "last":

@@ -79,8 +79,8 @@ def _check(net: nn.Module, regime: str, features: nn.Module | None) -> None:
         )
     if (features is None) == (regime == "flnpf"):
         raise OptionError(
-            "features, a trained network whose gates are copied, belongs to regime "
-            "'flnpf'. Give both or neither."
+            "features=, a trained network whose gates are copied, belongs to regime='flnpf'. Give "
+            "both or neither."
         )
 
 
@@ -109,8 +109,8 @@ def _copy_stack(source: nn.Module, net: GatedNetwork) -> None:
     """Copy a stack of one description into the gating network, which needs its first layers."""
     if not isinstance(net.gating, GatingNetwork):
         raise OptionError(
-            "the gating network of a dlgn-sf has other layers than its value network. Use kind dgn "
-            "or dlgn, or regime 'frnpf-ii'."
+            "the gating network of a dlgn-sf has other layers than its value network. Use "
+            "kind='dgn' or 'dlgn', or regime='frnpf-ii'."
         )
     needed = net.gating.stack.state_dict().keys()
     _load(

@@ -37,7 +37,7 @@ def to_pt2(net: "nn.Module", example: "Tensor") -> bytes:
     except Exception as error:
         raise CheckpointError(
             f"torch.export cannot export this {type(net).__name__} ({first_line(error)}). Save it "
-            f"as .safetensors and load it with arch."
+            f"as .safetensors and load it with arch=."
         ) from error
     return buffer.getvalue()
 

@@ -61,7 +61,7 @@ def _read(path: Path) -> tuple[Code, ScriptObject, tuple[Any, ...]]:
             raise CheckpointError(
                 f"{path} holds code that runs while it is loaded ({error}), which npk refuses. "
                 "Where it was made, write torch.save(script.state_dict(), 'weights.pt'), and load "
-                "that with arch."
+                "that with arch=."
             ) from error
         except (Strange, StrangeCode) as error:
             raise CheckpointError(
