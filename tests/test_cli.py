@@ -446,7 +446,7 @@ def test_kernel_tells_events(npk_command, tmp_path, name):
         assert events(npk_command(*command)[1])[-1].items() >= {"tiles": 1, "earlier": 1}.items()
         code, out, err = npk_command(*command, "--scale", "cosine")
         assert (code, events(out)) == (2, [])
-        assert re.fullmatch(r"npk: [^\n]*K.zarr holds another kernel: scale is [^\n]*\n", err)
+        assert re.fullmatch(r"npk: [^\n]*K.zarr holds another kernel: --scale is [^\n]*\n", err)
 
 
 @pytest.fixture
@@ -551,7 +551,7 @@ def test_dry_runs_refuse_a_store_of_something_else(npk_command, tmp_path):
     done(npk_command(*command))
     code, out, err = npk_command(*command, "--dry-run", "--scale", "count")
     assert (code, without_accuracy(out)) == (2, "")
-    assert "K.zarr holds another kernel: scale is 'fan_in' there and 'count' here" in err
+    assert "K.zarr holds another kernel: --scale is 'fan_in' there and 'count' here" in err
 
 
 def test_a_cluster_writes_no_file(npk_command, tmp_path):
@@ -799,6 +799,17 @@ def test_report_is_made_from_results_alone(npk_command, tmp_path):
     )
     assert "<html" in (tmp_path / "page.html").read_text()
     assert len(out.splitlines()) == 1 + len(list((tmp_path / "figures").iterdir()))
+
+
+def test_a_report_is_written_where_the_run_wrote_it(npk_command, tmp_path):
+    (tmp_path / "study").mkdir()
+    dataclasses.replace(one_network(), networks=()).save(tmp_path / "study/results.json")
+    page = tmp_path / "study/report.html"
+    assert done(npk_command("report", tmp_path / "study")) == f"{page}\n"
+    assert "<html" in page.read_text()
+    page.unlink()
+    page.mkdir()
+    assert "it is a folder" in npk_command("report", tmp_path / "study")[2]
 
 
 def test_demo_prints_what_the_run_found(npk_command, monkeypatch, tmp_path):

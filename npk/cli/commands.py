@@ -484,7 +484,7 @@ def check(
     raise typer.Exit(0 if result.passed else 1)
 
 
-@app.command(epilog="Example: npk report demo --out report.html")
+@app.command(epilog="Example: npk report demo")
 def report(
     run_dir: Annotated[
         Path,
@@ -494,9 +494,10 @@ def report(
             show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The page to write.")] = Path(
-        "report.html"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The page to write; RUN_DIR/report.html if left out."),
+    ] = None,
     figures: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder for the figures as PNG files.")
     ] = None,
@@ -504,8 +505,10 @@ def report(
     """Write the page of a run again from its results.json; neither torch nor data is needed."""
     from npk.cli import reading, tables, writing
 
-    reading.check_page(out)
-    reading.check_place(out)
+    page = out or run_dir / "report.html"
+    reading.check_page(page)
+    if run_dir.is_dir():  # else there is nothing to write, and that is said
+        reading.check_place(page)
     reading.check_folder(figures)
-    for path in writing.write_report(run_dir, out, figures):
+    for path in writing.write_report(run_dir, page, figures):
         tables.say(str(path))

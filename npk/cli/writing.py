@@ -109,8 +109,17 @@ def write_kernel(
         earlier, made = finished_tiles(out), _stored(kernel, X, Y, out, dask)
         tiles, bias = len(made.store.plan), made.about["bias"]
     report = KernelReport(
-        *(str(of), str(out), *made.shape, str(made.dtype), kernel.options.scale, bias),
-        *(tiles, earlier, time.perf_counter() - start, tuple(notes)),
+        of=str(of),
+        out=str(out),
+        rows=made.shape[0],
+        columns=made.shape[1],
+        dtype=str(made.dtype),
+        scale=kernel.options.scale,
+        bias=bias,
+        tiles=tiles,
+        earlier=earlier,
+        seconds=time.perf_counter() - start,
+        notes=tuple(notes),
     )
     _tell(kernel, report)
     return report
