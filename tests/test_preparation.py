@@ -305,6 +305,45 @@ def test_configurations_beside_the_weights_are_read(tmp_path, net, written, expe
         assert preparation_of(tmp_path) == expected  # of the folder
 
 
+KEPT = {
+    "a name": ({"mean": "cifar10", "resize": 32}, preparation("cifar10", resize=32)),
+    "numbers": (
+        {"mean": [0.5], "std": [0.25], "crop": [4, 6]},
+        preparation(0.5, 0.25, crop=(4, 6)),
+    ),
+    "as npk tells it": (
+        Preparation((0.5,), (0.25,), (8,), (6, 6), 255.0, "bicubic").to_values(),
+        Preparation((0.5,), (0.25,), (8,), (6, 6), 255.0, "bicubic"),
+    ),
+    "nothing": ({}, Preparation()),
+}
+
+
+@pytest.mark.parametrize(("written", "expected"), KEPT.values(), ids=KEPT)
+@pytest.mark.parametrize("name", ["net.json", "config.json"])
+def test_what_is_said_once_beside_a_state_dict(tmp_path, net, written, expected, name):
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    (tmp_path / name).write_text(json.dumps({"preparation": written}))
+    found = given_to(tmp_path / "net.pth")
+    assert found is not None
+    assert (found.preparation, found.source, found.own) == (expected, tmp_path / name, True)
+
+
+@pytest.mark.parametrize(
+    ("written", "why"),
+    [
+        ({"means": 0.5}, "unexpected keyword argument 'means'"),
+        ({"mean": "cifar"}, "mean 'cifar' is not known"),
+        ({"interpolation": "cubic"}, "interpolation of a Preparation is 'cubic'"),
+    ],
+)
+def test_what_is_said_beside_a_state_dict_and_cannot_be_followed(tmp_path, net, written, why):
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    (tmp_path / "net.json").write_text(json.dumps({"preparation": written}))
+    with pytest.raises(CheckpointError, match=f"net.json: its preparation cannot.*{why}"):
+        preparation_of(tmp_path / "net.pth")
+
+
 NOT_FOLLOWED = {
     "another step": (VIT | {"do_flip_channel_order": True}, "asks for do_flip_channel_order"),
     "a crop of timm": (
@@ -482,6 +521,21 @@ def test_what_a_checkpoint_says_is_followed_unless_options_say_otherwise(npk_com
     np.testing.assert_array_equal(np.load("b.npy"), npk.kernel(net, X))
     npk_command(*words, "c.npy", "--mean", "0.5")
     np.testing.assert_array_equal(np.load("c.npy"), npk.kernel(net, X - np.float32(0.5)))
+
+
+def test_what_is_said_once_beside_a_state_dict_is_followed(npk_command, tmp_path):
+    make = "import torch\n\ndef make():\n    return torch.nn.Sequential(torch.nn.Flatten(), "
+    make += "torch.nn.Linear(64, 8), torch.nn.ReLU(), torch.nn.Linear(8, 10))\n"
+    (tmp_path / "arch.py").write_text(make)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10))
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    (tmp_path / "net.json").write_text('{"preparation": {"mean": 0.9, "std": 0.1}}')
+    words = [tmp_path / "net.pth", "--arch", f"{tmp_path}/arch.py:make", "--data", "digits[:9]"]
+    told = npk_command("inspect", *words)
+    assert f"samples: mean 0.9, std 0.1, as {tmp_path / 'net.json'} says" in " ".join(told.split())
+    npk_command("kernel", *words, "--out", tmp_path / "K.npy")
+    prepared = preparation(0.9, 0.1)(data.load("digits[:9]").X)
+    np.testing.assert_array_equal(np.load(tmp_path / "K.npy"), npk.kernel(net, prepared))
 
 
 def test_train_keeps_what_it_was_told(npk_command, tmp_path):

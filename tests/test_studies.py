@@ -455,6 +455,28 @@ def test_the_command_of_an_accuracy_gives_it_again(found, name, model, monkeypat
     assert shares == list(one.by_split)
 
 
+def test_samples_in_the_folder_are_not_prepared_again(tmp_path, monkeypatch):
+    """They are what the network was given, and its file says how that was made."""
+    net, given = network(seed=1), npk.data.preparation(0.5, 0.1)
+    npk.save(net, tmp_path / "net.safetensors", preparation=given)
+    whole = samples(60, 3)
+    np.savez(tmp_path / "fresh.npz", X=whole.X, y=whole.y)
+    monkeypatch.chdir(tmp_path)
+    words = ["--data", "fresh.npz", "-n", "9", "--splits", "1", "--checks", "duality"]
+    assert cli.run(["study", "net.safetensors", *words, "--baselines", "untrained"]) == 0
+    result = StudyResult.load("study/results.json")
+    monkeypatch.chdir("study")
+    known = {sample.tobytes() for sample in given(whole.X)}
+    assert {sample.tobytes() for sample in np.load("fresh0.npz")["X"]} < known
+    for model in ("trained", "untrained"):
+        one = accuracy_of(result, "net", model, 9)
+        line = one.command.split("; do npk ")[1].removesuffix("; done").replace("$k", "0")
+        assert cli.run([*shlex.split(line), "--json", "one.json"]) == 0
+        assert (FitReport.load("one.json").machine.accuracy,) == one.by_split
+    (check,) = result.checks
+    assert check.command.endswith("--mean none")
+
+
 def test_differences_are_paired(found):
     result, _ = found
     for n in result.sizes:

@@ -1,6 +1,7 @@
 """What a network was given, as its file says or a configuration that lies beside it.
 
-Configurations are those of Hugging Face's image processors, of timm and of torchvision's presets.
+npk's own has the arguments of :func:`npk.data.preparation` under ``"preparation"``; what is wrong in
+it is refused. Others are those of Hugging Face's image processors, of timm and of torchvision's presets.
 They are plain JSON of which known entries are read. One that asks for what npk does not do is not
 followed in part: npk says so, and takes the samples as they are.
 """
@@ -8,7 +9,7 @@ followed in part: npk says so, and takes the samples as they are.
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from npk.checkpoint import folders
 from npk.checkpoint.files import check_file, first_line
 from npk.checkpoint.kinds import ONNX, SAFETENSORS, kind_of
 from npk.checkpoint.weights import read_description
-from npk.data import Preparation
+from npk.data import Preparation, preparation
 from npk.errors import CheckpointError, CheckpointWarning, MissingPackageError, NpkError, warn
 from npk.typed import parse_object
 
@@ -42,7 +43,8 @@ class Given:
     Args:
         preparation: what was done to its samples.
         source: the file that says so.
-        own: whether npk wrote it there; a configuration from elsewhere speaks of pictures alone.
+        own: whether it is npk's way of saying it; a configuration from elsewhere speaks of pictures
+            alone.
     """
 
     preparation: Preparation
@@ -78,9 +80,26 @@ def given_to(path: Path) -> Given | None:
     if kind == ONNX and (said := _in_metadata(path)) is not None:
         return Given(said, path)
     for file in (path.with_suffix(".json"), *(path.parent / name for name in _NAMES)):
-        if file != path and file.is_file() and (said := _configured(file)) is not None:
+        if file == path or not file.is_file() or (values := _values(file)) is None:
+            continue
+        if _is_object(values, "preparation"):
+            return Given(_own(file, values["preparation"]), file, own=True)
+        if (said := _configured(file, values)) is not None:
             return Given(said, file)
     return None
+
+
+def _own(file: Path, values: dict[str, Any]) -> Preparation:
+    """What somebody who knows npk wrote beside the weights."""
+    given = {name: value for name, value in values.items() if value not in (None, [])}
+    how = given.pop("interpolation", Preparation().interpolation)
+    try:
+        return replace(preparation(**given), interpolation=how)
+    except (NpkError, TypeError) as error:
+        raise CheckpointError(
+            f"{file}: its preparation cannot be followed ({first_line(error)}). Give the arguments "
+            f'of npk.data.preparation, such as {{"mean": "cifar10"}}.'
+        ) from error
 
 
 def _described(path: Path) -> Preparation | None:
@@ -118,14 +137,18 @@ def _in_metadata(path: Path) -> Preparation | None:
     return None if said is None else _RANGES.get(said)
 
 
-def _configured(file: Path) -> Preparation | None:
-    """What a configuration asks for; ``None`` where it is none of pictures, or not followed."""
+def _values(file: Path) -> dict[str, Any] | None:
+    """The entries of a configuration; ``None`` where it is none."""
     try:
         if file.stat().st_size > _MOST_BYTES:
             return None
-        values = parse_object(file.read_text(encoding="utf-8"))
+        return parse_object(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+
+
+def _configured(file: Path, values: dict[str, Any]) -> Preparation | None:
+    """What a configuration asks for; ``None`` where it is none of pictures, or not followed."""
     values = values["pretrained_cfg"] if _is_object(values, "pretrained_cfg") else values
     for reader, keys in _READERS:
         if any(key in values for key in keys):

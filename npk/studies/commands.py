@@ -12,6 +12,8 @@ from npk.studies.draws import Draws, Labeled
 from npk.studies.kernels import Kernels
 from npk.studies.subjects import Subject
 
+_PREPARED = ("--mean", "none")
+
 
 @dataclass(frozen=True)
 class Commands:
@@ -28,8 +30,10 @@ class Commands:
     loading: tuple[str, ...] = ()
 
     def loading_of(self, subject: Subject) -> tuple[str, ...]:
-        """Words with which another command reads a checkpoint as the study does."""
-        return (*self.loading, *_fixed(subject))
+        """Words with which another command reads a checkpoint as the study does, and the samples in
+        the folder as they are: they are what the network was given, whatever its file says.
+        """
+        return (*self.loading, *_fixed(subject), *_PREPARED)
 
     def place(self, subject: Subject) -> str:
         """The checkpoint of a network, as seen from the folder; empty: there is none."""
@@ -42,7 +46,8 @@ class Commands:
         if gates == "trained":
             place, loading = self.place(kernels.subject), self.loading_of(kernels.subject)
         else:
-            place, loading = untrained_place(kernels.subject, "$k"), _fixed(kernels.subject)
+            place = untrained_place(kernels.subject, "$k")
+            loading = (*_fixed(kernels.subject), *_PREPARED)
             if not (self.out / untrained_place(kernels.subject, "0")).exists():
                 return self.whole
         if not place:
