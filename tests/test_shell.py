@@ -1,6 +1,7 @@
 """The command line as a shell sees it: completion, choices in the help, messages in its words, quiet."""
 
 import ast
+import collections
 import os
 import re
 import subprocess
@@ -195,6 +196,18 @@ def test_an_option_that_a_file_has_no_use_for(folder, capsys):
     assert capsys.readouterr().err == (
         "npk: net.pt2 holds its own graph and has no use for --key model. Leave --key out.\n"
     )
+
+
+def test_no_option_is_declared_twice():
+    """What two commands share is in npk/cli/options.py, once."""
+    declared = collections.Counter()
+    for name in ("commands", "laboratory"):
+        tree = ast.parse((Path(npk.__file__).parent / f"cli/{name}.py").read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.arg) and isinstance(node.annotation, ast.Subscript):
+                declared[node.arg, ast.unparse(node.annotation)] += 1
+    assert len(declared) > 20
+    assert [option for option, times in declared.items() if times > 1] == []
 
 
 def messages():

@@ -137,10 +137,7 @@ def train(
         Path | None,
         typer.Option(metavar="FILE", help="State of the training after each epoch, to go on from."),
     ] = None,
-    test: Annotated[
-        str | None,
-        typer.Option(metavar="DATA", help="Test samples; a quarter of DATA if left out."),
-    ] = None,
+    test: options.QuarterTest = None,
     seed: options.Seed = 0,
     seeds: Annotated[
         str | None,
@@ -292,9 +289,7 @@ def kernel(
     ] = None,
     events: options.Events = False,
     json: options.Json = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the tile plan and the cost, write nothing.")
-    ] = False,
+    dry_run: options.DryRun = False,
 ) -> None:
     """Compute the kernel of DATA, or of DATA (rows) with --against (columns); a stopped run goes on."""
     began = perf_counter()
@@ -357,17 +352,8 @@ def fit(
     ckpt: options.CheckpointOrStore,
     given: options.Given,
     data: options.MaybeData = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Labels of a store or of --data: a file, or DATA; those it has if left out.",
-        ),
-    ] = None,
-    test: Annotated[
-        str | None,
-        typer.Option(metavar="DATA", help="Test samples; a quarter of --data if left out."),
-    ] = None,
+    labels: options.Labels = None,
+    test: options.QuarterTest = None,
     solver: Annotated[
         choices.SolverName,
         typer.Option(
@@ -453,7 +439,7 @@ def check(
     statement: Annotated[choices.CheckName, typer.Argument(show_default=False)],
     ckpt: options.Checkpoint,
     data: options.Data,
-    samples: Annotated[int, typer.Option(min=1, help="How many samples of DATA are used.")] = 8,
+    samples: options.FirstSamples = 8,
     shifts: options.Shifts = None,
     group: options.Group = None,
     bias: options.Bias = "auto",

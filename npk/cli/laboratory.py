@@ -23,7 +23,7 @@ def bench(
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder of the run; what is there already is kept.")
     ] = Path("bench"),
-    samples: Annotated[int, typer.Option(min=1, help="How many samples of DATA are used.")] = 4,
+    samples: options.FirstSamples = 4,
     shifts: options.Shifts = None,
     kinds: Annotated[
         bool,
@@ -65,7 +65,7 @@ def spectrum(
     given: options.Given,
     ckpt: options.CheckpointOrGates,
     data: options.MaybeData = None,
-    samples: Annotated[int, typer.Option(min=1, help="How many samples of DATA are used.")] = 50,
+    samples: options.FirstSamples = 50,
     scale: options.Scale = "fan_in",
     gates: options.Gates = "auto",
     bias: options.Bias = "auto",
@@ -111,12 +111,7 @@ def plot(
         choices.FigureName | None,
         typer.Option(help="The first three of a kernel, the others of gates."),
     ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE", help="Labels: a file, or DATA; those of the store if left out."
-        ),
-    ] = None,
+    labels: options.Labels = None,
 ) -> None:
     """Draw a kernel, or what gates do."""
     from npk.cli import instruments, tables
@@ -132,7 +127,7 @@ def lesions(
     given: options.Given,
     ckpt: options.Checkpoint,
     data: options.Data,
-    samples: Annotated[int, typer.Option(min=1, help="How many samples of DATA are used.")] = 200,
+    samples: options.FirstSamples = 200,
     bias: options.Bias = "auto",
     gates: options.Gates = "auto",
     arch: options.Arch = None,
@@ -171,28 +166,19 @@ def study(
         ),
     ],
     data: options.Data,
-    test: Annotated[
-        str | None, typer.Option(metavar="DATA", help="Test samples; half of --data if left out.")
-    ] = None,
+    test: options.HalfTest = None,
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder of the study; a stopped one goes on.")
     ] = Path("study"),
-    labels: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Labels of --data, a .npy file.")
-    ] = None,
-    seen: Annotated[
-        bool | None,
-        typer.Option(
-            "--seen/--fresh", help="Whether the networks were trained on these samples; not known."
-        ),
-    ] = None,
+    labels: options.LabelsOfData = None,
+    seen: options.Seen = None,
     n: Annotated[
         str | None,
         typer.Option(
             "--n", "-n", metavar="N,N,...", help="Fresh samples that machines are fitted to."
         ),
     ] = None,
-    splits: Annotated[int, typer.Option(min=1, help="Draws of fresh samples.")] = 3,
+    splits: options.Splits = 3,
     budget: Annotated[
         str | None,
         typer.Option(metavar="TIME", help="Such as 10min: chooses n and the test samples."),
@@ -218,9 +204,7 @@ def study(
     layout: options.Layout = "nchw",
     fixed: options.Fixed = [],  # noqa: B006
     seed: options.Seed = 0,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Tell what it will take, write nothing.")
-    ] = False,
+    dry_run: options.DryRun = False,
     json: options.Json = None,
 ) -> None:
     """What gates have learnt: machines on few fresh samples, measures, checks (1: one failed), page."""
@@ -275,29 +259,20 @@ def track(
         ),
     ],
     data: options.Data,
-    test: Annotated[
-        str | None, typer.Option(metavar="DATA", help="Test samples; half of --data if left out.")
-    ] = None,
+    test: options.HalfTest = None,
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder of the track; a stopped one goes on.")
     ] = Path("track"),
-    labels: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Labels of --data, a .npy file.")
-    ] = None,
+    labels: options.LabelsOfData = None,
     curves: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Curves of the training: JSON of `npk train --json`."),
     ] = None,
-    seen: Annotated[
-        bool | None,
-        typer.Option(
-            "--seen/--fresh", help="Whether the network was trained on these samples; not known."
-        ),
-    ] = None,
+    seen: options.Seen = None,
     n: Annotated[
         int | None, typer.Option("--n", "-n", min=2, help="Fresh samples of each draw; 100.")
     ] = None,
-    splits: Annotated[int, typer.Option(min=1, help="Draws of fresh samples.")] = 3,
+    splits: options.Splits = 3,
     scale: options.Scale = "cosine",
     gates: options.Gates = "auto",
     value_input: options.ValueInput = "auto",

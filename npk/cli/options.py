@@ -91,6 +91,33 @@ Fixed = Annotated[
 Layout = Annotated[
     choices.LayoutName, typer.Option(help="nhwc where the network takes samples as (H, W, C).")
 ]
+FirstSamples = Annotated[
+    int, typer.Option(min=1, help="How many samples of DATA are used, from the first on.")
+]
+QuarterTest = Annotated[
+    str | None, typer.Option(metavar="DATA", help="Test samples; a quarter of --data if left out.")
+]
+HalfTest = Annotated[
+    str | None, typer.Option(metavar="DATA", help="Test samples; half of --data if left out.")
+]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Labels of a store or of --data: a file, or DATA; those that it has if left out.",
+    ),
+]
+LabelsOfData = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Labels of --data, a .npy file.")
+]
+Seen = Annotated[
+    bool | None,
+    typer.Option(
+        "--seen/--fresh", help="Whether the networks were trained on these samples; not known."
+    ),
+]
+Splits = Annotated[int, typer.Option(min=1, help="Draws of fresh samples.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Tell what it will take, write nothing.")]
 
 
 def _names_a_file(given: Path | None) -> Path | None:
