@@ -165,12 +165,29 @@ INSPECT = InspectReport(
     *("a.safetensors", "digits", 9, (1, 8, 8)),
     (Node(0, "", "input", (1, 8, 8), "", 0, None, None, None),),
     *(3.5, 12, 2, "all circular shifts", (1, 1), "paths", False),
-    PairCost(1, 2, 3, 4, 5, None, 0.5, 6, 7),
+    PairCost(1, 2, 3, 4, 5, 1.5, 0.25, 0.5, 6, 7),
     (KernelCost(1000, 1.5, 4000000),),
     ("a note",),
 )
 PLAN = KernelPlan(
-    *("a.gates", 9, 4, "float32", "cosine", "ignore", False, 1, 16, 100, 10, None, 0.5, 2.0, ())
+    *(
+        "a.gates",
+        9,
+        4,
+        "float32",
+        "cosine",
+        "ignore",
+        False,
+        1,
+        16,
+        100,
+        10,
+        1.5,
+        0.25,
+        0.5,
+        2.0,
+        (),
+    )
 )
 WRITTEN = KernelReport(
     *("a.gates", "K.npy", 9, 4, "float32", "cosine", "ignore", None, None, 1.5, ("a note",))
