@@ -3,7 +3,9 @@ where it is installed (overlaps alone).
 
 python benchmarks/bench_dense.py --n 4096 --json dense.json
 
-All run in turns in one process: the ratios are the figure. One operation is an AND or a count of
+All run in turns in one process: the ratios are the figure. A *tile* is the product alone, of gates
+that are laid out already, into memory that was used before; the *call* is all that
+``npk.kernel(table)`` does, into new memory. One operation is an AND or a count of
 one gate pair; half of the matrix is computed and 2 n^2 / 2 of each layer's gates are counted, as
 for the peers. The machine's limits are those of ``roofline.py``.
 """
@@ -35,6 +37,8 @@ from npk.backends.cpu import CpuBackend
 from npk.backends.exponents import find_exponents
 from npk.recursion.planning import plan
 
+TILE, CALL, PEER = "npk tile", "npk.kernel(table)", "NumPy float32"
+
 
 def main() -> None:
     """Measure, print medians, rates and ratios, write raw samples."""
@@ -42,10 +46,6 @@ def main() -> None:
     net, X = network(options), samples(options)
     table = record_gates(net, X)
     timings = measured(routes(table), options.repeat)
-    timings += measured(
-        [Route("npk.kernel(table)", lambda: kernel(table, bias="ignore", progress=False))],
-        options.repeat,
-    )
     timings += measured(
         [Route("npk.kernel(net, X)", lambda: kernel(net, X, bias="ignore", progress=False))], 1
     )
@@ -93,9 +93,10 @@ def routes(table: GateTable) -> list[Route]:
     side = backend.side(table)
     layers = [np.asarray(layer, np.float32) for layer in table]
     memory = backend.memory_of(len(table))  # a kernel of many tiles uses it for all of them
-    found = on_each("npk tile", lambda: backend.tile(side, side, exponents, 0, memory))
+    found = on_each(TILE, lambda: backend.tile(side, side, exponents, 0, memory))
     found += on_each("npk tile, new memory", lambda: backend.tile(side, side, exponents, 0))
-    found += on_each("NumPy float32", lambda: by_numpy(table.inputs, layers))
+    found += on_each(CALL, lambda: kernel(table, bias="ignore", progress=False))
+    found += on_each(PEER, lambda: by_numpy(table.inputs, layers))
     peer = by_numkong(table)
     return [*found, Route("NumKong, overlaps alone", peer, 1)] if peer else found
 
@@ -119,22 +120,23 @@ def by_numpy(X: np.ndarray, layers: list[np.ndarray]) -> np.ndarray:
 
 
 def report(timings: list[Timing], options: argparse.Namespace) -> None:
-    """Median, spread, rate, ratio to npk's tile with as many threads; then the machine's limits."""
+    """Median, spread, rate, ratio to npk's tile with as many threads; the call beside its tile and
+    beside NumPy; then the machine's limits.
+    """
     operations = options.n**2 * options.width * options.depth
     for timing in timings:
-        ours = pick(timings, "npk tile", timing.threads)
-        ratio = (
-            (f"  {timing.median / ours.median:6.1f} x npk tile")
-            if ours and not timing.name.startswith("npk")
-            else ""
-        )
+        ours = pick(timings, TILE, timing.threads)
+        ratio = f"  {timing.median / ours.median:6.1f} x {TILE}" if ours and ours != timing else ""
         print(
             f"{timing.label:36} {duration(timing.median):>9}  {timing.spread}  "
             f"{operations / timing.median / 1e12:6.2f} Top/s{ratio}"
         )
-    print(speedup(timings, "npk tile"))
+    print(speedup(timings, TILE))
+    print(speedup(timings, CALL))
     for count in COUNTS:
-        ours = pick(timings, "npk tile", count)
+        print(of_the_call(timings, count))
+    for count in COUNTS:
+        ours = pick(timings, TILE, count)
         if ours:
             limit, writing = (
                 operations / roofline.counting(count),
@@ -146,6 +148,19 @@ def report(timings: list[Timing], options: argparse.Namespace) -> None:
                 f"first writing of a whole matrix {duration(writing)}, npk tile "
                 f"{ours.median / writing:.1f} x"
             )
+
+
+def of_the_call(timings: list[Timing], count: int) -> str:
+    """The call beside its tile and beside NumPy, of medians and of the best runs."""
+    tile, call, peer = (pick(timings, name, count) for name in (TILE, CALL, PEER))
+    assert tile and call
+    assert peer
+    best = [min(timing.seconds) for timing in (tile, call, peer)]
+    return (
+        f"{CALL}, {threads_of(count)}: {call.median / tile.median:.2f} x its tile "
+        f"({best[1] / best[0]:.2f} of the best runs); {PEER} takes "
+        f"{peer.median / call.median:.1f} x as long ({best[2] / best[1]:.1f})"
+    )
 
 
 if __name__ == "__main__":
