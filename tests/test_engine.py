@@ -15,7 +15,7 @@ from torch import nn
 import npk
 from npk.backends.cpu import CpuBackend
 from npk.backends.cpu.runners import ProgramRunner
-from npk.backends.cpu.sides import on_lines, side_by_side, zeros
+from npk.backends.cpu.sides import LaidSide, on_lines, side_by_side, zeros
 from npk.backends.cpu.tile import compiling
 from npk.backends.exponents import find_exponents
 from npk.backends.layout import Layout, is_kept_in_bits
@@ -526,8 +526,8 @@ def test_arrays_begin_at_lines(dtype):
 @pytest.mark.parametrize("n", [1, 7, 8, 9, 15, 16, 17])
 @pytest.mark.parametrize("name", ["convolutions", "convolutions, soft"])
 def test_samples_side_by_side(name, n):
-    table = recorded(name).take(slice(0, n))
-    side = Engine(name).backend.side(table)
+    engine, table = Engine(name), recorded(name).take(slice(0, n))
+    side = engine.backend.layout.side(table)
     for count, values in itertools.product((4, 8, LANES), (side.bits, side.reals)):
         made = side_by_side(values, count)
         assert made.ctypes.data % 64 == 0 or not made.size
@@ -538,6 +538,16 @@ def test_samples_side_by_side(name, n):
         )
         np.testing.assert_array_equal(groups[:n], values)
         assert not groups[n:].any()
+    for high in (1, 2, 4, 8):
+        laid = LaidSide(side, high)
+        assert len(laid) == n
+        for values, row, lanes in zip(
+            (side.bits, side.reals), laid.rows, (laid.bits, laid.reals), strict=True
+        ):
+            np.testing.assert_array_equal(lanes, side_by_side(values, LANES))
+            np.testing.assert_array_equal(row, side_by_side(values, high))
+            assert row.ctypes.data % 64 == 0 or not row.size
+        assert laid.rows is laid.rows
 
 
 # --- tiles ---

@@ -73,7 +73,9 @@ def test_inspect(folder, capsys):
     assert 10**found.log10_paths == pytest.approx(float(graph.path_count()))
     assert (found.steps, found.bias, found.shifted) == ((1, 1), "paths", False)
     assert [one.samples for one in found.kernels] == [1_000, 10_000, 60_000]
-    assert found.kernels[0].seconds == pytest.approx(found.cost.measured * 1_000 * 1_001 / 2)
+    cost = found.cost
+    pairs, samples = cost.seconds_a_pair * 1_000 * 1_001 / 2, cost.seconds_a_sample * 1_000
+    assert found.kernels[0].seconds == pytest.approx(cost.before + samples + pairs)
     assert found.kernels[0].bytes == 4 * 1_000**2
     (note,) = found.notes
     said = capsys.readouterr().out
@@ -111,7 +113,8 @@ def test_dry_run_of_a_kernel(folder):
     assert run("kernel", "net.safetensors", *words) == 0
     found = KernelPlan.load("p.json")
     assert (found.rows, found.columns, found.symmetric, found.tiles) == (40, 7, False, 1)
-    assert found.seconds == pytest.approx(40 * 7 * found.measured)
+    pairs, samples = 40 * 7 * found.seconds_a_pair, 47 * found.seconds_a_sample
+    assert found.seconds == pytest.approx(found.before + samples + pairs)
     assert found.bytes > found.bytes_of_gates > 0
     assert {path.name for path in folder.iterdir()} <= {
         *("net.safetensors", "data.npz", "p.json", "cache")

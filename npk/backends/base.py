@@ -23,6 +23,7 @@ class Backend(ABC):
     recursion: Recursion
     dtype: np.dtype
     ahead: int = 0  # tiles that may be under way while an earlier one is read
+    keeps_sides: bool = False  # whether sides may stay for later tiles: in the host's memory
 
     @property
     @abstractmethod

@@ -30,15 +30,14 @@ from npk.gates.table import GateTable
 from npk.gram.cluster import OnCluster
 from npk.gram.engine import Engine
 from npk.gram.executors import Here
-from npk.gram.matrix import Gram, put
+from npk.gram.matrix import Gram
 from npk.gram.options import KernelKeywords, KernelOptions, Promise, check_store_place, dtype_named
 from npk.gram.sources import Recorded, Source, Unrecorded
 from npk.gram.store import GramStore
-from npk.gram.tiles import plan_tiles
 from npk.gram.work import Findings, Work, memory_demand
 from npk.gram.work.columns import Columns
 from npk.gram.work.sides import Sides
-from npk.gram.writing import plan_in_memory, tell, write_store
+from npk.gram.writing import plan_in_memory, planned, tell, write_store
 from npk.progress import Progress, as_progress
 from npk.reading.current import CurrentTrace
 from npk.reading.inputs import shape_explained
@@ -182,16 +181,15 @@ class NeuralPathKernel:
             backend, exponents = engine.prepare(rows if cols is None else cols)
         else:
             backend, exponents = engine.backend(known.table), known.exponents
-        shape = (len(rows), len(rows if cols is None else cols))
+        columns = rows if cols is None else cols
+        shape = (len(rows), len(columns))
         held = rows.nbytes + (cols.nbytes if cols is not None else 0)
         demand = memory_demand(backend, engine, held, shape)
-        plan = plan_tiles(*shape, demand, budget=engine.promise.bytes, symmetric=cols is None)
+        each = columns.nbytes // len(columns)
+        plan, demand = planned(engine, backend, demand, shape, each, symmetric=cols is None)
         tell(engine, plan, demand, len(plan))
-        result = np.empty(shape, self.options.dtype)
         roots = None if known is None else known.roots
-        for tile, values in Work(engine, rows, cols, plan, backend, exponents, roots).tiles():
-            put(result, tile.rows, tile.cols, values, symmetric=plan.symmetric)
-        return result
+        return Work(engine, rows, cols, plan, backend, exponents, roots, demand.kept).matrix()
 
     def columns(self, X: Samples) -> Columns:
         """Samples that many calls will have as columns: their gates, and what would be computed of

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from npk import shown
-from npk.backends.jit import torch_threads_kept
 from npk.errors import DataError, OptionError, ShapeError
 from npk.gram.options import parse_bytes
 from npk.gram.products import (
@@ -320,13 +319,14 @@ def put(
     whole: np.ndarray, rows: slice, cols: slice, values: np.ndarray, *, symmetric: bool
 ) -> None:
     """Place a tile, and its mirror image below the diagonal of a symmetric matrix."""
-    if not symmetric or rows.start == cols.start:
-        whole[rows, cols] = values
-        return
-    from npk.gram.work.passes import place_twice
+    if values.dtype in (np.float32, np.float64):
+        from npk.gram.work.passes import settle
 
-    with torch_threads_kept():
-        place_twice(whole, rows.start, cols.start, values)
+        settle(values, 1.0, whole, rows.start, cols.start, mirrored=symmetric)
+        return
+    whole[rows, cols] = values
+    if symmetric:
+        whole[cols, rows] = values.T
 
 
 def _vectors(V: ArrayLike) -> Floats:

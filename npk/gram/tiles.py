@@ -2,12 +2,16 @@
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from npk.errors import OptionError
 
 _LANES = 16
 _LARGEST = 1024
+_FREE = 2 * 10**9  # bytes that a tile may take where nothing is promised
+_MOST_KEPT = (
+    1 << 28
+)  # bytes of columns: where they take more, making them ready is not what takes long
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,8 @@ def cuts(n: int, side: int, ends: tuple[int, ...] = ()) -> Iterator[slice]:
 class Demand:
     """What a call needs, in bytes: ``fixed``, ``sample`` for each of a tile's side t, ``pair`` for
     each of its t * t pairs; or ``least``, which something before the tiles takes. ``margin``: bytes
-    by which the same call may need more the next time.
+    by which the same call may need more the next time. ``kept``: for columns that stay from tile
+    to tile.
     """
 
     fixed: int
@@ -92,10 +97,28 @@ class Demand:
     pair: int
     least: int = 0
     margin: int = 0
+    kept: int = 0
 
     def bytes(self, side: int) -> int:
         """Bytes of a call with tiles of this side."""
-        return max(self.least, self.fixed + side * self.sample + side * side * self.pair)
+        tiles = self.fixed + self.kept + side * self.sample + side * side * self.pair
+        return max(self.least, tiles)
+
+    def limit(self, budget: int | None) -> int:
+        """Bytes that a call may take; ``None``: 2 GB for what a tile needs."""
+        return max(self.least, self.fixed + _FREE) if budget is None else budget
+
+    def keeping(self, plan: TilePlan, budget: int | None, column: int) -> "Demand":
+        """The same with columns that stay, as far as tiles leave room for them.
+
+        Args:
+            plan: the tiles.
+            budget: bytes for the whole call, as in :func:`plan_tiles`.
+            column: bytes of one that stays.
+        """
+        room = min(self.limit(budget) - self.bytes(plan.largest), _MOST_KEPT)
+        wanted = plan.m * column if plan.grid[0] > 1 else 0
+        return replace(self, kept=max(0, min(room, wanted)))
 
 
 def plan_tiles(
@@ -118,7 +141,7 @@ def plan_tiles(
         OptionError: not even the smallest tiles fit; the message names the smallest budget that
             does.
     """
-    limit = budget if budget is not None else max(demand.least, demand.fixed + 2 * 10**9)
+    limit = demand.limit(budget)
     sides = (
         [side] if side else [_LARGEST >> k for k in range(7) if _LARGEST >> k >= _LANES] + [4, 1]
     )

@@ -124,7 +124,38 @@ def plan_in_memory(
     demand = memory_demand(
         backend, engine, held, sizes, before=max(0, *(most - held for most in loading))
     )
-    return plan_tiles(*sizes, demand, budget=engine.promise.bytes, symmetric=not cols), demand
+    return planned(engine, backend, demand, sizes, gates, symmetric=not cols)
+
+
+def planned(
+    engine: Engine,
+    backend: Backend,
+    demand: Demand,
+    shape: tuple[int, int],
+    gates: int,
+    *,
+    symmetric: bool,
+) -> tuple[TilePlan, Demand]:
+    """The tiles of a kernel in memory, and its bytes with the columns that then stay.
+
+    Args:
+        engine: of the kernel.
+        backend: made ready.
+        demand: bytes without such columns.
+        shape: of the matrix.
+        gates: bytes of a column's sample and its gates.
+        symmetric: only the upper triangle is computed.
+
+    Returns:
+        Plan and bytes.
+
+    Raises:
+        OptionError: the memory promise cannot be kept.
+    """
+    budget = engine.promise.bytes
+    plan = plan_tiles(*shape, demand, budget=budget, symmetric=symmetric)
+    column = backend.bytes_a_sample + gates if backend.keeps_sides else 0
+    return plan, demand.keeping(plan, budget, column)
 
 
 def _adopt(engine: Engine, store: GramStore, sources: Sources) -> None:

@@ -71,14 +71,9 @@ TEXTS = {
             "slice(start, start + side)",
             f"{NUMBERS}cuts_cover_all_and_begin_anew",
         ),
-        "max(self.least, self.fixed": ("min(self.least, self.fixed", f"{NUMBERS}memory_of_a_call"),
+        "max(self.least, tiles)": ("min(self.least, tiles)", f"{NUMBERS}memory_of_a_call"),
     },
-    "gram/matrix.py": {
-        "if not symmetric or rows.start == cols.start:": (
-            "if True:",
-            f"{NUMBERS}tiles_are_mirrored",
-        )
-    },
+    "gram/matrix.py": {"mirrored=symmetric)": ("mirrored=False)", f"{NUMBERS}tiles_are_mirrored")},
     "gram/writing.py": {
         "{**options, **digests": (
             '{"scale": engine.options.scale, **digests',

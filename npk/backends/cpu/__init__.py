@@ -7,9 +7,9 @@ import numpy as np
 from npk.backends.base import Backend, Told
 from npk.backends.cpu.bands import in_bands
 from npk.backends.cpu.runners import ProductRunner, ProgramRunner
-from npk.backends.cpu.sides import on_lines, side_by_side, zeros
+from npk.backends.cpu.sides import LaidSide, on_lines, zeros
 from npk.backends.jit import check_threads, torch_threads_kept
-from npk.backends.layout import Layout, Side, is_kept_in_bits
+from npk.backends.layout import Layout, is_kept_in_bits
 from npk.backends.product import as_product
 from npk.backends.program.compiler import compile_program
 from npk.backends.program.program import LANES
@@ -29,6 +29,8 @@ class CpuBackend(Backend):
     Raises:
         BackendError: a process that was forked from one that has computed kernels.
     """
+
+    keeps_sides = True
 
     def __init__(self, recursion: Recursion, table: GateTable, dtype: str) -> None:
         check_threads()
@@ -60,9 +62,9 @@ class CpuBackend(Backend):
         """Working memory of one thread."""
         return self.runner.bytes_a_thread
 
-    def side(self, table: GateTable) -> Side:
-        """Form the masks of a table's samples."""
-        return self.layout.side(table)
+    def side(self, table: GateTable) -> LaidSide:
+        """Form the masks of a table's samples, and lay them out for tiles."""
+        return LaidSide(self.layout.side(table), self.runner.rows)
 
     def compile(self, table: GateTable, progress: Progress) -> None:
         """Have what tiles run compiled, and say so, unless it is in memory or on disk."""
@@ -74,16 +76,15 @@ class CpuBackend(Backend):
 
     def tile(
         self,
-        rows: Side,
-        cols: Side,
+        rows: LaidSide,
+        cols: LaidSide,
         exponents: np.ndarray,
         diagonal: int | None = None,
         memory: np.ndarray | None = None,
         told: Told | None = None,
     ) -> np.ndarray:
         """The kernel of all pairs divided by 2**exponents[-1], ``(rows, cols)``."""
-        bits, reals = (side_by_side(values, self.runner.rows) for values in (rows.bits, rows.reals))
-        lane_bits, lane_reals = (side_by_side(values, LANES) for values in (cols.bits, cols.reals))
+        (bits, reals), lane_bits, lane_reals = rows.rows, cols.bits, cols.reals
         parts = self.recursion.parts
         shape = (len(bits) * self.runner.rows, len(lane_bits) * LANES)
         flat = (parts * shape[0], shape[1])
@@ -107,14 +108,14 @@ class CpuBackend(Backend):
             return out[: len(rows), : len(cols)]
         return out.reshape(parts, *shape)[:, : len(rows), : len(cols)]
 
-    def diagonal(self, side: Side, exponents: np.ndarray) -> np.ndarray:
+    def diagonal(self, side: LaidSide, exponents: np.ndarray) -> np.ndarray:
         """The kernel of the pairs (x, x) divided by 2**exponents[-1]: a sample a lane, on both
         sides.
         """
         if not isinstance(self.runner, ProgramRunner):
             return super().diagonal(side, exponents)
-        masks = side_by_side(side.bits, LANES), side_by_side(side.reals, LANES)
-        out = zeros((self.recursion.parts, len(masks[0]) * LANES), self.dtype)
+        masks = side.bits, side.reals
+        out = zeros((self.recursion.parts, len(side.bits) * LANES), self.dtype)
         with torch_threads_kept(), np.errstate(over="ignore"):
             self.runner.run_diagonal(masks, exponents, out)
         return out[0, : len(side)] if self.recursion.parts == 1 else out[:, : len(side)]

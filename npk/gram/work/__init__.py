@@ -7,23 +7,24 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from npk.backends import Backend
-from npk.backends.jit import torch_threads_kept
 from npk.errors import DeviceMemoryError, KernelWarning, ScaleError, warn
 from npk.gram.engine import Engine
 from npk.gram.options import KernelOptions
 from npk.gram.store import GramStore
 from npk.gram.tiles import Demand, Tile, TilePlan, cuts
+from npk.gram.work.bands import Band, Bands
 from npk.gram.work.sides import Gates, Samples, Sides
 from npk.gram.work.within import Within
 
 _TOGETHER = 64  # rows that are multiplied by powers of their own at once
 # a process does not hold exactly the same at every start; the part of it that is enough
 _MARGIN = 100
+# waits for the values of a tile, and writes them into the whole matrix where that is in memory
+Finished = Callable[[np.ndarray | None], np.ndarray]
 
 
 class Work:
@@ -37,6 +38,7 @@ class Work:
         backend: made ready for these gates.
         exponents: power of two of each step of the recursion, and of the size of the matrix.
         roots: square roots of the diagonal of the columns, where they are known.
+        room: bytes for columns that stay in memory for later tiles.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Work:
         backend: Backend,
         exponents: np.ndarray,
         roots: np.ndarray | None = None,
+        room: int = 0,
     ) -> None:
         self.engine, self.options, self.progress = engine, engine.options, engine.progress
         self.rows, self.cols = rows, rows if cols is None else cols
@@ -55,8 +58,7 @@ class Work:
         self.sides = Sides(engine, backend, exponents)
         self.roots = self._roots(roots) if self.options.scale == "cosine" else None
         self.found = Findings()
-        # the band of rows that is in memory
-        self._row: tuple[int, Samples | None, Any] = (-1, None, None)
+        self.bands = Bands(self.sides, self.rows, self.cols, room)
         self._memories = itertools.cycle(
             [backend.memory_of(plan.largest) for _ in range(backend.ahead + 1)]
         )
@@ -78,25 +80,38 @@ class Work:
         backend = engine.backend(store.cols.take(slice(0, 1)), one_device=one_device)
         return cls(engine, rows, cols, store.plan, backend, store.exponents)
 
-    def tiles(self, todo: Sequence[Tile] | None = None) -> Iterator[tuple[Tile, np.ndarray]]:
-        """Pairs (tile, values on the kernel's scale); the values are overwritten by the next
-        tile's.
+    def matrix(self) -> np.ndarray:
+        """The whole matrix, in memory."""
+        from npk.gram.work.passes import new_matrix
+
+        whole = new_matrix((self.plan.n, self.plan.m), self.options.dtype)
+        for _ in self.tiles(whole=whole):
+            pass
+        return whole
+
+    def tiles(
+        self, todo: Sequence[Tile] | None = None, whole: np.ndarray | None = None
+    ) -> Iterator[tuple[Tile, np.ndarray]]:
+        """Pairs (tile, values on the kernel's scale).
 
         Args:
             todo: the tiles of the plan that are wanted, in its order; ``None``: all.
+            whole: the matrix, where it is in memory: each tile is written where it belongs, and its
+                mirror image below the diagonal of a symmetric one. ``None``: the values are
+                overwritten by the next tile's.
         """
         todo = list(self.plan) if todo is None else todo
         with self.progress.task(
             "kernel tiles", len(self.plan), len(self.plan) - len(todo)
         ) as advance:
             for tile, finished in self._begun(todo):
-                yield tile, finished()
+                yield tile, finished(whole)
                 advance(1)
         self.found.report(self.plan.n, self.options.dtype)
 
-    def _begun(self, todo: Sequence[Tile]) -> Iterator[tuple[Tile, Callable[[], np.ndarray]]]:
+    def _begun(self, todo: Sequence[Tile]) -> Iterator[tuple[Tile, Finished]]:
         """Tiles and what gives their values; so many later ones are under way as the backend takes."""
-        waiting: deque[tuple[Tile, Callable[[], np.ndarray]]] = deque()
+        waiting: deque[tuple[Tile, Finished]] = deque()
         for tile in todo:
             waiting.append((tile, self._begin(tile)))
             if len(waiting) > self.backend.ahead:
@@ -105,50 +120,36 @@ class Work:
 
     def compute(self, tile: Tile) -> np.ndarray:
         """The values of a tile, on the kernel's scale; they are overwritten by the next tile's."""
-        return self._begin(tile)()
+        return self._begin(tile)(None)
 
-    def _begin(self, tile: Tile) -> Callable[[], np.ndarray]:
+    def _begin(self, tile: Tile) -> Finished:
         """What gives the values of a tile that is under way from now on."""
-        rows, cols = self._samples(tile)
+        bands = self.bands.of(tile)
         within = Within(self.progress, tile, self._offset(tile.rows, tile.cols))
-        started = self._start(tile, rows, cols, next(self._memories), within)
+        started = self._start(tile, *bands, next(self._memories), within)
+        rows, cols = (band.samples for band in bands)  # masks on a device are free again
+        del bands
 
-        def finished() -> np.ndarray:
+        def finished(whole: np.ndarray | None) -> np.ndarray:
             with within:
                 values = started()
-            values = self._finish(tile, rows, cols, values)
+            values = self._finish(tile, rows, cols, values, whole)
             self.found += self._findings(tile, rows, cols, values)
             return values
 
         return finished
 
-    def _samples(self, tile: Tile) -> tuple[Samples, Samples]:
-        """Both sides of a tile; the rows stay for the next one."""
-        if self._row[0] != tile.row:
-            self._row = tile.row, None, None  # frees the band before
-            self._row = tile.row, self.sides.samples(self.rows.take(tile.rows)), None
-        rows = self._row[1]
-        assert rows is not None
-        same = self.rows is self.cols and (tile.rows.start, tile.rows.stop) == (
-            tile.cols.start,
-            tile.cols.stop,
-        )
-        return rows, rows if same else self.sides.samples(self.cols.take(tile.cols))
-
     def _start(
-        self, tile: Tile, rows: Samples, cols: Samples, memory: np.ndarray | None, within: Within
+        self, tile: Tile, rows: Band, cols: Band, memory: np.ndarray | None, within: Within
     ) -> Callable[[], np.ndarray]:
         """The tile as a whole where there is room for it, else in pieces."""
-        pieces = functools.partial(self._in_pieces, tile, rows, cols, memory)
+        pieces = functools.partial(self._in_pieces, tile, rows.samples, cols.samples, memory)
         if max(tile.shape) > self._most:
             return pieces
         try:
-            if self._row[2] is None:
-                self._row = (*self._row[:2], self.backend.side(rows.table))
-            right = self.backend.side(cols.table)
             offset = self._offset(tile.rows, tile.cols)
             return self.backend.start(
-                self._row[2], right, self.exponents, offset, memory, within.told
+                rows.side, cols.side, self.exponents, offset, memory, within.told
             )
         except DeviceMemoryError as error:
             self._make_smaller(tile.shape, error)
@@ -158,7 +159,7 @@ class Work:
         self, tile: Tile, rows: Samples, cols: Samples, memory: np.ndarray | None
     ) -> np.ndarray:
         """A tile of which the device takes only a part at a time."""
-        self._row = (-1, None, None)
+        self.bands.release()
         if memory is None:
             values = np.empty(tile.shape, self.options.dtype)
         else:
@@ -199,16 +200,20 @@ class Work:
         )
         self.progress.note("pieces", text, side=self._most)
 
-    def _finish(self, tile: Tile, rows: Samples, cols: Samples, values: np.ndarray) -> np.ndarray:
-        """A tile on the kernel's scale, in place."""
+    def _finish(
+        self, tile: Tile, rows: Samples, cols: Samples, values: np.ndarray, whole: np.ndarray | None
+    ) -> np.ndarray:
+        """A tile on the kernel's scale: in its place of the whole matrix, or in its own memory."""
         from npk.gram.work.passes import settle
 
-        whole = self.plan.symmetric and tile.row == tile.col
         values[rows.left_out], values[:, cols.left_out] = 0, 0
         plain = rows.plain and cols.plain and self.roots is None
         exponent = self.sides.unit if plain else 0
-        with torch_threads_kept(), np.errstate(over="ignore", under="ignore"):
-            top = float(settle(values, float(np.ldexp(1.0, exponent)), whole).max())
+        if whole is not None and plain:
+            top, values = self._placed(tile, values, whole, exponent)
+        else:
+            on_diagonal = self.plan.symmetric and tile.row == tile.col
+            top = settle(values, np.ldexp(1.0, exponent), values, mirrored=on_diagonal)
         if not np.isfinite(top):
             raise ScaleError(
                 f"kernel values leave the range of {self.options.dtype} between layers. "
@@ -216,15 +221,23 @@ class Work:
                 "size: normalize them."
             )
         if plain:
-            check_range(
-                np.log2(top) + exponent if top > 0 else -np.inf,
-                int(self.exponents[-1]),
-                self.options,
-            )
+            power = np.log2(top) + exponent if top > 0 else -np.inf
+            check_range(power, int(self.exponents[-1]), self.options)
             return values
-        if self.roots is not None:
-            return self._cosines(tile, rows, cols, values)
-        return self._sized(tile, rows, cols, values)
+        values = (self._sized if self.roots is None else self._cosines)(tile, rows, cols, values)
+        return values if whole is None else self._placed(tile, values, whole, 0)[1]
+
+    def _placed(
+        self, tile: Tile, values: np.ndarray, whole: np.ndarray, exponent: int
+    ) -> tuple[float, np.ndarray]:
+        """The largest absolute value of a tile, and the tile where it belongs, times a power of
+        two.
+        """
+        from npk.gram.work.passes import settle
+
+        corner, mirrored = (tile.rows.start, tile.cols.start), self.plan.symmetric
+        top = settle(values, np.ldexp(1.0, exponent), whole, *corner, mirrored=mirrored)
+        return top, whole[tile.rows, tile.cols]
 
     def _cosines(self, tile: Tile, rows: Samples, cols: Samples, values: np.ndarray) -> np.ndarray:
         assert self.roots is not None
@@ -263,7 +276,7 @@ class Work:
 
     def findings(self, tile: Tile, values: np.ndarray) -> "Findings":
         """What has to be said of a tile that is there already."""
-        return self._findings(tile, *self._samples(tile), values)
+        return self._findings(tile, *(band.samples for band in self.bands.of(tile)), values)
 
     def _findings(self, tile: Tile, rows: Samples, cols: Samples, values: np.ndarray) -> "Findings":
         """Dead inputs, samples that no dtype holds, and entries of live ones below the range."""
@@ -362,8 +375,8 @@ def memory_demand(
         before: bytes that are needed before the tiles, beside what is held.
 
     Returns:
-        The bytes: threads, masks of two sides of a tile, as they are formed and once more side by
-            side, and the tile's pairs.
+        The bytes: threads, masks of two sides of a tile, as they are formed and once more as the
+            backend reads them, and the tile's pairs.
     """
     beside = engine.promise.beside
     item = np.dtype(engine.options.dtype).itemsize
