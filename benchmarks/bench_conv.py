@@ -5,12 +5,14 @@ python benchmarks/bench_conv.py --sides 8 16 32 --neural-tangents peer/bin/pytho
 
 Circular 3 x 3 convolutions with hard gates. A *cell-layer* is one pair of positions in one layer: a
 3 x 3 sum, an overlap, a product. npk computes a tile of all pairs of n samples, n such that it
-takes about ``--seconds``. The port keeps the field of a pair on all pairs of positions, several
-pairs at once where images are small. It is there twice: *plain*, each layer's sum over nine shifts
-as the formula has it, and *separable*, three shifts down and three across. Its numbers are compared
-with npk's before anything is timed, and all run in turns in one process. neural-tangents needs an
-environment of its own (``nngp.py`` says which) and runs after them; its gates are not given but
-averaged over all weights (arc-cosine), by a formula of about as much work a cell.
+takes about ``--seconds``. The *call* beside it is ``npk.kernel`` of the same gates with all that it
+does, planning too, for each of the pairs that it computes, which are half of them. The port keeps
+the field of a pair on all pairs of positions, several pairs at once where images are small. It is
+there twice: *plain*, each layer's sum over nine shifts as the formula has it, and *separable*,
+three shifts down and three across. Its numbers are compared with npk's before anything is timed,
+and all run in turns in one process. neural-tangents needs an environment of its own (``nngp.py``
+says which) and runs after them; its gates are not given but averaged over all weights (arc-cosine),
+by a formula of about as much work a cell.
 
 Compilation and planning are measured in a process of their own that finds nothing compiled.
 """
@@ -41,8 +43,9 @@ from timing import (
     write_samples,
 )
 
-from npk import GateTable, networks, record_gates
+from npk import GateTable, kernel, networks, record_gates
 
+CALL = "npk.kernel(table)"
 FEW = 64  # samples of which the tiles are made
 # numbers of the port's fields together: pairs of small images go through it side by side
 _FIELD = 1 << 18
@@ -110,6 +113,9 @@ def ours_and_ports(made: Ready, side: int, options: argparse.Namespace) -> list[
     """Seconds a pair of both, on one thread and on all."""
     n = samples_for(made, options.seconds)
     routes, counts = on_each("npk tile", made.square(n)), {"npk tile": n * n}
+    table = made.table.take(np.arange(n) % len(made.table))
+    routes += on_each(CALL, lambda: kernel(table, bias="ignore", progress=False))
+    counts[CALL] = n * (n + 1) // 2
     for name, summed in (
         ("plain port to torch", plain_sums),
         ("separable port to torch", separable_sums),
