@@ -152,9 +152,8 @@ def report(timings: list[Timing], options: argparse.Namespace) -> None:
 
 def of_the_call(timings: list[Timing], count: int) -> str:
     """The call beside its tile and beside NumPy, of medians and of the best runs."""
-    tile, call, peer = (pick(timings, name, count) for name in (TILE, CALL, PEER))
-    assert tile and call
-    assert peer
+    found = {timing.name: timing for timing in timings if timing.threads == count}
+    tile, call, peer = (found[name] for name in (TILE, CALL, PEER))
     best = [min(timing.seconds) for timing in (tile, call, peer)]
     return (
         f"{CALL}, {threads_of(count)}: {call.median / tile.median:.2f} x its tile "
