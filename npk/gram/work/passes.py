@@ -2,7 +2,8 @@
 written where it belongs, once.
 """
 
-# pyright: reportGeneralTypeIssues=false
+# pyright: reportCallIssue=false, reportIndexIssue=false, reportGeneralTypeIssues=false
+# (Numba supplies the first argument of an intrinsic.)
 
 import numpy as np
 from numba import njit, prange

@@ -3,7 +3,6 @@ line of the cache at a time.
 """
 
 # Intrinsics receive Numba types and LLVM builders, which have no useful annotations.
-# pyright: reportGeneralTypeIssues=false
 
 from llvmlite import ir
 from numba import types
