@@ -106,12 +106,14 @@ class Kernel:
 # --- pooled convolutions, layer by layer ---
 
 
-def stage(circular: bool, residual: bool = False) -> Callable[[int], KernelSpec]:
+def stage(
+    circular: bool, residual: bool = False, biased: bool = False
+) -> Callable[[int], KernelSpec]:
     """The kernel of pooled convolutions by architecture."""
 
     def spec_for(arch: int) -> KernelSpec:
         windows = [(3, -1, 3, -1), (1, 0, 1, 0)] if residual else [(3, -1, 3, -1)]
-        form = "float32", arch, (False, residual), residual
+        form = "float32", arch, (False, residual), residual, biased
         kernel = stage_kernel((SIDE, SIDE), circular, CHANNELS // 128, windows, *form)
         if kernel is None:
             raise RuntimeError(
@@ -306,6 +308,11 @@ ROWS = [
     Kernel("stage, circular", stage(True), stage_units, stage_work),
     Kernel("stage, zeros", stage(False), stage_units, stage_work),
     Kernel("stage, residual", stage(False, residual=True), residual_units, residual_work),
+    Kernel("stage, circular, biases", stage(True, biased=True), stage_units, stage_work),
+    Kernel("stage, zeros, biases", stage(False, biased=True), stage_units, stage_work),
+    Kernel(
+        "stage, residual, biases", stage(False, True, biased=True), residual_units, residual_work
+    ),
     Kernel("dense bmma float32", named("dense", "bmma", "float32"), dense_units, dense_work(4, 4)),
     Kernel("dense bmma float64", named("dense", "bmma", "float64"), dense_units, dense_work(8, 4)),
     Kernel("dense popc float32", named("dense", "popc", "float32"), dense_units, dense_work(4, 8)),
@@ -446,12 +453,17 @@ def predicted() -> str:
     return table(f"kernel | device | {' | '.join(limits)} | at least | bound", rows)
 
 
+def pooled() -> list[Kernel]:
+    """The kernels of a pooled pair."""
+    return [row for row in ROWS if row.units is stage_units]
+
+
 def promised() -> str:
     """Whether a pair of pooled convolutions takes as long as was said, and how much slower than
     predicted the device may be.
     """
     rows = []
-    for row in ROWS[:2]:
+    for row in pooled():
         asked, (what, most) = stage_units(compiled(row, 90)[0]).popitem()[1], bound(row, H100)
         rest = {name: time for name, time in times(row, H100).items() if name != what}
         second = max(rest, key=rest.__getitem__)

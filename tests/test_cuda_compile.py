@@ -17,7 +17,7 @@ from npk.backends.cuda.registry import KERNELS as FIXED
 ARCHITECTURES = (70, 75, 80, 90, 100, 120)
 SHARED_LIMIT = 48 * 1024  # bytes of a block without asking for more
 THREE, FIVE, ONE = (3, -1, 3, -1), (5, -2, 5, -2), (1, 0, 1, 0)
-STAGES = {  # shape, circular, chunks, windows, fields, slots
+STAGES = {  # shape, circular, chunks, windows, fields, slots, biases
     "32 x 32 circular": ((32, 32), True, 1, [THREE], (False, False)),
     "32 x 32 zeros, between others": ((32, 32), False, 3, [THREE, ONE], (True, True)),
     "28 x 28 circular": ((28, 28), True, 1, [THREE], (False, True)),
@@ -32,6 +32,10 @@ STAGES = {  # shape, circular, chunks, windows, fields, slots
     "16 x 16 residual": ((16, 16), False, 1, [THREE, ONE], (True, True), True),
     "8 x 8 residual": ((8, 8), False, 1, [THREE, ONE], (True, False), True),
     "7 x 7 residual, many channels": ((7, 7), False, 4, [THREE, ONE], (True, False), True),
+}
+STAGES |= {
+    f"{name}, biases": (*given, *(False,) * (6 - len(given)), True)
+    for name, given in STAGES.items()
 }
 MADE = {name: stage_kernel(*given[:4], "float32", 90, *given[4:]) for name, given in STAGES.items()}
 KERNELS = FIXED | {("stage", name): made.spec for name, made in MADE.items() if made}

@@ -147,11 +147,16 @@ def stream(kind="gated", padding="zeros", end=pool, width=9):
 
 
 @functools.cache
-def recorded(shape=(4, 4), n=3, **options):
-    """Gates of a few samples whose values are whole numbers."""
+def recorded(shape=(4, 4), n=3, biased=False, **options):
+    """Gates of a few samples whose values are whole numbers; ``biased``: of convolutions with
+    biases.
+    """
     torch.manual_seed(0)
     X, net = np.random.default_rng(0).integers(-2, 3, (n, 2, *shape)), stream(**options).double()
     net(torch.as_tensor(X, dtype=torch.float64))
+    if biased:
+        for layer in (layer for layer in net.modules() if isinstance(layer, nn.Conv2d)):
+            layer.bias = nn.Parameter(torch.randn(layer.out_channels, dtype=torch.float64))
     return npk.record_gates(net.eval(), X.astype(float))
 
 
@@ -182,6 +187,16 @@ STREAMS = {
 def test_whole_numbers_come_out_whole(name, engine):
     runner = assert_exact(recorded(**STREAMS[name]), EmulatedLauncher(engine))
     assert any(step.planned.slots for step in runner.steps)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    "name", [n if i % 2 else pytest.param(n, marks=pytest.mark.slow) for i, n in enumerate(STREAMS)]
+)
+def test_biases_come_out_whole(name, engine):
+    table = recorded(**STREAMS[name], biased=True)
+    runner = assert_exact(table, EmulatedLauncher(engine), bias="paths")
+    assert runner.steps[0].planned.biased
 
 
 @pytest.mark.parametrize("engine", ["ptx", pytest.param("check", marks=needs_compiler)])

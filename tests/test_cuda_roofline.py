@@ -13,7 +13,7 @@ import cuda_roofline as roofline  # noqa: E402
 import sass  # noqa: E402
 
 sys.path.remove(str(ROOT / "benchmarks"))
-STAGES = roofline.ROWS[:2]
+STAGES = roofline.pooled()
 
 
 def test_page_has_the_tables_of_the_script():

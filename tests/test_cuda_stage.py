@@ -63,9 +63,11 @@ def recorded(shape, n=5, **options):
     return npk.record_gates(net.eval(), X.astype(float))
 
 
-def made(table, launcher, rows=slice(None), cols=slice(None), scale="count", **options):
+def made(
+    table, launcher, rows=slice(None), cols=slice(None), scale="count", bias="ignore", **options
+):
     """The runner, its tile, and what the exponents leave of it."""
-    recursion = plan(table.graph, scale=scale, bias="ignore")
+    recursion = plan(table.graph, scale=scale, bias=bias)
     exponents, backend = (
         find_exponents(recursion, table),
         CudaBackend(recursion, table, "float32", launcher),
@@ -76,12 +78,12 @@ def made(table, launcher, rows=slice(None), cols=slice(None), scale="count", **o
     return backend.runner, tile, exponents
 
 
-def assert_exact(table, launcher, rows=slice(None), cols=slice(1, None)):
+def assert_exact(table, launcher, rows=slice(None), cols=slice(1, None), bias="ignore"):
     """Whole numbers come out whole, equal to the definition's; beyond 2**24, or as means over an
     odd number of positions, rounded.
     """
-    runner, tile, exponents = made(table, launcher, rows, cols)
-    reference = ReferenceBackend(plan(table.graph, scale="count", bias="ignore"), table, "float64")
+    runner, tile, exponents = made(table, launcher, rows, cols, bias=bias)
+    reference = ReferenceBackend(plan(table.graph, scale="count", bias=bias), table, "float64")
     expected = reference.tile(
         reference.side(table.take(rows)), reference.side(table.take(cols)), exponents
     )
@@ -110,6 +112,17 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_whole_numbers_come_out_whole(kind, engine):
     assert_exact(recorded((4, 8), **KINDS[kind]), EmulatedLauncher(engine))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_biases_come_out_whole(kind, engine):
+    """Each is added to its field on the chip, that of the last layer by the last passage."""
+    runner = assert_exact(recorded((4, 8), **KINDS[kind]), EmulatedLauncher(engine), bias="paths")
+    assert [step.planned.biased for step in runner.steps] == [True] * len(runner.steps)
+    assert runner.chain.added.factor == 1
+    ignored, *_ = made(recorded((4, 8), **KINDS[kind]), EmulatedLauncher("fast"))
+    assert not any(step.planned.biased for step in ignored.steps)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -197,12 +210,28 @@ def test_pairs_come_in_chunks(kind, work, monkeypatch):
     assert runner.workspace >= runner.pairs * sum(step.bytes_a_pair for step in runner.steps)
 
 
+@pytest.mark.parametrize("size", [1e-19, 1e15])
+def test_biases_beside_inputs_of_another_size(size):
+    """Each has the scale of its own layer, whatever that of the layer before."""
+    X, net = np.random.default_rng(0).standard_normal((3, 2, 4, 4)), convolutions(layers=3)
+    torch.manual_seed(0)
+    net(torch.as_tensor(X))
+    table = npk.record_gates(net.eval(), size * X)
+    _, tile, exponents = made(table, EmulatedLauncher("ptx"), scale="fan_in", bias="paths")
+    reference = ReferenceBackend(plan(table.graph, bias="paths"), table, "float64")
+    side = reference.side(table)
+    expected = reference.tile(side, side, exponents)
+    assert_kernels_equal(tile, expected, "float32", (np.diagonal(expected), np.diagonal(expected)))
+
+
 PLANES = [
     "conv circular, global pool",
     "conv zero padding, global pool",
     "conv stride 2, circular",
     "max pool",
     "adaptive pool",
+    "batch norm of the input",
+    "batch norm after the gate, zero padding",
 ]
 
 
@@ -211,7 +240,8 @@ PLANES = [
     "name",
     [name if name in PLANES else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS],
 )
-def test_tile_of_the_cpu(name, monkeypatch):
+@pytest.mark.parametrize("bias", ["ignore", "paths"])
+def test_tile_of_the_cpu(name, bias, monkeypatch):
     """Tiny networks with their few channels in bits, so that they are chains of stages wherever
     their layers allow it.
     """
@@ -219,7 +249,7 @@ def test_tile_of_the_cpu(name, monkeypatch):
     rng = np.random.default_rng(len(name))
     net, shape = make(name, rng)
     table = npk.record_gates(net, samples(shape, 5, rng))
-    recursion, cols = plan(table.graph, bias="ignore"), table.take(slice(2, None))
+    recursion, cols = plan(table.graph, bias=bias), table.take(slice(2, None))
     exponents, device = (
         find_exponents(recursion, table),
         CudaBackend(recursion, table, "float32", EmulatedLauncher("fast")),
@@ -275,7 +305,18 @@ OTHERS = {
         (2, 4, 4),
         {},
     ),
-    "paths of the bias": (convolutions, (2, 4, 4), {"bias": "paths"}),
+    "a constant between gates": (
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 9, 3),
+            nn.ReLU(),
+            nn.BatchNorm2d(9),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.LazyLinear(2),
+        ),
+        (2, 4, 4),
+        {"bias": "paths"},
+    ),
     "few channels": (lambda: convolutions(width=5), (2, 4, 4), {}),
     "groups": (
         lambda: nn.Sequential(

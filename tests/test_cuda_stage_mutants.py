@@ -34,6 +34,11 @@ GATED, STRIDED, UNGATED, FORKED = (
     ((4, 4), {"kind": kind}) for kind in ("gated", "strided", "ungated", "forked")
 )
 SHORTENED = ((8, 4), {"kind": "shortened"})
+BIASED, FLAT, ADDED = (
+    (*EDGE, "paths"),
+    (*STEPS, "paths"),
+    ((4, 4), {"kind": "gated", "biased": True}, "paths"),
+)
 
 # name: (text, what is put in its place, what is said: one of these words, network)
 MUTANTS = {
@@ -117,7 +122,7 @@ MUTANTS = {
     "the row that is added": ("added + j * (QUADS * THREADS)", "added", WRONG, GATED),
     "rows without a mask": ("if (mask == UNMASKED) continue;", "", "BOUNDS|UNINIT|wrong", UNGATED),
     "rows that are not added": ("mask == MULTIPLIED ? nullptr :", "", "BOUNDS|UNINIT|wrong", GATED),
-    "scales of masks": ("scales[++masks]", "scales[layer + 1]", "BOUNDS|UNINIT|wrong", UNGATED),
+    "scales of masks": ("scales[masks + 1]", "scales[layer + 1]", "BOUNDS|UNINIT|wrong", UNGATED),
     "lanes that are "
     "remembered": ("p.lane = __shfl_sync(ALL, p.lane, "
                    "p.lane)", "p.lane = __shfl_sync(ALL, p.lane, 0)", "RACE|wrong", GATED),
@@ -129,6 +134,13 @@ MUTANTS = {
     "fields that begin": ("from + field * apart", "from", WRONG, STRIDED),
     "fields that begin in "
     "slots": ("npk_slot(own, field - 1)", "npk_slot(own, 0 * field)", "UNINIT|wrong", STRIDED),
+    "biases of masks": ("biases[2 * masks + 1] : 0.0f", "biases[1] : 0.0f", WRONG, BIASED),
+    "factors before "
+    "biases": ("biases[2 * masks] : 1.0f", "biases[2 * masks + 1] : 1.0f", WRONG, BIASED),
+    "biases of the cells": ("by.of(cells[i])", "cells[i]", WRONG, BIASED),
+    "biases of what is added": ("by.of(four[e])", "four[e]", WRONG, ADDED),
+    "biases at the end of sums": ("(float)(total + added)", "(float)total", WRONG, BIASED),
+    "biases at the end of gathers": ("total + added;", "total;", WRONG, FLAT),
     "other offsets beyond the "
     "grid": ("if (b >= 0) "
              "total", "total", "BOUNDS|wrong|UNINIT", ((4, 4), {"padding": "zeros", "stride": 2})),
@@ -140,7 +152,8 @@ MUTANTS = {
     "name", [pytest.param(n, marks=pytest.mark.slow) if i % 6 else n for i, n in enumerate(MUTANTS)]
 )
 def test_mutant_is_found(name, engine):
-    text, instead, said, (shape, options) = MUTANTS[name]
+    text, instead, said, (shape, options, *given) = MUTANTS[name]
+    bias = given[0] if given else "ignore"
     seen = []
 
     def edit(source):
@@ -148,10 +161,10 @@ def test_mutant_is_found(name, engine):
         return source.replace(text, instead)
 
     table = (recorded_stream if "kind" in options else recorded)(shape, n=2, **options)
-    recursion = plan(table.graph, scale="count", bias="ignore")
+    recursion = plan(table.graph, scale="count", bias=bias)
     reference = ReferenceBackend(recursion, table, "float64")
     try:
-        _, tile, exponents = made(table, EmulatedLauncher(engine, edit=edit), diagonal=0)
+        _, tile, exponents = made(table, EmulatedLauncher(engine, edit=edit), bias=bias, diagonal=0)
     except Violation as found:
         message = str(found)
     else:

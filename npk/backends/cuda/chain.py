@@ -7,6 +7,7 @@ import numpy as np
 
 from npk.backends.cuda.stage import (
     PLAIN,
+    Bias,
     Chain,
     Convolution,
     Masked,
@@ -34,14 +35,30 @@ def as_chain(recursion: Recursion, hard: Sequence[bool]) -> Chain | None:
 
 @dataclass(frozen=True)
 class _Value:
-    """A step's value: ``factor`` times that of step ``root``, on the scale of step ``exponent``."""
+    """A step's value: ``factor`` times that of step ``root``, on the scale of step ``exponent``,
+    plus ``added``, the latest of it in step ``biased``.
+    """
 
     root: int
     factor: float
     exponent: int
+    added: float = 0.0
+    biased: int | None = None
 
-    def times(self, factor: float, root: int | None = None) -> "_Value":
-        return _Value(self.root if root is None else root, self.factor * factor, self.exponent)
+    def times(self, factor: float) -> "_Value":
+        return replace(self, factor=self.factor * factor, added=self.added * factor)
+
+    def plus(self, bias: float, step: int) -> "_Value":
+        return replace(self, added=self.added + bias, biased=step) if bias else self
+
+    def masked(self, mask: int | None, factor: float, step: int) -> Masked:
+        """The value times an overlap and a factor, as a term of the sum of a step."""
+        if not self.added:
+            return Masked(self.root, mask, Scale(factor * self.factor, self.exponent, step))
+        bias = Bias(
+            Scale(self.factor, self.exponent, self.biased), Scale(self.added, None, self.biased)
+        )
+        return Masked(self.root, mask, Scale(factor, self.biased, step), bias)
 
 
 class _Walk:
@@ -69,10 +86,11 @@ class _Walk:
         return self._collapse(number, step) if number else self._input(step)
 
     def _input(self, step: Collapse) -> bool:
-        term, *more = step.terms
+        (term, *more), added = _apart(step)
         read_in_order = term.mask is None or (not self.hard[term.mask] and _in_order(term.places))
         if (
             more
+            or added is None
             or term.field is not None
             or term.family > 1
             or not _alike(term)
@@ -81,7 +99,7 @@ class _Walk:
             return False
         self.mask, self.scale = term.mask, Scale(_factor(term), None, 0)
         self.stages, self.home = [Stage(_shape(step.grid), [0])], {0: 0}
-        self.values[0] = _Value(0, 1.0, 0)
+        self.values[0] = _Value(0, 1.0, 0).plus(added, 0)
         return self.stages[0].positions == step.positions
 
     def _field(self, number: int, step: Field) -> bool:
@@ -89,34 +107,49 @@ class _Walk:
         home = self.home[value.root]
         stage, last = self.stages[home], home == len(self.stages) - 1
         window = _window(step.taps, stage) if last else None
-        self.values[number] = value.times(step.factor, None if window == PLAIN else number)
+        if window != PLAIN and value.added:
+            if not last:
+                return False
+            value = self._settled(step.collapse)
+        seen = value if window == PLAIN else replace(value, root=number)
+        self.values[number] = seen.times(step.factor).plus(step.bias, number)
         if window is None:
-            return not step.bias and self._leaves(
-                number, Passage("paired", step.taps.T.astype(np.int32), value.root), step
-            )
+            passage = Passage("paired", step.taps.T.astype(np.int32), value.root)
+            return self._leaves(number, passage, step)
         if window != PLAIN:
             stage.steps.append(Convolution(number, value.root, window))
             self.home[number] = home
-        return not step.bias
+        return True
+
+    def _settled(self, number: int) -> _Value:
+        """A value of the last stage, with what is added to it in the cells."""
+        there, term = ~number, self.values[number].masked(None, 1.0, number)
+        self.stages[-1].steps.append(Sum(there, (term,)))
+        self.values[number], self.home[there] = _Value(there, 1.0, number), len(self.stages) - 1
+        return self.values[number]
 
     def _collapse(self, number: int, step: Collapse) -> bool:
-        stage, (first, *more) = self.stages[-1], step.terms
+        stage, (some, added) = self.stages[-1], _apart(step)
+        first, *more = some
         cells = (first.cells if self._is_here(first) else first.places).astype(np.int32)
-        if not all(self._fits(term, cells, stage) for term in step.terms):
+        if added is None or not all(self._fits(term, cells, stage) for term in some):
             return False
-        if first.mask is None and not more:  # nothing but a factor
-            self.values[number] = value = self.values[first.field or 0].times(_factor(first))
+        stays = cells.shape == (stage.positions, 1) and _in_order(cells)
+        value = self.values[first.field or 0]
+        if first.mask is None and not more and (stays or not value.added):  # nothing but a factor
+            self.values[number] = value = value.times(_factor(first)).plus(added, number)
         else:
-            terms = [self._masked(term, number) for term in step.terms]
+            terms = [self._masked(term, number) for term in some]
             if None in terms:
                 return False
             stage.steps.append(self._sum(number, [term for term in terms if term], stage))
-            self.values[number] = value = _Value(number, 1.0, number)
+            value = _Value(number, 1.0, number)
+            self.values[number] = value.plus(added, number)
             self.home[number] = len(self.stages) - 1
-        if cells.shape == (stage.positions, 1) and _in_order(cells):
+        if stays:
             return True
         whole = len(cells) == 1 and np.array_equal(np.sort(cells[0]), np.arange(stage.positions))
-        self.values[number] = replace(value, root=number)
+        self.values[number] = replace(self.values[number], root=number)
         return self._leaves(number, Passage("sum" if whole else "crossed", cells, value.root), step)
 
     def _is_here(self, term: Term) -> bool:
@@ -158,7 +191,7 @@ class _Walk:
             root = self._fetched(value.root, table, len(self.stages) - 1) if read_once else None
         if root is None:
             return None
-        return Masked(root, term.mask, Scale(_factor(term) * value.factor, value.exponent, number))
+        return replace(value, root=root).masked(term.mask, _factor(term), number)
 
     def _fetched(self, root: int, table: np.ndarray, to: int) -> int | None:
         """A field of an earlier stage as another begins with it: V(s, t) = U(table(s), table(t))."""
@@ -228,7 +261,8 @@ class _Walk:
                 dict.fromkeys(passage.source for passage in passages),
                 key=lambda step: step != _last(stage),
             )
-        return Chain(self.mask, self.scale, self.stages, self.passages)
+        added = Scale(value.added, None, number)
+        return Chain(self.mask, self.scale, self.stages, self.passages, added)
 
 
 def _ends(last: Sum, factor: float, number: int) -> Sum:
@@ -267,6 +301,21 @@ def _alike(term: Term) -> bool:
 
 def _factor(term: Term) -> float:
     return float(term.weights[0, 0]) ** 2 * (int(term.blocks[0, 3]) if term.mask is None else 1)
+
+
+def _apart(step: Collapse) -> tuple[Sequence[Term], float | None]:
+    """The terms of a sum, but for constants beside them, and what these add to every pair: ``None``
+    where it is not the same to all.
+    """
+    constants = [term for term in step.terms if term.field is None and term.mask is None]
+    others = [term for term in step.terms if term.field is not None or term.mask is not None]
+    if not constants or not others:
+        return step.terms, 0.0
+    sums = [np.where(term.cells < 0, 0.0, term.weights).sum(1) for term in constants]
+    if not all((total == total[0]).all() for total in sums):
+        return others, None
+    both = zip(sums, constants, strict=True)
+    return others, sum(float(total[0]) ** 2 * float(term.blocks[0, 3]) for total, term in both)
 
 
 def _in_order(table: np.ndarray) -> bool:

@@ -124,6 +124,7 @@ def stage_kernel(
     capability: int,
     fields: tuple[bool, bool] = (False, False),
     slots: bool = False,
+    biased: bool = False,
 ) -> Specialization | None:
     """The kernel of pooled convolutions for a grid.
 
@@ -141,6 +142,7 @@ def stage_kernel(
         fields: whether it begins with fields from memory, else with the input; and whether it
             leaves fields there, else their sums.
         slots: whether fields wait in memory meanwhile, for residual streams.
+        biased: whether fields have biases, which are added on the chip.
 
     Returns:
         The kernel, or ``None`` where there is none: float64, devices without binary tensor cores,
@@ -166,6 +168,7 @@ def stage_kernel(
     }
     sizes |= {"BLOCKS": BLOCK_LIMIT // (threads * -(-registers // 8) * 8), "WINDOWS": listed}
     sizes |= {"FROM_FIELD": int(fields[0]), "TO_FIELD": int(fields[1]), "SLOTS": int(slots)}
+    sizes |= {"BIASED": int(biased)}
     defines = tuple((f"NPK_{name}", str(value)) for name, value in sizes.items())
     spec = KernelSpec(
         "npk_stage",

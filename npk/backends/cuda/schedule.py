@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
-from npk.backends.cuda.stage import PLAIN, Convolution, Masked, Stage, Sum, Window
+from npk.backends.cuda.stage import NO_BIAS, PLAIN, Convolution, Masked, Stage, Sum, Window
 
 NONE, MULTIPLIED, UNMASKED = -1, -1, -2  # as the kernel has them
 
@@ -47,6 +47,11 @@ class Schedule:
     def terms(self) -> tuple[Masked, ...]:
         """Masks in the order of the rows."""
         return tuple(row.term for row in self.rows if row.term)
+
+    @property
+    def biased(self) -> bool:
+        """Whether anything is added to a field before its mask."""
+        return any(term.bias != NO_BIAS for term in self.terms)
 
 
 def schedule(stage: Stage) -> Schedule:

@@ -45,26 +45,42 @@ class Scale:
 
     factor: float
     before: int | None
-    after: int
+    after: int | None
 
     def value(self, exponents: np.ndarray) -> float:
         """The number."""
-        given = 0 if self.before is None else int(exponents[self.before])
-        return float(np.ldexp(self.factor, given - int(exponents[self.after])))
+        given, taken = (
+            0 if step is None else int(exponents[step]) for step in (self.before, self.after)
+        )
+        return float(np.ldexp(self.factor, given - taken))
+
+
+@dataclass(frozen=True)
+class Bias:
+    """V = U * ``factor`` + ``added``: a field with a bias as its window's sums U give it."""
+
+    factor: Scale = Scale(1.0, None, None)
+    added: Scale = Scale(0.0, None, None)
+
+
+NO_BIAS = Bias()
 
 
 @dataclass(frozen=True)
 class Masked:
-    """The value of step ``root`` times the overlap of ``mask`` (``None``: 1) times ``scale``."""
+    """The value of step ``root``, with the ``bias`` that it lacks, times the overlap of ``mask``
+    (``None``: 1) times ``scale``.
+    """
 
     root: int
     mask: int | None
     scale: Scale
+    bias: Bias = NO_BIAS
 
     @property
-    def key(self) -> tuple[int, int | None, float]:
+    def key(self) -> tuple[int, int | None, float, Bias]:
         """What it is, whatever the scale of the sum that it is part of."""
-        return self.root, self.mask, self.scale.factor
+        return self.root, self.mask, self.scale.factor, self.bias
 
 
 @dataclass(frozen=True)
@@ -157,7 +173,7 @@ class Passage:
 
 @dataclass
 class Chain:
-    """K = what remains after all stages, at one position.
+    """K = what remains after all stages, at one position, plus ``added``.
 
     ``mask``: number of the input's, or ``None`` for ones; ``scale``: of the input Gram;
     ``passages``: after each stage, in the order of what the next one begins with.
@@ -167,6 +183,7 @@ class Chain:
     scale: Scale
     stages: list[Stage]
     passages: list[list[Passage]]
+    added: Scale
 
     @property
     def masks(self) -> tuple[int, ...]:

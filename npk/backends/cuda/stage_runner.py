@@ -40,7 +40,6 @@ def specialized(chain: Chain, layout: Layout, capability: int) -> list[Specializ
         )
         windows = [row.window.numbers for row in planned.rows]
         fields = (number > 0, passages[0].kind != "sum")
-        slots = not planned.plain
         made.append(
             stage_kernel(
                 stage.shape,
@@ -50,7 +49,8 @@ def specialized(chain: Chain, layout: Layout, capability: int) -> list[Specializ
                 layout.dtype.name,
                 capability,
                 fields,
-                slots,
+                not planned.plain,
+                planned.biased,
             )
         )
     return None if None in made else made
@@ -131,10 +131,9 @@ class StageRunner:
             self.steps.append(step)
             self.masks += len(step.planned.terms)
             self.words += len(step.planned.terms) * step.stage.positions * step.made.words
-        self.scales = [
-            chain.scale,
-            *(term.scale for step in self.steps for term in step.planned.terms),
-        ]
+        terms = [term for step in self.steps for term in step.planned.terms]
+        self.scales = [chain.scale, *(term.scale for term in terms)]
+        self.biases = [scale for term in terms for scale in (term.bias.factor, term.bias.added)]
         self.pairs = max(1, WORK // sum(step.bytes_a_pair for step in self.steps))
 
     def _looked_at(self) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -219,15 +218,17 @@ class StageRunner:
     def run(self, rows: Masks, cols: Masks, exponents: np.ndarray, left: int, out: Any) -> None:
         """Fill ``out``; arguments as those of :meth:`DenseRunner.run`, masks arranged."""
         (n, m), result = out.shape, out.reshape(-1)
-        scales = self.launcher.to_device(
-            np.array([scale.value(exponents) for scale in self.scales], np.float32)
+        scales, biases = (
+            self.launcher.to_device(np.array([s.value(exponents) for s in some], np.float32))
+            for some in (self.scales, self.biases)
         )
+        added = self.chain.added.value(exponents)
         for launch in range(-(-n * m // self.pairs)):
             first = launch * self.pairs
             pairs = min(self.pairs, n * m - first)
             tile, fields = _Tile(first, m, pairs, left), scales  # the first stage reads no field
             for step in self.steps:
-                kept = self._run_stage(step, tile, rows, cols, scales, fields)
+                kept = self._run_stage(step, tile, rows, cols, (scales, biases), fields)
                 if step is self.steps[-1]:
                     fields = result[first : first + pairs]
                 else:
@@ -235,7 +236,8 @@ class StageRunner:
                 start = 0
                 for way in step.ways:
                     output = step.stage.outputs.index(way.passage.source) * pairs * step.cells
-                    self._pass(step, way, tile, kept[output:], fields[start:])
+                    constant = np.float32(added if step is self.steps[-1] else 0)
+                    self._pass(step, way, tile, kept[output:], fields[start:], constant)
                     start += pairs * way.after
 
     def _run_stage(
@@ -244,7 +246,7 @@ class StageRunner:
         tile: "_Tile",
         rows: tuple[Any, Any],
         cols: tuple[Any, Any],
-        scales: Any,
+        numbers: tuple[Any, Any],
         fields: Any,
     ) -> Any:
         """The stage's fields, or the parts of their sums."""
@@ -255,6 +257,7 @@ class StageRunner:
             kept = self._empty(tile.pairs * step.kept // 4)
         slots = self._empty(tile.pairs * step.waiting // 4)
         bits = [side[0].reshape(-1)[step.offset :] for side in (rows, cols)]
+        scales, biases = numbers
         arrays = (
             *bits,
             rows[1],
@@ -262,15 +265,16 @@ class StageRunner:
             fields,
             step.rows,
             scales[step.masks :],
+            biases[2 * step.masks :],
             step.differences,
             kept,
             slots,
         )
-        numbers = self.layout.numbers // self.chain.stages[0].positions or 1
+        channels = self.layout.numbers // self.chain.stages[0].positions or 1
         sizes = (
             np.int64(self.words),
             *tile.sizes,
-            *(np.int32(size) for size in (numbers, len(planned.rows), count)),
+            *(np.int32(size) for size in (channels, len(planned.rows), count)),
             np.int64(tile.left),
         )
         counts = (planned.slots, len(step.stage.begins), len(step.stage.outputs))
@@ -278,9 +282,13 @@ class StageRunner:
         self.launcher.launch(step.made.spec, tile.pairs * count, (*arrays, *sizes, *waiting))
         return kept
 
-    def _pass(self, step: _Step, way: _Way, tile: "_Tile", kept: Any, target: Any) -> None:
-        """The passage, from what a stage kept to a field that the next one begins with."""
-        end = (np.int64(tile.pairs), np.int64(tile.left))
+    def _pass(
+        self, step: _Step, way: _Way, tile: "_Tile", kept: Any, target: Any, added: np.float32
+    ) -> None:
+        """The passage, from what a stage kept to a field that the next one begins with, or to the
+        kernel, with what is ``added`` at the end.
+        """
+        end = (np.int64(tile.pairs), np.int64(tile.left), added)
         if way.passage.kind == "sum":
             spec, cells = KERNELS["sums", "any", "float32"], tile.pairs
             arguments = (kept, target, *tile.sizes, np.int32(len(step.differences)), *end)

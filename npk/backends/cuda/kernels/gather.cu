@@ -1,11 +1,11 @@
 // Fields of one grid from those of another: V(s, t) = sum over k of U(at(s, k), at(t, k)), a window of any stride; or over all k and k',
-// U(at(s, k), at(t, k')), an average pool. `table` (width, family) has the positions, -1 for none; `wanted` tells which differences of
-// rows, around the grid of `height` rows, will be looked at. A thread makes one cell. Pairs and `left`: as in sums.cu.
+// U(at(s, k), at(t, k')), an average pool; plus `added`. `table` (width, family) has the positions, -1 for none; `wanted` tells which
+// differences of rows, around the grid of `height` rows, will be looked at. A thread makes one cell. Pairs and `left`: as in sums.cu.
 #define THREADS 256
 
 extern "C" __global__ void __launch_bounds__(THREADS, NPK_BLOCKS)
 npk_gather(const float* __restrict__ from, float* __restrict__ to, const int* __restrict__ table, const int* __restrict__ wanted,
-           long long first, int m, int before, int width, int family, int height, int crossed, long long pairs, long long left)
+           long long first, int m, int before, int width, int family, int height, int crossed, long long pairs, long long left, float added)
 {
     const long long cell = (long long)blockIdx.x * THREADS + threadIdx.x, size = (long long)width * width, place = cell / size;
     const long long row = (first + place) / m, col = (first + place) % m;
@@ -24,5 +24,5 @@ npk_gather(const float* __restrict__ from, float* __restrict__ to, const int* __
             if (b >= 0) total += field[(long long)a * before + b];
         }
     }
-    to[cell] = total;
+    to[cell] = total + added;
 }

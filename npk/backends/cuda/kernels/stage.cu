@@ -8,8 +8,9 @@
 //
 // The compiler is given: NPK_H, NPK_W (grid), NPK_OWN, NPK_RUNS, NPK_SPANS, NPK_CIRCULAR (padding; else zeros), NPK_CHUNKS (of 128
 // channels), NPK_WINDOWS: a list of W(number, rows, first row, columns, first column); NPK_FROM_FIELD (begin with V from memory, else
-// with the input Gram), NPK_TO_FIELD (write all cells, else their sum) and NPK_SLOTS (residual: planes wait in slots of memory, and a
-// collapse adds up several of them, each times an overlap of its own).
+// with the input Gram), NPK_TO_FIELD (write all cells, else their sum), NPK_SLOTS (residual: planes wait in slots of memory, and a
+// collapse adds up several of them, each times an overlap of its own) and NPK_BIASED (before an overlap every cell V becomes
+// factor * V + bias).
 #include "mma.cuh"
 #define WARPS (NPK_H / NPK_OWN)
 #define QUADS ((NPK_RUNS * NPK_SPANS + 3) / 4)        // fours of cells of a lane and row
@@ -48,6 +49,12 @@ struct Masks {
     int numbers, layers;
 };
 
+// What cells are before an overlap, and what that is scaled by: factor * V + bias, or V.
+struct Scaled {
+    float scale, factor, bias;
+    __device__ __forceinline__ float of(float value) const { return NPK_BIASED ? __fmaf_rn(value, factor, bias) : value; }
+};
+
 // Where a lane reads: the words of a layer.
 struct Words {
     const unsigned int* rows;
@@ -72,11 +79,12 @@ static __device__ __forceinline__ void npk_fetch(Fragments& f, const Words& at, 
         f.b[c] = 2 * c + odd < NPK_SPANS && NPK_SPANS * column + 2 * c + odd < NPK_W ? cols[2 * c * WORDS] : 0u;
 }
 
-// cells *= scale * overlap of the masks of row j, or cells += `added` times it; `f` has the first chunk, and then that of the next row,
-// under way.
-static __device__ __forceinline__ void npk_masked(npk_row& cells, Fragments& f, const Words& at, const Place& p, int j, float scale,
+// cells *= scale * overlap of the masks of row j, or cells += `added` times it, each with its bias; `f` has the first chunk, and then that
+// of the next row, under way.
+static __device__ __forceinline__ void npk_masked(npk_row& cells, Fragments& f, const Words& at, const Place& p, int j, const Scaled& by,
                                                   [[maybe_unused]] const float4* added)
 {
+    const float scale = by.scale;
     const int AT_ONCE = NPK_SLOTS && NPK_CHUNKS == 1 ? 1 : TILES_A;   // tiles of A: residual stages have fewer registers left
     int sum[AT_ONCE][TILES_B][4];
 #pragma unroll
@@ -108,13 +116,13 @@ static __device__ __forceinline__ void npk_masked(npk_row& cells, Fragments& f, 
 #pragma unroll
                 for (int e = 0; e < 4; ++e)
                     if (i + e >= BEGIN && i + e < END)
-                        cells[i + e] = __fmaf_rn(four[e], OVERLAP((i + e) / NPK_SPANS, (i + e) % NPK_SPANS), cells[i + e]);
+                        cells[i + e] = __fmaf_rn(by.of(four[e]), OVERLAP((i + e) / NPK_SPANS, (i + e) % NPK_SPANS), cells[i + e]);
             }
         } else
 #endif
 #pragma unroll
             for (int i = 0; i < NPK_RUNS * NPK_SPANS; ++i)
-                if (i >= BEGIN && i < END) cells[i] *= OVERLAP(i / NPK_SPANS, i % NPK_SPANS);
+                if (i >= BEGIN && i < END) cells[i] = by.of(cells[i]) * OVERLAP(i / NPK_SPANS, i % NPK_SPANS);
     }
 }
 
@@ -331,10 +339,10 @@ static __device__ __forceinline__ void npk_load(npk_row (&cells)[NPK_OWN], const
 }
 #endif
 
-// All layers, or rows of a residual stage; `scales`: that of the input Gram first.
+// All layers, or rows of a residual stage; `scales`: that of the input Gram first; `biases`: factor and bias before each mask.
 static __device__ __forceinline__ void npk_layers(npk_row (&cells)[NPK_OWN], const Masks& m, const int* __restrict__ windows,
-                                                  const float* __restrict__ scales, float4 (&buffers)[2][NPK_H][32], Place p,
-                                                  [[maybe_unused]] const Slots& slots)
+                                                  const float* __restrict__ scales, [[maybe_unused]] const float* __restrict__ biases,
+                                                  float4 (&buffers)[2][NPK_H][32], Place p, [[maybe_unused]] const Slots& slots)
 {
     npk_forget(p);
     const int word = p.lane % 4;
@@ -365,9 +373,10 @@ static __device__ __forceinline__ void npk_layers(npk_row (&cells)[NPK_OWN], con
 #else
         const float4* added = nullptr;
 #endif
-        const float scale = scales[++masks];
+        const Scaled by = {scales[masks + 1], NPK_BIASED ? biases[2 * masks] : 1.0f, NPK_BIASED ? biases[2 * masks + 1] : 0.0f};
+        ++masks;
 #pragma unroll
-        for (int j = 0; j < NPK_OWN; ++j) npk_masked(cells[j], next, at, p, j, scale, added ? added + j * (QUADS * THREADS) : nullptr);
+        for (int j = 0; j < NPK_OWN; ++j) npk_masked(cells[j], next, at, p, j, by, added ? added + j * (QUADS * THREADS) : nullptr);
         at.rows += NPK_H * NPK_W * WORDS;
         at.cols += NPK_H * NPK_W * WORDS;
         at.wrapped += NPK_H * NPK_W * WORDS;
@@ -376,14 +385,16 @@ static __device__ __forceinline__ void npk_layers(npk_row (&cells)[NPK_OWN], con
 
 // A block takes one pair, counted from `first` on, row by row of the tile, and one of `count` differences of rows. `from`: fields
 // (pairs, H W, H W); `to`: the same, or sums (pairs, count). `windows` (layers): number of the window before each mask; `scales`
-// (layers + 1). `left`: number of the first column minus that of the first row; what is left of the diagonal is skipped.
+// (layers + 1); `biases` (layers, 2), of a biased kernel. `left`: number of the first column minus that of the first row; what is left of
+// the diagonal is skipped.
 // A residual stage: `windows` (layers, 4), rows, and behind them slots of the second output and so on; `scales`: of the input Gram and
 // each mask; `from` has `fields` of them, `apart` numbers apart: the first one begins, the others begin in slots; so has `to` its
 // `outputs`; `slots`: those of all blocks, `held` of each.
 extern "C" __global__ void __launch_bounds__(THREADS, NPK_BLOCKS)
 npk_stage(const unsigned int* __restrict__ row_bits, const unsigned int* __restrict__ col_bits,
           const float* __restrict__ row_reals, const float* __restrict__ col_reals, const float* __restrict__ from,
-          const int* __restrict__ windows, const float* __restrict__ scales, const int* __restrict__ differences,
+          const int* __restrict__ windows, const float* __restrict__ scales, const float* __restrict__ biases,
+          const int* __restrict__ differences,
           NPK_RESULT* __restrict__ to,
           [[maybe_unused]] float4* __restrict__ slots,
           long long words, long long first, int m, int numbers, int layers, int count, long long left,
@@ -415,7 +426,7 @@ npk_stage(const unsigned int* __restrict__ row_bits, const unsigned int* __restr
         npk_begin(cells[j], masks, p, p.y0 + j, scales[0]);
 #endif
 #endif
-    npk_layers(cells, masks, windows, scales, buffers, p, own);
+    npk_layers(cells, masks, windows, scales, biases, buffers, p, own);
 #if NPK_TO_FIELD
 #if NPK_SLOTS
 #pragma unroll 1
