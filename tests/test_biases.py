@@ -9,6 +9,8 @@ from conftest import assert_kernels_equal
 from torch import nn
 
 import npk
+from npk.backends.cpu import CpuBackend
+from npk.backends.reference import ReferenceBackend
 from npk.definition.paths import path_kernel
 from npk.recursion.planning import plan
 from npk.recursion.steps import Collapse, Field
@@ -57,23 +59,23 @@ CASES = {
     "positions moved": (lambda: behind(conv(), Of(lambda x: x.flip(2)), norm()), 0, 2),
     "channels moved": (lambda: behind(conv(), Of(lambda x: x.flip(1)), norm()), 0, 2),
     "read twice": (
-        lambda: behind(Of(lambda x, a, b: (q := a(x)) + torch.relu(b(q)), conv(), norm())), 1, 1
+        lambda: behind(Of(lambda x, a, b: (q := a(x)) + torch.relu(b(q)), conv(), norm())), 0, 1
     ),
     "two norms of one layer": (
         lambda: behind(
             Of(lambda x, a, b, c: b(q := a(x)) + torch.relu(c(q)), conv(), norm(), norm())
-        ), 2, 1
+        ), 0, 1
     ),
     "behind a gate": (lambda: behind(conv(), nn.ReLU(), norm()), 1, 1),
     "padded": (lambda: behind(conv(), nn.ZeroPad2d(1), norm()), 1, 1),
     "padded in circles": (lambda: behind(conv(), nn.CircularPad2d(1), norm()), 0, 2),
     "pooled": (lambda: behind(nn.Conv2d(2, 2, 1), nn.AvgPool2d(2, 1), norm()), 1, 1),
-    "scaled": (lambda: behind(conv(), Of(lambda x: 2 * x + 1)), 1, 1),
+    "scaled": (lambda: behind(conv(), Of(lambda x: 2 * x + 1)), 0, 1),
     "joined": (
         lambda: behind(
             Of(lambda x, a, b: torch.cat([a(x), b(x)], 1), nn.Conv2d(2, 1, 2), nn.Conv2d(2, 1, 2)),
             norm(),
-        ), 1, 1
+        ), 0, 2
     ),
     "before the first layer": (lambda: behind(norm(), conv()), 1, 1),
     "at the end": (lambda: nn.Sequential(conv(), nn.Flatten(), nn.Linear(8, 2), nn.BatchNorm1d(2)), 0, 2),
@@ -119,3 +121,76 @@ def test_a_sample_that_only_its_biases_reach_beside_a_large_one(dtype, rng):
     )
     sizes = np.sqrt(np.diagonal(expected))
     assert_kernels_equal(actual, expected / np.outer(sizes, sizes), dtype)
+
+
+def before(**options):
+    """Two blocks with gates before layers, and a gate before the last one."""
+
+    def run(x, stem, *layers):
+        x = stem(x)
+        for norm, layer in zip(layers[::2], layers[1::2], strict=True):
+            x = x + layer(torch.relu(norm(x)))
+        return x
+
+    same = {"padding": 1, "bias": False, **options}
+    layers = [layer for _ in range(3) for layer in (norm(), nn.Conv2d(2, 2, 3, **same))]
+    return Of(run, conv(), *layers)
+
+
+def dense():
+    """Two layers, each of all channels so far behind a batch norm of its own, and a third norm."""
+
+    def run(x, stem, *layers):
+        x = stem(x)
+        for norm, layer in zip(layers[::2], layers[1::2], strict=False):
+            x = torch.cat([x, layer(torch.relu(norm(x)))], 1)
+        return layers[-1](x)
+
+    norms = [nn.BatchNorm2d(channels) for channels in (2, 3, 5)]
+    layers = [nn.Conv2d(2, 1, 3, padding=1), nn.Conv2d(3, 2, 3, padding=1)]
+    return Of(run, conv(), norms[0], layers[0], norms[1], layers[1], norms[2])
+
+
+def shortcuts(x, a, b, c, d):
+    """A block whose shortcut has parameters, and one that has none."""
+    x = torch.relu(a(x) + b(x))
+    return x + d(torch.relu(c(x)))
+
+
+# network; steps of the plan without paths from biases, and with them
+EQUAL = {
+    "gates before": (lambda: nn.Sequential(before(), norm()), 14, 15),
+    "the same in groups": (lambda: nn.Sequential(before(groups=2), norm()), 13, 14),
+    "pooled": (lambda: nn.Sequential(before(), nn.ReLU(), nn.ReflectionPad2d(1), nn.AvgPool2d(2)), 14, 15),
+    "a number is added": (lambda: nn.Sequential(before(), Of(lambda x: 0.5 * x - 2)), 14, 16),
+    "joined": (dense, 9, 11),
+    "shortcuts": (
+        lambda: Of(shortcuts, conv(), conv(), *(nn.Conv2d(2, 2, 3, padding=1) for _ in "cd")), 11, 11
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bias", ["ignore", "paths"])
+@pytest.mark.parametrize("name", EQUAL)
+def test_fields_that_meet_one_mask_are_added_before_the_overlap(name, bias, rng):
+    make, *steps = EQUAL[name]
+    net = nn.Sequential(make(), nn.ReLU(), nn.LazyConv2d(1, 2)).double().eval()
+    net(torch.zeros(1, *SHAPE, dtype=torch.float64))
+    table = npk.record_gates(net, rng.integers(-3, 4, (5, *SHAPE)).astype(float))
+    apart, merged = (
+        plan(table.graph, bias=bias, scale="count", merged=merged) for merged in (False, True)
+    )
+    assert len(merged.steps) == steps[bias == "paths"]
+    for step in merged.steps:
+        terms = [t for t in getattr(step, "terms", ()) if t.mask is not None]
+        assert len(terms) == len({(t.mask, t.blocks.tobytes()) for t in terms})
+    expected = tile(ReferenceBackend, apart, table)
+    np.testing.assert_array_equal(tile(ReferenceBackend, merged, table), expected)
+    np.testing.assert_array_equal(tile(CpuBackend, merged, table), expected)
+
+
+def tile(backend, recursion, table):
+    """All pairs, without any scale: the numbers are whole, or have a few bits behind the point."""
+    made = backend(recursion, table, "float64")
+    side = made.side(table)
+    return made.tile(side, side, np.zeros(len(recursion.steps), np.int64))

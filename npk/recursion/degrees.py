@@ -56,7 +56,7 @@ def _degrees(recursion: Recursion) -> list[tuple[int, ...]]:
                     degrees.add(0)
                     continue
                 read = recursion.steps[number]
-                assert isinstance(read, Field)  # as that of every term
+                assert isinstance(read, Field)  # as that of every term that was not merged
                 degrees |= {*found[number], *([int(read.layer)] if read.bias else [])}
         found.append(tuple(sorted(degrees)))
     return found
@@ -132,7 +132,7 @@ class _ByDegree:
             yield self.with_blocks(term, number, 1, _NO_LAYERS, _NO_LAYERS)
             return
         read = self.recursion.steps[term.field]
-        assert isinstance(read, Field)  # as that of every term
+        assert isinstance(read, Field)  # as that of every term that was not merged
         if known := self.degrees[term.field]:
             here = replace(term, field=self.at[term.field])
             yield self.with_blocks(here, number, read.groups, known, known)

@@ -34,6 +34,7 @@ from npk.graph.path_graph import PathGraph, fan_in, window_taps
 from npk.graph.positions import OUTSIDE, look_up
 from npk.recursion.masks import Factor, Mask
 from npk.recursion.steps import Collapse, Field, Recursion, Term
+from npk.recursion.sums import Sums
 
 
 def plan(
@@ -52,8 +53,8 @@ def plan(
         bias: "paths" (biases and shifts start paths of their own), "ignore", or "auto": paths where
             there are biases.
         value_input: "x", "ones" or "auto" (as the graph has it).
-        merged: paths that start behind a layer may be added to its field; not where paths are told
-            apart by the layers that they pass.
+        merged: paths that start behind a layer may be added to its field, and fields that meet one
+            mask to each other; not where paths are told apart by the layers that they pass.
 
     Returns:
         The steps and the masks they need. Where the output is gated or has positions, its units
@@ -120,8 +121,13 @@ class _Live:
     @property
     def is_whole(self) -> bool:
         """Whether the term is its field as it is, with nothing beside it."""
-        plain = not self.factors and self.cells.shape[1] == 1
-        return plain and self.alone and bool((self.weights == 1).all())
+        return self.is_plain and self.alone and bool((self.weights == 1).all())
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the term is its field, everywhere and without a mask."""
+        alike = self.cells.shape[1] == 1 and bool((self.cells >= 0).all())
+        return self.field is not None and not self.factors and alike
 
     def times(self, factor: Factor, place: np.ndarray, offset: np.ndarray) -> "_Live":
         """The term with one more factor, read at the node's own channels."""
@@ -187,6 +193,11 @@ class _Planner:
     masks: dict[Mask, int] = field(default_factory=dict)
     collapses: dict[tuple[str, int], int] = field(default_factory=dict)
     terms: dict[str, list[_Live]] = field(default_factory=dict)
+
+    @cached_property
+    def sums(self) -> Sums:
+        """Sums of fields."""
+        return Sums(self.steps)
 
     @cached_property
     def readers(self) -> Counter[str]:
@@ -256,18 +267,31 @@ class _Planner:
         )
 
     def shifted(self, node: PathNode, terms: list[_Live], weight: float) -> list[_Live]:
-        """Paths that start at a node beside those that are there: the bias of a field that every
-        channel and position shows and nothing else reads, where there is one; else a term.
+        """Paths that start at a node beside those that are there: the biases of fields that nothing
+        else reads, where there are some; else terms, of the same channels as others, whose masks
+        they will share.
         """
-        for term in terms if self.merged else ():
-            everywhere = len(term.into) == node.channels and bool((term.cells >= 0).all())
-            if term.field is not None and everywhere and term.is_whole:
-                read = self.steps[term.field]
-                assert isinstance(read, Field)  # as that of every term
-                bias = read.bias + weight * weight
-                self.steps[term.field] = dataclasses.replace(read, bias=bias)
-                return terms
-        return [*terms, self.constant(node, weight)]
+        left, begun = np.arange(node.channels), []
+        times = Counter(term.field for term in terms)
+        for term in sorted(terms, key=lambda term: not term.is_whole) if self.merged else ():
+            whole = term.is_whole and times[term.field] == 1
+            mixed = not whole and term.groups.any()
+            if not term.is_plain or mixed or not np.isin(term.into, left).all():
+                continue
+            left = np.setdiff1d(left, term.into)
+            if whole:
+                self.begin_at(term, weight)
+            else:
+                begun.append(self.constant(node, weight).among(term.into))
+        begun += [self.constant(node, weight).among(left)] if len(left) else []
+        return [*terms, *begun]
+
+    def begin_at(self, term: _Live, weight: float) -> None:
+        """Let paths start at the field of a term."""
+        read = self.steps[term.field or 0]
+        assert isinstance(read, Field)  # as that of every term
+        bias = read.bias + weight * weight
+        self.steps[term.field or 0] = dataclasses.replace(read, bias=bias)
 
     def ones(self, node: PathNode, starts: np.ndarray) -> list[_Live]:
         """Paths that start at ones: a term for the channels that have them at the same positions."""
@@ -335,6 +359,7 @@ class _Planner:
         made = tuple(
             self.term(live, live.into * groups // node.channels) for live in self.terms[node.name]
         )
+        made = self.sums.merged(node.name, made) if self.merged else made
         self.steps.append(Collapse(node.name, made, node.grid, node.positions, groups))
         return len(self.steps) - 1
 

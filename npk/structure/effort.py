@@ -13,9 +13,10 @@ from npk.recursion.steps import Field, Recursion
 class Effort:
     """What one pair of samples costs, counted in the planned recursion.
 
-    ``masks`` are formed once a sample; ``fields`` are the parametric layers; ``cells``: pairs of
-    positions that all steps together visit; ``words``: words of 64 gates (or single real numbers)
-    that overlaps multiply; ``reads``: numbers that fields and collapses read.
+    ``masks`` are formed once a sample; ``fields`` are the parametric layers, and copies of fields to
+    which constants are added; ``cells``: pairs of positions that all steps together visit;
+    ``words``: words of 64 gates (or single real numbers) that overlaps multiply; ``reads``: numbers
+    that fields and collapses read.
     """
 
     masks: int
