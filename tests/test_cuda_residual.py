@@ -88,6 +88,13 @@ def before(s, x):
     return F.relu(x + s.d(F.relu(s.c(F.relu(x)))))
 
 
+def normed(s, x):
+    """The same with batch norms before these gates: constants that the stream does not keep."""
+    x = s.stem(x)
+    x = x + s.b(F.relu(s.a(F.relu(s.n(x)))))
+    return F.relu(s.m(x + s.d(F.relu(s.c(F.relu(s.o(x)))))))
+
+
 def forked(s, x):
     """Two branches from the input, and two from a field, one of them a shortcut with parameters."""
     h = F.relu(s.stem(x) + s.other(x))
@@ -129,6 +136,9 @@ def stream(kind="gated", padding="zeros", end=pool, width=9):
             "h": conv(width + 5, width + 5, 3, 1, padding),
         }
         return Net(shortened, end, **make("stem", *"abcd"), **more)
+    if kind == "normed":
+        norms = {name: nn.BatchNorm2d(width) for name in "nom"}
+        return Net(normed, end, **make("stem", *"abcd"), **norms)
     if kind == "linear":
         return Net(
             linear,
@@ -172,6 +182,7 @@ STREAMS = {
     "shortened": {"kind": "shortened", "shape": (8, 4)},
     "ungated": {"kind": "ungated"},
     "gates before": {"kind": "before"},
+    "norms before": {"kind": "normed"},
     "forked": {"kind": "forked", "padding": "circular"},
     "linear": {"kind": "linear"},
     "many channels": {"width": 130},
