@@ -2,9 +2,10 @@
 
 python benchmarks/bench_bias.py --json bias.json
 
-Fully connected layers (``nn.Linear`` has biases), convolutions with batch norm, and ResNet-20, each
-with random weights on random samples. The ratio is the figure, and what it may be at most is printed
-beside it.
+Fully connected layers (``nn.Linear`` has biases), convolutions with batch norm, residual networks
+with gates behind and before sums, and a block of DenseNet, each with random weights on random
+samples. The ratio is the figure, and what it may be at most is printed beside it; and what the
+compiled program of each does for a pair: operations, and cells times an overlap.
 """
 
 import argparse
@@ -30,8 +31,11 @@ from timing import (
 from torch import nn
 
 from npk import record_gates
+from npk.backends.cpu.costs import PROGRAM, counts_of
+from npk.backends.cpu.runners import ProgramRunner
 
 FEW = 32  # samples of which the tiles are made
+OVERLAPS = [name for name in PROGRAM if name.startswith(("bits ", "chained ")) or name == "numbers"]
 DENSE, SIDE = argparse.Namespace(width=1024, depth=4), 16
 
 
@@ -45,11 +49,47 @@ def convolutions() -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)).eval()
 
 
+class Dense(nn.Module):
+    """Six layers of DenseNet (arXiv 1608.06993), 32 channels each: batch norm, rectifier,
+    convolution of all channels so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        self.layers = nn.ModuleList(
+            nn.Sequential(
+                nn.BatchNorm2d(64 + 32 * number),
+                nn.ReLU(),
+                nn.Conv2d(64 + 32 * number, 32, 3, padding=1, bias=False),
+            )
+            for number in range(6)
+        )
+        self.end = nn.Sequential(nn.BatchNorm2d(64 + 32 * 6), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+        self.last = nn.Linear(64 + 32 * 6, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Outputs."""
+        x = self.stem(x)
+        for layer in self.layers:
+            x = torch.cat([x, layer(x)], 1)
+        return self.last(self.end(x).flatten(1))
+
+
+def dense_block() -> nn.Module:
+    """The block with random weights."""
+    torch.manual_seed(0)
+    return Dense().eval()
+
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], float | None]] = {
     # what makes it, shape of a sample, the ratio that it may have at most
     "dense, 4 x 1024": (lambda: bench_dense.network(DENSE), (64,), 1.1),
-    "conv, 4 x 64, batch norm": (convolutions, (3, SIDE, SIDE), 1.15),
-    "resnet20": (residual_networks.resnet20, (3, 32, 32), None),
+    "conv, 4 x 64, batch norm": (convolutions, (3, SIDE, SIDE), 1.1),
+    "resnet20": (residual_networks.resnet20, (3, 32, 32), 1.25),
+    "resnet110": (residual_networks.resnet110, (3, 32, 32), 1.25),
+    "resnet20, gates before": (residual_networks.preactivation20, (3, 32, 32), 1.25),
+    "densenet, 6 layers": (dense_block, (3, SIDE, SIDE), 1.25),
 }
 
 
@@ -88,6 +128,11 @@ def network(name: str, options: argparse.Namespace) -> list[Timing]:
     X = np.random.default_rng(0).standard_normal((FEW, *shape), dtype=np.float32)
     table = record_gates(make(), X)
     made = {bias: ready(table, bias=bias) for bias in ("ignore", "paths")}
+    for bias, one in made.items():
+        if isinstance(one.backend.runner, ProgramRunner):
+            done = dict(zip(PROGRAM, counts_of(one.backend.runner), strict=True))
+            overlaps = sum(done[kind] for kind in OVERLAPS if not kind.endswith("words"))
+            print(f"{name}, {bias}: {done['operations']:.0f} operations, {overlaps:.0f} overlaps")
     n = samples_for(made["ignore"], options.seconds)
     routes = [route for bias, one in made.items() for route in on_each(bias, one.square(n))]
     return [timing.per(n * n) for timing in measured(routes, options.repeat)]

@@ -1,5 +1,5 @@
 """Residual networks in the form of He et al. (arXiv 1512.03385), with random weights: ResNet-20
-and ResNet-110 for CIFAR, ResNet-18 for ImageNet.
+and ResNet-110 for CIFAR, ResNet-18 for ImageNet; and with gates before layers (arXiv 1603.05027).
 """
 
 import itertools
@@ -42,6 +42,42 @@ class Block(nn.Module):
         else:
             short = x
         return functional.relu(self.body(x) + short)
+
+
+class Before(nn.Module):
+    """Two 3 x 3 convolutions, each behind a batch norm and a rectifier, and a shortcut around them,
+    without a gate on the stream.
+
+    Args:
+        inputs: channels.
+        outputs: channels.
+        stride: of the first convolution and, with parameters, of the shortcut.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        layers: list[nn.Module] = []
+        for ends, step in (((inputs, outputs), stride), ((outputs, outputs), 1)):
+            conv = nn.Conv2d(*ends, 3, step, padding=1, bias=False)
+            layers += [nn.BatchNorm2d(ends[0]), nn.ReLU(), conv]
+        self.body = nn.Sequential(*layers)
+        changes = stride > 1 or inputs != outputs
+        short = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+        self.shortcut = short if changes else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Values after the block."""
+        return self.body(x) + self.shortcut(x)
+
+
+def preactivation20() -> nn.Module:
+    """As :func:`resnet20` with gates before layers and shortcuts by projection."""
+    blocks: list[nn.Module] = [nn.Conv2d(3, 16, 3, padding=1, bias=False)]
+    for inputs, outputs in ((16, 16), (16, 32), (32, 64)):
+        blocks += [Before(inputs, outputs, 1 + (inputs != outputs))]
+        blocks += [Before(outputs, outputs, 1) for _ in range(2)]
+    ends = [nn.BatchNorm2d(64), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*blocks, *ends, nn.Linear(64, 10)).eval()
 
 
 def resnet20() -> nn.Module:
