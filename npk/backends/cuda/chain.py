@@ -74,7 +74,7 @@ class _Walk:
         self.home: dict[int, int] = {}  # stage in which a value is
         # fields from other grids: what they are of, and where it is read
         self.fetched: dict[int, tuple[int, np.ndarray]] = {}
-        self.keys: dict[int, set[tuple[int, int | None, float]]] = {}  # terms of each sum
+        self.keys: dict[int, set[tuple[int, int | None, float, Bias]]] = {}  # terms of each sum
 
     def takes(self, number: int) -> bool:
         """Take the next step; whether that goes."""
