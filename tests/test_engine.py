@@ -31,6 +31,7 @@ from npk.backends.program.program import (
     LANES,
     ONCE,
     REDUCE,
+    SWEEP,
     TERMS,
     Draft,
     Rows,
@@ -437,6 +438,85 @@ def test_four_rows_give_the_bits_of_eight(name, monkeypatch):
     assert (eight.backend.runner.rows, four.backend.runner.rows) == (8, 4)
     for n in (1, 3, 4, 5, 8, 9, N):
         np.testing.assert_array_equal(four.tile(slice(0, n)), eight.tile(slice(0, n)))
+
+
+# --- sweeps ---
+
+
+def chain(*between, channels=(9, 9, 9), padding_mode="zeros", bias=False):
+    """Convolutions with a ReLU behind each, and what comes between the second and the third."""
+    layers, before = [], 2
+    for number, width in enumerate(channels):
+        layers += [nn.Conv2d(before, width, 3, padding=1, padding_mode=padding_mode, bias=bias)]
+        layers += [nn.ReLU(), *(between if number == 1 else ())]
+        before = width
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, 2))
+
+
+SWEPT = {  # network, sweeps a plane, bias
+    "circular": (lambda: chain(padding_mode="circular"), "ignore"),
+    "padded": (chain, "ignore"),
+    "two words, three": (lambda: chain(channels=(40, 70, 9, 9)), "ignore"),
+    "biases": (lambda: chain(bias=True), "paths"),
+}
+
+
+def planned(make, bias, swept):
+    """The program of a network on 5 x 7, swept or not, with what runs it."""
+    torch.manual_seed(0)
+    samples = np.random.default_rng(0).standard_normal((19, 2, 5, 7)).astype(np.float32)
+    table = npk.record_gates(make().eval(), samples)
+    backend = CpuBackend(plan(table.graph, bias=bias), table, "float32")
+    if not swept:
+        hard = [is_kept_in_bits(mask, table) for mask in backend.recursion.masks]
+        backend.runner = ProgramRunner(compile_program(backend.recursion, hard), backend.layout)
+    return backend, table
+
+
+@pytest.mark.parametrize("name", SWEPT)
+def test_sweeps_are_boxes_and_collapses_to_the_bit(name):
+    """With the planes of window sums and without: the same tile, and the same diagonal."""
+    found = []
+    for swept in (False, True):
+        backend, table = planned(*SWEPT[name], swept)
+        kinds = column(backend.runner.program.operations, COLUMNS, "kind")
+        assert (SWEEP in kinds) == swept
+        side, exponents = backend.side(table), find_exponents(backend.recursion, table)
+        found.append((backend.tile(side, side, exponents), backend.diagonal(side, exponents)))
+        cells = backend.runner.program.cells
+    for plain, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(other, plain)
+    assert cells == 1 + 2 * 35  # two planes, in turns
+
+
+@pytest.mark.parametrize(
+    ("layer", "swept"),
+    [
+        (nn.Conv2d(9, 9, 3, padding=1), True),
+        (nn.Conv2d(9, 9, 5, padding=2), False),  # windows of another size
+        (nn.Conv2d(9, 9, 3, padding=1, stride=2), False),  # few columns are shared
+        (nn.Conv2d(9, 9, 3, padding=1, groups=3), False),  # groups of channels
+        (nn.Conv2d(9, 3, 3, padding=1), False),  # too few gates for bits
+    ],
+)
+def test_only_what_fits_is_swept(layer, swept):
+    net = [nn.Conv2d(2, 9, 3, padding=1), nn.ReLU(), layer, nn.ReLU()]
+    table = npk.record_gates(
+        nn.Sequential(
+            *net, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(layer.out_channels, 2)
+        ).eval(),
+        np.random.default_rng(0).standard_normal((3, 2, 6, 6)).astype(np.float32),
+    )
+    program = CpuBackend(plan(table.graph, bias="ignore"), table, "float32").runner.program
+    assert (SWEEP in column(program.operations, COLUMNS, "kind")) == swept
+
+
+def test_a_field_that_two_steps_read_is_kept():
+    """A skip that is added behind the next window: both read the first sum."""
+    table = recorded("resnet")
+    program = CpuBackend(plan(table.graph, bias="ignore"), table, "float32").runner.program
+    kinds = column(program.operations, COLUMNS, "kind").tolist()
+    assert BOX in kinds
 
 
 # --- copies ---

@@ -43,7 +43,7 @@ class CpuBackend(Backend):
             )
             self.runner = ProductRunner(product, self.layout)
         else:
-            program = compile_program(recursion, self.hard)
+            program = compile_program(recursion, self.hard, swept=True)
             self.layout = Layout(program.masks, table, self.dtype)
             self.runner = ProgramRunner(program, self.layout)
 

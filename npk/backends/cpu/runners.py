@@ -28,7 +28,10 @@ class ProgramRunner:
         self.dtype = layout.dtype
         self.rows = program.rows(layout.dtype.itemsize)
         self.terms, self.weights = laid.terms, laid.weights
-        self.sizes = np.array([laid.cells, laid.sums, program.result, laid.words, program.parts])
+        # one more cell, of zeros: what windows see outside
+        self.sizes = np.array(
+            [laid.cells + 1, laid.sums, program.result, laid.words, program.parts]
+        )
 
     @property
     def bytes_a_thread(self) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit, prange
 from numba.core import event
 
-from npk.backends.cpu.lanes import collapse, gather, reduce, slide
+from npk.backends.cpu.lanes import collapse, gather, reduce, slide, sweep
 from npk.backends.jit import can_cache
 from npk.backends.program.program import LANES, TOGETHER
 from npk.progress import Progress
@@ -42,22 +42,30 @@ def _run_windows(rows, operation, scale, bias, tables, slots):
 
 
 @njit(cache=_CACHE, error_model="numpy", boundscheck=False)
-def _run_boxes(rows, operation, scale, bias, tables, slots):
+def _run_boxes(rows, operation, scale, bias, tables, slots, nothing):
     """Window sums, run by run, in each copy."""
     out, runs, first = operation[1], operation[2], operation[3]
     height, source = operation[4], operation[5]
     for _ in range(operation[7]):
-        o, t = out, first
-        for _ in range(runs):
-            outputs = tables[t]
-            slide(rows, slots, source, tables, t + 1, height, outputs, scale, bias, o)
-            t += 1 + (outputs + 2) * height
-            o += outputs
+        slide(rows, slots, source, tables, first, height, runs, scale, bias, out, nothing)
         out, source = out + operation[8], source + operation[9]
 
 
 @njit(cache=_CACHE, error_model="numpy", boundscheck=False)
-def _run_group(rows, program, sources, sums):
+def _run_reduce(rows, operation, program, sources, sums):
+    """Contributions to sums, those to one of them together."""
+    out, cells, first, to = operation[1], operation[2], operation[3], operation[6]
+    tables, wide, begin = sources[0], len(rows) * LANES, 0
+    while begin < cells:
+        end, target = begin + 1, tables[out + begin]
+        while end < cells and end - begin < _FLUSH and tables[out + end] == target:
+            end += 1
+        reduce(rows, program[2], program[3], first, begin, end, sources, sums, (to + target) * wide)
+        begin = end
+
+
+@njit(cache=_CACHE, error_model="numpy", boundscheck=False)
+def _run_group(rows, program, sources, sums, nothing):
     """All operations for a group of rows and a block of columns; ``operations``: see program.py."""
     operations, scalars, terms, scales = program
     tables, slots = sources[0], sources[8]
@@ -76,20 +84,17 @@ def _run_group(rows, program, sources, sums):
         elif kind == 2:
             _run_windows(rows, row, scale, bias, tables, slots)
         elif kind == 3:
-            _run_boxes(rows, row, scale, bias, tables, slots)
+            _run_boxes(rows, row, scale, bias, tables, slots, nothing)
         elif kind == 4:
             for some in range((cells + TOGETHER - 1) // TOGETHER):
                 begin, end = some * TOGETHER, min(cells, (some + 1) * TOGETHER)
                 for t in range(first, first + count):
                     collapse(rows, terms, scales, t, begin, end, sources)
+        elif kind == 6:
+            scale, bias = scale * scales[to], bias * scales[to]
+            sweep(rows, terms, to, sources, row[5], first, cells, scale, bias, nothing)
         else:
-            begin = 0
-            while begin < cells:
-                end, target = begin + 1, tables[out + begin]
-                while end < cells and end - begin < _FLUSH and tables[out + end] == target:
-                    end += 1
-                reduce(rows, terms, scales, first, begin, end, sources, sums, (to + target) * wide)
-                begin = end
+            _run_reduce(rows, row, program, sources, sums)
 
 
 @njit(cache=_CACHE, parallel=True, error_model="numpy", boundscheck=False)
@@ -104,7 +109,7 @@ def run_tile(rows, program, tables, weights, masks, sizes, left, out):
     """
     bits, lane_bits, reals, lane_reals = masks
     high, wide = len(rows), len(rows) * LANES
-    parts = sizes[4]
+    parts, nothing = sizes[4], sizes[0] - 1
     groups, blocks = out.shape[0] // (high * parts), out.shape[1] // LANES
     deep = _GROUPS if groups * blocks >= _FEW else 1
     strips = (groups + deep - 1) // deep
@@ -117,7 +122,7 @@ def run_tile(rows, program, tables, weights, masks, sizes, left, out):
         if left + (q + 1) * LANES <= strip * deep * high:
             continue
         slots = _on_lines(np.empty(sizes[0] * wide + _LINE, out.dtype))
-        slots[:wide] = 1
+        slots[:wide], slots[nothing * wide : sizes[0] * wide] = 1, 0
         sums = _on_lines(np.zeros(sizes[1] * wide + _LINE, np.float64))
         chain_bits, chain_lanes = (
             np.empty(sizes[3] * high, np.uint32),
@@ -135,7 +140,7 @@ def run_tile(rows, program, tables, weights, masks, sizes, left, out):
                 chain_lanes,
                 slots,
             )
-            _run_group(rows, program, sources, sums)
+            _run_group(rows, program, sources, sums, nothing)
             for part in range(parts):
                 cell, first = (sizes[2] + part) * wide, (part * groups + g) * high
                 for r in range(high):
@@ -150,10 +155,10 @@ def run_diagonal(rows, program, tables, weights, masks, sizes, out):
     ``masks``: bits and numbers of blocks of samples. Everything else as in ``run_tile``.
     """
     bits, reals = masks
-    parts = sizes[4]
+    parts, nothing = sizes[4], sizes[0] - 1
     for q in prange(out.shape[1] // LANES):
         slots = _on_lines(np.empty(sizes[0] * LANES + _LINE, out.dtype))
-        slots[:LANES] = 1
+        slots[:LANES], slots[nothing * LANES : sizes[0] * LANES] = 1, 0
         sums = _on_lines(np.zeros(sizes[1] * LANES + _LINE, np.float64))
         chain_rows, chain_lanes = (
             _on_lines(np.empty(sizes[3] * LANES + _LINE, np.uint32)),
@@ -170,7 +175,7 @@ def run_diagonal(rows, program, tables, weights, masks, sizes, out):
             chain_lanes,
             slots,
         )
-        _run_group((rows,), program, sources, sums)
+        _run_group((rows,), program, sources, sums, nothing)
         for part in range(parts):
             for lane in range(LANES):
                 out[part, q * LANES + lane] = slots[(sizes[2] + part) * LANES + lane]

@@ -120,28 +120,48 @@ class Vectors:
         """Where row ``r`` of the cell begins that begins at ``index``."""
         return self.b.add(index, number(r * LANES))
 
+    def fused(self, a, b, c):
+        """The value a * b + c, rounded once where the machine can."""
+        return self.b.fadd(c, self.b.fmul(a, b, flags=_FUSED), flags=_FUSED)
+
     def multiply_add(self, register, a, b):
         """Register += a * b, rounded once where the machine can."""
-        self.b.store(
-            self.b.fadd(self.b.load(register), self.b.fmul(a, b, flags=_FUSED), flags=_FUSED),
-            register,
-        )
+        self.b.store(self.fused(a, b, self.b.load(register)), register)
 
     def add(self, register, value):
         """Register += value."""
         self.b.store(self.b.fadd(self.b.load(register), value), register)
 
-    def counted(self, rows, a, lanes, p, words):
-        """popcount(rows[a : a + words, r] & lanes[p:]) of each row r, as numbers; word by word."""
+    def count(self, vector):
+        """Ones in each of sixteen words."""
         count = cgutils.get_or_insert_function(
             self.b.module, ir.FunctionType(COUNTS, [COUNTS]), f"llvm.ctpop.v{LANES}i32"
         )
+        return self.b.call(count, [vector])
+
+    def row_counted(self, rows, a, lanes, p, words):
+        """Function that gives popcount(rows[a : a + words, r] & lanes[p:]) of row r, as numbers;
+        ``words``: a few, known when the code is made.
+        """
+        columns = [self.load(lanes, self.b.add(p, number(i * LANES)), COUNTS) for i in range(words)]
+
+        def of(r):
+            places = (self.b.add(a, number(i)) for i in range(words))
+            found = (self.row_sample(rows, at, r, COUNTS) for at in places)
+            common = [self.b.and_(*pair) for pair in zip(found, columns, strict=True)]
+            counts = map(self.count, common)
+            return self.b.sitofp(functools.reduce(self.b.add, counts), self.kind)
+
+        return of
+
+    def counted(self, rows, a, lanes, p, words):
+        """popcount(rows[a : a + words, r] & lanes[p:]) of each row r, as numbers; word by word."""
         totals = self.registers(COUNTS)
         with cgutils.for_range(self.b, words) as loop:
             column = self.load(lanes, self.b.add(p, self.b.mul(loop.index, number(LANES))), COUNTS)
             for r, total in enumerate(totals):
                 words_of_row = self.row_sample(rows, self.b.add(a, loop.index), r, COUNTS)
-                common = self.b.call(count, [self.b.and_(words_of_row, column)])
+                common = self.count(self.b.and_(words_of_row, column))
                 self.b.store(self.b.add(self.b.load(total), common), total)
         return [self.b.sitofp(self.b.load(total), self.kind) for total in totals]
 

@@ -4,12 +4,12 @@ Units that look alike have the same operations, which are worked out for the fir
 others differ in their tables (``cuts``). Index tables that are equal are kept once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from npk.backends.program.cuts import Cut, LateCut, Place, Tables, is_masked
-from npk.backends.program.outlines import Outline, Part, UnitOutline, bands
+from npk.backends.program.outlines import Outline, Part, UnitOutline, bands, sweeps
 from npk.backends.program.program import Draft, Program
 from npk.backends.program.runs import runs_of
 from npk.recursion.masks import Mask
@@ -18,18 +18,20 @@ from npk.recursion.planes import plan_steps
 from npk.recursion.steps import Collapse, Field, Recursion, Term
 
 
-def compile_program(recursion: Recursion, hard: Sequence[bool]) -> Program:
+def compile_program(recursion: Recursion, hard: Sequence[bool], *, swept: bool = False) -> Program:
     """Lay the steps of a recursion out as operations.
 
     Args:
         recursion: what to compute.
         hard: for each of its masks whether it is kept in bits.
+        swept: whether window sums and the overlaps that they alone are multiplied by may be one
+            operation.
     """
-    return _Compiler(recursion, tuple(hard)).run()
+    return _Compiler(recursion, tuple(hard), swept).run()
 
 
 class _Compiler:
-    def __init__(self, recursion: Recursion, hard: tuple[bool, ...]) -> None:
+    def __init__(self, recursion: Recursion, hard: tuple[bool, ...], swept: bool) -> None:
         self.recursion, self.steps = recursion, plan_steps(recursion)
         self.draft = Draft()
         self.tables = Tables(self.draft)
@@ -41,14 +43,17 @@ class _Compiler:
             for part in self._parts(number, deferred=True):
                 self.late.setdefault(part.source, []).append(part)
         masks = zip(recursion.masks, hard, strict=True)
+        in_bits = {mask for mask, in_bits in masks if in_bits}
+        banded = bands(recursion)
         self.outlines = UnitOutline(
             recursion,
             self.steps,
             self.own,
             self.late,
-            bands(recursion),
-            {mask for mask, in_bits in masks if in_bits and len(mask.segments) == 1},
+            banded,
+            {mask for mask in in_bits if len(mask.segments) == 1},
             self.draft,
+            sweeps(recursion, self.own, self.late, self._alone(banded), in_bits) if swept else {},
         )
 
     def run(self) -> Program:
@@ -76,6 +81,11 @@ class _Compiler:
         cells = max(outline.cells for outline in known.values())
         sums = self.outlines.sum_count
         return self.draft.finished(cells, sums, result, self.recursion.parts)
+
+    def _alone(self, banded: Mapping[int, tuple[int, ...]]) -> set[int]:
+        """Steps that are neither reductions nor added up together with others."""
+        others = {m for band in banded.values() for m in band} | {n for n in banded if banded[n]}
+        return {n for n, step in enumerate(self.steps) if not step.reduces} - others
 
     def _active(self, looks: set[int]) -> list[int]:
         """The cuts of steps, and into reductions of sources, that have some looks."""

@@ -6,7 +6,8 @@ V = 1.
 
 import bisect
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from npk.backends.program.program import (
     LOAD,
     ONCE,
     REDUCE,
+    SWEEP,
     TERMS,
     Draft,
     Rows,
@@ -161,6 +163,43 @@ def bands(recursion: Recursion) -> dict[int, tuple[int, ...]]:
     return found
 
 
+def sweeps(
+    recursion: Recursion,
+    own: Mapping[int, list[Part]],
+    late: Mapping[int, list[Part]],
+    alone: Collection[int],
+    in_bits: Collection[Mask],
+) -> dict[int, int]:
+    """Collapses that may take the window sums of a field as they are made, with their fields: of
+    one group, windows of 3 x 3, masks in bits; no other step reads the field, and no other source
+    of the collapse comes later.
+
+    Args:
+        recursion: the plan.
+        own: contributions to each step in its own units.
+        late: those to reductions, by source.
+        alone: steps that are neither reductions nor in a band.
+        in_bits: masks in bits.
+    """
+    steps = recursion.steps
+    readers = Counter(
+        part.source for some in (own, late) for parts in some.values() for part in parts
+    )
+    found = {}
+    for number in (n for n in alone if isinstance(steps[n], Collapse) and own[n]):
+        part = max(own[number], key=lambda part: part.source)
+        source = part.source
+        if source not in alone or not isinstance(steps[source], Field) or readers[source] != 1:
+            continue
+        if part.mask not in in_bits or part.k != 1 or len(own[source]) != 1:
+            continue
+        box = own[source][0]
+        plain = all(len(p.runs) == 1 and p.runs[0].times == 1 for p in (part, box))
+        if plain and box.k == WIDTH**2 and steps[number].groups == steps[source].groups == 1:
+            found[number] = source
+    return found
+
+
 @dataclass
 class _Unit:
     """One unit while it is laid out: contributions still to be added, first slot of each step, for
@@ -241,6 +280,7 @@ class UnitOutline:
         bands: collapses that are added up together, by the first.
         chained: masks that may follow from one another.
         draft: of the program, for numbers of masks.
+        sweeps: fields that their only reader may sum up itself, by reader.
     """
 
     def __init__(
@@ -252,9 +292,10 @@ class UnitOutline:
         bands: Mapping[int, tuple[int, ...]],
         chained: set[Mask],
         draft: Draft,
+        sweeps: Mapping[int, int],
     ) -> None:
         self.recursion, self.steps, self.own, self.late = recursion, steps, own, late
-        self.bands, self.chained, self.draft = bands, chained, draft
+        self.bands, self.chained, self.draft, self.sweeps = bands, chained, draft, sweeps
         self.chains = Chains()
         self.sums, self.sum_count = {}, 0  # first sum of each reduction
         for number, step in enumerate(steps):
@@ -271,14 +312,19 @@ class UnitOutline:
         """
         cells = {n: count for n, step in enumerate(self.steps) if (count := counts[step.look])}
         unit = _Unit(cells, places, {n: self.own[n] for n in cells})
-        done = self._done(cells)
+        swept = {n: f for n, f in self.sweeps.items() if self._is_swept(n, f, cells, places)}
+        done = self._done(cells, {f: n for n, f in swept.items()})
         for n, count in cells.items():
+            if n in swept.values():
+                continue
             band = [n, *(m for m in self.bands.get(n, ()) if cells.get(m) == count)]
             for m in [m for m in band if m not in unit.place]:
                 unit.place[m] = unit.slots.take(self._cells(m, unit))
                 self._begin(m, unit)
             if isinstance(self.recursion.steps[n], Field):
                 self._sum_up(n, unit)
+            elif n in swept:
+                self._sweep(n, swept[n], unit)
             else:
                 self._collapse(band, unit)
             for part in self.late.get(n, ()):
@@ -287,12 +333,16 @@ class UnitOutline:
                 unit.slots.give(unit.place[m], self._cells(m, unit))
         return unit.outline(unit.place[max(cells)])
 
-    def _done(self, cells: Mapping[int, int]) -> dict[int, list[int]]:
-        """The steps that nothing reads any more after each step."""
-        last = {n: n for n in cells}
+    def _done(self, cells: Mapping[int, int], swept: Mapping[int, int]) -> dict[int, list[int]]:
+        """The steps that nothing reads any more after each step; ``swept``: fields without cells,
+        with their readers.
+        """
+        last = {n: n for n in cells if n not in swept}
         for n in cells:
             # others see only padding in this unit
-            last.update({part.source: n for part in self.own[n] if part.source in last})
+            reader = swept.get(n, n)
+            sources = (part.source for part in self.own[n])
+            last.update({m: max(last[m], reader) for m in sources if m in last})
         done: dict[int, list[int]] = {n: [] for n in cells}
         for m, n in last.items():
             done[n].append(m)
@@ -356,6 +406,44 @@ class UnitOutline:
         for into in (into for into, held in enumerate(unit.begun[number]) if not held):
             row = (CLEAR, unit.place[number] + into * cells, cells, 0, 0, 0, -1)
             unit.add(row, (number, -1))
+
+    def _is_swept(
+        self, number: int, source: int, counts: Mapping[int, int], places: Mapping[int, Place]
+    ) -> bool:
+        """Whether a collapse and a field that it alone reads are one operation in this unit: cell
+        for cell, each with a mask.
+        """
+        if number not in counts or counts.get(source) != counts[number]:
+            return False
+        part, box = (self._latest(n) for n in (number, source))
+        place, summed = places[part.cut], places[box.cut]
+        if box.source not in counts or summed.runs is None or not place.whole or place.weight >= 0:
+            return False
+        cells = counts[number]
+        return np.array_equal(self.draft.values(place.pair, cells), np.arange(cells))
+
+    def _latest(self, number: int) -> Part:
+        """The part of a step whose source comes last."""
+        return max(self.own[number], key=lambda part: part.source)
+
+    def _sweep(self, number: int, source: int, unit: _Unit) -> None:
+        """A field and the term of the collapse that alone reads it; then the other terms."""
+        part, box = (self._latest(n) for n in (number, source))
+        (run,), (window,) = part.runs, box.runs
+        (table, count), segment = (
+            unit.places[box.cut].runs,
+            self.draft.mask(part.mask) + run.segment,
+        )  # type: ignore[misc, arg-type]
+        out, begin = unit.place[number], unit.place[box.source]
+        row = (SWEEP, out, count, table, box.k // WIDTH, begin, len(unit.terms))
+        bias = self.recursion.steps[source].bias  # type: ignore[union-attr]
+        unit.add(row, (source, box.source), (window.scale, bias))
+        row = (part.k, 0, *unit.places[part.cut][:4], out, 1, -1, 0, *ONCE, segment)
+        unit.add_term(row, part, run.scale)
+        unit.begun[number][0] = 1
+        unit.pending[number] = [other for other in unit.pending[number] if other is not part]
+        if unit.pending[number]:
+            self._collapse([number], unit)
 
     def _scatter(self, part: Part, unit: _Unit) -> None:
         """Operations that add to the sums of a reduction."""

@@ -9,9 +9,10 @@ import numpy as np
 
 from npk.recursion.masks import Mask
 
-LOAD, CLEAR, GATHER, BOX, COLLAPSE, REDUCE = range(6)
+LOAD, CLEAR, GATHER, BOX, COLLAPSE, REDUCE, SWEEP = range(7)
 COPIES = ("times", "out_step", "source_step")
 COLUMNS = ("kind", "out", "cells", "first", "count", "source", "sums", *COPIES)
+_SUMS = COLUMNS.index("sums")
 LANES = 16  # columns of the samples that are computed together
 ROWS = 8  # rows of the samples that are computed together, at most
 _PLANE = 1 << 18  # bytes of a plane of cells that leave room in the second cache
@@ -32,7 +33,8 @@ class Program:
     LOAD fills ``cells`` cells from ``sums`` on, CLEAR puts zeros. GATHER adds up ``count`` cells of
     ``source`` for each, by the table ``first``; BOX does so by runs of columns of ``count`` cells
     (see ``boxes``), ``cells`` being the number of runs. COLLAPSE adds up ``count`` terms from
-    ``first`` on, cell by cell. REDUCE adds ``cells`` contributions of the term ``first`` to the
+    ``first`` on, cell by cell. SWEEP does what a BOX and the term ``sums`` of a COLLAPSE do that
+    alone reads it, cell for cell, and keeps no plane of the window sums. REDUCE adds ``cells`` contributions of the term ``first`` to the
     sums ``sums`` + tables[out ...]. A term adds ``k`` contributions a cell, each a cell of
     ``source`` times an overlap, to the cells from ``out`` on, or fills them if it is ``fresh``;
     ``mask`` counts segments of masks, -1 stands for ones.
@@ -69,10 +71,12 @@ class Program:
         operations, number = _repeated(self.operations, COLUMNS)
         terms, term = _repeated(self.terms, TERMS)
         firsts = np.cumsum([0, *self.terms[:, TERMS.index("times")]])
-        owners = operations[:, 0] >= COLLAPSE
+        owners = np.isin(operations[:, 0], (COLLAPSE, REDUCE))
         begin, count = (COLUMNS.index(name) for name in ("first", "count"))
         of = operations[owners]
         operations[owners, begin] = firsts[of[:, begin]]
+        swept = operations[:, 0] == SWEEP
+        operations[swept, _SUMS] = firsts[operations[swept, _SUMS]]
         operations[owners, count] = firsts[of[:, begin] + of[:, count]] - firsts[of[:, begin]]
         return replace(
             self,
@@ -142,6 +146,7 @@ class Draft:
         """More operations; those that count terms count on from here."""
         kinds, first = rows.operations[:, 0], COLUMNS.index("first")
         rows.operations[(kinds == COLLAPSE) | (kinds == REDUCE), first] += self.terms
+        rows.operations[kinds == SWEEP, _SUMS] += self.terms
         self.terms += len(rows.terms)
         self.rows.append(rows)
 
@@ -155,6 +160,10 @@ class Draft:
     def table(self, values: np.ndarray) -> int:
         """Where an index table begins."""
         return self._tables.place(values)
+
+    def values(self, table: int, count: int) -> np.ndarray:
+        """The first entries of an index table."""
+        return self._tables.data[table : table + count]
 
     def weight(self, values: np.ndarray) -> int:
         """Where some weights begin."""
