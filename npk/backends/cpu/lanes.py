@@ -39,12 +39,14 @@ class _Sources(NamedTuple):
 
 class _Mask(NamedTuple):
     """How the overlap of a cell is found: ``overlaps(u, v, cell)``, in chains after ``advance``;
-    ``once``: whether there is code that takes it once for all copies of a cell.
+    ``once``: whether there is code that takes it once for all copies of a cell. ``by_row(u, v,
+    cell)`` gives a function of the row of samples, where the words are known when the code is made.
     """
 
     overlaps: Any
     advance: Any = None
     once: bool = True
+    by_row: Any = None
 
 
 def _term(e, terms, t):
@@ -55,10 +57,19 @@ def _term(e, terms, t):
 
 def _counted(e, sources, words):
     """Overlaps of bits that are kept for each sample."""
+    by_row = None
+    if isinstance(words, int):
+        words, known = number(words), words
+
+        def by_row(u, v, _):
+            p = e.b.mul(v, number(LANES))
+            return e.row_counted(sources.bits, u, e.words(sources.lane_bits, p, known))
+
     return _Mask(
         lambda u, v, _: e.counted(
             sources.bits, u, sources.lane_bits, e.b.mul(v, number(LANES)), words
-        )
+        ),
+        by_row=by_row,
     )
 
 
@@ -72,27 +83,45 @@ def _summed(e, sources, channels):
     )
 
 
+def _few(e, sources, channels):
+    """Overlaps of so few numbers that their sum is one expression."""
+
+    def by_row(u, v, _):
+        p = e.b.mul(v, number(LANES))
+        return e.row_summed(sources.reals, u, sources.lane_reals, p, channels)
+
+    return _Mask(None, by_row=by_row)
+
+
 def _chained(e, sources, term, words):
     """Overlaps of masks with one factor more than the mask before, which is still known."""
     b = e.b
+    known = words if isinstance(words, int) else None
+    words = words if known is None else number(words)
 
     def place(cell):
         return b.mul(b.add(b.mul(term["chain"], number(TOGETHER)), cell), term["width"])
 
+    def advanced(u, v, at, w):
+        """Word ``w`` of the new mask, of the rows and of the lanes, which is kept."""
+        new = []
+        for kept, array, first, wide in (
+            (sources.chain_bits, sources.bits, b.add(u, w), e.beside),
+            (sources.chain_lanes, sources.lane_bits, b.add(v, w), LANES),
+        ):
+            kind, to = ir.VectorType(I32, wide), b.mul(b.add(at, w), number(wide))
+            old = b.select(
+                b.icmp_signed("!=", term["start"], number(0)),
+                ir.Constant(kind, [-1] * wide),
+                e.load(kept, to, kind),
+            )
+            new.append(b.and_(old, e.load(array, b.mul(first, number(wide)), kind)))
+            e.store(new[-1], kept, to)
+        return new
+
     def advance(u, v, cell):
         with cgutils.for_range(b, words) as loop:
-            w, at = loop.index, b.add(place(cell), loop.index)
-            for kept, array, first, wide in (
-                (sources.chain_bits, sources.bits, b.add(u, w), e.beside),
-                (sources.chain_lanes, sources.lane_bits, b.add(v, w), LANES),
-            ):
-                kind, to = ir.VectorType(I32, wide), b.mul(at, number(wide))
-                old = b.select(
-                    b.icmp_signed("!=", term["start"], number(0)),
-                    ir.Constant(kind, [-1] * wide),
-                    e.load(kept, to, kind),
-                )
-                e.store(b.and_(old, e.load(array, b.mul(first, number(wide)), kind)), kept, to)
+            advanced(u, v, place(cell), loop.index)
 
     def overlaps(u, v, cell):
         at = place(cell)
@@ -100,7 +129,12 @@ def _chained(e, sources, term, words):
             sources.chain_bits, at, sources.chain_lanes, b.mul(at, number(LANES)), words
         )
 
-    return _Mask(overlaps, advance)
+    def by_row(u, v, cell):
+        at = place(cell)
+        lanes = [advanced(u, v, at, number(i))[1] for i in range(known)]
+        return e.row_counted(sources.chain_bits, at, lanes)
+
+    return _Mask(overlaps, advance, by_row=by_row if known else None)
 
 
 def _by_form(e, term, sources, run, chains):
@@ -110,21 +144,29 @@ def _by_form(e, term, sources, run, chains):
     two words.
     """
     b, width = e.b, term["width"]
-    one, two = (b.icmp_signed("==", width, number(words)) for words in (1, 2))
+    one, two, three = (b.icmp_signed("==", width, number(words)) for words in (1, 2, 3))
     of_bits = b.icmp_signed("==", term["form"], number(BITS))
     cases = [
-        (b.and_(of_bits, one), _counted(e, sources, number(1))),
-        (b.and_(of_bits, two), _counted(e, sources, number(2))),
+        (b.and_(of_bits, one), _counted(e, sources, 1)),
+        (b.and_(of_bits, two), _counted(e, sources, 2)),
         (of_bits, _counted(e, sources, width)),
         (b.icmp_signed("==", term["form"], number(REAL)), _summed(e, sources, width)),
     ]
     if chains:
         linked = b.icmp_signed(">=", term["chain"], number(0))
-        kept = [_chained(e, sources, term, words) for words in (number(1), number(2), width)]
+        kept = [_chained(e, sources, term, words) for words in (1, 2, width)]
+        of_numbers = b.icmp_signed("==", term["form"], number(REAL))
+        plain = _is_plain(b, term)
+        # pictures have one channel or three
+        few = [
+            (b.and_(b.and_(of_numbers, plain), test), _few(e, sources, channels))
+            for test, channels in ((one, 1), (three, 3))
+        ]
         cases = [
             (b.and_(linked, one), kept[0]),
             (b.and_(linked, two), kept[1]),
             (linked, kept[2]),
+            *few,
             *cases,
         ]
     with contextlib.ExitStack() as stack:
@@ -186,11 +228,137 @@ def _places(e, term, sources, j, anywhere=False):
     )
 
 
-def _is_shared(b, term):
-    """Whether the copies of a term take one overlap: of one contribution each, without a weight."""
+def _is_alone(b, term):
+    """Whether the cells of a term have one contribution each, without a weight."""
     alone = b.icmp_signed("==", term["k"], number(1))
-    plain = b.icmp_signed("<", term["weight"], number(0))
-    return b.and_(b.icmp_signed(">", term["times"], number(1)), b.and_(alone, plain))
+    return b.and_(alone, b.icmp_signed("<", term["weight"], number(0)))
+
+
+def _is_plain(b, term):
+    """Whether a term has one copy as well."""
+    return b.and_(b.icmp_signed("==", term["times"], number(1)), _is_alone(b, term))
+
+
+def _is_shared(b, term):
+    """Whether the copies of a term take one overlap."""
+    return b.and_(b.icmp_signed(">", term["times"], number(1)), _is_alone(b, term))
+
+
+def _fill(e, term, sources, scale, c, overlap):
+    """Cell ``c``: V times ``overlap(row)``, added to what is there unless the term is fresh."""
+    b, spread = e.b, e.splat(scale)
+    o = b.mul(b.add(term["out"], c), number(e.wide))
+    entry = b.sext(e.item(sources.tables, b.add(term["pair"], c)), I64)
+    at = b.mul(b.add(term["source"], entry), number(e.wide))
+    fresh = b.icmp_signed("!=", term["fresh"], number(0))
+
+    def each(value_of):
+        for r in range(e.rows):
+            e.store(value_of(r), sources.slots, e.row(o, r))
+
+    def value(r):
+        return b.fmul(e.load(sources.slots, e.row(at, r), e.kind), spread)
+
+    def added(r):
+        return e.fused(value(r), overlap(r), e.load(sources.slots, e.row(o, r), e.kind))
+
+    with b.if_else(b.icmp_signed(">=", entry, number(0)), likely=True) as (there, nowhere):
+        with there, b.if_else(fresh) as (new, old):
+            with new:
+                each(lambda r: b.fmul(value(r), overlap(r)))
+            with old:
+                each(added)
+        with nowhere, b.if_then(fresh):
+            each(lambda _: e.zero(e.kind))
+
+
+class _Cells:
+    """Code for the cells ``begin`` to ``end`` of a term, in each of its copies.
+
+    Args:
+        e, sources, term: as elsewhere.
+        scale: of the term.
+        begin, end: of the cells.
+    """
+
+    def __init__(self, e, sources, term, scale, begin, end):
+        self.e, self.b, self.sources, self.term = e, e.b, sources, term
+        self.scale, self.begin, self.end = scale, begin, end
+
+    def run(self, mask):
+        """All of them; of one copy and one contribution a cell, row by row where that is known."""
+        b = self.b
+        if mask is None or mask.by_row is None:
+            self._each(lambda c: self._any(mask, c))
+        elif mask.overlaps is None:
+            self._each(lambda c: self._once(mask, c))
+        else:
+            with b.if_else(_is_plain(b, self.term), likely=True) as (then, otherwise):
+                with then:
+                    self._each(lambda c: self._once(mask, c))
+                with otherwise:
+                    self._each(lambda c: self._any(mask, c))
+
+    def _each(self, fill):
+        with cgutils.for_range_slice(self.b, self.begin, self.end, number(1)) as (c, _):
+            fill(c)
+
+    def _any(self, mask, c):
+        if mask and mask.advance:
+            self._single(mask, c)
+        elif mask and mask.once:
+            with self.b.if_else(_is_shared(self.b, self.term)) as (then, otherwise):
+                with then:
+                    self._single(mask, c)
+                with otherwise:
+                    self._several(mask, c)
+        else:
+            self._several(mask, c)
+
+    def _once(self, mask, c):
+        """The only contribution of the only copy, row by row."""
+        e, b = self.e, self.b
+        u, v = _places(e, self.term, self.sources, c, anywhere=not mask.advance)
+        overlap = mask.by_row(u, v, b.sub(c, self.begin))
+        _fill(e, self.term, self.sources, self.scale, c, overlap)
+
+    def _single(self, mask, c):
+        """One contribution, without a weight: its overlap is taken once for all copies."""
+        e, cell = self.e, self.b.sub(c, self.begin)
+        u, v = _places(e, self.term, self.sources, c, anywhere=True)
+        if mask.advance:
+            mask.advance(u, v, cell)
+        overlap = mask.overlaps(u, v, cell)
+
+        def contribute(totals, one):
+            _add(e, totals, one, self.sources, self.scale, c, lambda: overlap)
+
+        self._onto(c, contribute)
+
+    def _several(self, mask, c):
+        """All contributions, for each copy anew."""
+        first = self.b.mul(c, self.term["k"])
+        span = first, self.b.add(first, self.term["k"])
+        overlaps = mask and (lambda u, v: mask.overlaps(u, v, None))
+
+        def contribute(totals, one):
+            _accumulate(self.e, totals, one, self.sources, self.scale, span, overlaps)
+
+        self._onto(c, contribute)
+
+    def _onto(self, c, contribute):
+        """Add to cell ``c`` of each copy what ``contribute(totals, copy of the term)`` gives."""
+        e, b, slots = self.e, self.b, self.sources.slots
+        with cgutils.for_range(b, self.term["times"]) as loop:
+            one = _behind(e, self.term, loop.index)
+            o = b.mul(b.add(one["out"], c), number(e.wide))
+            totals = e.registers(e.kind)
+            with b.if_then(b.icmp_signed("==", self.term["fresh"], number(0))):
+                for r, total in enumerate(totals):
+                    b.store(e.load(slots, e.row(o, r), e.kind), total)
+            contribute(totals, one)
+            for r, total in enumerate(totals):
+                e.store(b.load(total), slots, e.row(o, r))
 
 
 @intrinsic
@@ -204,52 +372,8 @@ def collapse(tc, rows, terms, scales, t, begin, end, sources):
         e = Vectors(ctx, b, sig, args, sig.args[0], sig.args[-1][-1])
         _, terms_, scales_, t_, begin_, end_, arrays = e.args
         sources_, term, scale = _Sources(*arrays), _term(e, terms_, t_), e.item(scales_, t_)
-        shared = _is_shared(b, term)
-
-        def onto(c, contribute):
-            """Add to cell ``c`` of each copy what ``contribute(totals, copy of the term)`` gives."""
-            with cgutils.for_range(b, term["times"]) as loop:
-                one = _behind(e, term, loop.index)
-                o = b.mul(b.add(one["out"], c), number(e.wide))
-                totals = e.registers(e.kind)
-                with b.if_then(b.icmp_signed("==", term["fresh"], number(0))):
-                    for r, total in enumerate(totals):
-                        b.store(e.load(sources_.slots, e.row(o, r), e.kind), total)
-                contribute(totals, one)
-                for r, total in enumerate(totals):
-                    e.store(b.load(total), sources_.slots, e.row(o, r))
-
-        def single(mask, c):
-            """One contribution, without a weight: its overlap is taken once for all copies."""
-            u, v = _places(e, term, sources_, c, anywhere=True)
-            if mask.advance:
-                mask.advance(u, v, b.sub(c, begin_))
-            overlap = mask.overlaps(u, v, b.sub(c, begin_))
-            onto(c, lambda totals, one: _add(e, totals, one, sources_, scale, c, lambda: overlap))
-
-        def several(mask, c):
-            """All contributions, for each copy anew."""
-            first = b.mul(c, term["k"])
-            span = first, b.add(first, term["k"])
-            overlaps = mask and (lambda u, v: mask.overlaps(u, v, None))
-            onto(
-                c, lambda totals, one: _accumulate(e, totals, one, sources_, scale, span, overlaps)
-            )
-
-        def run(mask):
-            with cgutils.for_range_slice(b, begin_, end_, number(1)) as (c, _):
-                if mask and mask.advance:
-                    single(mask, c)
-                elif mask and mask.once:
-                    with b.if_else(shared) as (then, otherwise):
-                        with then:
-                            single(mask, c)
-                        with otherwise:
-                            several(mask, c)
-                else:
-                    several(mask, c)
-
-        _by_form(e, term, sources_, run, chains=True)
+        cells = _Cells(e, sources_, term, scale, begin_, end_)
+        _by_form(e, term, sources_, cells.run, chains=True)
         return ctx.get_dummy_value()
 
     return sig, codegen
@@ -471,7 +595,7 @@ def _overlaps(e, sources, u, v, words):
     """
     p = e.b.mul(v, number(LANES))
     if isinstance(words, int):
-        return e.row_counted(sources.bits, u, sources.lane_bits, p, words)
+        return e.row_counted(sources.bits, u, e.words(sources.lane_bits, p, words))
     return e.counted(sources.bits, u, sources.lane_bits, p, words).__getitem__
 
 

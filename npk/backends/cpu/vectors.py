@@ -139,18 +139,38 @@ class Vectors:
         )
         return self.b.call(count, [vector])
 
-    def row_counted(self, rows, a, lanes, p, words):
-        """Function that gives popcount(rows[a : a + words, r] & lanes[p:]) of row r, as numbers;
-        ``words``: a few, known when the code is made.
+    def words(self, lanes, p, count):
+        """So many words of the columns from ``p`` on."""
+        return [self.load(lanes, self.b.add(p, number(i * LANES)), COUNTS) for i in range(count)]
+
+    def row_counted(self, rows, a, words):
+        """Function that gives popcount(rows[a + i, r] & words[i]), summed over i, of row r, as
+        numbers.
         """
-        columns = [self.load(lanes, self.b.add(p, number(i * LANES)), COUNTS) for i in range(words)]
 
         def of(r):
-            places = (self.b.add(a, number(i)) for i in range(words))
+            places = (self.b.add(a, number(i)) for i in range(len(words)))
             found = (self.row_sample(rows, at, r, COUNTS) for at in places)
-            common = [self.b.and_(*pair) for pair in zip(found, columns, strict=True)]
+            common = (self.b.and_(*pair) for pair in zip(found, words, strict=True))
             counts = map(self.count, common)
             return self.b.sitofp(functools.reduce(self.b.add, counts), self.kind)
+
+        return of
+
+    def row_summed(self, rows, a, lanes, p, channels):
+        """Function that gives the sum over c of rows[a + c, r] * lanes[p + 16 c:] of row r;
+        ``channels``: a few, known when the code is made.
+        """
+        columns = [
+            self.load(lanes, self.b.add(p, number(c * LANES)), self.kind) for c in range(channels)
+        ]
+
+        def of(r):
+            total = self.zero(self.kind)
+            for c, column in enumerate(columns):
+                value = self.row_sample(rows, self.b.add(a, number(c)), r, self.kind)
+                total = self.fused(value, column, total)
+            return total
 
         return of
 
