@@ -31,11 +31,10 @@ from timing import (
 from torch import nn
 
 from npk import record_gates
-from npk.backends.cpu.costs import PROGRAM, counts_of
 from npk.backends.cpu.runners import ProgramRunner
+from npk.structure.effort import effort
 
 FEW = 32  # samples of which the tiles are made
-OVERLAPS = [name for name in PROGRAM if name.startswith(("bits ", "chained ")) or name == "numbers"]
 DENSE, SIDE = argparse.Namespace(width=1024, depth=4), 16
 
 
@@ -130,9 +129,9 @@ def network(name: str, options: argparse.Namespace) -> list[Timing]:
     made = {bias: ready(table, bias=bias) for bias in ("ignore", "paths")}
     for bias, one in made.items():
         if isinstance(one.backend.runner, ProgramRunner):
-            done = dict(zip(PROGRAM, counts_of(one.backend.runner), strict=True))
-            overlaps = sum(done[kind] for kind in OVERLAPS if not kind.endswith("words"))
-            print(f"{name}, {bias}: {done['operations']:.0f} operations, {overlaps:.0f} overlaps")
+            operations = len(one.backend.runner.program.operations)
+            words = effort(one.backend.recursion, one.backend.hard).words
+            print(f"{name}, {bias}: {operations} operations, {words:,} words of gates a pair")
     n = samples_for(made["ignore"], options.seconds)
     routes = [route for bias, one in made.items() for route in on_each(bias, one.square(n))]
     return [timing.per(n * n) for timing in measured(routes, options.repeat)]
