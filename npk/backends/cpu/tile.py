@@ -10,7 +10,8 @@ import numpy as np
 from numba import njit, prange
 from numba.core import event
 
-from npk.backends.cpu.lanes import collapse, gather, reduce, slide, sweep
+from npk.backends.cpu.lanes import collapse, reduce
+from npk.backends.cpu.windows import gather, slide, sweep
 from npk.backends.jit import can_cache
 from npk.backends.program.program import LANES, TOGETHER
 from npk.progress import Progress
