@@ -453,7 +453,7 @@ def chain(*between, channels=(9, 9, 9), padding_mode="zeros", bias=False):
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, 2))
 
 
-SWEPT = {  # network, sweeps a plane, bias
+SWEPT = {  # network, bias
     "circular": (lambda: chain(padding_mode="circular"), "ignore"),
     "padded": (chain, "ignore"),
     "two words, three": (lambda: chain(channels=(40, 70, 9, 9)), "ignore"),
@@ -500,7 +500,7 @@ def test_sweeps_are_boxes_and_collapses_to_the_bit(name):
     ],
 )
 def test_only_what_fits_is_swept(layer, swept):
-    net = [nn.Conv2d(2, 9, 3, padding=1), nn.ReLU(), layer, nn.ReLU()]
+    net = [nn.Conv2d(2, 9, 5, padding=2), nn.ReLU(), layer, nn.ReLU()]
     table = npk.record_gates(
         nn.Sequential(
             *net, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(layer.out_channels, 2)
@@ -511,12 +511,15 @@ def test_only_what_fits_is_swept(layer, swept):
     assert (SWEEP in column(program.operations, COLUMNS, "kind")) == swept
 
 
-def test_a_field_that_two_steps_read_is_kept():
-    """A skip that is added behind the next window: both read the first sum."""
-    table = recorded("resnet")
-    program = CpuBackend(plan(table.graph, bias="ignore"), table, "float32").runner.program
-    kinds = column(program.operations, COLUMNS, "kind").tolist()
-    assert BOX in kinds
+@pytest.mark.parametrize("name", ["resnet", "groups and pools", "pool of gates"])
+def test_fields_of_several_readers_keep_their_planes(name):
+    """Skips read a sum that the next window reads too; nothing else changes."""
+    engine = Engine(name)
+    expected = engine.tile()
+    hard = [is_kept_in_bits(mask, engine.table) for mask in engine.recursion.masks]
+    program = compile_program(engine.recursion, hard)
+    engine.backend.runner = ProgramRunner(program, engine.backend.layout)
+    np.testing.assert_array_equal(engine.tile(), expected)
 
 
 # --- copies ---
