@@ -1,0 +1,99 @@
+"""Where the time of a convolution's tile goes: cycles of each kind of operation.
+
+python benchmarks/conv_operations.py --sides 8 16 32
+
+Circular 3 x 3 convolutions with hard gates and a global pool, one thread. The operations of each
+kind are run alone, in the order in which the program has them, beside the whole program, in turns.
+The unit is a *row of cells*: one cell of one sample with sixteen others, a vector of 512 bits.
+All numbers are 0 where operations run alone, for nothing keeps them in range then. Cycles are those
+of the clock that ``roofline.py`` measures; the least of all runs counts, since whoever else is at
+work only adds to it.
+"""
+
+import argparse
+from collections.abc import Callable
+
+import numpy as np
+import roofline
+from bench_conv import gates
+from tiles import Ready, ready
+from timing import machine, threads, timed
+
+from npk.backends.program.program import BOX, COLLAPSE, COLUMNS, GATHER, LANES, REDUCE, SWEEP
+
+KINDS = {
+    "collapses": COLLAPSE,
+    "window sums": BOX,
+    "window sums, one by one": GATHER,
+    "sweeps": SWEEP,
+    "reductions": REDUCE,
+}
+_SAMPLES = {8: 96, 16: 32}  # of a tile, by side
+_FEWEST = 16
+
+
+def main() -> None:
+    """Print a table for each side."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--depth", type=int, default=4, help="convolutions")
+    parser.add_argument("--channels", type=int, default=64, help="of each")
+    parser.add_argument("--sides", type=int, nargs="+", default=[8, 16, 32], help="of the images")
+    parser.add_argument("--repeat", type=int, default=15, help="samples of each time")
+    options = parser.parse_args()
+    clock = roofline.clock()
+    print(f"{machine()}\nclock {clock / 1e9:.2f} GHz, one thread")
+    for side in options.sides:
+        made = ready(gates(options, side))
+        report(made, side, _SAMPLES.get(side, _FEWEST), clock, options)
+
+
+def report(made: Ready, side: int, n: int, clock: float, options: argparse.Namespace) -> None:
+    """Cycles a row of cells: the whole per layer, each kind per operation."""
+    runner = made.backend.runner
+    print(f"\n{side} x {side}, {runner.rows} samples by {LANES} together")
+    runs = parts(made, n)
+    least = {name: np.inf for name in runs}
+    with threads(1):
+        for _ in range(options.repeat):
+            for name, (run, _) in runs.items():
+                least[name] = min(least[name], timed(run)[1])
+    rows = side**4 * n * n / LANES
+    for name, (_, often) in runs.items():
+        cycles = least[name] * clock / rows
+        count = f"{often:.0f} x {cycles / often:5.2f}" if often else ""
+        print(f"{name:26}{cycles:8.2f} cycles{cycles / options.depth:8.2f} a layer   {count}")
+
+
+def parts(made: Ready, n: int) -> dict[str, tuple[Callable[[], object], float]]:
+    """What runs the whole program and each kind of its operations, and how many operations of the
+    kind each unit has.
+    """
+    runner, tile = made.backend.runner, made.square(n)
+    (operations, scalars, terms, scales), *others = runner.numbers(made.exponents)
+    kind, numbers = operations[:, COLUMNS.index("kind")], runner.numbers
+
+    def run(some: np.ndarray, by: float) -> Callable[[], object]:
+        chosen = (np.ascontiguousarray(operations[some]), scalars[some] * scalars.dtype.type(by))
+        given = ((*chosen, terms, scales * scales.dtype.type(by)), *others)
+
+        def once() -> object:
+            runner.numbers = lambda _: given
+            try:
+                return tile()
+            finally:
+                runner.numbers = numbers
+
+        return once
+
+    units = max(1, (kind == REDUCE).sum())
+    chosen = {name: kind == number for name, number in KINDS.items()}
+    found = {
+        name: (run(some, 0.0), some.sum() / units) for name, some in chosen.items() if some.any()
+    }
+    return {"all": (run(np.ones(len(kind), bool), 1.0), 0.0), **found}
+
+
+if __name__ == "__main__":
+    main()
