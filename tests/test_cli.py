@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from test_report import build_run, one_network
 from torch import nn
 
@@ -24,7 +25,7 @@ from npk.cli.fitting import tried
 from npk.cli.solvers import solver_named
 from npk.machines import ridge
 from npk.machines.approximate import feature_ridge
-from npk.results import MODELS, CheckResult, FitReport
+from npk.results import MODELS, CheckResult, FitReport, InspectReport, Node
 
 COMMANDS = [
     command.name or command.callback.__name__.replace("_", "-")
@@ -219,6 +220,21 @@ def test_inspect_tells_shifts_and_the_plan(npk_command):
     assert re.search(r"numbers: measured [\d.]+ .?s", out)
     assert re.search(r"its masks: measured [\d.]+ .?s\nbefore the first tile: [\d.]+ .?s", out)
     assert "always on" not in out
+
+
+def test_operators_are_broken_between_words(npk_command, monkeypatch, tmp_path, capsys):
+    """A notebook shows commands in 80 columns."""
+    place = tmp_path / "i.json"
+    done(npk_command("inspect", "conv.safetensors", "--data", "digits[:9]", "--json", place))
+    source = "activation.py:1432"
+    node = Node(10, "10.conv1", "convolution 3x3, padding 1", (8, 8, 8), source, 512, 10, 23, 0.5)
+    found = dataclasses.replace(InspectReport.load(place), nodes=(node,) * 12)
+    monkeypatch.setattr(tables, "console", lambda: Console(width=80, color_system=None))
+    tables.graph(found)
+    shown = capsys.readouterr().out
+    assert shown.count("convolution ") == 12
+    assert shown.count("50.0 %") == 12
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_inspect_looks_whether_gates_from_outside_move(npk_command, tmp_path):

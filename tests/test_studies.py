@@ -4,6 +4,7 @@ study is that which its parts give by hand.
 
 import base64
 import dataclasses
+import io
 import json
 import shlex
 from types import SimpleNamespace
@@ -670,6 +671,13 @@ def test_checks_that_do_not_apply_are_named():
     )
     assert [(r.name, r.command) for r in results] == [("duality", "npk duality")]
     assert left_out == [("ensemble", "no skip connections")]
+
+
+def test_checks_tell_their_progress_to_whom_the_study_tells_its_own(tmp_path):
+    told = io.StringIO()
+    made = {"checks": ("duality",), "baselines": (), "n": 9, "splits": 1, "out": tmp_path}
+    npk.study(network(), samples(30, 1), progress=npk.progress.Events(told), **made)
+    assert '"task": "random value networks"' in told.getvalue()
 
 
 def test_samples_without_positions_are_not_shifted():

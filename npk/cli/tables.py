@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from npk.measures import GateReport
 
 _WIDTH = 120  # where the output is no terminal
+_TERMINAL = 80  # columns where operators are broken between words alone
 _EPOCHS_SHOWN = 13  # of a training, and those that were taken
 
 
@@ -152,19 +153,30 @@ def graph(found: InspectReport) -> None:
     user's, which are dead or always on.
     """
     head = (*LISTED, "gates", *(("dead", "always on", "on") if found.data else ()))
+    wide = console().width
     made = Table(
         title=f"gates on {found.samples} samples" if found.data else None,
         title_justify="left",
         box=None,
         pad_edge=False,
+        padding=(0, 1) if wide >= _WIDTH else (0, 1, 0, 0),
     )
     for i, heading in enumerate(head):
-        made.add_column(heading, justify="right" if i > 4 else "left", overflow="fold")
+        made.add_column(
+            heading,
+            justify="right" if i > 4 else "left",
+            overflow="fold",
+            min_width=_longest_word(found) if heading == "operator" and wide >= _TERMINAL else None,
+        )
     for node in found.nodes:
         shape = "x".join(map(str, node.shape))
         cells = (str(node.number), node.module, node.operator, shape, node.source)
         made.add_row(*cells, *_gate_counts(node))
     console().print(made, end="\n\n")
+
+
+def _longest_word(found: InspectReport) -> int:
+    return max(len(word) for node in found.nodes for word in node.operator.split())
 
 
 def _gate_counts(node: Node) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from npk.checks.ensemble import check_ensemble
 from npk.checks.invariance import check_invariance
 from npk.errors import NpkError
 from npk.graph.operators import Add
+from npk.progress import Progress, Silent
 from npk.reading.inputs import trace_for
 from npk.results import CheckResult
 from npk.studies.kernels import Asked
@@ -30,6 +31,7 @@ def check_all(
     seed: int,
     command: Callable[[str], str],
     asked: Asked = Asked(),  # noqa: B008
+    progress: Progress = Silent(),  # noqa: B008
 ) -> tuple[list[CheckResult], list[tuple[str, str]]]:
     """Check a network.
 
@@ -40,6 +42,7 @@ def check_all(
         seed: of what a check draws.
         command: that makes a check again, by its name.
         asked: options of the study's kernels, which those of the checks are too.
+        progress: what is told meanwhile.
 
     Returns:
         What was measured; and of each check that was left out, its name and why.
@@ -48,7 +51,7 @@ def check_all(
     left_out: list[tuple[str, str]] = []
     for name in names:
         try:
-            found = CHECKS[name](subject, X, seed, asked)
+            found = CHECKS[name](subject, X, seed, asked, progress)
         except NpkError as error:
             left_out.append((name, str(error)))
         else:
@@ -56,7 +59,9 @@ def check_all(
     return results, left_out
 
 
-def _duality(subject: Subject, X: np.ndarray, seed: int, asked: Asked) -> CheckResult:
+def _duality(
+    subject: Subject, X: np.ndarray, seed: int, asked: Asked, progress: Progress
+) -> CheckResult:
     return check_duality(
         subject.net,
         X,
@@ -66,10 +71,13 @@ def _duality(subject: Subject, X: np.ndarray, seed: int, asked: Asked) -> CheckR
         value_input=asked.value_input,
         name=subject.name,
         fixed=subject.fixed,
+        progress=progress,
     )
 
 
-def _ensemble(subject: Subject, X: np.ndarray, seed: int, asked: Asked) -> CheckResult:
+def _ensemble(
+    subject: Subject, X: np.ndarray, seed: int, asked: Asked, progress: Progress
+) -> CheckResult:
     nodes = trace_for(subject.net, X).graph.nodes
     if not any(isinstance(node.operator, Add) for node in nodes):
         raise NotForIt("no skip connections")
@@ -78,15 +86,17 @@ def _ensemble(subject: Subject, X: np.ndarray, seed: int, asked: Asked) -> Check
     return check_ensemble(subject.net, X[:_SAMPLES], name=subject.name, **asked.of_paths)
 
 
-def _invariance(subject: Subject, X: np.ndarray, seed: int, asked: Asked) -> CheckResult:
+def _invariance(
+    subject: Subject, X: np.ndarray, seed: int, asked: Asked, progress: Progress
+) -> CheckResult:
     if X.ndim < 3:
         raise NotForIt("samples have no positions to shift")
     shifts = "all" if math.prod(X.shape[2:]) <= _SHIFTS else _SHIFTS
-    given = {"seed": seed, "name": subject.name, **asked.of_paths}
+    given = {"seed": seed, "name": subject.name, "progress": progress, **asked.of_paths}
     return check_invariance(subject.net, X[:_SAMPLES], shifts, fixed=subject.fixed, **given)
 
 
-CHECKS: dict[str, Callable[[Subject, np.ndarray, int, Asked], CheckResult]] = {
+CHECKS: dict[str, Callable[[Subject, np.ndarray, int, Asked, Progress], CheckResult]] = {
     "duality": _duality,
     "invariance": _invariance,
     "ensemble": _ensemble,

@@ -274,6 +274,7 @@ def studied(
         question.seed,
         lambda name: commands.check(name, kernels),
         question.asked,
+        progress,
     )
     found.checks += results
     for reason in left_out:
