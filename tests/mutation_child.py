@@ -22,6 +22,7 @@ from mutations import mutate_file, mutate_folder, seed
 from torch import nn
 
 import npk
+import npk.checkpoint
 from npk.errors import NpkError
 
 MEMORY, SECONDS = 2 << 30, 60

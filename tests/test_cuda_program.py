@@ -311,7 +311,7 @@ MUTANTS = {
     ),
     "no entry of a column": ("if (entry >= 0) total +=", "total +=", assert_padded),
     "cells of a collapse": ("c < end; ++c", "c <= end; ++c", assert_all),
-    "contributions of a sum": ("while (j < op.cells && ", "while (", assert_all),
+    "contributions of a sum": ("while (j < op.cells && ", "while (", assert_pooled),
     "target of a sum": (" && t.tables[op.out + j] == target", "", assert_pooled),
     "start of a chain": ("if (!term.start) common &=", "common &=", assert_chains),
     "words of a chain": ("w < term.width; ++w) {", "w <= term.width; ++w) {", assert_chains),

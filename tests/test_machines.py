@@ -245,6 +245,19 @@ def test_bad_alpha(gram, alpha):
         ridge.leave_one_out(ridge.factor(gram), np.zeros(37), alpha)
 
 
+@pytest.mark.parametrize("scale", [1e-200, 1.0, 1e200])
+def test_triangles_may_differ_by_rounding(gram, scale):
+    """Of the largest entry, wherever that is."""
+    rounded = changed(gram, 3, 30, gram[3, 30] * (1 + 1e-14)) * scale
+    assert not np.array_equal(rounded, rounded.T)
+    ridge.fit(rounded, np.arange(37.0), 0.1)
+    with pytest.raises(ShapeError, match="not symmetric"):
+        ridge.fit(changed(rounded, 3, 30, rounded[3, 30] * (1 + 1e-9)), np.arange(37.0), 0.1)
+    large = rounded / scale
+    large[1, 0] = large[0, 1] = 1e9  # no kernel, but symmetric as far as such numbers tell
+    assert ridge.checked_gram(large) is large
+
+
 def test_bad_criterion(gram):
     with pytest.raises(OptionError, match="the criterion is 'auc'"):
         ridge.fit(gram, np.ones(37), criterion="auc")

@@ -57,14 +57,14 @@ def checked_gram(K: ArrayLike) -> Floats:
             f"K is not a numeric matrix ({error}). Pass the array that npk.kernel returned."
         ) from error
     check_square(gram.shape)
-    asymmetry, tolerance = _asymmetry(gram), 1000 * rounding(K)
-    if not asymmetry <= tolerance * np.max(np.abs(np.diagonal(gram)), initial=0.0):
+    asymmetry, share = _asymmetry(gram), 1000 * rounding(K)
+    largest = np.max(np.abs(np.diagonal(gram)), initial=0.0)  # it is, of a kernel
+    if not asymmetry <= share * largest:
         largest = np.maximum(gram.max(initial=0.0), -gram.min(initial=0.0))  # a NaN stays one
         if not np.isfinite(largest):
             raise DataError(NOT_FINITE)
-        tolerance *= largest
     mean_diagonal(np.diagonal(gram))
-    if asymmetry > tolerance:
+    if asymmetry > share * largest:
         raise ShapeError(
             "K is not symmetric. Pass the kernel of the training samples with "
             "themselves, rows and columns in one order."
