@@ -4,6 +4,7 @@ Needed pairs are found backwards from the output. Layers of one stage look alike
 and tables have numbers, equal ones the same: what is worked out from them is worked out once.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -99,6 +100,9 @@ class Inflow:
     def mark(self, pairs: np.ndarray, marks: np.ndarray) -> None:
         """Mark the pairs of the source that some pairs of the step need."""
         first, second = self._addends
+        if len(pairs) == len(self.cells) ** 2:
+            _mark_all(self.cells, self.family, marks)
+            return
         if self.family == 1 and len(pairs) > len(self.cells) * self.cells.shape[1]:
             # the offset that leaves the grid least comes first: often it needs all that there is
             for column in np.argsort((self.cells < 0).sum(0), kind="stable"):
@@ -202,11 +206,25 @@ def _integers(largest: int) -> type[np.signedinteger]:
     return np.int32 if largest < 1 << 31 else np.int64
 
 
+def _mark_all(cells: np.ndarray, family: int, marks: np.ndarray) -> None:
+    """Mark what all pairs of positions need: those of all cells that they see, or that they see as
+    one member of a family.
+    """
+    both = marks[:-1].reshape(-1, math.isqrt(len(marks)))
+    for seen in [cells] if family > 1 else cells[:, np.argsort((cells < 0).sum(0))].T:
+        one = np.zeros(len(both), bool)
+        one[seen[seen >= 0]] = True
+        both[one] |= one
+        if marks[:-1].all():
+            return
+
+
 def _listed(marks: np.ndarray) -> np.ndarray:
     """Marked pairs in order; clears the marks."""
-    found = np.flatnonzero(marks[:-1]).astype(_integers(len(marks)))
-    marks[found] = marks[-1] = False
-    return found
+    kind, whole = _integers(len(marks)), bool(marks[:-1].all())
+    found = np.arange(len(marks) - 1, dtype=kind) if whole else np.flatnonzero(marks[:-1])
+    marks[slice(None) if whole else found] = marks[-1] = False
+    return found.astype(kind, copy=False)
 
 
 def _union(needs: set[int], lists: list[np.ndarray], marks: np.ndarray) -> int:
@@ -225,6 +243,18 @@ def _first_equal(pairs: np.ndarray, lists: list[np.ndarray]) -> int:
     if number == len(lists):
         lists.append(pairs)
     return number
+
+
+def begins(pairs: np.ndarray, positions: int) -> np.ndarray:
+    """Where the pairs of each s begin in a list, ``(positions + 1,)``."""
+    if len(pairs) == positions**2:  # all there are, in order
+        return np.arange(0, len(pairs) + 1, positions)
+    return np.searchsorted(pairs, np.arange(positions + 1) * positions)
+
+
+def ranges(first: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """``count`` whole numbers from each first one on, one range after the other."""
+    return np.repeat(first - (np.cumsum(count) - count), count) + np.arange(count.sum())
 
 
 def ends(pairs: np.ndarray, positions: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,14 +12,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_matrix
+from scipy.sparse import coo_matrix, csr_array
 from scipy.sparse.csgraph import connected_components
 
 from npk.graph.positions import Grid
-from npk.recursion.needed import NeededStep, added, needed_steps, slices
+from npk.recursion.needed import NeededStep, added, begins, needed_steps, ranges, slices
 from npk.recursion.steps import Recursion
 
 _MANY = 1 << 21  # pairs whose edges are found together: each chunk finds most of them again
+_KINDS = 1 << 22  # kinds of pairs that are told apart in one table
 
 
 @dataclass(frozen=True)
@@ -139,19 +140,39 @@ def _telling(
 
     Where an offset moves all positions alike, the displacement of a pair stays what it was: then a
     pair of each displacement tells all, and of every other offset only the positions that it moves
-    otherwise than most, where a window wraps.
+    otherwise than most, where a window wraps; among these one pair of each kind is enough.
     """
-    base = int(np.argmax(inside.sum(0)))
-    if not inside[:, base].all():
+    whole = np.flatnonzero(inside.all(0)).tolist()
+    if not whole:
         yield from ((column, view.pairs, False) for column in range(inside.shape[1]))
         return
-    yield base, view.witness if _is_affine(looked[:, base], view.grid) else view.pairs, False
+    straight = next((c for c in whole if _is_affine(looked[:, c], view.grid)), None)
+    base, affine = (whole[0], False) if straight is None else (straight, True)
+    yield base, view.witness if affine else view.pairs, False
     for column in range(inside.shape[1]):
+        here = inside[:, column]
         moves = looked[:, column] - looked[:, base]
-        kinds, counts = np.unique(moves[inside[:, column]], return_counts=True)
+        kinds, kind, counts = np.unique(moves[here], return_inverse=True, return_counts=True)
         if len(kinds) > 1:
-            odd = inside[:, column] & (moves != kinds[counts.argmax()])
-            yield column, _beginning(view.pairs, np.flatnonzero(odd), len(looked)), True
+            way = np.full(len(looked), -1)
+            way[here] = kind
+            odd = np.flatnonzero(here & (way != counts.argmax()))
+            at = _beginning(view.pairs, odd, len(looked))
+            yield column, view.pairs[_of_kinds(view, at, way, len(kinds)) if affine else at], True
+
+
+def _of_kinds(view: _View, at: np.ndarray, way: np.ndarray, ways: int) -> np.ndarray:
+    """One of each kind among some pairs of a list: what a pair needs depends on its displacement
+    and on the ways in which an offset moves s and t, -1 where it moves to nothing.
+    """
+    span = _span(view.grid)
+    if (size := span * ways**2) > _KINDS:
+        return at
+    begin, end = span * ways * way, np.where(way < 0, -size, span * way)
+    kind = added(view.pairs[at], begin.astype(np.int32), end.astype(np.int32)) + view.shifts[at]
+    last = np.full(size + 1, -1)
+    last[np.maximum(kind, -1)] = at
+    return last[:-1][last[:-1] >= 0]
 
 
 def _is_affine(looked: np.ndarray, grid: Grid) -> bool:
@@ -166,9 +187,9 @@ def _is_affine(looked: np.ndarray, grid: Grid) -> bool:
 
 
 def _beginning(pairs: np.ndarray, positions: np.ndarray, count: int) -> np.ndarray:
-    """The pairs (s, t) with s among some positions."""
-    bounds = np.searchsorted(pairs, np.stack([positions, positions + 1]) * count)
-    return np.concatenate([pairs[:0], *(pairs[a:b] for a, b in bounds.T)])
+    """Which pairs (s, t) of a list have s among some positions."""
+    bounds = begins(pairs, count)
+    return ranges(bounds[positions], np.diff(bounds)[positions])
 
 
 def _in_order(components: list[np.ndarray], levels: list[int]) -> list[np.ndarray]:
@@ -186,11 +207,13 @@ def _arranged(view: _View, unit: np.ndarray, count: int) -> tuple[np.ndarray, ..
     table = np.zeros(int(view.present.max(initial=-1)) + 1, unit.dtype)
     table[view.present] = unit
     labels = table[view.shifts]
-    small = np.uint16 if count <= 1 << 16 else np.int32
-    ordered = view.pairs[np.argsort(labels.astype(small), kind="stable")]
-    ranks = np.full(math.prod(view.grid) ** 2, -1, np.int32)
-    ranks[ordered] = np.arange(len(ordered), dtype=np.int32)
-    return labels, ordered, np.cumsum([0, *np.bincount(labels, minlength=count)]), ranks
+    positions = math.prod(view.grid)
+    # a row for each s and a column for each unit: SciPy turns rows into columns by counting
+    rows = (view.pairs, labels, begins(view.pairs, positions))
+    columns = csr_array(rows, shape=(positions, count)).tocsc()
+    ranks = np.full(positions**2, -1, np.int32)
+    ranks[columns.data] = np.arange(len(columns.data), dtype=np.int32)
+    return labels, columns.data, columns.indptr.astype(np.int64), ranks
 
 
 def _span(grid: tuple[int, ...]) -> int:
