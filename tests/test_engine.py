@@ -28,6 +28,7 @@ from npk.backends.program.program import (
     COLLAPSE,
     COLUMNS,
     COPIES,
+    GATHER,
     LANES,
     ONCE,
     REDUCE,
@@ -145,6 +146,13 @@ def windows(shape, kernel, *, stride=1, wrap=False):
     return np.where(inside, np.ravel_multi_index(tuple(at % sides), shape), -1)
 
 
+def runs_of_one(pair):
+    """Table and number of runs of one table; ``None`` where there are none."""
+    table, bounds, runs = find_runs(pair, np.array([0, len(pair)]))
+    assert bounds.tolist() == [0, len(table)]
+    return (table, int(runs[0])) if runs[0] else None
+
+
 def sums_by_runs(table, runs, height, values):
     """What the engine makes of a table of runs: columns once, three of them an output."""
     found, t = [], 0
@@ -170,7 +178,7 @@ SHARED = {
 def test_runs_make_the_same_sums(name, rng):
     pair = SHARED[name]
     values = rng.integers(-99, 99, pair.max() + 1)
-    table, runs = find_runs(pair)
+    table, runs = runs_of_one(pair)
     assert len(table) - runs < 0.8 * pair.size  # fewer loads
     np.testing.assert_array_equal(
         sums_by_runs(table, runs, pair.shape[1] // 3, values),
@@ -193,7 +201,7 @@ def test_runs_of_any_table(seed):
             [np.stack([part[x : x + 3].T for x in range(len(part) - 2)]) for part in parts]
         ).reshape(-1, 3 * height)
         values = rng.integers(-99, 99, 3)
-        if (runs := find_runs(pair)) is not None:
+        if (runs := runs_of_one(pair)) is not None:
             found += 1
             sums = sums_by_runs(*runs, height, values)
             np.testing.assert_array_equal(sums, np.where(pair >= 0, values[pair], 0).sum(1))
@@ -213,16 +221,102 @@ def test_runs_of_any_table(seed):
     ],
 )
 def test_no_runs_where_they_do_not_pay(pair):
-    assert find_runs(pair) is None
+    assert runs_of_one(pair) is None
 
 
 def test_runs_just_where_they_pay():
     """A run of L outputs loads L + 2 columns in the place of 3 L: four fifths are the limit."""
     pair = windows((1, 9), (3, 3))
-    assert find_runs(pair[:1]) is None
-    assert find_runs(pair[:2])[1] == 1
-    assert find_runs(pair[[0, 1, 4]])[1] == 2  # 7 columns of 9
-    assert find_runs(pair[[0, 1, 4, 8]]) is None  # 10 of 12
+    assert runs_of_one(pair[:1]) is None
+    assert runs_of_one(pair[:2])[1] == 1
+    assert runs_of_one(pair[[0, 1, 4]])[1] == 2  # 7 columns of 9
+    assert runs_of_one(pair[[0, 1, 4, 8]]) is None  # 10 of 12
+
+
+def test_runs_of_many_tables_are_those_of_each():
+    """Tables that share, that do not pay, and whose first row would go on with the last before."""
+    shared = SHARED["padded"]
+    tables = [shared, shared[:20], shared[20:], windows((8, 8), (3, 3), stride=2), shared[::-1]]
+    bounds = np.cumsum([0, *map(len, tables)])
+    table, begins, runs = find_runs(np.concatenate(tables), bounds)
+    assert runs.tolist() == [7, 3, 5, 0, 0]
+    for n, pair in enumerate(tables):
+        own = table[begins[n] : begins[n + 1]]
+        alone = runs_of_one(pair) or (own[:0], 0)
+        np.testing.assert_array_equal(own, alone[0])
+        assert runs[n] == alone[1]
+
+
+# --- tables of many units ---
+
+
+def resolved(program):
+    """Operations and terms with what their tables hold, wherever that lies."""
+    found = []
+    for row in program.operations.tolist():
+        held = dict(zip(COLUMNS, row, strict=True))
+        kind, cells, first, count = (held[name] for name in ("kind", "cells", "first", "count"))
+        if kind == GATHER:
+            held["first"] = cut(program.tables, first, cells * count)
+        if kind == BOX:
+            end = first
+            for _ in range(cells):
+                end += 1 + (int(program.tables[end]) + 2) * count
+            held["first"] = cut(program.tables, first, end - first)
+        if kind == REDUCE:
+            held["out"] = cut(program.tables, held["out"], cells)
+        found.append(held)
+        owned = count if kind in (COLLAPSE, REDUCE) else 0
+        for term in program.terms[first : first + owned].tolist():
+            held = dict(zip(TERMS, term, strict=True))
+            size = cells * held["k"]
+            for name in ("pair", "u", "v"):
+                held[name] = cut(program.tables, held[name], size)
+            found.append(held | {"weight": cut(program.weights, held["weight"], size)})
+    assert len(found) == len(program.operations) + len(program.terms)
+    beside = program.steps, program.factors, program.term_steps, program.term_factors
+    return found, [held.tolist() for held in beside], program.masks, program.cells, program.sums
+
+
+def cut(values, begin, size):
+    return values[begin : begin + size].tobytes() if begin >= 0 else b""
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_tables_of_many_units_are_those_of_each(name, monkeypatch):
+    together = compiled(name)
+    for few in (1, 300):
+        monkeypatch.setattr("npk.backends.program.compiler._TOGETHER", few)
+        apart = compiled(name)
+        assert resolved(apart) == resolved(together)
+        assert len(apart.tables) == len(together.tables)  # equal ones are still kept once
+
+
+@pytest.mark.parametrize("bias", ["paths", "ignore"])
+def test_terms_of_many_groups_are_written_as_those_of_few(bias, monkeypatch):
+    """Groups of one channel and of several, and channels of a group that read two groups."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(2, 24, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(24, 24, 3, padding=1, groups=24),
+        nn.ReLU(),
+        nn.Conv2d(24, 24, 1, groups=8),
+        nn.ReLU(),
+        nn.Conv2d(24, 24, 1, groups=12),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(24, 2),
+    )
+    graph = npk.trace(net.eval(), (2, 4, 4))
+    recursion = plan(graph, bias=bias)
+    hard = [all(factor.kind == "gate" for factor in mask.factors) for mask in recursion.masks]
+    as_table = compile_program(recursion, hard)
+    monkeypatch.setattr("npk.backends.program.outlines._MANY", 1 << 30)
+    one_by_one = compile_program(recursion, hard)
+    assert len(as_table.terms) > 3 * 24
+    assert resolved(as_table) == resolved(one_by_one)
 
 
 # --- chains of masks ---
@@ -330,25 +424,30 @@ def rows_of(*operations):
     return Rows(made, steps, factors, terms, of_terms, np.ones(0))
 
 
+def at(place, values):
+    """Where one array begins."""
+    return int(place(values, np.array([0, values.size]))[0])
+
+
 def test_equal_tables_weights_and_masks_are_kept_once():
     draft = Draft()
     draft.add(rows_of())
     first, second = np.arange(6).reshape(3, 2), np.arange(2, 6).reshape(2, 2)
     assert [
-        draft.table(first),
-        draft.table(first.astype(np.int32)),
-        draft.table(first[1:]),
-        draft.table(second),
+        at(draft.tables, first),
+        at(draft.tables, first.astype(np.int32)),
+        at(draft.tables, first[1:]),
+        at(draft.tables, second),
     ] == [0, 0, 6, 6]
-    assert draft.table(first[:2]) == 10  # begins where the whole table does
-    assert draft.weight(np.array([0.5])) == draft.weight(np.array([0.5])) == 0
-    assert draft.weight(np.array([2.0, 0.5])) == 1
+    assert at(draft.tables, first[:2]) == 10  # begins where the whole table does
+    assert at(draft.weights, np.array([0.5])) == at(draft.weights, np.array([0.5])) == 0
+    assert at(draft.weights, np.array([2.0, 0.5])) == 1
     parted = mask_of(1, segments=(4, 5))
     assert [
         draft.mask(mask)
         for mask in (parted, mask_of(0), mask_of(1, segments=(4, 5)), mask_of(0), mask_of(2))
     ] == [0, 2, 0, 2, 3]
-    assert draft.table(second.copy()) == 6
+    assert at(draft.tables, second.copy()) == 6
     made = draft.finished(1, 0, 0, 1)
     np.testing.assert_array_equal(made.tables, [*range(6), *range(2, 6), *range(4)])
     np.testing.assert_array_equal(made.weights, [0.5, 2, 0.5])
@@ -361,10 +460,12 @@ def test_equal_tables_weights_and_masks_are_kept_once():
 
 def test_a_table_without_entries():
     draft = Draft()
+    assert draft.tables(np.arange(3), np.array([0, 0, 2, 2, 3])).tolist() == [0, 0, 0, 2]
+    draft = Draft()
     assert [
-        draft.table(np.zeros((0, 3))),
-        draft.table(np.arange(2)),
-        draft.table(np.arange(3)),
+        at(draft.tables, np.zeros((0, 3))),
+        at(draft.tables, np.arange(2)),
+        at(draft.tables, np.arange(3)),
     ] == [0, 0, 2]
 
 

@@ -12,32 +12,45 @@ WIDTH = 3  # columns of a window; the two before the last stay in registers
 _WORTH = 0.8  # of the loads of the plain sum
 
 
-def find_runs(pair: np.ndarray) -> tuple[np.ndarray, int] | None:
-    """Cut a table of window sums into runs of outputs that share columns.
+def find_runs(pair: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cut tables of window sums into runs of outputs that share columns.
 
     Args:
         pair: ``(cells, k)``: the cells that each output adds up, the last axis of the window
-            fastest; -1: none.
+            fastest; -1: none. Tables one after the other.
+        bounds: where each table begins, ``(tables + 1,)``; none is empty.
 
     Returns:
         For every run one after the other its number of outputs L and the k / 3 entries of its L + 2
-        columns; and the number of runs. ``None`` where sharing does not pay.
+        columns; where those of each table begin, ``(tables + 1,)``; and the number of runs of each
+        table. No runs where sharing does not pay.
     """
-    cells, k = pair.shape
-    if k % WIDTH or k == WIDTH:
-        return None
-    window = pair.reshape(cells, k // WIDTH, WIDTH)
-    shared = (window[1:, :, :-1] == window[:-1, :, 1:]).all((1, 2))
-    starts = np.flatnonzero(~np.concatenate([[False], shared]))
-    columns = cells + len(starts) * (WIDTH - 1)
-    if columns * (k // WIDTH) > _WORTH * cells * k:
-        return None
-    ends = [*starts[1:].tolist(), cells]
-    return np.concatenate(
-        [_run(window[start:end]) for start, end in zip(starts.tolist(), ends, strict=True)]
-    ), len(starts)
+    k, cells = pair.shape[1], np.diff(bounds)
+    high = k // WIDTH
+    if k % WIDTH or high == 1:
+        return pair[:0, 0], np.zeros(len(bounds), np.intp), np.zeros(len(cells), np.intp)
+    window = pair.reshape(len(pair), high, WIDTH)
+    begins = np.ones(len(pair), bool)
+    begins[1:] = (window[1:, :, :-1] != window[:-1, :, 1:]).any((1, 2))
+    begins[bounds[:-1]] = True
+    runs = np.add.reduceat(begins, bounds[:-1], dtype=np.intp)
+    entries = (cells + runs * (WIDTH - 1)) * high
+    pays = entries <= _WORTH * cells * k
+    kept = np.repeat(pays, cells)
+    lengths = np.where(pays, runs + entries, 0)
+    return _laid(window[kept], begins[kept]), np.cumsum([0, *lengths]), np.where(pays, runs, 0)
 
 
-def _run(window: np.ndarray) -> np.ndarray:
-    columns = np.concatenate([window[0].T, window[1:, :, -1]])
-    return np.concatenate([[len(window)], columns.reshape(-1)])
+def _laid(window: np.ndarray, begins: np.ndarray) -> np.ndarray:
+    """Runs one after the other: an output brings its last column, the first of a run all three and
+    the length before them.
+    """
+    high = window.shape[1]
+    ends = np.cumsum(high + begins * (1 + (WIDTH - 1) * high))
+    laid = np.empty(int(ends[-1]) if len(ends) else 0, window.dtype)
+    laid[ends[:, None] - high + np.arange(high)] = window[:, :, -1]
+    heads = ends[begins] - (1 + WIDTH * high)
+    laid[heads] = np.diff([*np.flatnonzero(begins), len(begins)])
+    first = window[begins, :, :-1].swapaxes(1, 2).reshape(len(heads), (WIDTH - 1) * high)
+    laid[heads[:, None] + 1 + np.arange(first.shape[1])] = first
+    return laid

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from npk.recursion.masks import Mask
 
-_SHORTEST = 3  # masks of a chain
+SHORTEST = 3  # masks of a chain
 
 
 class Step(NamedTuple):
@@ -44,7 +44,7 @@ class Chains:
                 runs.append(latest[step.owner])
             latest[step.owner].append(number)
         linked: list[tuple[Mask | None, int, int]] = [(step.mask, -1, 0) for step in steps]
-        for chain, run in enumerate([run for run in runs if len(run) >= _SHORTEST]):
+        for chain, run in enumerate([run for run in runs if len(run) >= SHORTEST]):
             for number in run:
                 linked[number] = (added[number] or steps[number].mask, chain, int(number == run[0]))
         return linked

@@ -1,21 +1,40 @@
 """Planes -> Program: the steps of a recursion as operations, unit by unit.
 
 Units that look alike have the same operations, which are worked out for the first of them; the
-others differ in their tables (``cuts``). Index tables that are equal are kept once.
+others differ in their tables (``cuts``). Index tables that are equal are kept once. Some units are
+laid out together, so that what is done for each alone is little.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from npk.backends.program.cuts import Cut, LateCut, Place, Tables, is_masked
-from npk.backends.program.outlines import Outline, Part, UnitOutline, bands, sweeps
+from npk.backends.program.cuts import (
+    ADDED,
+    COUNT,
+    NOWHERE,
+    PAIR,
+    RUNS,
+    TARGETS,
+    WHOLE,
+    Cut,
+    LateCut,
+    Place,
+    Tables,
+    U,
+    V,
+    is_masked,
+    split,
+)
+from npk.backends.program.outlines import Outline, Part, UnitOutline, bands, rows_of, sweeps
 from npk.backends.program.program import Draft, Program
 from npk.backends.program.runs import runs_of
 from npk.recursion.masks import Mask
 from npk.recursion.needed import Inflow
 from npk.recursion.planes import plan_steps
 from npk.recursion.steps import Collapse, Field, Recursion, Term
+
+_TOGETHER = 1 << 19  # pairs of units, and contributions to them, whose tables are made together
 
 
 def compile_program(recursion: Recursion, hard: Sequence[bool], *, swept: bool = False) -> Program:
@@ -57,29 +76,27 @@ class _Compiler:
         )
 
     def run(self) -> Program:
-        """All units, one after the other."""
+        """All units, some at a time."""
         looks = {step.look: step for step in self.steps}
-        bounds = np.stack([step.bounds for step in looks.values()])  # (looks, units + 1)
-        known: dict[tuple, Outline] = {}
-        active: dict[bytes, list[int]] = {}  # cuts that some unit has, by the looks that it has
-        result = 0
-        for unit, counts in enumerate(np.diff(bounds).T):
-            self.tables.enter(unit)
-            here = (counts > 0).tobytes()
-            if here not in active:
-                present = {look for look, count in zip(looks, counts, strict=True) if count}
-                active[here] = self._active(present)
-            places = {number: self.cuts[number].place() for number in active[here]}
-            key = (counts.tobytes(), _pattern(places))
-            if key not in known:
-                known[key] = self.outlines.of(
-                    dict(zip(looks, counts.tolist(), strict=True)), places
-                )
-            starts = dict(zip(looks, bounds[:, unit].tolist(), strict=True))
-            self.draft.add(known[key].rows(places, starts))
-            result = known[key].result
-        cells = max(outline.cells for outline in known.values())
-        sums = self.outlines.sum_count
+        bounds = np.stack([step.bounds for step in looks.values()], 1)  # (units + 1, looks)
+        counts = np.diff(bounds, axis=0)
+        outlines: list[Outline] = []
+        known: dict[bytes, int] = {}  # number of the outline
+        for units in self._together(counts):
+            self.tables.enter(units)
+            places = self._places(counts[units])
+            alike = _patterns(counts[units], places)
+            for pattern, row, count in zip(alike, places, counts[units], strict=True):
+                if pattern not in known:
+                    known[pattern] = len(outlines)
+                    outlines.append(self._outline(count, row))
+            numbers = [known[pattern] for pattern in alike]
+            used, which = np.unique(numbers, return_inverse=True)
+            of = [outlines[number] for number in used.tolist()]
+            self.draft.add(rows_of(of, which, places, bounds[units]))
+        cells = max(outline.cells for outline in outlines)
+        sums, result = self.outlines.sum_count, outlines[numbers[-1]].result
+        outlines.clear()
         return self.draft.finished(cells, sums, result, self.recursion.parts)
 
     def _alone(self, banded: Mapping[int, tuple[int, ...]]) -> set[int]:
@@ -87,16 +104,29 @@ class _Compiler:
         others = {m for band in banded.values() for m in band} | {n for n in banded if banded[n]}
         return {n for n, step in enumerate(self.steps) if not step.reduces} - others
 
-    def _active(self, looks: set[int]) -> list[int]:
-        """The cuts of steps, and into reductions of sources, that have some looks."""
-        found = {
-            part.cut
-            for parts in (self.own, self.late)
-            for number, some in parts.items()
-            for part in some
-            if self.steps[number].look in looks
-        }
-        return sorted(found)
+    def _together(self, counts: np.ndarray) -> Iterator[slice]:
+        """Units whose tables are made together."""
+        work = counts.sum(1)
+        for cut in self.cuts:
+            work += counts[:, cut.owner.look] * cut.several
+        chunk = (np.cumsum(work) - work) // _TOGETHER
+        begins = [*np.flatnonzero(np.diff(chunk, prepend=-1)).tolist(), len(counts)]
+        return map(slice, begins, begins[1:])
+
+    def _places(self, counts: np.ndarray) -> np.ndarray:
+        """Of all cuts in the units that the tables have come to, ``(units, cuts, Place)``."""
+        found = np.full((len(counts), len(self.cuts), len(Place._fields)), NOWHERE)
+        for number, cut in enumerate(self.cuts):
+            active = counts[:, cut.owner.look] > 0
+            if active.any():
+                found[active, number] = cut.places()[active]
+        return found
+
+    def _outline(self, counts: np.ndarray, places: np.ndarray) -> Outline:
+        """Lay a unit out."""
+        active = (counts[[cut.owner.look for cut in self.cuts]] > 0).tolist()
+        here = {n: Place(*row) for n, row in enumerate(places.tolist()) if active[n]}
+        return self.outlines.of(counts.tolist(), here)
 
     def _parts(self, number: int, *, deferred: bool) -> list[Part]:
         """Contributions to a step, in its own units or in those of its sources."""
@@ -116,7 +146,9 @@ class _Compiler:
                 self.cuts.append(Cut(step, source, inflow, self.tables))
         cut = self.cut_numbers[key]
         mask, blocks = self._blocks(step.step, inflow.term, inflow.weight or 1.0)
-        return Part(number, came, cut, self.cuts[cut].k, mask, runs_of(blocks))
+        runs = runs_of(blocks)
+        singles = np.array(blocks, float) if len(runs) == len(blocks) else None
+        return Part(number, came, cut, self.cuts[cut].k, mask, runs, singles)
 
     def _blocks(
         self, step: Collapse | Field, term: Term | None, factor: float
@@ -131,10 +163,22 @@ class _Compiler:
         return self.recursion.masks[term.mask], tuple((a, b, s, factor) for a, b, s, _ in rows)
 
 
-def _pattern(places: dict[int, Place]) -> tuple:
-    """What units must have in common to have the same operations: the tables of cells, and which
-    masks are read at the same places.
+def _patterns(counts: np.ndarray, places: np.ndarray) -> list[bytes]:
+    """What units must have in common to have the same operations: how many pairs of each look they
+    have, the tables of cells, and which masks are read at the same places. Equal ones are the same.
     """
-    first: dict[tuple[int, int], int] = {}
-    alike = tuple(first.setdefault((p.u, p.v), n) for n, p in places.items())
-    return alike, tuple(place.look for place in places.values())
+    own = np.where(places[..., TARGETS] == NOWHERE, places[..., PAIR], NOWHERE)
+    look = places[..., [ADDED, WHOLE, RUNS, COUNT]].reshape(len(places), -1)
+    return split(np.concatenate([counts, _first_alike(places), own, look], 1))
+
+
+def _first_alike(places: np.ndarray) -> np.ndarray:
+    """For each cut of each unit the first one whose mask is read at the same places."""
+    read = places[..., U] * (places[..., V].max(initial=0) + 2) + places[..., V]
+    order = np.argsort(read, axis=1, kind="stable")
+    sorted_ = np.take_along_axis(read, order, 1)
+    begins = np.diff(sorted_, axis=1, prepend=sorted_[:, :1] - 1) != 0
+    first = np.maximum.accumulate(np.where(begins, np.arange(read.shape[1]), 0), 1)
+    found = np.empty_like(order)
+    np.put_along_axis(found, order, np.take_along_axis(order, first, 1), 1)
+    return found

@@ -1,10 +1,13 @@
-"""Index tables of contributions, unit by unit.
+"""Index tables of contributions, many units at once.
 
 All steps that look alike and read alike share a *cut*: what one source gives to one step. Most units
 are one another moved: a table of cells is made once for all whose positions, and whose padding, are
-the same, and only the places in the masks are their own.
+the same, and only the places in the masks are their own. Those of many units are made together, one
+after the other in one array.
 """
 
+import itertools
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -12,7 +15,7 @@ import numpy as np
 
 from npk.backends.program.boxes import find_runs
 from npk.backends.program.program import Draft
-from npk.recursion.needed import Inflow, ends
+from npk.recursion.needed import Inflow, ends, ranges
 from npk.recursion.planes import PlannedStep
 
 NOWHERE = -1
@@ -22,8 +25,8 @@ class Place(NamedTuple):
     """Where the tables and weights of a cut begin in one unit; -1: none.
 
     ``targets``: of the sums that contributions to a reduction go to. ``added``: number of
-    contributions to a reduction. ``whole``: whether all have a place in the mask. ``runs``: of a
-    field, table and number of the runs of windows that share columns, if any.
+    contributions to a reduction. ``whole``: whether all have a place in the mask. ``runs``,
+    ``count``: of a field, table and number of the runs of windows that share columns, if any.
     """
 
     pair: int
@@ -32,77 +35,121 @@ class Place(NamedTuple):
     weight: int = NOWHERE
     targets: int = NOWHERE
     added: int = 0
-    whole: bool = False
-    runs: tuple[int, int] | None = None
-
-    @property
-    def look(self) -> tuple:
-        """What other units must have in common with this one to have the same operations."""
-        own = self.pair if self.targets == NOWHERE else NOWHERE
-        return own, self.runs, self.whole, self.added
+    whole: int = 0
+    runs: int = NOWHERE
+    count: int = 0
 
 
-class Ends(NamedTuple):
-    """The pairs (s, t) of a look in one unit. ``moved``: number of the list of s as it is moved to
-    begin at 0, equal ones the same. ``first``: where it begins. ``once``: whether each s begins one
-    pair at most. ``pairs``: as numbers.
+PAIR, U, V, WEIGHT, TARGETS, ADDED, WHOLE, RUNS, COUNT = range(len(Place._fields))
+
+
+@dataclass(frozen=True)
+class Ends:
+    """The pairs (s, t) of a look in some units, one unit after the other.
+
+    ``bounds``: where each unit begins among them. ``here``: the units that have pairs. ``first``:
+    where s begins in each unit. ``moved``: number of its list of s as it is moved to begin at 0,
+    equal ones the same. ``once``: whether each s begins one pair at most. ``pairs``: as numbers.
     """
 
     s: np.ndarray
     t: np.ndarray
-    moved: int
-    first: int
-    once: bool
     pairs: np.ndarray
+    bounds: np.ndarray
+    here: np.ndarray
+    first: np.ndarray
+    moved: list[int]
+    once: list[bool]
+
+    def split(self, values: np.ndarray) -> list[bytes]:
+        """Values of all pairs as bytes, those of each unit by themselves."""
+        return split(values, self.bounds)
+
+    def of(self, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The pairs of some units, and where each begins among these."""
+        counts = np.diff(self.bounds)[units]
+        return ranges(self.bounds[units], counts), np.cumsum([0, *counts])
 
 
 @dataclass
 class Tables:
-    """What the cuts of a program share: the draft with its tables, and the pairs of a unit."""
+    """What the cuts of a program share: the draft with its tables, and the pairs of some units."""
 
     draft: Draft
-    unit: int = -1
+    units: slice = field(default_factory=lambda: slice(0))
     lists: dict[bytes, int] = field(default_factory=dict)
-    _ends: dict[int, Ends] = field(default_factory=dict)  # of this unit, by look
+    _ends: dict[int, Ends] = field(default_factory=dict)  # of these units, by look
     _rows: dict[tuple[int, ...], int] = field(default_factory=dict)  # tables of u, by list of s
-    _cols: dict[tuple[int, ...], int] = field(default_factory=dict)  # of this unit
+    _masks: dict[tuple[int, ...], np.ndarray] = field(default_factory=dict)  # of these units
     # by place and shape of the table
-    _runs: dict[tuple[int, ...], tuple[int, int] | None] = field(default_factory=dict)
+    _runs: dict[tuple[int, ...], tuple[int, int]] = field(default_factory=dict)
 
-    def enter(self, unit: int) -> None:
-        """Go on to a unit."""
-        self.unit = unit
+    def enter(self, units: slice) -> None:
+        """Go on to some units."""
+        self.units = units
         self._ends.clear()
-        self._cols.clear()
+        self._masks.clear()
+
+    def begins(self, step: PlannedStep) -> np.ndarray:
+        """Where the pairs of a step begin in these units, and where the last of these ends."""
+        return step.bounds[self.units.start : self.units.stop + 1]
 
     def ends(self, step: PlannedStep) -> Ends:
-        """Positions of the pairs of a step in this unit."""
+        """Positions of the pairs of a step in these units."""
         if step.look not in self._ends:
-            pairs = step.ordered[step.bounds[self.unit] : step.bounds[self.unit + 1]]
-            s, t = ends(pairs, step.step.positions)
-            first = int(s[0]) if len(s) else 0
-            moved, once = (s - first).astype(np.int32), bool((s[1:] > s[:-1]).all())
-            number = self.lists.setdefault(moved.tobytes(), len(self.lists))
-            self._ends[step.look] = Ends(s, t, number, first, once, pairs)
+            bounds = self.begins(step)
+            pairs = step.ordered[bounds[0] : bounds[-1]]
+            self._ends[step.look] = self._found(pairs, bounds - bounds[0], step.step.positions)
         return self._ends[step.look]
 
-    def windows(self, pair: np.ndarray) -> tuple[int, tuple[int, int] | None]:
-        """Table of a field's windows; table and number of runs, where columns can be shared."""
-        key = (table := self.draft.table(pair), *pair.shape)
-        if key not in self._runs:
-            found = find_runs(pair)
-            self._runs[key] = found and (self.draft.table(found[0]), found[1])
-        return table, self._runs[key]
+    def _found(self, pairs: np.ndarray, bounds: np.ndarray, positions: int) -> Ends:
+        s, t = ends(pairs, positions)
+        counts = np.diff(bounds)
+        here, first = np.flatnonzero(counts), np.zeros(len(counts), np.intp)
+        first[here] = s[bounds[here]]
+        lists = split((s - np.repeat(first, counts)).astype(np.int32), bounds)
+        moved = [self.lists.setdefault(held, len(self.lists)) for held in lists]
+        again = 1 + np.flatnonzero(s[1:] <= s[:-1])
+        unit = np.searchsorted(bounds, again, side="right") - 1
+        once = np.ones(len(counts), bool)
+        once[unit[again > bounds[unit]]] = False
+        return Ends(s, t, pairs, bounds, here, first, moved, once.tolist())
 
-    def in_mask(self, inflow: Inflow, step: PlannedStep, ends: Ends) -> tuple[int, int]:
-        """Tables of u and of v."""
-        row = inflow.tables[1], inflow.family, ends.moved, ends.first
-        if row not in self._rows:
-            self._rows[row] = self.draft.table(_repeated(inflow.places[ends.s], inflow.family))
-        col = inflow.tables[1], inflow.family, step.look
-        if col not in self._cols:
-            self._cols[col] = self.draft.table(_tiled(inflow.places[ends.t], inflow.family))
-        return self._rows[row], self._cols[col]
+    def windows(self, pair: np.ndarray, bounds: np.ndarray) -> list[tuple[int, int, int]]:
+        """For each of some tables of a field's windows where it begins; table and number of runs,
+        where columns can be shared.
+        """
+        starts, wide = self.draft.tables(pair, bounds * pair.shape[1]).tolist(), pair.shape[1]
+        keys = [(start, n, wide) for start, n in zip(starts, np.diff(bounds).tolist(), strict=True)]
+        fresh = _fresh(keys, range(len(keys)), self._runs)
+        if fresh:
+            numbers = np.fromiter(fresh.values(), np.intp)
+            counts = np.diff(bounds)[numbers]
+            at = ranges(bounds[numbers], counts)
+            table, begins, runs = find_runs(pair[at], np.cumsum([0, *counts]))
+            places = np.where(runs, self.draft.tables(table, begins), NOWHERE)
+            self._runs.update(
+                zip(fresh, zip(places.tolist(), runs.tolist(), strict=True), strict=True)
+            )
+        return [(key[0], *self._runs[key]) for key in keys]
+
+    def in_mask(self, inflow: Inflow, step: PlannedStep) -> np.ndarray:
+        """Tables of u and of v in each unit that has pairs of a step, ``(units here, 2)``."""
+        reads = inflow.tables[1], inflow.family
+        if (*reads, step.look) not in self._masks:
+            ends = self.ends(step)
+            rows = [(*reads, ends.moved[n], int(ends.first[n])) for n in ends.here.tolist()]
+            fresh = _fresh(rows, ends.here.tolist(), self._rows)
+            if fresh:
+                at, bounds = ends.of(np.fromiter(fresh.values(), np.intp))
+                u = _repeated(inflow.places[ends.s[at]], inflow.family)
+                found = self.draft.tables(u, bounds * u.shape[1]).tolist()
+                self._rows.update(zip(fresh, found, strict=True))
+            v = _tiled(inflow.places[ends.t], inflow.family)
+            bounds = np.append(ends.bounds[ends.here], len(ends.pairs)) * v.shape[1]
+            cols = self.draft.tables(v, bounds)
+            self._masks[*reads, step.look] = np.stack([[self._rows[row] for row in rows], cols], 1)
+        return self._masks[*reads, step.look]
 
 
 class Cut:
@@ -118,59 +165,72 @@ class Cut:
         self, step: PlannedStep, source: PlannedStep | None, inflow: Inflow, tables: Tables
     ) -> None:
         self.step, self.source, self.inflow, self.tables = step, source, inflow, tables
-        self.masked = is_masked(inflow)
+        self.owner, self.masked = step, is_masked(inflow)
         self.k = inflow.cells.shape[1] * inflow.family
-        self.sure = self.masked and bool((inflow.places >= 0).all())
+        self.several = 1 if inflow.term is None else self.k  # looked at together, of one pair
+        # positions that lack a place
+        self.outside = (inflow.places < 0).any(1) if self.masked else np.zeros(0, bool)
         self.moves, self.inside = _moves(inflow.cells), np.packbits(inflow.cells >= 0, axis=1)
         # whether all positions see alike, and none sees the outside: then no pair need tell
         self.even = bool((self.moves == self.moves[:1]).all())
         self.open = bool((inflow.cells >= 0).all())
-        self.known: dict[tuple, tuple[int, tuple[int, int] | None]] = {}
+        self.known: dict[tuple, tuple[int, int, int]] = {}
 
-    def place(self) -> Place:
-        """Its tables in the unit that the tables have come to."""
+    def places(self) -> np.ndarray:
+        """Its tables in the units that the tables have come to, ``(units, Place)``."""
         ends, inflow = self.tables.ends(self.step), self.inflow
-        key = self._key(ends)
-        if key not in self.known:
-            self.known[key] = self._pairs(ends)
-        pair, runs = self.known[key]
-        weight = NOWHERE
+        found = np.full((len(ends.first), len(Place._fields)), NOWHERE)
+        keys, here = self._keys(ends), ends.here
+        fresh = _fresh((keys[n] for n in here.tolist()), here.tolist(), self.known)
+        if fresh:
+            pairs = self._pairs(ends, np.fromiter(fresh.values(), np.intp))
+            self.known.update(zip(fresh, pairs, strict=True))
+        found[np.ix_(here, (PAIR, RUNS, COUNT))] = [self.known[keys[n]] for n in here.tolist()]
+        found[:, ADDED] = 0
         if inflow.weight is None:
-            weight = self.tables.draft.weight(inflow.weights(ends.s, ends.t))
-        if not self.masked:
-            return Place(pair, weight=weight, runs=runs)
-        u, v = self.tables.in_mask(inflow, self.step, ends)
-        return Place(pair, u, v, weight, whole=self.sure or self._is_whole(ends))
+            weights = inflow.weights(ends.s, ends.t)
+            bounds = np.append(ends.bounds[here], len(ends.pairs)) * self.k
+            found[here, WEIGHT] = self.tables.draft.weights(weights, bounds)
+        found[:, WHOLE] = 0
+        if self.masked:
+            found[here[:, None], (U, V)] = self.tables.in_mask(inflow, self.step)
+            lacking = self.outside[ends.s] | self.outside[ends.t]
+            found[here, WHOLE] = ~np.logical_or.reduceat(lacking, ends.bounds[here])
+        return found
 
-    def _is_whole(self, ends: Ends) -> bool:
-        return all(bool((self.inflow.places[a] >= 0).all()) for a in (ends.s, ends.t))
-
-    def _key(self, ends: Ends) -> tuple:
-        """Equal where the table of pairs is. In one plane s says which pair it is; what it sees
-        depends on how far from s that is, and on the padding around both ends.
+    def _keys(self, ends: Ends) -> list[tuple]:
+        """Of each unit, equal where the table of pairs is. In one plane s says which pair it is;
+        what it sees depends on how far from s that is, and on the padding around both ends.
         """
         if self.source is None:
             if self.open:
-                return (len(ends.pairs),)
-            return (self.inside[ends.s].tobytes(), self.inside[ends.t].tobytes())
-        of = self.tables.ends(self.source)
-        if of.once:
-            ways = b"" if self.even else self.moves[ends.s].tobytes()
-            both = b"" if self.open else (self.inside[ends.s] & self.inside[ends.t]).tobytes()
-            return (ends.moved, of.moved, of.first - ends.first, ways, both)
-        return (ends.pairs.tobytes(), of.pairs.tobytes())
+                return [(count,) for count in np.diff(ends.bounds).tolist()]
+            inside = (ends.split(self.inside[side]) for side in (ends.s, ends.t))
+            return list(zip(*inside, strict=True))
+        of, alike = self.tables.ends(self.source), [b""] * len(ends.first)
+        ways = alike if self.even else ends.split(self.moves[ends.s])
+        both = alike if self.open else ends.split(self.inside[ends.s] & self.inside[ends.t])
+        apart = (of.first - ends.first).tolist()
+        keys: list[tuple] = list(zip(ends.moved, of.moved, apart, ways, both, strict=True))
+        if not all(of.once):
+            whole = list(zip(ends.split(ends.pairs), of.split(of.pairs), strict=True))
+            keys = [
+                key if once else all_ for key, all_, once in zip(keys, whole, of.once, strict=True)
+            ]
+        return keys
 
-    def _pairs(self, ends: Ends) -> tuple[int, tuple[int, int] | None]:
-        """Table of the numbers of the source's cells in this unit, and of runs."""
-        pair = self.inflow.pairs(ends.s, ends.t)
+    def _pairs(self, ends: Ends, units: np.ndarray) -> list[tuple[int, int, int]]:
+        """Table of the numbers of the source's cells in some units, and table and number of runs."""
+        at, bounds = ends.of(units)
+        pair = self.inflow.pairs(ends.s[at], ends.t[at])
         if self.source is not None:
-            own = self.source.ranks[pair] - self.source.bounds[self.tables.unit]
-            pair = np.where(pair >= 0, own, -1).astype(np.int32)
-        return (
-            self.tables.windows(pair)
-            if self.inflow.term is None
-            else (self.tables.draft.table(pair), None)
-        )
+            begins = self.tables.begins(self.source)[units].astype(np.int32)
+            own = self.source.ranks[pair] - np.repeat(begins, np.diff(bounds))[:, None]
+            pair = np.where(pair >= 0, own, NOWHERE)
+        if self.inflow.term is None:
+            return self.tables.windows(pair, bounds)
+        starts = self.tables.draft.tables(pair, bounds * pair.shape[1])
+        return [(start, NOWHERE, 0) for start in starts.tolist()]
 
 
 class LateCut:
@@ -186,27 +246,33 @@ class LateCut:
         self, step: PlannedStep, source: PlannedStep, inflow: Inflow, tables: Tables
     ) -> None:
         self.step, self.source, self.inflow, self.tables = step, source, inflow, tables
-        self.masked, self.k = is_masked(inflow), 1
+        self.owner, self.masked, self.k = source, is_masked(inflow), 1
         self.positions, self.members = _readers(inflow.cells, source.step.positions)
+        self.several = self.positions.shape[1] ** 2
 
-    def place(self) -> Place:
-        """Its tables in the unit that the tables have come to: contributions in the order of the
-        sums that they go to.
+    def places(self) -> np.ndarray:
+        """Its tables in the units that the tables have come to, ``(units, Place)``: contributions
+        in the order of the sums that they go to.
         """
-        ends, table = self.tables.ends(self.source), self.tables.draft.table
-        pair, target, s, a, t, b = self._contributions(ends)
-        place = Place(table(pair), targets=table(target), added=len(pair))
+        ends, draft, inflow = self.tables.ends(self.source), self.tables.draft, self.inflow
+        unit, pair, target, s, a, t, b = self._contributions(ends)
+        counts = np.bincount(unit, minlength=len(ends.first))
+        bounds = np.cumsum([0, *counts])
+        found = np.full((len(counts), len(Place._fields)), NOWHERE)
+        found[:, PAIR] = draft.tables(pair, bounds)
+        found[:, TARGETS] = draft.tables(target, bounds)
+        found[:, ADDED], found[:, WHOLE], found[:, COUNT] = counts, 0, 0
         if self.masked:
-            places = self.inflow.places
-            place = place._replace(u=table(places[s, a]), v=table(places[t, b]))
-        if self.inflow.weight is None:
-            assert self.inflow.term is not None
-            weights = self.inflow.term.weights
-            place = place._replace(weight=self.tables.draft.weight(weights[s, a] * weights[t, b]))
-        return place
+            found[:, U] = draft.tables(inflow.places[s, a], bounds)
+            found[:, V] = draft.tables(inflow.places[t, b], bounds)
+        if inflow.weight is None:
+            assert inflow.term is not None
+            weights = inflow.term.weights
+            found[:, WEIGHT] = draft.weights(weights[s, a] * weights[t, b], bounds)
+        return found
 
     def _contributions(self, ends: Ends) -> list[np.ndarray]:
-        """Cell and sum of each, and position and member of the family that reads each end."""
+        """Unit, cell and sum of each, and position and member of the family that reads each end."""
         count, several = self.inflow.cells.shape
         rows, cols = self.positions[ends.s][:, :, None], self.positions[ends.t][:, None, :]
         both = (rows >= 0) & (cols >= 0)
@@ -214,18 +280,21 @@ class LateCut:
         fit = both & (target >= 0)
         if self.inflow.term is None:  # a layer: the same weight at both ends
             fit &= self.members[ends.s][:, :, None] == self.members[ends.t][:, None, :]
+        unit = np.repeat(np.arange(len(ends.first)), np.diff(ends.bounds))
+        pair = np.arange(len(ends.pairs)) - ends.bounds[unit]
         if fit.shape[1:] == (1, 1) and fit.all():  # each pair is read once
-            pair, target = np.arange(len(fit)), target[:, 0, 0]
-            rows, cols = rows[:, 0, 0], cols[:, 0, 0]
+            target, rows, cols = target[:, 0, 0], rows[:, 0, 0], cols[:, 0, 0]
             a, b = self.members[ends.s, 0], self.members[ends.t, 0]
         else:
-            pair, x, y = np.nonzero(fit)
-            target, s, t = target[pair, x, y], ends.s[pair], ends.t[pair]
+            at, x, y = np.nonzero(fit)
+            unit, pair, target = unit[at], pair[at], target[at, x, y]
+            s, t = ends.s[at], ends.t[at]
             rows, cols = self.positions[s, x], self.positions[t, y]
             a, b = self.members[s, x], self.members[t, y]
+        sums = len(self.step.pairs)
         found, rank = (
-            [pair, target, rows, a, cols, b],
-            (target * np.int64(several) + a) * several + b,
+            [unit, pair, target, rows, a, cols, b],
+            ((unit * np.int64(sums) + target) * several + a) * several + b,
         )
         if (rank[1:] > rank[:-1]).all():  # in order, as those of a pool over all positions
             return found
@@ -236,6 +305,30 @@ class LateCut:
 def is_masked(inflow: Inflow) -> bool:
     """Whether contributions have a mask."""
     return inflow.term is not None and inflow.term.mask is not None
+
+
+def _fresh(
+    keys: Iterable[tuple], units: Iterable[int], known: Container[tuple]
+) -> dict[tuple, int]:
+    """Keys that are not known, each with the first of the units that have it."""
+    fresh: dict[tuple, int] = {}
+    for key, unit in zip(keys, units, strict=True):
+        if key not in known:
+            fresh.setdefault(key, unit)
+    return fresh
+
+
+def split(values: np.ndarray, bounds: np.ndarray | None = None) -> list[bytes]:
+    """An array as bytes: each row, or the rows between two bounds.
+
+    Args:
+        values: rows.
+        bounds: where each part begins, and where the last one ends.
+    """
+    bounds = np.arange(len(values) + 1) if bounds is None else bounds
+    held, wide = values.tobytes(), values.itemsize * (values.size // max(len(values), 1))
+    at = (bounds * wide).tolist()
+    return [held[begin:end] for begin, end in itertools.pairwise(at)]
 
 
 def _readers(cells: np.ndarray, positions: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from npk.backends.program.boxes import WIDTH
-from npk.backends.program.chains import Chains, Step
-from npk.backends.program.cuts import Place
+from npk.backends.program.chains import SHORTEST, Chains, Step
+from npk.backends.program.cuts import TARGETS, Place
 from npk.backends.program.program import (
     BOX,
     CLEAR,
@@ -32,11 +32,14 @@ from npk.backends.program.program import (
 )
 from npk.backends.program.runs import Run
 from npk.recursion.masks import Mask
+from npk.recursion.needed import ranges
 from npk.recursion.planes import PlannedStep
 from npk.recursion.steps import Collapse, Field, Recursion
 
 _BAND = 2  # collapses that are added up together; with more of them the second core gains less
-_OUT, _SUMS = COLUMNS.index("out"), COLUMNS.index("sums")
+_OUT, _SUMS, _FIRST = (COLUMNS.index(name) for name in ("out", "sums", "first"))
+_SOURCE, _INTO, _FRESH = (TERMS.index(name) for name in ("source", "out", "fresh"))
+_MANY = 8  # terms that are written as a table
 _TABLES = slice(TERMS.index("pair"), TERMS.index("weight") + 1)
 
 
@@ -44,7 +47,8 @@ class Part(NamedTuple):
     """A cut of a step's contributions with what is the step's own.
 
     ``source``: -1 for V = 1. ``cut``: its number. ``k``: contributions a cell. ``runs``: the pairs
-    of groups that share channels.
+    of groups that share channels. ``singles``: the same as rows (group of the step, group of the
+    source, segment, factor), where none is repeated.
     """
 
     step: int
@@ -53,6 +57,7 @@ class Part(NamedTuple):
     k: int
     mask: Mask | None
     runs: tuple[Run, ...]
+    singles: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -60,34 +65,56 @@ class Outline:
     """Operations of all units that look alike; ``cells``: slots that they need, ``result``: that of
     the last step.
 
-    ``loads``: numbers of the operations that load sums, and looks of their steps. ``reduces``:
-    numbers of those that add to sums, and their cuts. ``cuts``: of each term.
+    ``loads``: of each operation the look of the step whose sums it loads, ``reduces``: the cut of
+    the contributions that it adds to sums; -1: none. ``cuts``: of each term.
     """
 
     pattern: Rows
-    loads: tuple[list[int], list[int]]
-    reduces: tuple[list[int], list[int]]
+    loads: np.ndarray
+    reduces: np.ndarray
     cuts: np.ndarray
     cells: int
     result: int
 
-    def rows(self, places: Mapping[int, Place], starts: Mapping[int, int]) -> Rows:
-        """The operations of a unit.
 
-        Args:
-            places: of the tables of its cuts.
-            starts: number of the unit's first pair, by look.
-        """
-        operations, terms = self.pattern.operations.copy(), self.pattern.terms.copy()
-        for row, look in zip(*self.loads, strict=True):
-            operations[row, _SUMS] += starts[look]
-        for row, cut in zip(*self.reduces, strict=True):
-            operations[row, _OUT] = places[cut].targets
-        tables = np.zeros((max(places, default=-1) + 1, 4), np.int64)
-        for cut, place in places.items():
-            tables[cut] = place[:4]
-        terms[:, _TABLES] = tables[self.cuts]
-        return self.pattern._replace(operations=operations, terms=terms)
+def rows_of(
+    outlines: Sequence[Outline], which: np.ndarray, places: np.ndarray, starts: np.ndarray
+) -> Rows:
+    """The operations of some units, one after the other.
+
+    Args:
+        outlines: of units that look alike.
+        which: number of the outline of each unit.
+        places: of the tables of their cuts, ``(units, cuts, Place)``.
+        starts: number of each unit's first pair, by look, ``(units, looks)``.
+    """
+    rows = Rows(*map(np.concatenate, zip(*(one.pattern for one in outlines), strict=True)))
+    own = [(one.loads, one.reduces, one.cuts) for one in outlines]
+    loads, reduces, cuts = map(np.concatenate, zip(*own, strict=True))
+    at, unit = _repeated([len(one.loads) for one in outlines], which)
+    of, of_unit = _repeated([len(one.cuts) for one in outlines], which)
+    operations, terms = rows.operations[at], rows.terms[of]
+    load, reduce = np.flatnonzero(loads[at] >= 0), np.flatnonzero(reduces[at] >= 0)
+    operations[load, _SUMS] += starts[unit[load], loads[at[load]]]
+    operations[reduce, _OUT] = places[unit[reduce], reduces[at[reduce]], TARGETS]
+    terms[:, _TABLES] = places[of_unit, cuts[of], :TARGETS]
+    counts = np.bincount(of_unit, minlength=len(which))
+    owners = np.isin(operations[:, 0], (COLLAPSE, REDUCE))
+    terms_before = (np.cumsum(counts) - counts)[unit]
+    operations[owners, _FIRST] += terms_before[owners]
+    swept = operations[:, 0] == SWEEP
+    operations[swept, _SUMS] += terms_before[swept]
+    beside = rows.steps[at], rows.factors[at]
+    return Rows(operations, *beside, terms, rows.term_steps[of], rows.term_factors[of])
+
+
+def _repeated(sizes: Sequence[int], which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the rows of some blocks that follow one another in a table, and for each the
+    number of its block among those asked for.
+    """
+    size = np.array(sizes)
+    first = np.cumsum(size) - size
+    return ranges(first[which], size[which]), np.repeat(np.arange(len(which)), size[which])
 
 
 @dataclass
@@ -201,6 +228,51 @@ def sweeps(
 
 
 @dataclass
+class _Terms:
+    """Terms as they are written: one by one, or many of one part in a table."""
+
+    count: int = 0
+    _rows: list[np.ndarray] = field(default_factory=list)
+    _owners: list[np.ndarray] = field(default_factory=list)  # step, source and cut
+    _factors: list[np.ndarray] = field(default_factory=list)
+    _single: list[tuple[tuple[int, ...], tuple[int, ...], float]] = field(default_factory=list)
+
+    def add(self, row: tuple[int, ...], part: Part, factor: float) -> None:
+        """One more term: its columns, its part and its factor."""
+        self._single.append((row, (part.step, part.source, part.cut), factor))
+        self.count += 1
+
+    def add_many(self, rows: np.ndarray, part: Part, factors: np.ndarray) -> None:
+        """More terms of a part: their columns and factors."""
+        self._settle()
+        self._rows.append(rows)
+        self._owners.append(np.tile((part.step, part.source, part.cut), (len(rows), 1)))
+        self._factors.append(factors)
+        self.count += len(rows)
+
+    def all(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Columns, steps and factors of all of them."""
+        self._settle()
+        return (
+            np.concatenate([np.zeros((0, len(TERMS)), np.int64), *self._rows]),
+            np.concatenate([np.zeros((0, 3), np.int64), *self._owners])[:, :2],
+            np.concatenate([np.zeros(0), *self._factors]),
+        )
+
+    def cuts(self) -> np.ndarray:
+        """Cuts of all of them."""
+        return np.concatenate([np.zeros((0, 3), np.int64), *self._owners])[:, 2]
+
+    def _settle(self) -> None:
+        if self._single:
+            rows, owners, factors = zip(*self._single, strict=True)
+            self._rows.append(np.array(rows, np.int64))
+            self._owners.append(np.array(owners, np.int64))
+            self._factors.append(np.array(factors, float))
+            self._single.clear()
+
+
+@dataclass
 class _Unit:
     """One unit while it is laid out: contributions still to be added, first slot of each step, for
     each of its groups whether it holds something, and the rows so far.
@@ -215,12 +287,9 @@ class _Unit:
     operations: list[tuple[int, ...]] = field(default_factory=list)
     steps: list[tuple[int, int]] = field(default_factory=list)
     factors: list[tuple[float, float]] = field(default_factory=list)
-    terms: list[tuple[int, ...]] = field(default_factory=list)
-    term_steps: list[tuple[int, int]] = field(default_factory=list)
-    term_factors: list[float] = field(default_factory=list)
-    cuts: list[int] = field(default_factory=list)  # of each term
-    loads: tuple[list[int], list[int]] = field(default_factory=lambda: ([], []))
-    reduces: tuple[list[int], list[int]] = field(default_factory=lambda: ([], []))
+    terms: _Terms = field(default_factory=_Terms)
+    loads: dict[int, int] = field(default_factory=dict)  # looks, by operation
+    reduces: dict[int, int] = field(default_factory=dict)  # cuts, by operation
 
     def begin(self, number: int, run: Run) -> Iterator[tuple[Run, bool]]:
         """The parts of a run, each with whether its groups hold nothing yet; from now on they do."""
@@ -248,12 +317,16 @@ class _Unit:
         self.steps.append(steps)
         self.factors.append(factors)
 
-    def add_term(self, row: tuple[int, ...], part: Part, factor: float) -> None:
-        """One more term: its columns, its part and its factor."""
-        self.terms.append(row)
-        self.term_steps.append((part.step, part.source))
-        self.term_factors.append(factor)
-        self.cuts.append(part.cut)
+    def begin_each(self, number: int, groups: np.ndarray) -> np.ndarray:
+        """For each of some groups, one after the other, whether it holds nothing yet; from now on
+        it does.
+        """
+        held = np.frombuffer(self.begun[number], np.uint8)
+        fresh = np.zeros(len(groups), bool)
+        fresh[np.unique(groups, return_index=True)[1]] = True
+        fresh &= held[groups] == 0
+        held[groups] = 1
+        return fresh
 
     def outline(self, result: int) -> Outline:
         """What all units that look alike have in common."""
@@ -261,12 +334,12 @@ class _Unit:
             np.array(self.operations, np.int64).reshape(-1, len(COLUMNS)),
             np.array(self.steps, np.int64).reshape(-1, 2),
             np.array(self.factors, float).reshape(-1, 2),
-            np.array(self.terms, np.int64).reshape(-1, len(TERMS)),
-            np.array(self.term_steps, np.int64).reshape(-1, 2),
-            np.array(self.term_factors, float),
+            *self.terms.all(),
         )
-        cuts = np.array(self.cuts, np.intp)
-        return Outline(rows, self.loads, self.reduces, cuts, self.slots.top, result)
+        loads, reduces = np.full((2, len(rows.operations)), -1)
+        for into, held in ((loads, self.loads), (reduces, self.reduces)):
+            into[list(held)] = list(held.values())
+        return Outline(rows, loads, reduces, self.terms.cuts(), self.slots.top, result)
 
 
 class UnitOutline:
@@ -303,7 +376,7 @@ class UnitOutline:
                 self.sums[number] = self.sum_count
                 self.sum_count += len(step.pairs) * step.step.groups
 
-    def of(self, counts: Mapping[int, int], places: Mapping[int, Place]) -> Outline:
+    def of(self, counts: Sequence[int], places: Mapping[int, Place]) -> Outline:
         """Lay one unit out.
 
         Args:
@@ -362,8 +435,7 @@ class UnitOutline:
         bias = step.bias if isinstance(step, Field) else 0.0
         for group in range(step.groups):
             first = self.sums[number] + group * len(self.steps[number].pairs)
-            unit.loads[0].append(len(unit.operations))
-            unit.loads[1].append(self.steps[number].look)
+            unit.loads[len(unit.operations)] = self.steps[number].look
             out = unit.place[number] + group * count
             unit.add((LOAD, out, count, 0, 0, 0, first), (number, number), (1.0, bias))
 
@@ -375,11 +447,9 @@ class UnitOutline:
             for run in part.runs:
                 begin = unit.place.get(part.source, 0) + run.group * count
                 out = unit.place[number] + run.into * cells
-                if place.runs is None:
-                    row = (GATHER, out, cells, place.pair, part.k, begin, -1)
-                else:
-                    table, runs = place.runs
-                    row = (BOX, out, runs, table, part.k // WIDTH, begin, -1)
+                row = (GATHER, out, cells, place.pair, part.k, begin, -1)
+                if place.count:
+                    row = (BOX, out, place.count, place.runs, part.k // WIDTH, begin, -1)
                 copies = run.times, run.into_step * cells, run.group_step * count
                 unit.add(row, (number, part.source), (run.scale, bias), copies)
 
@@ -387,12 +457,28 @@ class UnitOutline:
         """A collapse in one unit: one operation for its terms and for those of the rest of its band
         that are known by now.
         """
-        number, first = band[0], len(unit.terms)
+        number, first = band[0], unit.terms.count
         ready = sorted(
             (part for m in band for part in unit.ready(m, number)), key=lambda part: -part.source
         )
-        terms = [term for part in ready for term in self._terms(part, unit)]
         cells = unit.counts[number]
+        if sum(len(part.runs) for part in ready if self._fits(part, unit)) >= SHORTEST:
+            self._add_linked(ready, cells, unit)
+        else:
+            for part in ready:
+                if len(part.runs) < _MANY or part.singles is None:
+                    self._add_linked([part], cells, unit)
+                else:
+                    self._add_singles(part, part.singles, cells, unit)
+        count = unit.terms.count - first
+        unit.add((COLLAPSE, 0, cells, first, count, 0, -1), (number, -1))
+        for into in (into for into, held in enumerate(unit.begun[number]) if not held):
+            row = (CLEAR, unit.place[number] + into * cells, cells, 0, 0, 0, -1)
+            unit.add(row, (number, -1))
+
+    def _add_linked(self, parts: Sequence[Part], cells: int, unit: _Unit) -> None:
+        """Terms of a collapse, those in chains that follow from one another."""
+        terms = [term for part in parts for term in self._terms(part, unit)]
         links = self.chains.link([_link_of(term) for term in terms])
         for term, (mask, chain, start) in zip(terms, links, strict=True):
             step, segment = term.part.step, self.draft.mask(mask) + term.run.segment if mask else -1
@@ -400,12 +486,21 @@ class UnitOutline:
                 out = unit.place[step] + run.into * cells
                 copies = run.times, run.into_step * cells, run.group_step * term.cells
                 row = (*term.columns(run), out, int(fresh), chain, start, *copies, segment)
-                unit.add_term(row, term.part, run.scale)
-        count = len(unit.terms) - first
-        unit.add((COLLAPSE, 0, cells, first, count, 0, -1), (number, -1))
-        for into in (into for into, held in enumerate(unit.begun[number]) if not held):
-            row = (CLEAR, unit.place[number] + into * cells, cells, 0, 0, 0, -1)
-            unit.add(row, (number, -1))
+                unit.terms.add(row, term.part, run.scale)
+
+    def _add_singles(self, part: Part, singles: np.ndarray, cells: int, unit: _Unit) -> None:
+        """Terms of a part in no chain, one for each pair of groups: those of a grouped layer."""
+        into, group, segment = singles[:, :3].astype(np.int64).T
+        rows = np.empty((len(singles), len(TERMS)), np.int64)
+        rows[:, : len(TERMS) - 1] = (
+            *(part.k, 0, *unit.places[part.cut][:TARGETS], 0, 0),
+            *(-1, 0, *ONCE),
+        )
+        rows[:, _SOURCE] = unit.place.get(part.source, 0) + group * unit.counts.get(part.source, 0)
+        rows[:, _INTO] = unit.place[part.step] + into * cells
+        rows[:, _FRESH] = unit.begin_each(part.step, into)
+        rows[:, -1] = self.draft.mask(part.mask) + segment if part.mask else -1
+        unit.terms.add_many(rows, part, singles[:, 3])
 
     def _is_swept(
         self, number: int, source: int, counts: Mapping[int, int], places: Mapping[int, Place]
@@ -417,7 +512,7 @@ class UnitOutline:
             return False
         part, box = (self._latest(n) for n in (number, source))
         place, summed = places[part.cut], places[box.cut]
-        if box.source not in counts or summed.runs is None or not place.whole or place.weight >= 0:
+        if box.source not in counts or not summed.count or not place.whole or place.weight >= 0:
             return False
         cells = counts[number]
         return np.array_equal(self.draft.values(place.pair, cells), np.arange(cells))
@@ -430,16 +525,14 @@ class UnitOutline:
         """A field and the term of the collapse that alone reads it; then the other terms."""
         part, box = (self._latest(n) for n in (number, source))
         (run,), (window,) = part.runs, box.runs
-        (table, count), segment = (
-            unit.places[box.cut].runs,
-            self.draft.mask(part.mask) + run.segment,
-        )  # type: ignore[misc, arg-type]
+        assert part.mask is not None  # as ``sweeps`` saw
+        segment, summed = self.draft.mask(part.mask) + run.segment, unit.places[box.cut]
         out, begin = unit.place[number], unit.place[box.source]
-        row = (SWEEP, out, count, table, box.k // WIDTH, begin, len(unit.terms))
+        row = (SWEEP, out, summed.count, summed.runs, box.k // WIDTH, begin, unit.terms.count)
         bias = self.recursion.steps[source].bias  # type: ignore[union-attr]
         unit.add(row, (source, box.source), (window.scale, bias))
-        row = (part.k, 0, *unit.places[part.cut][:4], out, 1, -1, 0, *ONCE, segment)
-        unit.add_term(row, part, run.scale)
+        row = (part.k, 0, *unit.places[part.cut][:TARGETS], out, 1, -1, 0, *ONCE, segment)
+        unit.terms.add(row, part, run.scale)
         unit.begun[number][0] = 1
         unit.pending[number] = [other for other in unit.pending[number] if other is not part]
         if unit.pending[number]:
@@ -454,17 +547,19 @@ class UnitOutline:
             segment = self.draft.mask(part.mask) + term.run.segment if part.mask else -1
             for run in (term.run.part(copy, 1) for copy in range(term.run.times)):
                 first = self.sums[part.step] + run.into * len(self.steps[part.step].pairs)
-                unit.reduces[0].append(len(unit.operations))
-                unit.reduces[1].append(part.cut)
-                row = (REDUCE, place.targets, place.added, len(unit.terms), 1, 0, first)
+                unit.reduces[len(unit.operations)] = part.cut
+                row = (REDUCE, place.targets, place.added, unit.terms.count, 1, 0, first)
                 unit.add(row, (part.step, part.source))
                 row = (*term.columns(run), 0, 1, -1, 0, *ONCE, segment)
-                unit.add_term(row, part, run.scale)
+                unit.terms.add(row, part, run.scale)
 
     def _terms(self, part: Part, unit: _Unit) -> Iterator[_Term]:
         """A term for each run of pairs of groups."""
-        place, first = unit.places[part.cut], unit.place.get(part.source, 0)
-        cells = unit.counts.get(part.source, 0)
-        fit = part.mask in self.chained and part.k == 1 and place.weight < 0 and place.whole
-        row = (part.k, *place[:4])
+        first, cells = unit.place.get(part.source, 0), unit.counts.get(part.source, 0)
+        row, fit = (part.k, *unit.places[part.cut][:TARGETS]), self._fits(part, unit)
         yield from (_Term(part, run, first, cells, row, fit) for run in part.runs)
+
+    def _fits(self, part: Part, unit: _Unit) -> bool:
+        """Whether the terms of a part may be in a chain."""
+        place = unit.places[part.cut]
+        return part.k == 1 and place.weight < 0 < place.whole and part.mask in self.chained

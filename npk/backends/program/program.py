@@ -2,6 +2,7 @@
 ``compiler`` makes it from planes.
 """
 
+import itertools
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -145,7 +146,7 @@ class Draft:
     def add(self, rows: Rows) -> None:
         """More operations; those that count terms count on from here."""
         kinds, first = rows.operations[:, 0], COLUMNS.index("first")
-        rows.operations[(kinds == COLLAPSE) | (kinds == REDUCE), first] += self.terms
+        rows.operations[np.isin(kinds, (COLLAPSE, REDUCE)), first] += self.terms
         rows.operations[kinds == SWEEP, _SUMS] += self.terms
         self.terms += len(rows.terms)
         self.rows.append(rows)
@@ -157,17 +158,17 @@ class Draft:
             self._segments += len(mask.segments)
         return self.masks[mask]
 
-    def table(self, values: np.ndarray) -> int:
-        """Where an index table begins."""
-        return self._tables.place(values)
+    def tables(self, values: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+        """Where index tables begin, which follow one another in the values."""
+        return self._tables.place(values, bounds)
 
     def values(self, table: int, count: int) -> np.ndarray:
         """The first entries of an index table."""
         return self._tables.data[table : table + count]
 
-    def weight(self, values: np.ndarray) -> int:
-        """Where some weights begin."""
-        return self._weights.place(values)
+    def weights(self, values: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+        """Where weights of tables begin, which follow one another in the values."""
+        return self._weights.place(values, bounds)
 
     def finished(self, cells: int, sums: int, result: int, parts: int) -> Program:
         """The program; the draft is used up."""
@@ -195,21 +196,26 @@ class _Pool:
 
     def __init__(self, dtype: type) -> None:
         self.data, self.size = np.zeros(1 << 10, dtype), 0
-        self.known: dict[int, list[slice]] = {}
+        self.known: dict[int, list[int]] = {}
 
-    def place(self, values: np.ndarray) -> int:
-        """Where an array begins."""
+    def place(self, values: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+        """Where arrays begin, which follow one another in the values."""
         flat = np.ascontiguousarray(values, self.data.dtype).reshape(-1)
-        alike = self.known.setdefault(hash(flat.tobytes()), [])
-        for at in alike:
-            if np.array_equal(self.data[at], flat):
-                return at.start
-        at = slice(self.size, self.size + len(flat))
-        if at.stop > len(self.data):
-            self.data.resize(at.stop + len(self.data) // 2, refcheck=False)
-        self.data[at], self.size = flat, at.stop
-        alike.append(at)
-        return at.start
+        ends = itertools.pairwise(bounds.tolist())
+        return np.array([self._place(flat[begin:end]) for begin, end in ends], np.int64)
+
+    def _place(self, flat: np.ndarray) -> int:
+        held = flat.tobytes()
+        alike = self.known.setdefault(hash(held), [])
+        for start in alike:
+            if self.data[start : start + len(flat)].tobytes() == held:
+                return start
+        start, self.size = self.size, self.size + len(flat)
+        if self.size > len(self.data):
+            self.data.resize(self.size + len(self.data) // 2, refcheck=False)
+        self.data[start : self.size] = flat
+        alike.append(start)
+        return start
 
     def all(self) -> np.ndarray:
         """All of them; the pool is used up."""
