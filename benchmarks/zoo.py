@@ -5,10 +5,16 @@ python benchmarks/zoo.py --out zoo --only 'resnet|vgg'
 
 Each model runs in a process of its own with limits on time and memory. Results go to OUT.json after
 each model, and what stands there is not run again; OUT.md is the table.
+
+torchvision's wheel is built for CUDA. Beside a torch for CPUs its own C++ operators are not loaded,
+and its import then fails for want of two of them, ``nms`` and ``qnms``, that no classification
+model uses. Here they are declared, without a kernel: a model that called one would fail.
 """
 
 import argparse
+import functools
 import importlib
+import importlib.util
 import json
 import math
 import os
@@ -78,6 +84,7 @@ def chosen(library: str, only: str) -> list[str]:
     if library == "timm":
         names = importlib.import_module("timm").list_models()
     else:
+        declare_operators()
         models = importlib.import_module("torchvision.models")
         names = models.list_models(module=models)
     return [name for name in names if re.match(only, name)]
@@ -183,12 +190,29 @@ def model(library: str, name: str) -> Any:
     """A model with random weights in eval mode."""
     if library == "timm":
         return importlib.import_module("timm").create_model(name, pretrained=False).eval()
+    declare_operators()
     slow_start = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     return (
         importlib.import_module("torchvision.models")
         .get_model(name, weights=None, **slow_start)
         .eval()
     )
+
+
+@functools.cache  # an operator is declared once
+def declare_operators() -> None:
+    """Have torchvision imported beside a torch that cannot load its C++ operators."""
+    import torch
+
+    package = Path(importlib.util.find_spec("torchvision").origin).parent
+    try:
+        torch.ops.load_library(str(package / "_C.so"))
+    except OSError:
+        for name in ("nms", "qnms"):
+            torch.library.define(
+                f"torchvision::{name}",
+                "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+            )
 
 
 def accepted_size(net: Any) -> int:
