@@ -601,11 +601,10 @@ def test_sweeps_are_boxes_and_collapses_to_the_bit(name):
     ],
 )
 def test_only_what_fits_is_swept(layer, swept):
-    net = [nn.Conv2d(2, 9, 5, padding=2), nn.ReLU(), layer, nn.ReLU()]
+    first, last = nn.Conv2d(2, 9, 5, padding=2), nn.Conv2d(layer.out_channels, 9, 5, padding=2)
+    net = [first, nn.ReLU(), layer, nn.ReLU(), last, nn.ReLU()]
     table = npk.record_gates(
-        nn.Sequential(
-            *net, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(layer.out_channels, 2)
-        ).eval(),
+        nn.Sequential(*net, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(9, 2)).eval(),
         np.random.default_rng(0).standard_normal((3, 2, 6, 6)).astype(np.float32),
     )
     program = CpuBackend(plan(table.graph, bias="ignore"), table, "float32").runner.program
