@@ -12,6 +12,7 @@ work only adds to it.
 
 import argparse
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import roofline
@@ -70,7 +71,8 @@ def parts(made: Ready, n: int) -> dict[str, tuple[Callable[[], object], float]]:
     """What runs the whole program and each kind of its operations, and how many operations of the
     kind each unit has.
     """
-    runner, tile = made.backend.runner, made.square(n)
+    runner: Any = made.backend.runner
+    tile = made.square(n)
     (operations, scalars, terms, scales), *others = runner.numbers(made.exponents)
     kind, numbers = operations[:, COLUMNS.index("kind")], runner.numbers
 

@@ -56,19 +56,18 @@ def term_at(e, terms, t):
 
 def _counted(e, sources, words):
     """Overlaps of bits that are kept for each sample."""
-    by_row = None
-    if isinstance(words, int):
-        words, known = number(words), words
+    known = words if isinstance(words, int) else 0
+    words = number(known) if known else words
 
-        def by_row(u, v, _):
-            p = e.b.mul(v, number(LANES))
-            return e.row_counted(sources.bits, u, e.words(sources.lane_bits, p, known))
+    def by_row(u, v, _):
+        p = e.b.mul(v, number(LANES))
+        return e.row_counted(sources.bits, u, e.words(sources.lane_bits, p, known))
 
     return _Mask(
         lambda u, v, _: e.counted(
             sources.bits, u, sources.lane_bits, e.b.mul(v, number(LANES)), words
         ),
-        by_row=by_row,
+        by_row=by_row if known else None,
     )
 
 
@@ -95,8 +94,8 @@ def _few(e, sources, channels):
 def _chained(e, sources, term, words):
     """Overlaps of masks with one factor more than the mask before, which is still known."""
     b = e.b
-    known = words if isinstance(words, int) else None
-    words = words if known is None else number(words)
+    known = words if isinstance(words, int) else 0
+    words = number(known) if known else words
 
     def place(cell):
         return b.mul(b.add(b.mul(term["chain"], number(TOGETHER)), cell), term["width"])
