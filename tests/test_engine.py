@@ -618,6 +618,7 @@ def test_fields_of_several_readers_keep_their_planes(name):
     expected = engine.tile()
     hard = [is_kept_in_bits(mask, engine.table) for mask in engine.recursion.masks]
     program = compile_program(engine.recursion, hard)
+    engine.backend.layout = Layout(program.masks, engine.table, np.dtype("float32"))
     engine.backend.runner = ProgramRunner(program, engine.backend.layout)
     np.testing.assert_array_equal(engine.tile(), expected)
 

@@ -26,9 +26,10 @@ from npk.backends.program.cuts import (
     is_masked,
     split,
 )
-from npk.backends.program.outlines import Outline, Part, UnitOutline, bands, rows_of, sweeps
+from npk.backends.program.outlines import UnitOutline, bands, rows_of, sweeps
 from npk.backends.program.program import Draft, Program
 from npk.backends.program.runs import runs_of
+from npk.backends.program.unit import Outline, Part
 from npk.recursion.masks import Mask
 from npk.recursion.needed import Inflow
 from npk.recursion.planes import plan_steps

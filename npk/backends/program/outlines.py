@@ -4,11 +4,9 @@ The cells of a unit live in slots that are freed after their last use. Slot 0 ho
 V = 1.
 """
 
-import bisect
 import itertools
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +29,7 @@ from npk.backends.program.program import (
     Rows,
 )
 from npk.backends.program.runs import Run
+from npk.backends.program.unit import Outline, Part, Unit
 from npk.recursion.masks import Mask
 from npk.recursion.needed import ranges
 from npk.recursion.planes import PlannedStep
@@ -41,40 +40,6 @@ _OUT, _SUMS, _FIRST = (COLUMNS.index(name) for name in ("out", "sums", "first"))
 _SOURCE, _INTO, _FRESH = (TERMS.index(name) for name in ("source", "out", "fresh"))
 _MANY = 8  # terms that are written as a table
 _TABLES = slice(TERMS.index("pair"), TERMS.index("weight") + 1)
-
-
-class Part(NamedTuple):
-    """A cut of a step's contributions with what is the step's own.
-
-    ``source``: -1 for V = 1. ``cut``: its number. ``k``: contributions a cell. ``runs``: the pairs
-    of groups that share channels. ``singles``: the same as rows (group of the step, group of the
-    source, segment, factor), where none is repeated.
-    """
-
-    step: int
-    source: int
-    cut: int
-    k: int
-    mask: Mask | None
-    runs: tuple[Run, ...]
-    singles: np.ndarray | None
-
-
-@dataclass(frozen=True)
-class Outline:
-    """Operations of all units that look alike; ``cells``: slots that they need, ``result``: that of
-    the last step.
-
-    ``loads``: of each operation the look of the step whose sums it loads, ``reduces``: the cut of
-    the contributions that it adds to sums; -1: none. ``cuts``: of each term.
-    """
-
-    pattern: Rows
-    loads: np.ndarray
-    reduces: np.ndarray
-    cuts: np.ndarray
-    cells: int
-    result: int
 
 
 def rows_of(
@@ -115,30 +80,6 @@ def _repeated(sizes: Sequence[int], which: np.ndarray) -> tuple[np.ndarray, np.n
     size = np.array(sizes)
     first = np.cumsum(size) - size
     return ranges(first[which], size[which]), np.repeat(np.arange(len(which)), size[which])
-
-
-@dataclass
-class _Slots:
-    """First-fit allocation of runs of cells."""
-
-    free: list[tuple[int, int]] = field(default_factory=lambda: [(1, 1 << 62)])
-    top: int = 1
-
-    def take(self, count: int) -> int:
-        i = next(i for i, (_, size) in enumerate(self.free) if size >= count)
-        start, size = self.free[i]
-        self.free[i : i + 1] = [(start + count, size - count)]
-        self.top = max(self.top, start + count)
-        return start
-
-    def give(self, start: int, count: int) -> None:
-        i = bisect.bisect(self.free, (start, 0))
-        if i < len(self.free) and start + count == self.free[i][0]:
-            count += self.free.pop(i)[1]
-        if i and sum(self.free[i - 1]) == start:
-            start, before = self.free.pop(i - 1)
-            i, count = i - 1, count + before
-        self.free.insert(i, (start, count))
 
 
 class _Term(NamedTuple):
@@ -227,121 +168,6 @@ def sweeps(
     return found
 
 
-@dataclass
-class _Terms:
-    """Terms as they are written: one by one, or many of one part in a table."""
-
-    count: int = 0
-    _rows: list[np.ndarray] = field(default_factory=list)
-    _owners: list[np.ndarray] = field(default_factory=list)  # step, source and cut
-    _factors: list[np.ndarray] = field(default_factory=list)
-    _single: list[tuple[tuple[int, ...], tuple[int, ...], float]] = field(default_factory=list)
-
-    def add(self, row: tuple[int, ...], part: Part, factor: float) -> None:
-        """One more term: its columns, its part and its factor."""
-        self._single.append((row, (part.step, part.source, part.cut), factor))
-        self.count += 1
-
-    def add_many(self, rows: np.ndarray, part: Part, factors: np.ndarray) -> None:
-        """More terms of a part: their columns and factors."""
-        self._settle()
-        self._rows.append(rows)
-        self._owners.append(np.tile((part.step, part.source, part.cut), (len(rows), 1)))
-        self._factors.append(factors)
-        self.count += len(rows)
-
-    def all(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Columns, steps and factors of all of them."""
-        self._settle()
-        return (
-            np.concatenate([np.zeros((0, len(TERMS)), np.int64), *self._rows]),
-            np.concatenate([np.zeros((0, 3), np.int64), *self._owners])[:, :2],
-            np.concatenate([np.zeros(0), *self._factors]),
-        )
-
-    def cuts(self) -> np.ndarray:
-        """Cuts of all of them."""
-        return np.concatenate([np.zeros((0, 3), np.int64), *self._owners])[:, 2]
-
-    def _settle(self) -> None:
-        if self._single:
-            rows, owners, factors = zip(*self._single, strict=True)
-            self._rows.append(np.array(rows, np.int64))
-            self._owners.append(np.array(owners, np.int64))
-            self._factors.append(np.array(factors, float))
-            self._single.clear()
-
-
-@dataclass
-class _Unit:
-    """One unit while it is laid out: contributions still to be added, first slot of each step, for
-    each of its groups whether it holds something, and the rows so far.
-    """
-
-    counts: dict[int, int]  # cells of a group of each step that the unit has
-    places: Mapping[int, Place]
-    pending: dict[int, list[Part]]
-    place: dict[int, int] = field(default_factory=dict)
-    begun: dict[int, bytearray] = field(default_factory=dict)
-    slots: _Slots = field(default_factory=_Slots)
-    operations: list[tuple[int, ...]] = field(default_factory=list)
-    steps: list[tuple[int, int]] = field(default_factory=list)
-    factors: list[tuple[float, float]] = field(default_factory=list)
-    terms: _Terms = field(default_factory=_Terms)
-    loads: dict[int, int] = field(default_factory=dict)  # looks, by operation
-    reduces: dict[int, int] = field(default_factory=dict)  # cuts, by operation
-
-    def begin(self, number: int, run: Run) -> Iterator[tuple[Run, bool]]:
-        """The parts of a run, each with whether its groups hold nothing yet; from now on they do."""
-        held = self.begun[number][run.groups]
-        ends = [i for i in range(1, run.times) if held[i] != held[i - 1]]
-        for first, end in itertools.pairwise([0, *ends, run.times]):
-            yield run.part(first, end - first), not held[first]
-        self.begun[number][run.groups] = b"\1" * run.times
-
-    def ready(self, number: int, now: int) -> list[Part]:
-        """Take the contributions to a step whose sources come before step ``now``."""
-        found = [part for part in self.pending[number] if part.source < now]
-        self.pending[number] = [part for part in self.pending[number] if part.source >= now]
-        return found
-
-    def add(
-        self,
-        row: tuple[int, ...],
-        steps: tuple[int, int],
-        factors: tuple[float, float] = (1.0, 0.0),
-        copies: tuple[int, ...] = ONCE,
-    ) -> None:
-        """One more operation: its columns, its steps, factor and bias, and how it is repeated."""
-        self.operations.append((*row, *copies))
-        self.steps.append(steps)
-        self.factors.append(factors)
-
-    def begin_each(self, number: int, groups: np.ndarray) -> np.ndarray:
-        """For each of some groups, one after the other, whether it holds nothing yet; from now on
-        it does.
-        """
-        held = np.frombuffer(self.begun[number], np.uint8)
-        fresh = np.zeros(len(groups), bool)
-        fresh[np.unique(groups, return_index=True)[1]] = True
-        fresh &= held[groups] == 0
-        held[groups] = 1
-        return fresh
-
-    def outline(self, result: int) -> Outline:
-        """What all units that look alike have in common."""
-        rows = Rows(
-            np.array(self.operations, np.int64).reshape(-1, len(COLUMNS)),
-            np.array(self.steps, np.int64).reshape(-1, 2),
-            np.array(self.factors, float).reshape(-1, 2),
-            *self.terms.all(),
-        )
-        loads, reduces = np.full((2, len(rows.operations)), -1)
-        for into, held in ((loads, self.loads), (reduces, self.reduces)):
-            into[list(held)] = list(held.values())
-        return Outline(rows, loads, reduces, self.terms.cuts(), self.slots.top, result)
-
-
 class UnitOutline:
     """Lays units out.
 
@@ -384,7 +210,7 @@ class UnitOutline:
             places: of the tables of its cuts.
         """
         cells = {n: count for n, step in enumerate(self.steps) if (count := counts[step.look])}
-        unit = _Unit(cells, places, {n: self.own[n] for n in cells})
+        unit = Unit(cells, places, {n: self.own[n] for n in cells})
         swept = {n: f for n, f in self.sweeps.items() if self._is_swept(n, f, cells, places)}
         done = self._done(cells, {f: n for n, f in swept.items()})
         for n, count in cells.items():
@@ -421,11 +247,11 @@ class UnitOutline:
             done[n].append(m)
         return done
 
-    def _cells(self, number: int, unit: _Unit) -> int:
+    def _cells(self, number: int, unit: Unit) -> int:
         """Cells of a step in a unit, all groups."""
         return unit.counts[number] * self.recursion.steps[number].groups
 
-    def _begin(self, number: int, unit: _Unit) -> None:
+    def _begin(self, number: int, unit: Unit) -> None:
         """A reduction starts from what the units before have added."""
         held = number in self.sums
         unit.begun[number] = bytearray([held]) * self.recursion.steps[number].groups
@@ -439,7 +265,7 @@ class UnitOutline:
             out = unit.place[number] + group * count
             unit.add((LOAD, out, count, 0, 0, 0, first), (number, number), (1.0, bias))
 
-    def _sum_up(self, number: int, unit: _Unit) -> None:
+    def _sum_up(self, number: int, unit: Unit) -> None:
         """A field in one unit: window sums of the collapse."""
         bias, cells = self.recursion.steps[number].bias, unit.counts[number]  # type: ignore[union-attr]
         for part in unit.pending[number]:
@@ -453,7 +279,7 @@ class UnitOutline:
                 copies = run.times, run.into_step * cells, run.group_step * count
                 unit.add(row, (number, part.source), (run.scale, bias), copies)
 
-    def _collapse(self, band: list[int], unit: _Unit) -> None:
+    def _collapse(self, band: list[int], unit: Unit) -> None:
         """A collapse in one unit: one operation for its terms and for those of the rest of its band
         that are known by now.
         """
@@ -476,7 +302,7 @@ class UnitOutline:
             row = (CLEAR, unit.place[number] + into * cells, cells, 0, 0, 0, -1)
             unit.add(row, (number, -1))
 
-    def _add_linked(self, parts: Sequence[Part], cells: int, unit: _Unit) -> None:
+    def _add_linked(self, parts: Sequence[Part], cells: int, unit: Unit) -> None:
         """Terms of a collapse, those in chains that follow from one another."""
         terms = [term for part in parts for term in self._terms(part, unit)]
         links = self.chains.link([_link_of(term) for term in terms])
@@ -488,7 +314,7 @@ class UnitOutline:
                 row = (*term.columns(run), out, int(fresh), chain, start, *copies, segment)
                 unit.terms.add(row, term.part, run.scale)
 
-    def _add_singles(self, part: Part, singles: np.ndarray, cells: int, unit: _Unit) -> None:
+    def _add_singles(self, part: Part, singles: np.ndarray, cells: int, unit: Unit) -> None:
         """Terms of a part in no chain, one for each pair of groups: those of a grouped layer."""
         into, group, segment = singles[:, :3].astype(np.int64).T
         rows = np.empty((len(singles), len(TERMS)), np.int64)
@@ -521,7 +347,7 @@ class UnitOutline:
         """The part of a step whose source comes last."""
         return max(self.own[number], key=lambda part: part.source)
 
-    def _sweep(self, number: int, source: int, unit: _Unit) -> None:
+    def _sweep(self, number: int, source: int, unit: Unit) -> None:
         """A field and the term of the collapse that alone reads it; then the other terms."""
         part, box = (self._latest(n) for n in (number, source))
         (run,), (window,) = part.runs, box.runs
@@ -538,7 +364,7 @@ class UnitOutline:
         if unit.pending[number]:
             self._collapse([number], unit)
 
-    def _scatter(self, part: Part, unit: _Unit) -> None:
+    def _scatter(self, part: Part, unit: Unit) -> None:
         """Operations that add to the sums of a reduction."""
         place = unit.places[part.cut]
         if not place.added:
@@ -553,13 +379,13 @@ class UnitOutline:
                 row = (*term.columns(run), 0, 1, -1, 0, *ONCE, segment)
                 unit.terms.add(row, part, run.scale)
 
-    def _terms(self, part: Part, unit: _Unit) -> Iterator[_Term]:
+    def _terms(self, part: Part, unit: Unit) -> Iterator[_Term]:
         """A term for each run of pairs of groups."""
         first, cells = unit.place.get(part.source, 0), unit.counts.get(part.source, 0)
         row, fit = (part.k, *unit.places[part.cut][:TARGETS]), self._fits(part, unit)
         yield from (_Term(part, run, first, cells, row, fit) for run in part.runs)
 
-    def _fits(self, part: Part, unit: _Unit) -> bool:
+    def _fits(self, part: Part, unit: Unit) -> bool:
         """Whether the terms of a part may be in a chain."""
         place = unit.places[part.cut]
         return part.k == 1 and place.weight < 0 < place.whole and part.mask in self.chained
