@@ -32,6 +32,7 @@ from typing import Any
 # the first that a model accepts is taken
 SIZES = (64, 75, 96, 128, 160, 192, 224, 240, 256, 288, 299, 320, 384, 448, 512, 518)
 SAMPLES = 16  # whose kernel is timed
+_PLAN = (("planned", "s"), ("gigabytes", "GB"))
 
 
 def main() -> None:
@@ -71,7 +72,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--memory", type=float, default=8, help="limit for a model, in GB")
     parser.add_argument(
         "--until",
-        choices=("traced", "masks", "guessed", "predicted", "measured"),
+        choices=("traced", "masks", "planned", "measured"),
         default="measured",
         help="the last to find",
     )
@@ -148,12 +149,9 @@ def tell(row: dict[str, Any]) -> None:
 
 
 def steps(net: Any, size: int) -> Iterator[dict[str, Any]]:
-    """Trace, gates, plan, time of a pair guessed from counts, predicted from the compiled plan,
-    measured.
-    """
+    """Trace, gates, plan; seconds until the plan is compiled, and of a pair."""
     import numpy as np
 
-    from npk.cli.cost import guess
     from npk.gram.kernel import NeuralPathKernel
     from npk.gram.pace import measure
     from npk.recursion.planning import plan
@@ -176,13 +174,11 @@ def steps(net: Any, size: int) -> Iterator[dict[str, Any]]:
     recursion = plan(table.graph, bias="ignore")
     yield {"masks": len(recursion.masks)}
     counts = effort(recursion, [mask.is_hard(table) for mask in recursion.masks])
-    yield {
-        "position_pairs": counts.cells,
-        "operations": counts.operations,
-        "guessed": guess(counts),
-    }
-    backend, _ = kernel.engine.prepare(table)
-    yield {"predicted": backend.predict()}
+    yield {"position_pairs": counts.cells, "operations": counts.operations}
+    start = time.perf_counter()
+    kernel.engine.prepare(table)
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    yield {"planned": time.perf_counter() - start, "gigabytes": held}
     yield {"measured": measure(kernel, table).seconds_a_pair}
 
 
@@ -258,9 +254,9 @@ def table(found: dict[str, Any]) -> str:
         "paths",
         "masks",
         "position pairs",
-        "guessed",
-        "predicted",
-        "measured",
+        "planned",
+        "memory",
+        "a pair",
     )
     read = [(name, *cells(row)) for name, row in found.items() if row.get("traced")]
     others = [
@@ -282,12 +278,10 @@ def markdown(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 def cells(row: dict[str, Any]) -> tuple[str, ...]:
     """Columns of the table after the name; a limit that was reached stands in the place of a time."""
     counts = [f"{row[key]:,}" if key in row else "" for key in ("gates", "masks", "position_pairs")]
-    seconds = [
-        f"{1e3 * row[key]:.3g} ms" if key in row else ""
-        for key in ("guessed", "predicted", "measured")
-    ]
-    seconds[2] = seconds[2] or row.get("failed", "")
-    return (str(row.get("size", "")), counts[0], row.get("paths", ""), *counts[1:], *seconds)
+    planned, held = (f"{row[key]:.2g} {unit}" if key in row else "" for key, unit in _PLAN)
+    pair = f"{1e3 * row['measured']:.3g} ms" if "measured" in row else row.get("failed", "")
+    size, paths = str(row.get("size", "")), row.get("paths", "")
+    return (size, counts[0], paths, *counts[1:], planned, held, pair)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What `npk inspect` says a network's kernel costs, and what one costs that no plan was made of."""
+"""What `npk inspect` says of a network and of what its kernel costs."""
 
 import math
 import time
@@ -9,17 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from npk.choices import BiasName
-from npk.gates.table import GateLayer, GateTable, pack
+from npk.gates.table import GateTable
 from npk.gram.kernel import NeuralPathKernel
-from npk.gram.pace import FEW, Cost, measure
-from npk.graph.node import PathNode
-from npk.graph.operators import AveragePool, Convolution, Gate, Input
-from npk.graph.path_graph import PathGraph
-from npk.graph.positions import Window
+from npk.gram.pace import Cost, measure
 from npk.progress import as_progress
 from npk.results import InspectReport, KernelCost, Node, PairCost
 from npk.samples import as_samples
-from npk.structure.effort import Effort
 from npk.structure.shifts import ShiftGroup, confirmed, outside_gates, shift_group
 
 if TYPE_CHECKING:
@@ -107,36 +102,4 @@ def _pair(found: Cost) -> PairCost:
         *(counts.masks, counts.fields, counts.cells, counts.words, counts.reads),
         *(found.before, found.seconds_a_sample, found.seconds_a_pair),
         *(found.bytes_a_sample, found.masks_a_sample),
-    )
-
-
-def guess(found: Effort) -> float:
-    """Seconds of a pair, from counts alone, at the speed at which this machine runs a small
-    network: no plan need be compiled for it.
-
-    Args:
-        found: the counts.
-
-    Returns:
-        The seconds, right within a factor of ten.
-    """
-    yardstick = measure(NeuralPathKernel(None, progress=False), _yardstick())
-    return yardstick.seconds_a_pair * found.operations / yardstick.effort.operations
-
-
-def _yardstick() -> GateTable:
-    """Random gates of a network of three convolutions of 64 channels on 16 x 16."""
-    rng, shape = np.random.default_rng(0), (64, 16, 16)
-    window, whole = Window((3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1)), Window.whole(shape[1:])
-    nodes, entries = [PathNode("x", Input(), (), (1, *shape[1:]))], {}
-    for layer in "abc":
-        nodes.append(PathNode(layer, Convolution(layer, None, window), (nodes[-1].name,), shape))
-        nodes.append(PathNode(f"gate {layer}", Gate(layer), (layer,), shape))
-        entries[layer] = GateLayer("hard", shape, pack(rng.random((FEW, 256, 64)) > 0.5))
-    nodes.append(PathNode("pool", AveragePool(whole), (nodes[-1].name,), (64, 1, 1)))
-    nodes.append(
-        PathNode("head", Convolution("head", None, Window.whole((1, 1))), ("pool",), (10, 1, 1))
-    )
-    return GateTable(
-        PathGraph(tuple(nodes), (1, *shape[1:])), rng.random((FEW, 1, *shape[1:])), entries
     )
