@@ -50,7 +50,7 @@ def _laid(window: np.ndarray, begins: np.ndarray) -> np.ndarray:
     laid = np.empty(int(ends[-1]) if len(ends) else 0, window.dtype)
     laid[ends[:, None] - high + np.arange(high)] = window[:, :, -1]
     heads = ends[begins] - (1 + WIDTH * high)
-    laid[heads] = np.diff([*np.flatnonzero(begins), len(begins)])
+    laid[heads] = np.diff(np.append(np.flatnonzero(begins), len(begins)))
     first = window[begins, :, :-1].swapaxes(1, 2).reshape(len(heads), (WIDTH - 1) * high)
     laid[heads[:, None] + 1 + np.arange(first.shape[1])] = first
     return laid

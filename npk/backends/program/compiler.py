@@ -83,6 +83,7 @@ class _Compiler:
         counts = np.diff(bounds, axis=0)
         outlines: list[Outline] = []
         known: dict[bytes, int] = {}  # number of the outline
+        numbers: list[int] = []
         for units in self._together(counts):
             self.tables.enter(units)
             places = self._places(counts[units])

@@ -26,7 +26,7 @@ class Place(NamedTuple):
 
     ``targets``: of the sums that contributions to a reduction go to. ``added``: number of
     contributions to a reduction. ``whole``: whether all have a place in the mask. ``runs``,
-    ``count``: of a field, table and number of the runs of windows that share columns, if any.
+    ``run_count``: of a field, table and number of the runs of windows that share columns, if any.
     """
 
     pair: int
@@ -37,7 +37,7 @@ class Place(NamedTuple):
     added: int = 0
     whole: int = 0
     runs: int = NOWHERE
-    count: int = 0
+    run_count: int = 0
 
 
 PAIR, U, V, WEIGHT, TARGETS, ADDED, WHOLE, RUNS, COUNT = range(len(Place._fields))
@@ -169,7 +169,8 @@ class Cut:
         self.k = inflow.cells.shape[1] * inflow.family
         self.several = 1 if inflow.term is None else self.k  # looked at together, of one pair
         # positions that lack a place
-        self.outside = (inflow.places < 0).any(1) if self.masked else np.zeros(0, bool)
+        lacking = np.any(inflow.places < 0, axis=1) if self.masked else np.zeros(0, bool)
+        self.outside: np.ndarray = np.asarray(lacking)
         self.moves, self.inside = _moves(inflow.cells), np.packbits(inflow.cells >= 0, axis=1)
         # whether all positions see alike, and none sees the outside: then no pair need tell
         self.even = bool((self.moves == self.moves[:1]).all())
@@ -185,7 +186,7 @@ class Cut:
         if fresh:
             pairs = self._pairs(ends, np.fromiter(fresh.values(), np.intp))
             self.known.update(zip(fresh, pairs, strict=True))
-        found[np.ix_(here, (PAIR, RUNS, COUNT))] = [self.known[keys[n]] for n in here.tolist()]
+        found[here[:, None], (PAIR, RUNS, COUNT)] = [self.known[keys[n]] for n in here.tolist()]
         found[:, ADDED] = 0
         if inflow.weight is None:
             weights = inflow.weights(ends.s, ends.t)

@@ -274,8 +274,8 @@ class UnitOutline:
                 begin = unit.place.get(part.source, 0) + run.group * count
                 out = unit.place[number] + run.into * cells
                 row = (GATHER, out, cells, place.pair, part.k, begin, -1)
-                if place.count:
-                    row = (BOX, out, place.count, place.runs, part.k // WIDTH, begin, -1)
+                if place.run_count:
+                    row = (BOX, out, place.run_count, place.runs, part.k // WIDTH, begin, -1)
                 copies = run.times, run.into_step * cells, run.group_step * count
                 unit.add(row, (number, part.source), (run.scale, bias), copies)
 
@@ -338,7 +338,7 @@ class UnitOutline:
             return False
         part, box = (self._latest(n) for n in (number, source))
         place, summed = places[part.cut], places[box.cut]
-        if box.source not in counts or not summed.count or not place.whole or place.weight >= 0:
+        if box.source not in counts or not summed.run_count or not place.whole or place.weight >= 0:
             return False
         cells = counts[number]
         return np.array_equal(self.draft.values(place.pair, cells), np.arange(cells))
@@ -354,7 +354,7 @@ class UnitOutline:
         assert part.mask is not None  # as ``sweeps`` saw
         segment, summed = self.draft.mask(part.mask) + run.segment, unit.places[box.cut]
         out, begin = unit.place[number], unit.place[box.source]
-        row = (SWEEP, out, summed.count, summed.runs, box.k // WIDTH, begin, unit.terms.count)
+        row = (SWEEP, out, summed.run_count, summed.runs, box.k // WIDTH, begin, unit.terms.count)
         bias = self.recursion.steps[source].bias  # type: ignore[union-attr]
         unit.add(row, (source, box.source), (window.scale, bias))
         row = (part.k, 0, *unit.places[part.cut][:TARGETS], out, 1, -1, 0, *ONCE, segment)

@@ -276,7 +276,8 @@ class Work:
 
     def findings(self, tile: Tile, values: np.ndarray) -> "Findings":
         """What has to be said of a tile that is there already."""
-        return self._findings(tile, *(band.samples for band in self.bands.of(tile)), values)
+        rows, cols = self.bands.of(tile)
+        return self._findings(tile, rows.samples, cols.samples, values)
 
     def _findings(self, tile: Tile, rows: Samples, cols: Samples, values: np.ndarray) -> "Findings":
         """Dead inputs, samples that no dtype holds, and entries of live ones below the range."""
