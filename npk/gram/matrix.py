@@ -319,14 +319,13 @@ def put(
     whole: np.ndarray, rows: slice, cols: slice, values: np.ndarray, *, symmetric: bool
 ) -> None:
     """Place a tile, and its mirror image below the diagonal of a symmetric matrix."""
-    if values.dtype in (np.float32, np.float64):
-        from npk.gram.work.passes import settle
-
-        settle(values, 1.0, whole, rows.start, cols.start, mirrored=symmetric)
+    if not symmetric or rows.start == cols.start:
+        whole[rows, cols] = values
         return
-    whole[rows, cols] = values
-    if symmetric:
-        whole[cols, rows] = values.T
+    from npk.gram.work.passes import settle
+
+    rowwise = np.ascontiguousarray(values)  # a store may give another order
+    settle(rowwise, 1.0, whole, rows.start, cols.start, mirrored=True)
 
 
 def _vectors(V: ArrayLike) -> Floats:
