@@ -151,6 +151,12 @@ def dense():
     return Of(run, conv(), norms[0], layers[0], norms[1], layers[1], norms[2])
 
 
+def twice(x, layer, norm):
+    """A sum with what a batch norm makes of it."""
+    x = layer(x)
+    return x + norm(x)
+
+
 def shortcuts(x, a, b, c, d):
     """A block whose shortcut has parameters, and one that has none."""
     x = torch.relu(a(x) + b(x))
@@ -164,6 +170,7 @@ EQUAL = {
     "pooled": (lambda: nn.Sequential(before(), nn.ReLU(), nn.ReflectionPad2d(1), nn.AvgPool2d(2)), 14, 15),
     "a number is added": (lambda: nn.Sequential(before(), Of(lambda x: 0.5 * x - 2)), 14, 16),
     "joined": (dense, 9, 11),
+    "the same field twice": (lambda: Of(twice, conv(), norm()), 6, 7),
     "shortcuts": (
         lambda: Of(shortcuts, conv(), conv(), *(nn.Conv2d(2, 2, 3, padding=1) for _ in "cd")), 11, 11
     ),

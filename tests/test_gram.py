@@ -131,21 +131,6 @@ class Told:
         self.plan = facts
 
 
-def test_predicted_seconds_are_those_of_the_pairs_to_compute(table, tmp_path, monkeypatch):
-    from npk.backends.cpu import CpuBackend
-    from npk.gram.store import GramStore
-
-    monkeypatch.setattr(CpuBackend, "predicted", lambda self: 2.0)
-    monkeypatch.setattr("npk.gram.tiles._LARGEST", 16)
-    npk.kernel(table.take(slice(0, 32)), table, out=tmp_path / "K", progress=(told := Told()))
-    assert told.plan["seconds"] == 2 * 32 * 50
-    with GramStore.writing(tmp_path / "K") as store:
-        for tile in list(store.plan)[3:5]:
-            store.forget(tile)
-    npk.kernel(table.take(slice(0, 32)), table, out=tmp_path / "K", progress=told)
-    assert told.plan["seconds"] == 2 * 32 * 50 * 2 / 8
-
-
 @pytest.mark.parametrize("where", [plan_on_disk, plan_in_memory])
 def test_the_recording_counts(where, X):
     """A network whose values take more than all that comes later."""

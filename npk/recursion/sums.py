@@ -5,6 +5,7 @@ r"""Terms that read the same mask are one: their fields are added before the ove
 with the overlap O taken once. The sums of a stream that no gate masks grow by a field a block.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -12,7 +13,8 @@ import numpy as np
 
 from npk.recursion.steps import Collapse, Field, Term
 
-_Parts = frozenset[tuple[int, float]]  # fields, and what each is multiplied by at either end
+# fields, what each is multiplied by at either end, and how often it is there
+_Parts = frozenset[tuple[int, float, int]]
 
 
 @dataclass
@@ -65,7 +67,8 @@ class Sums:
         first, *more = terms
         if not more and not constants:
             return first
-        parts = frozenset((term.field or 0, abs(_top(term) / _top(first))) for term in terms)
+        often = Counter((term.field or 0, abs(_top(term) / _top(first))) for term in terms)
+        parts = frozenset((*part, count) for part, count in often.items())
         added = sum((_top(term) / _top(first)) ** 2 for term in constants)
         return Term(
             self._sum(name, parts, added),
@@ -76,8 +79,8 @@ class Sums:
         """The step that has a sum: from the largest one that is known and a part of it."""
         known, there, has = self._largest(parts, added)
         if rest := parts - known:
-            terms = [self._part(there, 1.0)] if known else []
-            terms += [self._part(number, times) for number, times in sorted(rest)]
+            terms = [self._part(there, 1.0, 1)] if known else []
+            terms += [self._part(*part) for part in sorted(rest)]
             grid, positions, groups = self._form(min(parts)[0])
             self.steps.append(Collapse(f"sum for {name}", tuple(terms), grid, positions, groups))
             there = self.known[parts, has] = len(self.steps) - 1
@@ -91,7 +94,7 @@ class Sums:
 
     def _largest(self, parts: _Parts, added: float) -> tuple[_Parts, int, float]:
         """A part of a sum, its step, and the constant that it has."""
-        alone = {(frozenset([part]), 0.0): part[0] for part in parts if part[1] == 1}
+        alone = {(frozenset([part]), 0.0): part[0] for part in parts if part[1:] == (1.0, 1)}
         fits = (
             (known, step, has)
             for (known, has), step in (alone | self.known).items()
@@ -99,11 +102,11 @@ class Sums:
         )
         return max(fits, key=lambda fit: (len(fit[0]), fit[2]), default=(frozenset(), 0, 0.0))
 
-    def _part(self, number: int, times: float) -> Term:
+    def _part(self, number: int, times: float, often: int) -> Term:
         """A field as it is, in a sum of fields."""
         _, positions, groups = self._form(number)
         cells, group = np.arange(positions)[:, None], np.arange(groups)
-        blocks = np.stack([group, group, np.zeros_like(group), np.ones_like(group)], 1)
+        blocks = np.stack([group, group, np.zeros_like(group), np.full_like(group, often)], 1)
         return Term(number, cells, None, np.zeros_like(cells), np.full(cells.shape, times), blocks)
 
 
