@@ -15,7 +15,7 @@ demo: .venv/.installed-demo  ## six networks on real digits, trained and studied
 test: .venv/.installed-dev  ## all tests but the slow ones; one that takes minutes shows where it stands, and fails
 	$(BIN)/python -m pytest -n 2 --dist loadfile --timeout 300 --timeout-method thread -o faulthandler_timeout=240
 
-test-all: .venv/.installed-dev  ## the slow tests too, with coverage
+test-all: .venv/.installed-notebooks  ## the slow tests and the notebooks of the docs too, with coverage
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "" --cov --cov-report=term
 
 gpu: .venv/.installed-dev  ## what only a GPU shows: its tests, compute-sanitizer, benchmarks beside their peers; code 2 without one
@@ -52,3 +52,7 @@ clean:
 	@echo "npk: installing into .venv, with the tools for development (once; this takes minutes)"
 	@$(PIP) install -qq -e '.[dev,demo]' -c constraints.txt
 	@touch $@ .venv/.installed-demo
+
+.venv/.installed-notebooks: .venv/.installed-dev
+	@$(PIP) install -qq -e '.[notebooks]' -c constraints.txt
+	@touch $@

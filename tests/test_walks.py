@@ -52,7 +52,7 @@ def test_the_page_shows_every_script_and_names_every_notebook():
 @pytest.mark.filterwarnings("ignore")  # of the packages that run notebooks
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_notebooks_run(name, tmp_path):
-    why = "notebooks run with: pip install nbclient ipykernel"
+    why = "notebooks run with: pip install '.[notebooks]'"
     for package in ("nbclient", "ipykernel", "matplotlib"):
         pytest.importorskip(package, reason=why)
     if name == "engineer":
