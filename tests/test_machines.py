@@ -12,6 +12,7 @@ from sklearn.svm import SVC
 
 from npk.errors import DataError, OptionError, ShapeError
 from npk.machines import ridge, svm
+from npk.machines.problem import checked_gram
 
 
 @pytest.fixture
@@ -255,7 +256,18 @@ def test_triangles_may_differ_by_rounding(gram, scale):
         ridge.fit(changed(rounded, 3, 30, rounded[3, 30] * (1 + 1e-9)), np.arange(37.0), 0.1)
     large = rounded / scale
     large[1, 0] = large[0, 1] = 1e9  # no kernel, but symmetric as far as such numbers tell
-    assert ridge.checked_gram(large) is large
+    assert checked_gram(large) is large
+
+
+@pytest.mark.parametrize("n", [300, 2100])  # on one thread, and on all
+def test_an_entry_that_is_not_finite_is_seen_wherever_it_is(n):
+    K = np.eye(n)
+    assert checked_gram(K) is K
+    for at in ((0, 1), (200, 150), (n - 1, 3)):
+        with pytest.raises(DataError, match="not finite"):
+            checked_gram(changed(K, *at, np.nan))
+        with pytest.raises(ShapeError, match="not symmetric"):
+            checked_gram(changed(K, *at, 1e-9))
 
 
 def test_bad_criterion(gram):

@@ -14,6 +14,7 @@ from npk.samples import as_array
 
 Floats = NDArray[np.float64]
 
+_THREADED = 2000  # samples whose matrix is worth several threads
 NOT_FINITE = (
     "K holds values that are not finite. Compute it with scale='fan_in' or 'cosine', "
     "which do not overflow."
@@ -396,9 +397,11 @@ def _asymmetry(gram: Floats) -> float:
     """The largest |K - K.T|; NaN if an entry is not finite. Block by block: a transposed walk
     costs a small solve.
     """
-    blocks = list(gen_batches(max(len(gram), 1), 256))
+    blocks = list(gen_batches(max(len(gram), 1), 128))
     tasks = [(gram, rows, blocks[: i + 1]) for i, rows in enumerate(blocks)]
-    return float(np.max(on_threads(_of_block_row, tasks, range(len(tasks))), initial=0.0))
+    if len(gram) < _THREADED:
+        return float(np.max([_of_block_row(*task) for task in tasks]))
+    return float(np.max(on_threads(_of_block_row, tasks, range(len(tasks)))))
 
 
 def _of_block_row(gram: Floats, rows: slice, blocks: list[slice]) -> np.floating:
