@@ -70,6 +70,20 @@ def test_powers_of_two_of_samples():
     assert ((divided >= 0.5) & (divided < 1)).all()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("width", [1, 3, 4096])
+@pytest.mark.parametrize("alike", [False, True])
+def test_samples_of_comfortable_size_have_no_power(dtype, width, alike):
+    """Whatever the sums of squares say: each sample alone, and beside one that is large."""
+    for power in range(-12, 13):
+        values = np.full((1, width), 0.75 * 2.0**power if alike else 0, dtype)
+        values[0, 0] = -0.75 * 2.0**power
+        expected = power if abs(power) > 8 else 0
+        assert _powers(values).tolist() == [expected]
+        beside = np.concatenate([values, np.full((1, width), 2.0**20, dtype)])
+        assert _powers(beside).tolist() == [expected, 21]
+
+
 # tiles
 
 
