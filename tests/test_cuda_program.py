@@ -310,7 +310,7 @@ MUTANTS = {
         assert_gaps,
     ),
     "no entry of a column": ("if (entry >= 0) total +=", "total +=", assert_padded),
-    "cells of a collapse": ("c < end; ++c", "c <= end; ++c", assert_all),
+    "cells of a collapse": ("c < end; ++c", "c <= end; ++c", assert_pooled),
     "contributions of a sum": ("while (j < op.cells && ", "while (", assert_pooled),
     "target of a sum": (" && t.tables[op.out + j] == target", "", assert_pooled),
     "start of a chain": ("if (!term.start) common &=", "common &=", assert_chains),
