@@ -23,7 +23,7 @@ from npk.gram.kernel import NeuralPathKernel
 from npk.gram.sources import Recorded
 from npk.gram.store import GramStore
 from npk.gram.tiles import TilePlan
-from npk.gram.verification import verify_store
+from npk.gram.verification import examine
 from npk.gram.writing import _about
 from npk.progress import Silent
 
@@ -210,7 +210,7 @@ def test_a_run_that_is_interrupted_and_begun_afresh_with_another_network(tables,
         f"came back"
     )
     np.testing.assert_array_equal(K, npk.kernel(tables[1], progress=False))
-    assert verify_store(out, Silent()).damaged == ()
+    assert examine(out, Silent()).damaged == ()
 
 
 # no workers

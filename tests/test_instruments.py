@@ -510,10 +510,10 @@ def test_a_store_says_what_it_is_of(tmp_path, rng):
     assert npk.kernel(table, of=Tangent(), out=out, progress=False).complete
     with pytest.raises(npk.errors.StoreError, match="of is 'tangent' there and 'depth=3' here"):
         npk.kernel(table, of=npk.Depth(3), out=out, progress=False)
-    from npk.gram.verification import verify_store
+    from npk.gram.verification import examine
     from npk.progress import Silent
 
-    assert verify_store(out, Silent()).content == "3 x 3 float32 of tangent, 1 tiles"
+    assert examine(out, Silent()).content == "3 x 3 float32 of tangent, 1 tiles"
 
 
 def test_a_worker_knows_it_from_the_store(tmp_path):

@@ -13,7 +13,7 @@ from npk import cli
 from npk.errors import StoreError
 from npk.files import locked
 from npk.gram.store import GramStore
-from npk.gram.verification import verify_store
+from npk.gram.verification import examine
 from npk.gram.work import Work
 from npk.progress import Silent
 
@@ -330,10 +330,10 @@ def test_what_was_found_is_a_value(folder):
         match=r"damaged: tile \(0, 0\)\. All else is sound\. Drop that "
         r"with --drop",
     ):
-        verify_store("square.zarr", Silent())
-    found = verify_store("square.zarr", Silent(), drop=True)
+        examine("square.zarr", Silent()).refuse_damage()
+    found = examine("square.zarr", Silent(), drop=True)
     assert (found.damaged, found.dropped) == (("tile (0, 0)",), True)
-    found = verify_store("square.zarr", Silent(), drop=True)
+    found = examine("square.zarr", Silent(), drop=True)
     assert (found.damaged, found.dropped, found.content) == (
         (),
         False,

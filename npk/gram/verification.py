@@ -38,27 +38,6 @@ class Verification:
             )
 
 
-def verify_store(path: str | Path, progress: Progress, *, drop: bool = False) -> Verification:
-    """As :func:`examine`, and damage is refused.
-
-    Args:
-        path: the store.
-        progress: counts tiles and pieces.
-        drop: count what is damaged as not done, so that the command that wrote the store computes
-            it again.
-
-    Returns:
-        What was found.
-
-    Raises:
-        StoreError: something is damaged and was not dropped; nothing that npk wrote; or another
-            process writes it.
-    """
-    found = examine(path, progress, drop=drop)
-    found.refuse_damage()
-    return found
-
-
 def examine(path: str | Path, progress: Progress, *, drop: bool = False) -> Verification:
     """Read a kernel or a gate table on disk, and compare all of it with its checksums.
 
