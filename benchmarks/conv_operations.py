@@ -20,7 +20,7 @@ from bench_conv import gates
 from tiles import Ready, ready
 from timing import machine, threads, timed
 
-from npk.backends.program.program import BOX, COLLAPSE, COLUMNS, GATHER, LANES, REDUCE, SWEEP
+from npk.backends.program.program import BOX, COLLAPSE, COLUMNS, DRAIN, GATHER, LANES, REDUCE, SWEEP
 
 KINDS = {
     "collapses": COLLAPSE,
@@ -28,6 +28,7 @@ KINDS = {
     "window sums, one by one": GATHER,
     "sweeps": SWEEP,
     "reductions": REDUCE,
+    "drains": DRAIN,
 }
 _SAMPLES = {8: 96, 16: 32}  # of a tile, by side
 _FEWEST = 16
@@ -89,7 +90,7 @@ def parts(made: Ready, n: int) -> dict[str, tuple[Callable[[], object], float]]:
 
         return once
 
-    units = max(1, (kind == REDUCE).sum())
+    units = max(1, np.isin(kind, (REDUCE, DRAIN)).sum())
     chosen = {name: kind == number for name, number in KINDS.items()}
     found = {
         name: (run(some, 0.0), some.sum() / units) for name, some in chosen.items() if some.any()

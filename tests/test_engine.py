@@ -9,7 +9,7 @@ import numba
 import numpy as np
 import pytest
 import torch
-from conftest import assert_kernels_equal
+from conftest import assert_kernels_equal, kernel_deviation
 from torch import nn
 
 import npk
@@ -28,6 +28,7 @@ from npk.backends.program.program import (
     COLLAPSE,
     COLUMNS,
     COPIES,
+    DRAIN,
     GATHER,
     LANES,
     ONCE,
@@ -562,10 +563,10 @@ SWEPT = {  # network, bias
 }
 
 
-def planned(make, bias, swept):
-    """The program of a network on 5 x 7, swept or not, with what runs it."""
+def planned(make, bias, swept, sides=(4, 8)):
+    """The program of a network, swept or not, with what runs it."""
     torch.manual_seed(0)
-    samples = np.random.default_rng(0).standard_normal((19, 2, 5, 7)).astype(np.float32)
+    samples = np.random.default_rng(0).standard_normal((19, 2, *sides)).astype(np.float32)
     table = npk.record_gates(make().eval(), samples)
     backend = CpuBackend(plan(table.graph, bias=bias), table, "float32")
     if not swept:
@@ -574,20 +575,37 @@ def planned(make, bias, swept):
     return backend, table
 
 
-@pytest.mark.parametrize("name", SWEPT)
-def test_sweeps_are_boxes_and_collapses_to_the_bit(name):
-    """With the planes of window sums and without: the same tile, and the same diagonal."""
+def swept_and_not(name, sides):
+    """Tile and diagonal without planes of window sums and with them, and the cells that it takes."""
     found = []
-    for swept in (False, True):
-        backend, table = planned(*SWEPT[name], swept)
+    for swept in (True, False):
+        backend, table = planned(*SWEPT[name], swept, sides)
         kinds = column(backend.runner.program.operations, COLUMNS, "kind")
-        assert (SWEEP in kinds) == swept
+        assert (SWEEP in kinds) == (DRAIN in kinds) == swept
+        assert (BOX in kinds) != swept
         side, exponents = backend.side(table), find_exponents(backend.recursion, table)
         found.append((backend.tile(side, side, exponents), backend.diagonal(side, exponents)))
-        cells = backend.runner.program.cells
-    for plain, other in zip(*found, strict=True):
-        np.testing.assert_array_equal(other, plain)
-    assert cells == 1 + 2 * 35  # two planes, in turns
+        if swept:
+            cells = backend.runner.program.cells
+    return [*zip(*found, strict=True)], cells
+
+
+@pytest.mark.parametrize("name", SWEPT)
+def test_sweeps_and_drains_are_boxes_and_what_follows_to_the_bit(name):
+    """Of a power of two of positions, whose mean rounds nothing."""
+    found, cells = swept_and_not(name, (4, 8))
+    for short, plain in found:
+        np.testing.assert_array_equal(short, plain)
+    assert cells == 1 + 2 * 32  # two planes, in turns
+
+
+@pytest.mark.parametrize("sides", [(5, 7), (3, 3), (9, 13)])
+@pytest.mark.parametrize("name", SWEPT)
+def test_sweeps_and_drains_of_any_picture(name, sides):
+    (tile, plain), (diagonal, plain_diagonal) = swept_and_not(name, sides)[0]
+    assert kernel_deviation(tile, plain) < 1e-6
+    np.testing.assert_allclose(diagonal, plain_diagonal, rtol=1e-6)
+    np.testing.assert_array_equal(diagonal, np.diagonal(tile))
 
 
 @pytest.mark.parametrize(

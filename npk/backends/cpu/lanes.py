@@ -15,7 +15,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from npk.backends.cpu.vectors import DOUBLES, I32, I64, Vectors, number
+from npk.backends.cpu.vectors import I32, I64, Vectors, number
 from npk.backends.layout import BITS, REAL
 from npk.backends.program.program import LANES, LAYOUT, TERMS, TOGETHER
 
@@ -391,10 +391,7 @@ def reduce(tc, rows, terms, scales, t, begin, end, sources, sums, to):
             totals = e.registers(e.kind)
             overlaps = mask and (lambda u, v: mask.overlaps(u, v, None))
             _accumulate(e, totals, term, sources_, scale, (begin_, end_), overlaps)
-            for r, total in enumerate(totals):
-                value = b.load(total)
-                value = value if e.kind.element == ir.DoubleType() else b.fpext(value, DOUBLES)
-                e.store(b.fadd(e.load(sums_, e.row(to_, r), DOUBLES), value), sums_, e.row(to_, r))
+            e.add_to_doubles(totals, sums_, to_)
 
         _by_form(e, term, sources_, run, chains=False)
         return ctx.get_dummy_value()

@@ -11,7 +11,7 @@ from numba import njit, prange
 from numba.core import event
 
 from npk.backends.cpu.lanes import collapse, reduce
-from npk.backends.cpu.windows import gather, slide, sweep
+from npk.backends.cpu.windows import drain, gather, slide, sweep
 from npk.backends.jit import can_cache
 from npk.backends.program.program import LANES, TOGETHER
 from npk.progress import Progress
@@ -94,6 +94,10 @@ def _run_group(rows, program, sources, sums, nothing):
         elif kind == 6:
             scale, bias = scale * scales[to], bias * scales[to]
             sweep(rows, terms, to, sources, row[5], first, cells, scale, bias, nothing)
+        elif kind == 7:
+            scale, bias, at = scale * scales[first], bias * scales[first], (to + tables[out]) * wide
+            numbers = count, cells, scale, bias
+            drain(rows, terms, first, sources, row[5], *numbers, nothing, _FLUSH, sums, at)
         else:
             _run_reduce(rows, row, program, sources, sums)
 

@@ -132,6 +132,15 @@ class Vectors:
         """Register += value."""
         self.b.store(self.b.fadd(self.b.load(register), value), register)
 
+    def add_to_doubles(self, registers, sums, to):
+        """sums[to:] += the registers, which are 0 then."""
+        for r, register in enumerate(registers):
+            value, at = self.b.load(register), self.row(to, r)
+            if self.kind.element != ir.DoubleType():
+                value = self.b.fpext(value, DOUBLES)
+            self.store(self.b.fadd(self.load(sums, at, DOUBLES), value), sums, at)
+            self.b.store(self.zero(self.kind), register)
+
     def count(self, vector):
         """Ones in each of sixteen words."""
         count = cgutils.get_or_insert_function(

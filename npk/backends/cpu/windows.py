@@ -189,17 +189,60 @@ def sweep(tc, rows, terms, t, sources, base, first, runs, scale, bias, nothing):
 
             _slid(e, window, begin)
 
-        with contextlib.ExitStack() as stack:
-            for words in (1, 2):
-                test = b.icmp_signed("==", term["width"], number(words))
-                then, otherwise = stack.enter_context(b.if_else(test))
-                with then:
-                    run(words)
-                stack.enter_context(otherwise)
-            run(term["width"])
+        _by_words(e, term, run)
         return ctx.get_dummy_value()
 
     return sig, codegen
+
+
+@intrinsic
+def drain(tc, rows, terms, t, sources, base, first, runs, scale, bias, nothing, flush, sums, to):
+    """sums[to:] += what :func:`sweep` makes, in float64; added up ``flush`` cells at a time before."""
+    real, size = sources[-1].dtype, types.intp
+    numbers = size, size, size, real, real, size, size
+    sig = types.void(rows, terms, size, sources, *numbers, sums, size)
+
+    def codegen(ctx, b, sig, args):
+        e = Vectors(ctx, b, sig, args, sig.args[0], sig.args[3][-1])
+        _, terms_, t_, arrays, base_, first_, runs_, scale_, bias_, nothing_, *rest = e.args
+        flush_, sums_, to_ = rest
+        sources_, term = Sources(*arrays), term_at(e, terms_, t_)
+        spread, shift = e.splat(scale_), e.splat(bias_)
+        window = _Window(sources_.slots, sources_.tables, first_, runs_, base_, 3, nothing_)
+
+        def run(words):
+            totals = e.registers(e.kind)
+
+            def begin(cell):
+                full = b.icmp_signed("==", b.srem(cell, flush_), number(0))
+                with b.if_then(full, likely=False):
+                    e.add_to_doubles(totals, sums_, to_)
+                overlap = _overlaps(e, sources_, *places(e, term, sources_, cell), words)
+
+                def finish(r, total):
+                    e.multiply_add(totals[r], e.fused(total, spread, shift), overlap(r))
+
+                return finish
+
+            _slid(e, window, begin)
+            e.add_to_doubles(totals, sums_, to_)
+
+        _by_words(e, term, run)
+        return ctx.get_dummy_value()
+
+    return sig, codegen
+
+
+def _by_words(e, term, run):
+    """``run(words)`` for the number of words of a term's mask, known where it is one or two."""
+    with contextlib.ExitStack() as stack:
+        for words in (1, 2):
+            test = e.b.icmp_signed("==", term["width"], number(words))
+            then, otherwise = stack.enter_context(e.b.if_else(test))
+            with then:
+                run(words)
+            stack.enter_context(otherwise)
+        run(term["width"])
 
 
 def _overlaps(e, sources, u, v, words):

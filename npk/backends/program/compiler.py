@@ -15,6 +15,7 @@ from npk.backends.program.cuts import (
     NOWHERE,
     PAIR,
     RUNS,
+    STRAIGHT,
     TARGETS,
     WHOLE,
     Cut,
@@ -170,7 +171,7 @@ def _patterns(counts: np.ndarray, places: np.ndarray) -> list[bytes]:
     have, the tables of cells, and which masks are read at the same places. Equal ones are the same.
     """
     own = np.where(places[..., TARGETS] == NOWHERE, places[..., PAIR], NOWHERE)
-    look = places[..., [ADDED, WHOLE, RUNS, COUNT]].reshape(len(places), -1)
+    look = places[..., [ADDED, WHOLE, RUNS, COUNT, STRAIGHT]].reshape(len(places), -1)
     return split(np.concatenate([counts, _first_alike(places), own, look], 1))
 
 

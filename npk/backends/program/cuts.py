@@ -27,6 +27,7 @@ class Place(NamedTuple):
     ``targets``: of the sums that contributions to a reduction go to. ``added``: number of
     contributions to a reduction. ``whole``: whether all have a place in the mask. ``runs``,
     ``run_count``: of a field, table and number of the runs of windows that share columns, if any.
+    ``straight``: whether contributions to a reduction are all cells in order, to one sum.
     """
 
     pair: int
@@ -38,9 +39,10 @@ class Place(NamedTuple):
     whole: int = 0
     runs: int = NOWHERE
     run_count: int = 0
+    straight: int = 0
 
 
-PAIR, U, V, WEIGHT, TARGETS, ADDED, WHOLE, RUNS, COUNT = range(len(Place._fields))
+PAIR, U, V, WEIGHT, TARGETS, ADDED, WHOLE, RUNS, COUNT, STRAIGHT = range(len(Place._fields))
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,7 @@ class Cut:
             pairs = self._pairs(ends, np.fromiter(fresh.values(), np.intp))
             self.known.update(zip(fresh, pairs, strict=True))
         found[here[:, None], (PAIR, RUNS, COUNT)] = [self.known[keys[n]] for n in here.tolist()]
-        found[:, ADDED] = 0
+        found[:, (ADDED, STRAIGHT)] = 0
         if inflow.weight is None:
             weights = inflow.weights(ends.s, ends.t)
             bounds = np.append(ends.bounds[here], len(ends.pairs)) * self.k
@@ -263,6 +265,9 @@ class LateCut:
         found[:, PAIR] = draft.tables(pair, bounds)
         found[:, TARGETS] = draft.tables(target, bounds)
         found[:, ADDED], found[:, WHOLE], found[:, COUNT] = counts, 0, 0
+        apart = (pair != np.arange(len(pair)) - bounds[unit]) | (target != target[bounds[unit]])
+        straight = np.bincount(unit, weights=apart, minlength=len(counts)) == 0
+        found[:, STRAIGHT] = straight & (counts == np.diff(ends.bounds))
         if self.masked:
             found[:, U] = draft.tables(inflow.places[s, a], bounds)
             found[:, V] = draft.tables(inflow.places[t, b], bounds)

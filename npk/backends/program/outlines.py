@@ -19,6 +19,7 @@ from npk.backends.program.program import (
     CLEAR,
     COLLAPSE,
     COLUMNS,
+    DRAIN,
     GATHER,
     LOAD,
     ONCE,
@@ -64,7 +65,7 @@ def rows_of(
     operations[reduce, _OUT] = places[unit[reduce], reduces[at[reduce]], TARGETS]
     terms[:, _TABLES] = places[of_unit, cuts[of], :TARGETS]
     counts = np.bincount(of_unit, minlength=len(which))
-    owners = np.isin(operations[:, 0], (COLLAPSE, REDUCE))
+    owners = np.isin(operations[:, 0], (COLLAPSE, REDUCE, DRAIN))
     terms_before = (np.cumsum(counts) - counts)[unit]
     operations[owners, _FIRST] += terms_before[owners]
     swept = operations[:, 0] == SWEEP
@@ -138,9 +139,8 @@ def sweeps(
     alone: Collection[int],
     in_bits: Collection[Mask],
 ) -> dict[int, int]:
-    """Collapses that may take the window sums of a field as they are made, with their fields: of
-    one group, windows of 3 x 3, masks in bits; no other step reads the field, and no other source
-    of the collapse comes later.
+    """Fields whose window sums their only reader may take as they are made, with the reader: of one
+    group, windows of 3 x 3, masks in bits; of a collapse, no other source comes later.
 
     Args:
         recursion: the plan.
@@ -149,23 +149,32 @@ def sweeps(
         alone: steps that are neither reductions nor in a band.
         in_bits: masks in bits.
     """
-    steps = recursion.steps
     readers = Counter(
         part.source for some in (own, late) for parts in some.values() for part in parts
     )
-    found = {}
-    for number in (n for n in alone if isinstance(steps[n], Collapse) and own[n]):
-        part = max(own[number], key=lambda part: part.source)
-        source = part.source
-        if source not in alone or not isinstance(steps[source], Field) or readers[source] != 1:
-            continue
-        if part.mask not in in_bits or part.k != 1 or len(own[source]) != 1:
-            continue
-        box = own[source][0]
-        plain = all(len(p.runs) == 1 and p.runs[0].times == 1 for p in (part, box))
-        if plain and box.k == WIDTH**2 and steps[number].groups == steps[source].groups == 1:
-            found[number] = source
-    return found
+    once = [n for n in alone if readers[n] == 1]
+    latest = {
+        n: max(own[n], key=lambda part: part.source)
+        for n in alone
+        if isinstance(recursion.steps[n], Collapse) and own[n]
+    }
+    passed = [part for part in latest.values() if part.source in once]
+    passed += [part for n in once for part in late.get(n, ())]
+    return {
+        part.source: part.step
+        for part in passed
+        if part.mask in in_bits and _is_one_window(recursion, part, own[part.source])
+    }
+
+
+def _is_one_window(recursion: Recursion, part: Part, boxes: Sequence[Part]) -> bool:
+    """Whether a part reads a field of windows of 3 x 3 cell by cell; ``boxes``: the field's own."""
+    source = recursion.steps[part.source]
+    if not isinstance(source, Field) or len(boxes) != 1:
+        return False
+    plain = all(len(p.runs) == 1 and p.runs[0].times == 1 for p in (part, *boxes))
+    groups = recursion.steps[part.step].groups
+    return plain and part.k == 1 and boxes[0].k == WIDTH**2 and groups == source.groups == 1
 
 
 class UnitOutline:
@@ -179,7 +188,7 @@ class UnitOutline:
         bands: collapses that are added up together, by the first.
         chained: masks that may follow from one another.
         draft: of the program, for numbers of masks.
-        sweeps: fields that their only reader may sum up itself, by reader.
+        sweeps: fields whose only reader may sum them up itself, with the reader.
     """
 
     def __init__(
@@ -211,10 +220,14 @@ class UnitOutline:
         """
         cells = {n: count for n, step in enumerate(self.steps) if (count := counts[step.look])}
         unit = Unit(cells, places, {n: self.own[n] for n in cells})
-        swept = {n: f for n, f in self.sweeps.items() if self._is_swept(n, f, cells, places)}
-        done = self._done(cells, {f: n for n, f in swept.items()})
+        taken = {f: n for f, n in self.sweeps.items() if self._is_taken(n, f, cells, places)}
+        swept = {n: f for f, n in taken.items() if n not in self.sums}
+        done = self._done(cells, taken)
         for n, count in cells.items():
-            if n in swept.values():
+            if n in taken:
+                if taken[n] in self.sums:
+                    self._drain(n, unit)
+                self._free(done[n], unit)
                 continue
             band = [n, *(m for m in self.bands.get(n, ()) if cells.get(m) == count)]
             for m in [m for m in band if m not in unit.place]:
@@ -228,18 +241,22 @@ class UnitOutline:
                 self._collapse(band, unit)
             for part in self.late.get(n, ()):
                 self._scatter(part, unit)
-            for m in done[n]:
-                unit.slots.give(unit.place[m], self._cells(m, unit))
-        return unit.outline(unit.place[max(cells)])
+            self._free(done[n], unit)
+        return unit.outline(unit.place.get(max(cells), 0))
 
-    def _done(self, cells: Mapping[int, int], swept: Mapping[int, int]) -> dict[int, list[int]]:
-        """The steps that nothing reads any more after each step; ``swept``: fields without cells,
-        with their readers.
+    def _free(self, steps: Sequence[int], unit: Unit) -> None:
+        """Give the slots of steps back."""
+        for number in steps:
+            unit.slots.give(unit.place[number], self._cells(number, unit))
+
+    def _done(self, cells: Mapping[int, int], taken: Mapping[int, int]) -> dict[int, list[int]]:
+        """The steps that nothing reads any more after each step; ``taken``: fields without cells,
+        with their readers, of which reductions take them at once.
         """
-        last = {n: n for n in cells if n not in swept}
+        last = {n: n for n in cells if n not in taken}
         for n in cells:
             # others see only padding in this unit
-            reader = swept.get(n, n)
+            reader = n if taken.get(n) in self.sums else taken.get(n, n)
             sources = (part.source for part in self.own[n])
             last.update({m: max(last[m], reader) for m in sources if m in last})
         done: dict[int, list[int]] = {n: [] for n in cells}
@@ -328,19 +345,25 @@ class UnitOutline:
         rows[:, -1] = self.draft.mask(part.mask) + segment if part.mask else -1
         unit.terms.add_many(rows, part, singles[:, 3])
 
-    def _is_swept(
+    def _is_taken(
         self, number: int, source: int, counts: Mapping[int, int], places: Mapping[int, Place]
     ) -> bool:
-        """Whether a collapse and a field that it alone reads are one operation in this unit: cell
-        for cell, each with a mask.
+        """Whether a collapse or a reduction and a field that it alone reads are one operation in
+        this unit: cell for cell, each with a mask.
         """
-        if number not in counts or counts.get(source) != counts[number]:
+        if source not in counts:
             return False
-        part, box = (self._latest(n) for n in (number, source))
-        place, summed = places[part.cut], places[box.cut]
-        if box.source not in counts or not summed.run_count or not place.whole or place.weight >= 0:
+        box = self._latest(source)
+        if box.source not in counts or not places[box.cut].run_count:
             return False
-        cells = counts[number]
+        if number in self.sums:
+            place = places[self.late[source][0].cut]
+            return place.straight == 1 and place.weight < 0
+        if counts.get(number) != counts[source]:
+            return False
+        place, cells = places[self._latest(number).cut], counts[number]
+        if not place.whole or place.weight >= 0:
+            return False
         return np.array_equal(self.draft.values(place.pair, cells), np.arange(cells))
 
     def _latest(self, number: int) -> Part:
@@ -363,6 +386,20 @@ class UnitOutline:
         unit.pending[number] = [other for other in unit.pending[number] if other is not part]
         if unit.pending[number]:
             self._collapse([number], unit)
+
+    def _drain(self, source: int, unit: Unit) -> None:
+        """A field and the reduction that alone reads it, to one of its sums."""
+        (part,), box = self.late[source], self._latest(source)
+        (run,), (window,) = part.runs, box.runs
+        assert part.mask is not None  # as ``sweeps`` saw
+        segment, summed = self.draft.mask(part.mask) + run.segment, unit.places[box.cut]
+        place, begin = unit.places[part.cut], unit.place[box.source]
+        unit.reduces[len(unit.operations)] = part.cut
+        row = (DRAIN, place.targets, summed.run_count, unit.terms.count, summed.runs, begin)
+        bias = self.recursion.steps[source].bias  # type: ignore[union-attr]
+        unit.add((*row, self.sums[part.step]), (source, box.source), (window.scale, bias))
+        term = (part.k, 0, *place[:TARGETS], 0, 1, -1, 0, *ONCE, segment)
+        unit.terms.add(term, part, run.scale)
 
     def _scatter(self, part: Part, unit: Unit) -> None:
         """Operations that add to the sums of a reduction."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from npk.recursion.masks import Mask
 
-LOAD, CLEAR, GATHER, BOX, COLLAPSE, REDUCE, SWEEP = range(7)
+LOAD, CLEAR, GATHER, BOX, COLLAPSE, REDUCE, SWEEP, DRAIN = range(8)
 COPIES = ("times", "out_step", "source_step")
 COLUMNS = ("kind", "out", "cells", "first", "count", "source", "sums", *COPIES)
 _SUMS = COLUMNS.index("sums")
@@ -36,7 +36,8 @@ class Program:
     (see ``boxes``), ``cells`` being the number of runs. COLLAPSE adds up ``count`` terms from
     ``first`` on, cell by cell. SWEEP does what a BOX and the term ``sums`` of a COLLAPSE do that
     alone reads it, cell for cell, and keeps no plane of the window sums. REDUCE adds ``cells`` contributions of the term ``first`` to the
-    sums ``sums`` + tables[out ...]. A term adds ``k`` contributions a cell, each a cell of
+    sums ``sums`` + tables[out ...]. DRAIN does what a BOX, whose table is ``count``, and a REDUCE of
+    all its cells to the sum ``sums`` + tables[out] do. A term adds ``k`` contributions a cell, each a cell of
     ``source`` times an overlap, to the cells from ``out`` on, or fills them if it is ``fresh``;
     ``mask`` counts segments of masks, -1 stands for ones.
 
@@ -72,8 +73,10 @@ class Program:
         operations, number = _repeated(self.operations, COLUMNS)
         terms, term = _repeated(self.terms, TERMS)
         firsts = np.cumsum([0, *self.terms[:, TERMS.index("times")]])
-        owners = np.isin(operations[:, 0], (COLLAPSE, REDUCE))
         begin, count = (COLUMNS.index(name) for name in ("first", "count"))
+        drains = operations[:, 0] == DRAIN
+        operations[drains, begin] = firsts[operations[drains, begin]]
+        owners = np.isin(operations[:, 0], (COLLAPSE, REDUCE))
         of = operations[owners]
         operations[owners, begin] = firsts[of[:, begin]]
         swept = operations[:, 0] == SWEEP
@@ -146,7 +149,7 @@ class Draft:
     def add(self, rows: Rows) -> None:
         """More operations; those that count terms count on from here."""
         kinds, first = rows.operations[:, 0], COLUMNS.index("first")
-        rows.operations[np.isin(kinds, (COLLAPSE, REDUCE)), first] += self.terms
+        rows.operations[np.isin(kinds, (COLLAPSE, REDUCE, DRAIN)), first] += self.terms
         rows.operations[kinds == SWEEP, _SUMS] += self.terms
         self.terms += len(rows.terms)
         self.rows.append(rows)
