@@ -608,6 +608,35 @@ def test_sweeps_and_drains_of_any_picture(name, sides):
     np.testing.assert_array_equal(diagonal, np.diagonal(tile))
 
 
+class Mirrored(nn.Module):
+    """Columns from right to left."""
+
+    def forward(self, x):
+        return torch.flip(x, (3,))
+
+
+def pooled(*size):
+    """A pool, and a gate that keeps it apart from the next one."""
+    return nn.Sequential(nn.AvgPool2d(size), nn.Conv2d(9, 9, 1), nn.ReLU())
+
+
+@pytest.mark.parametrize("behind", [pooled(1, 8), pooled(2, 8), Mirrored()])
+def test_window_sums_go_to_their_own_sum_with_their_own_overlaps(behind):
+    """A pool over rows has its cells in order too, but several sums; a mirror image has one sum, and
+    its cells in another order.
+    """
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(2, 9, 3, padding=1), nn.ReLU(), nn.Conv2d(9, 9, 3, padding=1), nn.ReLU()]
+    net = nn.Sequential(*layers, behind, *HEAD).eval()
+    samples = np.random.default_rng(0).standard_normal((5, 2, 4, 8)).astype(np.float32)
+    table = npk.record_gates(net, samples)
+    backend = CpuBackend(plan(table.graph, bias="ignore"), table, "float64")
+    exponents = find_exponents(backend.recursion, table)
+    side = backend.side(table)
+    expected = evaluate(backend.recursion, table, table, exponents)
+    np.testing.assert_allclose(backend.tile(side, side, exponents), expected, rtol=1e-10)
+
+
 @pytest.mark.parametrize(
     ("layer", "swept"),
     [

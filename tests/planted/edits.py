@@ -73,7 +73,7 @@ TEXTS = {
         ),
         "max(self.least, tiles)": ("min(self.least, tiles)", f"{NUMBERS}memory_of_a_call"),
     },
-    "gram/matrix.py": {"mirrored=symmetric)": ("mirrored=False)", f"{NUMBERS}tiles_are_mirrored")},
+    "gram/matrix.py": {"mirrored=True)": ("mirrored=False)", f"{NUMBERS}tiles_are_mirrored")},
     "gram/writing.py": {
         "{**options, **digests": (
             '{"scale": engine.options.scale, **digests',
