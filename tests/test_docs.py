@@ -3,6 +3,7 @@
 import re
 import shlex
 import sys
+from collections import Counter
 from inspect import signature
 from pathlib import Path
 from types import SimpleNamespace
@@ -94,6 +95,12 @@ def test_links_lead_somewhere(page):
     """
     links = re.findall(r"(?<!!)\[[^\]]+\]\((?!http|#)([^)#]+)", (ROOT / page).read_text())
     assert [link for link in links if not ((ROOT / page).parent / link).exists()] == []
+
+
+def test_the_changelog_says_nothing_twice():
+    """Two versions of one line are left behind where changes are merged."""
+    starts = [line[:70] for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line]
+    assert [start for start, times in Counter(starts).items() if times > 1] == []
 
 
 def test_the_gallery_shows_every_script_and_every_figure():
