@@ -26,8 +26,9 @@ class Place(NamedTuple):
 
     ``targets``: of the sums that contributions to a reduction go to. ``added``: number of
     contributions to a reduction. ``whole``: whether all have a place in the mask. ``runs``,
-    ``run_count``: of a field, table and number of the runs of windows that share columns, if any.
-    ``straight``: whether contributions to a reduction are all cells in order, to one sum.
+    ``run_count``: of a field, table and number of the runs of windows that share columns, if any;
+    they stand in the place of ``pair``, which has several times as many entries. ``straight``:
+    whether contributions to a reduction are all cells in order, to one sum.
     """
 
     pair: int
@@ -83,8 +84,6 @@ class Tables:
     _ends: dict[int, Ends] = field(default_factory=dict)  # of these units, by look
     _rows: dict[tuple[int, ...], int] = field(default_factory=dict)  # tables of u, by list of s
     _masks: dict[tuple[int, ...], np.ndarray] = field(default_factory=dict)  # of these units
-    # by place and shape of the table
-    _runs: dict[tuple[int, ...], tuple[int, int]] = field(default_factory=dict)
 
     def enter(self, units: slice) -> None:
         """Go on to some units."""
@@ -118,22 +117,17 @@ class Tables:
         return Ends(s, t, pairs, bounds, here, first, moved, once.tolist())
 
     def windows(self, pair: np.ndarray, bounds: np.ndarray) -> list[tuple[int, int, int]]:
-        """For each of some tables of a field's windows where it begins; table and number of runs,
-        where columns can be shared.
+        """For each of some tables of a field's windows where it begins, and table and number of runs:
+        of runs where columns can be shared, of its own where they cannot.
         """
-        starts, wide = self.draft.tables(pair, bounds * pair.shape[1]).tolist(), pair.shape[1]
-        keys = [(start, n, wide) for start, n in zip(starts, np.diff(bounds).tolist(), strict=True)]
-        fresh = _fresh(keys, range(len(keys)), self._runs)
-        if fresh:
-            numbers = np.fromiter(fresh.values(), np.intp)
-            counts = np.diff(bounds)[numbers]
-            at = ranges(bounds[numbers], counts)
-            table, begins, runs = find_runs(pair[at], np.cumsum([0, *counts]))
-            places = np.where(runs, self.draft.tables(table, begins), NOWHERE)
-            self._runs.update(
-                zip(fresh, zip(places.tolist(), runs.tolist(), strict=True), strict=True)
-            )
-        return [(key[0], *self._runs[key]) for key in keys]
+        table, begins, runs = find_runs(pair, bounds)
+        shared = np.where(runs, self.draft.tables(table, begins), NOWHERE)
+        alone = runs == 0
+        counts = np.where(alone, np.diff(bounds), 0)
+        rows = pair[np.repeat(alone, np.diff(bounds))]
+        own = self.draft.tables(rows, np.cumsum([0, *counts]) * pair.shape[1])
+        whole = np.where(alone, own, NOWHERE)
+        return list(zip(whole.tolist(), shared.tolist(), runs.tolist(), strict=True))
 
     def in_mask(self, inflow: Inflow, step: PlannedStep) -> np.ndarray:
         """Tables of u and of v in each unit that has pairs of a step, ``(units here, 2)``."""
