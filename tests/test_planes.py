@@ -196,7 +196,7 @@ class Residual(nn.Module):
 def test_layers_that_look_alike_share_their_arrays():
     found = planes(Residual(), *GAP, nn.Linear(1, 2))
     assert len({found[number].look for number in fields(found)}) == 1
-    for name in ("pairs", "labels", "ordered", "bounds", "ranks"):
+    for name in ("pairs", "ordered", "bounds", "ranks"):
         first, *rest = (getattr(found[number], name) for number in fields(found))
         assert all(array is first for array in rest)
     stream = [step for step in found if step.step.grid == (4, 4) and len(step.inflows) > 1]

@@ -61,7 +61,7 @@ def make_backend(
     from npk.backends.cpu import CpuBackend
 
     backend = CpuBackend(recursion, table, dtype)
-    backend.compile(table, progress)
+    backend.compile(progress)
     return backend
 
 

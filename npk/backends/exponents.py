@@ -9,7 +9,10 @@ import numpy as np
 
 from npk.gates.table import GateTable, ones_in
 from npk.recursion.masks import Mask, form_bits, form_real
+from npk.recursion.needed import slices
 from npk.recursion.steps import Field, Recursion, Term
+
+_TOGETHER = 1 << 18  # contributions looked at together
 
 
 def find_exponents(recursion: Recursion, table: GateTable, most: int = 3) -> np.ndarray:
@@ -70,10 +73,14 @@ def _add_bound(
     total: np.ndarray, term: Term, field: np.ndarray | None, sizes: list[np.ndarray], shift: int
 ) -> None:
     """Add (sum over the family of weight times root of V times overlap)^2, group by group."""
-    inside, cells = term.cells >= 0, np.maximum(term.cells, 0)
-    for into, source, segment, channels in term.blocks:
-        value = np.ldexp(1.0, -shift) if field is None else field[source][cells]
+    cells, places = np.maximum(term.cells, 0), np.maximum(term.places, 0)
+    weights = np.abs(term.weights) * (term.cells >= 0)
+    for some in slices(len(term.blocks), _TOGETHER // max(cells.size, 1)):
+        into, source, segment, channels = term.blocks[some].T
+        value = np.ldexp(1.0, -shift) if field is None else field[source[:, None, None], cells]
         overlap = (
-            channels if term.mask is None else sizes[term.mask][np.maximum(term.places, 0), segment]
+            channels[:, None, None]
+            if term.mask is None
+            else sizes[term.mask][places, segment[:, None, None]]
         )
-        total[into] += (np.abs(term.weights) * np.sqrt(value * overlap) * inside).sum(1) ** 2
+        np.add.at(total, into, (weights * np.sqrt(value * overlap)).sum(2) ** 2)

@@ -37,19 +37,20 @@ class Layout:
 
     def __init__(self, masks: tuple[Mask, ...], table: GateTable, dtype: np.dtype) -> None:
         self.masks, self.dtype = masks, dtype
-        rows, ends = [], {BITS: 0, REAL: 0}
+        rows: list[np.ndarray] = []
+        ends = {BITS: 0, REAL: 0}
         self.places: list[tuple[int, slice]] = []
         for mask in masks:
             form = BITS if is_kept_in_bits(mask, table) else REAL
             widths = words_of(mask) if form == BITS else mask.segments
             starts, stride = np.cumsum([0, *widths]) + ends[form], sum(widths)
-            rows += [
-                (form, start, stride, width) for start, width in zip(starts, widths, strict=False)
-            ]
+            row = np.empty((len(widths), 4), np.int64)
+            row[:, 0], row[:, 1], row[:, 2], row[:, 3] = form, starts[:-1], stride, widths
+            rows.append(row)
             self.places.append((form, slice(ends[form], ends[form] + stride * mask.size)))
             ends[form] += stride * mask.size
         self.words, self.numbers = ends[BITS], ends[REAL]
-        self.rows = np.array([*rows, (ONES, 0, 0, 0)], np.int64)
+        self.rows = np.concatenate([*rows, np.array([(ONES, 0, 0, 0)])])
 
     @property
     def bytes_a_sample(self) -> int:

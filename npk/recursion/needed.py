@@ -76,7 +76,7 @@ class Inflow:
     def _addends(self) -> tuple[np.ndarray, np.ndarray]:
         """Tables whose sum over s and t is the pair of cells, negative where one is outside."""
         inside, side = self.cells >= 0, self.positions
-        parts, kind = (self.cells * side, self.cells), _integers(2 * side * side)
+        parts, kind = (self.cells * side, self.cells), integers(2 * side * side)
         first, second = (np.where(inside, part, -side * side).astype(kind) for part in parts)
         return first, second
 
@@ -202,7 +202,8 @@ def slices(count: int, size: int) -> list[slice]:
     return [slice(chunk * size, (chunk + 1) * size) for chunk in range(-(-count // size))]
 
 
-def _integers(largest: int) -> type[np.signedinteger]:
+def integers(largest: int) -> type[np.signedinteger]:
+    """The shorter kind of integers that holds all up to one."""
     return np.int32 if largest < 1 << 31 else np.int64
 
 
@@ -221,7 +222,7 @@ def _mark_all(cells: np.ndarray, family: int, marks: np.ndarray) -> None:
 
 def _listed(marks: np.ndarray) -> np.ndarray:
     """Marked pairs in order; clears the marks."""
-    kind, whole = _integers(len(marks)), bool(marks[:-1].all())
+    kind, whole = integers(len(marks)), bool(marks[:-1].all())
     found = np.arange(len(marks) - 1, dtype=kind) if whole else np.flatnonzero(marks[:-1])
     marks[slice(None) if whole else found] = marks[-1] = False
     return found.astype(kind, copy=False)

@@ -28,16 +28,21 @@ class PlannedStep(NeededStep):
     """A step with the units of its pairs, numbered in the order in which they must run.
 
     ``look``: the same for steps that have all of the following in common, which share them.
-    ``labels``: unit of each pair. ``ordered``: the pairs, unit after unit. ``bounds``: where each
-    unit begins among them, ``(units + 1,)``. ``ranks``: number of each pair of positions among
-    them, ``(positions**2,)``; -1 where not needed.
+    ``ordered``: the pairs, unit after unit. ``bounds``: where each unit begins among them,
+    ``(units + 1,)``. ``ranks``: number of each pair of positions among them, ``(positions**2,)``;
+    -1 where not needed.
     """
 
     look: int
-    labels: np.ndarray
     ordered: np.ndarray
     bounds: np.ndarray
     ranks: np.ndarray
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Unit of each pair."""
+        units = np.arange(len(self.bounds) - 1, dtype=np.int32)
+        return np.repeat(units, np.diff(self.bounds))[self.ranks[self.pairs]]
 
 
 @dataclass(frozen=True)
@@ -203,7 +208,7 @@ def _in_order(components: list[np.ndarray], levels: list[int]) -> list[np.ndarra
 
 
 def _arranged(view: _View, unit: np.ndarray, count: int) -> tuple[np.ndarray, ...]:
-    """Labels of the pairs, the pairs in order, bounds of the units, and ranks."""
+    """The pairs in order, bounds of the units, and ranks."""
     table = np.zeros(int(view.present.max(initial=-1)) + 1, unit.dtype)
     table[view.present] = unit
     labels = table[view.shifts]
@@ -213,7 +218,7 @@ def _arranged(view: _View, unit: np.ndarray, count: int) -> tuple[np.ndarray, ..
     columns = csr_array(rows, shape=(positions, count)).tocsc()
     ranks = np.full(positions**2, -1, np.int32)
     ranks[columns.data] = np.arange(len(columns.data), dtype=np.int32)
-    return labels, columns.data, columns.indptr.astype(np.int64), ranks
+    return columns.data, columns.indptr.astype(np.int64), ranks
 
 
 def _span(grid: tuple[int, ...]) -> int:

@@ -9,7 +9,7 @@ from npk.backends.cpu.bands import in_bands
 from npk.backends.cpu.runners import ProductRunner, ProgramRunner
 from npk.backends.cpu.sides import LaidSide, on_lines, zeros
 from npk.backends.jit import check_threads, torch_threads_kept
-from npk.backends.layout import Layout, is_kept_in_bits
+from npk.backends.layout import Layout, Side, is_kept_in_bits
 from npk.backends.product import as_product
 from npk.backends.program.compiler import compile_program
 from npk.backends.program.program import LANES
@@ -66,13 +66,15 @@ class CpuBackend(Backend):
         """Form the masks of a table's samples, and lay them out for tiles."""
         return LaidSide(self.layout.side(table), self.runner.rows)
 
-    def compile(self, table: GateTable, progress: Progress) -> None:
+    def compile(self, progress: Progress) -> None:
         """Have what tiles run compiled, and say so, unless it is in memory or on disk."""
         from npk.backends.cpu.tile import compiling
 
-        one = self.side(table.take(slice(0, 1)))
+        layout = self.layout  # of no sample: those of soft gates are megabytes
+        bits = np.empty((0, layout.words), np.uint32)
+        none = LaidSide(Side(bits, np.empty((0, layout.numbers), self.dtype)), self.runner.rows)
         with compiling(progress):
-            self.tile(one, one, np.zeros(len(self.recursion.steps), np.int64), diagonal=-LANES)
+            self.tile(none, none, np.zeros(len(self.recursion.steps), np.int64))
 
     def tile(
         self,

@@ -51,7 +51,8 @@ class _Mask(NamedTuple):
 def term_at(e, terms, t):
     """Row ``t`` of the terms, read once."""
     first = e.b.mul(t, number(len(TERM_COLUMNS)))
-    return {name: e.item(terms, e.b.add(first, number(i))) for i, name in enumerate(TERM_COLUMNS)}
+    held = [e.item(terms, e.b.add(first, number(i))) for i in range(len(TERM_COLUMNS))]
+    return dict(zip(TERM_COLUMNS, (e.b.sext(value, I64) for value in held), strict=True))
 
 
 def _counted(e, sources, words):

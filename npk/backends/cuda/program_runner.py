@@ -38,7 +38,7 @@ class ProgramRunner:
         self.operations = launcher.to_device(np.ascontiguousarray(program.operations[:, once]))
         columns = (*TERMS[:-1], *LAYOUT)
         once = [n for n, name in enumerate(columns) if name not in COPIES]
-        self.terms = launcher.to_device(np.ascontiguousarray(laid.terms[:, once]))
+        self.terms = launcher.to_device(laid.terms[:, once].astype(np.int64, order="C"))
         self.tables = launcher.to_device(program.tables)
         self.weights = launcher.to_device(laid.weights)
 

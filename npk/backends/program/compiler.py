@@ -29,7 +29,6 @@ from npk.backends.program.cuts import (
 )
 from npk.backends.program.outlines import UnitOutline, bands, rows_of, sweeps
 from npk.backends.program.program import Draft, Program
-from npk.backends.program.runs import runs_of
 from npk.backends.program.unit import Outline, Part
 from npk.recursion.masks import Mask
 from npk.recursion.needed import Inflow
@@ -94,9 +93,8 @@ class _Compiler:
                     known[pattern] = len(outlines)
                     outlines.append(self._outline(count, row))
             numbers = [known[pattern] for pattern in alike]
-            used, which = np.unique(numbers, return_inverse=True)
-            of = [outlines[number] for number in used.tolist()]
-            self.draft.add(rows_of(of, which, places, bounds[units]))
+            chosen = (outlines[number] for number in numbers)
+            self.draft.add(rows_of(list(chosen), places, bounds[units]))
         cells = max(outline.cells for outline in outlines)
         sums, result = self.outlines.sum_count, outlines[numbers[-1]].result
         outlines.clear()
@@ -149,21 +147,24 @@ class _Compiler:
                 self.cuts.append(Cut(step, source, inflow, self.tables))
         cut = self.cut_numbers[key]
         mask, blocks = self._blocks(step.step, inflow.term, inflow.weight or 1.0)
-        runs = runs_of(blocks)
-        singles = np.array(blocks, float) if len(runs) == len(blocks) else None
-        return Part(number, came, cut, self.cuts[cut].k, mask, runs, singles)
+        return Part(number, came, cut, self.cuts[cut].k, mask, blocks)
 
     def _blocks(
         self, step: Collapse | Field, term: Term | None, factor: float
-    ) -> tuple[Mask | None, tuple[tuple[int, int, int, float], ...]]:
+    ) -> tuple[Mask | None, np.ndarray]:
         """Mask and blocks of contributions."""
         if isinstance(step, Field):
-            return None, tuple((h, h, 0, factor * step.factor) for h in range(step.groups))
-        if term is None or term.mask is None:
-            rows = term.blocks.tolist() if term else ()
-            return None, tuple((a, b, 0, factor * n) for a, b, _, n in rows)
-        rows = term.blocks.tolist()
-        return self.recursion.masks[term.mask], tuple((a, b, s, factor) for a, b, s, _ in rows)
+            blocks = np.zeros((step.groups, 4))
+            blocks[:, 0] = blocks[:, 1] = np.arange(step.groups)
+            blocks[:, 3] = factor * step.factor
+            return None, blocks
+        assert term is not None  # as of all that a collapse adds up
+        blocks = term.blocks.astype(float)
+        if term.mask is None:
+            blocks[:, 2], blocks[:, 3] = 0, factor * blocks[:, 3]
+            return None, blocks
+        blocks[:, 3] = factor
+        return self.recursion.masks[term.mask], blocks
 
 
 def _patterns(counts: np.ndarray, places: np.ndarray) -> list[bytes]:

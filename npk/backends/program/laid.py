@@ -5,7 +5,8 @@ among a sample's words.
 import numpy as np
 
 from npk.backends.layout import Layout
-from npk.backends.program.program import TERMS, TOGETHER, Program
+from npk.backends.program.program import LAYOUT, TERMS, TOGETHER, Program
+from npk.recursion.needed import integers
 
 
 class LaidProgram:
@@ -22,9 +23,11 @@ class LaidProgram:
 
     def __init__(self, program: Program, layout: Layout) -> None:
         self.program, self.dtype = program, layout.dtype
-        self.terms = np.concatenate(
-            [program.terms[:, :-1], layout.rows[program.terms[:, -1]]], axis=1
-        )
+        kind = np.promote_types(program.terms.dtype, integers(int(layout.rows.max()) + 1))
+        self.terms = np.empty((len(program.terms), len(TERMS) - 1 + len(LAYOUT)), kind)
+        self.terms[:, : len(TERMS) - 1] = program.terms[:, :-1]
+        for column, held in enumerate(layout.rows.T, len(TERMS) - 1):
+            self.terms[:, column] = held[program.terms[:, -1]]
         chained = self.terms[self.terms[:, TERMS.index("chain")] >= 0]
         self.cells, self.sums = program.cells, program.sums
         self.words = program.chains * TOGETHER * int(chained[:, -1].max(initial=0))

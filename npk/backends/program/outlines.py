@@ -32,7 +32,7 @@ from npk.backends.program.program import (
 from npk.backends.program.runs import Run
 from npk.backends.program.unit import Outline, Part, Unit
 from npk.recursion.masks import Mask
-from npk.recursion.needed import ranges
+from npk.recursion.needed import integers
 from npk.recursion.planes import PlannedStep
 from npk.recursion.steps import Collapse, Field, Recursion
 
@@ -40,47 +40,41 @@ _BAND = 2  # collapses that are added up together; with more of them the second 
 _OUT, _SUMS, _FIRST = (COLUMNS.index(name) for name in ("out", "sums", "first"))
 _SOURCE, _INTO, _FRESH = (TERMS.index(name) for name in ("source", "out", "fresh"))
 _MANY = 8  # terms that are written as a table
-_TABLES = slice(TERMS.index("pair"), TERMS.index("weight") + 1)
+_TABLES = range(TERMS.index("pair"), TERMS.index("weight") + 1)
 
 
-def rows_of(
-    outlines: Sequence[Outline], which: np.ndarray, places: np.ndarray, starts: np.ndarray
-) -> Rows:
+def rows_of(units: Sequence[Outline], places: np.ndarray, starts: np.ndarray) -> Rows:
     """The operations of some units, one after the other.
 
     Args:
-        outlines: of units that look alike.
-        which: number of the outline of each unit.
+        units: the outline of each.
         places: of the tables of their cuts, ``(units, cuts, Place)``.
         starts: number of each unit's first pair, by look, ``(units, looks)``.
     """
-    rows = Rows(*map(np.concatenate, zip(*(one.pattern for one in outlines), strict=True)))
-    own = [(one.loads, one.reduces, one.cuts) for one in outlines]
+    rows = Rows(*map(np.concatenate, zip(*(one.pattern for one in units), strict=True)))
+    own = [(one.loads, one.reduces, one.cuts) for one in units]
     loads, reduces, cuts = map(np.concatenate, zip(*own, strict=True))
-    at, unit = _repeated([len(one.loads) for one in outlines], which)
-    of, of_unit = _repeated([len(one.cuts) for one in outlines], which)
-    operations, terms = rows.operations[at], rows.terms[of]
-    load, reduce = np.flatnonzero(loads[at] >= 0), np.flatnonzero(reduces[at] >= 0)
-    operations[load, _SUMS] += starts[unit[load], loads[at[load]]]
-    operations[reduce, _OUT] = places[unit[reduce], reduces[at[reduce]], TARGETS]
-    terms[:, _TABLES] = places[of_unit, cuts[of], :TARGETS]
-    counts = np.bincount(of_unit, minlength=len(which))
+    unit = _repeated([len(one.loads) for one in units])
+    of_unit = _repeated([len(one.cuts) for one in units])
+    operations, terms = rows.operations, rows.terms
+    load, reduce = np.flatnonzero(loads >= 0), np.flatnonzero(reduces >= 0)
+    operations[load, _SUMS] += starts[unit[load], loads[load]]
+    operations[reduce, _OUT] = places[unit[reduce], reduces[reduce], TARGETS]
+    terms = terms.astype(integers(int(places[..., :TARGETS].max(initial=0)) + 1), copy=False)
+    for column, table in enumerate(_TABLES):
+        terms[:, table] = places[of_unit, cuts, column]
+    counts = np.bincount(of_unit, minlength=len(units))
     owners = np.isin(operations[:, 0], (COLLAPSE, REDUCE, DRAIN))
     terms_before = (np.cumsum(counts) - counts)[unit]
     operations[owners, _FIRST] += terms_before[owners]
     swept = operations[:, 0] == SWEEP
     operations[swept, _SUMS] += terms_before[swept]
-    beside = rows.steps[at], rows.factors[at]
-    return Rows(operations, *beside, terms, rows.term_steps[of], rows.term_factors[of])
+    return rows._replace(terms=terms)
 
 
-def _repeated(sizes: Sequence[int], which: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of the rows of some blocks that follow one another in a table, and for each the
-    number of its block among those asked for.
-    """
-    size = np.array(sizes)
-    first = np.cumsum(size) - size
-    return ranges(first[which], size[which]), np.repeat(np.arange(len(which)), size[which])
+def _repeated(sizes: Sequence[int]) -> np.ndarray:
+    """Number of the block of each row, of blocks of some sizes one after the other."""
+    return np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
 
 
 class _Term(NamedTuple):
@@ -309,7 +303,7 @@ class UnitOutline:
             self._add_linked(ready, cells, unit)
         else:
             for part in ready:
-                if len(part.runs) < _MANY or part.singles is None:
+                if part.singles is None or len(part.singles) < _MANY:
                     self._add_linked([part], cells, unit)
                 else:
                     self._add_singles(part, part.singles, cells, unit)
@@ -334,11 +328,9 @@ class UnitOutline:
     def _add_singles(self, part: Part, singles: np.ndarray, cells: int, unit: Unit) -> None:
         """Terms of a part in no chain, one for each pair of groups: those of a grouped layer."""
         into, group, segment = singles[:, :3].astype(np.int64).T
-        rows = np.empty((len(singles), len(TERMS)), np.int64)
-        rows[:, : len(TERMS) - 1] = (
-            *(part.k, 0, *unit.places[part.cut][:TARGETS], 0, 0),
-            *(-1, 0, *ONCE),
-        )
+        places = unit.places[part.cut][:TARGETS]
+        rows = np.empty((len(singles), len(TERMS)), integers(max(places) + 1))
+        rows[:, : len(TERMS) - 1] = *(part.k, 0, *places, 0, 0), *(-1, 0, *ONCE)
         rows[:, _SOURCE] = unit.place.get(part.source, 0) + group * unit.counts.get(part.source, 0)
         rows[:, _INTO] = unit.place[part.step] + into * cells
         rows[:, _FRESH] = unit.begin_each(part.step, into)

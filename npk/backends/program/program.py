@@ -47,7 +47,7 @@ class Program:
     """
 
     operations: np.ndarray  # (operations, COLUMNS) int64
-    terms: np.ndarray  # (terms, TERMS) int64
+    terms: np.ndarray  # (terms, TERMS) int32, or int64 where tables are longer than that holds
     tables: np.ndarray  # int32
     weights: np.ndarray  # float64
     steps: np.ndarray  # (operations, 2): step and source step (-1: V = 1)
@@ -175,8 +175,10 @@ class Draft:
 
     def finished(self, cells: int, sums: int, result: int, parts: int) -> Program:
         """The program; the draft is used up."""
-        rows = Rows(*map(np.concatenate, zip(*self.rows, strict=True)))
+        columns = list(map(list, zip(*self.rows, strict=True)))
         self.rows.clear()
+        # one after the other, each let go before the next: a grouped network has millions of terms
+        rows = Rows(*(np.concatenate(columns.pop(0)) for _ in Rows._fields))
         return Program(
             rows.operations,
             rows.terms,
@@ -215,7 +217,7 @@ class _Pool:
                 return start
         start, self.size = self.size, self.size + len(flat)
         if self.size > len(self.data):
-            self.data.resize(self.size + len(self.data) // 2, refcheck=False)
+            self.data.resize(self.size + len(self.data) // 8, refcheck=False)
         self.data[start : self.size] = flat
         alike.append(start)
         return start

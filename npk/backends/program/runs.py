@@ -2,8 +2,9 @@
 depth spectrum.
 """
 
-from collections.abc import Iterable
 from typing import NamedTuple
+
+import numpy as np
 
 
 class Run(NamedTuple):
@@ -39,18 +40,23 @@ class Run(NamedTuple):
         )
 
 
-def runs_of(blocks: Iterable[tuple[int, int, int, float]]) -> tuple[Run, ...]:
+def runs_of(blocks: np.ndarray) -> tuple[Run, ...]:
     """Blocks of groups, those together that are a step behind one another.
 
     Args:
-        blocks: group of the step, group of the source, segment and factor of each.
+        blocks: group of the step, group of the source, segment and factor of each, ``(blocks, 4)``.
 
     Returns:
         The runs. No group of the step is twice in one.
     """
+    steps = np.diff(blocks, axis=0)
+    if len(steps) and (steps == steps[0]).all() and _is_behind(*steps[0].tolist()):
+        numbers, ends = blocks[0, :3].astype(int), steps[0, :2].astype(int)
+        return (Run(*numbers.tolist(), float(blocks[0, 3]), len(blocks), *ends.tolist()),)
     found: list[Run] = []
     latest: dict[tuple[int, float], int] = {}
-    for into, group, segment, scale in blocks:
+    rows = zip(*blocks[:, :3].astype(int).T.tolist(), blocks[:, 3].tolist(), strict=True)
+    for into, group, segment, scale in rows:
         here = latest.get((segment, scale))
         if here is not None:
             run = found[here]
@@ -64,3 +70,14 @@ def runs_of(blocks: Iterable[tuple[int, int, int, float]]) -> tuple[Run, ...]:
         latest[segment, scale] = len(found)
         found.append(Run(into, group, segment, scale))
     return tuple(found)
+
+
+def _is_behind(into: float, group: float, segment: float, scale: float) -> bool:
+    """Whether blocks that differ by so much may be neighbors in a run."""
+    return into > 0 and group >= 0 and segment == scale == 0
+
+
+def distinct(blocks: np.ndarray) -> bool:
+    """Whether no two blocks, as in :func:`runs_of`, have the same segment and factor."""
+    pairs = blocks[np.lexsort((blocks[:, 3], blocks[:, 2])), 2:]
+    return bool((pairs[1:] != pairs[:-1]).any(1).all())

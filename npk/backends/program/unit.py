@@ -4,22 +4,24 @@ import bisect
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from functools import cached_property
 
 import numpy as np
 
 from npk.backends.program.cuts import Place
 from npk.backends.program.program import COLUMNS, ONCE, TERMS, Rows
-from npk.backends.program.runs import Run
+from npk.backends.program.runs import Run, distinct, runs_of
 from npk.recursion.masks import Mask
+from npk.recursion.needed import integers
 
 
-class Part(NamedTuple):
+@dataclass(frozen=True)
+class Part:
     """A cut of a step's contributions with what is the step's own.
 
-    ``source``: -1 for V = 1. ``cut``: its number. ``k``: contributions a cell. ``runs``: the pairs
-    of groups that share channels. ``singles``: the same as rows (group of the step, group of the
-    source, segment, factor), where none is repeated.
+    ``source``: -1 for V = 1. ``cut``: its number. ``k``: contributions a cell. ``blocks``: the pairs
+    of groups that share channels, as rows (group of the step, group of the source, segment,
+    factor).
     """
 
     step: int
@@ -27,8 +29,17 @@ class Part(NamedTuple):
     cut: int
     k: int
     mask: Mask | None
-    runs: tuple[Run, ...]
-    singles: np.ndarray | None
+    blocks: np.ndarray
+
+    @cached_property
+    def runs(self) -> tuple[Run, ...]:
+        """The blocks, those together that are a step behind one another."""
+        return runs_of(self.blocks)
+
+    @cached_property
+    def singles(self) -> np.ndarray | None:
+        """The blocks, where each has a mask of its own: then no run has two."""
+        return self.blocks if distinct(self.blocks) else None
 
 
 @dataclass(frozen=True)
@@ -80,7 +91,8 @@ class Terms:
 
     count: int = 0
     _rows: list[np.ndarray] = field(default_factory=list)
-    _owners: list[np.ndarray] = field(default_factory=list)  # step, source and cut
+    _owners: list[np.ndarray] = field(default_factory=list)  # step and source
+    _cuts: list[np.ndarray] = field(default_factory=list)
     _factors: list[np.ndarray] = field(default_factory=list)
     _single: list[tuple[tuple[int, ...], tuple[int, ...], float]] = field(default_factory=list)
 
@@ -93,7 +105,8 @@ class Terms:
         """More terms of a part: their columns and factors."""
         self._settle()
         self._rows.append(rows)
-        self._owners.append(np.tile((part.step, part.source, part.cut), (len(rows), 1)))
+        self._owners.append(np.tile(np.array((part.step, part.source), np.int32), (len(rows), 1)))
+        self._cuts.append(np.full(len(rows), part.cut, np.int32))
         self._factors.append(factors)
         self.count += len(rows)
 
@@ -101,20 +114,24 @@ class Terms:
         """Columns, steps and factors of all of them."""
         self._settle()
         return (
-            np.concatenate([np.zeros((0, len(TERMS)), np.int64), *self._rows]),
-            np.concatenate([np.zeros((0, 3), np.int64), *self._owners])[:, :2],
+            np.concatenate([np.zeros((0, len(TERMS)), np.int32), *self._rows]),
+            np.concatenate([np.zeros((0, 2), np.int32), *self._owners]),
             np.concatenate([np.zeros(0), *self._factors]),
         )
 
     def cuts(self) -> np.ndarray:
         """Cuts of all of them."""
-        return np.concatenate([np.zeros((0, 3), np.int64), *self._owners])[:, 2]
+        return np.concatenate([np.zeros(0, np.int32), *self._cuts])
 
     def _settle(self) -> None:
         if self._single:
             rows, owners, factors = zip(*self._single, strict=True)
-            self._rows.append(np.array(rows, np.int64))
-            self._owners.append(np.array(owners, np.int64))
+            owned = np.array(owners, np.int32)
+            columns = np.array(rows, np.int64)
+            kind = integers(int(columns.max(initial=0)) + 1)
+            self._rows.append(columns.astype(kind, copy=False))
+            self._owners.append(owned[:, :2])
+            self._cuts.append(owned[:, 2])
             self._factors.append(np.array(factors, float))
             self._single.clear()
 
