@@ -19,10 +19,11 @@ from npk.backends.cpu.sides import LaidSide, on_lines, side_by_side, zeros
 from npk.backends.cpu.tile import compiling
 from npk.backends.exponents import find_exponents
 from npk.backends.layout import Layout, is_kept_in_bits
-from npk.backends.program import program
+from npk.backends.program import outlines, program
 from npk.backends.program.boxes import find_runs
 from npk.backends.program.chains import Chains, Step
 from npk.backends.program.compiler import compile_program
+from npk.backends.program.cuts import TARGETS, Place
 from npk.backends.program.program import (
     BOX,
     COLLAPSE,
@@ -38,6 +39,8 @@ from npk.backends.program.program import (
     Draft,
     Rows,
 )
+from npk.backends.program.runs import runs_of
+from npk.backends.program.unit import Part, Terms, Unit
 from npk.backends.reference import evaluate
 from npk.progress import Silent
 from npk.recursion.degrees import by_depth
@@ -291,6 +294,94 @@ def test_tables_of_many_units_are_those_of_each(name, monkeypatch):
         apart = compiled(name)
         assert resolved(apart) == resolved(together)
         assert len(apart.tables) == len(together.tables)  # equal ones are still kept once
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_entry_of_the_tables_is_read(name):
+    """Windows whose columns are shared are kept as these runs, and not cell by cell as well."""
+    program = compiled(name)
+    read = np.zeros(len(program.tables), bool)
+    for row in program.operations.tolist():
+        held = dict(zip(COLUMNS, row, strict=True))
+        kind, cells, first, count = (held[key] for key in ("kind", "cells", "first", "count"))
+        if kind == GATHER:
+            read[first : first + cells * count] = True
+        if kind == BOX:
+            end = first
+            for _ in range(cells):
+                end += 1 + (int(program.tables[end]) + 2) * count
+            read[first:end] = True
+        if kind == REDUCE:
+            read[held["out"] : held["out"] + cells] = True
+        owned = count if kind in (COLLAPSE, REDUCE) else 0
+        for values in program.terms[first : first + owned].tolist():
+            term = dict(zip(TERMS, values, strict=True))
+            for begin in (term[key] for key in ("pair", "u", "v") if term[key] >= 0):
+                read[begin : begin + cells * term["k"]] = True
+    assert read.all() or not program.operations.size
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.int64])
+def test_places_in_long_tables_are_kept_whole(kind):
+    """Terms take 32 bits until tables are longer than that holds."""
+    place = Place(pair=np.iinfo(np.int32).max - 1 + (kind == np.int64), u=3, v=4)
+    part = Part(0, 0, 0, 1, None, np.array([[0.0, 0, 0, 1]]))
+    terms = Terms()
+    terms.add((1, 0, *place[:TARGETS], 0, 1, -1, 0, *ONCE, -1), part, 1.0)
+    unit = Unit({0: 1}, {0: place}, {}, terms=terms)
+    unit.add((COLLAPSE, 0, 1, 0, 1, 0, -1), (0, -1))
+    one = unit.outline(0)
+    places = np.array([place, place])[:, None]
+    rows = outlines.rows_of([one, one], places, np.zeros((2, 1), int))
+    assert rows.terms.dtype == one.pattern.terms.dtype == kind
+    assert column(rows.terms, TERMS, "pair").tolist() == [place.pair] * 2
+    assert column(rows.operations, COLUMNS, "first").tolist() == [0, 1]
+
+
+@pytest.mark.slow
+def test_terms_of_any_width_are_read_alike():
+    """The engine compiled for terms of 64 bits."""
+    engine = Engine("groups and pools")
+    assert engine.backend.runner.terms.dtype == np.int32
+    expected = engine.tile()
+    engine.backend.runner.terms = engine.backend.runner.terms.astype(np.int64)
+    np.testing.assert_array_equal(engine.tile(), expected)
+
+
+def test_nothing_is_laid_out_to_compile(monkeypatch):
+    """Masks of one sample of soft gates may take a hundred megabytes, sixteen side by side."""
+    engine = Engine("convolutions, soft")
+    monkeypatch.setattr(Layout, "side", None)
+    engine.backend.compile(Silent())
+
+
+# --- runs of groups ---
+
+
+def each(runs):
+    """Blocks of runs, one by one, sorted."""
+    return sorted(run.part(copy, 1)[:4] for run in runs for copy in range(run.times))
+
+
+@pytest.mark.parametrize(
+    ("blocks", "runs"),
+    [
+        ([(0, 0, 0, 0.5), (1, 1, 0, 0.5), (2, 2, 0, 0.5)], 1),
+        ([(0, 3, 2, 0.5), (2, 3, 2, 0.5), (4, 3, 2, 0.5)], 1),  # one source
+        ([(0, 0, 0, 0.5), (0, 1, 0, 0.5), (0, 2, 0, 0.5)], 3),  # into one group
+        ([(0, 2, 0, 0.5), (1, 1, 0, 0.5), (2, 0, 0, 0.5)], 3),  # backwards
+        ([(0, 0, 0, 0.5), (1, 1, 1, 0.5), (2, 2, 2, 0.5)], 3),  # masks of their own
+        ([(0, 0, 0, 0.5), (1, 1, 0, 0.25), (2, 2, 0, 0.5)], 2),  # another factor
+        ([(0, 0, 0, 0.5), (1, 1, 0, 0.5), (3, 3, 0, 0.5)], 2),  # a longer step
+        ([(1, 1, 0, 0.5)], 1),
+        ([], 0),
+    ],
+)
+def test_runs_are_groups_a_step_apart(blocks, runs):
+    found = runs_of(np.array(blocks, float).reshape(-1, 4))
+    assert len(found) == runs
+    assert each(found) == sorted(blocks)
+    assert all(isinstance(n, int) for run in found for n in (*run[:3], *run[4:]))
 
 
 @pytest.mark.parametrize("bias", ["paths", "ignore"])

@@ -345,3 +345,30 @@ def test_inputs_that_cancel_before_the_first_weight(scale, rng):
     np.testing.assert_allclose(
         npk.kernel(table, scale=scale, dtype="float32", bias="ignore"), expected, rtol=1e-5
     )
+
+
+def test_bounds_of_groups_are_found_some_at_a_time(monkeypatch):
+    """The same powers of two for one block of groups at a time as for all, and as term by term."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        *(nn.Conv2d(2, 8, 3, padding=1), nn.SiLU(), nn.Conv2d(8, 8, 3, padding=1, groups=8)),
+        *(nn.SiLU(), nn.MaxPool2d(2), nn.Conv2d(8, 6, 1, groups=2), nn.ReLU()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2)),
+    )
+    table = record_gates(net.eval(), np.random.default_rng(0).standard_normal((3, 2, 4, 4)))
+    recursion = plan(table.graph, bias="paths")
+    together = find_exponents(recursion, table)
+    monkeypatch.setattr("npk.backends.exponents._TOGETHER", 1)
+    np.testing.assert_array_equal(find_exponents(recursion, table), together)
+
+    def one_by_one(total, term, field, sizes, shift):
+        inside, cells = term.cells >= 0, np.maximum(term.cells, 0)
+        for into, source, segment, channels in term.blocks:
+            value = np.ldexp(1.0, -shift) if field is None else field[source][cells]
+            overlap = channels
+            if term.mask is not None:
+                overlap = sizes[term.mask][np.maximum(term.places, 0), segment]
+            total[into] += (np.abs(term.weights) * np.sqrt(value * overlap) * inside).sum(1) ** 2
+
+    monkeypatch.setattr("npk.backends.exponents._add_bound", one_by_one)
+    np.testing.assert_array_equal(find_exponents(recursion, table), together)
