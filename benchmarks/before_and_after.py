@@ -38,6 +38,33 @@ def conv():
     return lambda: npk.kernel(table, bias="ignore", progress=False)
 
 
+def soft():
+    """A tile of 4 x 64 channels on 8 x 8, circular, global pool, soft gates."""
+    return _soft("conv", (3, 8, 8), 96, "float32", channels=[64] * 4)
+
+
+def double():
+    """The tile of ``soft`` in float64."""
+    return _soft("conv", (3, 8, 8), 96, "float64", channels=[64] * 4)
+
+
+def soft_dense():
+    """A tile of 4 x 256 soft gates."""
+    return _soft("fc", (64,), 2048, "float32", hidden=[256] * 4)
+
+
+def double_dense():
+    """The same in float64."""
+    return _soft("fc", (64,), 2048, "float64", hidden=[256] * 4)
+
+
+def _soft(arch, shape, n, dtype, **options):
+    import npk
+
+    table = npk.record_gates(*_network(arch, "dlgn", shape, n, gates="soft", **options))
+    return lambda: npk.kernel(table, bias="ignore", dtype=dtype, progress=False)
+
+
 def networks():
     """A tile of ResNet-110 on 16 x 16, gates in the place of the network."""
     import npk
@@ -118,7 +145,10 @@ def recording():
 
 WORKS = {
     work.__name__: work
-    for work in (dense, conv, networks, planning, planes, pools, store, recording)
+    for work in (
+        *(dense, conv, soft, soft_dense, double, double_dense),
+        *(networks, planning, planes, pools, store, recording),
+    )
 }
 
 
@@ -196,7 +226,7 @@ def main():
     arguments = parser.parse_args()
     if arguments.serve:
         return serve(arguments.serve)
-    print("work       old, ms   new / old of the wall       of the processor          bits")
+    print("work          old, ms   new / old of the wall       of the processor          bits")
     for name in arguments.only:
         times, same = compare(arguments.old, arguments.new, name, arguments.repeat)
         ratios = times[:, 1] / times[:, 0]
@@ -204,7 +234,7 @@ def main():
         told = [f"{m:.3f} ({a:.3f} to {b:.3f})" for a, m, b in zip(low, middle, high, strict=True)]
         first = 1e3 * np.median(times[:, 0, 0])
         bits = "the same" if same else "OTHERS"
-        print(f"{name:10}{first:8.1f}   {told[0]:26}{told[1]:26}{bits}", flush=True)
+        print(f"{name:13}{first:8.1f}   {told[0]:26}{told[1]:26}{bits}", flush=True)
     return None
 
 

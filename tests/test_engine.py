@@ -14,11 +14,12 @@ from torch import nn
 
 import npk
 from npk.backends.cpu import CpuBackend
+from npk.backends.cpu.dense import run_product
 from npk.backends.cpu.runners import ProgramRunner
 from npk.backends.cpu.sides import LaidSide, on_lines, side_by_side, zeros
 from npk.backends.cpu.tile import compiling
 from npk.backends.exponents import find_exponents
-from npk.backends.layout import Layout, is_kept_in_bits
+from npk.backends.layout import REAL, Layout, is_kept_in_bits
 from npk.backends.program import outlines, program
 from npk.backends.program.boxes import find_runs
 from npk.backends.program.chains import Chains, Step
@@ -915,6 +916,40 @@ def test_four_rows_are_the_recursion(monkeypatch):
     engine = Engine("convolutions, soft")
     diagonal = np.diagonal(engine.reference())
     assert_kernels_equal(engine.tile(), engine.reference(), "float32", (diagonal, diagonal))
+
+
+# --- sums of numbers: channels some at a time, and the rest one by one ---
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("channels", range(1, 21))
+def test_sums_of_any_number_of_channels(channels, dtype):
+    """Of whole numbers, so that no order rounds; what lies before them and behind is not theirs."""
+    rng = np.random.default_rng(channels)
+    left, right = (rng.integers(1, 9, (n, channels + 2)).astype(dtype) for n in (9, 17))
+    rows, lanes = side_by_side(left, 8), side_by_side(right, LANES)
+    no_bits = np.zeros((len(rows), 0), np.uint32), np.zeros((len(lanes), 0), np.uint32)
+    out = np.empty((16, 32), dtype)
+    factors = np.array([(REAL, 1, channels)])
+    masks = *no_bits, rows, lanes
+    run_product((0,) * 8, factors, (np.ones(1, dtype), None), masks, 16, out)
+    expected = left[:, 1:-1] @ right[:, 1:-1].T
+    np.testing.assert_array_equal(out[:9, :17], expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("channels", [4, 7, 8, 15, 17])
+def test_soft_channels_that_fill_no_turn(channels, dtype):
+    """A tile is the recursion, and its diagonal that of the pairs (x, x) alone, to the bit."""
+    net, shape = built("conv", "dlgn", (1, 3, 3), channels=[channels, channels + 1], gates="soft")
+    X = np.random.default_rng(0).standard_normal((9, *shape)).astype(np.float32)
+    table = npk.record_gates(net.eval(), X)
+    recursion = plan(table.graph, bias="ignore")
+    backend, exponents = CpuBackend(recursion, table, dtype), find_exponents(recursion, table)
+    side, expected = backend.side(table), evaluate(recursion, table, table, exponents)
+    made = backend.tile(side, side, exponents)
+    assert_kernels_equal(made, expected, dtype, (np.diagonal(expected),) * 2)
+    np.testing.assert_array_equal(backend.diagonal(side, exponents), np.diagonal(made))
 
 
 @pytest.mark.parametrize("name", ["product, soft", "convolutions", "resnet"])

@@ -25,7 +25,7 @@ COUNTS = ir.VectorType(I32, LANES)
 DOUBLES = ir.VectorType(ir.DoubleType(), LANES)
 _FUSED = ["contract"]
 _UNROLL = 4  # channels of numbers a turn of the loop
-_ACCUMULATORS = 16  # vectors that sums of numbers are kept in
+_ACCUMULATORS = 16  # registers of 512 bits, of the 32 there are, that sums of numbers are kept in
 
 
 def number(value):
@@ -50,7 +50,8 @@ class Vectors:
         self.paired = isinstance(rows[0], types.BaseTuple)
         self.beside = LANES if self.paired else self.rows  # row samples side by side in the masks
         # sums are added up as in a tile, to the bit
-        self.turns = _ACCUMULATORS // (len(rows[0]) if self.paired else self.rows)
+        high, bits = len(rows[0]) if self.paired else self.rows, LANES * real.dtype.bitwidth
+        self.turns = _ACCUMULATORS * 512 // (high * bits)
         self.kind = ir.VectorType(
             ir.FloatType() if real.dtype == types.float32 else ir.DoubleType(), LANES
         )
