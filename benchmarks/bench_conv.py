@@ -2,8 +2,10 @@
 and neural-tangents' ``nngp``.
 
 python benchmarks/bench_conv.py --sides 8 16 32 --neural-tangents peer/bin/python --json conv.json
+python benchmarks/bench_conv.py --sides 8 --gates soft
 
-Circular 3 x 3 convolutions with hard gates. A *cell-layer* is one pair of positions in one layer: a
+Circular 3 x 3 convolutions, with hard gates or (``--gates soft``) those of a deep linearly gated
+network as it evaluates, whose overlaps are a multiply-add a channel. A *cell-layer* is one pair of positions in one layer: a
 3 x 3 sum, an overlap, a product. npk computes a tile of all pairs of n samples, n such that it
 takes about ``--seconds``. The *call* beside it is ``npk.kernel`` of the same gates with all that it
 does, planning too, for each of the pairs that it computes, which are half of them. The port keeps
@@ -71,7 +73,7 @@ def main() -> None:
             Timing(f"{side} x {side}: {timing.name}", timing.threads, timing.seconds)
             for timing in timings
         ]
-    sizes = {name: getattr(options, name) for name in ("depth", "channels", "sides")}
+    sizes = {name: getattr(options, name) for name in ("depth", "channels", "gates", "sides")}
     write_samples(options.json, "conv", found, unit="seconds a pair", **sizes)
 
 
@@ -82,6 +84,7 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument("--depth", type=int, default=4, help="convolutions")
     parser.add_argument("--channels", type=int, default=64, help="of each")
+    add_gates(parser)
     parser.add_argument("--sides", type=int, nargs="+", default=[8, 16, 32], help="of the images")
     parser.add_argument("--seconds", type=float, default=1.0, help="of a run of npk, about")
     parser.add_argument("--repeat", type=int, default=3, help="samples of each time")
@@ -93,11 +96,20 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def add_gates(parser: argparse.ArgumentParser) -> None:
+    """The option for the kind of gates, which ``conv_operations.py`` has too."""
+    parser.add_argument(
+        "--gates", choices=["hard", "soft"], default="hard", help="of a DNN, or of a DLGN"
+    )
+
+
 def gates(options: argparse.Namespace, side: int) -> GateTable:
     """Gates of a few random samples in a random network."""
     shape = (3, side, side)
     net = networks.build(
         "conv",
+        kind="dnn" if options.gates == "hard" else "dlgn",
+        gates=options.gates,
         input_shape=shape,
         classes=10,
         channels=[options.channels] * options.depth,
@@ -212,7 +224,7 @@ def report(timings: list[Timing], side: int, options: argparse.Namespace) -> Non
     limit; what came before.
     """
     print(
-        f"\n{options.depth} convolutions of {options.channels} channels on {side} x {side}, a "
+        f"\n{options.depth} convolutions of {options.channels} channels, {options.gates} gates, on {side} x {side}, a "
         f"pair of samples"
     )
     cells = side**4 * options.depth
@@ -223,7 +235,8 @@ def report(timings: list[Timing], side: int, options: argparse.Namespace) -> Non
         print(f"{timing.label:36} {duration(timing.median):>9}  {timing.spread}  {rate}{ratio}")
     print(speedup(timings, "npk tile"))
     for count in COUNTS:
-        limit, ours = arithmetic(options.channels, count), pick(timings, "npk tile", count)
+        limit = arithmetic(options.channels, count, options.gates)
+        ours = pick(timings, "npk tile", count)
         if ours:
             share = f"{100 * cells / ours.median / limit:.0f} %"
             print(
@@ -231,6 +244,7 @@ def report(timings: list[Timing], side: int, options: argparse.Namespace) -> Non
                 f"which npk reaches {share}"
             )
     sizes = ("--depth", str(options.depth), "--channels", str(options.channels))
+    sizes += ("--gates", options.gates)
     first = in_fresh_process(__file__, "--first", str(side), *sizes)
     print(
         f"before the first tile: compiling {duration(first['compile'])} (once), planning "
@@ -238,14 +252,13 @@ def report(timings: list[Timing], side: int, options: argparse.Namespace) -> Non
     )
 
 
-def arithmetic(channels: int, count: int) -> float:
-    """Cell-layers a second if each took the time of its counted gates and of its float32
-    instructions, one after the other.
+def arithmetic(channels: int, count: int, kind: str) -> float:
+    """Cell-layers a second if each took the time of its gates, counted or multiplied, and of its
+    float32 instructions, one after the other.
     """
-    seconds = 2 * channels / roofline.counting(count) + _FLOATS / (
-        roofline.multiply_adds(count) / 2
-    )
-    return 1 / seconds
+    multiplied = 2 / roofline.multiply_adds(count)
+    overlap = 2 / roofline.counting(count) if kind == "hard" else multiplied
+    return 1 / (channels * overlap + _FLOATS * multiplied)
 
 
 if __name__ == "__main__":

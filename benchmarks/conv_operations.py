@@ -1,13 +1,16 @@
 """Where the time of a convolution's tile goes: cycles of each kind of operation.
 
 python benchmarks/conv_operations.py --sides 8 16 32
+python benchmarks/conv_operations.py --sides 8 16 --gates soft
 
-Circular 3 x 3 convolutions with hard gates and a global pool, one thread. The operations of each
-kind are run alone, in the order in which the program has them, beside the whole program, in turns.
-The unit is a *row of cells*: one cell of one sample with sixteen others, a vector of 512 bits.
-All numbers are 0 where operations run alone, for nothing keeps them in range then. Cycles are those
-of the clock that ``roofline.py`` measures; the least of all runs counts, since whoever else is at
-work only adds to it.
+Circular 3 x 3 convolutions and a global pool, one thread. Gates are hard, or (``--gates soft``)
+those of a deep linearly gated network as it evaluates; beside these stands the *floor*: cycles of
+the multiply-adds of their overlaps alone, one a channel, as many a cycle as ``roofline.py`` sees.
+The operations of each kind are run alone, in the order in which the program has them, beside the
+whole program, in turns. The unit is a *row of cells*: one cell of one sample with sixteen others, a
+vector of 512 bits. All numbers are 0 where operations run alone, for nothing keeps them in range
+then. Cycles are those of the clock that ``roofline.py`` measures; the least of all runs counts,
+since whoever else is at work only adds to it.
 """
 
 import argparse
@@ -16,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import roofline
-from bench_conv import gates
+from bench_conv import add_gates, gates
 from tiles import Ready, ready
 from timing import machine, threads, timed
 
@@ -32,6 +35,7 @@ KINDS = {
 }
 _SAMPLES = {8: 96, 16: 32}  # of a tile, by side
 _FEWEST = 16
+_INPUT = 3  # channels of the images
 
 
 def main() -> None:
@@ -41,6 +45,7 @@ def main() -> None:
     )
     parser.add_argument("--depth", type=int, default=4, help="convolutions")
     parser.add_argument("--channels", type=int, default=64, help="of each")
+    add_gates(parser)
     parser.add_argument("--sides", type=int, nargs="+", default=[8, 16, 32], help="of the images")
     parser.add_argument("--repeat", type=int, default=15, help="samples of each time")
     options = parser.parse_args()
@@ -66,6 +71,20 @@ def report(made: Ready, side: int, n: int, clock: float, options: argparse.Names
         cycles = least[name] * clock / rows
         count = f"{often:.0f} x {cycles / often:5.2f}" if often else ""
         print(f"{name:26}{cycles:8.2f} cycles{cycles / options.depth:8.2f} a layer   {count}")
+    if options.gates == "soft":
+        whole, floor = least["all"] * clock / rows, multiplications(options, clock)
+        print(
+            f"{'floor of multiply-adds':26}{floor:8.2f} cycles{floor / options.depth:8.2f} a layer   "
+            f"{100 * floor / whole:.0f} % of all"
+        )
+
+
+def multiplications(options: argparse.Namespace, clock: float) -> float:
+    """Cycles a row of cells of the multiply-adds of all overlaps, those of the input's channels
+    too.
+    """
+    each = 2 * LANES * clock / roofline.multiply_adds(1)
+    return (_INPUT + options.depth * options.channels) * each
 
 
 def parts(made: Ready, n: int) -> dict[str, tuple[Callable[[], object], float]]:
