@@ -514,7 +514,7 @@ def rows_of(*operations):
     count = len(operations)
     steps, factors = np.zeros((count, 2), np.int64), np.ones((count, 2))
     terms, of_terms = np.zeros((0, len(TERMS)), np.int64), np.zeros((0, 2), np.int64)
-    return Rows(made, steps, factors, terms, of_terms, np.ones(0))
+    return Rows(made, steps, factors, terms, of_terms, np.ones(0), np.arange(count) == 0)
 
 
 def at(place, values):

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from npk.backends.cpu.sums import settle
 from npk.backends.layout import Layout
 from npk.backends.product import Product
 from npk.backends.program.laid import LaidProgram
@@ -27,10 +28,11 @@ class ProgramRunner:
         self.program = program
         self.dtype = layout.dtype
         self.rows = program.rows(layout.dtype.itemsize)
+        self.settled = settle(program)
         self.terms, self.weights = laid.terms, laid.weights
         # one more cell, of zeros: what windows see outside
         self.sizes = np.array(
-            [laid.cells + 1, laid.sums, program.result, laid.words, program.parts]
+            [laid.cells + 1, self.settled.sums, program.result, laid.words, program.parts]
         )
 
     @property
@@ -67,10 +69,11 @@ class ProgramRunner:
         self, exponents: np.ndarray
     ) -> tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray]:
         """The program under the exponents of the steps, its tables and weights."""
-        scalars = np.ascontiguousarray(self.program.scalars(exponents).astype(self.dtype))
+        operations, which, tables, _ = self.settled
+        scalars = np.ascontiguousarray(self.program.scalars(exponents)[which].astype(self.dtype))
         scales = self.program.scales(exponents).astype(self.dtype)
-        program = self.program.operations, scalars, self.terms, scales
-        return program, self.program.tables, self.weights
+        program = operations, scalars, self.terms, scales
+        return program, tables, self.weights
 
 
 class ProductRunner:

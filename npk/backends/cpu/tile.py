@@ -71,7 +71,6 @@ def _run_group(rows, program, sources, sums, nothing):
     operations, scalars, terms, scales = program
     tables, slots = sources[0], sources[8]
     wide = len(rows) * LANES
-    sums[:] = 0.0
     for n in range(len(operations)):
         row = operations[n]
         kind, out, cells = row[0], row[1], row[2]
@@ -80,6 +79,7 @@ def _run_group(rows, program, sources, sums, nothing):
         if kind == 0:
             for lane in range(cells * wide):
                 slots[out * wide + lane] = sums[to * wide + lane] + bias
+                sums[to * wide + lane] = 0.0  # for those that come next
         elif kind == 1:
             slots[out * wide : (out + cells) * wide] = 0
         elif kind == 2:

@@ -59,6 +59,8 @@ class Program:
     sums: int  # cells of reductions
     result: int  # slot of the kernel, or of the first one of several
     parts: int = 1  # kernels
+    # (operations,): whether one is the first of a unit, which depends on others by sums alone
+    begins: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
     def rows(self, itemsize: int) -> int:
         """Rows of samples to compute together: as many as share what is read of a column, while
@@ -88,6 +90,7 @@ class Program:
             terms=terms,
             steps=self.steps[number],
             factors=self.factors[number],
+            begins=self.begins[number] & (np.diff(number, prepend=-1) > 0),
             term_steps=self.term_steps[term],
             term_factors=self.term_factors[term],
         )
@@ -125,7 +128,9 @@ def _repeated(rows: np.ndarray, columns: tuple[str, ...]) -> tuple[np.ndarray, n
 
 
 class Rows(NamedTuple):
-    """Operations and their terms: rows as in a program, where ``first`` counts these terms alone."""
+    """Operations and their terms: rows as in a program, where ``first`` counts these terms alone;
+    ``begins``: of each operation whether it is the first of its unit.
+    """
 
     operations: np.ndarray
     steps: np.ndarray
@@ -133,6 +138,7 @@ class Rows(NamedTuple):
     terms: np.ndarray
     term_steps: np.ndarray
     term_factors: np.ndarray
+    begins: np.ndarray
 
 
 @dataclass
@@ -193,6 +199,7 @@ class Draft:
             sums,
             result,
             parts,
+            rows.begins,
         )
 
 

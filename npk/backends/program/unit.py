@@ -199,6 +199,7 @@ class Unit:
             np.array(self.steps, np.int64).reshape(-1, 2),
             np.array(self.factors, float).reshape(-1, 2),
             *self.terms.all(),
+            np.arange(len(self.operations)) == 0,
         )
         loads, reduces = np.full((2, len(rows.operations)), -1)
         for into, held in ((loads, self.loads), (reduces, self.reduces)):
