@@ -55,11 +55,12 @@ def drained():
     return nn.Conv2d(9, 9, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1)
 
 
-@pytest.mark.parametrize(("side", "behind"), [(8, ()), (16, ()), (32, drained())])
-def test_sums_are_loaded_whole(side, behind):
+@pytest.mark.parametrize(
+    ("side", "behind", "drains"), [(8, (), True), (16, (), False), (32, drained(), True)]
+)
+def test_sums_are_loaded_whole(side, behind, drains):
     program = program_of(pools(side, *behind))
-    kinds = program.operations[:, COLUMNS.index("kind")]
-    assert (DRAIN in kinds) == bool(behind)
+    assert (DRAIN in program.operations[:, COLUMNS.index("kind")]) == drains
     settled = settle(program)
     expected, left = loaded(
         program.operations, program.tables, program.sums, range(len(program.operations))

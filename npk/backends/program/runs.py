@@ -51,8 +51,8 @@ def runs_of(blocks: np.ndarray) -> tuple[Run, ...]:
     """
     steps = np.diff(blocks, axis=0)
     if len(steps) and (steps == steps[0]).all() and _is_behind(*steps[0].tolist()):
-        numbers, ends = blocks[0, :3].astype(int), steps[0, :2].astype(int)
-        return (Run(*numbers.tolist(), float(blocks[0, 3]), len(blocks), *ends.tolist()),)
+        into, group, segment, *ends = map(int, (*blocks[0, :3], *steps[0, :2]))
+        return (Run(into, group, segment, float(blocks[0, 3]), len(blocks), *ends),)
     found: list[Run] = []
     latest: dict[tuple[int, float], int] = {}
     rows = zip(*blocks[:, :3].astype(int).T.tolist(), blocks[:, 3].tolist(), strict=True)
