@@ -65,7 +65,7 @@ def test_sums_are_loaded_whole(side, behind, drains):
     expected, left = loaded(
         program.operations, program.tables, program.sums, range(len(program.operations))
     )
-    found, left_now = loaded(settled.operations, settled.tables, settled.sums, settled.order)
+    found, left_now = loaded(settled.operations, settled.targets, settled.sums, settled.order)
     assert found == expected
     assert not left
     assert not left_now

@@ -69,11 +69,11 @@ class ProgramRunner:
         self, exponents: np.ndarray
     ) -> tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray]:
         """The program under the exponents of the steps, its tables and weights."""
-        operations, which, tables, _ = self.settled
+        operations, which, targets, _ = self.settled
         scalars = np.ascontiguousarray(self.program.scalars(exponents)[which].astype(self.dtype))
         scales = self.program.scales(exponents).astype(self.dtype)
-        program = operations, scalars, self.terms, scales
-        return program, tables, self.weights
+        program = operations, scalars, self.terms, scales, targets
+        return program, self.program.tables, self.weights
 
 
 class ProductRunner:

@@ -19,23 +19,25 @@ _KIND, _OUT, _CELLS, _SUMS = (COLUMNS.index(name) for name in ("kind", "out", "c
 
 class Settled(NamedTuple):
     """A program whose sums are 0 again as soon as they are loaded: its operations, the number of
-    each in the program, its tables, and the sums that it needs.
+    each in the program, the sums that contributions go to (in the place of the program's own
+    tables of them), and how many it needs.
     """
 
     operations: np.ndarray
     order: np.ndarray
-    tables: np.ndarray
+    targets: np.ndarray
     sums: int
 
 
 class _Added(NamedTuple):
-    """What reductions add: the operation, the sum, and the load that takes it, of each
-    contribution.
+    """What reductions add: the sum of each contribution; of those pieces of them that follow one
+    another in one operation, to sums that one load takes, the operation, the load and the size.
     """
 
-    operation: np.ndarray
     sum: np.ndarray
+    operation: np.ndarray
     load: np.ndarray
+    size: np.ndarray
 
 
 def settle(program: Program) -> Settled:
@@ -52,11 +54,10 @@ def settle(program: Program) -> Settled:
     places, sums = _places(operations, loads, added, when)
     found, (at, counts) = operations.copy(), _reductions(operations)
     found[loads, _SUMS] = places
-    # targets from the first sum on: one table for all reductions
-    moved = places[added.load] + added.sum - operations[loads[added.load], _SUMS]
-    found[at, _OUT], found[at, _SUMS] = len(program.tables) + np.cumsum(counts) - counts, 0
-    tables = np.concatenate([program.tables, moved.astype(program.tables.dtype)])
-    return Settled(np.ascontiguousarray(found[order]), order, tables, sums)
+    found[at, _OUT], found[at, _SUMS] = np.cumsum(counts) - counts, 0
+    moves = (places - operations[loads, _SUMS])[added.load].astype(np.int32)
+    targets = added.sum + np.repeat(moves, added.size)
+    return Settled(np.ascontiguousarray(found[order]), order, targets, sums)
 
 
 def _reductions(operations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -70,34 +71,38 @@ def _added(program: Program) -> _Added:
     at, counts = _reductions(operations)
     loads = operations[operations[:, _KIND] == LOAD]
     targets = program.tables[ranges(operations[at, _OUT], counts)]
-    sums = targets + np.repeat(operations[at, _SUMS], counts)
-    taken = np.full(program.sums, -1)
-    taken[ranges(loads[:, _SUMS], loads[:, _CELLS])] = np.repeat(
-        np.arange(len(loads)), loads[:, _CELLS]
-    )
-    return _Added(np.repeat(at, counts), sums, taken[sums])
+    sums = targets + np.repeat(operations[at, _SUMS].astype(np.int32), counts)
+    taken = np.full(program.sums, -1, np.int32)
+    numbers = np.arange(len(loads), dtype=np.int32)
+    taken[ranges(loads[:, _SUMS], loads[:, _CELLS])] = np.repeat(numbers, loads[:, _CELLS])
+    load, begins = taken[sums], np.cumsum(counts) - counts
+    turns = np.diff(load, prepend=-1) != 0
+    turns[begins[counts > 0]] = True
+    first = np.flatnonzero(turns)
+    operation = at[np.searchsorted(begins, first, side="right") - 1]
+    return _Added(sums, operation, load[first], np.diff(first, append=len(sums)))
 
 
 def _order(program: Program, loads: np.ndarray, added: _Added) -> np.ndarray:
     """Operations in their new order: each unit right behind those that it waits for."""
     unit = np.cumsum(program.begins) - 1
-    edges = np.stack([unit[loads][added.load], unit[added.operation]], 1)
-    edges = edges[np.append(True, (edges[1:] != edges[:-1]).any(1))] if len(edges) else edges
+    units = int(unit[-1]) + 1
+    edges = np.unique(units * unit[loads][added.load] + unit[added.operation])
     sources: dict[int, list[int]] = {}
-    for reader, source in np.unique(edges, axis=0).tolist():
+    for reader, source in zip(*(part.tolist() for part in np.divmod(edges, units)), strict=True):
         sources.setdefault(reader, []).append(source)
-    read, units, done = {s for some in sources.values() for s in some}, [], set()
-    stack = [one for one in range(int(unit.max(initial=-1)), -1, -1) if one not in read]
+    read, ordered, done = {s for some in sources.values() for s in some}, [], set()
+    stack = [one for one in range(units - 1, -1, -1) if one not in read]
     while stack:
         one = stack[-1]
         waits = [] if one in done else [s for s in sources.pop(one, ()) if s not in done]
         stack += waits[::-1]
         if not waits:
             stack.pop()
-            units += [one] if one not in done else []
+            ordered += [one] if one not in done else []
             done.add(one)
     begins = np.append(np.flatnonzero(program.begins), len(unit))
-    chosen = np.array(units, np.intp)
+    chosen = np.array(ordered, np.intp)
     return ranges(begins[chosen], np.diff(begins)[chosen])
 
 

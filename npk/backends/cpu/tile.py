@@ -56,10 +56,10 @@ def _run_boxes(rows, operation, scale, bias, tables, slots, nothing):
 def _run_reduce(rows, operation, program, sources, sums):
     """Contributions to sums, those to one of them together."""
     out, cells, first, to = operation[1], operation[2], operation[3], operation[6]
-    tables, wide, begin = sources[0], len(rows) * LANES, 0
+    targets, wide, begin = program[4], len(rows) * LANES, 0
     while begin < cells:
-        end, target = begin + 1, tables[out + begin]
-        while end < cells and end - begin < _FLUSH and tables[out + end] == target:
+        end, target = begin + 1, targets[out + begin]
+        while end < cells and end - begin < _FLUSH and targets[out + end] == target:
             end += 1
         reduce(rows, program[2], program[3], first, begin, end, sources, sums, (to + target) * wide)
         begin = end
@@ -68,7 +68,7 @@ def _run_reduce(rows, operation, program, sources, sums):
 @njit(cache=_CACHE, error_model="numpy", boundscheck=False)
 def _run_group(rows, program, sources, sums, nothing):
     """All operations for a group of rows and a block of columns; ``operations``: see program.py."""
-    operations, scalars, terms, scales = program
+    operations, scalars, terms, scales, targets = program
     tables, slots = sources[0], sources[8]
     wide = len(rows) * LANES
     for n in range(len(operations)):
@@ -95,7 +95,11 @@ def _run_group(rows, program, sources, sums, nothing):
             scale, bias = scale * scales[to], bias * scales[to]
             sweep(rows, terms, to, sources, row[5], first, cells, scale, bias, nothing)
         elif kind == 7:
-            scale, bias, at = scale * scales[first], bias * scales[first], (to + tables[out]) * wide
+            scale, bias, at = (
+                scale * scales[first],
+                bias * scales[first],
+                (to + targets[out]) * wide,
+            )
             numbers = count, cells, scale, bias
             drain(rows, terms, first, sources, row[5], *numbers, nothing, _FLUSH, sums, at)
         else:
@@ -107,7 +111,7 @@ def run_tile(rows, program, tables, weights, masks, sizes, left, out):
     """Fill ``out`` (parts * groups * rows, blocks * 16 columns).
 
     ``rows``: a tuple with an entry for each row of a group. ``program``: operations, scalars,
-    terms, scales. ``masks``: bits and numbers of groups of rows and of blocks of columns. ``sizes``
+    terms, scales, sums of contributions. ``masks``: bits and numbers of groups of rows and of blocks of columns. ``sizes``
     = (slots, sums, first result slot, words of chains, parts). ``left``: number of the first column minus that
     of the first row; what lies wholly left of the diagonal is skipped (give the number of rows to
     compute all).

@@ -259,9 +259,9 @@ class LateCut:
         found[:, PAIR] = draft.tables(pair, bounds)
         found[:, TARGETS] = draft.tables(target, bounds)
         found[:, ADDED], found[:, WHOLE], found[:, COUNT] = counts, 0, 0
-        apart = (pair != np.arange(len(pair)) - bounds[unit]) | (target != target[bounds[unit]])
-        straight = np.bincount(unit, weights=apart, minlength=len(counts)) == 0
-        found[:, STRAIGHT] = straight & (counts == np.diff(ends.bounds))
+        found[:, STRAIGHT] = _straight(unit, pair, target, bounds) & (
+            counts == np.diff(ends.bounds)
+        )
         if self.masked:
             found[:, U] = draft.tables(inflow.places[s, a], bounds)
             found[:, V] = draft.tables(inflow.places[t, b], bounds)
@@ -300,6 +300,19 @@ class LateCut:
             return found
         order = np.argsort(rank)
         return [x[order] for x in found]
+
+
+def _straight(
+    unit: np.ndarray, pair: np.ndarray, target: np.ndarray, bounds: np.ndarray
+) -> np.ndarray:
+    """Of each unit whether its contributions read cells in order, and go to one sum."""
+    turns = (np.diff(pair) != 1) | (np.diff(target) != 0)
+    begins = bounds[:-1][np.diff(bounds) > 0]
+    turns[begins[1:] - 1] = False  # from one unit to the next
+    found = np.ones(len(bounds) - 1, bool)
+    found[unit[np.flatnonzero(turns)]] = False
+    found[unit[begins[pair[begins] != 0]]] = False
+    return found
 
 
 def is_masked(inflow: Inflow) -> bool:
