@@ -15,7 +15,7 @@ from npk.gates.store import GateStore
 from npk.gram.kernel import NeuralPathKernel
 from npk.gram.store import GramStore
 from npk.gram.tiles import TilePlan
-from npk.gram.verification import verify_store
+from npk.gram.verification import examine
 from npk.progress import Silent
 from npk.studies.kernels import stored
 
@@ -68,7 +68,7 @@ def found(store, what):
     with pytest.raises(StoreError, match="its checksum differs"):
         np.asarray(npk.Gram.load(store))
     with pytest.raises(StoreError, match=rf"is damaged: {what}\. All else is sound"):
-        verify_store(store, Silent())
+        examine(store, Silent()).refuse_damage()
 
 
 def test_a_tile_of_another_store_is_found(stores):
@@ -79,7 +79,7 @@ def test_a_tile_of_another_store_is_found(stores):
     for name in ("tiles/0-0/c/0/1", "checksums/0-0/c/0/1"):
         shutil.copy(A / name, B / name)
     found(B, r"tile \(0, 1\)")
-    assert verify_store(B, Silent(), drop=True).damaged == ("tile (0, 1)",)
+    assert examine(B, Silent(), drop=True).damaged == ("tile (0, 1)",)
 
 
 def test_a_tile_in_another_place_is_found(stores):
@@ -114,7 +114,7 @@ def test_a_tile_of_a_copy_that_grew_otherwise_is_found(tables, X, stores, tmp_pa
     shutil.rmtree(A / "rows")
     shutil.copytree(tmp_path / "copy" / "rows", A / "rows")
     with pytest.raises(StoreError, match="A is damaged: its rows are the gates of another store"):
-        verify_store(A, Silent())
+        examine(A, Silent()).refuse_damage()
 
 
 def test_gates_of_another_store_or_place_are_found(tables, stores, tmp_path):
@@ -122,11 +122,11 @@ def test_gates_of_another_store_or_place_are_found(tables, stores, tmp_path):
     for name in ("inputs/c/1/0", "gates/0/c/1/0/0", "gates/1/c/1/0/0", "checksums/c/1"):
         shutil.copy(A / "rows/0" / name, B / "rows/0" / name)
     with pytest.raises(StoreError, match=r"is damaged: gates of samples 8 to 15 of the rows"):
-        verify_store(B, Silent())
+        examine(B, Silent()).refuse_damage()
     for name in ("inputs/c/{}/0", "gates/0/c/{}/0/0", "gates/1/c/{}/0/0", "checksums/c/{}"):
         shutil.copy(A / "rows/0" / name.format(0), A / "rows/0" / name.format(2))
     with pytest.raises(StoreError, match=r"is damaged: gates of samples 16 to 23 of the rows"):
-        verify_store(A, Silent())
+        examine(A, Silent()).refuse_damage()
 
 
 @pytest.mark.parametrize("what", ["rows", "zarr.json"])
@@ -134,7 +134,7 @@ def test_gates_or_manifest_of_another_store_are_found(stores, what):
     A, B = stores
     shutil.rmtree(B / what) if what == "rows" else (B / what).unlink()
     (shutil.copytree if what == "rows" else shutil.copy)(A / what, B / what)
-    for way in (lambda: verify_store(B, Silent()), lambda: GramStore.open(B).rows):
+    for way in (lambda: examine(B, Silent()).refuse_damage(), lambda: GramStore.open(B).rows):
         with pytest.raises(StoreError, match="is damaged: its rows are the gates of another store"):
             way()
 
