@@ -10,7 +10,7 @@ from torch import nn
 
 import npk
 from npk.backends.cpu import CpuBackend
-from npk.backends.cpu.sums import settle
+from npk.backends.cpu.sums import arrange
 from npk.backends.program.program import COLUMNS, DRAIN, LOAD, REDUCE
 from npk.recursion.planning import plan
 
@@ -61,11 +61,11 @@ def drained():
 def test_sums_are_loaded_whole(side, behind, drains):
     program = program_of(pools(side, *behind))
     assert (DRAIN in program.operations[:, COLUMNS.index("kind")]) == drains
-    settled = settle(program)
+    arranged = arrange(program)
     expected, left = loaded(
         program.operations, program.tables, program.sums, range(len(program.operations))
     )
-    found, left_now = loaded(settled.operations, settled.targets, settled.sums, settled.order)
+    found, left_now = loaded(arranged.operations, arranged.targets, arranged.sums, arranged.order)
     assert found == expected
     assert not left
     assert not left_now
@@ -73,13 +73,13 @@ def test_sums_are_loaded_whole(side, behind, drains):
 
 def test_sums_that_were_read_are_used_again():
     program = program_of(pools(32))
-    assert settle(program).sums < program.sums / 3
+    assert arrange(program).sums < program.sums / 3
 
 
 @pytest.mark.parametrize("name", ["resnet", "gated stream", "product"])
 def test_units_of_one_level_keep_their_order(name):
     program = compiled(name)
-    assert settle(program).order.tolist() == list(range(len(program.operations)))
+    assert arrange(program).order.tolist() == list(range(len(program.operations)))
 
 
 def test_sums_begin_at_zero_in_each_group_of_samples():

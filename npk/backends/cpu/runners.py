@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from npk.backends.cpu.sums import settle
+from npk.backends.cpu.sums import arrange
 from npk.backends.layout import Layout
 from npk.backends.product import Product
 from npk.backends.program.laid import LaidProgram
@@ -28,11 +28,11 @@ class ProgramRunner:
         self.program = program
         self.dtype = layout.dtype
         self.rows = program.rows(layout.dtype.itemsize)
-        self.settled = settle(program)
+        self.arranged = arrange(program)
         self.terms, self.weights = laid.terms, laid.weights
         # one more cell, of zeros: what windows see outside
         self.sizes = np.array(
-            [laid.cells + 1, self.settled.sums, program.result, laid.words, program.parts]
+            [laid.cells + 1, self.arranged.sums, program.result, laid.words, program.parts]
         )
 
     @property
@@ -69,7 +69,7 @@ class ProgramRunner:
         self, exponents: np.ndarray
     ) -> tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray]:
         """The program under the exponents of the steps, its tables and weights."""
-        operations, which, targets, _ = self.settled
+        operations, which, targets, _ = self.arranged
         scalars = np.ascontiguousarray(self.program.scalars(exponents)[which].astype(self.dtype))
         scales = self.program.scales(exponents).astype(self.dtype)
         program = operations, scalars, self.terms, scales, targets

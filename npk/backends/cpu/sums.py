@@ -17,7 +17,7 @@ from npk.recursion.needed import ranges
 _KIND, _OUT, _CELLS, _SUMS = (COLUMNS.index(name) for name in ("kind", "out", "cells", "sums"))
 
 
-class Settled(NamedTuple):
+class Arranged(NamedTuple):
     """A program whose sums are 0 again as soon as they are loaded: its operations, the number of
     each in the program, the sums that contributions go to (in the place of the program's own
     tables of them), and how many it needs.
@@ -40,7 +40,7 @@ class _Added(NamedTuple):
     size: np.ndarray
 
 
-def settle(program: Program) -> Settled:
+def arrange(program: Program) -> Arranged:
     """Order the units of a program, and give its sums memory for as long as they live.
 
     Args:
@@ -57,7 +57,7 @@ def settle(program: Program) -> Settled:
     found[at, _OUT], found[at, _SUMS] = np.cumsum(counts) - counts, 0
     moves = (places - operations[loads, _SUMS])[added.load].astype(np.int32)
     targets = added.sum + np.repeat(moves, added.size)
-    return Settled(np.ascontiguousarray(found[order]), order, targets, sums)
+    return Arranged(np.ascontiguousarray(found[order]), order, targets, sums)
 
 
 def _reductions(operations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
